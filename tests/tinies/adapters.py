@@ -4,24 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AnimateDiffControlNetPipeline,
-    AnimateDiffSparseControlNetPipeline,
-    AnimateDiffVideoToVideoControlNetPipeline,
-    ControlNetUnionModel,
-    DiffusionPipeline,
-    SD3ControlNetModel,
-    SparseControlNetModel,
-    StableDiffusion3ControlNetInpaintingPipeline,
-    StableDiffusion3ControlNetPipeline,
-    StableDiffusionAdapterPipeline,
-    StableDiffusionXLAdapterPipeline,
-    StableDiffusionXLControlNetInpaintPipeline,
-    StableDiffusionXLControlNetUnionImg2ImgPipeline,
-    StableDiffusionXLControlNetUnionInpaintPipeline,
-    StableDiffusionXLControlNetUnionPipeline,
-    T2IAdapter,
-)
+import diffusers
 
 from tests.tinies.controlled import UNSAFE, controlled
 from tests.tinies.encoders import TEXT_WIDTH
@@ -34,14 +17,14 @@ _MODE = {"control_mode": 1}  # of a union: which kind of picture controls
 
 
 def _adapted(given: dict[str, Any]) -> dict[str, Any]:
-    return given | {"adapter": T2IAdapter(channels=list(UNET_CHANNELS), num_res_blocks=1)}
+    return given | {"adapter": diffusers.T2IAdapter(channels=list(UNET_CHANNELS), num_res_blocks=1)}
 
 
 def _union() -> dict[str, Any]:
     given = parts(sdxl())
-    network = ControlNetUnionModel.from_unet(given["unet"], load_weights_from_unet=False)
+    network = diffusers.ControlNetUnionModel.from_unet(given["unet"], load_weights_from_unet=False)
     width = UNET_CHANNELS[0]
-    network = ControlNetUnionModel.from_config(
+    network = diffusers.ControlNetUnionModel.from_config(
         network.config,
         conditioning_embedding_out_channels=(8, 8, 8, 8),
         num_trans_channel=width,
@@ -53,7 +36,7 @@ def _union() -> dict[str, Any]:
 
 def _sd3_controlled(extra_channels: int = 0) -> dict[str, Any]:
     """It is made of another transformer: diffusers writes the number of its layers into that one's config."""
-    network = SD3ControlNetModel.from_transformer(
+    network = diffusers.SD3ControlNetModel.from_transformer(
         sd3().transformer, num_layers=1, num_extra_conditioning_channels=extra_channels
     )
     return parts(sd3()) | {"controlnet": network}
@@ -64,9 +47,9 @@ def _moving() -> dict[str, Any]:
     return controlled(parts(animatediff()) | {"unet": unet()})
 
 
-def _sparse() -> DiffusionPipeline:
+def _sparse() -> diffusers.DiffusionPipeline:
     """Some frames control, and the network fills in the others."""
-    network = SparseControlNetModel(
+    network = diffusers.SparseControlNetModel(
         block_out_channels=UNET_CHANNELS,
         down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
         layers_per_block=1,
@@ -78,13 +61,13 @@ def _sparse() -> DiffusionPipeline:
         conditioning_channels=3,
         use_simplified_condition_embedding=False,
     )
-    return AnimateDiffSparseControlNetPipeline(**parts(animatediff()) | {"controlnet": network})
+    return diffusers.AnimateDiffSparseControlNetPipeline(**parts(animatediff()) | {"controlnet": network})
 
 
 _CLIP = IMAGE | {"num_frames": 4}
 TINIES: Tinies = {
     "animatediff_controlnet": (
-        lambda: AnimateDiffControlNetPipeline(**_moving()),
+        lambda: diffusers.AnimateDiffControlNetPipeline(**_moving()),
         _CLIP,
         ("conditioning_frames",),
     ),
@@ -94,43 +77,47 @@ TINIES: Tinies = {
         ("conditioning_frames",),
     ),
     "animatediff_v2v_controlnet": (
-        lambda: AnimateDiffVideoToVideoControlNetPipeline(**_moving()),
+        lambda: diffusers.AnimateDiffVideoToVideoControlNetPipeline(**_moving()),
         IMAGE | {"strength": 0.8},
         ("video", "conditioning_frames"),
     ),
     "sd_adapter": (
-        lambda: StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
+        lambda: diffusers.StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
         IMAGE,
         ("image",),
     ),
-    "sdxl_adapter": (lambda: StableDiffusionXLAdapterPipeline(**_adapted(parts(sdxl()))), IMAGE, ("image",)),
+    "sdxl_adapter": (
+        lambda: diffusers.StableDiffusionXLAdapterPipeline(**_adapted(parts(sdxl()))),
+        IMAGE,
+        ("image",),
+    ),
     "sdxl_controlnet_inpaint": (
-        lambda: StableDiffusionXLControlNetInpaintPipeline(**controlled(parts(sdxl()))),
+        lambda: diffusers.StableDiffusionXLControlNetInpaintPipeline(**controlled(parts(sdxl()))),
         EDIT,
         ("image", "mask_image", "control_image"),
     ),
     "sdxl_union": (
-        lambda: StableDiffusionXLControlNetUnionPipeline(**_union()),
+        lambda: diffusers.StableDiffusionXLControlNetUnionPipeline(**_union()),
         IMAGE | _MODE,
         ("control_image",),
     ),
     "sdxl_union_img2img": (
-        lambda: StableDiffusionXLControlNetUnionImg2ImgPipeline(**_union()),
+        lambda: diffusers.StableDiffusionXLControlNetUnionImg2ImgPipeline(**_union()),
         EDIT | _MODE,
         ("image", "control_image"),
     ),
     "sdxl_union_inpaint": (
-        lambda: StableDiffusionXLControlNetUnionInpaintPipeline(**_union()),
+        lambda: diffusers.StableDiffusionXLControlNetUnionInpaintPipeline(**_union()),
         EDIT | _MODE,
         ("image", "mask_image", "control_image"),
     ),
     "sd3_controlnet": (
-        lambda: StableDiffusion3ControlNetPipeline(**_sd3_controlled()),
+        lambda: diffusers.StableDiffusion3ControlNetPipeline(**_sd3_controlled()),
         IMAGE,
         ("control_image",),
     ),
     "sd3_controlnet_inpaint": (
-        lambda: StableDiffusion3ControlNetInpaintingPipeline(**_sd3_controlled(extra_channels=1)),
+        lambda: diffusers.StableDiffusion3ControlNetInpaintingPipeline(**_sd3_controlled(extra_channels=1)),
         IMAGE,
         ("control_image", "control_mask"),
     ),

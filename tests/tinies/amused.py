@@ -4,36 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AmusedImg2ImgPipeline,
-    AmusedInpaintPipeline,
-    AmusedPipeline,
-    AmusedScheduler,
-    DiffusionPipeline,
-    UVit2DModel,
-    VQModel,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, clip_tokenizer, projected_clip
 
 _CODES = 31
 
 
-def amused() -> DiffusionPipeline:
-    return AmusedPipeline(**_parts())
+def amused() -> diffusers.DiffusionPipeline:
+    return diffusers.AmusedPipeline(**_parts())
 
 
-def amused_img2img() -> DiffusionPipeline:
-    return AmusedImg2ImgPipeline(**_parts())
+def amused_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.AmusedImg2ImgPipeline(**_parts())
 
 
-def amused_inpaint() -> DiffusionPipeline:
+def amused_inpaint() -> diffusers.DiffusionPipeline:
     """A token is a pixel: diffusers takes pictures of multiples of its square alone."""
-    return AmusedInpaintPipeline(**_parts(levels=1))
+    return diffusers.AmusedInpaintPipeline(**_parts(levels=1))
 
 
 def _parts(*, levels: int = 4) -> dict[str, Any]:
-    transformer = UVit2DModel(
+    transformer = diffusers.UVit2DModel(
         hidden_size=32,
         cond_embed_dim=TEXT_WIDTH,
         micro_cond_encode_dim=8,
@@ -50,7 +42,7 @@ def _parts(*, levels: int = 4) -> dict[str, Any]:
         intermediate_size=64,
         sample_size=2,
     )
-    autoencoder = VQModel(
+    autoencoder = diffusers.VQModel(
         block_out_channels=(8,) * levels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -65,5 +57,5 @@ def _parts(*, levels: int = 4) -> dict[str, Any]:
         "tokenizer": clip_tokenizer(),
         "text_encoder": projected_clip(TEXT_WIDTH),
         "transformer": transformer,
-        "scheduler": AmusedScheduler(mask_token_id=_CODES),
+        "scheduler": diffusers.AmusedScheduler(mask_token_id=_CODES),
     }

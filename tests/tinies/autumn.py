@@ -4,45 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    BriaFibo2Pipeline,
-    BriaFibo2Transformer2DModel,
-    BriaFiboEditPipeline,
-    BriaFiboPipeline,
-    BriaFiboTransformer2DModel,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    Ideogram4Pipeline,
-    Ideogram4Transformer2DModel,
-    JoyImageEditPipeline,
-    JoyImageEditPlusPipeline,
-    JoyImageEditPlusTransformer3DModel,
-    JoyImageEditTransformer3DModel,
-    Kandinsky5I2IPipeline,
-    Kandinsky5T2IPipeline,
-    LongCatImageEditPipeline,
-    SanaWMPipeline,
-    SanaWMTransformer3DModel,
-    ZImageOmniPipeline,
-    ZImageTransformer2DModel,
-)
-from transformers import (
-    Siglip2ImageProcessor,
-    Siglip2VisionConfig,
-    Siglip2VisionModel,
-    SmolLM3Config,
-    SmolLM3ForCausalLM,
-)
+import diffusers
+import transformers
 
-from tests.tinies import flux2, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
-from tests.tinies.encoders import (
-    TEXT_WIDTH,
-    chat_tokenizer,
-    gemma2,
-    qwen3_vl,
-    sight_processor,
-    sight_tokenizer,
-)
+from tests.tinies import encoders, flux2, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
 from tests.tinies.image import image_autoencoder
 from tests.tinies.table import LARGER, Tinies
 
@@ -51,7 +16,7 @@ _TAPPED = 13  # layers of the encoder that Ideogram 4 reads
 _DEEP = 36  # layers, of which it and FIBO 2 read the last
 
 
-def ideogram4() -> DiffusionPipeline:
+def ideogram4() -> diffusers.DiffusionPipeline:
     """Two transformers: one with the text, one without."""
     sizes: dict[str, Any] = {
         "in_channels": flux2.PACKED,
@@ -60,27 +25,27 @@ def ideogram4() -> DiffusionPipeline:
         "num_attention_heads": 2,
         "intermediate_size": 64,
         "adaln_dim": 32,
-        "llm_features_dim": _TAPPED * TEXT_WIDTH,
+        "llm_features_dim": _TAPPED * encoders.TEXT_WIDTH,
         "mrope_section": (4, 2, 2),
     }
-    return Ideogram4Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+    return diffusers.Ideogram4Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         vae=flux2.autoencoder(),
-        text_encoder=qwen3_vl(num_layers=_DEEP).model,
-        tokenizer=sight_tokenizer(),
-        transformer=Ideogram4Transformer2DModel(**sizes),
-        unconditional_transformer=Ideogram4Transformer2DModel(**sizes),
+        text_encoder=encoders.qwen3_vl(num_layers=_DEEP).model,
+        tokenizer=encoders.sight_tokenizer(),
+        transformer=diffusers.Ideogram4Transformer2DModel(**sizes),
+        unconditional_transformer=diffusers.Ideogram4Transformer2DModel(**sizes),
     )
 
 
-def fibo2() -> DiffusionPipeline:
-    transformer = BriaFibo2Transformer2DModel(
+def fibo2() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.BriaFibo2Transformer2DModel(
         in_channels=4,
         dim=32,
         n_layers=6,
         n_refiner_layers=1,
         n_heads=2,
-        cap_feat_dim=3 * TEXT_WIDTH,
+        cap_feat_dim=3 * encoders.TEXT_WIDTH,
         injection_layer_ids=(1, 2, 3, 4, 5),
         perceiver_num_layers=1,
         min_num_gist_tokens=4,
@@ -88,38 +53,38 @@ def fibo2() -> DiffusionPipeline:
         gist_step=4,
         axes_dims=(4, 6, 6),
     )
-    return BriaFibo2Pipeline(
+    return diffusers.BriaFibo2Pipeline(
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=flux2.autoencoder(),
-        text_encoder=qwen3_vl(num_layers=_DEEP),
-        processor=sight_processor(),
+        text_encoder=encoders.qwen3_vl(num_layers=_DEEP),
+        processor=encoders.sight_processor(),
     )
 
 
-def fibo() -> DiffusionPipeline:
-    return BriaFiboPipeline(**_fibo_parts())
+def fibo() -> diffusers.DiffusionPipeline:
+    return diffusers.BriaFiboPipeline(**_fibo_parts())
 
 
-def fibo_edit() -> DiffusionPipeline:
-    return BriaFiboEditPipeline(**_fibo_parts())
+def fibo_edit() -> diffusers.DiffusionPipeline:
+    return diffusers.BriaFiboEditPipeline(**_fibo_parts())
 
 
 def _fibo_parts() -> dict[str, Any]:
-    transformer = BriaFiboTransformer2DModel(
+    transformer = diffusers.BriaFiboTransformer2DModel(
         in_channels=48,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=2 * TEXT_WIDTH,
+        joint_attention_dim=2 * encoders.TEXT_WIDTH,
         axes_dims_rope=[4, 6, 6],
-        text_encoder_dim=TEXT_WIDTH,
+        text_encoder_dim=encoders.TEXT_WIDTH,
     )
-    text_encoder = SmolLM3ForCausalLM(
-        SmolLM3Config(
+    text_encoder = transformers.SmolLM3ForCausalLM(
+        transformers.SmolLM3Config(
             vocab_size=128_001,  # an empty prompt is the last of these
-            hidden_size=TEXT_WIDTH,
+            hidden_size=encoders.TEXT_WIDTH,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -131,26 +96,30 @@ def _fibo_parts() -> dict[str, Any]:
     )
     return {
         "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         "vae": wan.wan_ti2v().vae,
         "text_encoder": text_encoder,
-        "tokenizer": chat_tokenizer(),
+        "tokenizer": encoders.chat_tokenizer(),
     }
 
 
-def joy_edit() -> DiffusionPipeline:
-    return JoyImageEditPipeline(**_joy_parts(), transformer=JoyImageEditTransformer3DModel(**_JOY))
+def joy_edit() -> diffusers.DiffusionPipeline:
+    return diffusers.JoyImageEditPipeline(
+        **_joy_parts(), transformer=diffusers.JoyImageEditTransformer3DModel(**_JOY)
+    )
 
 
-def joy_edit_plus() -> DiffusionPipeline:
-    return JoyImageEditPlusPipeline(**_joy_parts(), transformer=JoyImageEditPlusTransformer3DModel(**_JOY))
+def joy_edit_plus() -> diffusers.DiffusionPipeline:
+    return diffusers.JoyImageEditPlusPipeline(
+        **_joy_parts(), transformer=diffusers.JoyImageEditPlusTransformer3DModel(**_JOY)
+    )
 
 
 _JOY: dict[str, Any] = {
     "in_channels": 4,
     "hidden_size": 32,
     "num_attention_heads": 2,
-    "text_dim": TEXT_WIDTH,
+    "text_dim": encoders.TEXT_WIDTH,
     "num_layers": 1,
     "rope_dim_list": [4, 6, 6],
 }
@@ -158,23 +127,23 @@ _JOY: dict[str, Any] = {
 
 def _joy_parts() -> dict[str, Any]:
     return {
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         "vae": wan.wan_parts()["vae"],
-        "text_encoder": qwen3_vl(num_layers=2),
-        "tokenizer": sight_tokenizer(),
-        "processor": sight_processor(),
+        "text_encoder": encoders.qwen3_vl(num_layers=2),
+        "tokenizer": encoders.sight_tokenizer(),
+        "processor": encoders.sight_processor(),
     }
 
 
-def longcat_edit() -> DiffusionPipeline:
+def longcat_edit() -> diffusers.DiffusionPipeline:
     whole = qwen_kin.longcat().components
-    return LongCatImageEditPipeline(**whole)
+    return diffusers.LongCatImageEditPipeline(**whole)
 
 
-def z_image_omni() -> DiffusionPipeline:
+def z_image_omni() -> diffusers.DiffusionPipeline:
     parts = z_images.z_image().components
-    parts["transformer"] = ZImageTransformer2DModel(**z_images.TRANSFORMER, siglip_feat_dim=32)
-    siglip = Siglip2VisionConfig(
+    parts["transformer"] = diffusers.ZImageTransformer2DModel(**z_images.TRANSFORMER, siglip_feat_dim=32)
+    siglip = transformers.Siglip2VisionConfig(
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=1,
@@ -182,22 +151,24 @@ def z_image_omni() -> DiffusionPipeline:
         num_patches=16,
         patch_size=8,
     )
-    processor = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
-    return ZImageOmniPipeline(**parts, siglip=Siglip2VisionModel(siglip), siglip_processor=processor)
+    processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    return diffusers.ZImageOmniPipeline(
+        **parts, siglip=transformers.Siglip2VisionModel(siglip), siglip_processor=processor
+    )
 
 
-def kandinsky_t2i() -> DiffusionPipeline:
+def kandinsky_t2i() -> diffusers.DiffusionPipeline:
     parts = kandinsky.kandinsky().components | {"vae": image_autoencoder(kandinsky.CHANNELS)}
-    return Kandinsky5T2IPipeline(**parts)
+    return diffusers.Kandinsky5T2IPipeline(**parts)
 
 
-def kandinsky_i2i() -> DiffusionPipeline:
+def kandinsky_i2i() -> diffusers.DiffusionPipeline:
     parts = kandinsky.kandinsky_i2v().components | {"vae": image_autoencoder(kandinsky.CHANNELS)}
-    return Kandinsky5I2IPipeline(**parts | {"tokenizer": sight_processor()})
+    return diffusers.Kandinsky5I2IPipeline(**parts | {"tokenizer": encoders.sight_processor()})
 
 
-def sana_wm() -> DiffusionPipeline:
-    transformer = SanaWMTransformer3DModel(
+def sana_wm() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.SanaWMTransformer3DModel(
         in_channels=8,
         num_layers=2,
         hidden_size=32,
@@ -205,16 +176,16 @@ def sana_wm() -> DiffusionPipeline:
         softmax_every_n=2,
         linear_head_dim=16,
         chunk_plucker_post_attn_blocks=2,
-        caption_channels=TEXT_WIDTH,
+        caption_channels=encoders.TEXT_WIDTH,
         image_size=32,
         mixed_precision="fp32",
     )
-    return SanaWMPipeline(
-        tokenizer=chat_tokenizer(),
-        text_encoder=gemma2(),
+    return diffusers.SanaWMPipeline(
+        tokenizer=encoders.chat_tokenizer(),
+        text_encoder=encoders.gemma2(),
         vae=ltx2.parts()["vae"],
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0),
     )
 
 

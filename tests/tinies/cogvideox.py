@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLCogVideoX,
-    CogVideoXDDIMScheduler,
-    CogVideoXFunControlPipeline,
-    CogVideoXImageToVideoPipeline,
-    CogVideoXPipeline,
-    CogVideoXTransformer3DModel,
-    CogVideoXVideoToVideoPipeline,
-    DiffusionPipeline,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
@@ -21,47 +12,51 @@ from tests.tinies.encoders import TEXT_WIDTH, t5
 CHANNELS = 4  # of the latents; the picture's stand beside them
 
 
-def cogvideox() -> DiffusionPipeline:
-    return CogVideoXPipeline(**_parts(), transformer=_transformer())
+def cogvideox() -> diffusers.DiffusionPipeline:
+    return diffusers.CogVideoXPipeline(**_parts(), transformer=_transformer())
 
 
-def cogvideox_2b() -> DiffusionPipeline:
+def cogvideox_2b() -> diffusers.DiffusionPipeline:
     """Fixed position embeddings instead of rotary ones, and a noise schedule of its own."""
     parts = _parts(snr_shift_scale=3.0)
-    return CogVideoXPipeline(**parts, transformer=_transformer(use_rotary_positional_embeddings=False))
+    return diffusers.CogVideoXPipeline(
+        **parts, transformer=_transformer(use_rotary_positional_embeddings=False)
+    )
 
 
-def cogvideox_1_5() -> DiffusionPipeline:
-    return CogVideoXPipeline(**_parts(), transformer=_transformer(**_PATCHES_OF_1_5))
+def cogvideox_1_5() -> diffusers.DiffusionPipeline:
+    return diffusers.CogVideoXPipeline(**_parts(), transformer=_transformer(**_PATCHES_OF_1_5))
 
 
-def cogvideox_i2v() -> DiffusionPipeline:
+def cogvideox_i2v() -> diffusers.DiffusionPipeline:
     """CogVideoX-5B's kind: learned position embeddings, which hold for one size only."""
     transformer = _transformer(
         in_channels=2 * CHANNELS, use_learned_positional_embeddings=True, sample_width=4, sample_height=4
     )
-    return CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
+    return diffusers.CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
 
 
-def cogvideox_1_5_i2v() -> DiffusionPipeline:
+def cogvideox_1_5_i2v() -> diffusers.DiffusionPipeline:
     transformer = _transformer(in_channels=2 * CHANNELS, ofs_embed_dim=16, **_PATCHES_OF_1_5)
-    return CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
+    return diffusers.CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
 
 
-def cogvideox_v2v() -> DiffusionPipeline:
-    return CogVideoXVideoToVideoPipeline(**_parts(), transformer=_transformer())
+def cogvideox_v2v() -> diffusers.DiffusionPipeline:
+    return diffusers.CogVideoXVideoToVideoPipeline(**_parts(), transformer=_transformer())
 
 
-def cogvideox_fun_control() -> DiffusionPipeline:
+def cogvideox_fun_control() -> diffusers.DiffusionPipeline:
     """A clip's latents beside the noise."""
-    return CogVideoXFunControlPipeline(**_parts(), transformer=_transformer(in_channels=2 * CHANNELS))
+    return diffusers.CogVideoXFunControlPipeline(
+        **_parts(), transformer=_transformer(in_channels=2 * CHANNELS)
+    )
 
 
 _PATCHES_OF_1_5 = {"patch_size_t": 2, "patch_bias": False}  # two latent frames to a token
 
 
 def _parts(*, snr_shift_scale: float = 1.0) -> dict[str, Any]:
-    vae = AutoencoderKLCogVideoX(
+    vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),
         latent_channels=CHANNELS,
         layers_per_block=1,
@@ -69,7 +64,7 @@ def _parts(*, snr_shift_scale: float = 1.0) -> dict[str, Any]:
         scaling_factor=0.7,
     )
     # The noise schedule that CogVideoX-5b ships.
-    scheduler = CogVideoXDDIMScheduler(
+    scheduler = diffusers.CogVideoXDDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -82,14 +77,14 @@ def _parts(*, snr_shift_scale: float = 1.0) -> dict[str, Any]:
     return {"tokenizer": ByT5Tokenizer(), "text_encoder": t5(), "vae": vae, "scheduler": scheduler}
 
 
-def _transformer(**settings: Any) -> CogVideoXTransformer3DModel:
+def _transformer(**settings: Any) -> diffusers.CogVideoXTransformer3DModel:
     given: dict[str, Any] = {
         "in_channels": CHANNELS,
         "sample_width": 8,
         "sample_height": 8,
         "use_rotary_positional_embeddings": True,
     }
-    return CogVideoXTransformer3DModel(
+    return diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         out_channels=CHANNELS,

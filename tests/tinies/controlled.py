@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AnimateDiffPAGPipeline,
-    ControlNetModel,
-    DiffusionPipeline,
-    MultiControlNetModel,
-    StableDiffusion3PAGPipeline,
-    StableDiffusionControlNetImg2ImgPipeline,
-    StableDiffusionControlNetInpaintPipeline,
-    StableDiffusionControlNetPipeline,
-    StableDiffusionPAGImg2ImgPipeline,
-    StableDiffusionPAGPipeline,
-    StableDiffusionXLControlNetImg2ImgPipeline,
-    StableDiffusionXLControlNetPipeline,
-    StableDiffusionXLInstructPix2PixPipeline,
-    StableDiffusionXLPAGPipeline,
-    UNet2DConditionModel,
-)
+import diffusers
 
 from tests.tinies.image import sd, sd3, sdxl, unet_xl
 from tests.tinies.image_edits import parts
@@ -29,55 +13,57 @@ from tests.tinies.video import animatediff
 UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def sd_controlnet() -> DiffusionPipeline:
-    return StableDiffusionControlNetPipeline(**sd_controlled(), **UNSAFE)
+def sd_controlnet() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionControlNetPipeline(**sd_controlled(), **UNSAFE)
 
 
-def sd_controlnets() -> DiffusionPipeline:
+def sd_controlnets() -> diffusers.DiffusionPipeline:
     """Two ControlNets, each with an image of its own."""
     given = parts(sd())
-    nets = MultiControlNetModel([_controlnet(given["unet"]), _controlnet(given["unet"])])
-    return StableDiffusionControlNetPipeline(**given, controlnet=nets, **UNSAFE)
+    nets = diffusers.MultiControlNetModel([_controlnet(given["unet"]), _controlnet(given["unet"])])
+    return diffusers.StableDiffusionControlNetPipeline(**given, controlnet=nets, **UNSAFE)
 
 
-def sd_controlnet_img2img() -> DiffusionPipeline:
-    return StableDiffusionControlNetImg2ImgPipeline(**sd_controlled(), **UNSAFE)
+def sd_controlnet_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionControlNetImg2ImgPipeline(**sd_controlled(), **UNSAFE)
 
 
-def sd_controlnet_inpaint() -> DiffusionPipeline:
-    return StableDiffusionControlNetInpaintPipeline(**sd_controlled(), **UNSAFE)
+def sd_controlnet_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionControlNetInpaintPipeline(**sd_controlled(), **UNSAFE)
 
 
-def sdxl_controlnet() -> DiffusionPipeline:
-    return StableDiffusionXLControlNetPipeline(**controlled(parts(sdxl())))
+def sdxl_controlnet() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionXLControlNetPipeline(**controlled(parts(sdxl())))
 
 
-def sdxl_controlnet_img2img() -> DiffusionPipeline:
-    return StableDiffusionXLControlNetImg2ImgPipeline(**controlled(parts(sdxl())))
+def sdxl_controlnet_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionXLControlNetImg2ImgPipeline(**controlled(parts(sdxl())))
 
 
-def sdxl_instruct_pix2pix() -> DiffusionPipeline:
-    return StableDiffusionXLInstructPix2PixPipeline(**parts(sdxl()) | {"unet": unet_xl(in_channels=8)})
+def sdxl_instruct_pix2pix() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionXLInstructPix2PixPipeline(
+        **parts(sdxl()) | {"unet": unet_xl(in_channels=8)}
+    )
 
 
-def sd_pag() -> DiffusionPipeline:
-    return StableDiffusionPAGPipeline(**parts(sd()), **UNSAFE)
+def sd_pag() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionPAGPipeline(**parts(sd()), **UNSAFE)
 
 
-def sd_pag_img2img() -> DiffusionPipeline:
-    return StableDiffusionPAGImg2ImgPipeline(**parts(sd()), **UNSAFE)
+def sd_pag_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionPAGImg2ImgPipeline(**parts(sd()), **UNSAFE)
 
 
-def sdxl_pag() -> DiffusionPipeline:
-    return StableDiffusionXLPAGPipeline(**parts(sdxl()))
+def sdxl_pag() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionXLPAGPipeline(**parts(sdxl()))
 
 
-def sd3_pag() -> DiffusionPipeline:
-    return StableDiffusion3PAGPipeline(**parts(sd3()), pag_applied_layers="blocks.0")
+def sd3_pag() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusion3PAGPipeline(**parts(sd3()), pag_applied_layers="blocks.0")
 
 
-def animatediff_pag() -> DiffusionPipeline:
-    return AnimateDiffPAGPipeline(**parts(animatediff()))
+def animatediff_pag() -> diffusers.DiffusionPipeline:
+    return diffusers.AnimateDiffPAGPipeline(**parts(animatediff()))
 
 
 def sd_controlled() -> dict[str, Any]:
@@ -88,6 +74,6 @@ def controlled(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"controlnet": _controlnet(given["unet"])}
 
 
-def _controlnet(denoiser: UNet2DConditionModel) -> ControlNetModel:
+def _controlnet(denoiser: diffusers.UNet2DConditionModel) -> diffusers.ControlNetModel:
     """Return one that halves a picture thrice, as many pixels as a latent has."""
-    return ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8, 8, 8))
+    return diffusers.ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8, 8, 8))

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    AutoencoderKLWan,
-    Cosmos3AVAEAudioTokenizer,
-    Cosmos3OmniPipeline,
-    Cosmos3OmniTransformer,
-    DiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer
 
@@ -17,10 +10,10 @@ CHANNELS = 4  # of the latents of frames
 SOUND_CHANNELS = 4
 
 
-def cosmos3() -> DiffusionPipeline:
+def cosmos3() -> diffusers.DiffusionPipeline:
     tokenizer = chat_tokenizer()
     tokenizer.add_tokens(["<|vision_start|>"])
-    transformer = Cosmos3OmniTransformer(
+    transformer = diffusers.Cosmos3OmniTransformer(
         head_dim=16,
         hidden_size=TEXT_WIDTH,
         intermediate_size=64,
@@ -36,7 +29,7 @@ def cosmos3() -> DiffusionPipeline:
         sound_latent_fps=25.0,
         rope_axes_dim=(4, 2, 2),
     )
-    vae = AutoencoderKLWan(
+    vae = diffusers.AutoencoderKLWan(
         base_dim=8,
         z_dim=CHANNELS,
         dim_mult=[1, 1, 1, 1],
@@ -45,7 +38,7 @@ def cosmos3() -> DiffusionPipeline:
         latents_mean=[0.0] * CHANNELS,
         latents_std=[0.7] * CHANNELS,
     )
-    sound = Cosmos3AVAEAudioTokenizer(
+    sound = diffusers.Cosmos3AVAEAudioTokenizer(
         sampling_rate=800,  # 32 samples to a latent: 25 latents a second
         vocoder_input_dim=SOUND_CHANNELS,
         dec_dim=8,
@@ -53,11 +46,11 @@ def cosmos3() -> DiffusionPipeline:
         dec_strides=(4, 8),
         encoder_enabled=False,
     )
-    return Cosmos3OmniPipeline(
+    return diffusers.Cosmos3OmniPipeline(
         transformer=transformer,
         text_tokenizer=tokenizer,
         vae=vae,
-        scheduler=UniPCMultistepScheduler(
+        scheduler=diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=10.0
         ),
         sound_tokenizer=sound,

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DDPMScheduler,
-    IFImg2ImgPipeline,
-    IFImg2ImgSuperResolutionPipeline,
-    IFInpaintingPipeline,
-    IFInpaintingSuperResolutionPipeline,
-    IFPipeline,
-    IFSuperResolutionPipeline,
-)
+import diffusers
 from diffusers.pipelines.deepfloyd_if import IFWatermarker
 from transformers import ByT5Tokenizer
 
@@ -29,7 +21,9 @@ def _base() -> dict[str, Any]:
 
 def _larger() -> dict[str, Any]:
     """Add a second scheduler, which puts noise on the smaller picture."""
-    return _parts(in_channels=6, class_embed_type="timestep") | {"image_noising_scheduler": DDPMScheduler()}
+    return _parts(in_channels=6, class_embed_type="timestep") | {
+        "image_noising_scheduler": diffusers.DDPMScheduler()
+    }
 
 
 def _parts(**settings: Any) -> dict[str, Any]:
@@ -46,7 +40,9 @@ def _parts(**settings: Any) -> dict[str, Any]:
         "tokenizer": ByT5Tokenizer(),
         "text_encoder": t5(),
         "unet": denoiser,
-        "scheduler": DDPMScheduler(thresholding=True, sample_max_value=1.5, variance_type="learned_range"),
+        "scheduler": diffusers.DDPMScheduler(
+            thresholding=True, sample_max_value=1.5, variance_type="learned_range"
+        ),
         "safety_checker": None,
         "feature_extractor": None,
         "watermarker": None,
@@ -55,18 +51,22 @@ def _parts(**settings: Any) -> dict[str, Any]:
 
 
 TINIES: Tinies = {
-    "if": (lambda: IFPipeline(**_base()), IMAGE | _AS_WRITTEN, ()),
-    "if_img2img": (lambda: IFImg2ImgPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image",)),
-    "if_inpaint": (lambda: IFInpaintingPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image", "mask_image")),
-    "if_sr": (lambda: IFSuperResolutionPipeline(**_larger()), IMAGE | _AS_WRITTEN, ("image",)),
+    "if": (lambda: diffusers.IFPipeline(**_base()), IMAGE | _AS_WRITTEN, ()),
+    "if_img2img": (lambda: diffusers.IFImg2ImgPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image",)),
+    "if_inpaint": (
+        lambda: diffusers.IFInpaintingPipeline(**_base()),
+        REDRAWN | _AS_WRITTEN,
+        ("image", "mask_image"),
+    ),
+    "if_sr": (lambda: diffusers.IFSuperResolutionPipeline(**_larger()), IMAGE | _AS_WRITTEN, ("image",)),
     "if_sr_img2img": (
         # It alone loads with a watermarker only, which marks PIL images and no arrays.
-        lambda: IFImg2ImgSuperResolutionPipeline(**_larger() | {"watermarker": IFWatermarker()}),
+        lambda: diffusers.IFImg2ImgSuperResolutionPipeline(**_larger() | {"watermarker": IFWatermarker()}),
         REDRAWN | _AS_WRITTEN,
         ("image", "original_image"),
     ),
     "if_sr_inpaint": (
-        lambda: IFInpaintingSuperResolutionPipeline(**_larger()),
+        lambda: diffusers.IFInpaintingSuperResolutionPipeline(**_larger()),
         REDRAWN | _AS_WRITTEN,
         ("image", "original_image", "mask_image"),
     ),

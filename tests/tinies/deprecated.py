@@ -10,29 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
+import transformers
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.shap_e.renderer import ShapERenderer
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from torch import nn
-from transformers import (
-    CLIPConfig,
-    DPTConfig,
-    DPTForDepthEstimation,
-    DPTImageProcessorPil,
-    GPT2Tokenizer,
-)
 
+from tests.tinies import encoders
 from tests.tinies.controlled import UNSAFE
-from tests.tinies.encoders import (
-    TEXT_WIDTH,
-    clip_tokenizer,
-    image_processor,
-    projected_clip,
-    projected_vision,
-    roberta_tokenizer,
-    vision,
-)
 from tests.tinies.image import NOISE, sd, sdxl, unet, unet_xl
 from tests.tinies.image_edits import parts
 from tests.tinies.table import IMAGE, REDRAWN, STEPS, Tinies
@@ -56,8 +42,8 @@ def fitted(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPip
 def _sighted(**given: Any) -> dict[str, Any]:
     """Return what reads a picture as CLIP does."""
     return {
-        "image_encoder": projected_vision(image_size=32, patch_size=8),
-        "feature_extractor": image_processor(image_size=32),
+        "image_encoder": encoders.projected_vision(image_size=32, patch_size=8),
+        "feature_extractor": encoders.image_processor(image_size=32),
         **given,
     }
 
@@ -70,7 +56,7 @@ def _control_xs(made: Callable[..., DiffusionPipeline], denoiser: Any) -> Diffus
 
 
 def _depth() -> DiffusionPipeline:
-    estimator = DPTConfig(
+    estimator = transformers.DPTConfig(
         image_size=32,
         patch_size=8,
         hidden_size=32,
@@ -85,18 +71,18 @@ def _depth() -> DiffusionPipeline:
     return fitted(
         diffusers.StableDiffusionDepth2ImgPipeline,
         unet=unet(in_channels=5, out_channels=4),
-        depth_estimator=DPTForDepthEstimation(estimator),
-        feature_extractor=DPTImageProcessorPil(size={"height": 32, "width": 32}),
+        depth_estimator=transformers.DPTForDepthEstimation(estimator),
+        feature_extractor=transformers.DPTImageProcessorPil(size={"height": 32, "width": 32}),
     )
 
 
 def _checked() -> dict[str, Any]:
     """Return a safety checker, without which some classes cannot be loaded."""
-    encoder = projected_vision(image_size=32, patch_size=8).config
-    config = CLIPConfig(vision_config=encoder.to_dict(), projection_dim=encoder.projection_dim)
+    encoder = encoders.projected_vision(image_size=32, patch_size=8).config
+    config = transformers.CLIPConfig(vision_config=encoder.to_dict(), projection_dim=encoder.projection_dim)
     return {
         "safety_checker": StableDiffusionSafetyChecker(config),
-        "feature_extractor": image_processor(image_size=32),
+        "feature_extractor": encoders.image_processor(image_size=32),
     }
 
 
@@ -122,21 +108,27 @@ def _stable_unclip(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
     return fitted(
         made,
         **_sighted(),
-        prior_tokenizer=clip_tokenizer(),
-        prior_text_encoder=projected_clip(TEXT_WIDTH),
+        prior_tokenizer=encoders.clip_tokenizer(),
+        prior_text_encoder=encoders.projected_clip(encoders.TEXT_WIDTH),
         prior=_prior(),
         prior_scheduler=diffusers.DDPMScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
         ),
-        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=TEXT_WIDTH),
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=encoders.TEXT_WIDTH),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        unet=unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * TEXT_WIDTH),
+        unet=unet(
+            class_embed_type="projection", projection_class_embeddings_input_dim=2 * encoders.TEXT_WIDTH
+        ),
     )
 
 
 def _prior(**settings: Any) -> Any:
     return diffusers.PriorTransformer(
-        num_attention_heads=2, attention_head_dim=16, num_layers=1, embedding_dim=TEXT_WIDTH, **settings
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        embedding_dim=encoders.TEXT_WIDTH,
+        **settings,
     )
 
 
@@ -144,9 +136,9 @@ def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPi
     """Return one that draws a body in 3D, and then pictures from around it."""
     prior = _prior(
         num_embeddings=32,
-        embedding_proj_dim=TEXT_WIDTH,
+        embedding_proj_dim=encoders.TEXT_WIDTH,
         time_embed_dim=64,
-        clip_embed_dim=2 * TEXT_WIDTH,
+        clip_embed_dim=2 * encoders.TEXT_WIDTH,
         additional_embeddings=0,
         time_embed_act_fn="gelu",
         norm_in_type="layer",
@@ -156,13 +148,13 @@ def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPi
     )
     return fitted(
         made,
-        text_encoder=projected_clip(TEXT_WIDTH),
-        image_encoder=vision(image_size=32, patch_size=8),
-        image_processor=image_processor(image_size=32),
+        text_encoder=encoders.projected_clip(encoders.TEXT_WIDTH),
+        image_encoder=encoders.vision(image_size=32, patch_size=8),
+        image_processor=encoders.image_processor(image_size=32),
         prior=prior,
         shap_e_renderer=ShapERenderer(
             param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)),
-            d_latent=TEXT_WIDTH,
+            d_latent=encoders.TEXT_WIDTH,
             d_hidden=8,
             n_output=12,
             background=(0.1, 0.1, 0.1),
@@ -175,8 +167,8 @@ def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPi
 
 def _unidiffuser() -> DiffusionPipeline:
     network = diffusers.UniDiffuserModel(
-        text_dim=TEXT_WIDTH,
-        clip_img_dim=TEXT_WIDTH,
+        text_dim=encoders.TEXT_WIDTH,
+        clip_img_dim=encoders.TEXT_WIDTH,
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=4,
@@ -188,24 +180,24 @@ def _unidiffuser() -> DiffusionPipeline:
     )
     decoder = diffusers.UniDiffuserTextDecoder(
         prefix_length=77,
-        prefix_inner_dim=TEXT_WIDTH,
-        prefix_hidden_dim=TEXT_WIDTH,
+        prefix_inner_dim=encoders.TEXT_WIDTH,
+        prefix_hidden_dim=encoders.TEXT_WIDTH,
         vocab_size=384,
         n_positions=128,
-        n_embd=TEXT_WIDTH,
+        n_embd=encoders.TEXT_WIDTH,
         n_layer=1,
         n_head=2,
     )
     # Its head is the table of tokens again, and safetensors takes no two names of one memory.
     decoder.transformer.lm_head.weight = nn.Parameter(decoder.transformer.lm_head.weight.clone())
-    words = roberta_tokenizer()
+    words = encoders.roberta_tokenizer()
     return fitted(
         diffusers.UniDiffuserPipeline,
         **_sighted(),
-        clip_image_processor=image_processor(image_size=32),
-        clip_tokenizer=clip_tokenizer(),
+        clip_image_processor=encoders.image_processor(image_size=32),
+        clip_tokenizer=encoders.clip_tokenizer(),
         text_decoder=decoder,
-        text_tokenizer=GPT2Tokenizer(vocab=words.get_vocab(), merges=[]),
+        text_tokenizer=transformers.GPT2Tokenizer(vocab=words.get_vocab(), merges=[]),
         unet=network,
     )
 
@@ -213,8 +205,8 @@ def _unidiffuser() -> DiffusionPipeline:
 def _versatile_variation() -> DiffusionPipeline:
     return fitted(
         diffusers.VersatileDiffusionImageVariationPipeline,
-        image_feature_extractor=image_processor(image_size=32),
-        image_encoder=projected_vision(image_size=32, patch_size=8),
+        image_feature_extractor=encoders.image_processor(image_size=32),
+        image_encoder=encoders.projected_vision(image_size=32, patch_size=8),
         image_unet=unet(),
     )
 

@@ -2,23 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    AllegroPipeline,
-    AllegroTransformer3DModel,
-    AutoencoderKLAllegro,
-    AutoencoderKLMagvit,
-    AutoencoderKLMochi,
-    DDIMScheduler,
-    DiffusionPipeline,
-    EasyAnimatePipeline,
-    EasyAnimateTransformer3DModel,
-    EulerAncestralDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    LattePipeline,
-    LatteTransformer3DModel,
-    MochiPipeline,
-    MochiTransformer3DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
@@ -28,8 +12,8 @@ from tests.tinies.templates import CHAT
 CHANNELS = 4  # of the latents
 
 
-def mochi() -> DiffusionPipeline:
-    transformer = MochiTransformer3DModel(
+def mochi() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.MochiTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         num_layers=2,
@@ -38,23 +22,23 @@ def mochi() -> DiffusionPipeline:
         text_embed_dim=TEXT_WIDTH,
         time_embed_dim=8,
     )
-    vae = AutoencoderKLMochi(
+    vae = diffusers.AutoencoderKLMochi(
         latent_channels=12,
         encoder_block_out_channels=(32, 32, 32, 32),
         decoder_block_out_channels=(32, 32, 32, 32),
         layers_per_block=(1, 1, 1, 1, 1),
     )
-    return MochiPipeline(
+    return diffusers.MochiPipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=t5(),
         vae=vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
     )
 
 
-def allegro() -> DiffusionPipeline:
-    transformer = AllegroTransformer3DModel(
+def allegro() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.AllegroTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=24,
         in_channels=CHANNELS,
@@ -66,24 +50,24 @@ def allegro() -> DiffusionPipeline:
         sample_frames=6,
         caption_channels=TEXT_WIDTH,
     )
-    vae = AutoencoderKLAllegro(
+    vae = diffusers.AutoencoderKLAllegro(
         block_out_channels=(8, 8, 8, 8),
         latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=2,
         sample_size=16,  # of a tile, which is 24 frames long: less than one is left black
     )
-    return AllegroPipeline(
+    return diffusers.AllegroPipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=t5(),
         vae=vae,
         transformer=transformer,
-        scheduler=EulerAncestralDiscreteScheduler(),
+        scheduler=diffusers.EulerAncestralDiscreteScheduler(),
     )
 
 
-def latte() -> DiffusionPipeline:
-    transformer = LatteTransformer3DModel(
+def latte() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.LatteTransformer3DModel(
         sample_size=4,
         num_layers=1,
         patch_size=2,
@@ -100,23 +84,23 @@ def latte() -> DiffusionPipeline:
         norm_elementwise_affine=False,
         video_length=4,
     )
-    return LattePipeline(
+    return diffusers.LattePipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=t5(),
         vae=image_autoencoder(),
         transformer=transformer,
-        scheduler=DDIMScheduler(clip_sample=False),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False),
     )
 
 
-def easyanimate() -> DiffusionPipeline:
+def easyanimate() -> diffusers.DiffusionPipeline:
     text = language_model(2) | {
         "bos_token_id": None,
         "eos_token_id": 1,  # ByT5's
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
     }
     sight = {"depth": 1, "embed_dim": 32, "hidden_size": TEXT_WIDTH, "num_heads": 2}
-    transformer = EasyAnimateTransformer3DModel(
+    transformer = diffusers.EasyAnimateTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=CHANNELS,
@@ -129,7 +113,7 @@ def easyanimate() -> DiffusionPipeline:
         sample_height=16,
         patch_size=2,
     )
-    vae = AutoencoderKLMagvit(
+    vae = diffusers.AutoencoderKLMagvit(
         block_out_channels=[8, 8, 8, 8],
         latent_channels=CHANNELS,
         layers_per_block=1,
@@ -138,10 +122,10 @@ def easyanimate() -> DiffusionPipeline:
     )
     tokenizer = ByT5Tokenizer()
     tokenizer.chat_template = CHAT.replace("message['content']", "message['content'][0]['text']")
-    return EasyAnimatePipeline(
+    return diffusers.EasyAnimatePipeline(
         tokenizer=tokenizer,
         text_encoder=Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=sight)),
         vae=vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )

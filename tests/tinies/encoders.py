@@ -4,39 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
-from transformers import (
-    ByT5Tokenizer,
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    CLIPVisionModelWithProjection,
-    Gemma2Config,
-    Gemma2Model,
-    GlmConfig,
-    GlmModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-    Mistral3Config,
-    Mistral3ForConditionalGeneration,
-    PaddleOCRVLProcessor,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessorPil,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    RobertaTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
 
 from tests.tinies.templates import template_tokenizer
 
@@ -59,39 +28,43 @@ MARKS = {
 PICTURE_ID, VIDEO_ID, START_ID, END_ID = range(259, 263)
 
 
-def t5() -> T5EncoderModel:
-    config = T5Config(vocab_size=384, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
-    return T5EncoderModel(config)
+def t5() -> transformers.T5EncoderModel:
+    config = transformers.T5Config(
+        vocab_size=384, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2
+    )
+    return transformers.T5EncoderModel(config)
 
 
-def clip() -> CLIPTextModel:
-    return CLIPTextModel(_clip_config(TEXT_WIDTH))
+def clip() -> transformers.CLIPTextModel:
+    return transformers.CLIPTextModel(_clip_config(TEXT_WIDTH))
 
 
-def projected_clip(width: int) -> CLIPTextModelWithProjection:
+def projected_clip(width: int) -> transformers.CLIPTextModelWithProjection:
     """Return an encoder whose hidden states and pooled output are both `width` wide."""
-    return CLIPTextModelWithProjection(_clip_config(width))
+    return transformers.CLIPTextModelWithProjection(_clip_config(width))
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=77)
+def clip_tokenizer() -> transformers.CLIPTokenizer:
+    return transformers.CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=77)
 
 
-def roberta_tokenizer() -> RobertaTokenizer:
+def roberta_tokenizer() -> transformers.RobertaTokenizer:
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *_byte_alphabet()]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    return RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+    return transformers.RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 
 
-def t5_tokenizer() -> T5Tokenizer:
+def t5_tokenizer() -> transformers.T5Tokenizer:
     """Return one of printable ASCII; all else is unknown to it."""
     tokens = ["<pad>", "</s>", "<unk>", "▁", *map(chr, range(33, 127))]
-    return T5Tokenizer(vocab=[(token, 0.0) for token in tokens], extra_ids=0, model_max_length=77)
+    return transformers.T5Tokenizer(
+        vocab=[(token, 0.0) for token in tokens], extra_ids=0, model_max_length=77
+    )
 
 
-def llama() -> LlamaModel:
-    return LlamaModel(
-        LlamaConfig(
+def llama() -> transformers.LlamaModel:
+    return transformers.LlamaModel(
+        transformers.LlamaConfig(
             vocab_size=384 + DEFAULT_PROMPT_TEMPLATE["crop_start"],
             hidden_size=TEXT_WIDTH,
             intermediate_size=64,
@@ -102,7 +75,7 @@ def llama() -> LlamaModel:
     )
 
 
-def llama_tokenizer() -> ByT5Tokenizer:
+def llama_tokenizer() -> transformers.ByT5Tokenizer:
     """Return one of bytes that makes as many tokens of HunyuanVideo's own words as Llama's.
 
     The pipeline cuts these off by their number, and with more of them it would cut off the prompt.
@@ -110,7 +83,7 @@ def llama_tokenizer() -> ByT5Tokenizer:
     return template_tokenizer(DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"])
 
 
-def qwen(num_added: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+def qwen(num_added: int = 0) -> transformers.Qwen2_5_VLForConditionalGeneration:
     """num_added: tokens beside bytes."""
     text = {
         "vocab_size": 384 + num_added,
@@ -125,48 +98,48 @@ def qwen(num_added: int = 0) -> Qwen2_5_VLForConditionalGeneration:
     }
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
-    return Qwen2_5_VLForConditionalGeneration(config)
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    return transformers.Qwen2_5_VLForConditionalGeneration(config)
 
 
-def chat_tokenizer() -> ByT5Tokenizer:
+def chat_tokenizer() -> transformers.ByT5Tokenizer:
     """Return one of bytes that knows how a conversation is written."""
-    tokenizer = ByT5Tokenizer()
+    tokenizer = transformers.ByT5Tokenizer()
     tokenizer.chat_template = CHAT
     return tokenizer
 
 
-def qwen3(*, num_layers: int) -> Qwen3ForCausalLM:
-    return Qwen3ForCausalLM(Qwen3Config(**language_model(num_layers), head_dim=16))
+def qwen3(*, num_layers: int) -> transformers.Qwen3ForCausalLM:
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**language_model(num_layers), head_dim=16))
 
 
-def mistral3(*, num_layers: int) -> Mistral3ForConditionalGeneration:
+def mistral3(*, num_layers: int) -> transformers.Mistral3ForConditionalGeneration:
     sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
     text = {"model_type": "mistral", **language_model(num_layers), "head_dim": 16}
-    config = Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
-    return Mistral3ForConditionalGeneration(config)
+    config = transformers.Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
+    return transformers.Mistral3ForConditionalGeneration(config)
 
 
-def gemma2() -> Gemma2Model:
-    return Gemma2Model(Gemma2Config(**language_model(2), head_dim=16))
+def gemma2() -> transformers.Gemma2Model:
+    return transformers.Gemma2Model(transformers.Gemma2Config(**language_model(2), head_dim=16))
 
 
-def glm() -> GlmModel:
-    return GlmModel(GlmConfig(**language_model(2), head_dim=16, pad_token_id=0))
+def glm() -> transformers.GlmModel:
+    return transformers.GlmModel(transformers.GlmConfig(**language_model(2), head_dim=16, pad_token_id=0))
 
 
-def causal_llama() -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(**language_model(2)))
+def causal_llama() -> transformers.LlamaForCausalLM:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**language_model(2)))
 
 
-def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
+def qwen3_vl(*, num_layers: int) -> transformers.Qwen3VLForConditionalGeneration:
     text = {**language_model(num_layers), "head_dim": 16}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
-    return Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(
+    return transformers.Qwen3VLForConditionalGeneration(
+        transformers.Qwen3VLConfig(
             text_config=text,
             vision_config=sight,
             image_token_id=PICTURE_ID,
@@ -177,23 +150,23 @@ def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
     )
 
 
-def sight_tokenizer() -> ByT5Tokenizer:
+def sight_tokenizer() -> transformers.ByT5Tokenizer:
     """Return `chat_tokenizer` with the marks that stand for pictures' tokens."""
-    tokenizer = ByT5Tokenizer(extra_special_tokens=MARKS)
+    tokenizer = transformers.ByT5Tokenizer(extra_special_tokens=MARKS)
     tokenizer.chat_template = CHAT
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == PICTURE_ID
     return tokenizer
 
 
-def sight_processor() -> PaddleOCRVLProcessor:
+def sight_processor() -> transformers.PaddleOCRVLProcessor:
     """Return what does for Qwen's pictures and texts the same as Qwen2VLProcessor and Qwen3VLProcessor.
 
     Those hold a processor of videos too, and so cannot be made without torchvision.
     """
-    pictures = Qwen2VLImageProcessorPil(
+    pictures = transformers.Qwen2VLImageProcessorPil(
         patch_size=PATCH, size={"shortest_edge": (2 * PATCH) ** 2, "longest_edge": (4 * PATCH) ** 2}
     )
-    return PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
+    return transformers.PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
 
 
 def language_model(num_layers: int) -> dict[str, Any]:
@@ -208,22 +181,22 @@ def language_model(num_layers: int) -> dict[str, Any]:
     }
 
 
-def vision(*, image_size: int, patch_size: int) -> CLIPVisionModel:
-    return CLIPVisionModel(_vision_config(image_size, patch_size))
+def vision(*, image_size: int, patch_size: int) -> transformers.CLIPVisionModel:
+    return transformers.CLIPVisionModel(_vision_config(image_size, patch_size))
 
 
-def projected_vision(*, image_size: int, patch_size: int) -> CLIPVisionModelWithProjection:
-    return CLIPVisionModelWithProjection(_vision_config(image_size, patch_size))
+def projected_vision(*, image_size: int, patch_size: int) -> transformers.CLIPVisionModelWithProjection:
+    return transformers.CLIPVisionModelWithProjection(_vision_config(image_size, patch_size))
 
 
-def image_processor(*, image_size: int) -> CLIPImageProcessor:
+def image_processor(*, image_size: int) -> transformers.CLIPImageProcessor:
     crop = {"height": image_size, "width": image_size}
-    return CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=crop)
+    return transformers.CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=crop)
 
 
-def _clip_config(width: int) -> CLIPTextConfig:
+def _clip_config(width: int) -> transformers.CLIPTextConfig:
     ends = len(_clip_vocabulary()) - 1
-    return CLIPTextConfig(
+    return transformers.CLIPTextConfig(
         vocab_size=ends + 1,
         hidden_size=width,
         projection_dim=width,
@@ -236,8 +209,8 @@ def _clip_config(width: int) -> CLIPTextConfig:
     )
 
 
-def _vision_config(image_size: int, patch_size: int) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
+def _vision_config(image_size: int, patch_size: int) -> transformers.CLIPVisionConfig:
+    return transformers.CLIPVisionConfig(
         hidden_size=IMAGE_WIDTH,
         projection_dim=IMAGE_WIDTH,
         intermediate_size=64,

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLFlux2,
-    DiffusionPipeline,
-    ErnieImagePipeline,
-    ErnieImageTransformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
-    Flux2KleinInpaintPipeline,
-    Flux2KleinKVPipeline,
-    Flux2KleinPipeline,
-    Flux2Pipeline,
-    Flux2Transformer2DModel,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, mistral3, qwen3
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 
 
-def flux2() -> DiffusionPipeline:
-    return Flux2Pipeline(
+def flux2() -> diffusers.DiffusionPipeline:
+    return diffusers.Flux2Pipeline(
         **_parts(guidance_embeds=True), tokenizer=chat_tokenizer(), text_encoder=mistral3(num_layers=31)
     )
 
 
-def flux2_klein() -> DiffusionPipeline:
-    return Flux2KleinPipeline(**_klein_parts(), is_distilled=True)
+def flux2_klein() -> diffusers.DiffusionPipeline:
+    return diffusers.Flux2KleinPipeline(**_klein_parts(), is_distilled=True)
 
 
-def flux2_klein_base() -> DiffusionPipeline:
-    return Flux2KleinPipeline(**_klein_parts(), is_distilled=False)
+def flux2_klein_base() -> diffusers.DiffusionPipeline:
+    return diffusers.Flux2KleinPipeline(**_klein_parts(), is_distilled=False)
 
 
-def flux2_klein_inpaint() -> DiffusionPipeline:
-    return Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False)
+def flux2_klein_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False)
 
 
-def flux2_klein_kv() -> DiffusionPipeline:
+def flux2_klein_kv() -> diffusers.DiffusionPipeline:
     """Keys and values of the given picture are computed in the first step alone."""
-    return Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True)
+    return diffusers.Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True)
 
 
 def _klein_parts() -> dict[str, Any]:
@@ -51,7 +40,7 @@ def _klein_parts() -> dict[str, Any]:
 
 
 def _parts(*, guidance_embeds: bool) -> dict[str, Any]:
-    transformer = Flux2Transformer2DModel(
+    transformer = diffusers.Flux2Transformer2DModel(
         in_channels=PACKED,
         num_layers=1,
         num_single_layers=1,
@@ -65,12 +54,12 @@ def _parts(*, guidance_embeds: bool) -> dict[str, Any]:
     return {
         "vae": autoencoder(),
         "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
     }
 
 
-def ernie() -> DiffusionPipeline:
-    transformer = ErnieImageTransformer2DModel(
+def ernie() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.ErnieImageTransformer2DModel(
         hidden_size=32,
         num_attention_heads=2,
         num_layers=2,
@@ -80,17 +69,17 @@ def ernie() -> DiffusionPipeline:
         text_in_dim=TEXT_WIDTH,
         rope_axes_dim=(4, 6, 6),
     )
-    return ErnieImagePipeline(
+    return diffusers.ErnieImagePipeline(
         transformer=transformer,
         vae=autoencoder(),
         tokenizer=chat_tokenizer(),
         text_encoder=mistral3(num_layers=2).model,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
 
-def autoencoder() -> AutoencoderKLFlux2:
-    return AutoencoderKLFlux2(
+def autoencoder() -> diffusers.AutoencoderKLFlux2:
+    return diffusers.AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8, 8),
         layers_per_block=1,
         latent_channels=4,

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLFlux2,
-    FlowMatchEulerDiscreteScheduler,
-    Flux3DistilledModularPipeline,
-    Flux3ModularPipeline,
-    Flux3Transformer2DModel,
-    ModularPipeline,
-)
+import diffusers
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from tests.tinies import encoders
@@ -21,16 +14,16 @@ CHANNELS = 4
 READ_LAYERS, TEXT_LAYERS = 8, 33  # the pipeline stacks eight hidden states, the last of them that of layer 32
 
 
-def flux3() -> ModularPipeline:
-    return modular_of(Flux3ModularPipeline, _parts(flow_map=False))
+def flux3() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.Flux3ModularPipeline, _parts(flow_map=False))
 
 
-def flux3_distilled() -> ModularPipeline:
-    return modular_of(Flux3DistilledModularPipeline, _parts(flow_map=True))
+def flux3_distilled() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.Flux3DistilledModularPipeline, _parts(flow_map=True))
 
 
 def _parts(*, flow_map: bool) -> dict[str, Any]:
-    transformer = Flux3Transformer2DModel(
+    transformer = diffusers.Flux3Transformer2DModel(
         in_channels=4 * CHANNELS,
         cond_in_channels=4 * CHANNELS,
         num_layers=1,
@@ -42,7 +35,7 @@ def _parts(*, flow_map: bool) -> dict[str, Any]:
         axes_dims_rope=(4, 4, 4, 4),
         flow_map=flow_map,
     )
-    vae = AutoencoderKLFlux2(
+    vae = diffusers.AutoencoderKLFlux2(
         block_out_channels=(4, 4),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -57,7 +50,7 @@ def _parts(*, flow_map: bool) -> dict[str, Any]:
         "tokenizer": encoders.sight_processor(),
         "vae": vae,
         "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
 
 

@@ -4,31 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    BriaPipeline,
-    BriaTransformer2DModel,
-    ChromaImg2ImgPipeline,
-    ChromaInpaintPipeline,
-    ChromaPipeline,
-    ChromaTransformer2DModel,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    FluxControlImg2ImgPipeline,
-    FluxControlInpaintPipeline,
-    FluxControlNetImg2ImgPipeline,
-    FluxControlNetInpaintPipeline,
-    FluxControlNetModel,
-    FluxControlNetPipeline,
-    FluxControlPipeline,
-    FluxFillPipeline,
-    FluxImg2ImgPipeline,
-    FluxInpaintPipeline,
-    FluxKontextInpaintPipeline,
-    FluxKontextPipeline,
-    FluxTransformer2DModel,
-    OvisImagePipeline,
-    OvisImageTransformer2DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, clip, clip_tokenizer, qwen3, t5
@@ -44,63 +20,63 @@ BLOCKS: dict[str, Any] = {
 }
 
 
-def flux_schnell() -> DiffusionPipeline:
+def flux_schnell() -> diffusers.DiffusionPipeline:
     """Distilled: guidance is no input of its network."""
     from diffusers import FluxPipeline
 
     return FluxPipeline(**_flux_parts(guidance_embeds=False))
 
 
-def flux_img2img() -> DiffusionPipeline:
-    return FluxImg2ImgPipeline(**_flux_parts())
+def flux_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxImg2ImgPipeline(**_flux_parts())
 
 
-def flux_inpaint() -> DiffusionPipeline:
-    return FluxInpaintPipeline(**_flux_parts())
+def flux_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxInpaintPipeline(**_flux_parts())
 
 
-def flux_kontext() -> DiffusionPipeline:
-    return FluxKontextPipeline(**_flux_parts())
+def flux_kontext() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxKontextPipeline(**_flux_parts())
 
 
-def flux_fill() -> DiffusionPipeline:
+def flux_fill() -> diffusers.DiffusionPipeline:
     """Beside the noise the masked picture's latents, and the mask of every pixel: 8 x 8 for each latent."""
-    return FluxFillPipeline(**_flux_parts(in_channels=2 * PACKED + 2 * 2 * 64, out_channels=PACKED))
+    return diffusers.FluxFillPipeline(**_flux_parts(in_channels=2 * PACKED + 2 * 2 * 64, out_channels=PACKED))
 
 
-def flux_control() -> DiffusionPipeline:
-    return FluxControlPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
+def flux_control() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
 
 
-def flux_control_img2img() -> DiffusionPipeline:
-    return FluxControlImg2ImgPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
+def flux_control_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlImg2ImgPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
 
 
-def flux_control_inpaint() -> DiffusionPipeline:
-    return FluxControlInpaintPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
+def flux_control_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlInpaintPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
 
 
-def flux_controlnet() -> DiffusionPipeline:
-    return FluxControlNetPipeline(**_flux_controlled())
+def flux_controlnet() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlNetPipeline(**_flux_controlled())
 
 
-def flux_controlnet_img2img() -> DiffusionPipeline:
-    return FluxControlNetImg2ImgPipeline(**_flux_controlled())
+def flux_controlnet_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlNetImg2ImgPipeline(**_flux_controlled())
 
 
-def flux_controlnet_inpaint() -> DiffusionPipeline:
-    return FluxControlNetInpaintPipeline(**_flux_controlled())
+def flux_controlnet_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxControlNetInpaintPipeline(**_flux_controlled())
 
 
 def _flux_controlled() -> dict[str, Any]:
-    controlnet = FluxControlNetModel(
+    controlnet = diffusers.FluxControlNetModel(
         **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
     )
     return _flux_parts() | {"controlnet": controlnet}
 
 
-def flux_kontext_inpaint() -> DiffusionPipeline:
-    return FluxKontextInpaintPipeline(**_flux_parts())
+def flux_kontext_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxKontextInpaintPipeline(**_flux_parts())
 
 
 def _flux_parts(**settings: Any) -> dict[str, Any]:
@@ -111,27 +87,27 @@ def _flux_parts(**settings: Any) -> dict[str, Any]:
         "tokenizer_2": ByT5Tokenizer(),
         "text_encoder_2": t5(),
         "vae": image_autoencoder(),
-        "transformer": FluxTransformer2DModel(
+        "transformer": diffusers.FluxTransformer2DModel(
             **BLOCKS, **{**given, **settings}, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=(4, 6, 6)
         ),
-        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
     }
 
 
-def chroma() -> DiffusionPipeline:
-    return ChromaPipeline(**_chroma_parts())
+def chroma() -> diffusers.DiffusionPipeline:
+    return diffusers.ChromaPipeline(**_chroma_parts())
 
 
-def chroma_img2img() -> DiffusionPipeline:
-    return ChromaImg2ImgPipeline(**_chroma_parts())
+def chroma_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.ChromaImg2ImgPipeline(**_chroma_parts())
 
 
-def chroma_inpaint() -> DiffusionPipeline:
-    return ChromaInpaintPipeline(**_chroma_parts())
+def chroma_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.ChromaInpaintPipeline(**_chroma_parts())
 
 
 def _chroma_parts() -> dict[str, Any]:
-    transformer = ChromaTransformer2DModel(
+    transformer = diffusers.ChromaTransformer2DModel(
         **BLOCKS,
         in_channels=PACKED,
         axes_dims_rope=(4, 6, 6),
@@ -144,29 +120,29 @@ def _chroma_parts() -> dict[str, Any]:
         "text_encoder": t5(),
         "vae": image_autoencoder(),
         "transformer": transformer,
-        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
 
 
-def bria() -> DiffusionPipeline:
-    transformer = BriaTransformer2DModel(**BLOCKS, in_channels=PACKED, axes_dims_rope=[0, 8, 8])
-    return BriaPipeline(
+def bria() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.BriaTransformer2DModel(**BLOCKS, in_channels=PACKED, axes_dims_rope=[0, 8, 8])
+    return diffusers.BriaPipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=t5(),
         vae=image_autoencoder(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )
 
 
-def ovis() -> DiffusionPipeline:
-    transformer = OvisImageTransformer2DModel(
+def ovis() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.OvisImageTransformer2DModel(
         **BLOCKS, in_channels=PACKED, out_channels=PACKED, axes_dims_rope=(4, 6, 6)
     )
-    return OvisImagePipeline(
+    return diffusers.OvisImagePipeline(
         tokenizer=chat_tokenizer(),
         text_encoder=qwen3(num_layers=2).model,
         vae=image_autoencoder(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )

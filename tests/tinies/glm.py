@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    GlmImagePipeline,
-    GlmImageTransformer2DModel,
-)
-from transformers import (
-    ByT5Tokenizer,
-    GlmImageConfig,
-    GlmImageForConditionalGeneration,
-    GlmImageImageProcessorPil,
-    GlmImageProcessor,
-)
+import diffusers
+import transformers
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
 from tests.tinies.image import image_autoencoder
@@ -28,8 +17,8 @@ _CHAT = (
 )
 
 
-def glm_image() -> DiffusionPipeline:
-    transformer = GlmImageTransformer2DModel(
+def glm_image() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.GlmImageTransformer2DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         num_layers=2,
@@ -42,25 +31,29 @@ def glm_image() -> DiffusionPipeline:
     )
     vae = image_autoencoder()
     vae.register_to_config(latents_mean=[0.0] * CHANNELS, latents_std=[0.7] * CHANNELS)
-    return GlmImagePipeline(
-        tokenizer=ByT5Tokenizer(),
+    return diffusers.GlmImagePipeline(
+        tokenizer=transformers.ByT5Tokenizer(),
         processor=_processor(),
         text_encoder=t5(),
         vision_language_encoder=_language_model(),
         vae=vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75
+        ),
     )
 
 
-def _processor() -> GlmImageProcessor:
+def _processor() -> transformers.GlmImageProcessor:
     marks = {"image_token": "<image>", "grid_bos_token": "<grid>", "grid_eos_token": "</grid>"}
-    tokenizer = ByT5Tokenizer(extra_special_tokens=marks, bos_token="<start>")
-    pictures = GlmImageImageProcessorPil(patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64)
-    return GlmImageProcessor(pictures, tokenizer, chat_template=_CHAT)
+    tokenizer = transformers.ByT5Tokenizer(extra_special_tokens=marks, bos_token="<start>")
+    pictures = transformers.GlmImageImageProcessorPil(
+        patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    return transformers.GlmImageProcessor(pictures, tokenizer, chat_template=_CHAT)
 
 
-def _language_model() -> GlmImageForConditionalGeneration:
+def _language_model() -> transformers.GlmImageForConditionalGeneration:
     text = {
         "vocab_size": 512,
         "hidden_size": TEXT_WIDTH,
@@ -75,7 +68,7 @@ def _language_model() -> GlmImageForConditionalGeneration:
     }
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "image_size": 64}
     codes = {"embed_dim": 16, "num_embeddings": CODES, "latent_channels": 32}
-    config = GlmImageConfig(
+    config = transformers.GlmImageConfig(
         text_config=text,
         vision_config=sight,
         vq_config=codes,
@@ -83,4 +76,4 @@ def _language_model() -> GlmImageForConditionalGeneration:
         image_start_token_id=CODES - 2,
         image_end_token_id=CODES - 1,
     )
-    return GlmImageForConditionalGeneration(config)
+    return transformers.GlmImageForConditionalGeneration(config)

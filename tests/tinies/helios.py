@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    DiffusionPipeline,
-    HeliosDMDScheduler,
-    HeliosPipeline,
-    HeliosPyramidPipeline,
-    HeliosScheduler,
-    HeliosTransformer3DModel,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.wan import CHANNELS, wan_parts
 
 
-def helios() -> DiffusionPipeline:
-    scheduler = HeliosScheduler(stages=1, stage_range=[0, 1], use_dynamic_shifting=True)
-    return HeliosPipeline(**wan_parts() | {"scheduler": scheduler}, transformer=_transformer())
+def helios() -> diffusers.DiffusionPipeline:
+    scheduler = diffusers.HeliosScheduler(stages=1, stage_range=[0, 1], use_dynamic_shifting=True)
+    return diffusers.HeliosPipeline(**wan_parts() | {"scheduler": scheduler}, transformer=_transformer())
 
 
-def helios_pyramid() -> DiffusionPipeline:
+def helios_pyramid() -> diffusers.DiffusionPipeline:
     # With diffusers' own gamma, 1/3, the noise's covariance has no Cholesky factor on a CPU.
-    parts = wan_parts() | {"scheduler": HeliosDMDScheduler(gamma=0.3)}
-    return HeliosPyramidPipeline(**parts, transformer=_transformer(), is_distilled=True)
+    parts = wan_parts() | {"scheduler": diffusers.HeliosDMDScheduler(gamma=0.3)}
+    return diffusers.HeliosPyramidPipeline(**parts, transformer=_transformer(), is_distilled=True)
 
 
-def _transformer() -> HeliosTransformer3DModel:
-    return HeliosTransformer3DModel(
+def _transformer() -> diffusers.HeliosTransformer3DModel:
+    return diffusers.HeliosTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=CHANNELS,

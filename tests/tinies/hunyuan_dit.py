@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DDPMScheduler,
-    HunyuanDiT2DControlNetModel,
-    HunyuanDiT2DModel,
-    HunyuanDiTControlNetPipeline,
-    HunyuanDiTPAGPipeline,
-    HunyuanDiTPipeline,
-)
+import diffusers
 from transformers import BertConfig, BertModel, ByT5Tokenizer
 
 from tests.tinies.controlled import UNSAFE
@@ -23,7 +16,7 @@ _ANY_SIZE = LARGER | {"use_resolution_binning": False}
 
 
 def _parts() -> dict[str, Any]:
-    transformer = HunyuanDiT2DModel(
+    transformer = diffusers.HunyuanDiT2DModel(
         sample_size=4,
         patch_size=2,
         in_channels=4,
@@ -48,26 +41,28 @@ def _parts() -> dict[str, Any]:
         "text_encoder_2": t5(),
         "vae": image_autoencoder(),
         "transformer": transformer,
-        "scheduler": DDPMScheduler(beta_end=0.02, beta_schedule="scaled_linear"),
+        "scheduler": diffusers.DDPMScheduler(beta_end=0.02, beta_schedule="scaled_linear"),
         **UNSAFE,
     }
 
 
 def _controlled() -> dict[str, Any]:
     given = _parts()
-    network = HunyuanDiT2DControlNetModel.from_transformer(given["transformer"], transformer_num_layers=4)
+    network = diffusers.HunyuanDiT2DControlNetModel.from_transformer(
+        given["transformer"], transformer_num_layers=4
+    )
     return given | {"controlnet": network}
 
 
 TINIES: Tinies = {
-    "hunyuan_dit": (lambda: HunyuanDiTPipeline(**_parts()), _ANY_SIZE, ()),
+    "hunyuan_dit": (lambda: diffusers.HunyuanDiTPipeline(**_parts()), _ANY_SIZE, ()),
     "hunyuan_dit_controlnet": (
-        lambda: HunyuanDiTControlNetPipeline(**_controlled()),
+        lambda: diffusers.HunyuanDiTControlNetPipeline(**_controlled()),
         _ANY_SIZE,
         ("control_image",),
     ),
     "hunyuan_dit_pag": (
-        lambda: HunyuanDiTPAGPipeline(**_parts(), pag_applied_layers="blocks.1"),
+        lambda: diffusers.HunyuanDiTPAGPipeline(**_parts(), pag_applied_layers="blocks.1"),
         _ANY_SIZE,
         (),
     ),

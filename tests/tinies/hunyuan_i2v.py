@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import itertools
 
+import transformers
 from diffusers import DiffusionPipeline, HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import DEFAULT_PROMPT_TEMPLATE
-from transformers import (
-    ByT5Tokenizer,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-)
 
 from tests.tinies.encoders import TEXT_WIDTH, image_processor
 from tests.tinies.hunyuan import parts, sizes
@@ -31,8 +25,8 @@ def hunyuan_i2v() -> DiffusionPipeline:
     )
 
 
-def _reader(tokenizer: ByT5Tokenizer) -> LlavaForConditionalGeneration:
-    text = LlamaConfig(
+def _reader(tokenizer: transformers.ByT5Tokenizer) -> transformers.LlavaForConditionalGeneration:
+    text = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
         intermediate_size=64,
@@ -40,7 +34,7 @@ def _reader(tokenizer: ByT5Tokenizer) -> LlavaForConditionalGeneration:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    sight = CLIPVisionConfig(
+    sight = transformers.CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -48,16 +42,16 @@ def _reader(tokenizer: ByT5Tokenizer) -> LlavaForConditionalGeneration:
         image_size=_SIDE,
         patch_size=14,
     )
-    config = LlavaConfig(
+    config = transformers.LlavaConfig(
         text_config=text,
         vision_config=sight,
         image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE),
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlavaForConditionalGeneration(config)
+    return transformers.LlavaForConditionalGeneration(config)
 
 
-def _tokenizer() -> ByT5Tokenizer:
+def _tokenizer() -> transformers.ByT5Tokenizer:
     """Return one of bytes that makes as many tokens of the pipeline's own words as Llama's.
 
     It counts on the picture as the sixth, and cuts what stands before the prompt off by its number.
@@ -67,7 +61,7 @@ def _tokenizer() -> ByT5Tokenizer:
     marks = ["<|start_header_id|>", "sys", "tem", "<|end_header_id|>", "\n\n", _PICTURE, "<|eot_id|>", "user"]
     count = DEFAULT_PROMPT_TEMPLATE["crop_start"] - 12  # of marks before and behind the words
     ends = [len(words) * i // count for i in range(count + 1)]
-    tokenizer = ByT5Tokenizer()
+    tokenizer = transformers.ByT5Tokenizer()
     tokenizer.add_tokens([*marks, "assistant"])
     tokenizer.add_tokens(sorted({words[start:end] for start, end in itertools.pairwise(ends)} - {*marks}))
     assert answer.startswith("<|eot_id|>")

@@ -4,26 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AdaptiveProjectedMixGuidance,
-    AutoencoderKL,
-    AutoencoderKLHunyuanImage,
-    AutoencoderKLHunyuanImageRefiner,
-    DDIMScheduler,
-    DiffusionPipeline,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    HunyuanImagePipeline,
-    HunyuanImageRefinerPipeline,
-    HunyuanImageTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, qwen, t5
@@ -38,33 +19,33 @@ NOISE: dict[str, Any] = {
 }
 
 
-def sd() -> DiffusionPipeline:
-    return StableDiffusionPipeline(
+def sd() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         vae=image_autoencoder(),
         unet=unet(),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        scheduler=diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
 
 
-def sdxl() -> DiffusionPipeline:
-    return StableDiffusionXLPipeline(
+def sdxl() -> diffusers.DiffusionPipeline:
+    return diffusers.StableDiffusionXLPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         tokenizer_2=clip_tokenizer(),
         text_encoder_2=projected_clip(TEXT_WIDTH),
         vae=image_autoencoder(),
         unet=unet_xl(),
-        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+        scheduler=diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
     )
 
 
-def sd3(channels: int = 4) -> DiffusionPipeline:
-    transformer = SD3Transformer2DModel(
+def sd3(channels: int = 4) -> diffusers.DiffusionPipeline:
+    transformer = diffusers.SD3Transformer2DModel(
         sample_size=8,
         in_channels=channels,
         out_channels=channels,
@@ -77,7 +58,7 @@ def sd3(channels: int = 4) -> DiffusionPipeline:
         pos_embed_max_size=16,
     )
     half = TEXT_WIDTH // 2  # both CLIPs side by side are as wide as the T5
-    return StableDiffusion3Pipeline(
+    return diffusers.StableDiffusion3Pipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=projected_clip(half),
         tokenizer_2=clip_tokenizer(),
@@ -86,12 +67,12 @@ def sd3(channels: int = 4) -> DiffusionPipeline:
         text_encoder_3=t5(),
         vae=image_autoencoder(channels),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
 
-def flux() -> DiffusionPipeline:
-    transformer = FluxTransformer2DModel(
+def flux() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.FluxTransformer2DModel(
         in_channels=16,  # four latent channels in 2 x 2 patches
         num_layers=1,
         num_single_layers=1,
@@ -102,18 +83,18 @@ def flux() -> DiffusionPipeline:
         guidance_embeds=True,
         axes_dims_rope=(4, 6, 6),
     )
-    return FluxPipeline(
+    return diffusers.FluxPipeline(
         tokenizer=clip_tokenizer(),
         text_encoder=clip(),
         tokenizer_2=ByT5Tokenizer(),
         text_encoder_2=t5(),
         vae=image_autoencoder(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
     )
 
 
-def unet(**settings: Any) -> UNet2DConditionModel:
+def unet(**settings: Any) -> diffusers.UNet2DConditionModel:
     levels: dict[str, Any] = {
         "sample_size": 8,
         "block_out_channels": UNET_CHANNELS,
@@ -124,10 +105,10 @@ def unet(**settings: Any) -> UNet2DConditionModel:
         "attention_head_dim": 2,
         "cross_attention_dim": TEXT_WIDTH,
     }
-    return UNet2DConditionModel(**levels | settings)
+    return diffusers.UNet2DConditionModel(**levels | settings)
 
 
-def unet_xl(**settings: Any) -> UNet2DConditionModel:
+def unet_xl(**settings: Any) -> diffusers.UNet2DConditionModel:
     return unet(
         cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
         addition_embed_type="text_time",
@@ -137,9 +118,9 @@ def unet_xl(**settings: Any) -> UNet2DConditionModel:
     )
 
 
-def image_autoencoder(channels: int = 4, *, levels: int = 4) -> AutoencoderKL:
+def image_autoencoder(channels: int = 4, *, levels: int = 4) -> diffusers.AutoencoderKL:
     """levels: four make eight pixels to a latent, as in the real ones."""
-    return AutoencoderKL(
+    return diffusers.AutoencoderKL(
         block_out_channels=(8,) * levels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -152,9 +133,9 @@ def image_autoencoder(channels: int = 4, *, levels: int = 4) -> AutoencoderKL:
     )
 
 
-def hunyuan_image() -> DiffusionPipeline:
+def hunyuan_image() -> diffusers.DiffusionPipeline:
     """HunyuanImage 2.1's kind: guidance by an object, which holds a momentum through the steps of a row."""
-    transformer = HunyuanImageTransformer2DModel(
+    transformer = diffusers.HunyuanImageTransformer2DModel(
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
@@ -166,7 +147,7 @@ def hunyuan_image() -> DiffusionPipeline:
         text_embed_2_dim=TEXT_WIDTH,
         rope_axes_dim=(8, 8),
     )
-    autoencoder = AutoencoderKLHunyuanImage(
+    autoencoder = diffusers.AutoencoderKLHunyuanImage(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
@@ -176,22 +157,22 @@ def hunyuan_image() -> DiffusionPipeline:
         sample_size=32,
         scaling_factor=0.75,
     )
-    return HunyuanImagePipeline(
+    return diffusers.HunyuanImagePipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=qwen(),
         tokenizer_2=ByT5Tokenizer(),
         text_encoder_2=t5(),
         vae=autoencoder,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
-        guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=0),
-        ocr_guider=AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=4.0),
+        guider=diffusers.AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=0),
+        ocr_guider=diffusers.AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
     )
 
 
-def hunyuan_image_refiner() -> DiffusionPipeline:
+def hunyuan_image_refiner() -> diffusers.DiffusionPipeline:
     """The second stage: renders over a picture, its latents beside the noise."""
-    transformer = HunyuanImageTransformer2DModel(
+    transformer = diffusers.HunyuanImageTransformer2DModel(
         in_channels=16,  # two frames' latents, of the picture and of the noise
         out_channels=8,
         num_attention_heads=2,
@@ -204,17 +185,17 @@ def hunyuan_image_refiner() -> DiffusionPipeline:
         text_embed_dim=TEXT_WIDTH,
         rope_axes_dim=(4, 6, 6),
     )
-    autoencoder = AutoencoderKLHunyuanImageRefiner(
+    autoencoder = diffusers.AutoencoderKLHunyuanImageRefiner(
         latent_channels=4,
         block_out_channels=(32, 32, 32),
         layers_per_block=1,
         spatial_compression_ratio=4,
         temporal_compression_ratio=1,
     )
-    return HunyuanImageRefinerPipeline(
+    return diffusers.HunyuanImageRefinerPipeline(
         tokenizer=ByT5Tokenizer(),
         text_encoder=qwen(),
         vae=autoencoder,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=4.0),
     )

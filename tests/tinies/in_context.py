@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diffusers import (
-    AutoencoderTiny,
-    DiffusionPipeline,
-    DreamLiteMobilePipeline,
-    DreamLitePipeline,
-    DreamLiteUNetModel,
-    FlowMatchEulerDiscreteScheduler,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen3_vl, sight_processor, sight_tokenizer
 from tests.tinies.table import STEPS, Tinies
 
 
-def dreamlite(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
-    denoiser = DreamLiteUNetModel(
+def dreamlite(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.DiffusionPipeline:
+    denoiser = diffusers.DreamLiteUNetModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
@@ -31,7 +24,7 @@ def dreamlite(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
         norm_num_groups=4,
         transformer_layers_per_block=1,
     )
-    autoencoder = AutoencoderTiny(
+    autoencoder = diffusers.AutoencoderTiny(
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
         num_encoder_blocks=(1, 1),
@@ -43,12 +36,12 @@ def dreamlite(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
         processor=sight_processor(),
         vae=autoencoder,
         unet=denoiser,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )
 
 
 _SIZE = STEPS | {"height": 32, "width": 32, "max_sequence_length": 100}
 TINIES: Tinies = {
-    "dreamlite": (lambda: dreamlite(DreamLitePipeline), _SIZE, ()),
-    "dreamlite_mobile": (lambda: dreamlite(DreamLiteMobilePipeline), _SIZE, ()),
+    "dreamlite": (lambda: dreamlite(diffusers.DreamLitePipeline), _SIZE, ()),
+    "dreamlite_mobile": (lambda: dreamlite(diffusers.DreamLiteMobilePipeline), _SIZE, ()),
 }

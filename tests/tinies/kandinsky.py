@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLHunyuanVideo,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    Kandinsky5I2VPipeline,
-    Kandinsky5T2VPipeline,
-    Kandinsky5Transformer3DModel,
-    Kandinsky6TI2VAPipeline,
-    Kandinsky6Transformer3DModel,
-    MMAudioVAE,
-    MMAudioVocoder,
-)
+import diffusers
 from diffusers.pipelines.kandinsky6.pipeline_kandinsky6_ti2va import _PROMPT_TEMPLATE, _QWEN_CROP_START
 from transformers import ByT5Tokenizer
 
@@ -25,23 +14,23 @@ from tests.tinies.templates import template_tokenizer
 CHANNELS = 4  # of the latents
 
 
-def kandinsky() -> DiffusionPipeline:
-    return Kandinsky5T2VPipeline(**_parts(), transformer=_transformer(visual_cond=False))
+def kandinsky() -> diffusers.DiffusionPipeline:
+    return diffusers.Kandinsky5T2VPipeline(**_parts(), transformer=_transformer(visual_cond=False))
 
 
-def kandinsky_i2v() -> DiffusionPipeline:
-    return Kandinsky5I2VPipeline(**_parts(), transformer=_transformer(visual_cond=True))
+def kandinsky_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.Kandinsky5I2VPipeline(**_parts(), transformer=_transformer(visual_cond=True))
 
 
-def kandinsky_6() -> DiffusionPipeline:
-    transformer = Kandinsky6Transformer3DModel(
+def kandinsky_6() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.Kandinsky6Transformer3DModel(
         **_sizes(),
         visual_cond=True,
         in_audio_dim=CHANNELS,
         out_audio_dim=CHANNELS,
         visual_token_type_num_embeddings=2,
     )
-    audio_vae = MMAudioVAE(
+    audio_vae = diffusers.MMAudioVAE(
         mel_bins=8,
         latent_channels=CHANNELS,
         hidden_channels=8,
@@ -51,7 +40,7 @@ def kandinsky_6() -> DiffusionPipeline:
         n_fft=16,
         hop_length=4,
     )
-    vocoder = MMAudioVocoder(
+    vocoder = diffusers.MMAudioVocoder(
         num_mels=8,
         upsample_initial_channel=8,
         upsample_rates=(2, 2),
@@ -61,7 +50,7 @@ def kandinsky_6() -> DiffusionPipeline:
     )
     parts = _parts() | {"tokenizer": template_tokenizer(_PROMPT_TEMPLATE, _QWEN_CROP_START)}
     parts["text_encoder"].resize_token_embeddings(len(parts["tokenizer"]))
-    return Kandinsky6TI2VAPipeline(
+    return diffusers.Kandinsky6TI2VAPipeline(
         **parts,
         transformer=transformer,
         audio_vae=audio_vae,
@@ -70,7 +59,7 @@ def kandinsky_6() -> DiffusionPipeline:
 
 
 def _parts() -> dict[str, Any]:
-    vae = AutoencoderKLHunyuanVideo(
+    vae = diffusers.AutoencoderKLHunyuanVideo(
         latent_channels=CHANNELS, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
     )
     return {
@@ -79,12 +68,12 @@ def _parts() -> dict[str, Any]:
         "tokenizer_2": clip_tokenizer(),
         "text_encoder_2": clip(),
         "vae": vae,
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
     }
 
 
-def _transformer(*, visual_cond: bool) -> Kandinsky5Transformer3DModel:
-    return Kandinsky5Transformer3DModel(**_sizes(), visual_cond=visual_cond)
+def _transformer(*, visual_cond: bool) -> diffusers.Kandinsky5Transformer3DModel:
+    return diffusers.Kandinsky5Transformer3DModel(**_sizes(), visual_cond=visual_cond)
 
 
 def _sizes() -> dict[str, Any]:

@@ -4,33 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DDPMScheduler,
-    Kandinsky3Img2ImgPipeline,
-    Kandinsky3Pipeline,
-    Kandinsky3UNet,
-    KandinskyCombinedPipeline,
-    KandinskyImg2ImgCombinedPipeline,
-    KandinskyInpaintCombinedPipeline,
-    KandinskyV22CombinedPipeline,
-    KandinskyV22Img2ImgCombinedPipeline,
-    KandinskyV22InpaintCombinedPipeline,
-    PriorTransformer,
-    UnCLIPScheduler,
-    UNet2DConditionModel,
-    VQModel,
-)
+import diffusers
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import (
-    TEXT_WIDTH,
-    clip_tokenizer,
-    image_processor,
-    projected_clip,
-    projected_vision,
-    t5,
-)
+from tests.tinies import encoders
 from tests.tinies.table import REDRAWN, STEPS, Tinies
 
 _SIZE = STEPS | {"height": 64, "width": 64}
@@ -49,12 +27,12 @@ def _first(in_channels: int = 4) -> dict[str, Any]:
     """The UNet reads the text too."""
     encoder = MCLIPConfig(
         vocab_size=384,
-        hidden_size=TEXT_WIDTH,
+        hidden_size=encoders.TEXT_WIDTH,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        transformerDimSize=TEXT_WIDTH,
-        imageDimSize=TEXT_WIDTH,
+        transformerDimSize=encoders.TEXT_WIDTH,
+        imageDimSize=encoders.TEXT_WIDTH,
     )
     return _prior() | {
         "tokenizer": ByT5Tokenizer(),
@@ -66,62 +44,62 @@ def _first(in_channels: int = 4) -> dict[str, Any]:
 
 
 def _third() -> dict[str, Any]:
-    denoiser = Kandinsky3UNet(
+    denoiser = diffusers.Kandinsky3UNet(
         time_embedding_dim=32,
         groups=2,
         attention_head_dim=16,
         layers_per_block=2,
         block_out_channels=(32, 64),
-        cross_attention_dim=TEXT_WIDTH,
-        encoder_hid_dim=TEXT_WIDTH,
+        cross_attention_dim=encoders.TEXT_WIDTH,
+        encoder_hid_dim=encoders.TEXT_WIDTH,
     )
     return {
         "tokenizer": ByT5Tokenizer(),
-        "text_encoder": t5(),
+        "text_encoder": encoders.t5(),
         "unet": denoiser,
         "movq": _movq(),
-        "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
+        "scheduler": diffusers.DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
     }
 
 
 def _prior() -> dict[str, Any]:
-    prior = PriorTransformer(
+    prior = diffusers.PriorTransformer(
         num_attention_heads=2,
         attention_head_dim=16,
         num_layers=1,
-        embedding_dim=TEXT_WIDTH,
+        embedding_dim=encoders.TEXT_WIDTH,
         num_embeddings=77,
         additional_embeddings=4,
     )
     return {
-        "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
+        "scheduler": diffusers.DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=True),
         "movq": _movq(),
         "prior_prior": prior,
-        "prior_image_encoder": projected_vision(image_size=32, patch_size=8),
-        "prior_text_encoder": projected_clip(TEXT_WIDTH),
-        "prior_tokenizer": clip_tokenizer(),
-        "prior_scheduler": UnCLIPScheduler(
+        "prior_image_encoder": encoders.projected_vision(image_size=32, patch_size=8),
+        "prior_text_encoder": encoders.projected_clip(encoders.TEXT_WIDTH),
+        "prior_tokenizer": encoders.clip_tokenizer(),
+        "prior_scheduler": diffusers.UnCLIPScheduler(
             prediction_type="sample", variance_type="fixed_small_log", clip_sample=True, clip_sample_range=5.0
         ),
-        "prior_image_processor": image_processor(image_size=32),
+        "prior_image_processor": encoders.image_processor(image_size=32),
     }
 
 
-def _decoder(in_channels: int, **settings: Any) -> UNet2DConditionModel:
+def _decoder(in_channels: int, **settings: Any) -> diffusers.UNet2DConditionModel:
     return cross_attending_unet(
-        in_channels=in_channels, out_channels=8, encoder_hid_dim=TEXT_WIDTH, **settings
+        in_channels=in_channels, out_channels=8, encoder_hid_dim=encoders.TEXT_WIDTH, **settings
     )
 
 
-def cross_attending_unet(**settings: Any) -> UNet2DConditionModel:
+def cross_attending_unet(**settings: Any) -> diffusers.UNet2DConditionModel:
     """Return one with plain cross-attention between its convolutions."""
-    return UNet2DConditionModel(
+    return diffusers.UNet2DConditionModel(
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         block_out_channels=(32, 64),
         layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
+        cross_attention_dim=encoders.TEXT_WIDTH,
         attention_head_dim=16,
         resnet_time_scale_shift="scale_shift",
         norm_num_groups=4,
@@ -129,8 +107,8 @@ def cross_attending_unet(**settings: Any) -> UNet2DConditionModel:
     )
 
 
-def _movq() -> VQModel:
-    return VQModel(
+def _movq() -> diffusers.VQModel:
+    return diffusers.VQModel(
         block_out_channels=(32, 32, 32, 32),  # its norms have 32 groups
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -142,20 +120,28 @@ def _movq() -> VQModel:
 
 
 TINIES: Tinies = {
-    "kandinsky21": (lambda: KandinskyCombinedPipeline(**_first()), _PRIOR, ()),
+    "kandinsky21": (lambda: diffusers.KandinskyCombinedPipeline(**_first()), _PRIOR, ()),
     "kandinsky21_img2img": (
-        lambda: KandinskyImg2ImgCombinedPipeline(**_first()),
+        lambda: diffusers.KandinskyImg2ImgCombinedPipeline(**_first()),
         _PRIOR | {"strength": 0.5},
         ("image",),
     ),
-    "kandinsky21_inpaint": (lambda: KandinskyInpaintCombinedPipeline(**_first(9)), _PRIOR, _INPAINT),
-    "kandinsky22": (lambda: KandinskyV22CombinedPipeline(**_second()), _PRIOR, ()),
+    "kandinsky21_inpaint": (
+        lambda: diffusers.KandinskyInpaintCombinedPipeline(**_first(9)),
+        _PRIOR,
+        _INPAINT,
+    ),
+    "kandinsky22": (lambda: diffusers.KandinskyV22CombinedPipeline(**_second()), _PRIOR, ()),
     "kandinsky22_img2img": (
-        lambda: KandinskyV22Img2ImgCombinedPipeline(**_second()),
+        lambda: diffusers.KandinskyV22Img2ImgCombinedPipeline(**_second()),
         _PRIOR | {"strength": 0.5},
         ("image",),
     ),
-    "kandinsky22_inpaint": (lambda: KandinskyV22InpaintCombinedPipeline(**_second(9)), _PRIOR, _INPAINT),
-    "kandinsky3": (lambda: Kandinsky3Pipeline(**_third()), _SIZE, ()),
-    "kandinsky3_img2img": (lambda: Kandinsky3Img2ImgPipeline(**_third()), REDRAWN, ("image",)),
+    "kandinsky22_inpaint": (
+        lambda: diffusers.KandinskyV22InpaintCombinedPipeline(**_second(9)),
+        _PRIOR,
+        _INPAINT,
+    ),
+    "kandinsky3": (lambda: diffusers.Kandinsky3Pipeline(**_third()), _SIZE, ()),
+    "kandinsky3_img2img": (lambda: diffusers.Kandinsky3Img2ImgPipeline(**_third()), REDRAWN, ("image",)),
 }

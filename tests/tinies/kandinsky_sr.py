@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    Kandinsky6SRPipeline,
-    Kandinsky6SRTransformer3DModel,
-    Kandinsky6SRVAE,
-)
+import diffusers
 
 CHANNELS = 4  # of the latents
 
 
-def kandinsky_6_sr() -> DiffusionPipeline:
+def kandinsky_6_sr() -> diffusers.DiffusionPipeline:
     """Return one whose tiles are of 8 x 8 tokens, the fewest that its attention takes."""
-    transformer = Kandinsky6SRTransformer3DModel(
+    transformer = diffusers.Kandinsky6SRTransformer3DModel(
         in_visual_dim=CHANNELS,
         out_visual_dim=CHANNELS,
         time_dim=32,
@@ -25,12 +19,12 @@ def kandinsky_6_sr() -> DiffusionPipeline:
         axes_dims=(8, 12, 12),
         tile_sizes=((32, 32),),
     )
-    vae = Kandinsky6SRVAE(
+    vae = diffusers.Kandinsky6SRVAE(
         latent_channels=CHANNELS,
         encoder_block_out_channels=(32, 32, 32),  # its norms have 32 groups
         decoder_block_out_channels=(32, 32, 32),
         layers_per_block=1,
     )
-    return Kandinsky6SRPipeline(
-        transformer=transformer, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0)
+    return diffusers.Kandinsky6SRPipeline(
+        transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
     )

@@ -7,13 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusers import (
-    DiffusionPipeline,
-    EulerDiscreteScheduler,
-    KolorsImg2ImgPipeline,
-    KolorsPAGPipeline,
-    KolorsPipeline,
-)
+import diffusers
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from sentencepiece import SentencePieceTrainer
@@ -25,7 +19,7 @@ from tests.tinies.table import IMAGE, REDRAWN, Tinies
 _CHATGLM = {"num_layers": 2, "hidden_size": TEXT_WIDTH, "ffn_hidden_size": 64, "kv_channels": 16}
 
 
-def kolors(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
+def kolors(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.DiffusionPipeline:
     tokenizer = _tokenizer()
     encoder = ChatGLMConfig(
         **_CHATGLM,
@@ -47,7 +41,7 @@ def kolors(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
         text_encoder=ChatGLMModel(encoder),
         vae=image_autoencoder(),
         unet=denoiser,
-        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+        scheduler=diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
     )
 
 
@@ -69,11 +63,11 @@ def _tokenizer() -> ChatGLMTokenizer:
 
 _CALL = IMAGE | {"max_sequence_length": 64}
 TINIES: Tinies = {
-    "kolors": (lambda: kolors(KolorsPipeline), _CALL, ()),
+    "kolors": (lambda: kolors(diffusers.KolorsPipeline), _CALL, ()),
     "kolors_img2img": (
-        lambda: kolors(KolorsImg2ImgPipeline),
+        lambda: kolors(diffusers.KolorsImg2ImgPipeline),
         REDRAWN | {"max_sequence_length": 64},
         ("image",),
     ),
-    "kolors_pag": (lambda: kolors(KolorsPAGPipeline), _CALL, ()),
+    "kolors_pag": (lambda: kolors(diffusers.KolorsPAGPipeline), _CALL, ()),
 }

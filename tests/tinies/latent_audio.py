@@ -4,28 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AudioLDM2Pipeline,
-    AudioLDM2ProjectionModel,
-    AudioLDM2UNet2DConditionModel,
-    AudioLDMPipeline,
-    AutoencoderKL,
-    DDIMScheduler,
-    DiffusionPipeline,
-    UNet2DConditionModel,
-)
-from transformers import (
-    ClapAudioConfig,
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-    ClapTextConfig,
-    ClapTextModelWithProjection,
-    GPT2Config,
-    GPT2LMHeadModel,
-    SpeechT5HifiGan,
-    SpeechT5HifiGanConfig,
-)
+import diffusers
+import transformers
 
 from tests.tinies.encoders import TEXT_WIDTH, roberta_tokenizer, t5, t5_tokenizer
 from tests.tinies.image import NOISE, UNET_CHANNELS, unet
@@ -34,13 +14,15 @@ from tests.tinies.table import STEPS, Tinies
 _BINS = 8  # of the spectrogram
 
 
-def audioldm() -> DiffusionPipeline:
-    return AudioLDMPipeline(
-        **_sounding(), text_encoder=ClapTextModelWithProjection(_clap_text()), unet=_untexted_unet()
+def audioldm() -> diffusers.DiffusionPipeline:
+    return diffusers.AudioLDMPipeline(
+        **_sounding(),
+        text_encoder=transformers.ClapTextModelWithProjection(_clap_text()),
+        unet=_untexted_unet(),
     )
 
 
-def _untexted_unet() -> UNet2DConditionModel:
+def _untexted_unet() -> diffusers.UNet2DConditionModel:
     """Return one that has the text's one embedding beside the timestep, and attends to nothing."""
     return unet(
         cross_attention_dim=UNET_CHANNELS,
@@ -50,9 +32,9 @@ def _untexted_unet() -> UNet2DConditionModel:
     )
 
 
-def audioldm2() -> DiffusionPipeline:
+def audioldm2() -> diffusers.DiffusionPipeline:
     """A language model goes on from both encoders' texts, and the network attends to that too."""
-    denoiser = AudioLDM2UNet2DConditionModel(
+    denoiser = diffusers.AudioLDM2UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
@@ -64,25 +46,25 @@ def audioldm2() -> DiffusionPipeline:
         attention_head_dim=2,
         cross_attention_dim=(TEXT_WIDTH, TEXT_WIDTH),
     )
-    return AudioLDM2Pipeline(
+    return diffusers.AudioLDM2Pipeline(
         **_sounding(),
         text_encoder=_clap(),
         text_encoder_2=t5(),
         tokenizer_2=t5_tokenizer(),
-        projection_model=AudioLDM2ProjectionModel(TEXT_WIDTH, TEXT_WIDTH, TEXT_WIDTH),
-        language_model=GPT2LMHeadModel(
-            GPT2Config(
+        projection_model=diffusers.AudioLDM2ProjectionModel(TEXT_WIDTH, TEXT_WIDTH, TEXT_WIDTH),
+        language_model=transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
                 vocab_size=8, n_positions=128, n_embd=TEXT_WIDTH, n_layer=2, n_head=2, max_new_tokens=4
             )
         ),
-        feature_extractor=ClapFeatureExtractor(),
+        feature_extractor=transformers.ClapFeatureExtractor(),
         unet=denoiser,
     )
 
 
 def _sounding() -> dict[str, Any]:
     """Return what both have: an autoencoder of spectrograms, the vocoder, and the first tokenizer."""
-    autoencoder = AutoencoderKL(
+    autoencoder = diffusers.AutoencoderKL(
         in_channels=1,
         out_channels=1,
         block_out_channels=(8, 8),
@@ -92,7 +74,7 @@ def _sounding() -> dict[str, Any]:
         latent_channels=4,
         norm_num_groups=2,
     )
-    vocoder = SpeechT5HifiGanConfig(
+    vocoder = transformers.SpeechT5HifiGanConfig(
         model_in_dim=_BINS,
         sampling_rate=640,  # so that 0.2 s has a few latents
         upsample_initial_channel=8,
@@ -105,13 +87,13 @@ def _sounding() -> dict[str, Any]:
     return {
         "tokenizer": roberta_tokenizer(),
         "vae": autoencoder,
-        "vocoder": SpeechT5HifiGan(vocoder),
-        "scheduler": DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        "vocoder": transformers.SpeechT5HifiGan(vocoder),
+        "scheduler": diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
     }
 
 
-def _clap() -> ClapModel:
-    hearing = ClapAudioConfig(
+def _clap() -> transformers.ClapModel:
+    hearing = transformers.ClapAudioConfig(
         spec_size=8,
         window_size=4,
         num_mel_bins=8,
@@ -123,14 +105,14 @@ def _clap() -> ClapModel:
         patch_size=2,
         patch_stride=2,
     )
-    config = ClapConfig(
+    config = transformers.ClapConfig(
         text_config=_clap_text().to_dict(), audio_config=hearing.to_dict(), projection_dim=TEXT_WIDTH
     )
-    return ClapModel(config)
+    return transformers.ClapModel(config)
 
 
-def _clap_text() -> ClapTextConfig:
-    return ClapTextConfig(
+def _clap_text() -> transformers.ClapTextConfig:
+    return transformers.ClapTextConfig(
         vocab_size=384,
         hidden_size=TEXT_WIDTH,
         intermediate_size=64,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    AutoencoderKLQwenImage,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    QwenImageLayeredPipeline,
-    QwenImageTransformer2DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer, PaddleOCRVLProcessor, Qwen2VLImageProcessorPil
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen
 
 
-def qwen_layered() -> DiffusionPipeline:
-    transformer = QwenImageTransformer2DModel(
+def qwen_layered() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=32,  # eight latent channels in 2 x 2 patches: four would be taken for those of a picture
         out_channels=8,
         num_layers=1,
@@ -26,7 +20,7 @@ def qwen_layered() -> DiffusionPipeline:
         use_additional_t_cond=True,
         use_layer3d_rope=True,
     )
-    vae = AutoencoderKLQwenImage(
+    vae = diffusers.AutoencoderKLQwenImage(
         base_dim=2,
         z_dim=8,
         dim_mult=[1] * 5,  # it renders 640 x 640 pixels at least: 32 to a token keep that cheap
@@ -38,12 +32,12 @@ def qwen_layered() -> DiffusionPipeline:
     )
     # What stands in a picture's place, which the processor asks for.
     tokenizer = ByT5Tokenizer(extra_special_tokens={"image_token": "<extra_id_0>"})
-    return QwenImageLayeredPipeline(
+    return diffusers.QwenImageLayeredPipeline(
         tokenizer=tokenizer,
         text_encoder=qwen(),
         # Qwen's own holds a processor of videos too, which cannot be made without torchvision.
         processor=PaddleOCRVLProcessor(Qwen2VLImageProcessorPil(), tokenizer),
         transformer=transformer,
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )

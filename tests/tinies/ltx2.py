@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLLTX2Audio,
-    AutoencoderKLLTX2Video,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    LTX2HDRPipeline,
-    LTX2Pipeline,
-    LTX2VideoTransformer3DModel,
-)
+import diffusers
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from transformers import ByT5Tokenizer, Gemma3Config, Gemma3ForConditionalGeneration
@@ -23,18 +15,18 @@ _MEL_BINS = 16
 _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie side by side
 
 
-def ltx2() -> DiffusionPipeline:
-    return LTX2Pipeline(**parts())
+def ltx2() -> diffusers.DiffusionPipeline:
+    return diffusers.LTX2Pipeline(**parts())
 
 
-def ltx2_hdr() -> DiffusionPipeline:
+def ltx2_hdr() -> diffusers.DiffusionPipeline:
     """Return one that renders linear light, with values beyond one."""
-    return LTX2HDRPipeline(**parts())
+    return diffusers.LTX2HDRPipeline(**parts())
 
 
 def parts(**settings: Any) -> dict[str, Any]:
     """settings: of the transformer."""
-    transformer = LTX2VideoTransformer3DModel(
+    transformer = diffusers.LTX2VideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
         num_attention_heads=2,
@@ -49,7 +41,7 @@ def parts(**settings: Any) -> dict[str, Any]:
         caption_channels=TEXT_WIDTH,
         **settings,
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.95,
         max_shift=2.05,
@@ -105,8 +97,8 @@ def _connectors() -> LTX2TextConnectors:
     )
 
 
-def _video_autoencoder() -> AutoencoderKLLTX2Video:
-    return AutoencoderKLLTX2Video(
+def _video_autoencoder() -> diffusers.AutoencoderKLLTX2Video:
+    return diffusers.AutoencoderKLLTX2Video(
         latent_channels=8,
         block_out_channels=(8, 8, 8, 8),
         decoder_block_out_channels=(8, 16, 32),
@@ -118,8 +110,8 @@ def _video_autoencoder() -> AutoencoderKLLTX2Video:
     )
 
 
-def _audio_autoencoder() -> AutoencoderKLLTX2Audio:
-    return AutoencoderKLLTX2Audio(
+def _audio_autoencoder() -> diffusers.AutoencoderKLLTX2Audio:
+    return diffusers.AutoencoderKLLTX2Audio(
         base_channels=_SOUND_CHANNELS, latent_channels=2, num_res_blocks=1, mel_bins=_MEL_BINS
     )
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLMiniMaxH3,
-    AutoencoderKLMiniMaxH3Audio,
-    MiniMaxH3ModularPipeline,
-    MiniMaxH3Scheduler,
-    MiniMaxH3Transformer3DModel,
-    ModularPipeline,
-)
+import diffusers
 
 from tests.tinies import encoders
 from tests.tinies.modular import modular_of
@@ -20,7 +13,7 @@ CHANNELS, AUDIO_CHANNELS = 4, 4
 TEXT_LAYERS = 51  # the pipeline reads the 50th hidden state, which must not be the last
 
 
-def minimax_h3() -> ModularPipeline:
+def minimax_h3() -> diffusers.ModularPipeline:
     transformer: dict[str, Any] = {
         "num_attention_heads": 2,
         "attention_head_dim": 16,
@@ -36,7 +29,7 @@ def minimax_h3() -> ModularPipeline:
         "time_embed_dim": 32,
         "rope_freq_dim": 2,
     }
-    vae = AutoencoderKLMiniMaxH3(
+    vae = diffusers.AutoencoderKLMiniMaxH3(
         latent_channels=CHANNELS,
         block_out_channels=(4, 4, 4, 4, 4, 4),
         layers_per_block=1,
@@ -49,7 +42,7 @@ def minimax_h3() -> ModularPipeline:
         latents_mean=(0.0,) * CHANNELS,
         latents_std=(1.0,) * CHANNELS,
     )
-    audio = AutoencoderKLMiniMaxH3Audio(
+    audio = diffusers.AutoencoderKLMiniMaxH3Audio(
         encoder_dim=4,
         latent_dim=64,
         latent_channels=AUDIO_CHANNELS,
@@ -59,17 +52,17 @@ def minimax_h3() -> ModularPipeline:
         latents_std=[1.0] * AUDIO_CHANNELS,
     )
     pipe = modular_of(
-        MiniMaxH3ModularPipeline,
+        diffusers.MiniMaxH3ModularPipeline,
         {
             "text_encoder": encoders.qwen3_vl(num_layers=TEXT_LAYERS),
             "tokenizer": encoders.sight_tokenizer(),
             "processor": encoders.sight_processor(),
             "vae": vae,
             "audio_vae": audio,
-            "scheduler": MiniMaxH3Scheduler(shift=12.0),
-            "audio_scheduler": MiniMaxH3Scheduler(shift=3.0),
-            "transformer": MiniMaxH3Transformer3DModel(**transformer),
-            "transformer_ref": MiniMaxH3Transformer3DModel(**transformer),
+            "scheduler": diffusers.MiniMaxH3Scheduler(shift=12.0),
+            "audio_scheduler": diffusers.MiniMaxH3Scheduler(shift=3.0),
+            "transformer": diffusers.MiniMaxH3Transformer3DModel(**transformer),
+            "transformer_ref": diffusers.MiniMaxH3Transformer3DModel(**transformer),
         },
     )
     # What images and videos that it refers to are scaled to; the published 2048 and 768 take minutes here.

@@ -7,27 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers import (
-    AnimaModularPipeline,
-    AnimaTextConditioner,
-    AutoencoderKLQwenImage,
-    CosmosTransformer3DModel,
-    EchoModularPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    FluxModularPipeline,
-    HeliosModularPipeline,
-    LTX2ModularPipeline,
-    LTX2VideoDiffusionDecoderModel,
-    LTX25ModularPipeline,
-    LTXModularPipeline,
-    ModularPipeline,
-    QwenImageModularPipeline,
-    StableDiffusion3ModularPipeline,
-    StableDiffusionXLModularPipeline,
-    Wan22ModularPipeline,
-    WanModularPipeline,
-    ZImageModularPipeline,
-)
+import diffusers
 from diffusers.pipelines.ltx2.duration_head import LTX2DurationHead
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
@@ -38,42 +18,42 @@ CHANNELS = 4  # of Anima's latents
 REPOSITORY = "org/name"  # where an index says that its components are, as one of the hub does
 
 
-def wan_modular() -> ModularPipeline:
-    return modular_of(WanModularPipeline, wan.wan().components)
+def wan_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.WanModularPipeline, wan.wan().components)
 
 
-def wan_moe_modular() -> ModularPipeline:
+def wan_moe_modular() -> diffusers.ModularPipeline:
     """Two transformers, and a guider for each."""
-    return modular_of(Wan22ModularPipeline, wan.wan_moe().components)
+    return modular_of(diffusers.Wan22ModularPipeline, wan.wan_moe().components)
 
 
-def ltx_modular() -> ModularPipeline:
-    return modular_of(LTXModularPipeline, video.ltx().components)
+def ltx_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.LTXModularPipeline, video.ltx().components)
 
 
-def flux_modular() -> ModularPipeline:
-    return modular_of(FluxModularPipeline, image.flux().components)
+def flux_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.FluxModularPipeline, image.flux().components)
 
 
-def sdxl_modular() -> ModularPipeline:
-    return modular_of(StableDiffusionXLModularPipeline, image.sdxl().components)
+def sdxl_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.StableDiffusionXLModularPipeline, image.sdxl().components)
 
 
-def sd3_modular() -> ModularPipeline:
-    return modular_of(StableDiffusion3ModularPipeline, image.sd3().components)
+def sd3_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.StableDiffusion3ModularPipeline, image.sd3().components)
 
 
-def helios_modular() -> ModularPipeline:
-    return modular_of(HeliosModularPipeline, helios.helios().components)
+def helios_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.HeliosModularPipeline, helios.helios().components)
 
 
-def ltx2_modular() -> ModularPipeline:
-    return modular_of(LTX2ModularPipeline, ltx2.parts())
+def ltx2_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.LTX2ModularPipeline, ltx2.parts())
 
 
-def ltx2_5_modular() -> ModularPipeline:
+def ltx2_5_modular() -> diffusers.ModularPipeline:
     """Decoded by diffusion; a head of its own says how long a clip is that no row says it of."""
-    decoder = LTX2VideoDiffusionDecoderModel(
+    decoder = diffusers.LTX2VideoDiffusionDecoderModel(
         latent_channels=8,
         decoder_head_dim=8,
         decoder_stage_channels=(64, 32, 16, 16, 8),
@@ -90,24 +70,24 @@ def ltx2_5_modular() -> ModularPipeline:
         mlp_hidden_dim=16,
     )
     return modular_of(
-        LTX25ModularPipeline, {**ltx2.parts(), "diffusion_decoder": decoder, "duration_head": head}
+        diffusers.LTX25ModularPipeline, {**ltx2.parts(), "diffusion_decoder": decoder, "duration_head": head}
     )
 
 
-def echo() -> ModularPipeline:
+def echo() -> diffusers.ModularPipeline:
     """LTX-2's networks in a loop of its own: no noise scheduler, and new noise after each step."""
-    return modular_of(EchoModularPipeline, ltx2.parts())
+    return modular_of(diffusers.EchoModularPipeline, ltx2.parts())
 
 
-def qwen_modular() -> ModularPipeline:
-    return modular_of(QwenImageModularPipeline, qwen_image.qwen_image().components)
+def qwen_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.QwenImageModularPipeline, qwen_image.qwen_image().components)
 
 
-def z_image_modular() -> ModularPipeline:
-    return modular_of(ZImageModularPipeline, z_image.z_image().components)
+def z_image_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.ZImageModularPipeline, z_image.z_image().components)
 
 
-def anima() -> ModularPipeline:
+def anima() -> diffusers.ModularPipeline:
     text = Qwen3Config(
         vocab_size=384,
         hidden_size=TEXT_WIDTH,
@@ -119,7 +99,7 @@ def anima() -> ModularPipeline:
         bos_token_id=None,
         eos_token_id=1,  # ByT5's
     )
-    conditioner = AnimaTextConditioner(
+    conditioner = diffusers.AnimaTextConditioner(
         source_dim=TEXT_WIDTH,
         target_dim=TEXT_WIDTH,
         model_dim=TEXT_WIDTH,
@@ -128,7 +108,7 @@ def anima() -> ModularPipeline:
         target_vocab_size=384,
         min_sequence_length=64,
     )
-    transformer = CosmosTransformer3DModel(
+    transformer = diffusers.CosmosTransformer3DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         num_attention_heads=2,
@@ -141,7 +121,7 @@ def anima() -> ModularPipeline:
         concat_padding_mask=False,  # its padding is resized by torchvision
         extra_pos_embed_type=None,
     )
-    vae = AutoencoderKLQwenImage(
+    vae = diffusers.AutoencoderKLQwenImage(
         base_dim=4,
         z_dim=CHANNELS,
         dim_mult=[1, 1, 1, 1],
@@ -156,19 +136,19 @@ def anima() -> ModularPipeline:
         "text_conditioner": conditioner,
         "transformer": transformer,
         "vae": vae,
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
-    return modular_of(AnimaModularPipeline, parts)
+    return modular_of(diffusers.AnimaModularPipeline, parts)
 
 
-def save(pipe: ModularPipeline, folder: Path) -> None:
+def save(pipe: diffusers.ModularPipeline, folder: Path) -> None:
     """Save a pipeline whole, with an index that says where it was published."""
     pipe.save_pretrained(str(folder), safe_serialization=True, overwrite_modular_index=True)
     index = folder / "modular_model_index.json"
     index.write_text(index.read_text().replace(json.dumps(str(folder)), json.dumps(REPOSITORY)))
 
 
-def modular_of(made: type[ModularPipeline], parts: Mapping[str, Any]) -> ModularPipeline:
+def modular_of(made: type[diffusers.ModularPipeline], parts: Mapping[str, Any]) -> diffusers.ModularPipeline:
     pipe = made()
     pipe.update_components(**{name: parts[name] for name in pipe.pretrained_component_names if name in parts})
     return pipe

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AdaptiveProjectedGuidance,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    MotifVideoImage2VideoPipeline,
-    MotifVideoPipeline,
-    MotifVideoTransformer3DModel,
-)
+import diffusers
 from transformers import SiglipImageProcessor, T5Gemma2Encoder, T5Gemma2EncoderConfig, T5Gemma2TextConfig
 
 from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH
 from tests.tinies.wan import CHANNELS, wan_parts
 
 
-def motif() -> DiffusionPipeline:
-    return MotifVideoPipeline(**_parts(), transformer=_transformer())
+def motif() -> diffusers.DiffusionPipeline:
+    return diffusers.MotifVideoPipeline(**_parts(), transformer=_transformer())
 
 
-def motif_i2v() -> DiffusionPipeline:
-    return MotifVideoImage2VideoPipeline(
+def motif_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.MotifVideoImage2VideoPipeline(
         **_parts(),
         transformer=_transformer(image_embed_dim=IMAGE_WIDTH),
         feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
@@ -52,13 +45,13 @@ def _parts() -> dict[str, Any]:
     config = T5Gemma2EncoderConfig(text_config=text, vision_config=sight, mm_tokens_per_image=4)
     return wan_parts() | {
         "text_encoder": T5Gemma2Encoder(config),
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
-        "guider": AdaptiveProjectedGuidance(guidance_scale=8.0),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "guider": diffusers.AdaptiveProjectedGuidance(guidance_scale=8.0),
     }
 
 
-def _transformer(**settings: Any) -> MotifVideoTransformer3DModel:
-    return MotifVideoTransformer3DModel(
+def _transformer(**settings: Any) -> diffusers.MotifVideoTransformer3DModel:
+    return diffusers.MotifVideoTransformer3DModel(
         in_channels=2 * CHANNELS + 1,  # the noise, a first frame, and where it is
         out_channels=CHANNELS,
         num_attention_heads=2,

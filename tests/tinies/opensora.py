@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLHunyuanVideo,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    FluxTransformer2DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
@@ -17,14 +12,14 @@ from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, t5
 
 
-def opensora() -> DiffusionPipeline:
-    vae = AutoencoderKLHunyuanVideo(
+def opensora() -> diffusers.DiffusionPipeline:
+    vae = diffusers.AutoencoderKLHunyuanVideo(
         latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
     )
     return OpenSoraPipeline(vae=vae, transformer=_transformer(patch_size=2, channels=4), **_others())
 
 
-def opensora_dc() -> DiffusionPipeline:
+def opensora_dc() -> diffusers.DiffusionPipeline:
     vae = AutoencoderDCVideo(
         latent_channels=8,
         encoder_block_out_channels=(8, 8, 8, 32, 32, 32),
@@ -35,8 +30,8 @@ def opensora_dc() -> DiffusionPipeline:
     return OpenSoraPipeline(vae=vae, transformer=_transformer(patch_size=1, channels=8), **_others())
 
 
-def _transformer(*, patch_size: int, channels: int) -> FluxTransformer2DModel:
-    return FluxTransformer2DModel(
+def _transformer(*, patch_size: int, channels: int) -> diffusers.FluxTransformer2DModel:
+    return diffusers.FluxTransformer2DModel(
         patch_size=patch_size,
         in_channels=(2 * channels + 1) * patch_size**2,  # latents, mask, given frames
         out_channels=channels,
@@ -56,5 +51,5 @@ def _others() -> dict[str, Any]:
         "text_encoder": clip(),
         "tokenizer_2": ByT5Tokenizer(),
         "text_encoder_2": t5(),
-        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }

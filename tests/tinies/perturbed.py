@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    StableDiffusion3PAGImg2ImgPipeline,
-    StableDiffusionControlNetPAGInpaintPipeline,
-    StableDiffusionControlNetPAGPipeline,
-    StableDiffusionPAGInpaintPipeline,
-    StableDiffusionXLControlNetPAGImg2ImgPipeline,
-    StableDiffusionXLControlNetPAGPipeline,
-    StableDiffusionXLPAGImg2ImgPipeline,
-    StableDiffusionXLPAGInpaintPipeline,
-)
+import diffusers
 
 from tests.tinies.controlled import UNSAFE, controlled, sd_controlled
 from tests.tinies.image import sd, sd3, sdxl
@@ -20,42 +11,42 @@ from tests.tinies.table import EDIT, IMAGE, REDRAWN, Tinies
 
 TINIES: Tinies = {
     "sd_pag_inpaint": (
-        lambda: StableDiffusionPAGInpaintPipeline(**parts(sd()), **UNSAFE),
+        lambda: diffusers.StableDiffusionPAGInpaintPipeline(**parts(sd()), **UNSAFE),
         EDIT,
         ("image", "mask_image"),
     ),
     "sd_controlnet_pag": (
-        lambda: StableDiffusionControlNetPAGPipeline(**sd_controlled(), **UNSAFE),
+        lambda: diffusers.StableDiffusionControlNetPAGPipeline(**sd_controlled(), **UNSAFE),
         IMAGE,
         ("image",),
     ),
     "sd_controlnet_pag_inpaint": (
-        lambda: StableDiffusionControlNetPAGInpaintPipeline(**sd_controlled(), **UNSAFE),
+        lambda: diffusers.StableDiffusionControlNetPAGInpaintPipeline(**sd_controlled(), **UNSAFE),
         EDIT,
         ("image", "mask_image", "control_image"),
     ),
     "sdxl_pag_img2img": (
-        lambda: StableDiffusionXLPAGImg2ImgPipeline(**parts(sdxl())),
+        lambda: diffusers.StableDiffusionXLPAGImg2ImgPipeline(**parts(sdxl())),
         REDRAWN,
         ("image",),
     ),
     "sdxl_pag_inpaint": (
-        lambda: StableDiffusionXLPAGInpaintPipeline(**parts(sdxl())),
+        lambda: diffusers.StableDiffusionXLPAGInpaintPipeline(**parts(sdxl())),
         EDIT,
         ("image", "mask_image"),
     ),
     "sdxl_controlnet_pag": (
-        lambda: StableDiffusionXLControlNetPAGPipeline(**controlled(parts(sdxl()))),
+        lambda: diffusers.StableDiffusionXLControlNetPAGPipeline(**controlled(parts(sdxl()))),
         IMAGE,
         ("image",),
     ),
     "sdxl_controlnet_pag_img2img": (
-        lambda: StableDiffusionXLControlNetPAGImg2ImgPipeline(**controlled(parts(sdxl()))),
+        lambda: diffusers.StableDiffusionXLControlNetPAGImg2ImgPipeline(**controlled(parts(sdxl()))),
         EDIT,
         ("image", "control_image"),
     ),
     "sd3_pag_img2img": (
-        lambda: StableDiffusion3PAGImg2ImgPipeline(**parts(sd3()), pag_applied_layers="blocks.0"),
+        lambda: diffusers.StableDiffusion3PAGImg2ImgPipeline(**parts(sd3()), pag_applied_layers="blocks.0"),
         EDIT,
         ("image",),
     ),

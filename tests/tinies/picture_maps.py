@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKL,
-    DiffusionPipeline,
-    MarigoldDepthPipeline,
-    MarigoldIntrinsicsPipeline,
-    MarigoldNormalsPipeline,
-    StableDiffusionLDM3DPipeline,
-)
+import diffusers
 
 from tests.tinies.image import sd, unet
 from tests.tinies.image_edits import parts
@@ -19,27 +12,27 @@ from tests.tinies.image_edits import parts
 _DEFAULTS = {"default_denoising_steps": 2, "default_processing_resolution": 16}
 
 
-def ldm3d() -> DiffusionPipeline:
+def ldm3d() -> diffusers.DiffusionPipeline:
     """As Intel/ldm3d-4c: the autoencoder decodes to colours and one channel of depth."""
     return _ldm3d(channels=4)
 
 
-def ldm3d_rgb() -> DiffusionPipeline:
+def ldm3d_rgb() -> diffusers.DiffusionPipeline:
     """As Intel/ldm3d: the depth is 16 bits in two channels of a second picture."""
     return _ldm3d(channels=6)
 
 
-def marigold_depth() -> DiffusionPipeline:
-    return MarigoldDepthPipeline(**_estimating(), prediction_type="depth")
+def marigold_depth() -> diffusers.DiffusionPipeline:
+    return diffusers.MarigoldDepthPipeline(**_estimating(), prediction_type="depth")
 
 
-def marigold_normals() -> DiffusionPipeline:
-    return MarigoldNormalsPipeline(**_estimating(), prediction_type="normals")
+def marigold_normals() -> diffusers.DiffusionPipeline:
+    return diffusers.MarigoldNormalsPipeline(**_estimating(), prediction_type="normals")
 
 
-def marigold_intrinsics() -> DiffusionPipeline:
+def marigold_intrinsics() -> diffusers.DiffusionPipeline:
     names = {"target_names": ["albedo", "roughness"]}
-    return MarigoldIntrinsicsPipeline(
+    return diffusers.MarigoldIntrinsicsPipeline(
         **_estimating(num_maps=2), prediction_type="intrinsics", target_properties=names
     )
 
@@ -49,8 +42,8 @@ def _estimating(*, num_maps: int = 1) -> dict[str, Any]:
     return parts(sd()) | _DEFAULTS | {"unet": unet(in_channels=4 + latents, out_channels=latents)}
 
 
-def _ldm3d(*, channels: int) -> DiffusionPipeline:
-    autoencoder = AutoencoderKL(
+def _ldm3d(*, channels: int) -> diffusers.DiffusionPipeline:
+    autoencoder = diffusers.AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
         block_out_channels=(8,) * 4,
@@ -61,7 +54,7 @@ def _ldm3d(*, channels: int) -> DiffusionPipeline:
         sample_size=64,
     )
     given = parts(sd()) | {"vae": autoencoder}
-    return StableDiffusionLDM3DPipeline(
+    return diffusers.StableDiffusionLDM3DPipeline(
         **given,
         safety_checker=None,
         feature_extractor=None,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    AutoencoderKLQwenImage21,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    QwenImage21Pipeline,
-    QwenImage21Transformer2DModel,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen3_vl, sight_processor
 
 CHANNELS = 8  # of the latents: four would be taken for those of a picture
 
 
-def qwen_2_1() -> DiffusionPipeline:
-    transformer = QwenImage21Transformer2DModel(
+def qwen_2_1() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.QwenImage21Transformer2DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         num_layers=2,
@@ -25,7 +19,7 @@ def qwen_2_1() -> DiffusionPipeline:
         context_in_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
     )
-    vae = AutoencoderKLQwenImage21(
+    vae = diffusers.AutoencoderKLQwenImage21(
         base_dim=4,
         decoder_base_dim=4,
         z_dim=CHANNELS,
@@ -34,8 +28,8 @@ def qwen_2_1() -> DiffusionPipeline:
         latents_mean=[0.0] * CHANNELS,
         latents_std=[0.7] * CHANNELS,
     )
-    return QwenImage21Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    return diffusers.QwenImage21Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
         text_encoder=qwen3_vl(num_layers=2),
         processor=sight_processor(),

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    AutoencoderKLQwenImage,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    QwenImagePipeline,
-    QwenImageTransformer2DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen
@@ -17,8 +11,8 @@ from tests.tinies.templates import template_tokenizer
 CHANNELS = 4  # of the latents
 
 
-def qwen_image() -> DiffusionPipeline:
-    transformer = QwenImageTransformer2DModel(
+def qwen_image() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=4 * CHANNELS,  # in 2 x 2 patches
         out_channels=CHANNELS,
         num_layers=2,
@@ -27,7 +21,7 @@ def qwen_image() -> DiffusionPipeline:
         joint_attention_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
     )
-    autoencoder = AutoencoderKLQwenImage(
+    autoencoder = diffusers.AutoencoderKLQwenImage(
         base_dim=8,
         z_dim=CHANNELS,
         dim_mult=[1, 1, 1, 1],
@@ -35,8 +29,8 @@ def qwen_image() -> DiffusionPipeline:
         latents_mean=[0.0] * CHANNELS,
         latents_std=[0.7] * CHANNELS,
     )
-    pipe = QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
+    pipe = diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
         vae=autoencoder,
         text_encoder=qwen(num_added=100),
         tokenizer=ByT5Tokenizer(),

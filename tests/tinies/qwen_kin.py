@@ -4,26 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLQwenImage,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    Krea2Pipeline,
-    Krea2Transformer2DModel,
-    LongCatImagePipeline,
-    LongCatImageTransformer2DModel,
-    NucleusMoEImagePipeline,
-    NucleusMoEImageTransformer2DModel,
-    QwenImageControlNetInpaintPipeline,
-    QwenImageControlNetModel,
-    QwenImageControlNetPipeline,
-    QwenImageEditInpaintPipeline,
-    QwenImageEditPipeline,
-    QwenImageEditPlusPipeline,
-    QwenImageImg2ImgPipeline,
-    QwenImageInpaintPipeline,
-    QwenImageTransformer2DModel,
-)
+import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen, qwen3_vl, sight_processor, sight_tokenizer
 from tests.tinies.image import image_autoencoder
@@ -31,34 +12,34 @@ from tests.tinies.image import image_autoencoder
 PACKED = 16  # four latent channels in 2 x 2 patches
 
 
-def qwen_img2img() -> DiffusionPipeline:
-    return QwenImageImg2ImgPipeline(**_parts())
+def qwen_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.QwenImageImg2ImgPipeline(**_parts())
 
 
-def qwen_inpaint() -> DiffusionPipeline:
-    return QwenImageInpaintPipeline(**_parts())
+def qwen_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.QwenImageInpaintPipeline(**_parts())
 
 
-def qwen_edit() -> DiffusionPipeline:
-    return QwenImageEditPipeline(**_edit_parts())
+def qwen_edit() -> diffusers.DiffusionPipeline:
+    return diffusers.QwenImageEditPipeline(**_edit_parts())
 
 
-def qwen_edit_plus() -> DiffusionPipeline:
-    return QwenImageEditPlusPipeline(**_edit_parts())
+def qwen_edit_plus() -> diffusers.DiffusionPipeline:
+    return diffusers.QwenImageEditPlusPipeline(**_edit_parts())
 
 
-def qwen_edit_inpaint() -> DiffusionPipeline:
-    return QwenImageEditInpaintPipeline(**_edit_parts())
+def qwen_edit_inpaint() -> diffusers.DiffusionPipeline:
+    return diffusers.QwenImageEditInpaintPipeline(**_edit_parts())
 
 
-def qwen_controlnet_inpaint() -> DiffusionPipeline:
-    controlnet = QwenImageControlNetModel(**_BLOCKS, extra_condition_channels=4)  # the mask, packed
-    return QwenImageControlNetInpaintPipeline(**_parts(), controlnet=controlnet)
+def qwen_controlnet_inpaint() -> diffusers.DiffusionPipeline:
+    controlnet = diffusers.QwenImageControlNetModel(**_BLOCKS, extra_condition_channels=4)  # the mask, packed
+    return diffusers.QwenImageControlNetInpaintPipeline(**_parts(), controlnet=controlnet)
 
 
-def qwen_controlnet() -> DiffusionPipeline:
-    controlnet = QwenImageControlNetModel(**_BLOCKS)
-    return QwenImageControlNetPipeline(**_parts(), controlnet=controlnet)
+def qwen_controlnet() -> diffusers.DiffusionPipeline:
+    controlnet = diffusers.QwenImageControlNetModel(**_BLOCKS)
+    return diffusers.QwenImageControlNetPipeline(**_parts(), controlnet=controlnet)
 
 
 def _edit_parts() -> dict[str, Any]:
@@ -78,7 +59,7 @@ _BLOCKS: dict[str, Any] = {
 
 
 def _parts() -> dict[str, Any]:
-    transformer = QwenImageTransformer2DModel(**_BLOCKS)
+    transformer = diffusers.QwenImageTransformer2DModel(**_BLOCKS)
     return {
         "vae": autoencoder(),
         "text_encoder": qwen(),
@@ -88,22 +69,22 @@ def _parts() -> dict[str, Any]:
     }
 
 
-def krea2() -> DiffusionPipeline:
-    return Krea2Pipeline(**_krea2_parts(), is_distilled=False)
+def krea2() -> diffusers.DiffusionPipeline:
+    return diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=False)
 
 
-def krea2_turbo() -> DiffusionPipeline:
-    return Krea2Pipeline(**_krea2_parts(), is_distilled=True)
+def krea2_turbo() -> diffusers.DiffusionPipeline:
+    return diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=True)
 
 
-def krea2_deep() -> DiffusionPipeline:
+def krea2_deep() -> diffusers.DiffusionPipeline:
     """With an encoder of as many layers as the published one: of a modular pipeline they cannot be chosen."""
     layers = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
-    return Krea2Pipeline(**_krea2_parts(layers), is_distilled=False)
+    return diffusers.Krea2Pipeline(**_krea2_parts(layers), is_distilled=False)
 
 
 def _krea2_parts(layers: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
-    transformer = Krea2Transformer2DModel(
+    transformer = diffusers.Krea2Transformer2DModel(
         in_channels=PACKED,
         num_layers=2,
         attention_head_dim=16,
@@ -130,8 +111,8 @@ def _krea2_parts(layers: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
     }
 
 
-def nucleus() -> DiffusionPipeline:
-    transformer = NucleusMoEImageTransformer2DModel(
+def nucleus() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.NucleusMoEImageTransformer2DModel(
         in_channels=PACKED,
         out_channels=4,
         num_layers=5,
@@ -143,7 +124,7 @@ def nucleus() -> DiffusionPipeline:
         moe_intermediate_dim=32,
         capacity_factors=2.0,
     )
-    return NucleusMoEImagePipeline(
+    return diffusers.NucleusMoEImagePipeline(
         vae=autoencoder(),
         text_encoder=qwen3_vl(num_layers=9),  # it takes what comes eight before the end
         processor=sight_processor(),
@@ -152,8 +133,8 @@ def nucleus() -> DiffusionPipeline:
     )
 
 
-def longcat() -> DiffusionPipeline:
-    transformer = LongCatImageTransformer2DModel(
+def longcat() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.LongCatImageTransformer2DModel(
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -162,7 +143,7 @@ def longcat() -> DiffusionPipeline:
         pooled_projection_dim=TEXT_WIDTH,
         axes_dims_rope=[4, 6, 6],
     )
-    return LongCatImagePipeline(
+    return diffusers.LongCatImagePipeline(
         vae=image_autoencoder(16),  # it takes no other number of channels
         text_encoder=qwen(),
         tokenizer=sight_tokenizer(),
@@ -172,9 +153,9 @@ def longcat() -> DiffusionPipeline:
     )
 
 
-def autoencoder(*, levels: int = 4) -> AutoencoderKLQwenImage:
+def autoencoder(*, levels: int = 4) -> diffusers.AutoencoderKLQwenImage:
     """levels: four make eight pixels to a latent, as in the real one; more are for large pictures."""
-    return AutoencoderKLQwenImage(
+    return diffusers.AutoencoderKLQwenImage(
         base_dim=4 if levels == 4 else 2,
         z_dim=4,
         dim_mult=[1] * levels,
@@ -185,5 +166,5 @@ def autoencoder(*, levels: int = 4) -> AutoencoderKLQwenImage:
     )
 
 
-def _scheduler() -> FlowMatchEulerDiscreteScheduler:
-    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+def _scheduler() -> diffusers.FlowMatchEulerDiscreteScheduler:
+    return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderDC,
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    SanaControlNetModel,
-    SanaControlNetPipeline,
-    SanaPAGPipeline,
-    SanaPipeline,
-    SanaSprintImg2ImgPipeline,
-    SanaSprintPipeline,
-    SanaTransformer2DModel,
-    SCMScheduler,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, gemma2
@@ -24,36 +12,38 @@ from tests.tinies.encoders import TEXT_WIDTH, gemma2
 _LEVELS = 6  # 32 pixels to a latent, as in the real one
 
 
-def sana() -> DiffusionPipeline:
-    return SanaPipeline(**_parts(), scheduler=_scheduler())
+def sana() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaPipeline(**_parts(), scheduler=_scheduler())
 
 
-def sana_pag() -> DiffusionPipeline:
-    return SanaPAGPipeline(**_parts(), scheduler=_scheduler(), pag_applied_layers="transformer_blocks.0")
+def sana_pag() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaPAGPipeline(
+        **_parts(), scheduler=_scheduler(), pag_applied_layers="transformer_blocks.0"
+    )
 
 
-def sana_controlnet() -> DiffusionPipeline:
-    controlnet = SanaControlNetModel(**_BLOCKS)
-    return SanaControlNetPipeline(**_parts(), scheduler=_scheduler(), controlnet=controlnet)
+def sana_controlnet() -> diffusers.DiffusionPipeline:
+    controlnet = diffusers.SanaControlNetModel(**_BLOCKS)
+    return diffusers.SanaControlNetPipeline(**_parts(), scheduler=_scheduler(), controlnet=controlnet)
 
 
-def _scheduler() -> DPMSolverMultistepScheduler:
-    return DPMSolverMultistepScheduler(
+def _scheduler() -> diffusers.DPMSolverMultistepScheduler:
+    return diffusers.DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
 
 
-def sana_sprint() -> DiffusionPipeline:
-    return SanaSprintPipeline(**_sprint_parts())
+def sana_sprint() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaSprintPipeline(**_sprint_parts())
 
 
-def sana_sprint_img2img() -> DiffusionPipeline:
-    return SanaSprintImg2ImgPipeline(**_sprint_parts())
+def sana_sprint_img2img() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaSprintImg2ImgPipeline(**_sprint_parts())
 
 
 def _sprint_parts() -> dict[str, Any]:
     """Guidance is an input of the network, and the steps are angles between picture and noise."""
-    scheduler = SCMScheduler(prediction_type="trigflow", sigma_data=0.5)
+    scheduler = diffusers.SCMScheduler(prediction_type="trigflow", sigma_data=0.5)
     return _parts(guidance_embeds=True, qk_norm="rms_norm_across_heads") | {"scheduler": scheduler}
 
 
@@ -72,7 +62,7 @@ _BLOCKS: dict[str, Any] = {
 
 
 def _parts(**settings: Any) -> dict[str, Any]:
-    transformer = SanaTransformer2DModel(**_BLOCKS, **settings)
+    transformer = diffusers.SanaTransformer2DModel(**_BLOCKS, **settings)
     return {
         "tokenizer": ByT5Tokenizer(),
         "text_encoder": gemma2(),
@@ -81,10 +71,10 @@ def _parts(**settings: Any) -> dict[str, Any]:
     }
 
 
-def _autoencoder() -> AutoencoderDC:
+def _autoencoder() -> diffusers.AutoencoderDC:
     blocks = ("ResBlock",) * (_LEVELS - 1) + ("EfficientViTBlock",)
     scales = ((),) * (_LEVELS - 1) + ((5,),)
-    return AutoencoderDC(
+    return diffusers.AutoencoderDC(
         latent_channels=4,
         attention_head_dim=4,
         encoder_block_types=blocks,

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    SanaImageToVideoPipeline,
-    SanaVideoPipeline,
-    SanaVideoTransformer3DModel,
-)
+import diffusers
 from transformers import Gemma2Config, Gemma2Model
 
 from tests.tinies.encoders import TEXT_WIDTH
@@ -20,12 +13,14 @@ from tests.tinies.wan import CHANNELS, wan_parts
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
 
 
-def sana_video() -> DiffusionPipeline:
-    return SanaVideoPipeline(**_parts(), scheduler=DPMSolverMultistepScheduler(**FLOW))
+def sana_video() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaVideoPipeline(**_parts(), scheduler=diffusers.DPMSolverMultistepScheduler(**FLOW))
 
 
-def sana_video_i2v() -> DiffusionPipeline:
-    return SanaImageToVideoPipeline(**_parts(), scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0))
+def sana_video_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaImageToVideoPipeline(
+        **_parts(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0)
+    )
 
 
 def _parts() -> dict[str, Any]:
@@ -40,7 +35,7 @@ def _parts() -> dict[str, Any]:
             num_key_value_heads=1,
         )
     )
-    transformer = SanaVideoTransformer3DModel(
+    transformer = diffusers.SanaVideoTransformer3DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         num_attention_heads=2,

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DiffusionPipeline,
-    SkyReelsV2DiffusionForcingImageToVideoPipeline,
-    SkyReelsV2DiffusionForcingPipeline,
-    SkyReelsV2DiffusionForcingVideoToVideoPipeline,
-    SkyReelsV2ImageToVideoPipeline,
-    SkyReelsV2Pipeline,
-    SkyReelsV2Transformer3DModel,
-)
+import diffusers
 
 from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, projected_vision
 from tests.tinies.wan import CHANNELS, CONDITIONED, wan_parts
 
 
-def skyreels() -> DiffusionPipeline:
-    return SkyReelsV2Pipeline(**wan_parts(), transformer=_transformer())
+def skyreels() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2Pipeline(**wan_parts(), transformer=_transformer())
 
 
-def skyreels_i2v() -> DiffusionPipeline:
-    return SkyReelsV2ImageToVideoPipeline(
+def skyreels_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2ImageToVideoPipeline(
         **wan_parts(),
         transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
         image_encoder=projected_vision(image_size=32, patch_size=8),
@@ -31,24 +23,28 @@ def skyreels_i2v() -> DiffusionPipeline:
     )
 
 
-def skyreels_df() -> DiffusionPipeline:
-    return SkyReelsV2DiffusionForcingPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+def skyreels_df() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2DiffusionForcingPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
 
 
-def skyreels_df_i2v() -> DiffusionPipeline:
-    return SkyReelsV2DiffusionForcingImageToVideoPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+def skyreels_df_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2DiffusionForcingImageToVideoPipeline(
+        **wan_parts(), transformer=_transformer(**_FORCED)
+    )
 
 
-def skyreels_df_v2v() -> DiffusionPipeline:
-    return SkyReelsV2DiffusionForcingVideoToVideoPipeline(**wan_parts(), transformer=_transformer(**_FORCED))
+def skyreels_df_v2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2DiffusionForcingVideoToVideoPipeline(
+        **wan_parts(), transformer=_transformer(**_FORCED)
+    )
 
 
 _FORCED = {"inject_sample_info": True}  # the rate is told to the network
 
 
-def _transformer(**settings: Any) -> SkyReelsV2Transformer3DModel:
+def _transformer(**settings: Any) -> diffusers.SkyReelsV2Transformer3DModel:
     given: dict[str, Any] = {"in_channels": CHANNELS}
-    return SkyReelsV2Transformer3DModel(
+    return diffusers.SkyReelsV2Transformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         out_channels=CHANNELS,

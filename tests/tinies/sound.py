@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AceStepPipeline,
-    AceStepTransformer1DModel,
-    AutoencoderOobleck,
-    AutoencoderSAME,
-    DiffusionPipeline,
-    EDMDPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    StableAudio3DiTModel,
-    StableAudio3Pipeline,
-    StableAudioDiTModel,
-    StableAudioPipeline,
-    StableAudioProjectionModel,
-)
+import diffusers
+import transformers
 from diffusers.pipelines.ace_step import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
     AceStepConditionEncoder,
 )
 from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
-from transformers import (
-    ByT5Tokenizer,
-    Qwen3Config,
-    Qwen3Model,
-    T5GemmaConfig,
-    T5GemmaEncoderModel,
-)
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
 from tests.tinies.table import STEPS, Tinies
@@ -38,8 +19,8 @@ from tests.tinies.table import STEPS, Tinies
 _LATENTS = 8  # channels
 
 
-def stable_audio() -> DiffusionPipeline:
-    transformer = StableAudioDiTModel(
+def stable_audio() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.StableAudioDiTModel(
         sample_size=64,
         in_channels=_LATENTS,
         out_channels=_LATENTS,
@@ -52,17 +33,19 @@ def stable_audio() -> DiffusionPipeline:
         global_states_input_dim=2 * TEXT_WIDTH,
         time_proj_dim=8,
     )
-    return StableAudioPipeline(
-        tokenizer=ByT5Tokenizer(model_max_length=32),
+    return diffusers.StableAudioPipeline(
+        tokenizer=transformers.ByT5Tokenizer(model_max_length=32),
         text_encoder=t5(),
-        projection_model=StableAudioProjectionModel(TEXT_WIDTH, TEXT_WIDTH, min_value=0, max_value=32),
+        projection_model=diffusers.StableAudioProjectionModel(
+            TEXT_WIDTH, TEXT_WIDTH, min_value=0, max_value=32
+        ),
         transformer=transformer,
         vae=_oobleck(),
-        scheduler=EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction"),
+        scheduler=diffusers.EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction"),
     )
 
 
-def ace_step() -> DiffusionPipeline:
+def ace_step() -> diffusers.DiffusionPipeline:
     """Music with words: a language model reads the prompt, and an encoder of its own the lyrics."""
     sizes: dict[str, Any] = {
         "hidden_size": 32,
@@ -74,9 +57,9 @@ def ace_step() -> DiffusionPipeline:
     heard = sizes | {"audio_acoustic_hidden_dim": _LATENTS, "pool_window_size": 2}
     levels = {"fsq_dim": 32, "fsq_input_levels": [4, 4, 4], "fsq_input_num_quantizers": 1}
     text = sizes | {"num_hidden_layers": 2, "vocab_size": 384, "bos_token_id": None, "eos_token_id": 1}
-    return AceStepPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=Qwen3Model(Qwen3Config(**text)),
+    return diffusers.AceStepPipeline(
+        tokenizer=transformers.ByT5Tokenizer(),
+        text_encoder=transformers.Qwen3Model(transformers.Qwen3Config(**text)),
         condition_encoder=AceStepConditionEncoder(
             **sizes,
             text_hidden_dim=32,
@@ -86,7 +69,7 @@ def ace_step() -> DiffusionPipeline:
         ),
         audio_tokenizer=AceStepAudioTokenizer(**heard, **levels, num_attention_pooler_hidden_layers=1),
         audio_token_detokenizer=AceStepAudioTokenDetokenizer(**heard, num_attention_pooler_hidden_layers=1),
-        transformer=AceStepTransformer1DModel(
+        transformer=diffusers.AceStepTransformer1DModel(
             **sizes,
             num_hidden_layers=2,
             in_channels=3 * _LATENTS,
@@ -95,17 +78,19 @@ def ace_step() -> DiffusionPipeline:
             sliding_window=16,
         ),
         vae=_oobleck(),
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1),
     )
 
 
-def stable_audio_3() -> DiffusionPipeline:
+def stable_audio_3() -> diffusers.DiffusionPipeline:
     text = language_model(2) | {"head_dim": 16, "layer_types": ["full_attention"] * 2}
-    return StableAudio3Pipeline(
-        tokenizer=ByT5Tokenizer(model_max_length=32),
-        text_encoder=T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),
+    return diffusers.StableAudio3Pipeline(
+        tokenizer=transformers.ByT5Tokenizer(model_max_length=32),
+        text_encoder=transformers.T5GemmaEncoderModel(
+            transformers.T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)
+        ),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=TEXT_WIDTH, fourier_dim=16),
-        transformer=StableAudio3DiTModel(
+        transformer=diffusers.StableAudio3DiTModel(
             io_channels=_LATENTS,
             patch_size=1,
             embed_dim=32,
@@ -119,7 +104,7 @@ def stable_audio_3() -> DiffusionPipeline:
             num_memory_tokens=3,
             use_differential_attention=False,
         ),
-        vae=AutoencoderSAME(
+        vae=diffusers.AutoencoderSAME(
             audio_channels=2,
             patch_size=2,
             encoder_channels=8,
@@ -132,12 +117,12 @@ def stable_audio_3() -> DiffusionPipeline:
             ff_mult=2,
             sampling_rate=64,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, stochastic_sampling=False),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, stochastic_sampling=False),
     )
 
 
-def _oobleck() -> AutoencoderOobleck:
-    return AutoencoderOobleck(
+def _oobleck() -> diffusers.AutoencoderOobleck:
+    return diffusers.AutoencoderOobleck(
         encoder_hidden_size=8,
         downsampling_ratios=[2, 4, 4],
         decoder_channels=8,

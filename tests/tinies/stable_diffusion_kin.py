@@ -4,20 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DiffusionPipeline,
-    EulerDiscreteScheduler,
-    LDMTextToImagePipeline,
-    SemanticStableDiffusionPipeline,
-    StableDiffusionImageVariationPipeline,
-    StableDiffusionLatentUpscalePipeline,
-    StableDiffusionPanoramaPipeline,
-    StableDiffusionSAGPipeline,
-    StableDiffusionUpscalePipeline,
-    UNet2DConditionModel,
-)
+import diffusers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from transformers import ByT5Tokenizer
 
@@ -28,32 +15,32 @@ from tests.tinies.image_edits import parts
 from tests.tinies.table import IMAGE, STEPS, Tinies
 
 
-def sd_variation() -> DiffusionPipeline:
+def sd_variation() -> diffusers.DiffusionPipeline:
     """A picture's CLIP embedding stands where a text's would."""
-    return StableDiffusionImageVariationPipeline(
+    return diffusers.StableDiffusionImageVariationPipeline(
         image_encoder=projected_vision(image_size=32, patch_size=8),
         vae=image_autoencoder(),
         unet=unet(),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        scheduler=diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None,
         feature_extractor=image_processor(image_size=32),
         requires_safety_checker=False,
     )
 
 
-def sd_upscale() -> DiffusionPipeline:
+def sd_upscale() -> diffusers.DiffusionPipeline:
     """Latents beside the small picture, with noise on it: four pixels to each of its."""
-    return StableDiffusionUpscalePipeline(
+    return diffusers.StableDiffusionUpscalePipeline(
         **_text(),
         vae=image_autoencoder(levels=3),
         unet=unet(in_channels=7, out_channels=4, num_class_embeds=1000),
-        low_res_scheduler=DDPMScheduler(),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        low_res_scheduler=diffusers.DDPMScheduler(),
+        scheduler=diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
     )
 
 
-def sd_latent_upscale() -> DiffusionPipeline:
-    denoiser = UNet2DConditionModel(
+def sd_latent_upscale() -> diffusers.DiffusionPipeline:
+    denoiser = diffusers.UNet2DConditionModel(
         in_channels=8,
         out_channels=5,
         act_fn="gelu",
@@ -72,12 +59,12 @@ def sd_latent_upscale() -> DiffusionPipeline:
         conv_in_kernel=1,
         conv_out_kernel=1,
     )
-    return StableDiffusionLatentUpscalePipeline(
-        **_text(), vae=image_autoencoder(), unet=denoiser, scheduler=EulerDiscreteScheduler(**NOISE)
+    return diffusers.StableDiffusionLatentUpscalePipeline(
+        **_text(), vae=image_autoencoder(), unet=denoiser, scheduler=diffusers.EulerDiscreteScheduler(**NOISE)
     )
 
 
-def ldm() -> DiffusionPipeline:
+def ldm() -> diffusers.DiffusionPipeline:
     """What came before Stable Diffusion: a BERT reads the text."""
     encoder = LDMBertConfig(
         vocab_size=384,
@@ -87,12 +74,12 @@ def ldm() -> DiffusionPipeline:
         head_dim=16,
         d_model=TEXT_WIDTH,
     )
-    return LDMTextToImagePipeline(
+    return diffusers.LDMTextToImagePipeline(
         tokenizer=ByT5Tokenizer(),
         bert=LDMBertModel(encoder),
         vqvae=image_autoencoder(),
         unet=unet(),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        scheduler=diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
     )
 
 
@@ -104,17 +91,17 @@ TINIES: Tinies = {
     "ldm": (ldm, IMAGE, ()),
     "sd_variation": (sd_variation, IMAGE, ("image",)),
     "sd_panorama": (
-        lambda: StableDiffusionPanoramaPipeline(**parts(sd()), **UNSAFE),
+        lambda: diffusers.StableDiffusionPanoramaPipeline(**parts(sd()), **UNSAFE),
         IMAGE | {"width": 576},  # two views of 512
         (),
     ),
     "sd_sag": (
-        lambda: StableDiffusionSAGPipeline(**parts(sd()), **UNSAFE),
+        lambda: diffusers.StableDiffusionSAGPipeline(**parts(sd()), **UNSAFE),
         STEPS | {"height": 64, "width": 64},  # it blurs nine latents at once
         (),
     ),
     "sd_semantic": (
-        lambda: SemanticStableDiffusionPipeline(**parts(sd()), **UNSAFE),
+        lambda: diffusers.SemanticStableDiffusionPipeline(**parts(sd()), **UNSAFE),
         IMAGE | {"editing_prompt": "smiling", "edit_warmup_steps": 0},
         (),
     ),

@@ -4,57 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AnimateDiffSDXLPipeline,
-    AnimateDiffVideoToVideoPipeline,
-    DDIMScheduler,
-    DiffusionPipeline,
-    MotionAdapter,
-    PIAPipeline,
-    TextToVideoSDPipeline,
-    UNet3DConditionModel,
-    VideoToVideoSDPipeline,
-)
+import diffusers
 
-from tests.tinies.encoders import (
-    TEXT_WIDTH,
-    clip,
-    clip_tokenizer,
-    projected_clip,
-)
+from tests.tinies import encoders
 from tests.tinies.image import NOISE, UNET_CHANNELS, image_autoencoder, unet, unet_xl
 
 
-def animatediff_v2v() -> DiffusionPipeline:
-    return AnimateDiffVideoToVideoPipeline(**_parts(), unet=unet(), motion_adapter=adapter())
+def animatediff_v2v() -> diffusers.DiffusionPipeline:
+    return diffusers.AnimateDiffVideoToVideoPipeline(**_parts(), unet=unet(), motion_adapter=adapter())
 
 
-def animatediff_xl() -> DiffusionPipeline:
-    return AnimateDiffSDXLPipeline(
+def animatediff_xl() -> diffusers.DiffusionPipeline:
+    return diffusers.AnimateDiffSDXLPipeline(
         **_parts(),
-        tokenizer_2=clip_tokenizer(),
-        text_encoder_2=projected_clip(TEXT_WIDTH),
+        tokenizer_2=encoders.clip_tokenizer(),
+        text_encoder_2=encoders.projected_clip(encoders.TEXT_WIDTH),
         unet=unet_xl(),
         motion_adapter=adapter(),
     )
 
 
-def pia() -> DiffusionPipeline:
+def pia() -> diffusers.DiffusionPipeline:
     """The picture's latents and a mask beside the noise, where the motion adapter has a layer for them."""
     motion = adapter(use_motion_mid_block=False, conv_in_channels=9)
-    return PIAPipeline(**_parts(), unet=unet(), motion_adapter=motion)
+    return diffusers.PIAPipeline(**_parts(), unet=unet(), motion_adapter=motion)
 
 
-def modelscope() -> DiffusionPipeline:
-    return TextToVideoSDPipeline(**_parts(), unet=_unet_3d())
+def modelscope() -> diffusers.DiffusionPipeline:
+    return diffusers.TextToVideoSDPipeline(**_parts(), unet=_unet_3d())
 
 
-def modelscope_v2v() -> DiffusionPipeline:
-    return VideoToVideoSDPipeline(**_parts(), unet=_unet_3d())
+def modelscope_v2v() -> diffusers.DiffusionPipeline:
+    return diffusers.VideoToVideoSDPipeline(**_parts(), unet=_unet_3d())
 
 
-def adapter(**settings: Any) -> MotionAdapter:
-    return MotionAdapter(
+def adapter(**settings: Any) -> diffusers.MotionAdapter:
+    return diffusers.MotionAdapter(
         block_out_channels=UNET_CHANNELS,
         motion_layers_per_block=1,
         motion_num_attention_heads=2,
@@ -74,14 +59,16 @@ _LEVELS: dict[str, Any] = {
 }
 
 
-def _unet_3d() -> UNet3DConditionModel:
-    return UNet3DConditionModel(**_LEVELS, cross_attention_dim=TEXT_WIDTH, attention_head_dim=8)
+def _unet_3d() -> diffusers.UNet3DConditionModel:
+    return diffusers.UNet3DConditionModel(
+        **_LEVELS, cross_attention_dim=encoders.TEXT_WIDTH, attention_head_dim=8
+    )
 
 
 def _parts() -> dict[str, Any]:
     return {
-        "tokenizer": clip_tokenizer(),
-        "text_encoder": clip(),
+        "tokenizer": encoders.clip_tokenizer(),
+        "text_encoder": encoders.clip(),
         "vae": image_autoencoder(),
-        "scheduler": DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        "scheduler": diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
     }

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    CMStochasticIterativeScheduler,
-    ConsistencyModelPipeline,
-    DDIMPipeline,
-    DDIMScheduler,
-    DDPMPipeline,
-    DDPMScheduler,
-    DiffusionPipeline,
-    DiTPipeline,
-    DiTTransformer2DModel,
-    LDMSuperResolutionPipeline,
-    ScoreSdeVePipeline,
-    ScoreSdeVeScheduler,
-    UNet2DModel,
-    VQModel,
-)
+import diffusers
 
 from tests.tinies.image import UNET_CHANNELS, image_autoencoder
 from tests.tinies.table import STEPS, Tinies
 
 
-def dit() -> DiffusionPipeline:
-    transformer = DiTTransformer2DModel(
+def dit() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.DiTTransformer2DModel(
         sample_size=4,
         in_channels=4,
         out_channels=8,  # the noise, and its variance
@@ -36,12 +21,12 @@ def dit() -> DiffusionPipeline:
         norm_num_groups=4,
     )
     names = {0: "tench", 1: "goldfish, Carassius auratus"}
-    return DiTPipeline(transformer, image_autoencoder(), DDIMScheduler(), id2label=names)
+    return diffusers.DiTPipeline(transformer, image_autoencoder(), diffusers.DDIMScheduler(), id2label=names)
 
 
-def ldm_super_resolution() -> DiffusionPipeline:
+def ldm_super_resolution() -> diffusers.DiffusionPipeline:
     """Latents beside the picture, both of its size; an autoencoder makes them twice as large."""
-    autoencoder = VQModel(
+    autoencoder = diffusers.VQModel(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -49,11 +34,13 @@ def ldm_super_resolution() -> DiffusionPipeline:
         norm_num_groups=2,
         num_vq_embeddings=12,
     )
-    return LDMSuperResolutionPipeline(autoencoder, pixel_unet(in_channels=6, out_channels=3), DDIMScheduler())
+    return diffusers.LDMSuperResolutionPipeline(
+        autoencoder, pixel_unet(in_channels=6, out_channels=3), diffusers.DDIMScheduler()
+    )
 
 
-def pixel_unet(**settings: Any) -> UNet2DModel:
-    return UNet2DModel(
+def pixel_unet(**settings: Any) -> diffusers.UNet2DModel:
+    return diffusers.UNet2DModel(
         sample_size=16,
         block_out_channels=UNET_CHANNELS,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
@@ -66,11 +53,17 @@ def pixel_unet(**settings: Any) -> UNet2DModel:
 
 
 TINIES: Tinies = {
-    "ddpm": (lambda: DDPMPipeline(pixel_unet(), DDPMScheduler()), STEPS, ()),
-    "ddim": (lambda: DDIMPipeline(pixel_unet(), DDIMScheduler()), STEPS, ()),
-    "score_sde_ve": (lambda: ScoreSdeVePipeline(pixel_unet(), ScoreSdeVeScheduler()), STEPS, ()),
+    "ddpm": (lambda: diffusers.DDPMPipeline(pixel_unet(), diffusers.DDPMScheduler()), STEPS, ()),
+    "ddim": (lambda: diffusers.DDIMPipeline(pixel_unet(), diffusers.DDIMScheduler()), STEPS, ()),
+    "score_sde_ve": (
+        lambda: diffusers.ScoreSdeVePipeline(pixel_unet(), diffusers.ScoreSdeVeScheduler()),
+        STEPS,
+        (),
+    ),
     "consistency": (
-        lambda: ConsistencyModelPipeline(pixel_unet(num_class_embeds=10), CMStochasticIterativeScheduler()),
+        lambda: diffusers.ConsistencyModelPipeline(
+            pixel_unet(num_class_embeds=10), diffusers.CMStochasticIterativeScheduler()
+        ),
         STEPS | {"class_labels": 3},
         (),
     ),

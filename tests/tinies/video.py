@@ -4,86 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AnimateDiffPipeline,
-    AutoencoderKLHunyuanVideo,
-    AutoencoderKLLTXVideo,
-    AutoencoderKLTemporalDecoder,
-    DDIMScheduler,
-    DiffusionPipeline,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    HunyuanVideoPipeline,
-    HunyuanVideoTransformer3DModel,
-    LTXConditionPipeline,
-    LTXI2VLongMultiPromptPipeline,
-    LTXImageToVideoPipeline,
-    LTXLatentUpsamplePipeline,
-    LTXPipeline,
-    LTXVideoTransformer3DModel,
-    StableVideoDiffusionPipeline,
-    UNetSpatioTemporalConditionModel,
-)
+import diffusers
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import (
-    IMAGE_WIDTH,
-    TEXT_WIDTH,
-    clip,
-    clip_tokenizer,
-    image_processor,
-    llama,
-    llama_tokenizer,
-    projected_vision,
-    t5,
-)
+from tests.tinies import encoders
 from tests.tinies.image import image_autoencoder, unet
 from tests.tinies.stable_video import adapter
 
 
-def ltx() -> DiffusionPipeline:
-    return LTXPipeline(**_ltx_parts())
+def ltx() -> diffusers.DiffusionPipeline:
+    return diffusers.LTXPipeline(**_ltx_parts())
 
 
-def ltx_i2v() -> DiffusionPipeline:
-    return LTXImageToVideoPipeline(**_ltx_parts())
+def ltx_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.LTXImageToVideoPipeline(**_ltx_parts())
 
 
-def ltx_condition() -> DiffusionPipeline:
+def ltx_condition() -> diffusers.DiffusionPipeline:
     """LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
-    return LTXConditionPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+    return diffusers.LTXConditionPipeline(
+        **_ltx_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    )
 
 
-def ltx_long() -> DiffusionPipeline:
+def ltx_long() -> diffusers.DiffusionPipeline:
     """Window by window, each of which may have a prompt of its own."""
-    return LTXI2VLongMultiPromptPipeline(**_ltx_parts() | {"scheduler": FlowMatchEulerDiscreteScheduler()})
+    return diffusers.LTXI2VLongMultiPromptPipeline(
+        **_ltx_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    )
 
 
-def ltx_upsampler() -> DiffusionPipeline:
+def ltx_upsampler() -> diffusers.DiffusionPipeline:
     """No noise and no steps: a clip in, one of twice its size out."""
     network = LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
-    return LTXLatentUpsamplePipeline(vae=_ltx_parts()["vae"], latent_upsampler=network)
+    return diffusers.LTXLatentUpsamplePipeline(vae=_ltx_parts()["vae"], latent_upsampler=network)
 
 
 def _ltx_parts() -> dict[str, Any]:
-    transformer = LTXVideoTransformer3DModel(
+    transformer = diffusers.LTXVideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
         num_attention_heads=2,
         attention_head_dim=16,
         cross_attention_dim=32,
         num_layers=2,
-        caption_channels=TEXT_WIDTH,
+        caption_channels=encoders.TEXT_WIDTH,
     )
-    vae = AutoencoderKLLTXVideo(
+    vae = diffusers.AutoencoderKLLTXVideo(
         latent_channels=8,
         block_out_channels=(8, 8, 8, 8),
         decoder_block_out_channels=(8, 8, 8, 8),
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.95,
         max_shift=2.05,
@@ -93,15 +68,15 @@ def _ltx_parts() -> dict[str, Any]:
     )
     return {
         "tokenizer": ByT5Tokenizer(),
-        "text_encoder": t5(),
+        "text_encoder": encoders.t5(),
         "vae": vae,
         "transformer": transformer,
         "scheduler": scheduler,
     }
 
 
-def hunyuan() -> DiffusionPipeline:
-    transformer = HunyuanVideoTransformer3DModel(
+def hunyuan() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.HunyuanVideoTransformer3DModel(
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
@@ -109,40 +84,40 @@ def hunyuan() -> DiffusionPipeline:
         num_layers=1,
         num_single_layers=1,
         num_refiner_layers=1,
-        text_embed_dim=TEXT_WIDTH,
-        pooled_projection_dim=TEXT_WIDTH,
+        text_embed_dim=encoders.TEXT_WIDTH,
+        pooled_projection_dim=encoders.TEXT_WIDTH,
         rope_axes_dim=(4, 6, 6),
     )
-    vae = AutoencoderKLHunyuanVideo(
+    vae = diffusers.AutoencoderKLHunyuanVideo(
         latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
     )
-    return HunyuanVideoPipeline(
-        tokenizer=llama_tokenizer(),
-        text_encoder=llama(),
-        tokenizer_2=clip_tokenizer(),
-        text_encoder_2=clip(),
+    return diffusers.HunyuanVideoPipeline(
+        tokenizer=encoders.llama_tokenizer(),
+        text_encoder=encoders.llama(),
+        tokenizer_2=encoders.clip_tokenizer(),
+        text_encoder_2=encoders.clip(),
         vae=vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
     )
 
 
-def animatediff() -> DiffusionPipeline:
-    return AnimateDiffPipeline(
-        tokenizer=clip_tokenizer(),
-        text_encoder=clip(),
+def animatediff() -> diffusers.DiffusionPipeline:
+    return diffusers.AnimateDiffPipeline(
+        tokenizer=encoders.clip_tokenizer(),
+        text_encoder=encoders.clip(),
         vae=image_autoencoder(),
         unet=unet(),
         motion_adapter=adapter(),
         # The one that AnimateDiff's documentation puts in place of the base model's.
-        scheduler=DDIMScheduler(
+        scheduler=diffusers.DDIMScheduler(
             beta_schedule="linear", timestep_spacing="linspace", steps_offset=1, clip_sample=False
         ),
     )
 
 
-def svd() -> DiffusionPipeline:
-    denoiser = UNetSpatioTemporalConditionModel(
+def svd() -> diffusers.DiffusionPipeline:
+    denoiser = diffusers.UNetSpatioTemporalConditionModel(
         sample_size=8,
         in_channels=8,
         out_channels=4,
@@ -151,19 +126,19 @@ def svd() -> DiffusionPipeline:
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
         layers_per_block=1,
         num_attention_heads=(2, 2),
-        cross_attention_dim=IMAGE_WIDTH,
+        cross_attention_dim=encoders.IMAGE_WIDTH,
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=24,
         num_frames=4,
     )
-    vae = AutoencoderKLTemporalDecoder(
+    vae = diffusers.AutoencoderKLTemporalDecoder(
         block_out_channels=(32, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
         latent_channels=4,
         layers_per_block=1,
     )
     # The noise schedule that Stable Video Diffusion ships.
-    scheduler = EulerDiscreteScheduler(
+    scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -176,9 +151,9 @@ def svd() -> DiffusionPipeline:
         timestep_type="continuous",
         use_karras_sigmas=True,
     )
-    return StableVideoDiffusionPipeline(
-        image_encoder=projected_vision(image_size=224, patch_size=32),  # the pipeline resizes to 224
-        feature_extractor=image_processor(image_size=224),
+    return diffusers.StableVideoDiffusionPipeline(
+        image_encoder=encoders.projected_vision(image_size=224, patch_size=32),  # the pipeline resizes to 224
+        feature_extractor=encoders.image_processor(image_size=224),
         vae=vae,
         unet=denoiser,
         scheduler=scheduler,

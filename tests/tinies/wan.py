@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLWan,
-    DiffusionPipeline,
-    LucyEditPipeline,
-    WanAnimatePipeline,
-    WanAnimateTransformer3DModel,
-    WanImageToVideoPipeline,
-    WanPipeline,
-    WanTransformer3DModel,
-    WanVACEPipeline,
-    WanVACETransformer3DModel,
-    WanVideoToVideoPipeline,
-)
+import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.random_weights import byte_text_encoder, flow_scheduler
@@ -28,34 +16,36 @@ CONDITIONED = (
 )  # beside them a mask of four, one for each frame of a latent, and the picture's latents
 
 
-def wan() -> DiffusionPipeline:
-    return WanPipeline(**wan_parts(), transformer=_transformer())
+def wan() -> diffusers.DiffusionPipeline:
+    return diffusers.WanPipeline(**wan_parts(), transformer=_transformer())
 
 
-def wan_moe() -> DiffusionPipeline:
-    return WanPipeline(
+def wan_moe() -> diffusers.DiffusionPipeline:
+    return diffusers.WanPipeline(
         **wan_parts(), transformer=_transformer(), transformer_2=_transformer(), boundary_ratio=0.875
     )
 
 
-def wan_known() -> DiffusionPipeline:
+def wan_known() -> diffusers.DiffusionPipeline:
     """A tiny one that the preset of Wan 2.1 1.3B takes for its own: as many layers and latent channels."""
-    return WanPipeline(**wan_parts(channels=16), transformer=_transformer(channels=16, num_layers=30))
+    return diffusers.WanPipeline(
+        **wan_parts(channels=16), transformer=_transformer(channels=16, num_layers=30)
+    )
 
 
-def wan_ti2v() -> DiffusionPipeline:
+def wan_ti2v() -> diffusers.DiffusionPipeline:
     """Wan 2.2 5B's kind: an autoencoder of 16 pixels to a latent, a timestep for each token."""
-    return WanPipeline(**_ti2v_parts())
+    return diffusers.WanPipeline(**_ti2v_parts())
 
 
-def wan_ti2v_image() -> DiffusionPipeline:
+def wan_ti2v_image() -> diffusers.DiffusionPipeline:
     """The same weights as Wan 2.2 5B's, started from a picture."""
-    return WanImageToVideoPipeline(**_ti2v_parts())
+    return diffusers.WanImageToVideoPipeline(**_ti2v_parts())
 
 
-def wan_i2v() -> DiffusionPipeline:
+def wan_i2v() -> diffusers.DiffusionPipeline:
     """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
-    return WanImageToVideoPipeline(
+    return diffusers.WanImageToVideoPipeline(
         **wan_parts(),
         transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
         image_encoder=vision(image_size=32, patch_size=8),
@@ -63,9 +53,9 @@ def wan_i2v() -> DiffusionPipeline:
     )
 
 
-def wan_i2v_moe() -> DiffusionPipeline:
+def wan_i2v_moe() -> diffusers.DiffusionPipeline:
     """Wan 2.2 A14B's kind: two transformers, and the picture's latents only."""
-    return WanImageToVideoPipeline(
+    return diffusers.WanImageToVideoPipeline(
         **wan_parts(),
         transformer=_transformer(in_channels=CONDITIONED),
         transformer_2=_transformer(in_channels=CONDITIONED),
@@ -73,22 +63,22 @@ def wan_i2v_moe() -> DiffusionPipeline:
     )
 
 
-def wan_v2v() -> DiffusionPipeline:
-    return WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer())
+def wan_v2v() -> diffusers.DiffusionPipeline:
+    return diffusers.WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer())
 
 
-def wan_vace() -> DiffusionPipeline:
-    transformer = WanVACETransformer3DModel(
+def wan_vace() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.WanVACETransformer3DModel(
         **network_sizes(),
         vace_layers=[0, 1],
         vace_in_channels=2 * CHANNELS + 8 * 8,  # two clips, and a mask
     )
-    return WanVACEPipeline(**wan_parts(), transformer=transformer)
+    return diffusers.WanVACEPipeline(**wan_parts(), transformer=transformer)
 
 
-def wan_animate() -> DiffusionPipeline:
+def wan_animate() -> diffusers.DiffusionPipeline:
     """Wan 2.2 Animate's kind: a picture moves as one clip's poses and another's face do."""
-    transformer = WanAnimateTransformer3DModel(
+    transformer = diffusers.WanAnimateTransformer3DModel(
         **network_sizes(in_channels=CONDITIONED),
         latent_channels=CHANNELS,
         image_dim=IMAGE_WIDTH,
@@ -101,7 +91,7 @@ def wan_animate() -> DiffusionPipeline:
         face_encoder_num_heads=2,
         inject_face_latents_blocks=1,
     )
-    return WanAnimatePipeline(
+    return diffusers.WanAnimatePipeline(
         **wan_parts(),
         transformer=transformer,
         image_encoder=vision(image_size=32, patch_size=8),
@@ -109,17 +99,17 @@ def wan_animate() -> DiffusionPipeline:
     )
 
 
-def lucy() -> DiffusionPipeline:
-    return LucyEditPipeline(**wan_parts(), transformer=_transformer(in_channels=2 * CHANNELS))
+def lucy() -> diffusers.DiffusionPipeline:
+    return diffusers.LucyEditPipeline(**wan_parts(), transformer=_transformer(in_channels=2 * CHANNELS))
 
 
 def wan_parts(*, channels: int = CHANNELS) -> dict[str, Any]:
-    vae = AutoencoderKLWan(**_autoencoder_settings(channels), dim_mult=[1, 1, 1, 1])
+    vae = diffusers.AutoencoderKLWan(**_autoencoder_settings(channels), dim_mult=[1, 1, 1, 1])
     return _text_parts() | {"vae": vae}
 
 
 def _ti2v_parts() -> dict[str, Any]:
-    vae = AutoencoderKLWan(
+    vae = diffusers.AutoencoderKLWan(
         **_autoencoder_settings(48),
         dim_mult=[1, 1, 1, 1],
         decoder_base_dim=4,
@@ -153,9 +143,9 @@ def _text_parts() -> dict[str, Any]:
 
 def _transformer(
     *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None, **settings: Any
-) -> WanTransformer3DModel:
+) -> diffusers.WanTransformer3DModel:
     sizes = network_sizes(channels=channels, num_layers=num_layers, in_channels=in_channels)
-    return WanTransformer3DModel(**sizes, **settings)
+    return diffusers.WanTransformer3DModel(**sizes, **settings)
 
 
 def network_sizes(

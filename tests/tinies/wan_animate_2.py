@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    FlowMatchEulerDiscreteScheduler,
-    ModularPipeline,
-    WanAnimate2ModularPipeline,
-    WanAnimate2Transformer3DModel,
-)
+import diffusers
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests.tinies import wan
@@ -18,8 +13,8 @@ CHANNELS = 16  # of latents: what the transformer takes besides them is fixed to
 SIGHT_WIDTH, SIGHT_SIZE = 1280, 224  # fixed too
 
 
-def wan_animate_2() -> ModularPipeline:
-    transformer = WanAnimate2Transformer3DModel(
+def wan_animate_2() -> diffusers.ModularPipeline:
+    transformer = diffusers.WanAnimate2Transformer3DModel(
         in_dim=2 * CHANNELS + 4,
         out_dim=CHANNELS,
         dim=24,
@@ -38,10 +33,12 @@ def wan_animate_2() -> ModularPipeline:
         patch_size=SIGHT_SIZE // 2,
     )
     return modular_of(
-        WanAnimate2ModularPipeline,
+        diffusers.WanAnimate2ModularPipeline,
         {
             **wan.wan_parts(channels=CHANNELS),
-            "scheduler": FlowMatchEulerDiscreteScheduler(shift=5.0),  # its steps are given a generator
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
+                shift=5.0
+            ),  # its steps are given a generator
             "transformer": transformer,
             "image_encoder": CLIPVisionModel(sight),
         },

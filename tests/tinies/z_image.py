@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import (
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    ZImagePipeline,
-    ZImageTransformer2DModel,
-)
+import diffusers
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model
@@ -27,14 +22,14 @@ TRANSFORMER = {
 TEMPLATE = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
 
 
-def z_image() -> DiffusionPipeline:
+def z_image() -> diffusers.DiffusionPipeline:
     encoder = Qwen3Config(**language_model(2), head_dim=16)  # it takes what comes before the last layer
     tokenizer = ByT5Tokenizer()
     tokenizer.chat_template = TEMPLATE
-    return ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    return diffusers.ZImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=image_autoencoder(),
         text_encoder=Qwen3Model(encoder),
         tokenizer=tokenizer,
-        transformer=ZImageTransformer2DModel(**TRANSFORMER),
+        transformer=diffusers.ZImageTransformer2DModel(**TRANSFORMER),
     )

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import (
-    DiffusionPipeline,
-    ZImageControlNetInpaintPipeline,
-    ZImageControlNetModel,
-    ZImageControlNetPipeline,
-)
+import diffusers
 
 from tests.tinies.z_image import z_image
 
 
-def z_image_controlnet() -> DiffusionPipeline:
-    return ZImageControlNetPipeline(**z_image().components, controlnet=_controlnet(control_in_dim=4))
+def z_image_controlnet() -> diffusers.DiffusionPipeline:
+    return diffusers.ZImageControlNetPipeline(
+        **z_image().components, controlnet=_controlnet(control_in_dim=4)
+    )
 
 
-def z_image_controlnet_inpaint() -> DiffusionPipeline:
+def z_image_controlnet_inpaint() -> diffusers.DiffusionPipeline:
     """It is shown latents, mask and the masked picture's latents side by side."""
-    return ZImageControlNetInpaintPipeline(**z_image().components, controlnet=_controlnet(control_in_dim=9))
+    return diffusers.ZImageControlNetInpaintPipeline(
+        **z_image().components, controlnet=_controlnet(control_in_dim=9)
+    )
 
 
-def _controlnet(**settings: Any) -> ZImageControlNetModel:
-    return ZImageControlNetModel(
+def _controlnet(**settings: Any) -> diffusers.ZImageControlNetModel:
+    return diffusers.ZImageControlNetModel(
         control_layers_places=[0, 1],
         dim=32,
         n_refiner_layers=1,
