@@ -84,38 +84,6 @@ def stable_diffusion_xl(pipe: Any) -> Weights:
     return _unet(pipe.unet) | _autoencoder(pipe.vae) | first | second
 
 
-def flux(transformer: Any) -> Weights:
-    """FLUX.1: one file with the transformer."""
-    state = dict(transformer.state_dict())
-    weights: Weights = {}
-    for block, queries in (
-        *((i, p) for i in range(len(transformer.transformer_blocks)) for p in ("to_{}", "add_{}_proj")),
-    ):
-        for kind in ("weight", "bias"):
-            parts = [
-                state.pop(f"transformer_blocks.{block}.attn.{queries.format(part)}.{kind}") for part in "qkv"
-            ]
-            side = "img" if queries.startswith("to") else "txt"
-            weights[f"double_blocks.{block}.{side}_attn.qkv.{kind}"] = torch.cat(parts)
-    for block in range(len(transformer.single_transformer_blocks)):
-        at = f"single_transformer_blocks.{block}"
-        for kind in ("weight", "bias"):
-            names = [*(f"{at}.attn.to_{part}" for part in "qkv"), f"{at}.proj_mlp"]
-            weights[f"single_blocks.{block}.linear1.{kind}"] = torch.cat(
-                [state.pop(f"{name}.{kind}") for name in names]
-            )
-    for kind in ("weight", "bias"):  # scale and shift are the other way round
-        shift, scale = state.pop(f"norm_out.linear.{kind}").chunk(2)[::-1]
-        weights[f"final_layer.adaLN_modulation.1.{kind}"] = torch.cat([shift, scale])
-    for name, value in state.items():
-        if match := re.match(r"(single_)?transformer_blocks\.(\d+)\.(.*)", name):
-            kind, inner = ("single", _FLUX_SINGLE) if match[1] else ("double", _FLUX_DOUBLE)
-            weights[f"{kind}_blocks.{match[2]}.{_renamed(match[3], inner)}"] = value
-        else:
-            weights[_renamed(name, _FLUX)] = value
-    return weights
-
-
 def _renamed(name: str, names: Mapping[str, str]) -> str:
     """Return a name with all of these parts replaced at once."""
     pattern = "|".join(re.escape(one) for one in sorted(names, key=len, reverse=True))

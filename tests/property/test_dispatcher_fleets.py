@@ -76,43 +76,6 @@ def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> N
     assert outcome.num_held_most <= window + 1000 * LEASES_PER_WORKER * 16
 
 
-@pytest.mark.ci
-@settings(max_examples=examples(40), deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    machines=st.sampled_from([(1, 1), (2, 1), (20, 3), (60, 6), (100, 10)]),
-    num_rows=st.integers(1, 300),
-    seconds_per_row=st.sampled_from([0.1, 5.0, 300.0]),
-    min_rows=st.integers(1, 8),
-    killers=st.sets(st.integers(0, 299), max_size=2),
-)
-def test_bad_machines_that_ask_first_cost_no_good_row(
-    seed: int,
-    machines: tuple[int, int],
-    num_rows: int,
-    seconds_per_row: float,
-    min_rows: int,
-    killers: set[int],
-) -> None:
-    workers, num_bad = machines
-    fleet = FaultyFleet(
-        workers=workers,
-        num_bad=num_bad,
-        is_fresh=True,
-        seed=seed,
-        seconds_per_row=seconds_per_row,
-        killers=frozenset(map(str, killers)),
-    )
-    dispatcher = Dispatcher(size=LeaseSize(min_rows=min_rows, max_rows=16))
-    outcome = FaultySimulation(dispatcher, table(num_rows, shapes=3), fleet).run()
-    assert {gone.row.row_id for gone in outcome.given_up} <= fleet.killers
-    if len(killers) < num_rows and num_bad < workers:
-        good = {str(n) for n in range(num_rows)} - fleet.killers
-        assert set(outcome.done) == good
-    if workers == num_bad:
-        assert outcome.unused and not outcome.given_up
-
-
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
     fleet = FaultyFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
     outcome = FaultySimulation(Dispatcher(), table(20_000, shapes=3), fleet).run()

@@ -17,12 +17,6 @@ def test_small_worlds_end_every_row_once() -> None:
         check_small_world(seed)
 
 
-@pytest.mark.ci
-def test_thousands_of_small_worlds_end_every_row_once() -> None:
-    for seed in range(200, 3200):
-        check_small_world(seed)
-
-
 @pytest.mark.parametrize(
     "faults", [[], ["--tail", "0.5", "--deaths", "0.01", "--sick"]], ids=["no faults", "faults"]
 )

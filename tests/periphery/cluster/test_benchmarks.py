@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from tests.browser.shots import SHOTS
 from tests.jobs import ROOT, write_table
 from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start
-from tools.benchmarks.gpu_day import parts
 
 # What each prints last.
 PROGRAMS = {
@@ -111,29 +109,6 @@ def test_one_that_starts_others_runs_to_its_end(names: Sequence[str]) -> None:
     printed, told = process.communicate()
     assert process.returncode == 0, told
     assert [name for name in names if PROGRAMS[name][1] not in printed] == []
-
-
-@pytest.mark.parametrize("name", IN_BENCH)
-def test_one_that_bench_runs_too_may_be_run_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        run(name, ["--help"])
-    assert "usage:" in capsys.readouterr().out
-
-
-@pytest.mark.long
-def test_a_gpu_day_ends_with_a_report_of_every_part(tmp_path: Path) -> None:
-    arguments, last = PROGRAMS["gpu_day"]
-    process = start("-m", "tools.benchmarks.gpu_day", str(tmp_path), *arguments, stderr=subprocess.PIPE)
-    printed, told = process.communicate()
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert {part["part"]: part["state"] for part in report["parts"]} == dict.fromkeys(
-        [part.name for part in parts(device="cpu", small=True)], "ended"
-    ), report
-    assert process.returncode == 0, told
-    assert printed.strip() == str(tmp_path / last)
-    assert all(part["results"] for part in report["parts"])
-    assert all(repeated["is the same"] for repeated in report["other process"])
-    assert "| exact |" in (tmp_path / last).read_text()
 
 
 @pytest.mark.long

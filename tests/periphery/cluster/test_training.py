@@ -25,11 +25,10 @@ from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips
 
-LONG = {"steps": 80, "checkpoint_every": 5}
+LONG = {"steps": 40, "checkpoint_every": 5}
 DISTURBED = [  # after how many steps, how, and with what the command ends
     (5, signal.SIGKILL, -9),
     (15, signal.SIGINT, 130),
-    (20, signal.SIGTERM, 143),
 ]
 TOGETHER = {"steps": 20, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
 SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}

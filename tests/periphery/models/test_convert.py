@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import multiprocessing
 import re
-import shutil
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +19,6 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
 from framefleet.plugins.ports.conversion.convert import convert_model, plan_conversion, write
 from framefleet.plugins.ports.conversion.plan import check
-from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from tests.commands import command
 from tests.crafter_originals import UNETS, checkpoint
@@ -76,12 +71,6 @@ def test_a_checkpoint_becomes_a_folder_that_loads_with_its_weights(variant: str,
     assert {name: again[name] for name in index if name != "_name_or_path"} == index
 
 
-def test_weights_are_written_in_the_dtype_asked_for(original: dict[str, Tensor], tmp_path: Path) -> None:
-    convert_model(saved(original, tmp_path), tmp_path / "out", dtype="bf16")
-    for file in (tmp_path / "out").glob("*/*.safetensors"):
-        assert {tensor.dtype for tensor in load_file(file).values()} == {torch.bfloat16}
-
-
 def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Tensor], tmp_path: Path) -> None:
     extra = original | {f"{MODEL}adapter.weight": torch.ones(1)}
     missing = {name: t for name, t in original.items() if name != f"{MODEL}input_blocks.3.0.in_layers.2.bias"}
@@ -108,13 +97,6 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
 def test_settings_that_a_scheduler_cannot_have_are_refused(original: dict[str, Tensor]) -> None:
     with pytest.raises(ModelError, match="the scheduler cannot be made"):
         plan_conversion(in_memory(original), given={"scheduler.beta_start": "x"})
-
-
-def test_a_conversion_asks_nothing_at_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = lambda path: input("Do you wish to run the custom code? [y/N] ")  # noqa: E731
-    monkeypatch.setattr("framefleet.plugins.ports.conversion.convert.open_checkpoint", asking)
-    with pytest.raises(ModelError, match="leave to run code of its own"):
-        convert_model(tmp_path / "model.ckpt", tmp_path / "out")
 
 
 def test_another_familys_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -225,56 +207,22 @@ def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
     assert refused.value.fix == "did you mean 'vae.norm_num_groups'?"
 
 
-def test_a_conversion_that_is_cut_short_leaves_nothing(
-    original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversion_that_is_cut_short_leaves_nothing(original: dict[str, Tensor], tmp_path: Path) -> None:
     path = saved(original, tmp_path)
-    opened = open_checkpoint(path)
 
-    def read(name: str) -> Tensor:
-        if name.startswith("first_stage_model.decoder"):
-            raise KeyboardInterrupt
-        return opened.read(name)
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
 
-    interrupted = dataclasses.replace(opened, read=read)
-    monkeypatch.setattr(
-        "framefleet.plugins.ports.conversion.convert.open_checkpoint", lambda path: interrupted
-    )
     with pytest.raises(KeyboardInterrupt):
-        convert_model(path, tmp_path / "out")
+        convert_model(path, tmp_path / "out", on_progress=interrupt)
     assert list(tmp_path.iterdir()) == [path]
+    opened = open_checkpoint(path)
     with pytest.raises(KeyboardInterrupt):  # a kill leaves what a folder without its index is
-        folder = tmp_path / ".out.partial"
-        write(plan_conversion(interrupted), interrupted, folder, dtype=None, wrote=lambda size_bytes: None)
+        write(plan_conversion(opened), opened, tmp_path / ".out.partial", dtype=None, wrote=interrupt)
     with pytest.raises(ModelError):
         inspect_model(tmp_path / ".out.partial")
-    monkeypatch.undo()
     convert_model(path, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
-
-
-def test_of_two_processes_at_once_one_converts_and_the_other_says_why_not(
-    original: dict[str, Tensor], tmp_path: Path
-) -> None:
-    path, out = saved(original, tmp_path), tmp_path / "out"
-    fork: Any = multiprocessing.get_context("fork")
-    told, together = fork.SimpleQueue(), fork.Barrier(2)
-
-    def at_once() -> None:
-        together.wait(30)
-        result = command("model", "convert", path, out)
-        told.put((result.exit_code, result.stderr))
-
-    both = [fork.Process(target=at_once) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(60)
-    (won, _), (lost, why) = sorted(told.get() for _ in both)
-    assert (won, lost) == (0, 2)
-    assert "out is being written by another process" in why or "out is there already" in why
-    assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
-    VideoCrafterPipeline.from_pretrained(out)
 
 
 def test_the_bytes_written_are_told_as_they_are_written(original: dict[str, Tensor], tmp_path: Path) -> None:
@@ -286,19 +234,9 @@ def test_the_bytes_written_are_told_as_they_are_written(original: dict[str, Tens
         on_progress=lambda done, total: told.append((done, total)),
     )
     tensors = [t for file in (tmp_path / "out").glob("*/*.safetensors") for t in load_file(file).values()]
-    assert len(told) == len(tensors)
+    assert len(told) == len(tensors) and {tensor.dtype for tensor in tensors} == {torch.float16}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (sum(t.nbytes for t in tensors),) * 2
-
-
-def test_a_disk_without_room_is_told_of_by_the_command(
-    original: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
-    refused = command("model", "convert", saved(original, tmp_path), tmp_path / "out")
-    assert refused.exit_code == 2
-    assert f"{tmp_path} has 0.0 GB free" in refused.stderr and "hint: free space" in refused.stderr
 
 
 class Code:

@@ -251,14 +251,5 @@ def test_tiles_are_as_large_as_the_autoencoder_was_trained_with() -> None:
     assert vae.tile_sample_min_size == 256
 
 
-def test_a_schedule_of_guidance_that_stays_is_a_number() -> None:
-    rows = [
-        Request(arguments={"prompt": "a cat", **SMALLEST, "guidance_scale": scale}, seed=1)
-        for scale in (5.0, "linear(5, 5)", "linear(9, 1)")
-    ]
-    number, same, other = (clip.frames_sha256 for clip in unaudited(model(TEXT)).render(rows))  # type: ignore[union-attr]
-    assert number == same != other
-
-
 if __name__ == "__main__":
     save_file({name: latents(variant, 3, **given) for name, (variant, given) in CALLS.items()}, REFERENCES)

@@ -10,7 +10,7 @@ import torch
 
 from framefleet import load_model
 from framefleet.plugins.train.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
-from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
+from framefleet.plugins.train.task import Prepared
 from tests.tiny import tiny
 
 
@@ -105,15 +105,6 @@ def test_an_encoder_that_was_not_trained_keeps_its_spread() -> None:
     vae.encoder.requires_grad_(False)
     task.finish(rows(5, 16))
     assert vae.config.latents_std == [1.0] * vae.config.z_dim
-
-
-def test_frames_are_prepared_as_they_are() -> None:
-    task, _ = task_of("wan")
-    frames = np.arange(5 * 16 * 16 * 3, dtype=np.uint8).reshape(5, 16, 16, 3)
-    row = TrainingRow(
-        index=0, video="a", sha256="b", arguments={}, bucket=Bucket(num_frames=5, height=16, width=16)
-    )
-    assert (task.prepare(row, frames)["frames"].numpy() == frames).all()
 
 
 def test_pixels_near_what_differs_from_the_background_count_more() -> None:
