@@ -25,31 +25,6 @@ _WAN = {
     **{"condition_embedder.time_proj": "time_projection.1", ".to_out.0.": ".o.", "proj_out": "head.head"},
     **{".to_q.": ".q.", ".to_k.": ".k.", ".to_v.": ".v.", "norm2": "norm3", "norm3": "norm2"},
 }
-_FLUX = {
-    **{"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear"},
-    **{"time_text_embed.timestep_embedder.linear_1": "time_in.in_layer"},
-    **{"time_text_embed.timestep_embedder.linear_2": "time_in.out_layer"},
-    **{"time_text_embed.text_embedder.linear_1": "vector_in.in_layer"},
-    **{"time_text_embed.text_embedder.linear_2": "vector_in.out_layer"},
-    **{"time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer"},
-    **{"time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer"},
-}
-_FLUX_DOUBLE = {
-    **{
-        "norm1.linear": "img_mod.lin",
-        "norm1_context.linear": "txt_mod.lin",
-        "attn.to_out.0": "img_attn.proj",
-    },
-    **{"attn.norm_q.weight": "img_attn.norm.query_norm.scale", "attn.to_add_out": "txt_attn.proj"},
-    **{"attn.norm_k.weight": "img_attn.norm.key_norm.scale", "ff.net.0.proj": "img_mlp.0"},
-    **{"attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale", "ff.net.2": "img_mlp.2"},
-    **{"attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale", "ff_context.net.0.proj": "txt_mlp.0"},
-    **{"ff_context.net.2": "txt_mlp.2"},
-}
-_FLUX_SINGLE = {
-    **{"norm.linear": "modulation.lin", "attn.norm_q.weight": "norm.query_norm.scale"},
-    **{"attn.norm_k.weight": "norm.key_norm.scale", "proj_out": "linear2"},
-}
 
 
 def wan(transformer: Any) -> Weights:

@@ -17,16 +17,7 @@ import pytest
 
 import framefleet
 from tests.commands import command
-from tests.jobs import (
-    ROOT,
-    finish,
-    job_values,
-    prompt_rows,
-    records_of,
-    start_render,
-    write_job,
-    write_table,
-)
+from tests.jobs import ROOT, finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
 from tests.warm.process import start
 
 NUM_STEPS = 24

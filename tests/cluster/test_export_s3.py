@@ -30,10 +30,7 @@ def test_bucket_to_bucket(s3_server: S3Server) -> None:
     assert options["secret"] not in result.output
 
     place = Store(f"{s3_server.url}/to", options)
-    assert place.list("") == [
-        ".framefleet/export.json",
-        *(f"shard-00000{number}.tar" for number in range(3)),
-    ]
+    assert place.list("") == [".framefleet/export.json", *(f"shard-00000{number}.tar" for number in range(3))]
     found = []
     for path in place.list("")[1:]:
         with tarfile.open(fileobj=BytesIO(place.read(path))) as tar:

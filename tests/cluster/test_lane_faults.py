@@ -16,15 +16,7 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import FleetError
-from tests.jobs import (
-    all_columns,
-    job_values,
-    prompt_rows,
-    records_of,
-    start_render,
-    write_job,
-    write_table,
-)
+from tests.jobs import all_columns, job_values, prompt_rows, records_of, start_render, write_job, write_table
 from tests.tiny import tiny
 from tests.two_models import MODELS, two_model_rows, two_models
 from tests.warm.process import start

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import (
-    check_whole,
-    descendants,
-    job_values,
-    prompt_rows,
-    records_of,
-    write_job,
-    write_table,
-)
+from tests.jobs import check_whole, descendants, job_values, prompt_rows, records_of, write_job, write_table
 from tests.warm.process import start
 
 ROWS_PER_S = 16  # of silence: more than can be done, at half a second each, before it is noticed

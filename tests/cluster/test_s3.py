@@ -195,11 +195,7 @@ def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:
 
 
 def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
-    options = {
-        "key": "test",
-        "secret": "very-secret",
-        "endpoint_url": f"http://127.0.0.1:{free_port()}",
-    }
+    options = {"key": "test", "secret": "very-secret", "endpoint_url": f"http://127.0.0.1:{free_port()}"}
     store = Store("s3://bucket/run", options, outage_s=0)
     for call in (
         lambda: store.read("job.json"),

@@ -21,14 +21,7 @@ from framefleet.pipeline.render.audit.schedule import (
     is_small,
     size_class,
 )
-from framefleet.pipeline.render.audit.verdict import (
-    DIFFERED,
-    EQUAL,
-    Audited,
-    Verdict,
-    apart,
-    with_remark,
-)
+from framefleet.pipeline.render.audit.verdict import DIFFERED, EQUAL, Audited, Verdict, apart, with_remark
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.long import examples
 from tests.rows import RECORD

@@ -87,9 +87,7 @@ def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_long
 def test_memory_follows_the_window_not_the_table() -> None:
     size = LeaseSize(min_rows=4, max_rows=8)
     outcome = FaultySimulation(
-        Dispatcher(window=64, size=size),
-        table(20_000, shapes=5),
-        FaultyFleet(workers=4, flaky_chance=0.01),
+        Dispatcher(window=64, size=size), table(20_000, shapes=5), FaultyFleet(workers=4, flaky_chance=0.01)
     ).run()
     assert_every_row_ended_once(outcome, 20_000)
     assert outcome.num_held_most <= 64 + 4 * LEASES_PER_WORKER * 8

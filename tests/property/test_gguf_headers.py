@@ -12,11 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.headers import (
-    MAX_GGUF_HEADER_BYTES,
-    check_file_size,
-    read_gguf_header,
-)
+from framefleet.pipeline.model.sources.headers import MAX_GGUF_HEADER_BYTES, check_file_size, read_gguf_header
 from tests.gguf_files import write_gguf
 from tests.long import examples
 

@@ -321,11 +321,7 @@ class Simulation:
         given_up: Collection[str],
     ) -> None:
         rest = self._hosts.fault(
-            f"slot {worker.machine}",
-            "SIGILL",
-            kind=kind,
-            now=now,
-            loss=self._loss(rows, given_up),
+            f"slot {worker.machine}", "SIGILL", kind=kind, now=now, loss=self._loss(rows, given_up)
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
             self._start(worker.machine, at=rest + self.fleet.start_s)
@@ -333,8 +329,5 @@ class Simulation:
     def _loss(self, rows: Collection[str], given_up: Collection[str]) -> LostRows:
         dispatcher = self.dispatcher
         return LostRows(
-            rows=rows,
-            given_up=given_up,
-            num_suspects=dispatcher.num_suspects,
-            busy=dispatcher.in_hand(),
+            rows=rows, given_up=given_up, num_suspects=dispatcher.num_suspects, busy=dispatcher.in_hand()
         )

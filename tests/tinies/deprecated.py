@@ -243,26 +243,16 @@ TINIES: Tinies = {
         (),
     ),
     "sd_depth": (_depth, REDRAWN, ("image",)),
-    "text_to_video_zero": (
-        lambda: fitted(diffusers.TextToVideoZeroPipeline, **_checked()),
-        _ZERO,
-        (),
-    ),
+    "text_to_video_zero": (lambda: fitted(diffusers.TextToVideoZeroPipeline, **_checked()), _ZERO, ()),
     "text_to_video_zero_xl": (
         lambda: fitted(
-            diffusers.TextToVideoZeroSDXLPipeline,
-            scheduler=diffusers.DDIMScheduler(),
-            image_encoder=None,
+            diffusers.TextToVideoZeroSDXLPipeline, scheduler=diffusers.DDIMScheduler(), image_encoder=None
         ),
         _ZERO,
         (),
     ),
     "pndm": (lambda: diffusers.PNDMPipeline(pixel_unet(), diffusers.PNDMScheduler()), STEPS, ()),
-    "karras_ve": (
-        _karras_ve,
-        STEPS,
-        (),
-    ),
+    "karras_ve": (_karras_ve, STEPS, ()),
     "repaint": (
         lambda: diffusers.RePaintPipeline(pixel_unet(), diffusers.RePaintScheduler()),
         STEPS | {"jump_length": 2, "jump_n_sample": 2},

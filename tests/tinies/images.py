@@ -83,11 +83,7 @@ _TINIES: Tinies = {
     "cogview4": (image_transformers.cogview4, _IMAGE, ()),
     "lumina2": (image_transformers.lumina2, _IMAGE, ()),
     "prx": (image_transformers.prx, _IMAGE | {"use_resolution_binning": False}, ()),
-    "hidream": (
-        image_transformers.hidream,
-        _LARGEST | {"max_sequence_length": 64},
-        (),
-    ),
+    "hidream": (image_transformers.hidream, _LARGEST | {"max_sequence_length": 64}, ()),
     "sana": (sana.sana, _LARGER | {"use_resolution_binning": False}, ()),
     "sana_sprint": (sana.sana_sprint, _LARGER | {"use_resolution_binning": False}, ()),
     "sana_sprint_img2img": (
@@ -132,18 +128,10 @@ _TINIES: Tinies = {
     "sdxl_controlnet_img2img": (controlled.sdxl_controlnet_img2img, _EDIT, ("image", "control_image")),
     "sdxl_instruct_pix2pix": (controlled.sdxl_instruct_pix2pix, _IMAGE, ("image",)),
     "sd_pag": (controlled.sd_pag, _IMAGE, ()),
-    "sd_pag_img2img": (
-        controlled.sd_pag_img2img,
-        {"num_inference_steps": 2, "strength": 0.5},
-        ("image",),
-    ),
+    "sd_pag_img2img": (controlled.sd_pag_img2img, {"num_inference_steps": 2, "strength": 0.5}, ("image",)),
     "sdxl_pag": (controlled.sdxl_pag, _IMAGE, ()),
     "sd3_pag": (controlled.sd3_pag, _IMAGE, ()),
-    "pixart_sigma_pag": (
-        image_transformers.pixart_sigma_pag,
-        _IMAGE | {"use_resolution_binning": False},
-        (),
-    ),
+    "pixart_sigma_pag": (image_transformers.pixart_sigma_pag, _IMAGE | {"use_resolution_binning": False}, ()),
     "sana_pag": (sana.sana_pag, _LARGER | {"use_resolution_binning": False}, ()),
     "sana_controlnet": (
         sana.sana_controlnet,
@@ -173,11 +161,7 @@ _TINIES: Tinies = {
     ),
     "flux2_klein_kv": (flux2.flux2_klein_kv, _CHAT, ()),
     "qwen_controlnet": (qwen_kin.qwen_controlnet, _CHAT, ("control_image",)),
-    "qwen_controlnet_inpaint": (
-        qwen_kin.qwen_controlnet_inpaint,
-        _CHAT,
-        ("control_image", "control_mask"),
-    ),
+    "qwen_controlnet_inpaint": (qwen_kin.qwen_controlnet_inpaint, _CHAT, ("control_image", "control_mask")),
     "cogview4_control": (image_transformers.cogview4_control, _IMAGE, ("control_image",)),
     "prx_pixel": (image_transformers.prx_pixel, _IMAGE | {"use_resolution_binning": False}, ()),
     "lumina": (image_transformers.lumina, _IMAGE, ()),

@@ -51,10 +51,7 @@ def kandinsky_6() -> diffusers.DiffusionPipeline:
     parts = _parts() | {"tokenizer": template_tokenizer(_PROMPT_TEMPLATE, _QWEN_CROP_START)}
     parts["text_encoder"].resize_token_embeddings(len(parts["tokenizer"]))
     return diffusers.Kandinsky6TI2VAPipeline(
-        **parts,
-        transformer=transformer,
-        audio_vae=audio_vae,
-        vocoder=vocoder,
+        **parts, transformer=transformer, audio_vae=audio_vae, vocoder=vocoder
     )
 
 

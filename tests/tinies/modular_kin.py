@@ -77,11 +77,7 @@ TINIES: dict[str, tuple[Callable[[], diffusers.ModularPipeline], dict[str, Any],
         {"height": 64, "width": 64, "num_frames": 33},
         (),
     ),
-    "helios_pyramid_modular": (
-        helios_pyramid,
-        {"height": 64, "width": 64, "num_frames": 33},
-        (),
-    ),
+    "helios_pyramid_modular": (helios_pyramid, {"height": 64, "width": 64, "num_frames": 33}, ()),
     "wan_animate_2_distilled": (
         partial(of, diffusers.WanAnimate2DistilledModularPipeline, wan_animate_2.wan_animate_2),
         {"height": 32, "width": 32, "segment_frame_length": 5, "num_inference_steps": 2},

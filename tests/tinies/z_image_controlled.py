@@ -24,10 +24,5 @@ def z_image_controlnet_inpaint() -> diffusers.DiffusionPipeline:
 
 def _controlnet(**settings: Any) -> diffusers.ZImageControlNetModel:
     return diffusers.ZImageControlNetModel(
-        control_layers_places=[0, 1],
-        dim=32,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        **settings,
+        control_layers_places=[0, 1], dim=32, n_refiner_layers=1, n_heads=2, n_kv_heads=2, **settings
     )

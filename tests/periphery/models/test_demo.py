@@ -111,10 +111,7 @@ def test_words_are_added_to_a_table_as_editors_save_it(tmp_path: Path) -> None:
     table = tmp_path / "prompts.csv"
     table.write_text('"prompt","seed"\r\n"a star, blue",1', encoding="utf-8-sig")
     prepare_demo(tmp_path, ["a red ball bounces"])
-    assert [row["prompt"] for row in rows_of(tmp_path)] == [
-        "a star, blue",
-        "a red ball bounces",
-    ]
+    assert [row["prompt"] for row in rows_of(tmp_path)] == ["a star, blue", "a red ball bounces"]
 
 
 def test_a_table_that_lacks_a_column_for_ones_words_is_left_alone(tmp_path: Path) -> None:

@@ -19,14 +19,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.plugins.ports.conversion.convert import convert_model
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
-from tests.opensora import (
-    Size,
-    dc_shapes,
-    hunyuan_shapes,
-    transformer_of,
-    transformer_shapes,
-    weights_of,
-)
+from tests.opensora import Size, dc_shapes, hunyuan_shapes, transformer_of, transformer_shapes, weights_of
 from tests.opensora_texts import write_texts
 from tests.tinies.encoders import TEXT_WIDTH, clip
 

@@ -173,18 +173,7 @@ class Stepped(tuple[Tensor, Tensor]):
     prev_sample = property(lambda self: self[0])
 
 
-DECODED = (
-    "wan",
-    "wan_ti2v",
-    "ltx",
-    "hunyuan",
-    "opensora",
-    "cogvideox_1_5",
-    "animatediff",
-    "sdxl",
-    "flux",
-    TEXT,
-)
+DECODED = (*FLOWS[:2], "cogvideox_1_5", "ltx", "hunyuan", "opensora", "animatediff", "sdxl", "flux", TEXT)
 
 
 @pytest.mark.parametrize("name", long_but(DECODED, "wan", "cogvideox_1_5", "sdxl"))
