@@ -11,7 +11,7 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
+from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
@@ -101,52 +101,67 @@ def test_a_default_of_a_wrong_type_is_refused(wan: PipelineSpec, name: str, valu
         plan_rows(schema, wan, defaults={"prompt": "a", name: value})
 
 
-def test_sizes_that_the_signature_leaves_open_are_the_models(tmp_path: Path) -> None:
-    sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
-    assert valid(sd, {"prompt": ["a"]}).request.arguments["height"] == 512
+def softly(pipe: Any, request: Any, *, strength: float = 0.5) -> None: ...
 
 
-def test_null_takes_the_default_and_null_as_default_takes_it_away(wan: PipelineSpec) -> None:
-    row = valid(
-        wan,
-        {"prompt": ["a"], "guidance_scale": pa.array([None], pa.float64())},
-        defaults={"guidance_scale": 3},
-    )
-    assert row.request.arguments["guidance_scale"] == 3.0
-    row = valid(wan, {"prompt": ["a"]}, defaults={"guidance_scale": None})
-    assert "guidance_scale" not in row.request.arguments
+SOFTLY = Recipe(name="m:softly", function=softly)
 
 
 @pytest.mark.parametrize(
-    ("name", "cell", "taken"),
+    ("cells", "job", "arguments"),
     [
-        ("guidance_scale", 5, 5.0),
-        ("guidance_scale", Decimal("5.5"), 5.5),
-        ("guidance_scale", "5.5", 5.5),
-        ("guidance_scale", -0.0, 0.0),
-        ("num_frames", 9.0, 9),
-        ("num_frames", "9", 9),
-        ("num_frames", "9.0", 9),
+        ({"guidance_scale": [5]}, {}, {"guidance_scale": 5.0}),
+        ({"guidance_scale": [Decimal("5.5")]}, {}, {"guidance_scale": 5.5}),
+        ({"guidance_scale": ["5.5"]}, {}, {"guidance_scale": 5.5}),
+        ({"guidance_scale": [-0.0]}, {}, {"guidance_scale": 0.0}),
+        *(({"num_frames": [cell]}, {}, {"num_frames": 9}) for cell in (9.0, "9", "9.0")),
+        ({"guidance_scale": [None]}, {"defaults": {"guidance_scale": 3}}, {"guidance_scale": 3.0}),
+        ({}, {"defaults": {"guidance_scale": None}}, {"guidance_scale": "absent"}),
+        ({"side": [64]}, {"columns": {"height": "side", "width": "side"}}, {"height": 64, "width": 64}),
+        ({"strength": [1]}, {"recipe": SOFTLY}, {"strength": 1.0}),
+        ({"strength": [1]}, {}, {"strength": "absent"}),
     ],
 )
-def test_numbers_take_the_kind_of_their_parameter(
-    wan: PipelineSpec, name: str, cell: Any, taken: Any
+def test_arguments_are_of_the_kind_of_their_parameters_wherever_they_come_from(
+    wan: PipelineSpec, cells: dict[str, Any], job: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
-    value = valid(wan, {"prompt": ["a"], name: [cell]}).request.arguments[name]
-    assert (repr(value), type(value)) == (repr(taken), type(taken))
+    found = valid(wan, {"prompt": ["a"]} | cells, **job).request.arguments
+    assert repr({name: found.get(name, "absent") for name in arguments}) == repr(arguments)
 
 
-def test_special_columns_are_not_arguments(wan: PipelineSpec) -> None:
-    table = {"prompt": ["a"], "seed": [3], "scheduler": ["flow_euler"], "recipe": ["refine"], "fps": [24]}
-    request = valid(wan, table).request
-    assert (request.seed, request.recipe, request.fps) == (3, "refine", 24.0)
-    assert request.scheduler == "FlowMatchEulerDiscreteScheduler"
+EULER, SEED = "FlowMatchEulerDiscreteScheduler", 2**60 + 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "job", "scheduler", "recipe"),
+    [
+        (
+            {"seed": [SEED], "scheduler": ["flow_euler"], "recipe": ["refine"], "fps": [24]},
+            {},
+            EULER,
+            "refine",
+        ),
+        ({"seed": [SEED]}, {"recipe": SOFTLY}, "UniPCMultistepScheduler", "m:softly"),
+        ({}, {"defaults": {"seed": SEED, "scheduler": "flow_euler"}}, EULER, "generate"),
+        ({"seed": [SEED], "scheduler": pa.array(["flow_euler"]).dictionary_encode()}, {}, EULER, "generate"),
+        *(
+            ({"seed": cells}, {"defaults": {"scheduler": "flow_euler"}}, EULER, "generate")
+            for cells in (
+                pa.array([Decimal(SEED)], pa.decimal128(38, 0)),
+                pa.array([Decimal(SEED)], pa.decimal256(60, 2)),
+                pa.array([f"{SEED}.0"]),
+                pa.array([SEED], pa.uint64()),
+            )
+        ),
+    ],
+)
+def test_seed_scheduler_recipe_and_rate_are_no_arguments(
+    wan: PipelineSpec, cells: dict[str, Any], job: dict[str, Any], scheduler: str, recipe: str
+) -> None:
+    request = valid(wan, {"prompt": ["a"]} | cells, **job).request
+    assert (request.seed, request.scheduler, request.recipe) == (SEED, scheduler, recipe)
+    assert request.fps == (24.0 if "fps" in cells else None)
     assert not {"seed", "scheduler", "recipe", "fps"} & set(request.arguments)
-
-
-def test_without_them_the_jobs_recipe_and_the_models_scheduler_hold(wan: PipelineSpec) -> None:
-    request = valid(wan, {"prompt": ["a"]}, recipe=Recipe(name="m:g", function=generate)).request
-    assert (request.recipe, request.scheduler, request.fps) == ("m:g", "UniPCMultistepScheduler", None)
 
 
 def test_a_missing_seed_is_derived_from_the_row_and_not_its_place(wan: PipelineSpec) -> None:
@@ -160,10 +175,6 @@ def test_a_missing_seed_is_derived_from_the_row_and_not_its_place(wan: PipelineS
     )
 
 
-def test_a_default_seed_is_taken_where_the_cell_is_empty(wan: PipelineSpec) -> None:
-    assert valid(wan, {"prompt": ["a"]}, defaults={"seed": 5, "scheduler": "flow_euler"}).request.seed == 5
-
-
 def test_columns_rename_and_the_rest_is_carried(wan: PipelineSpec) -> None:
     batch = pa.RecordBatch.from_pydict({"caption": ["a"], "prompt": ["not this"], "score": [0.5]})
     plan = plan_rows(batch.schema, wan, columns={"prompt": "caption"})
@@ -172,26 +183,9 @@ def test_columns_rename_and_the_rest_is_carried(wan: PipelineSpec) -> None:
     assert plan.carried.names == {"caption": "caption", "prompt": "source_prompt", "score": "score"}
 
 
-def test_one_column_may_feed_two_arguments(wan: PipelineSpec) -> None:
-    columns = {"height": "side", "width": "side"}
-    arguments = valid(wan, {"prompt": ["a"], "side": [64]}, columns=columns).request.arguments
-    assert (arguments["height"], arguments["width"]) == (64, 64)
-
-
 def test_columns_that_nearly_mean_something_are_pointed_out(wan: PipelineSpec) -> None:
     schema = pa.schema({"prompt": pa.string(), "guidence_scale": pa.float64(), "tag": pa.string()})
     assert plan_rows(schema, wan).lookalikes == (("guidence_scale", "guidance_scale"),)
-
-
-def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
-    def softly(pipe: Any, request: Any, *, strength: float = 0.5) -> None: ...
-
-    table = {"prompt": ["a"], "strength": [1]}
-    assert (
-        valid(wan, table, recipe=Recipe(name="m:softly", function=softly)).request.arguments["strength"]
-        == 1.0
-    )
-    assert "strength" not in valid(wan, table).request.arguments
 
 
 @pytest.mark.parametrize(
@@ -202,26 +196,15 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         ({"height": [481]}, "row 17: height is 481, but Wan renders multiples of 16", "use 480 or 496"),
         ({"width": [8]}, "row 17: width is 8, but Wan renders multiples of 16", "use 16"),
         ({"height": [480.5]}, "row 17: height is 480.5, but it must be a whole number", "use a whole number"),
+        ({"height": ["tall"]}, "height is 'tall', but it must be a whole number", "use a whole number"),
+        ({"num_inference_steps": [0]}, "is 0, but it must be from 1 to 10,000", "use 1 to 10,000"),
         (
-            {"height": ["tall"]},
-            "row 17: height is 'tall', but it must be a whole number",
-            "use a whole number",
+            {"num_inference_steps": [1001]},
+            "UniPCMultistepScheduler of this model takes 1 to 1000",
+            "1 to 1000",
         ),
-        (
-            {"num_inference_steps": [0]},
-            "row 17: num_inference_steps is 0, but it must be from 1 to 10,000",
-            "use 1 to 10,000",
-        ),
-        (
-            {"guidance_scale": [-1.0]},
-            "row 17: guidance_scale is -1.0, but it must be from 0 to 1000",
-            "use 0 to 1000",
-        ),
-        (
-            {"guidance_scale": [float("nan")]},
-            "row 17: guidance_scale is nan, but it must be a finite number",
-            "use a number in digits",
-        ),
+        ({"guidance_scale": [-1.0]}, "is -1.0, but it must be from 0 to 1000", "use 0 to 1000"),
+        ({"guidance_scale": [float("nan")]}, "is nan, but it must be a finite number", "a number in digits"),
         ({"seed": [-1]}, "row 17: seed is -1, but seeds go from 0 to 2**63 - 1", "use a seed in that range"),
         ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),
         ({"seed": [2.0**60]}, "a float column does not hold it exactly", "int64"),
@@ -233,23 +216,10 @@ def test_a_recipes_own_parameters_are_arguments(wan: PipelineSpec) -> None:
         ({"seed": ["1,234,567"]}, "row 17: seed is '1,234,567', but it has a comma", "e.g. 1234567"),
         ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
         ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use 16"),
-        (
-            {"scheduler": ["eulr"]},
-            "row 17: scheduler is 'eulr', but no scheduler is named 'eulr'",
-            "did you mean",
-        ),
+        ({"scheduler": ["eulr"]}, "is 'eulr', but no scheduler is named 'eulr'", "did you mean"),
         ({"scheduler": ["ddim"]}, "flow matching", "flow_euler"),
         ({"prompt": ["  "]}, "row 17: prompt is '  ', but it is blank", "write a prompt"),
-        (
-            {"prompt": pa.array([None], pa.string())},
-            "row 17: prompt is empty, but every row needs a prompt",
-            "fill",
-        ),
-        (
-            {"num_inference_steps": [1001]},
-            "UniPCMultistepScheduler of this model takes 1 to 1000 steps",
-            "1 to 1000",
-        ),
+        ({"prompt": pa.array([None], pa.string())}, "prompt is empty, but every row needs a prompt", "fill"),
     ],
 )
 def test_a_bad_cell_is_refused_with_row_column_value_reason_and_fix(
@@ -259,36 +229,18 @@ def test_a_bad_cell_is_refused_with_row_column_value_reason_and_fix(
     assert problem in said and fix in hint
 
 
-def test_all_that_is_wrong_with_a_row_is_told_at_once(wan: PipelineSpec) -> None:
-    messages = told(wan, {"prompt": pa.array([None], pa.string()), "num_frames": [80], "seed": [-1]})
-    assert len(messages) == 3
-
-
-def test_the_column_is_named_as_the_table_names_it(wan: PipelineSpec) -> None:
-    ((said, _),) = told(wan, {"prompt": ["a"], "frames": [80]}, columns={"num_frames": "frames"})
-    assert said.startswith("row 17: frames is 80")
-
-
-def test_a_bad_row_does_not_stop_the_next(wan: PipelineSpec) -> None:
-    kinds = [type(row) for row in read(wan, {"prompt": ["a", "", "b"]})]
-    assert kinds == [CheckedRow, InvalidRow, CheckedRow]
-
-
-def test_ranges_of_noise_models_are_checked(tmp_path: Path) -> None:
-    sd = inspect_model(write_model(tmp_path, "StableDiffusionPipeline", SD))
-    assert valid(sd, {"prompt": ["a"], "eta": [1]}).request.arguments["eta"] == 1.0
-    assert "from 0 to 1" in told(sd, {"prompt": ["a"], "eta": [1.5]})[0][0]
-    assert (
-        "1 to 50 steps"
-        in told(sd, {"prompt": ["a"], "scheduler": ["lcm"], "num_inference_steps": [60]})[0][0]
-    )
-
-
-def test_motion_modules_bound_the_length(tmp_path: Path) -> None:
+def test_bounds_and_sizes_are_those_of_the_model(tmp_path: Path) -> None:
+    sd = inspect_model(write_model(tmp_path / "sd", "StableDiffusionPipeline", SD))
     configs = SD | {"motion_adapter": {"motion_max_seq_length": 32}}
-    spec = inspect_model(write_model(tmp_path, "AnimateDiffPipeline", configs))
-    assert valid(spec, {"prompt": ["a"], "num_frames": [32]}).request.arguments["num_frames"] == 32
-    assert "32 frames at most" in told(spec, {"prompt": ["a"], "num_frames": [33]})[0][0]
+    animated = inspect_model(write_model(tmp_path / "animated", "AnimateDiffPipeline", configs))
+    assert valid(sd, {"prompt": ["a"]}).request.arguments["height"] == 512
+    for spec, cells, good, bad, reason in (
+        (sd, {}, {"eta": [1]}, {"eta": [1.5]}, "from 0 to 1"),
+        (sd, {"scheduler": ["lcm"]}, {}, {"num_inference_steps": [60]}, "1 to 50 steps"),
+        (animated, {}, {"num_frames": [32]}, {"num_frames": [33]}, "32 frames at most"),
+    ):
+        assert valid(spec, {"prompt": ["a"], **cells, **good})
+        assert reason in told(spec, {"prompt": ["a"], **cells, **bad})[0][0]
 
 
 def test_a_recipe_that_cannot_be_used_is_refused_per_row(wan: PipelineSpec) -> None:
@@ -300,12 +252,17 @@ def test_a_recipe_that_cannot_be_used_is_refused_per_row(wan: PipelineSpec) -> N
             raise RecipeError(f"there is no recipe {name!r}", "use generate")
         return BUILT_IN[name]
 
-    first, second, _ = read(
-        wan, {"prompt": ["a", "b", "c"], "recipe": ["generate", "x", "generate"]}, find_recipe=find
-    )
-    assert isinstance(first, CheckedRow) and isinstance(second, InvalidRow)
+    table = {"prompt": ["a", "b", "c"], "recipe": ["generate", "x", "generate"]}
+    first, second, third = read(wan, table, find_recipe=find)
+    assert isinstance(first, CheckedRow) and isinstance(third, CheckedRow) and isinstance(second, InvalidRow)
     assert second.messages() == [("row 18: recipe is 'x', but there is no recipe 'x'", "use generate")]
     assert asked == ["generate", "x"]
+
+
+def test_all_that_is_wrong_with_a_row_is_told_at_once_by_the_names_of_the_table(wan: PipelineSpec) -> None:
+    cells = {"prompt": pa.array([None], pa.string()), "frames": [80], "seed": [-1]}
+    problems = {problem for problem, _ in told(wan, cells, columns={"num_frames": "frames"})}
+    assert len(problems) == 3 and any(problem.startswith("row 17: frames is 80") for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -357,31 +314,10 @@ def test_a_table_without_prompts_is_refused_unless_the_job_has_one(wan: Pipeline
     assert valid(wan, {"seed": [1]}, defaults={"prompt": "a"}).request.arguments["prompt"] == "a"
 
 
-def test_dictionary_columns_are_read_like_plain_ones(wan: PipelineSpec) -> None:
-    names = pa.array(["flow_euler"]).dictionary_encode()
-    assert (
-        valid(wan, {"prompt": ["a"], "scheduler": names}).request.scheduler
-        == "FlowMatchEulerDiscreteScheduler"
-    )
-
-
 def test_the_columns_that_a_plan_reads_are_known_before_the_table_is_open(wan: PipelineSpec) -> None:
     kinds = argument_columns(wan, {"prompt": "caption"})
     assert (kinds["caption"], kinds["seed"], kinds["guidance_scale"]) == ("str", "int", "float")
     assert "prompt" not in kinds
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [
-        pa.array([Decimal(2**60 + 1)], pa.decimal128(38, 0)),
-        pa.array([Decimal(2**60 + 1)], pa.decimal256(60, 2)),
-        pa.array([f"{2**60 + 1}.0"]),
-        pa.array([2**60 + 1], pa.uint64()),
-    ],
-)
-def test_a_seed_has_the_digits_that_stand_there(wan: PipelineSpec, cells: pa.Array) -> None:
-    assert valid(wan, {"prompt": ["a"], "seed": cells}).request.seed == 2**60 + 1
 
 
 def test_names_that_differ_in_case_alone_are_told_apart(wan: PipelineSpec) -> None:

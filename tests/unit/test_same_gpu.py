@@ -87,19 +87,14 @@ def gpus(output: Path) -> list[str]:
     return [json.loads(record["environment"]).get("gpu") for record in records_of(output)]
 
 
-def test_the_first_worker_decides_and_others_are_refused_by_name(
+def test_the_first_worker_decides_others_are_refused_by_name_and_an_output_keeps_its_gpu(
     resolved: ResolvedJob, tmp_path: Path
 ) -> None:
-    (refused,) = render(resolved, H100, A100, H100)
+    (refused,) = render(resolved, H100, A100, H100, only=2)
     assert refused.kind == "refused" and "worker-1 on node-1 has A100" in refused.reason
     assert "this output is rendered on H100 (fleet.same_gpu)" in refused.reason
+    assert len(render(resolved, A100, H100)) == 1
     assert gpus(tmp_path / "out") == ["H100"] * 4
-
-
-def test_an_output_that_goes_on_keeps_its_gpu(resolved: ResolvedJob, tmp_path: Path) -> None:
-    assert not render(resolved, A100, only=2)
-    assert len(render(resolved, H100, A100)) == 1
-    assert gpus(tmp_path / "out") == ["A100"] * 4
 
 
 def test_without_a_gpu_the_processor_decides(resolved: ResolvedJob) -> None:

@@ -24,13 +24,10 @@ def said(boxes: Sandboxes, message: bytes) -> str:
         return box.receive().decode()
 
 
-def test_a_sandbox_is_another_process_and_is_used_again(boxes: Sandboxes) -> None:
+def test_a_sandbox_is_another_process_used_again_and_two_at_one_time_are_two(boxes: Sandboxes) -> None:
     pid, word = said(boxes, b"hello").split()
     assert (word, int(pid) != os.getpid()) == ("hello", True)
     assert said(boxes, b"again") == f"{pid} again"
-
-
-def test_two_at_one_time_are_two_processes(boxes: Sandboxes) -> None:
     with boxes.one() as first, boxes.one() as second:
         for box in (first, second):
             box.send(b"hello")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from framefleet import Progress
@@ -9,6 +11,7 @@ from framefleet.cluster.driver.progress import WorkerState
 from framefleet.cluster.driver.tally import MIN_ROWS, Scale
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import ROW_OUTCOMES
 from framefleet.plugins.train.job import TrainJob
@@ -34,7 +37,8 @@ def progress(*, done: int, left: int, elapsed_s: float, num_busy: int = 1, other
 
 
 def test_the_least_until_it_is_known_how_long_rows_take() -> None:
-    scale = Scale(WORKERS)
+    settings, scale = FleetSettings(workers=WORKERS), Scale(WORKERS)
+    assert (settings.max_workers, settings.num_cpus, shares(settings, []).asked) == (40, 41, 2)
     assert scale.wanted(progress(done=MIN_ROWS - 1, left=1000, elapsed_s=35)) == 2
     assert scale.wanted(progress(done=MIN_ROWS, left=790, elapsed_s=40)) == 40  # 39.5
 
@@ -44,10 +48,13 @@ def test_as_many_as_finish_the_rows_left_in_time(left: int, wanted: int) -> None
     assert Scale(WORKERS).wanted(progress(done=20, left=left, elapsed_s=50, num_busy=2)) == wanted
 
 
-def test_clips_that_an_earlier_run_left_say_nothing_of_what_rows_take() -> None:
+def test_clips_of_an_earlier_run_do_not_count_and_rows_to_be_rendered_again_do() -> None:
     scale = Scale(WORKERS)
     assert scale.wanted(progress(done=0, others=10**4, left=400, elapsed_s=1, num_busy=0)) == 2
     assert scale.wanted(progress(done=20, others=10**4, left=400, elapsed_s=101)) == 20
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=100, left=0, elapsed_s=500)) == 2
+    assert scale.wanted(progress(done=100, others=-50, left=50, elapsed_s=500)) == 3
 
 
 def test_what_rows_took_long_ago_is_forgotten() -> None:
@@ -57,25 +64,13 @@ def test_what_rows_took_long_ago_is_forgotten() -> None:
     assert wanted[-1] == 20
 
 
-def test_rows_that_are_to_be_rendered_again_count_as_left() -> None:
-    scale = Scale(WORKERS)
-    assert scale.wanted(progress(done=100, left=0, elapsed_s=500)) == 2
-    assert scale.wanted(progress(done=100, others=-50, left=50, elapsed_s=500)) == 3
-
-
-def test_a_fleet_begins_with_the_least() -> None:
-    settings = FleetSettings(workers=WORKERS)
-    assert (settings.max_workers, shares(settings, []).asked) == (40, 2)
-    assert settings.num_cpus == 41
-
-
-def test_more_than_the_most_is_refused_with_its_place() -> None:
-    values = {"table": "t", "model": "m", "output": "o", "fleet": {"workers": {"min": 3, "max": 2}}}
-    with pytest.raises(JobError, match=r"fleet.workers.max.*\n.*at least `min`"):
-        load_job(values)
-
-
-def test_training_has_a_fixed_number() -> None:
-    values = {"table": "t", "model": "m", "output": "o", "train": {}, "fleet": {"workers": {"max": 2}}}
-    with pytest.raises(JobError, match="workers that does not change"):
-        load_job(values, kind=TrainJob)
+@pytest.mark.parametrize(
+    ("more", "kind", "problem"),
+    [
+        ({"fleet": {"workers": {"min": 3, "max": 2}}}, Job, r"fleet.workers.max.*\n.*at least `min`"),
+        ({"fleet": {"workers": {"max": 2}}, "train": {}}, TrainJob, "workers that does not change"),
+    ],
+)
+def test_numbers_that_no_fleet_can_have_are_refused(more: dict[str, Any], kind: Any, problem: str) -> None:
+    with pytest.raises(JobError, match=problem):
+        load_job({"table": "t", "model": "m", "output": "o", **more}, kind=kind)

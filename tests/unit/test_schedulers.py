@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from diffusers import DDIMScheduler
+from diffusers import UniPCMultistepScheduler
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, resolve_scheduler
@@ -34,10 +34,14 @@ def sd(tmp_path: Path) -> PipelineSpec:
     return spec_of(tmp_path, "StableDiffusionPipeline", SD)
 
 
-def test_no_name_the_class_and_the_short_name_are_one_scheduler(wan: PipelineSpec) -> None:
+def test_a_name_stands_for_a_class_and_keeps_its_changes_of_the_config(
+    sd: PipelineSpec, wan: PipelineSpec
+) -> None:
     names = (None, "UniPCMultistepScheduler", "unipc")
     assert {resolve_scheduler(name, wan).canonical for name in names} == {"UniPCMultistepScheduler"}
-    assert resolve_scheduler(None, wan).overrides == {}
+    choice = resolve_scheduler("euler_karras", sd)
+    assert (choice.class_name, choice.overrides) == ("EulerDiscreteScheduler", {"use_karras_sigmas": True})
+    assert choice.canonical == "euler_karras"
 
 
 OWN = {
@@ -47,18 +51,16 @@ OWN = {
 }
 
 
+EULER, COGVIDEOX = "FlowMatchEulerDiscreteScheduler", "CogVideoXDPMScheduler"
+FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+
+
 @pytest.mark.parametrize("class_name", OWN)
 def test_a_models_own_scheduler_is_as_its_config_says(tmp_path: Path, class_name: str) -> None:
     """A name only stands for changes where the config was written for another class."""
     own = {"_class_name": class_name} | OWN[class_name]
     spec = spec_of(tmp_path, "StableDiffusion3Pipeline", SD | {"scheduler": {}}, **own)
     assert resolve_scheduler(None, spec).overrides == resolve_scheduler(class_name, spec).overrides == {}
-
-
-def test_a_short_name_that_changes_the_config_keeps_its_name(sd: PipelineSpec) -> None:
-    choice = resolve_scheduler("euler_karras", sd)
-    assert (choice.class_name, choice.overrides) == ("EulerDiscreteScheduler", {"use_karras_sigmas": True})
-    assert choice.canonical == "euler_karras"
 
 
 @pytest.mark.parametrize("class_name", ["WanPipeline", "StableDiffusionPipeline"])
@@ -75,20 +77,28 @@ def test_the_canonical_name_means_the_same_scheduler(tmp_path: Path, class_name:
     assert usable > 5
 
 
-def test_the_shift_of_a_flow_model_goes_along_under_either_name(tmp_path: Path, wan: PipelineSpec) -> None:
-    assert resolve_scheduler("flow_euler", wan).overrides == {"shift": 3.0}
-    sd3 = spec_of(tmp_path / "sd3", "StableDiffusion3Pipeline", SD | {"scheduler": FLOW})
-    assert resolve_scheduler("unipc", sd3).overrides == {
-        "use_flow_sigmas": True,
-        "prediction_type": "flow_prediction",
-        "flow_shift": 3.0,
-    }
-
-
-def test_an_unknown_name_is_refused_with_the_nearest(sd: PipelineSpec) -> None:
-    with pytest.raises(UserError, match="eulr") as caught:
-        resolve_scheduler("eulr", sd)
-    assert "euler" in caught.value.fix
+@pytest.mark.parametrize(
+    ("class_name", "scheduler", "name", "found", "overrides"),
+    [
+        ("WanPipeline", WAN["scheduler"], "flow_euler", EULER, {"shift": 3.0}),
+        ("StableDiffusion3Pipeline", FLOW, "unipc", "UniPCMultistepScheduler", FLOW_SIGMAS),
+        ("CogVideoXPipeline", {"_class_name": "CogVideoXDDIMScheduler"}, "cogvideox_dpm", COGVIDEOX, {}),
+        ("LTXPipeline", FLOW | {"stochastic_sampling": True}, None, EULER, {}),
+        (
+            "LTXPipeline",
+            FLOW | {"stochastic_sampling": True},
+            "flow_euler",
+            EULER,
+            {"stochastic_sampling": False},
+        ),
+    ],
+)
+def test_what_a_model_says_of_its_schedule_goes_along_under_another_name(
+    tmp_path: Path, class_name: str, scheduler: Any, name: str | None, found: str, overrides: dict[str, Any]
+) -> None:
+    """Random steps are taken without a generator, as rows have global ones of their own."""
+    choice = resolve_scheduler(name, spec_of(tmp_path, class_name, SD | {"scheduler": scheduler}))
+    assert (choice.class_name, choice.overrides) == (found, overrides)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +126,26 @@ def test_a_flow_model_refuses_noise_schedulers_and_says_which_it_takes(wan: Pipe
     assert "flow_euler" in caught.value.fix and "ddim" not in caught.value.fix
 
 
-@pytest.mark.parametrize("name", ["flow_euler", "cogvideox_ddim"])
-def test_a_noise_model_refuses_the_others(sd: PipelineSpec, name: str) -> None:
-    with pytest.raises(UserError, match="predict noise"):
-        resolve_scheduler(name, sd)
+FLUX, LTX = ({**FLOW, "use_dynamic_shifting": is_shifted} for is_shifted in (False, True))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "scheduler", "name", "problem"),
+    [
+        ("StableDiffusionPipeline", DDIM, "flow_euler", "predict noise"),
+        ("StableDiffusionPipeline", DDIM, "cogvideox_ddim", "predict noise"),
+        ("CogVideoXPipeline", {"_class_name": "CogVideoXDDIMScheduler"}, "ddim", "its own kind"),
+        ("LTXPipeline", LTX, "flow_heun", "`sigmas`"),
+        ("FluxPipeline", FLUX, "dpmpp_2m", "`mu`"),
+        ("WanPipeline", WAN["scheduler"], "flow_euler(shift=0)", "not numbers"),
+    ],
+)
+def test_a_scheduler_that_cannot_do_what_the_pipeline_asks_of_it_is_refused(
+    tmp_path: Path, class_name: str, scheduler: dict[str, Any], name: str, problem: str
+) -> None:
+    spec = spec_of(tmp_path, class_name, SD | {"scheduler": scheduler})
+    with pytest.raises(UserError, match=problem):
+        resolve_scheduler(name, spec)
 
 
 def test_a_model_of_continuous_timesteps_takes_only_the_scheduler_that_gives_them(tmp_path: Path) -> None:
@@ -129,31 +155,6 @@ def test_a_model_of_continuous_timesteps_takes_only_the_scheduler_that_gives_the
     with pytest.raises(UserError, match="logarithms of the noise level") as caught:
         resolve_scheduler("ddim", spec)
     assert "use one of euler, euler_karras;" in caught.value.fix
-
-
-def test_cogvideox_takes_only_its_own_two(tmp_path: Path) -> None:
-    own = {"_class_name": "CogVideoXDDIMScheduler"}
-    spec = spec_of(tmp_path, "CogVideoXPipeline", SD | {"scheduler": own})
-    assert resolve_scheduler("cogvideox_dpm", spec).class_name == "CogVideoXDPMScheduler"
-    with pytest.raises(UserError, match="its own kind"):
-        resolve_scheduler("ddim", spec)
-
-
-def test_a_scheduler_that_cannot_take_what_the_pipeline_sends_is_refused(tmp_path: Path) -> None:
-    ltx = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"use_dynamic_shifting": True}})
-    with pytest.raises(UserError, match="`sigmas`"):
-        resolve_scheduler("flow_heun", ltx)
-    schnell = spec_of(tmp_path / "flux", "FluxPipeline", SD | {"scheduler": FLOW})
-    with pytest.raises(UserError, match="`mu`"):
-        resolve_scheduler("dpmpp_2m", schnell)
-
-
-def test_random_steps_without_a_generator_are_taken_as_rows_have_global_ones_of_their_own(
-    tmp_path: Path,
-) -> None:
-    spec = spec_of(tmp_path, "LTXPipeline", SD | {"scheduler": FLOW | {"stochastic_sampling": True}})
-    assert resolve_scheduler(None, spec).class_name == "FlowMatchEulerDiscreteScheduler"
-    assert resolve_scheduler("flow_euler", spec).overrides == {"stochastic_sampling": False}
 
 
 def test_step_counts_are_bounded_by_the_schedule(tmp_path: Path, sd: PipelineSpec) -> None:
@@ -212,24 +213,14 @@ def test_settings_that_a_scheduler_does_not_take_are_refused(sd: PipelineSpec, c
         resolve_scheduler(cell, sd)
 
 
-def test_settings_that_leave_no_noise_levels_are_refused(wan: PipelineSpec) -> None:
-    with pytest.raises(UserError, match="not numbers"):
-        resolve_scheduler("flow_euler(shift=0)", wan)
-
-
-def test_a_table_of_many_schedulers_leaves_few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = list[weakref.ref[Any]]()
-
-    def schedulers_of(_pipe: object, _name: str | None, _spec: object) -> dict[str, Any]:
-        scheduler = DDIMScheduler()
-        built.append(weakref.ref(scheduler))
-        return {"scheduler": scheduler}
-
-    monkeypatch.setattr(recipe_call, "schedulers_of", schedulers_of)
-    model: Any = SimpleNamespace(pipe=None, spec=None)
-    schedulers = recipe_call.last_schedulers(model)
-    for number in range(200):
-        for _ in range(2):
-            schedulers(f"flow_euler(shift={number})")
-    assert len(built) == 200, "each is built once"
+def test_a_table_of_many_schedulers_leaves_few_in_memory(wan: PipelineSpec) -> None:
+    own = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    model: Any = SimpleNamespace(pipe=SimpleNamespace(scheduler=own), spec=wan)
+    schedulers, built = recipe_call.last_schedulers(model), list[weakref.ref[Any]]()
+    for number in range(1, 201):
+        name = f"flow_euler(shift={number})"
+        made = schedulers(name)["scheduler"]
+        assert schedulers(name)["scheduler"] is made, "each is built once"
+        built.append(weakref.ref(made))
+    del made
     assert sum(scheduler() is not None for scheduler in built) < 100

@@ -20,7 +20,6 @@ from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.clip_step import fitting_cells
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.plugins.scores import clip_scores as score
 from framefleet.plugins.scores.clip_scores import OWN_SCORES, open_scores, score_clip, score_fields
 from tests.rows import RECORD
 
@@ -66,10 +65,6 @@ def process(frames: Frames, record: Mapping[str, Any]) -> float:
     return os.getpid()
 
 
-def of_one(frames: Frames) -> float:
-    return 1.0
-
-
 def named(*functions: str) -> list[str]:
     return [f"tests.unit.test_scores:{name}" for name in functions]
 
@@ -91,17 +86,12 @@ def test_a_function_that_fails_gives_null_and_says_why() -> None:
     assert "read-only" in scored.errors["spoiling"]
 
 
-def test_a_function_that_exits_costs_its_score_alone() -> None:
-    scored = score_clip(open_scores(["sharpness", *named("leaving")]), FRAMES, VALUES)
-    assert (scored.values["leaving"], scored.errors) == (None, {"leaving": "SystemExit: bye"})
-    assert scored.values["sharpness"] is not None
-
-
-def test_a_function_that_crashes_costs_its_score_alone() -> None:
-    scored = score_clip(open_scores(named("crashing", "half")), FRAMES, VALUES)
-    assert scored.values == {"crashing": None, "half": 0.5}
+def test_a_function_that_exits_or_crashes_costs_its_score_alone() -> None:
+    scored = score_clip(open_scores([*named("leaving", "crashing", "half")]), FRAMES, VALUES)
+    assert scored.values == {"leaving": None, "crashing": None, "half": 0.5}
     assert scored.errors == {
-        "crashing": "the clip cannot be measured: the process that read it crashed (SIGABRT)"
+        "leaving": "SystemExit: bye",
+        "crashing": "the clip cannot be measured: the process that read it crashed (SIGABRT)",
     }
 
 
@@ -111,12 +101,15 @@ def test_a_function_is_neither_called_nor_imported_where_rows_are_rendered() -> 
     assert score_clip([score], FRAMES, VALUES).values["process"] not in (None, os.getpid())
 
 
-def test_a_clip_that_memory_holds_only_once_has_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(pictures: Frames) -> Frames:
+class Scarce(np.ndarray[Any, Any]):
+    """Frames that memory does not hold a second time."""
+
+    def __getitem__(self, index: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(score, "plain_frames", full)
-    scored = score_clip(open_scores(["sharpness", "motion"]), FRAMES, VALUES)
+
+def test_a_clip_that_memory_holds_only_once_has_no_scores() -> None:
+    scored = score_clip(open_scores(["sharpness", "motion"]), FRAMES.view(Scarce), VALUES)
     assert scored.values == {"sharpness": None, "motion": None}
     assert scored.errors == {"sharpness": "MemoryError: ", "motion": "MemoryError: "}
 
@@ -129,19 +122,15 @@ def test_every_kind_of_clip_has_defined_scores() -> None:
         "light": FRAMES.astype(np.float32) / 100 - 0.5,
         "nan": np.full((3, 8, 8, 3), np.nan, np.float32),
         "black": np.zeros((3, 8, 8, 3), np.uint8),
+        "transparent": np.dstack([np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8), np.uint8)])[None],
     }
     found = {kind: score_clip(scores, frames, VALUES) for kind, frames in kinds.items()}
     assert not any(scored.errors for scored in found.values())
     assert found["image"].values["motion"] is None
     black = {"sharpness": 0.0, "motion": 0.0, "flicker": 0.0, "is_black": True, "is_static": True}
     assert found["black"].values == found["nan"].values == black | {"num_torn_frames": 0}
+    assert found["transparent"].values["is_black"]
     assert set(score_clip(scores, None, VALUES).values.values()) == {None}  # sound alone
-
-
-def test_what_is_transparent_is_black_to_scores() -> None:
-    clear = np.full((2, 8, 8, 4), 255, np.uint8)
-    clear[..., 3] = 0
-    assert score_clip([OWN_SCORES["is_black"]], clear, VALUES).values == {"is_black": True}
 
 
 def test_columns_take_only_what_they_can_hold() -> None:
@@ -160,7 +149,7 @@ def test_columns_take_only_what_they_can_hold() -> None:
         (["similarity"], "write it as `{similarity: /models/clip}`"),
         (named("missing"), "has no function missing"),
         (["no_such_module:f"], "score 'no_such_module:f': cannot import"),
-        (named("of_one"), "does not take (frames, record)"),
+        (["textwrap:dedent"], "does not take (frames, record)"),
         (["motion", "motion"], "two columns 'motion'"),
         ([{"similarity": "/no/such"}], "is not the folder of a CLIP model"),
         ([{"similarity": "/a"}, {"similarity": "/b"}], "two models for 'similarity'"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from framefleet import Store
-from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet import Store, replay_script
+from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
@@ -72,14 +72,7 @@ def test_a_script_imports_torch_and_diffusers_and_nothing_else_that_must_be_inst
     tree = ast.parse(replay_script(output_with(tmp_path), ROW_ID))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules == {
-        "hashlib",
-        "random",
-        "sys",
-        "numpy",
-        "torch",
-        "diffusers",
-    }  # NumPy comes with diffusers
+    assert modules - sys.stdlib_module_names == {"numpy", "torch", "diffusers"}  # NumPy comes with diffusers
 
 
 def test_a_script_holds_the_arguments_to_the_last_bit(tmp_path: Path) -> None:
@@ -90,62 +83,75 @@ def test_a_script_holds_the_arguments_to_the_last_bit(tmp_path: Path) -> None:
     assert names["MODEL"] == str(tiny("wan"))
 
 
-def test_a_script_sets_what_decides_the_bits(tmp_path: Path) -> None:
-    script = replay_script(output_with(tmp_path), ROW_ID)
-    assert "torch.set_num_threads(2)" in script
-    assert "dtype=torch.bfloat16" in script
-    assert "pipe.to('cpu')" in script
-    assert "FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)" in script
-    assert "tf32" not in script
+CUDA = {"device": "cuda"}
 
 
-def test_on_a_gpu_a_script_sets_tf32_as_it_was(tmp_path: Path) -> None:
-    environment = json.dumps(ENVIRONMENT | {"device": "cuda", "tf32": 0})
-    script = replay_script(output_with(tmp_path, environment=environment), ROW_ID)
-    assert "torch.backends.cuda.matmul.allow_tf32 = False" in script
-
-
-def test_on_a_gpu_a_script_sums_products_as_they_were_summed(tmp_path: Path) -> None:
-    environment = ENVIRONMENT | {"device": "cuda", "matmul": "no_split_k"}
-    script = replay_script(output_with(tmp_path / "now", environment=json.dumps(environment)), ROW_ID)
-    before, after = script.split("import torch\n")
-    assert "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':16:8'" in before
-    assert "os.environ['CUBLASLT_WORKSPACE_SIZE'] = '1'" in before
-    assert "torch.backends.cuda.preferred_blas_library('cublaslt')" in after
-    assert "allow_bf16_reduced_precision_reduction = (False, False)" in after
+@pytest.mark.parametrize(
+    ("changed", "before", "after"),
+    [
+        (
+            {},
+            (),
+            (
+                "torch.set_num_threads(2)",
+                "dtype=torch.bfloat16",
+                "pipe.to('cpu')",
+                "FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)",
+            ),
+        ),
+        (CUDA | {"tf32": 0}, (), ("torch.backends.cuda.matmul.allow_tf32 = False",)),
+        (
+            CUDA | {"matmul": "no_split_k"},
+            (
+                "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':16:8'",
+                "os.environ['CUBLASLT_WORKSPACE_SIZE'] = '1'",
+            ),
+            (
+                "torch.backends.cuda.preferred_blas_library('cublaslt')",
+                "allow_bf16_reduced_precision_reduction = (False, False)",
+            ),
+        ),
+        (
+            {"onednn_max_cpu_isa": "AVX512_CORE_BF16"},
+            ("import os\n", "os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX512_CORE_BF16'\n"),
+            (),
+        ),
+    ],
+)
+def test_a_script_sets_what_decides_the_bits_before_torch_is_imported_or_after_it(
+    tmp_path: Path, changed: dict[str, Any], before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    script = replay_script(output_with(tmp_path, environment=json.dumps(ENVIRONMENT | changed)), ROW_ID)
     ast.parse(script)
+    head, _, rest = script.partition("import torch\n")
+    assert all(line in head for line in before) and all(line in rest for line in after)
+    assert ("tf32" in script) == ("tf32" in changed)
 
 
-def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
-    output = output_with(tmp_path, recipe="mine:refine")
-    with pytest.raises(JobError, match="the code of the recipe 'mine:refine'; send its module too"):
-        replay_script(output, ROW_ID)
+def arguments(value: object) -> str:
+    return json.dumps({"prompt": "x", "guidance_scale": value})
 
 
-@pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0" * 64}])
-def test_a_row_of_a_schedule_or_a_file_has_no_script(tmp_path: Path, value: Any) -> None:
-    output = output_with(tmp_path, arguments=json.dumps({"prompt": "x", "guidance_scale": value}))
-    with pytest.raises(JobError, match="no file or schedule: guidance_scale"):
-        replay_script(output, ROW_ID)
-
-
-def test_a_row_without_a_record_has_no_script(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="has no record of row 0000"):
-        replay_script(output_with(tmp_path), f"{8:032x}")
+@pytest.mark.parametrize(
+    ("changed", "row_id", "problem"),
+    [
+        ({"recipe": "mine:refine"}, ROW_ID, "the code of the recipe 'mine:refine'; send its module too"),
+        ({"arguments": arguments("linear(7.0, 3.0)")}, ROW_ID, "no file or schedule: guidance_scale"),
+        (
+            {"arguments": arguments({"uri": "a.png", "sha256": "0" * 64})},
+            *(ROW_ID, "no file or schedule: guidance_scale"),
+        ),
+        ({}, f"{8:032x}", "has no record of row 0000"),
+        ({"model_digest": "b" * 64}, ROW_ID, "is not the one that rendered this row"),
+    ],
+)
+def test_a_row_that_needs_more_than_a_script_has_none(
+    tmp_path: Path, changed: dict[str, Any], row_id: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        replay_script(output_with(tmp_path, **changed), row_id)
 
 
 def test_a_folder_that_is_no_output_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"it has no job\.json"):
         replay_script(str(tmp_path), ROW_ID)
-
-
-def test_a_model_that_is_not_the_one_of_the_record_has_no_script(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not the one that rendered this row"):
-        replay_script(output_with(tmp_path, model_digest="b" * 64), ROW_ID)
-
-
-def test_a_script_limits_the_processor_as_the_worker_that_rendered_was(tmp_path: Path) -> None:
-    environment = json.dumps({**ENVIRONMENT, "onednn_max_cpu_isa": "AVX512_CORE_BF16"})
-    script = replay_script(output_with(tmp_path, environment=environment), ROW_ID)
-    line = "os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX512_CORE_BF16'\n"
-    assert script.index("import os\n") < script.index(line) < script.index("import torch\n")

@@ -30,18 +30,11 @@ def joined(*parts: tuple[Segment, int, int], num_frames: int) -> list[float]:
     return [float(level) for level in audio.samples[0]]
 
 
-def test_segments_that_follow_one_another_are_heard_one_after_the_other() -> None:
-    assert joined((segment(2, 0.5), 0, 0), (segment(2, 0.25), 2, 0), num_frames=3) == [0.5] * 20 + [0.25] * 10
-
-
-def test_an_overlap_fades_from_one_to_the_next() -> None:
+def test_an_overlap_fades_and_sound_that_ends_before_its_frames_does_not_move_the_next() -> None:
     film = joined((segment(3, 1.0), 0, 0), (segment(3, 0.0), 3, 1), num_frames=5)
     assert film[:20] == [1.0] * 20
     assert film[20:30] == pytest.approx([1 - (i + 1) / 11 for i in range(10)])
     assert film[30:] == [0.0] * 20
-
-
-def test_sound_that_ends_before_its_frames_does_not_move_the_next() -> None:
     film = joined((segment(2, 0.5, samples=17), 0, 0), (segment(2, 0.25), 2, 0), num_frames=4)
     assert film == [0.5] * 17 + [0.0] * 3 + [0.25] * 20
 
