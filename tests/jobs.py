@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def read_until(text: str, process: subprocess.Popen[str]) -> None:
         line = process.stdout.readline()
         assert line, printed
         printed += line
+
+
+def wait_until(is_so: Callable[[], object], process: subprocess.Popen[Any] | None = None) -> None:
+    """Wait for what comes at some time, while a process that brings it about is alive."""
+    deadline = time.monotonic() + 400
+    while not is_so():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def num_clips(output: Path) -> int:
+    return len(list(output.glob("clips/*/[!.]*.mp4")))
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:

@@ -14,14 +14,8 @@ from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
 
 from framefleet.plugins.ports.conversion.plan import Origin, same_names
+from framefleet.plugins.ports.opensora import keys
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.plugins.ports.opensora.keys import (
-    dc_config,
-    dc_origins,
-    hunyuan_config,
-    transformer_config,
-    transformer_origins,
-)
 from tests.crafter_originals import weight
 
 Shapes = dict[str, tuple[int, ...]]
@@ -158,16 +152,18 @@ def weights_of(shapes: Shapes) -> dict[str, Tensor]:
 
 def transformer_of(weights: dict[str, Tensor]) -> Any:
     """Return the transformer that a checkpoint of these tensors becomes."""
-    return _loaded(FluxTransformer2DModel(**transformer_config(weights)), transformer_origins, weights)
+    return _loaded(
+        FluxTransformer2DModel(**keys.transformer_config(weights)), keys.transformer_origins, weights
+    )
 
 
 def dc_of(weights: dict[str, Tensor]) -> Any:
-    return _loaded(AutoencoderDCVideo(**dc_config(weights)), dc_origins, weights)
+    return _loaded(AutoencoderDCVideo(**keys.dc_config(weights)), keys.dc_origins, weights)
 
 
 def hunyuan_of(weights: dict[str, Tensor], *, norm_num_groups: int = 8) -> Any:
     """norm_num_groups: of the references, which the tensors do not tell."""
-    config = hunyuan_config(weights) | {"norm_num_groups": norm_num_groups}
+    config = keys.hunyuan_config(weights) | {"norm_num_groups": norm_num_groups}
     return _loaded(AutoencoderKLHunyuanVideo(**config), same_names, weights)
 
 

@@ -18,16 +18,7 @@ from torch import Tensor
 
 from framefleet.pipeline.model.latent_tokens import pack_latents
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
-from tests.opensora import (
-    Size,
-    dc_of,
-    dc_shapes,
-    hunyuan_of,
-    hunyuan_shapes,
-    transformer_of,
-    transformer_shapes,
-    weights_of,
-)
+from tests import opensora
 
 FILE = Path(__file__).with_name("references") / "opensora.json"
 KEPT = 16  # values of each output, evenly spread
@@ -42,12 +33,16 @@ def pipeline() -> OpenSoraPipeline:
     """Return one without text encoders: its calls are given embeddings."""
     pipe = OpenSoraPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=hunyuan_of(weights_of(hunyuan_shapes((16, 16, 32, 32), latent=4, layers=1))),
+        vae=opensora.hunyuan_of(
+            opensora.weights_of(opensora.hunyuan_shapes((16, 16, 32, 32), latent=4, layers=1))
+        ),
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
-        transformer=transformer_of(weights_of(transformer_shapes(Size()))),
+        transformer=opensora.transformer_of(
+            opensora.weights_of(opensora.transformer_shapes(opensora.Size()))
+        ),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -69,7 +64,9 @@ def outputs() -> dict[str, Tensor]:
 
 def _networks() -> dict[str, Tensor]:
     pipe = pipeline()
-    dc = dc_of(weights_of(dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)))
+    dc = opensora.dc_of(
+        opensora.weights_of(opensora.dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16))
+    )
     tokens = pack_latents(torch.cat([noise(2, 4, 3, 4, 6), noise(2, 5, 3, 4, 6, seed=1)], dim=1), 2)
     ids = torch.arange(tokens.shape[1] * 3).reshape(-1, 3).float() % 5
     velocity = pipe.transformer(

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,18 @@ def ray_cluster() -> Iterator[str]:
 @contextmanager
 def warm_cluster() -> Iterator[str]:
     """Yield the address of a cluster whose workers start warm."""
-    with start("-m", "tests.warm.cluster", stdin=subprocess.PIPE, stderr=None) as cluster:
+    with warm_program("cluster") as (address, _):
+        yield address
+
+
+@contextmanager
+def warm_program(name: str) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Run a program of tests/warm that starts a cluster; yield its address, and what sends it a line."""
+    with start("-m", f"tests.warm.{name}", stdin=subprocess.PIPE, stderr=None) as cluster:
         assert cluster.stdin is not None and cluster.stdout is not None
         printed = iter(cluster.stdout.readline, "")
-        yield next(line.split()[1] for line in printed if line.startswith("at "))
+        address = next(line.split()[1] for line in printed if line.startswith("at "))
+        yield address, partial(print, file=cluster.stdin, flush=True)
         cluster.stdin.close()  # it ends by itself, and its processes with it
 
 

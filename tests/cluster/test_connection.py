@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -54,16 +55,17 @@ print(json.dumps(found | {"left": left + [str(folder)] * folder.exists()}))
 """
 
 
+def run(script: str, *words: str, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *words]
+    ended = subprocess.run(command, env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    ended = subprocess.run(
-        [sys.executable, "-c", LOOK, f"--set=storage_options.secret={SECRET}"],
-        env={**ours, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = run(LOOK, f"--set=storage_options.secret={SECRET}", env=ours)
     values: dict[str, Any] = json.loads(ended.stdout)
     return values
 
@@ -119,13 +121,7 @@ def test_who_joins_a_ray_that_others_can_write_is_warned() -> None:
     for mode in (0o755, 0o700):
         with tempfile.TemporaryDirectory(dir="/tmp", prefix="fw-") as folder:  # pytest's own are closed
             os.chmod(folder, mode)
-            ended = subprocess.run(
-                [sys.executable, "-c", JOIN, f"{folder}/ray"],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-            )
-        assert ended.returncode == 0, ended.stderr
+            ended = run(JOIN, f"{folder}/ray")
         said = f"other users of this machine can write {folder}/ray"
         is_open = mode == 0o755
         assert (said in ended.stderr, "mkdir -m 700" in ended.stderr) == (is_open, is_open)
@@ -152,11 +148,5 @@ thread.join()
 
 
 def test_what_drops_an_object_while_ray_ends_does_not_end_the_process() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", DROP],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = run(DROP)
     assert int(ended.stdout) < 20_000, "some were dropped meanwhile"

@@ -7,8 +7,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from typing import Any
 import pytest
 
 import framefleet
+from tests import jobs
 from tests.commands import command
-from tests.jobs import ROOT, finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
-from tests.warm.process import start
+from tests.servers import warm_program
 
 NUM_STEPS = 24
-ROWS = prompt_rows(4, num_inference_steps=NUM_STEPS, guidance_scale=1.0)
+ROWS = jobs.prompt_rows(4, num_inference_steps=NUM_STEPS, guidance_scale=1.0)
 NUM_FORWARDS = len(ROWS) * NUM_STEPS
 
 
@@ -35,8 +33,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> P
 def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str, undisturbed: Path) -> None:
     # So that none is done while another worker starts, or the signal is sent.
     job = slow_job(tmp_path, [row | {"pause_s": 1.0} for row in ROWS], ray_cluster)
-    process = start_render(job)
-    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    process = jobs.start_render(job)
+    jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
     os.kill(process.pid, signal.SIGTERM)
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 143, printed
@@ -62,8 +60,8 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+        cwd=jobs.ROOT,
+        env={**os.environ, "PYTHONPATH": str(jobs.ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup ignores
     )
     os.close(theirs)
@@ -76,7 +74,7 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
                 pass  # nobody wants it
         return is_in_mid_clip(tmp_path)
 
-    wait_until(is_read_and_in_mid_clip, process)
+    jobs.wait_until(is_read_and_in_mid_clip, process)
     os.close(ours)
     assert process.wait(timeout=240) == 129
     assert checkpoints(tmp_path)
@@ -88,15 +86,11 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
-        assert cluster.stdin is not None and cluster.stdout is not None
-        printed = iter(cluster.stdout.readline, "")
-        address = next(line.split()[1] for line in printed if line.startswith("at "))
-        process = start_render(slow_job(tmp_path, ROWS, address))
-        wait_until(lambda: is_in_mid_clip(tmp_path), process)
-        print("drain", file=cluster.stdin, flush=True)
-        said = finish(process)
-        cluster.stdin.close()
+    with warm_program("two_nodes") as (address, tell):
+        process = jobs.start_render(slow_job(tmp_path, ROWS, address))
+        jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
+        tell("drain")
+        said = jobs.finish(process)
     assert "its machine is to go; its rows are given to other workers" in said
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
@@ -106,19 +100,21 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
 def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     tmp_path: Path, ray_cluster: str, undisturbed: Path
 ) -> None:
-    process = start_render(slow_job(tmp_path, ROWS, ray_cluster))
-    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    process = jobs.start_render(slow_job(tmp_path, ROWS, ray_cluster))
+    jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGTERM)
-    assert "it was asked to end; its rows are given to other workers" in finish(process)
+    assert "it was asked to end; its rows are given to other workers" in jobs.finish(process)
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 
 
 @pytest.mark.ci
 def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
-    job = slow_job(tmp_path, prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
-    process = start_render(job, is_cold=True)  # whose workers are forks of `fleet/warm/`, not of the tests'
-    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    job = slow_job(tmp_path, jobs.prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
+    process = jobs.start_render(
+        job, is_cold=True
+    )  # whose workers are forks of `fleet/warm/`, not of the tests'
+    jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
     pids = {int(line) for line in forwards_file(tmp_path).read_text().split()}
     assert {os.getsid(pid) for pid in pids} == pids, "Ray kills what is in the session of one that ended"
     os.kill(process.pid, signal.SIGTERM)
@@ -131,16 +127,16 @@ def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: 
 
 
 def quick_job(folder: Path, address: str) -> Path:
-    values = job_values(write_table(folder / "t.parquet", ROWS), folder / "out", address=address)
-    return write_job(folder / "job.yaml", values)
+    values = jobs.job_values(jobs.write_table(folder / "t.parquet", ROWS), folder / "out", address=address)
+    return jobs.write_job(folder / "job.yaml", values)
 
 
 def slow_job(folder: Path, rows: list[dict[str, Any]], address: str | None = None, **more: Any) -> Path:
     """Return a job whose rows take more than a second, one at a time on each of two workers."""
     # A copy's forwards would be counted too.
     more["retries"] = {"copies": False, **more.pop("retries", {})}
-    values = job_values(
-        write_table(folder / "t.parquet", rows),
+    values = jobs.job_values(
+        jobs.write_table(folder / "t.parquet", rows),
         folder / "out",
         address=address,
         recipe="tests.faults:slow",
@@ -149,11 +145,11 @@ def slow_job(folder: Path, rows: list[dict[str, Any]], address: str | None = Non
         **more,
     )
     values["defaults"]["forwards"] = str(forwards_file(folder))
-    return write_job(folder / "job.yaml", values)
+    return jobs.write_job(folder / "job.yaml", values)
 
 
 def frames_of(folder: Path) -> dict[str, str]:
-    return {row["tag"]: row["frames_sha256"] for row in records_of(folder / "out")}
+    return {row["tag"]: row["frames_sha256"] for row in jobs.records_of(folder / "out")}
 
 
 def forwards_file(folder: Path) -> Path:
@@ -178,10 +174,3 @@ def kill_last(folder: Path, number: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("out/checkpoints/[!.]*"))
-
-
-def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + 240
-    while not is_so():
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before, or takes too long"
-        time.sleep(0.02)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import framefleet
 from framefleet import Clip, Model, Progress, Renderer, Request, Store, load_model
 from framefleet.pipeline.render.embeddings import embedding_bytes, from_bytes
-from tests.jobs import job_values, records_of, write_table
+from tests.jobs import job_values, records_of, wait_until, write_table
 from tests.tiny import tiny
 
 # Of as many tokens, here bytes: the pipeline cuts what the encoder returned at the prompt's end.
@@ -39,9 +38,8 @@ def _entry_of(prompt: str, model: Model, folder: Path, arguments: dict[str, Any]
     """The path of a prompt's entry. Without guidance there is no negative prompt."""
     store = Store(str(folder / prompt))
     _render(model, store, **arguments, prompt=prompt, guidance_scale=1.0)
-    while not (found := store.list("embeddings")):
-        time.sleep(0.01)
-    return found[0]
+    wait_until(lambda: store.list("embeddings"))
+    return store.list("embeddings")[0]
 
 
 def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(
@@ -53,10 +51,7 @@ def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(
 
     def until_kept(progress: Progress) -> None:
         """Wait for entries: they are written in the background, and those left when workers end are lost."""
-        deadline = time.monotonic() + 120
-        while progress.done == 4 and len(store.list("embeddings")) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: progress.done < 4 or len(store.list("embeddings")) >= 3)
 
     assert framefleet.render(values, on_progress=until_kept).done == 4
     model, arguments = load_model(tiny("wan")), values["defaults"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.jobs import job_values, prompt_rows, read_until, start_render, write_job, write_table
+from tests.jobs import job_values, prompt_rows, read_until, start_render, wait_until, write_job, write_table
 from tests.servers import warm_cluster
 
 ENDS_WITHIN_S = 45.0  # after the second Ctrl-C; at once on a free machine
@@ -97,23 +97,15 @@ def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
     assert "to continue: framefleet render" in printed
 
 
-def wait_for_a_record(process: subprocess.Popen[str], output: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not list(output.glob("records/*.parquet")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.mark.ci
-@pytest.mark.parametrize("is_asked_before", [False, True], ids=["then asked", "asked before"])
-@pytest.mark.parametrize("is_own", [True, False], ids=["own", "joined"])
+@pytest.mark.parametrize(("is_own", "is_asked_before"), [(True, True), (False, False)])
 def test_a_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_interrupt(
     is_own: bool, is_asked_before: bool, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
         address = None if is_own else stack.enter_context(warm_cluster())
         process = start_render(job_at(tmp_path, address, num_rows=200))
-        wait_for_a_record(process, tmp_path / "out")
+        wait_until(lambda: list(tmp_path.glob("out/records/*.parquet")), process)
         hanging = suspended(head_of(process)) if address is None else hung(address)
         if is_asked_before:
             process.send_signal(signal.SIGINT)

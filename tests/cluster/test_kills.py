@@ -14,43 +14,31 @@ import pytest
 
 import framefleet
 from framefleet.pipeline import metrics
-from tests.jobs import (
-    check_whole,
-    digests_by_tag,
-    finish,
-    holder_of,
-    job_values,
-    prompt_rows,
-    records_of,
-    start_render,
-    worker_pids,
-    write_job,
-    write_table,
-)
+from tests import jobs
 
-ROWS = prompt_rows(36)
+ROWS = jobs.prompt_rows(24)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> dict[str, tuple[str, str]]:
     """What one worker renders, in table order, without batching."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    table = write_table(folder / "prompts.parquet", ROWS)
+    table = jobs.write_table(folder / "prompts.parquet", ROWS)
     fleet = {"workers": 1, "address": ray_cluster}
-    framefleet.render(job_values(table, folder / "out", batching={"max_rows": 1}, fleet=fleet))
-    return digests_by_tag(folder / "out")
+    framefleet.render(jobs.job_values(table, folder / "out", batching={"max_rows": 1}, fleet=fleet))
+    return jobs.digests_by_tag(folder / "out")
 
 
 def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
     for folder in _folders(tmp_path):
-        process = start_render(_job(folder, ROWS))
+        process = jobs.start_render(_job(folder, ROWS))
         _wait_for_clips(folder / "out", 6, process)
-        workers = worker_pids(process.pid)
+        workers = jobs.worker_pids(process.pid)
         if workers:
             os.kill(workers[0], signal.SIGKILL)
-        finish(process)
-        assert digests_by_tag(folder / "out") == undisturbed
-        assert len(records_of(folder / "out")) == len(ROWS)
+        jobs.finish(process)
+        assert jobs.digests_by_tag(folder / "out") == undisturbed
+        assert len(jobs.records_of(folder / "out")) == len(ROWS)
         if workers:
             return
     pytest.fail("all rows were done each time")
@@ -68,18 +56,18 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
     for folder in _folders(tmp_path):
-        process = start_render(_job(folder, ROWS))
+        process = jobs.start_render(_job(folder, ROWS))
         _wait_for_clips(folder / "out", len(ROWS) // 2, process)
         _kill(process)
-        left, committed = _num_clips(folder / "out"), len(records_of(folder / "out"))
+        left, committed = _num_clips(folder / "out"), len(jobs.records_of(folder / "out"))
         if left < len(ROWS):
             break
     assert left < len(ROWS)
     summary = framefleet.render(_job(folder, ROWS, ray_cluster))
     num_adopted = metrics.ROW_OUTCOMES.of(summary.figures, "adopted")
     assert left - committed <= num_adopted <= summary.done == len(ROWS) - committed
-    assert digests_by_tag(folder / "out") == undisturbed
-    assert len(records_of(folder / "out")) == len(ROWS)
+    assert jobs.digests_by_tag(folder / "out") == undisturbed
+    assert len(jobs.records_of(folder / "out")) == len(ROWS)
 
 
 @pytest.mark.ci
@@ -91,24 +79,24 @@ def test_kills_at_random_moments_lose_nothing(
     moments = random.Random(7)
     committed = 0
     for _ in range(3):
-        process = start_render(job)
+        process = jobs.start_render(job)
         _wait_until_it_writes(tmp_path / "out", process)
         _wait_for_clips(tmp_path / "out", _num_clips(tmp_path / "out") + moments.randrange(5), process)
         time.sleep(moments.uniform(0, 0.5))
         _kill(process)
-        check_whole(tmp_path / "out")
-        now = len(records_of(tmp_path / "out"))
+        jobs.check_whole(tmp_path / "out")
+        now = len(jobs.records_of(tmp_path / "out"))
         assert now >= committed
         committed = now
     framefleet.render(job)
-    check_whole(tmp_path / "out")
-    assert digests_by_tag(tmp_path / "out") == undisturbed
-    assert len(records_of(tmp_path / "out")) == len(ROWS)
+    jobs.check_whole(tmp_path / "out")
+    assert jobs.digests_by_tag(tmp_path / "out") == undisturbed
+    assert len(jobs.records_of(tmp_path / "out")) == len(ROWS)
 
 
 def _job(folder: Path, rows: list[dict[str, object]], address: str | None = None) -> Path:
-    table = write_table(folder / "prompts.parquet", rows)
-    return write_job(folder / "job.yaml", job_values(table, folder / "out", address=address))
+    table = jobs.write_table(folder / "prompts.parquet", rows)
+    return jobs.write_job(folder / "job.yaml", jobs.job_values(table, folder / "out", address=address))
 
 
 def _wait_until_it_writes(output: Path, process: subprocess.Popen[str]) -> None:
@@ -116,7 +104,7 @@ def _wait_until_it_writes(output: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while process.poll() is None:
         assert time.monotonic() < deadline, "no driver in time"
-        holder = holder_of(output)
+        holder = jobs.holder_of(output)
         if holder is not None and holder.pid == process.pid:
             return
         time.sleep(0.05)

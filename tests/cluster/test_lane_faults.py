@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,9 +16,9 @@ import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import FleetError
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.servers import warm_program
 from tests.tiny import tiny
 from tests.two_models import MODELS, two_model_rows, two_models
-from tests.warm.process import start
 
 # By recipe: what the prompts of bad rows say, and what their failures are.
 FAULTS = {
@@ -121,11 +120,8 @@ def two_machines() -> Iterator[str]:
     """Yield the address of a cluster of two machines, with room for a worker each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
-            assert cluster.stdin is not None and cluster.stdout is not None
-            printed = iter(cluster.stdout.readline, "")
-            yield next(line.split()[1] for line in printed if line.startswith("at "))
-            cluster.stdin.close()
+        with warm_program("two_nodes") as (address, _):
+            yield address
 
 
 def render_apart(folder: Path, values: dict[str, Any]) -> tuple[int, str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import check_whole, descendants, job_values, prompt_rows, records_of, write_job, write_table
+from tests import jobs
 from tests.warm.process import start
 
 ROWS_PER_S = 16  # of silence: more than can be done, at half a second each, before it is noticed
@@ -30,28 +29,25 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     tmp_path: Path, process: str, told: str, silence_s: float
 ) -> None:
     num_rows = round(ROWS_PER_S * silence_s)
-    table = write_table(tmp_path / "t.parquet", prompt_rows(num_rows))
+    table = jobs.write_table(tmp_path / "t.parquet", jobs.prompt_rows(num_rows))
     fleet = {"workers": 2, "gpus_per_worker": 0, "silence_s": silence_s}
-    values = job_values(table, tmp_path / "out", recipe="tests.faults:lingers", fleet=fleet)
-    job = write_job(tmp_path / "job.yaml", values)
+    values = jobs.job_values(table, tmp_path / "out", recipe="tests.faults:lingers", fleet=fleet)
+    job = jobs.write_job(tmp_path / "job.yaml", values)
     render = start("-m", "framefleet.jobs.cli", "render", job, "--log-format", "json")
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) < 4:
-        assert render.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    finished = len(list(tmp_path.glob("out/clips/*/[!.]*.mp4")))
+    jobs.wait_until(lambda: jobs.num_clips(tmp_path / "out") >= 4, render)
+    finished = jobs.num_clips(tmp_path / "out")
     os.kill(child(render.pid, process), signal.SIGKILL)
     printed, _ = render.communicate(timeout=120)
     assert render.returncode == 3, printed
     lines = [json.loads(line) for line in printed.splitlines()]
     assert any(told in line["message"] for line in lines)
     assert "run the same command again to continue" in printed
-    records = records_of(tmp_path / "out")
+    records = jobs.records_of(tmp_path / "out")
     assert finished <= len(records) < num_rows
-    check_whole(tmp_path / "out")
+    jobs.check_whole(tmp_path / "out")
 
 
 def child(pid: int, name: str) -> int:
     """Return the process of this name below another."""
-    (found,) = (p for p in descendants(pid) if Path(f"/proc/{p}/comm").read_text().strip() == name)
+    (found,) = (p for p in jobs.descendants(pid) if Path(f"/proc/{p}/comm").read_text().strip() == name)
     return found

@@ -15,24 +15,14 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.outputs.media.media import read_metadata
+from tests import jobs
 from tests.commands import command
-from tests.jobs import (
-    check_whole,
-    finish,
-    holder_of,
-    job_values,
-    prompt_rows,
-    records_of,
-    start_render,
-    write_job,
-    write_table,
-)
 
 ROWS = [
-    *prompt_rows(8),
-    {**prompt_rows(1)[0], "tag": "the first again"},
-    {**prompt_rows(8)[7], "seed": None, "tag": "derived"},
-    {**prompt_rows(8)[7], "seed": None, "tag": "derived again"},
+    *jobs.prompt_rows(8),
+    {**jobs.prompt_rows(1)[0], "tag": "the first again"},
+    {**jobs.prompt_rows(8)[7], "seed": None, "tag": "derived"},
+    {**jobs.prompt_rows(8)[7], "seed": None, "tag": "derived again"},
 ]
 NUM_DISTINCT = 9
 
@@ -41,8 +31,8 @@ NUM_DISTINCT = 9
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with job.yaml, its table, and its output `out`, rendered by two workers."""
     folder = tmp_path_factory.mktemp("rendered")
-    values = job_values(write_table(folder / "prompts.parquet", ROWS), folder / "out")
-    printed = finish(start_render(write_job(folder / "job.yaml", values)))
+    values = jobs.job_values(jobs.write_table(folder / "prompts.parquet", ROWS), folder / "out")
+    printed = jobs.finish(jobs.start_render(jobs.write_job(folder / "job.yaml", values)))
     assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
     assert "9 rows rendered in" in printed
     assert re.search(r"once loaded, the models worked \d+\.\d% of the time, and waited for ", printed)
@@ -51,12 +41,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_distinct_row_has_one_record_that_lists_its_positions(rendered: Path) -> None:
-    records = records_of(rendered / "out")
+    records = jobs.records_of(rendered / "out")
     assert len(records) == len({record["row_id"] for record in records}) == NUM_DISTINCT
     positions = sorted(index for record in records for index in record["row_indices"])
     assert positions == list(range(len(ROWS)))
     assert {tuple(record["row_indices"]) for record in records} >= {(0, 8), (9, 10)}
-    check_whole(rendered / "out")
+    jobs.check_whole(rendered / "out")
 
 
 def test_a_summary_has_the_records_of_all_runs(rendered: Path) -> None:
@@ -68,7 +58,7 @@ def test_a_summary_has_the_records_of_all_runs(rendered: Path) -> None:
 
 
 def test_records_hold_what_was_carried_and_what_was_rendered(rendered: Path) -> None:
-    first = next(record for record in records_of(rendered / "out") if 3 in record["row_indices"])
+    first = next(record for record in jobs.records_of(rendered / "out") if 3 in record["row_indices"])
     assert first["tag"] == "row 3"
     assert first["prompt"] == json.loads(first["arguments"])["prompt"] == ROWS[3]["prompt"]
     shown = (first["num_inference_steps"], first["guidance_scale"], first["max_sequence_length"])
@@ -84,7 +74,9 @@ def test_rows_that_are_one_clip_keep_what_each_of_them_carries(rendered: Path) -
     rows = duckdb.sql(f"FROM '{rendered}/out/rows/*.parquet' ORDER BY row_index").to_arrow_table().to_pylist()
     assert [row["tag"] for row in rows] == [row["tag"] for row in ROWS]
     assert rows[0]["row_id"] == rows[8]["row_id"]
-    assert {row["row_id"] for row in rows} == {record["row_id"] for record in records_of(rendered / "out")}
+    assert {row["row_id"] for row in rows} == {
+        record["row_id"] for record in jobs.records_of(rendered / "out")
+    }
 
 
 def test_job_json_says_what_made_the_output(rendered: Path) -> None:
@@ -93,7 +85,7 @@ def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     media = {"format": "mp4", "crf": 18, "fps": None, "audio": True, "encoder": "libx264"}
     media |= {"previews": True}
     assert claim["job"]["media"] == media
-    assert claim["model_digest"] == records_of(rendered / "out")[0]["model_digest"]
+    assert claim["model_digest"] == jobs.records_of(rendered / "out")[0]["model_digest"]
     assert len(claim["model_files"]["vae/config.json"]) == 64
 
 
@@ -104,7 +96,7 @@ def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
     assert "nothing to do: every row has a record" in ended.stderr
     assert ended.stdout == ""
     assert sorted((rendered / "out" / "records").iterdir()) == parts
-    holder = holder_of(rendered / "out")
+    holder = jobs.holder_of(rendered / "out")
     assert holder is not None and holder.ended
 
 
@@ -116,7 +108,7 @@ def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rende
     row_ids[0] = row_ids[0][::-1]
     pq.write_table(table.set_column(1, "row_id", pa.array(row_ids)), part)
     os.utime(part, ns=(written.st_atime_ns, written.st_mtime_ns))
-    process = start_render(rendered / "job.yaml")
+    process = jobs.start_render(rendered / "job.yaml")
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 2 and "row 0 has changed" in printed, printed
     ended = command("render", rendered / "job.yaml")
@@ -128,7 +120,7 @@ def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, t
     ended = command("plan", rendered / "job.yaml")
     assert ended.exit_code == 0, ended.stderr
     assert counts_in(ended.stdout) >= {"rows": 11, "duplicates": 2, "distinct": 9, "done": 9}.items()
-    longer = write_table(tmp_path / "longer.parquet", [*prompt_rows(12, height=32), *ROWS])
+    longer = jobs.write_table(tmp_path / "longer.parquet", [*jobs.prompt_rows(12, height=32), *ROWS])
     ended = command("plan", rendered / "job.yaml", "--table", longer, "--output", tmp_path / "new")
     shapes = {"5 x 32 x 16, 32 tokens of prompt": 12, "5 x 16 x 16, 32 tokens of prompt": 11}
     assert counts_in(ended.stdout) >= ({"done": 0, "to render": 21} | shapes).items()
@@ -158,7 +150,7 @@ def test_what_decides_no_clip_may_change(rendered: Path) -> None:
 
 
 def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) -> None:
-    record = records_of(rendered / "out")[0]
+    record = jobs.records_of(rendered / "out")[0]
     ended = command("replay", rendered / "out", record["row_id"], "--save", tmp_path / "again.mp4")
     assert ended.exit_code == 0, ended.stderr
     assert f"frames_sha256: equal  {record['frames_sha256']}" in ended.stdout
@@ -168,6 +160,6 @@ def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) ->
 
 
 def test_a_replay_script_is_all_that_stdout_holds(rendered: Path) -> None:
-    ended = command("replay", rendered / "out", records_of(rendered / "out")[0]["row_id"], "--script")
+    ended = command("replay", rendered / "out", jobs.records_of(rendered / "out")[0]["row_id"], "--script")
     assert ended.exit_code == 0, ended.stderr
     compile(ended.stdout, "script", "exec")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cluster.test_example_plugin import run
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 
 PLUGIN = """
@@ -49,12 +47,6 @@ PLUGIN = """
 """
 
 
-def framefleet(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    arguments = [sys.executable, "-m", "framefleet", *map(str, words)]
-    return subprocess.run(arguments, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
-
-
 @pytest.mark.ci
 def test_a_plugin_renders_rows_until_enough_are_good(tmp_path: Path, ray_cluster: str) -> None:
     (tmp_path / "enough_package.py").write_text(dedent(PLUGIN))
@@ -66,19 +58,19 @@ def test_a_plugin_renders_rows_until_enough_are_good(tmp_path: Path, ray_cluster
     values = job_values(table, tmp_path / "out", address=ray_cluster, scores=["sharpness"])
     enough = {"good": 2, "where": "seed >= 1"}  # the third row is the second good one
     job = write_job(tmp_path / "job.yaml", values | {"enough": enough})
-    ended = framefleet(tmp_path, "render", job)
+    ended = run(tmp_path, "-m", "framefleet", "render", job)
     assert ended.returncode == 0, ended.stderr
     assert "1 of 2 rows are good" in ended.stderr and "2 of 3 rows are good" in ended.stderr
     assert sorted(record["seed"] for record in records_of(tmp_path / "out")) == [0, 1, 2]
-    assert framefleet(tmp_path, "add", job, table).returncode == 2
-    again = framefleet(tmp_path, "render", job)
+    assert run(tmp_path, "-m", "framefleet", "add", job, table).returncode == 2
+    again = run(tmp_path, "-m", "framefleet", "render", job)
     assert (again.returncode, "nothing to do" in again.stderr) == (0, True)
     assert pq.read_table(tmp_path / "first_3.parquet").num_rows == 3
-    refused = framefleet(tmp_path, "render", job, "--set", "enough.goood=2")
+    refused = run(tmp_path, "-m", "framefleet", "render", job, "--set", "enough.goood=2")
     assert "did you mean `enough.good`?" in refused.stderr
 
     drafted = {"num_inference_steps": 1, "keep": {"where": "true"}}
     both = values | {"enough": enough, "draft": drafted, "output": str(tmp_path / "both")}
-    ended = framefleet(tmp_path, "render", write_job(tmp_path / "both.yaml", both))
+    ended = run(tmp_path, "-m", "framefleet", "render", write_job(tmp_path / "both.yaml", both))
     assert ended.returncode == 0, ended.stderr
     assert len(records_of(tmp_path / "both")) == len(records_of(tmp_path / "both/drafts")) == 3

@@ -12,11 +12,8 @@ import pytest
 import framefleet
 from framefleet import Store
 from tests.jobs import all_columns, digests_by_tag, job_values, prompt_rows, write_table
-from tests.rank_faults import STAGES
 
 SIZE = {"height": 64, "width": 64, "num_frames": 5}
-RANKS = ("0", "1")
-WAYS = ("kill", "stop")
 
 
 def rank_processes() -> list[str]:
@@ -62,28 +59,8 @@ def rendered(folder: Path, name: str, address: str, faults: list[str], **model: 
 
 @pytest.mark.ci
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "faults",
-    [
-        ["", "1 kill step", "1 stop decode", ""],
-        *(
-            pytest.param(
-                [f"{rank} {way} {stage}" for stage in STAGES],
-                # one that is stopped is found when it has been still for long, at each stage
-                marks=[pytest.mark.long] if way == "stop" else (),
-            )
-            for rank in RANKS
-            for way in WAYS
-        ),
-        pytest.param(
-            ["0 hang encode", "0 hang step", "0 hang decode", "1 hang step"], marks=[pytest.mark.long]
-        ),
-    ],
-    ids=["some", *(f"{rank}-{way}" for rank in RANKS for way in WAYS), "hang"],
-)
-def test_a_rank_that_dies_stops_or_hangs_at_any_stage_loses_and_doubles_nothing(
-    faults: list[str], tmp_path: Path, ray_cluster: str
-) -> None:
+def test_a_rank_that_dies_or_stops_loses_and_doubles_nothing(tmp_path: Path, ray_cluster: str) -> None:
+    faults = ["0 kill encode", "1 kill step", "1 stop decode", ""]
     before = left_memory()
     (tmp_path / "done").mkdir()
     placed = rendered(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 import framefleet
+from tests import jobs
 from tests.commands import command
 from tests.driven import render_driven
-from tests.jobs import check_whole, digests_by_tag, finish, records_of, start_render, worker_pids, write_job
 from tests.two_models import MODELS, one_model, two_model_rows, two_models
 
 pytestmark = pytest.mark.ci
@@ -27,7 +26,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]
     for model in MODELS:
         render_driven(one_model(folder, ROWS, model))
     return {
-        tag: digests for model in MODELS for tag, digests in digests_by_tag(folder / f"out-{model}").items()
+        tag: digests
+        for model in MODELS
+        for tag, digests in jobs.digests_by_tag(folder / f"out-{model}").items()
     }
 
 
@@ -36,33 +37,27 @@ def test_two_workers_are_killed_and_resume_with_the_same_bits(
 ) -> None:
     for number in range(5):  # after a pause of this process all rows may be done
         (folder := tmp_path / str(number)).mkdir()
-        output, job = folder / "out", write_job(folder / "job.yaml", two_models(folder, ROWS))
-        process = start_render(job)
-        wait_for_clips(output, 4)
-        if workers := worker_pids(process.pid):
+        output, job = folder / "out", jobs.write_job(folder / "job.yaml", two_models(folder, ROWS))
+        process = jobs.start_render(job)
+        jobs.wait_until(lambda output=output: jobs.num_clips(output) >= 4)
+        if workers := jobs.worker_pids(process.pid):
             break
-        finish(process)
+        jobs.finish(process)
     os.kill(workers[0], signal.SIGKILL)
-    wait_for_clips(output, 10)
+    jobs.wait_until(lambda: jobs.num_clips(output) >= 10)
     process.kill()
     process.communicate()
-    check_whole(output)
-    finish(start_render(job))
-    assert digests_by_tag(output) == alone
-    assert len(records_of(output)) == len(ROWS)
+    jobs.check_whole(output)
+    jobs.finish(jobs.start_render(job))
+    assert jobs.digests_by_tag(output) == alone
+    assert len(jobs.records_of(output)) == len(ROWS)
     assert framefleet.verify(output, files=True).is_well
     assert framefleet.verify(output, sample=2, by_fleet=True, sets=["fleet.workers=1"]).is_well
     for model in MODELS:
-        row_id = next(record["row_id"] for record in records_of(output) if record["model_name"] == model)
+        row_id = next(record["row_id"] for record in jobs.records_of(output) if record["model_name"] == model)
         replayed = command("replay", output, row_id)
         assert replayed.exit_code == 0 and "frames_sha256: equal" in replayed.stdout, replayed.stderr
     assert sorted((one.name, one.rows) for one in framefleet.report(output).models) == [
         ("ltx", 12),
         ("wan", 12),
     ]
-
-
-def wait_for_clips(output: Path, count: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and len([*output.glob("clips/*/[!.]*.mp4")]) < count:
-        time.sleep(0.05)

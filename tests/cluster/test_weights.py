@@ -13,17 +13,8 @@ import framefleet
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError
+from tests import jobs
 from tests.hub_server import HubServer, hub
-from tests.jobs import (
-    digests_by_tag,
-    finish,
-    job_values,
-    prompt_rows,
-    records_of,
-    start_render,
-    write_job,
-    write_table,
-)
 from tests.servers import S3Server
 from tests.tiny import tiny
 
@@ -35,7 +26,7 @@ FLEET = {"workers": 2, "gpus_per_worker": 0}
 
 @pytest.fixture
 def values(tmp_path: Path) -> dict[str, object]:
-    return job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
+    return jobs.job_values(jobs.write_table(tmp_path / "t.parquet", jobs.prompt_rows(4)), tmp_path / "out")
 
 
 def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, object]:
@@ -55,10 +46,12 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     hub.private.add(REPO)
     monkeypatch.setenv("HF_TOKEN", hub.token)
     fleet = FLEET | {"workers": 1}
-    job = write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main", "fleet": fleet})
-    printed = finish(start_render(job, is_cold=True))  # the hub is named by variables that imports see
+    job = jobs.write_job(tmp_path / "job.yaml", values | {"model": f"{REPO}@main", "fleet": fleet})
+    printed = jobs.finish(
+        jobs.start_render(job, is_cold=True)
+    )  # the hub is named by variables that imports see
     commit = hub.commit(REPO)
-    records = records_of(tmp_path / "out")
+    records = jobs.records_of(tmp_path / "out")
     assert {record["model"] for record in records} == {f"{REPO}@{commit}"}
     claim = json.loads((tmp_path / "out" / "job.json").read_text())
     assert (claim["job"]["model"]["path"], claim["job"]["model"]["revision"]) == (REPO, commit)
@@ -67,7 +60,7 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     assert len(hub.fetched()) == len(set(hub.fetched())) == 3
 
     framefleet.render(nearby(values, tmp_path, ray_cluster))
-    assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
+    assert jobs.digests_by_tag(tmp_path / "out") == jobs.digests_by_tag(tmp_path / "local")
 
     row_id = records[0]["row_id"]
     assert replay(str(tmp_path / "out"), row_id).is_equal
@@ -88,10 +81,10 @@ def test_a_model_in_object_storage_is_fetched_by_every_machine(
     files.put(f"{tiny('wan')}/", f"{s3_server.url}/models/wan/", recursive=True)
     url = f"{s3_server.url}/models/wan"
     job = values | {"model": url, "storage_options": s3_server.storage_options}
-    finish(start_render(write_job(tmp_path / "job.yaml", job)))
+    jobs.finish(jobs.start_render(jobs.write_job(tmp_path / "job.yaml", job)))
     framefleet.render(nearby(values, tmp_path, ray_cluster))
-    assert digests_by_tag(tmp_path / "out") == digests_by_tag(tmp_path / "local")
-    (record, *_) = records_of(tmp_path / "out")
+    assert jobs.digests_by_tag(tmp_path / "out") == jobs.digests_by_tag(tmp_path / "local")
+    (record, *_) = jobs.records_of(tmp_path / "out")
     assert record["model"] == url
     with pytest.raises(JobError, match="diffusers opens no URLs"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)

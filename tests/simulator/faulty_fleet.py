@@ -12,20 +12,13 @@ from typing import Any, cast
 from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.faults import FaultPolicy, LossKind
-from tests.simulator.simulation import (
-    IDLE_S,
-    Action,
-    SimulatedFleet,
-    SimulatedRun,
-    SimulatedWorker,
-    Simulation,
-)
+from tests.simulator import simulation
 
 MAX_STORING = 4  # clips of a worker on their way to the store: then it waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultyFleet(SimulatedFleet):
+class FaultyFleet(simulation.SimulatedFleet):
     """killers: rows whose worker dies as soon as it starts them. raisers: rows that always raise. refused:
     rows that raise what would be raised everywhere. hangers: rows that come no further. oversized: rows that
     run out of memory, alone in a new process too.
@@ -66,7 +59,7 @@ class FaultyFleet(SimulatedFleet):
 
 
 @dataclass(slots=True)
-class FaultyRun(SimulatedRun):
+class FaultyRun(simulation.SimulatedRun):
     """What else is counted."""
 
     struck_alone: set[str] = field(default_factory=set)  # rows whose worker died by chance, holding only them
@@ -82,7 +75,7 @@ class FaultyRun(SimulatedRun):
 
 
 @dataclass(slots=True)
-class _Worker(SimulatedWorker):
+class _Worker(simulation.SimulatedWorker):
     """storing: when its clips will be stored."""
 
     slowness: float = 1.0
@@ -111,7 +104,7 @@ class _Timed:
         return call
 
 
-class FaultySimulation(Simulation):
+class FaultySimulation(simulation.Simulation):
     """One run. num_rows: of `rows`, for what is expected on the way; 0: nothing is."""
 
     def __init__(
@@ -158,7 +151,7 @@ class FaultySimulation(Simulation):
         slow = self._random.random() < self.fleet.slow_share
         return _Worker(name, machine, slowness=10.0 if slow else 1.0)
 
-    def _rates(self) -> list[tuple[float, Action]]:
+    def _rates(self) -> list[tuple[float, simulation.Action]]:
         fleet = self.fleet
         return [
             *super()._rates(),
@@ -182,7 +175,7 @@ class FaultySimulation(Simulation):
             self._hang(worker, now)
 
     def _rest(self, worker: Any, now: float) -> None:
-        self.outcome.idle_s += IDLE_S
+        self.outcome.idle_s += simulation.IDLE_S
         super()._rest(worker, now)
 
     def _next_row(self, worker: Any) -> str:
@@ -259,7 +252,7 @@ class FaultySimulation(Simulation):
 
     def _gone(self, worker: Any, now: float) -> None:
         if worker.storing:
-            self._wake(worker, max(*worker.storing, now + IDLE_S), self._gone)
+            self._wake(worker, max(*worker.storing, now + simulation.IDLE_S), self._gone)
         else:
             super()._gone(worker, now)
 
