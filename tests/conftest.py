@@ -17,24 +17,29 @@ import pytest
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.place_trial import prove
+from tests.durations import pytest_fixture_setup, pytest_runtest_makereport
 from tests.lanes import pytest_xdist_make_scheduler
-from tests.long import (
+from tests.own_environment import own_environment
+from tests.tiers import (
+    pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,
-    pytest_ignore_collect,
+    pytest_configure_node,
     pytest_sessionfinish,
     pytest_testnodedown,
     pytest_unconfigure,
 )
-from tests.own_environment import own_environment
 from tests.two_workers import both_work
 from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
     "both_work",
+    "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_configure",
-    "pytest_ignore_collect",
+    "pytest_configure_node",
+    "pytest_fixture_setup",
+    "pytest_runtest_makereport",
     "pytest_sessionfinish",
     "pytest_testnodedown",
     "pytest_unconfigure",

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.durations import last_full_run
+
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).parents[1]
 LANES = (True, False)  # of the processes in turn: whether they run what waits
-# What takes longest, in that order: begun late, one process would be busy with it while others have nothing.
-LONGEST = (
-    *("hosts", "drain", "tutorial", "benchmarks", "lost_ray", "training", "weights", "kills", "secrets"),
-    *("chaos", "crafter", "replay", "loras", "opensora", "renderer", "recipes", "half_done", "options"),
-)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,7 +68,6 @@ def _is_short(file: str) -> bool:
     return "/models/" not in file and "fork" not in (ROOT / file).read_text(encoding="utf-8")
 
 
-def _place(file: str) -> tuple[int, bool]:
-    """Return where a file comes: those of unit tests, which are short, at the end."""
-    stem = file.rpartition("/test_")[2].removesuffix(".py")
-    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST), "/models/" not in file
+def _place(file: str) -> tuple[float, bool]:
+    """Return where a file comes: what takes longest begins first, or it would end long after the others."""
+    return -last_full_run().file_s(file), "/models/" not in file

@@ -1,10 +1,10 @@
-"""Which tests are run for a change: the nearest by imports, and of the periphery those that it concerns."""
+"""Which tests are near to a change: by imports, and by the names of files in their texts."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.changed import module_of, nearest_tests, periphery_is_concerned
+from tests.changed import EVERYWHERE, module_of, nearest_tests
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_file_is_of_a_module(path: str, module: str) -> None:
 
 def test_the_test_of_a_file_is_the_nearest() -> None:
     near = nearest_tests(["cluster/dispatch/order.py"])
-    assert {"tests/unit/test_order.py", "tests/property/test_dispatcher.py"} <= set(list(near)[:3])
+    assert {"tests/unit/test_order.py", "tests/property/test_dispatcher.py"} <= set(list(near)[:9])
     assert list(near.values()) == sorted(near.values())
     assert near["tests/unit/test_order.py"] == 1
 
@@ -32,21 +32,24 @@ def test_a_changed_test_is_run_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "is_concerned"),
+    ("path", "test", "distance"),
     [
-        (["docs/tables.md", "README.md", "tests/unit/test_order.py"], False),
-        (["plugins/pages/report/charts.py", "pipeline/rows/tables/json_lines.py"], False),
-        (["plugins/train/run.py"], True),
-        (["pipeline/errors.py"], True),
-        (["plugins/ports/crafter/unet.py"], True),
-        (["tools/fuzz/case.py"], True),
-        (["tests/crafter.py"], True),
-        (["constraints.txt"], True),
-        ([], False),
-        (None, True),
+        ("plugins/ports/crafter/unet.py", "tests/periphery/models/test_crafter.py", 3),
+        ("tests/crafter.py", "tests/periphery/models/test_crafter.py", 0),
+        ("plugins/pages/gallery/page/clip.js", "tests/browser/test_gallery_page.py", 1),
+        ("plugins/words/command.py", "tests/cluster/test_judge.py", 1),
+        ("examples/tutorial.yaml", "tests/cluster/test_tutorial.py", 1),
+        ("constraints.txt", "tests/cluster/test_kills.py", EVERYWHERE),
+        (f"{'un'}known.bin", "tests/cluster/test_kills.py", EVERYWHERE),
+        ("docs/tables.md", "tests/cluster/test_kills.py", None),
     ],
 )
-def test_the_periphery_is_tested_where_something_that_it_imports_changed(
-    changed: list[str] | None, is_concerned: bool
+def test_a_test_is_as_near_as_what_it_and_its_helpers_import_or_name(
+    path: str, test: str, distance: int | None
 ) -> None:
-    assert periphery_is_concerned(changed) is is_concerned
+    assert nearest_tests([path]).get(test) == distance
+
+
+def test_all_tests_are_concerned_where_nothing_says_what_changed() -> None:
+    assert set(nearest_tests(None).values()) == {EVERYWHERE}
+    assert nearest_tests([]) == {}
