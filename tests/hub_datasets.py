@@ -13,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
+
+from tests.hub_server import set_constants
 
 
 @dataclass(slots=True)
@@ -114,11 +115,9 @@ def serve(hub: DatasetHub) -> Iterator[DatasetHub]:
 @pytest.fixture
 def dataset_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DatasetHub]:
     """Yield a hub that this process talks to, as a user who is logged in."""
-    constants = huggingface_hub.constants  # read from the environment when it was imported
     with serve(DatasetHub()) as hub:
         monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # which has servers of its own
+        no_token = str(tmp_path / "no-token")
+        # Xet has servers of its own.
+        set_constants(monkeypatch, ENDPOINT=hub.endpoint, HF_TOKEN_PATH=no_token, HF_HUB_DISABLE_XET=True)
         yield hub

@@ -169,13 +169,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
-    constants = huggingface_hub.constants  # read from the environment when it was imported
     with serve(HubServer()) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        set_constants(
+            monkeypatch,
+            ENDPOINT=server.endpoint,
+            HUGGINGFACE_CO_URL_TEMPLATE=server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            HF_HUB_CACHE=str(tmp_path / "hf" / "hub"),
+            HF_TOKEN_PATH=str(tmp_path / "no-token"),
+        )
         yield server
+
+
+def set_constants(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
+    """Set what huggingface_hub read from the environment when it was imported."""
+    for name, value in {"HF_HUB_OFFLINE": False, **values}.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)

@@ -13,11 +13,3 @@ REFUSED, MIXED = "exit 2, 3 of 6 done", "exit 0, 6 of 6 done"
 @pytest.mark.timeout(600)
 def test_changed_weights_are_mixed_by_scripts_and_refused_by_framefleet() -> None:
     assert dict(outcomes("weights")) == {"Ray Data": MIXED, "accelerate": MIXED, "framefleet": REFUSED}
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_workers_that_die_are_started_again_but_for_accelerate() -> None:
-    ended = dict(outcomes("worker"))
-    assert (ended["Ray Data"], ended["framefleet"]) == (MIXED, MIXED)
-    assert ended["accelerate"].startswith("exit 1, ")

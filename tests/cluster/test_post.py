@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-import pytest
-from PIL import Image
 
 from framefleet.pipeline.outputs.media.media import decode
 from tests.commands import command
@@ -40,22 +37,3 @@ def test_each_row_has_a_second_file_which_is_repaired_and_exported(ray_cluster: 
     assert refused.exit_code == 2 and "post" in refused.output
     exported = command("export", output, tmp_path / "to", "--format", "parquet", "--file", "derived")
     assert exported.exit_code == 0 and len(pq.read_table(tmp_path / "to")) == 3
-
-
-@pytest.mark.ci
-def test_a_folder_of_images_is_rendered_with_its_prompts(ray_cluster: str, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    (photos / "sea").mkdir(parents=True)
-    for number, name in enumerate(("b.png", "a.jpg", "sea/c.webp")):
-        Image.fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(photos / name)
-        (photos / name).with_suffix(".txt").write_text(f"a {name[0]}")
-    values = job_values(tmp_path, tmp_path / "out", model="wan_i2v", address=ray_cluster)
-    del values["table"]
-    job = write_job(tmp_path / "job.yaml", values)
-    finish(start("-m", "framefleet.jobs.cli", "render", job, "--images", photos, "--seeds", "0-1"))
-    rows = sorted((row["file"], row["prompt"], row["seed"]) for row in records_of(tmp_path / "out"))
-    assert rows == [
-        (name, f"a {prompt}", seed)
-        for name, prompt in (("a.jpg", "a"), ("b.png", "b"), ("sea/c.webp", "s"))
-        for seed in (0, 1)
-    ]

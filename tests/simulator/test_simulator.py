@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.fleet.settings import ElasticWorkers
-from tests.simulator.__main__ import check, check_small_world, main, table
+from tests.simulator.__main__ import check, check_small_world, table
 from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
 
 
@@ -21,12 +23,10 @@ def test_small_worlds_end_every_row_once() -> None:
     "faults", [[], ["--tail", "0.5", "--deaths", "0.01", "--sick"]], ids=["no faults", "faults"]
 )
 def test_a_fleet_is_compared_with_one_that_never_rests(
-    faults: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    faults: list[str],
 ) -> None:
     few = ["--workers", "50", "--rows", "5000"]
-    monkeypatch.setattr("sys.argv", ["simulator", *few, *faults])
-    main()
-    said = capsys.readouterr().out
+    said = subprocess.check_output([sys.executable, "-m", "tests.simulator", *few, *faults], text=True)
     above = re.search(r"([\d.]+)% above the ideal", said)
     assert above and float(above[1]) < 20  # of virtual time: the same on every machine
     assert f"given up      0 rows, 0 of them good; {5 if faults else 0} machines" in said

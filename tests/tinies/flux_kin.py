@@ -102,10 +102,6 @@ def chroma_img2img() -> diffusers.DiffusionPipeline:
     return diffusers.ChromaImg2ImgPipeline(**_chroma_parts())
 
 
-def chroma_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.ChromaInpaintPipeline(**_chroma_parts())
-
-
 def _chroma_parts() -> dict[str, Any]:
     transformer = diffusers.ChromaTransformer2DModel(
         **BLOCKS,

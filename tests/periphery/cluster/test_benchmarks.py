@@ -50,6 +50,7 @@ PROGRAMS = {
     "release": (["--short"], "wheel built, no file missing"),
     "resume": (["--rows", "2000", "--ray-data"], "Ray Data: rows_per_s"),
     "start": (["--short"], "| plan |"),
+    "suite_times": (["--only"], "| `make test-all` |"),
     "timesteps": (["--short"], "with fractions ("),
     "waits": (["alone"], "alone"),  # run by counts
     "training": (["--short"], "bf16, checkpointing"),
@@ -73,7 +74,8 @@ def test_every_program_is_here() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "release", "timesteps"),
+        *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "release", "suite_times"),
+        "timesteps",
         *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak", "gpu_placement"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],

@@ -17,10 +17,8 @@ import yaml
 
 from framefleet import Store, train
 from framefleet.cluster.fleet.ray_start import end_ray
-from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.pipeline.errors import FleetError
 from framefleet.plugins.train.reports import read_losses
-from framefleet.plugins.train.trainers import start_trainers
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server
 from tests.training_jobs import equal, start_training, trained_weights, training_job, write_clips
@@ -107,13 +105,6 @@ def test_a_ray_that_is_in_use_is_left_alone(folder: Path, ray_cluster: str) -> N
         assert ray.is_initialized()
     finally:
         end_ray()
-
-
-def test_on_the_cpu_gpus_ask_for_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with start_trainers(FleetSettings(), threads=1, device="cpu") as trainers:
-        assert trainers.num_workers == 1
-        assert not ray.is_initialized()
 
 
 def whole_checkpoints(output: Path) -> list[int]:

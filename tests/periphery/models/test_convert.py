@@ -118,12 +118,8 @@ def test_models_of_equal_tensors_need_a_name(tmp_path: Path) -> None:
 def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant: str, rate: int) -> None:
     network = plan_conversion(in_memory(checkpoint(variant))).networks["unet"].module
     assert network.config.default_fps == rate  # type: ignore[union-attr]
-    given = (
-        plan_conversion(in_memory(checkpoint(variant)), given={"unet.default_fps": 12})
-        .networks["unet"]
-        .module
-    )
-    assert given.config.default_fps == 12  # type: ignore[union-attr]
+    told = plan_conversion(in_memory(checkpoint(variant)), given={"unet.default_fps": 12})
+    assert told.networks["unet"].module.config.default_fps == 12  # type: ignore[union-attr]
 
 
 def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_path: Path) -> None:
