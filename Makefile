@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself, `demo` without the tools of developers; nothing but Python 3.11 to 3.13 and make is needed.
 .DEFAULT_GOAL := help
-.PHONY: .venv bench chaos check conformance demo docs help test test-changed test-long
+.PHONY: .venv bench chaos check conformance demo docs help test test-all test-changed test-long
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -34,13 +34,16 @@ demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and sh
 # By files, which share what they prepare, in two lanes: see tests/lanes.py. A process that crashes is not replaced:
 # the one in its place would wait for ever for a file that was done already.
 TESTS := $(BIN)/python -m pytest -q -rfEs -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-test: .venv/.installed  ## Run the tests, except the long ones; CI=1 runs those of load and faults too
+test: .venv/.installed  ## Run promises, quick tests, and the slow ones near to what changed; CI=1 runs more of these
 	$(TESTS)
 
 test-changed: .venv/.installed  ## Run the twenty files of tests that are nearest to what changed
-	FRAMEFLEET_TESTS_WITHOUT_CI=1 $(TESTS) $$($(BIN)/python -m tests.changed)
+	$(TESTS) --slow-s 60 60 $$($(BIN)/python -m tests.changed)
 
-test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
+test-all: .venv/.installed  ## Run all tests but the long ones, and note in tests/durations.json what is slow
+	CI=1 $(TESTS) --all
+
+test-long: .venv/.installed  ## Run the long tests, which `make test-all` leaves out
 	$(TESTS) -m long
 
 conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/reference/models.md

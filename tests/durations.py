@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class FullRun:
 
     commit: str = ""
     date: str = ""
+    num_cases: int = 0
+    wall_s: float = 0.0
     slow_s: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def seconds(self, case: str) -> float | None:
@@ -71,6 +73,7 @@ class Durations:
     """Adds up what each case takes, and writes it where all have passed."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._seconds: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -81,16 +84,23 @@ class Durations:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and "PYTEST_XDIST_WORKER" not in os.environ:
-            write(self._seconds, session.config.rootpath)
+            wall_s = round(time.monotonic() - self._began)
+            write(self._seconds, session.config.rootpath, wall_s=wall_s)
 
 
-def write(seconds: Mapping[str, float], root: Path) -> None:
-    """Write the slow ones among them, with the commit that they were measured at."""
+def write(seconds: Mapping[str, float], root: Path, *, wall_s: float) -> None:
+    """Write the slow ones among cases, with the commit that they were measured at."""
     slow: dict[str, dict[str, float]] = defaultdict(dict)
     for case, duration in sorted(seconds.items()):
         if duration >= SLOW_S:
             file, _, name = case.partition("::")
             slow[file][name] = round(duration, 1)
     ran = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    content = {"commit": ran.stdout.strip(), "date": time.strftime("%Y-%m-%d"), "slow_s": slow}
-    (root / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    run = FullRun(
+        commit=ran.stdout.strip(),
+        date=time.strftime("%Y-%m-%d"),
+        num_cases=len(seconds),
+        wall_s=wall_s,
+        slow_s=slow,
+    )
+    (root / FILE).write_text(json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.changed import changed_files, nearest_tests
+from tests.changed import EVERYWHERE, changed_files, nearest_tests
 from tests.durations import Durations, FullRun, last_full_run
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 # Seconds of slow cases, by the last full run, with four processes on two cores: a quarter passes on a clock.
-ROOMS_S = 400  # `make test` answers in six minutes
-ROOMS_IN_CI_S = 3000  # `.ci/run` in thirty
+# The first is for rooms that import what changed, the second for those that import it at some depth.
+ROOMS_S = (400, 200)  # `make test` answers in six minutes
+ROOMS_IN_CI_S = (4000, 800)  # `.ci/run` in fifteen after a change of one room, in thirty after one of all
 _ROOMS = pytest.StashKey[set[str] | None]()  # files whose slow cases run; None: all
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 _OF_A_PROCESS, _TO_A_PROCESS = "framefleet_left_out", "framefleet_rooms"
@@ -33,6 +34,9 @@ _OF_A_PROCESS, _TO_A_PROCESS = "framefleet_left_out", "framefleet_rooms"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run slow cases of rooms that did not change, too")
+    parser.addoption(
+        "--slow-s", type=int, nargs=2, help="seconds for slow cases, in place of those of tiers.py"
+    )
     parser.addoption("--changed", metavar="PATHS", help="what changed, with commas; by default git says it")
 
 
@@ -44,16 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[_ROOMS] = None
     is_of_files = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    if is_of_files or config.getoption("markexpr") or config.getoption("collectonly"):
+    is_chosen = (is_of_files and not config.getoption("slow_s")) or config.getoption("markexpr")
+    if is_chosen or config.getoption("collectonly"):
         return
     if config.getoption("all"):
         config.pluginmanager.register(Durations())
     else:
-        most_s = ROOMS_IN_CI_S if "CI" in os.environ else ROOMS_S
+        most_s = config.getoption("slow_s") or (ROOMS_IN_CI_S if "CI" in os.environ else ROOMS_S)
         paths: str | None = config.getoption("changed")
         changed = changed_files() if paths is None else {path for path in paths.split(",") if path}
         run = last_full_run(config.rootpath)
-        config.stash[_ROOMS] = set(rooms_to_run(nearest_tests(changed), run, most_s))
+        config.stash[_ROOMS] = set(rooms_to_run(nearest_tests(changed), run, *most_s))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -62,15 +67,17 @@ def pytest_configure_node(node: WorkerController) -> None:
     node.workerinput[_TO_A_PROCESS] = None if rooms is None else sorted(rooms)
 
 
-def rooms_to_run(near: Mapping[str, int], run: FullRun, most_s: float) -> Iterator[str]:
+def rooms_to_run(near: Mapping[str, int], run: FullRun, touched_s: float, near_s: float) -> Iterator[str]:
     """Yield the files whose slow cases run: the nearest, as long as their seconds are not used up.
 
-    near: files by their distance from what changed, the nearest first.
+    near: files by their distance from what changed, the nearest first. touched_s: seconds for those that
+    import it themselves, or of which nothing is known; near_s: with those that import it at some depth.
     """
-    left_s = most_s
-    for file in near:
-        if (file_s := run.file_s(file)) <= left_s:
-            left_s -= file_s
+    used_s = 0.0
+    for file, distance in near.items():
+        most_s = touched_s if distance in (0, 1, EVERYWHERE) else near_s
+        if (file_s := run.file_s(file)) + used_s <= most_s:
+            used_s += file_s
             yield file
 
 

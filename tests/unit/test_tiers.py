@@ -94,12 +94,12 @@ def test_a_run_with_a_failure_leaves_the_file_as_it_is(pytester: pytest.Pytester
 
 
 def test_the_nearest_rooms_run_as_long_as_there_is_time() -> None:
-    run = FullRun(slow_s={"near": {"a": 3.0, "b": 4.0}, "dear": {"a": 9.0}, "far": {"a": 3.0}})
-    assert list(rooms_to_run({"near": 0, "quick": 1, "dear": 1, "far": 2}, run, 10)) == [
-        "near",
-        "quick",
-        "far",
-    ]
+    run = FullRun(
+        slow_s={"own": {"a": 3.0, "b": 4.0}, "dear": {"a": 9.0}, "next": {"a": 3.0}, "far": {"a": 1.0}}
+    )
+    near = {"own": 0, "quick": 1, "dear": 1, "next": 1, "far": 2}
+    assert list(rooms_to_run(near, run, 10, 11)) == ["own", "quick", "next", "far"]
+    assert list(rooms_to_run(near, run, 99, 11)) == ["own", "quick", "dear", "next"]
 
 
 def test_a_name_that_is_no_case_is_an_error() -> None:

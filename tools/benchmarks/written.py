@@ -65,13 +65,14 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "marks": Command("marks", ("cost", "--rows", "8"), ("cost", "--rows", "2", "--short")),
     "prediction": Command("prediction"),
     "release": Command("release"),
+    "tests": Command("suite_times", (), ("--only",)),
     "training": Command("training"),
     "until": Command("until"),
 }
 
 
 def write_docs(names: Collection[str], *, is_short: bool = False, root: Path = ROOT) -> None:
-    """Measure tables, those that are named or all but `release`, and write them into the pages' blocks."""
+    """Measure tables, those that are named or all but `release` and `tests`, and write them into the pages' blocks."""
     if unknown := {*names} - {*TABLES}:
         raise SystemExit(
             f"--write-docs: no table is called {', '.join(sorted(unknown))}; use {', '.join(TABLES)}"
@@ -79,7 +80,7 @@ def write_docs(names: Collection[str], *, is_short: bool = False, root: Path = R
     pages = {file: file.read_text() for file in _pages(root)}
     in_pages = {match["name"] for text in pages.values() for match in BLOCK.finditer(text)}
     place = _place()  # before pages change
-    for name in [name for name in TABLES if name in (names or in_pages - {"release"})]:
+    for name in [name for name in TABLES if name in (names or in_pages - {"release", "tests"})]:
         print(name, file=sys.stderr, flush=True)
         warning = "**A trial, its figures mean nothing.** " if is_short else ""
         written = block(name, f"{TABLES[name](is_short)}\n{warning}`{TABLES[name]}` {place}\n")
