@@ -172,9 +172,9 @@ def first_failure(clone: Path, target: str, unreliable: list[str]) -> str:
             return {0: "no", None: "timed out"}.get(status) or f"no test: {output.rstrip()[-EXCERPT:]}"
         pytest = (".venv/bin/python", "-m", "pytest", "-q", "-m", "long or not long", failure[1])
         fails = run(clone, *pytest, **ci)[0] != 0
-        git(clone, "checkout", "-q", "origin/main")
+        git(clone, "checkout", "-qf", "origin/main")
         passes = run(clone, *pytest, **ci)[0] == 0
-        git(clone, "checkout", "-q", "mutant")
+        git(clone, "checkout", "-qf", "mutant")
         if (fails and passes) or failure[1] in unreliable:  # deselecting does not reach broken files
             return failure[1]
         unreliable.append(failure[1])
@@ -240,7 +240,7 @@ def main() -> None:
         say(f"Seed {options.seed}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
         try:
             for mutant in mutants:
-                git(clone, "checkout", "-q", "origin/main")
+                git(clone, "checkout", "-qf", "origin/main")
                 git(clone, "clean", "-fdxq", "-e", ".venv")  # also bytecode, and what Hypothesis keeps
                 (clone / mutant.path).write_text(mutant.apply(texts[mutant.path]), "utf-8")
                 git(clone, "-c", "user.name=mutants", "-c", "user.email=@", "commit", "-qam", mutant.kind)
