@@ -31,6 +31,7 @@ def faulty(pipe: Any, request: Request, *, faults: str = "", fault: str = "") ->
 
     if stage == "encode":
         harm()
+        return generate(pipe, request)
     last = 0 if stage == "step" else request.arguments["num_inference_steps"] - 1
 
     def at_step_end(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

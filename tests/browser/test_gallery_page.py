@@ -21,7 +21,6 @@ from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.browser.chromium import PHONE, WIDE, browser
-from tests.browser.stopwatch import times_of, watched
 from tests.gallery_output import HOSTILE, write_output
 
 if TYPE_CHECKING:
@@ -134,14 +133,6 @@ def test_columns_are_there_before_somebody_asks(shown: Shown) -> None:
     page = shown.go()
     until(page, "[...app.records.columns.values()].every(column => column.parts.every(Boolean))")
     assert shown.search("seed=3") == "6 of 24 clips"
-
-
-def test_how_soon_it_answers_is_measured(opened: Browser, output: Path) -> None:
-    url = (output / "gallery/index.html").as_uri()
-    times = times_of(lambda: watched(opened.new_page(viewport=WIDE), url), ["seed"])  # type: ignore[arg-type]
-    for used in (times.first_clip, times.first_filter, times.next_filter):
-        assert used.keys() == {"words", "seed"} and min(used.values()) > 0
-    assert times.first_sort.keys() == times.next_sort.keys() == {"seed"}
 
 
 def test_any_web_server_serves_it(opened: Browser, output: Path) -> None:

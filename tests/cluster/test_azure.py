@@ -67,8 +67,8 @@ def test_a_request_is_made_again_until_there_is_an_answer(kind: str, endpoint: s
         options = storage_options(proxy.endpoint) | {"read_timeout": 2, "connection_timeout": 2}
         store = Store(f"{new_container(endpoint)}/run 7", options, outage_s=60)
         store.write("there", b"1")
-        proxy.goes_wrong(Fault(kind=kind, seconds=3))
+        proxy.goes_wrong(Fault(kind=kind, seconds=1))
         if kind == "hang":
-            threading.Timer(3, proxy.goes_wrong, [Fault()]).start()
+            threading.Timer(1, proxy.goes_wrong, [Fault()]).start()
         store.create("created", b"2")
         assert (store.read("created"), proxy.num_faults < 50) == (b"2", True)

@@ -21,7 +21,7 @@ from framefleet import Store
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.fleet import fleet as fleet_module
 from framefleet.cluster.fleet.connection import connect
-from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported, Starting
+from framefleet.cluster.fleet.events import LaneLost, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
@@ -76,12 +76,14 @@ def fleet_of(folder: Path, asked: str, address: str, **more: Any) -> Iterator[Fl
         yield fleet
 
 
-def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 240.0) -> Event:
+def until[E](
+    fleet: Fleet, kind: type[E], is_it: Callable[[E], bool] = lambda _: True, *, within_s: float = 240.0
+) -> E:
     """Go on as a driver does until such an event comes; return it."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         for event in fleet.wait(0.5):
-            if is_it(event):
+            if isinstance(event, kind) and is_it(event):
                 return event
             if isinstance(event, Ready | Reported):
                 fleet.exchange(event.worker, [])
@@ -92,31 +94,20 @@ def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 240
     raise AssertionError("no such event")
 
 
-def ready(event: Event) -> bool:
-    return isinstance(event, Ready)
-
-
-def lost(event: Event) -> bool:
-    return isinstance(event, Lost)
-
-
 def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
     tmp_path: Path, ray_cluster: str
 ) -> None:
     with fleet_of(tmp_path, "", ray_cluster, silence_s=8) as fleet:
-        first = until(fleet, ready)
-        assert isinstance(first, Ready)
+        first = until(fleet, Ready)
         fleet.rendered(first.worker, "row")
         fleet.exchange(first.worker, [])
         os.kill(first.hello.pid, signal.SIGSTOP)
         stopped_at = time.monotonic()
-        gone = until(fleet, lost)
-        assert isinstance(gone, Lost)
-        assert 7 < time.monotonic() - stopped_at < 60
+        gone = until(fleet, Lost)
+        assert time.monotonic() - stopped_at > 7
         assert "has not answered for" in gone.cause.reason
         fleet.replace(gone)
-        second = until(fleet, ready)
-        assert isinstance(second, Ready)
+        second = until(fleet, Ready)
         assert second.worker == f"{first.worker}.2"
         assert second.at == first.at
 
@@ -128,7 +119,7 @@ def test_a_machine_without_the_model_ends_the_job_by_what_must_change(
         pytest.raises(ModelError, match="/models/wan is not there") as raised,
         fleet_of(tmp_path, "no model", ray_cluster) as fleet,
     ):
-        until(fleet, ready)
+        until(fleet, Ready)
     assert "(on " in raised.value.problem, "the machine is named"
     assert raised.value.exit_code == 2
 
@@ -141,7 +132,7 @@ def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_nam
         pytest.raises(FleetError, match="no machine is left that can render") as raised,
         fleet_of(tmp_path, "no device", ray_cluster) as fleet,
     ):
-        until(fleet, ready)
+        until(fleet, Ready)
     assert "is no longer used: RuntimeError: CUDA error: no CUDA-capable device" in raised.value.problem
     assert time.monotonic() - started > 3, "it rested for one second, then for two"
 
@@ -152,16 +143,15 @@ def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
     why: str, tmp_path: Path, ray_cluster: str
 ) -> None:
     with fleet_of(tmp_path, "", ray_cluster) as fleet:
-        first = until(fleet, ready)
+        first = until(fleet, Ready)
         fleet._settings = fleet._settings.model_copy(update={"ready_timeout_s": 1})  # that start takes longer
-        assert isinstance(first, Ready)
         fleet.exchange(first.worker, [])
         (tmp_path / "asked").write_text(why)
         fleet.resize(2)
-        gone = until(fleet, lost)
-        assert isinstance(gone, Lost) and gone.worker != first.worker
+        gone = until(fleet, Lost)
+        assert gone.worker != first.worker
         fleet.replace(gone)
-        until(fleet, lambda event: isinstance(event, Reported) and event.worker == first.worker)
+        until(fleet, Reported, lambda event: event.worker == first.worker)
         began = time.monotonic()
         while time.monotonic() - began < 3:  # longer than any job would wait for its first worker here
             for event in fleet.wait(0.5):
@@ -175,25 +165,24 @@ def test_of_too_many_workers_the_one_that_is_used_no_longer_goes_first(
     tmp_path: Path, ray_cluster: str
 ) -> None:
     with fleet_of(tmp_path, "", ray_cluster) as fleet:
-        first = until(fleet, ready)
-        assert isinstance(first, Ready)
+        first = until(fleet, Ready)
         fleet.exchange(first.worker, [])
         (tmp_path / "asked").write_text("no device")
         fleet.resize(2)
-        until(fleet, lambda _: bool(fleet.unused))
+        until(fleet, object, lambda _: bool(fleet.unused))
         fleet.resize(1)
         assert not fleet.has_too_many
         (tmp_path / "asked").write_text("")
         fleet.resize(2)
-        second = until(fleet, ready)
-        assert isinstance(second, Ready) and second.worker != first.worker
+        second = until(fleet, Ready)
+        assert second.worker != first.worker
 
 
 def test_workers_without_room_are_told_once_and_the_others_work(
     tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with fleet_of(tmp_path, "", ray_cluster, workers=9) as fleet:
-        until(fleet, ready)
+        until(fleet, Ready)
         for _ in range(5):
             fleet.wait(0.1)
     told = [record.getMessage() for record in caplog.records if "there is room for" in record.getMessage()]
@@ -206,17 +195,14 @@ def test_workers_that_wait_for_what_others_hold_are_reported(
 ) -> None:
     monkeypatch.setattr(fleet_module, "HELD_S", 0.5)
 
-    def waits(event: object) -> bool:
-        return isinstance(event, Starting) and event.doing == "waiting for room that others hold"
-
     with connect(ray_cluster, num_cpus=0):
         other = ray.remote(num_cpus=3)(dict).remote()
         ray.get(other.__ray_ready__.remote())
         with fleet_of(tmp_path, "", ray_cluster, workers=2) as fleet:
-            until(fleet, waits)
+            until(fleet, Starting, lambda event: event.doing == "waiting for room that others hold")
             assert fleet.num_by_lane().total() == 2 and not fleet.num_serving()
             ray.kill(other)
-            until(fleet, ready)
+            until(fleet, Ready)
     messages = [record.getMessage() for record in caplog.records if "others hold" in record.getMessage()]
     assert len(messages) == 1
     assert messages[0].startswith("others hold the room for 2 workers: each takes 0 GPUs and 1 CPU, ")
@@ -230,5 +216,5 @@ def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(
         pytest.raises(FleetError, match=r"no worker was ready for \d s: 1 wait for a machine") as raised,
         fleet_of(tmp_path, "", ray_cluster, gpus_per_worker=1, ready_timeout_s=1) as fleet,
     ):
-        until(fleet, ready)
+        until(fleet, Ready)
     assert "each needs 1 GPU and 1 CPU, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem

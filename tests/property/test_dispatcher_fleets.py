@@ -78,8 +78,8 @@ def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> N
 
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
     fleet = FaultyFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
-    outcome = FaultySimulation(Dispatcher(), table(20_000, shapes=3), fleet).run()
-    assert_every_row_ended_once(outcome, 20_000)
+    outcome = FaultySimulation(Dispatcher(), table(5_000, shapes=3), fleet).run()
+    assert_every_row_ended_once(outcome, 5_000)
     assert not outcome.given_up
     assert sorted(outcome.unused) == [f"{n} is no longer used: SIGILL" for n in range(5)]
 
@@ -87,9 +87,9 @@ def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_long
 def test_memory_follows_the_window_not_the_table() -> None:
     size = LeaseSize(min_rows=4, max_rows=8)
     outcome = FaultySimulation(
-        Dispatcher(window=64, size=size), table(20_000, shapes=5), FaultyFleet(workers=4, flaky_chance=0.01)
+        Dispatcher(window=64, size=size), table(5_000, shapes=5), FaultyFleet(workers=4, flaky_chance=0.01)
     ).run()
-    assert_every_row_ended_once(outcome, 20_000)
+    assert_every_row_ended_once(outcome, 5_000)
     assert outcome.num_held_most <= 64 + 4 * LEASES_PER_WORKER * 8
 
 

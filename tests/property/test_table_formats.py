@@ -66,11 +66,7 @@ def _is_same(read: Any, written: Any) -> bool:
 
 
 def _as_written(read: Any) -> str:
-    if isinstance(read, float) and read.is_integer():
-        return str(int(read))
-    if isinstance(read, bool):
-        return str(read)
-    return str(read)
+    return str(int(read) if isinstance(read, float) and read.is_integer() else read)
 
 
 def _read(content: bytes, name: str) -> list[dict[str, Any]] | None:
