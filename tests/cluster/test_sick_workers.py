@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 import ray
@@ -29,6 +29,8 @@ from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.rows.identity import LaneKey
+
+E = TypeVar("E")
 
 
 class StandIn:
@@ -76,7 +78,7 @@ def fleet_of(folder: Path, asked: str, address: str, **more: Any) -> Iterator[Fl
         yield fleet
 
 
-def until[E](
+def until(
     fleet: Fleet, kind: type[E], is_it: Callable[[E], bool] = lambda _: True, *, within_s: float = 240.0
 ) -> E:
     """Go on as a driver does until such an event comes; return it."""
