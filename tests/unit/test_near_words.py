@@ -16,7 +16,5 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
         ("size", ["prompt", "seed"], "use one of prompt, seed"),
     ],
 )
-def test_the_nearest_name_is_proposed_before_one_that_has_the_word_in_it(
-    word: str, names: list[str], fix: str
-) -> None:
+def test_the_nearest_name_comes_before_one_that_has_the_word(word: str, names: list[str], fix: str) -> None:
     assert did_you_mean(word, names) == fix

@@ -77,9 +77,7 @@ def test_duckdb_answers(query: str, folder: Path, monkeypatch: pytest.MonkeyPatc
     assert duckdb.sql(query).fetchall()
 
 
-def test_the_join_gives_each_row_of_the_table_its_own_columns(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_join_gives_each_row_its_own_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (query,) = [query for query in QUERIES if "AS rows" in query]
     found = duckdb.sql(query)

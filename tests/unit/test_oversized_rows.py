@@ -106,9 +106,18 @@ def test_one_filled_gpu_of_eight_costs_no_row_and_is_used_no_longer() -> None:
     assert fleet.hosts.unused[0].startswith("filled is no longer used: OutOfMemory: does not fit")
 
 
-def test_rows_too_large_for_a_small_card_are_done_on_the_large_one() -> None:
-    fleet = Simulated({"small": 24.0, "large": 80.0}, lambda number: 40.0 if number % 10 == 0 else 10.0)
-    assert (len(fleet.done), fleet.given_up) == (200, [])
+@pytest.mark.parametrize(
+    ("rooms", "needs", "num_given_up"),
+    [
+        ({"small": 24.0, "large": 80.0}, lambda number: 40.0 if number % 10 == 0 else 10.0, 0),
+        ({"only": 24.0}, lambda number: 90.0 + number if number < 10 else 10.0, 10),  # of many shapes
+    ],
+)
+def test_rows_are_given_up_only_where_no_card_is_large_enough(
+    rooms: dict[str, float], needs: Callable[[int], float], num_given_up: int
+) -> None:
+    fleet = Simulated(rooms, needs)
+    assert (len(fleet.done), len(fleet.given_up)) == (200 - num_given_up, num_given_up)
 
 
 def test_a_row_that_fits_nowhere_is_tried_again_in_a_new_process_and_others_of_its_shape_are_not() -> None:
@@ -118,11 +127,6 @@ def test_a_row_that_fits_nowhere_is_tried_again_in_a_new_process_and_others_of_i
     assert fleet.failures == {"only": 11}
     assert fleet.process == {"only": 1}
     assert not fleet.hosts.unused
-
-
-def test_rows_of_many_shapes_that_fit_nowhere_do_not_end_the_job() -> None:
-    fleet = Simulated({"only": 24.0}, lambda number: 90.0 + number if number < 10 else 10.0, num_rows=30)
-    assert (len(fleet.done), len(fleet.given_up)) == (20, 10)
 
 
 @pytest.mark.parametrize("num_workers", [2, 8, 40])

@@ -40,14 +40,16 @@ def test_what_keeps_state_is_the_copys_own() -> None:
     assert pipe.scheduler.num_inference_steps is None
 
 
-def test_networks_weights_and_tokenizers_are_shared_wherever_they_are_held() -> None:
-    pipe = Pipe()
-    own = OwnPipelines(pipe).make()
-    assert own.unet is pipe.unet
-    assert own.tokenizer is pipe.tokenizer
+def test_networks_and_tokenizers_are_shared_wherever_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    pipe, given = Pipe(), DDIMScheduler()
+    own = OwnPipelines(pipe).make(scheduler=given)
+    assert (own.unet, own.tokenizer, own.guider.module) == (pipe.unet, pipe.tokenizer, copy)
     assert own.guider.parts == [pipe.unet[0]]
     assert own.guider.weights["first"] is pipe.unet[0].weight
     assert own.guider.weights["mean"] is pipe.unet[1].running_mean
+    assert own.guider.pipe is own, "what is held twice is one in the copy too"
+    assert own.guider.scheduler is own.scheduler is given
+    assert not caplog.records
 
 
 def test_tokenizers_with_settings_of_their_own_know_the_same_words() -> None:
@@ -57,24 +59,6 @@ def test_tokenizers_with_settings_of_their_own_know_the_same_words() -> None:
     assert pipe.components[name].padding_side == "right"
     pipe.components[name].add_tokens(["zorp"])
     assert len(own) == len(pipe.components[name])
-
-
-def test_modules_of_python_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
-    assert OwnPipelines(Pipe()).make().guider.module is copy
-    assert not caplog.records
-
-
-def test_what_is_held_twice_is_one_in_the_copy_too() -> None:
-    own = OwnPipelines(Pipe()).make()
-    assert own.guider.pipe is own
-    assert own.guider.scheduler is own.scheduler
-
-
-def test_a_given_scheduler_stands_wherever_the_pipeline_holds_its_own() -> None:
-    given = DDIMScheduler()
-    own = OwnPipelines(Pipe()).make(scheduler=given)
-    assert own.scheduler is given
-    assert own.guider.scheduler is given
 
 
 def test_what_cannot_be_copied_is_shared_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

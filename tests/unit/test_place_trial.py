@@ -28,13 +28,7 @@ from tests.jobs import job_values, prompt_rows, write_table
 from tests.own_environment import own_environment
 from tests.tiny import tiny
 
-DIES = """
-import os, signal, sys
-with open({starts!r}, "a") as starts:
-    print(*sys.argv[1:], file=starts)
-if {condition}:
-    os.kill(os.getpid(), signal.{name})
-"""
+SIGILL = "os.kill(os.getpid(), signal.SIGILL)"
 UNFIXED = "'ONEDNN_MAX_CPU_ISA' not in os.environ"
 
 
@@ -46,11 +40,11 @@ def _own_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield
 
 
-def sick(monkeypatch: pytest.MonkeyPatch, folder: Path, *, name: str = "SIGILL", condition: str) -> Path:
-    """Have the trial die so; return the file that has a line for each start of it."""
-    starts = folder / "starts"
-    program = folder / "program.py"
-    program.write_text(DIES.format(starts=str(starts), name=name, condition=condition))
+def sick(monkeypatch: pytest.MonkeyPatch, folder: Path, ends: str, *, condition: str = "True") -> Path:
+    """Have the trial end so; return the file that has a line for each start of it."""
+    starts, program = folder / "starts", folder / "program.py"
+    lines = [f"print(*sys.argv[1:], file=open({str(starts)!r}, 'a'))", f"if {condition}: {ends}"]
+    program.write_text("import os, signal, sys, time\n" + "\n".join(lines))
     monkeypatch.setattr(place_trial, "PROGRAM", program)
     return starts
 
@@ -63,7 +57,7 @@ def test_a_sound_machine_computes_in_what_models_use() -> None:
 def test_a_processor_that_dies_of_sigill_gets_the_known_fix_and_it_is_remembered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    starts = sick(monkeypatch, tmp_path, condition=UNFIXED)
+    starts = sick(monkeypatch, tmp_path, SIGILL, condition=UNFIXED)
     for _ in range(2):  # two workers
         os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
         with caplog.at_level(logging.WARNING):
@@ -74,58 +68,41 @@ def test_a_processor_that_dies_of_sigill_gets_the_known_fix_and_it_is_remembered
 
 
 @pytest.mark.parametrize(
-    ("name", "num_starts", "said"),
-    [("SIGILL", 2, "SIGILL, also with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16"), ("SIGSEGV", 1, "SIGSEGV")],
+    ("ends", "num_starts", "said"),
+    [
+        (SIGILL, 2, "SIGILL, also with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", 1, "SIGSEGV"),
+        ("sys.exit('a warning\\nRuntimeError: no kernel image')", 1, "RuntimeError: no kernel image"),
+    ],
 )
-def test_a_machine_that_no_fix_helps_is_refused_by_name_and_signal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, num_starts: int, said: str
+def test_a_machine_that_no_fix_helps_is_refused_by_name_and_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends: str, num_starts: int, said: str
 ) -> None:
-    starts = sick(monkeypatch, tmp_path, name=name, condition="True")
+    starts = sick(monkeypatch, tmp_path, ends)
     with pytest.raises(FleetError) as caught:
         prove("cpu", ["bf16"])
-    assert caught.value.problem == (
-        f"{platform.node()} cannot compute in bf16 on cpu: a trial ended with {said}"
-    )
+    name = platform.node()
+    assert caught.value.problem == f"{name} cannot compute in bf16 on cpu: a trial ended with {said}"
     assert "dtype: fp32" in caught.value.fix
     assert len(starts.read_text().splitlines()) == num_starts
     assert "ONEDNN_MAX_CPU_ISA" not in os.environ
 
 
-def test_where_torch_refuses_its_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text("import sys\nsys.exit('a warning\\nRuntimeError: no kernel image')")
-    monkeypatch.setattr(place_trial, "PROGRAM", program)
-    with pytest.raises(FleetError, match="ended with RuntimeError: no kernel image"):
-        prove("cuda", ["fp16"])
-
-
 def test_fp32_on_a_cpu_takes_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    starts = sick(monkeypatch, tmp_path, condition="True")
+    starts = sick(monkeypatch, tmp_path, SIGILL)
     load_model(tiny("wan"), device="cpu", dtype="fp32")
     assert not starts.exists()
 
 
-def test_workers_that_start_together_wait_for_one_trial(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    starts = sick(monkeypatch, tmp_path, condition="__import__('time').sleep(0.5)")
+def test_workers_that_start_together_need_one_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    starts = sick(monkeypatch, tmp_path, "time.sleep(0.5)")
     with ThreadPoolExecutor(4) as workers:
         list(workers.map(lambda _: prove("cpu", ["bf16"]), range(4)))
     assert len(starts.read_text().splitlines()) == 1
 
 
-def test_a_model_is_loaded_with_the_fix_and_its_records_say_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sick(monkeypatch, tmp_path, condition=UNFIXED)
-    model = load_model(tiny("wan"), device="cpu", dtype="bf16")
-    assert model.environment["onednn_max_cpu_isa"] == "AVX512_CORE_BF16"
-
-
-def test_a_model_is_not_loaded_where_rows_would_kill_the_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sick(monkeypatch, tmp_path, condition="True")
+def test_a_model_is_not_loaded_where_rows_would_die(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sick(monkeypatch, tmp_path, SIGILL)
     with pytest.raises(FleetError, match="SIGILL"):
         load_model(tiny("wan"), device="cpu", dtype={"default": "fp32", "transformer": "bf16"})
 
@@ -143,10 +120,8 @@ def started(worker: Worker) -> Hello:
     return answer
 
 
-def test_a_worker_on_a_sick_machine_is_refused_before_it_gets_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sick(monkeypatch, tmp_path, condition="True")
+def test_a_worker_on_a_sick_machine_gets_no_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sick(monkeypatch, tmp_path, SIGILL)
     with pytest.raises(FleetError, match="SIGILL") as caught:
         started(worker(tmp_path))
     lost = cause_of_loss(RayTaskError("start", "", caught.value), is_ready=False)
@@ -154,7 +129,7 @@ def test_a_worker_on_a_sick_machine_is_refused_before_it_gets_rows(
 
 
 def test_a_worker_tells_its_driver_of_the_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sick(monkeypatch, tmp_path, condition=UNFIXED)
+    sick(monkeypatch, tmp_path, SIGILL, condition=UNFIXED)
     hello = started(fixed := worker(tmp_path))
     assert hello.environment["onednn_max_cpu_isa"] == "AVX512_CORE_BF16"
     report = fixed.exchange((), drain=True)

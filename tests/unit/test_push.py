@@ -29,9 +29,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...
     return ("export", *places, "--format", "hf", "--shard-rows", "3", "--push", "org/balls")
 
 
-def test_a_push_brings_every_file_some_with_each_commit(
-    tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub
-) -> None:
+def test_a_push_brings_all_files(tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub) -> None:
     result = command(*arguments, "--private")
     assert result.exit_code == 0, result.output
     assert result.stdout.split()[-1] == f"{dataset_hub.endpoint}/datasets/org/balls"
@@ -66,9 +64,7 @@ def test_who_may_not_write_is_told_before_anything_is_exported(
     assert command(*arguments[:-1], "balls").exit_code == 2
 
 
-def test_a_card_that_a_dataset_of_the_hub_has_stays(
-    arguments: tuple[str, ...], dataset_hub: DatasetHub
-) -> None:
+def test_a_card_that_a_dataset_has_stays(arguments: tuple[str, ...], dataset_hub: DatasetHub) -> None:
     dataset_hub.repos["org/balls"] = {"README.md": b"mine"}
     assert command(*arguments).exit_code == 0
     assert dataset_hub.repos["org/balls"]["README.md"] == b"mine"

@@ -110,9 +110,7 @@ _STARTS = {"slurm_cluster.sbatch": 2, "ssh.sh": 2, "skypilot.yaml": 1}
 
 
 @pytest.mark.parametrize("template", _STARTS)
-def test_templates_start_ray_below_a_folder_that_is_closed(
-    tmp_path: Path, short: Path, template: str
-) -> None:
+def test_templates_start_ray_below_a_closed_folder(tmp_path: Path, short: Path, template: str) -> None:
     num_machines = _STARTS[template]
     modes = started(template, tmp_path, short, num_machines)
     assert len(modes) >= num_machines and {*modes} == {"700"}
