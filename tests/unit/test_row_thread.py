@@ -12,32 +12,26 @@ import pytest
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, row_thread, stay
 
 
-class Row:
+class Row(greenlet.greenlet):
     """A row of which `function` is all."""
 
-    def __init__(self, function: Callable[[RowThread], Any]) -> None:
-        self.thread = RowThread(lambda: function(self._here()))
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.greenlet = greenlet.greenlet(self._run)
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.thread = RowThread(lambda: function(row_thread()))
 
-    @staticmethod
-    def _here() -> RowThread:
-        thread = row_thread()
-        assert thread is not None
-        return thread
-
-    def _run(self) -> None:
+    def run(self) -> Any:
         try:
-            self.value = self.thread()
+            return self.thread()
         except Exception as error:
-            self.error = error
+            return error
 
-    def take_turns(self) -> None:
-        while not self.greenlet.dead:
+    def outcome(self) -> Any:
+        """Let it take turns; return what it returns or raises."""
+        while not self.dead:
             while self.thread.is_away and not self.thread.has_news:
                 time.sleep(0.01)
-            self.greenlet.switch()
+            value = self.switch()
+        return value
 
 
 def test_a_row_that_pauses_and_goes_away_returns_its_value() -> None:
@@ -47,8 +41,7 @@ def test_a_row_that_pauses_and_goes_away_returns_its_value() -> None:
         return 7
 
     row = Row(function)
-    row.take_turns()
-    assert (row.value, row.error, row.thread.is_away) == (7, None, False)
+    assert (row.outcome(), row.thread.is_away) == (7, False)
 
 
 def test_a_row_that_calls_a_network_while_it_is_away_has_to_begin_again() -> None:
@@ -56,16 +49,14 @@ def test_a_row_that_calls_a_network_while_it_is_away_has_to_begin_again() -> Non
         thread.go_away()
         stay()
 
-    row = Row(function)
-    row.take_turns()
-    assert isinstance(row.error, CameBack)
+    assert isinstance(Row(function).outcome(), CameBack)
 
 
 @pytest.mark.parametrize("word", ["pause", "go_away"])
 def test_a_row_that_is_ended_has_no_thread_left(word: str) -> None:
     row = Row(lambda thread: getattr(thread, word)())
-    row.greenlet.switch()
-    row.greenlet.throw()
-    assert row.greenlet.dead and row.error is None
+    row.switch()
+    row.throw()
+    assert row.dead
     row.thread._thread.join(60)
     assert not row.thread._thread.is_alive()

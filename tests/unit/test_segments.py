@@ -37,10 +37,7 @@ def test_an_overlap_fades_and_sound_that_ends_before_its_frames_does_not_move_th
     assert film[30:] == [0.0] * 20
     film = joined((segment(2, 0.5, samples=17), 0, 0), (segment(2, 0.25), 2, 0), num_frames=4)
     assert film == [0.5] * 17 + [0.0] * 3 + [0.25] * 20
-
-
-def test_a_first_frame_that_is_left_out_takes_its_sound_along() -> None:
-    later = segment(3, 0.5).from_second(10)
+    later = segment(3, 0.5).from_second(10)  # the first frame takes its sound along
     assert (len(later.frames), later.audio and later.audio.samples.shape) == (2, (1, 20))
 
 

@@ -27,15 +27,3 @@ def test_one_annotation_that_cannot_be_read_leaves_the_others() -> None:
         "seed": None,  # framefleet gives a generator
         "conditions": None,
     }
-
-
-def test_a_cell_gives_each_image_that_a_pipeline_of_diffusers_starts_from() -> None:
-    from diffusers import IFInpaintingSuperResolutionPipeline, StableDiffusion3ControlNetInpaintingPipeline
-
-    found = {
-        parameter.name
-        for pipeline in (IFInpaintingSuperResolutionPipeline, StableDiffusion3ControlNetInpaintingPipeline)
-        for parameter in parameters_of(pipeline.__call__)
-        if parameter.kind == "image"
-    }
-    assert found == {"image", "original_image", "mask_image", "control_image", "control_mask"}

@@ -20,78 +20,54 @@ def _climb(sizes: Sizes, tenths: dict[int, float], *, waiting: int) -> list[int]
     return tried
 
 
-def test_sizes_grow_while_rows_per_second_grow() -> None:
-    sizes = Sizes(8)
-    assert _climb(sizes, {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}, waiting=100) == [2, 4, 8]
-    assert sizes.next(100) == 8
+PAYS = {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tenths", "waiting", "tried", "then"),
+    [
+        (Sizes(8), PAYS, 100, [2, 4, 8], {100: 8}),
+        (Sizes(64), {1: 1, 2: 2, 4: 4}, 100, [2, 4], {100: 1}),  # it does not pay, at two attempts
+        (Sizes(64), {1: 10, 2: 20}, 100, [2], {100: 1}),  # one is enough where a row takes a second
+        # As bf16 on CPUs: two rows gain nothing, four do.
+        (Sizes(8), {1: 1, 2: 1.99, 4: 1.6, 8: 3}, 9, [2, 4, 8], {9: 8, 2: 1}),
+        # Below a power of two that does not pay, the size before it is tried.
+        (Sizes(16), {1: 1, 2: 1.1, 4: 1.3, 6: 1.7, 8: 9, 16: 20}, 99, [2, 4, 8, 16, 6], {99: 6, 7: 6, 4: 4}),
+        (Sizes(3, min_gain=0), {1: 1, 2: 10, 3: 100}, 3, [3], {3: 3}),  # no gain is wanted
+    ],
+)
+def test_sizes_grow_while_rows_per_second_grow(
+    sizes: Sizes, tenths: dict[int, float], waiting: int, tried: list[int], then: dict[int, int]
+) -> None:
+    assert _climb(sizes, tenths, waiting=waiting) == tried
+    assert {waiting: sizes.next(waiting) for waiting in then} == then
 
 
 def test_a_size_between_powers_of_two_is_tried_where_the_next_power_does_not_fit() -> None:
     sizes = Sizes(8)
-    seconds = {1: 1, 2: 1.1, 3: 1.2, 4: 1.3, 6: 1.5, 8: 1.7}
-    assert _climb(sizes, seconds, waiting=7) == [2, 4, 6]
-    assert _climb(sizes, seconds, waiting=3) == [3]
-    assert _climb(sizes, seconds, waiting=8) == [8]
+    assert _climb(sizes, PAYS, waiting=7) == [2, 4, 6]
+    assert _climb(sizes, PAYS, waiting=3) == [3]
+    assert _climb(sizes, PAYS, waiting=8) == [8]
 
 
-def test_where_batching_does_not_pay_rows_run_alone_after_two_attempts() -> None:
-    sizes = Sizes(64)
-    assert _climb(sizes, {1: 1.0, 2: 2.0, 4: 4.0}, waiting=100) == [2, 4]
-    assert sizes.next(100) == 1
-
-
-def test_where_a_row_takes_a_second_one_attempt_is_enough() -> None:
-    sizes = Sizes(64)
-    assert _climb(sizes, {1: 10.0, 2: 20.0}, waiting=100) == [2]
-    assert sizes.next(100) == 1
-
-
-def test_one_refusal_does_not_end_the_climb() -> None:
-    sizes = Sizes(8)
-    seconds = {1: 1.0, 2: 1.99, 3: 1.8, 4: 1.6, 8: 3.0}  # as bf16 on CPUs: two rows gain nothing, four do
-    assert _climb(sizes, seconds, waiting=9) == [2, 4, 8]
-    assert sizes.next(9) == 8
-    assert sizes.next(2) == 1
-
-
-def test_below_a_power_of_two_that_does_not_pay_the_size_before_it_is_tried() -> None:
-    sizes = Sizes(16)
-    assert _climb(sizes, {1: 1, 2: 1.1, 4: 1.3, 6: 1.7, 8: 9, 16: 20}, waiting=99) == [2, 4, 8, 16, 6]
-    assert [sizes.next(waiting) for waiting in (99, 7, 4)] == [6, 6, 4]
-
-
-def test_a_gain_below_five_percent_is_not_worth_it() -> None:
-    sizes = Sizes(2)
-    sizes.accept(1, seconds=1.0)
-    assert not sizes.pays(2, seconds=1.92)
-    assert sizes.pays(2, seconds=1.88)
-
-
-def test_a_larger_size_must_beat_the_best_smaller_one() -> None:
+def test_a_size_must_beat_the_best_smaller_one_by_five_percent() -> None:
     sizes = Sizes(4)
-    for size, seconds in ((1, 1.0), (2, 1.0), (3, 3.0)):
+    sizes.accept(1, seconds=1.0)
+    assert [sizes.pays(2, seconds=seconds) for seconds in (1.92, 1.88)] == [False, True]
+    for size, seconds in ((2, 1.0), (3, 3.0)):
         sizes.accept(size, seconds=seconds)
     assert not sizes.pays(4, seconds=2.0)
 
 
-def test_without_a_wanted_gain_the_largest_size_is_used_at_once() -> None:
-    sizes = Sizes(3, min_gain=0)
-    assert _climb(sizes, {1: 1.0, 2: 10.0, 3: 100.0}, waiting=3) == [3]
-    assert sizes.next(3) == 3
-
-
-def test_no_more_rows_are_asked_for_than_are_waiting() -> None:
+@pytest.mark.parametrize("max_rows", [1, 2, 5, 7, 100])
+def test_max_rows_itself_is_reached_and_neither_it_nor_those_that_wait_are_passed(max_rows: int) -> None:
+    sizes = Sizes(max_rows, min_gain=0)
+    _climb(sizes, dict.fromkeys(range(1, 101), 1.0), waiting=1000)
+    assert sizes.next(1000) == max_rows
     sizes = Sizes(8, min_gain=0)
     for size in range(1, 9):
         sizes.accept(size, seconds=1.0)
     assert [sizes.next(waiting) for waiting in range(1, 10)] == [1, 2, 3, 4, 4, 6, 6, 8, 8]
-
-
-@pytest.mark.parametrize("max_rows", [1, 2, 5, 7, 100])
-def test_max_rows_itself_is_reached_and_never_passed(max_rows: int) -> None:
-    sizes = Sizes(max_rows, min_gain=0)
-    _climb(sizes, dict.fromkeys(range(1, 101), 1.0), waiting=1000)
-    assert sizes.next(1000) == max_rows
 
 
 def test_running_out_of_memory_halves_for_good() -> None:
@@ -103,23 +79,17 @@ def test_running_out_of_memory_halves_for_good() -> None:
     assert sizes.next(8) == 1
 
 
-def test_a_size_that_did_not_pay_is_tried_again_after_twice_as_many_forwards_each_time() -> None:
-    sizes = Sizes(2)
-    trials = []
+@pytest.mark.parametrize(("is_final", "trials"), [(False, [0, 256, 768, 1792]), (True, [0])])
+def test_a_size_is_tried_again_after_twice_as_many_forwards_each_time_unless_its_bits_differ(
+    is_final: bool, trials: list[int]
+) -> None:
+    sizes, found = Sizes(2), list[int]()
     for forward in range(2000):
         if sizes.next(2) == 2:
-            trials.append(forward)
-            sizes.refuse(2, is_final=False)
+            found.append(forward)
+            sizes.refuse(2, is_final=is_final)
         sizes.count_forward()
-    assert trials == [0, 256, 768, 1792]
-
-
-def test_a_size_whose_bits_differ_is_never_tried_again() -> None:
-    sizes = Sizes(2)
-    sizes.refuse(2, is_final=True)
-    for _ in range(10_000):
-        sizes.count_forward()
-    assert sizes.next(2) == 1
+    assert found == trials
 
 
 def test_a_size_between_powers_of_two_is_tried_once_it_was_missed_for_longer_than_its_trial_takes() -> None:
@@ -174,13 +144,9 @@ def test_a_smaller_size_is_proven_once_no_more_rows_are_there() -> None:
     sizes.accept(8, seconds=1.0)
     assert [sizes.take(8), sizes.take(7), sizes.take(3)] == [8, 4, 2]
     assert not sizes.is_new(4)
-
-
-def test_what_another_process_found_of_a_large_size_is_hoped_of_smaller_ones() -> None:
     sizes = Sizes(16)
-    sizes.accept(16, seconds=1.0)
-    assert sizes.next(100) == 16
-    assert not sizes.is_new(4)
+    sizes.accept(16, seconds=1.0)  # by what another process found
+    assert sizes.next(100) == 16 and not sizes.is_new(4)
 
 
 def test_after_two_sizes_that_could_not_be_proven_no_other_is_tried() -> None:
@@ -196,10 +162,3 @@ def test_what_comes_once_in_a_row_is_tried_late_and_a_denoiser_at_once() -> None
     assert (rare.next(2), often.next(2)) == (1, 2)
     taken = [rare.take(2) for _ in range(20)]
     assert taken == [1] * 12 + [2] * 8  # four times the three decodes that a trial takes
-
-
-def test_sizes_that_another_process_timed_are_used_though_one_row_was_never_timed_here() -> None:
-    sizes = Sizes(24, trial_cost=(8.0, 1.7))
-    for rows in (2, 4, 8, 16):
-        sizes.accept(rows, seconds=1.0 + 0.1 * rows)
-    assert [sizes.take(24) for _ in range(3)] == [16, 16, 16]

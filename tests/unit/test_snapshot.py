@@ -42,41 +42,34 @@ def loaded_with(unet: nn.Module) -> Loaded:
     return Loaded(model, {})
 
 
+def setting(path: str, value: Any) -> Callable[[Any], None]:
+    """Return what sets an attribute of a network."""
+    module, _, name = path.rpartition(".")
+    return lambda unet: setattr(unet.get_submodule(module), name, value)
+
+
 # What a row does, and a part of what is said of it. `unet` is the network.
-CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a layer is replaced": (lambda unet: setattr(unet, "first", nn.Linear(3, 3)), "unet.first"),
-    "a layer is added": (lambda unet: unet.add_module("third", nn.Linear(3, 3)), "unet.third"),
-    "a weight is replaced": (
-        lambda unet: setattr(unet.first, "weight", nn.Parameter(torch.zeros(3, 3))),
-        "unet.first.weight",
-    ),
-    "a weight is taken away": (lambda unet: unet.first.register_parameter("bias", None), "unet.first.bias"),
-    "a layer is parametrized": (
-        lambda unet: parametrize.register_parametrization(unet.first, "weight", Doubled()),
-        "unet.first",
-    ),
-    "a hook": (lambda unet: unet.first.register_forward_hook(lambda *_: None), "the hooks of unet.first"),
-    "a hook before": (
-        lambda unet: unet.second.register_forward_pre_hook(lambda *_: None),
-        "the hooks of unet.second",
-    ),
-    "training": (lambda unet: unet.train(), "the class or mode of unet"),
-    "a class": (
-        lambda unet: setattr(unet.first, "__class__", nn.Identity),
-        "the class or mode of unet.first",
-    ),
-    "a forward": (lambda unet: setattr(unet.first, "forward", lambda x: x), "the forward of unet.first"),
-    "a method": (lambda unet: setattr(unet, "decode", lambda x: 2 * x), "unet.decode"),
-}
+CHANGES: list[tuple[Callable[[Any], Any], str]] = [
+    (setting("first", nn.Linear(3, 3)), "unet.first"),
+    (lambda unet: unet.add_module("third", nn.Linear(3, 3)), "unet.third"),
+    (setting("first.weight", nn.Parameter(torch.zeros(3, 3))), "unet.first.weight"),
+    (lambda unet: unet.first.register_parameter("bias", None), "unet.first.bias"),
+    (lambda unet: parametrize.register_parametrization(unet.first, "weight", Doubled()), "unet.first"),
+    (lambda unet: unet.first.register_forward_hook(lambda *_: None), "the hooks of unet.first"),
+    (lambda unet: unet.second.register_forward_pre_hook(lambda *_: None), "the hooks of unet.second"),
+    (lambda unet: unet.train(), "the class or mode of unet"),
+    (setting("first.__class__", nn.Identity), "the class or mode of unet.first"),
+    (setting("first.forward", lambda x: x), "the forward of unet.first"),
+    (setting("decode", lambda x: 2 * x), "unet.decode"),
+]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_is_changed_is_named_and_undone(change: str) -> None:
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_what_is_changed_is_named_and_undone(change: Callable[[Any], Any], said: str) -> None:
     unet, x = Network().eval(), torch.ones(1, 3)
     loaded, before = loaded_with(unet), unet(x)
     assert loaded.difference() is None
-    act, said = CHANGES[change]
-    act(unet)
+    change(unet)
     try:
         assert said in (loaded.difference() or "")
     finally:

@@ -61,37 +61,6 @@ def in_a_processor(block: Any, latents: Tensor) -> None:
     block.processor.cache["last"] = latents
 
 
-def everything(block: Any, latents: Tensor) -> None:
-    for keep in (in_place, counted, in_a_processor):
-        keep(block, latents)
-    block.seen.append(latents)
-
-
-def test_a_network_that_keeps_state_is_put_back_to_what_it_was() -> None:
-    network, watch = Network(everything), StateWatch()
-    weight, processor = network.block.weight, network.block.processor
-    with torch.no_grad():
-        for _ in range(2):
-            for _ in range(3):
-                with watch.around("unet", network, "unet"):
-                    network(torch.ones(1, 2))
-            assert (len(network.block.seen), network.block.step) == (3, 3)
-            watch.restore()
-            assert network.block.mean.tolist() == [0, 0]
-            assert (network.block.seen, network.block.processor.cache) == ([], {})
-            assert not hasattr(network.block, "step")
-    assert network.block.weight is weight
-    assert network.block.processor is not processor
-
-
-def test_a_network_without_state_is_left_as_it_is() -> None:
-    network, watch = Network(fill), StateWatch()
-    with watch.around("unet", network, "unet"):
-        network(torch.ones(1, 2))
-    watch.restore()
-    assert network.block.processor.cache.keys() == {1}
-
-
 _calls: list[int] = []
 
 
@@ -130,7 +99,7 @@ class Rotary:
         self.table = [torch.arange(4) + size]
 
 
-def beside(use: Callable[[Rotary, int], None], *, is_shared: bool = True) -> str | None:
+def beside(use: Callable[[Rotary, int], None], *, is_shared: bool) -> str | None:
     """Return what is noticed in forwards of a network while others run, which use an object of theirs."""
     network, control = Network(left_alone), Network(left_alone)
     network.block.rotary = Rotary()
@@ -143,16 +112,18 @@ def beside(use: Callable[[Rotary, int], None], *, is_shared: bool = True) -> str
     return watch.found
 
 
-def test_a_table_that_another_network_made_is_no_state() -> None:
-    assert beside(Rotary.fill) is None
-
-
-def test_what_another_network_replaces_is_state() -> None:
-    assert beside(Rotary.begin) == "transformer.block.rotary"
-
-
-def test_what_a_pipeline_writes_where_nothing_was_is_state() -> None:
-    assert beside(Rotary.fill, is_shared=False) == "transformer.block.rotary"
+@pytest.mark.parametrize(
+    ("use", "is_shared", "attribute"),
+    [
+        (Rotary.fill, True, None),  # a table that another network made
+        (Rotary.begin, True, "transformer.block.rotary"),
+        (Rotary.fill, False, "transformer.block.rotary"),  # where nothing was
+    ],
+)
+def test_what_others_write_where_a_network_reads_is_state_unless_it_is_a_table_of_theirs(
+    use: Callable[[Rotary, int], None], is_shared: bool, attribute: str | None
+) -> None:
+    assert beside(use, is_shared=is_shared) == attribute
 
 
 def test_a_table_that_is_made_late_is_no_state_as_long_as_it_stays() -> None:
@@ -206,15 +177,12 @@ def test_what_a_pipeline_changes_for_a_row_is_noticed_and_put_back_for_the_next(
 
 
 def test_a_change_between_forwards_is_noticed_and_one_for_all_rows_is_not() -> None:
-    network, watch = Network(left_alone), StateWatch()
-    for backend in ("native", "flash"):
-        network.block.backend = backend
-        with watch.around("unet", network, "unet"):
-            network(torch.ones(1, 2))
-        watch.forget()
-    assert watch.found is None
-    for backend in ("native", "flash"):
-        network.block.backend = backend
-        with watch.around("unet", network, "unet"):
-            network(torch.ones(1, 2))
-    assert watch.found == "unet.block.backend"
+    for is_for_all, attribute in ((True, None), (False, "unet.block.backend")):
+        network, watch = Network(left_alone), StateWatch()
+        for backend in ("native", "flash"):
+            network.block.backend = backend
+            with watch.around("unet", network, "unet"):
+                network(torch.ones(1, 2))
+            if is_for_all:
+                watch.forget()
+        assert watch.found == attribute

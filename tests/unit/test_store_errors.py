@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from itertools import repeat
 
 import pytest
 from botocore.exceptions import (
@@ -18,15 +19,15 @@ from s3fs.errors import translate_boto_error
 
 from framefleet import Store
 from framefleet.pipeline.errors import StoreError, StoreTrouble, TableError
-from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import in_a_line, trouble_of
 from framefleet.pipeline.rows.tables.table import open_table
+from tests.failing_store import failing
 
 
-def said(code: str, status: int) -> BaseException:
+def said(code: str, status: int) -> Exception:
     """Return what s3fs makes of a server's answer."""
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    error: BaseException = translate_boto_error(ClientError(response, "PutObject"))
+    error: Exception = translate_boto_error(ClientError(response, "PutObject"))
     return error
 
 
@@ -80,7 +81,7 @@ class TransportError(GoogleAuthError):
         (KeyError("x"), "other"),
     ],
 )
-def test_an_error_is_told_by_what_it_says(error: BaseException, trouble: StoreTrouble) -> None:
+def test_an_error_is_told_by_what_it_says(error: Exception, trouble: StoreTrouble) -> None:
     assert trouble_of(error) == trouble
 
 
@@ -94,29 +95,18 @@ def test_an_error_is_told_by_what_it_says(error: BaseException, trouble: StoreTr
         (ValueError("Invalid endpoint: foo"), 2),
     ],
 )
-def test_only_what_may_pass_asks_for_the_same_command_again(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    store = Store("memory://run", outage_s=0)
-    monkeypatch.setattr(ObjectStore, "list", fail)
-    with pytest.raises(StoreError) as caught:
-        store.list("records")
+def test_only_what_may_pass_asks_for_the_same_command_again(error: Exception, exit_code: int) -> None:
+    with failing(repeat(error)), pytest.raises(StoreError) as caught:
+        Store("failing://run", outage_s=0).list("records")
     assert (caught.value.exit_code, pickle.loads(pickle.dumps(caught.value)).exit_code) == (exit_code,) * 2
 
 
-def test_who_has_no_credentials_reads_how_to_give_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise NoCredentialsError
-
-    monkeypatch.setattr(ObjectStore, "list", fail)
-    with pytest.raises(StoreError, match="Unable to locate credentials") as of_store:
-        Store("memory://run", outage_s=0).list("records")
-    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
-    with pytest.raises(TableError, match="Unable to locate credentials") as of_table:
-        open_table("s3://bucket/t.csv")
+def test_who_has_no_credentials_reads_how_to_give_them() -> None:
+    with failing(repeat(NoCredentialsError())):
+        with pytest.raises(StoreError, match="Unable to locate credentials") as of_store:
+            Store("failing://run", outage_s=0).list("records")
+        with pytest.raises(TableError, match="Unable to locate credentials") as of_table:
+            open_table("failing://bucket/t.csv")
     assert "AWS_ACCESS_KEY_ID" in of_store.value.fix and of_table.value.fix == of_store.value.fix
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framefleet.jobs.show.console import EscapingConsole, GuardedStream
-from framefleet.pipeline.errors import CONTROLS, escaped
+from framefleet.pipeline.errors import CONTROLS, JobError, escaped
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202egnp.exe \u2028 \ufeff \udc80 \r\b"
 HARMLESS = "一只猫 🏴󠁧󠁢󠁥󠁮󠁧󠁿 👩‍👩‍👧 Ünïcödé עברית\t[bold]x[/] [/red] :smile:\n"
@@ -33,6 +33,7 @@ def test_nothing_that_a_terminal_obeys_is_left_in_any_text(text: str) -> None:
 def test_controls_are_spelt_and_languages_stay_as_they_are() -> None:
     assert escaped(EVIL) == (r"\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202egnp.exe \u2028 \ufeff \udc80 \x0d\x08")
     assert escaped(HARMLESS) == HARMLESS
+    assert not CONTROLS.search(str(error := JobError(EVIL, EVIL)) + error.problem + error.fix)
 
 
 def test_a_console_takes_texts_as_texts_wherever_they_stand() -> None:
@@ -47,13 +48,10 @@ def test_a_console_takes_texts_as_texts_wherever_they_stand() -> None:
         pass
     assert not CONTROLS.search(shown.getvalue())
     assert shown.getvalue().count("[bold]x[/] [/red] :smile:") == 4
-
-
-def test_nothing_is_cut_where_no_terminal_is() -> None:
     shown, table = io.StringIO(), Table("path")
     table.add_row("x" * 300)
     EscapingConsole(file=shown).print(table)
-    assert "x" * 300 in shown.getvalue()
+    assert "x" * 300 in shown.getvalue(), "nothing is cut where no terminal is"
 
 
 def test_a_consoles_own_colours_stay() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
-from framefleet.pipeline.errors import CONTROLS, JobError, command, count_text, setting
+from framefleet.pipeline.errors import command, count_text, setting
 
 ROOT = Path(framefleet.__file__).parents[1]
 SOURCES = [path for part in ("pipeline", "jobs", "cluster") for path in (ROOT / part).rglob("*.py")]
@@ -86,8 +86,3 @@ def test_one_thing_is_not_counted_as_many() -> None:
     counts = {count: path for path in paths for count in counts_in(path.read_text())}
     fine = {count for some in NEVER_ONE.values() for count in some}
     assert counts.keys() == fine, "use framefleet.pipeline.errors.count_text, or say why it is never one"
-
-
-def test_an_error_shows_controls_spelt() -> None:
-    error = JobError("\x1b[31mred\u202e", "say \x07")
-    assert not CONTROLS.search(str(error) + error.problem + error.fix)

@@ -30,9 +30,6 @@ def test_the_headline_has_loss_rate_and_time_left() -> None:
     assert headline(second) == (
         "12/100 steps, loss 2, 2.0 steps/s, 0:44 left, learning rate 0.0001, checkpoint 10"
     )
-
-
-def test_slow_steps_are_shown_in_seconds() -> None:
     pace = Pace(100)
     pace.stepped(step(0, 1.0), 0.0)
     assert "12.0 s/step, 19:36 left" in headline(pace.stepped(step(1, 1.0), 12.0))

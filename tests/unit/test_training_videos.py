@@ -19,15 +19,12 @@ def pictures(height: int, width: int, count: int = 3) -> Iterator[Image.Image]:
         yield Image.fromarray(frame)
 
 
-def test_frames_of_the_size_are_taken_from_the_start_as_they_are() -> None:
+def test_frames_are_taken_from_the_start_and_the_middle_as_they_are() -> None:
     made = fitted_frames(pictures(16, 32, count=5), Bucket(num_frames=3, height=16, width=32))
     assert made.dtype == np.uint8 and made.shape == (3, 16, 32, 3)
     assert (made == np.stack([np.asarray(picture) for picture in pictures(16, 32)])).all()
-
-
-def test_the_middle_is_cut_out_of_a_wider_picture() -> None:
     made = fitted_frames(pictures(32, 64), Bucket(num_frames=1, height=32, width=32))
-    assert (made[0, 0, :, 0] == np.arange(16, 48)).all()
+    assert (made[0, 0, :, 0] == np.arange(16, 48)).all(), "the middle of a wider picture"
 
 
 def test_a_larger_picture_is_made_smaller_without_aliasing() -> None:

@@ -19,7 +19,6 @@ def test_wildcards_are_counted_and_the_first_is_named() -> None:
 
 def test_texts_of_a_sweep_have_no_wildcards_left_but_maybe_loras() -> None:
     found = Wildcards(["prompt"], swept=["prompt"])
-    found.add(0, pa.RecordBatch.from_pydict({"prompt": ["a {red|blue} fox, escaped"]}))
-    assert found.note() is None
-    found.add(1, pa.RecordBatch.from_pydict({"prompt": ["a <lora:style:0.8> fox"]}))
-    assert "1 row " in (found.note() or "")
+    for number, prompt, note in ((0, "a {red|blue} fox", ""), (1, "a <lora:style:0.8> fox", "1 row ")):
+        found.add(number, pa.RecordBatch.from_pydict({"prompt": [prompt]}))
+        assert note in (found.note() or "") and bool(found.note()) == bool(note)
