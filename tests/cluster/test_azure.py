@@ -10,8 +10,8 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict
 from tests.azurite import azurite, new_container, storage_options, why_not
+from tests.creates import losers_of_a_race
 from tests.faulty_s3 import Fault, faulty_s3
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -44,21 +44,8 @@ def test_a_whole_job_with_its_table(
 
 
 def test_one_of_several_creators_wins(endpoint: str) -> None:
-    store, won = Store(f"{new_container(endpoint)}/run 7", storage_options(endpoint)), []
-
-    def create(number: int) -> None:
-        try:
-            store.create("job.json", b"%d" % number)
-        except StoreConflict:
-            return
-        won.append(b"%d" % number)
-
-    threads = [threading.Thread(target=create, args=[number]) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert won == [store.read("job.json")]
+    store = Store(f"{new_container(endpoint)}/run 7", storage_options(endpoint))
+    assert len(losers_of_a_race(store, "job.json", num_creators=8)) == 7
 
 
 @pytest.mark.parametrize("kind", ["refuse", "hang", "reset", "503"])

@@ -37,9 +37,7 @@ def render_late(folder: Path, address: str, **late: Any) -> tuple[list[dict[str,
 
 
 @pytest.mark.ci
-def test_a_copy_of_a_late_row_wins_and_the_late_worker_leaves_it(
-    tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_copy_of_a_late_row_wins_and_the_late_worker_leaves_it(tmp_path: Path, ray_cluster: str) -> None:
     records, (of_first, of_copy) = render_late(tmp_path, ray_cluster, first_s=6.0, then_s=0.05)
     assert len(records) == 8 and len({record["row_id"] for record in records}) == 8
     assert (of_first < NUM_STEPS, of_copy) == (True, NUM_STEPS)

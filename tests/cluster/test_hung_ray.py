@@ -84,14 +84,9 @@ def wait_until_it_joins(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("is_auto", [True, False], ids=["auto", "explicit"])
-def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
-    is_auto: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
     with silent() as address:
-        if is_auto:
-            monkeypatch.setenv("RAY_ADDRESS", address)
-        process = start_render(job_at(tmp_path, "auto" if is_auto else address))
+        process = start_render(job_at(tmp_path, address))
         wait_until_it_joins(process)
         printed = interrupted_twice(process)
     assert "to continue: framefleet render" in printed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
@@ -140,16 +139,3 @@ def test_on_two_machines_where_no_row_was_ever_done_deaths_are_the_machines(
     assert code == 3 and "no machine is left that can render" in printed, printed
     assert "its process was killed (SIGKILL)" in printed
     assert not records_of(tmp_path / "out")
-
-
-@pytest.mark.ci
-@pytest.mark.parametrize("bad", MODELS)
-def test_on_two_machines_a_model_that_cannot_be_loaded_costs_no_row_of_the_other(
-    bad: str, tmp_path: Path, two_machines: str
-) -> None:
-    values = two_models(tmp_path, two_model_rows(8), fleet=fleet_of(two_machines, 2))
-    values["models"] |= {bad: unloadable(tmp_path, bad)}
-    code, printed = render_apart(tmp_path, values)
-    assert code == 3 and re.search(f"{bad}.*: 4 rows left", printed), printed
-    done = [record["model_name"] for record in records_of(tmp_path / "out")]
-    assert done == [name for name in MODELS if name != bad] * 4

@@ -31,10 +31,3 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
         path for path in (tmp_path / "out").rglob("*") if path.is_file() and secret in path.read_bytes()
     ]
     assert replay(str(tmp_path / "out"), record["row_id"]).is_equal
-    renewed, renewed_key = issue(keys, name="renewed")
-    again = [f"marks.sign.certificate={renewed}", f"marks.sign.private_key={renewed_key}"]
-    sets = [word for change in again for word in ("--set", change)]
-    assert "3 rows, 3 done, 0 to render" in command("render", tmp_path / "job.yaml", *sets).stderr
-    unsigned = command("render", tmp_path / "job.yaml", "--set", "marks.sign=null")
-    assert unsigned.exit_code == 2
-    assert "marks.sign: True there, False here" in unsigned.stderr

@@ -102,8 +102,6 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
         assert set(first["row_id"].to_pylist()) < row_ids
         good = model.pipe.unet.state_dict()
         for weights, said in [
-            ({"unet": {"conv_in.bias": torch.zeros(1)}}, "the new weights of unet have no "),
-            ({"unet": {**good, "conv_in.bias": torch.zeros(1)}}, r"conv_in.bias has the shape \[1\], not"),
             ({"unet": {**good, "conv_in.bias": good["conv_in.bias"].long()}}, "conv_in.bias is I64, not"),
             ({"unet": {**good, "conv_in.bias": good["conv_in.bias"].numpy()}}, "'conv_in.bias' is a ndarray"),
             ({"unet": {**good, "conv_in.bias": good["conv_in.bias"].to("meta")}}, "is on the device meta"),
@@ -112,7 +110,6 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
             ({"unet": [good]}, "a list has no .safetensors files"),
             (good["conv_in.bias"], "weights are a Tensor, not a mapping"),
             ({"nonsense": good}, "weights of 'nonsense' cannot be updated"),
-            ({"vae": good}, "name one of unet"),
         ]:
             with pytest.raises(ModelError, match=said):
                 fleet.update(weights)

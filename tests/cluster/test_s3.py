@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import pickle
-import threading
-from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 
 from framefleet import Store
-from framefleet.cluster.driver.lock import DriverLock, this_process
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run, sweep_late
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
 from tests.outputs import committed_row_ids
@@ -65,27 +60,10 @@ def test_names_that_mean_something_in_urls_are_kept(store: Store) -> None:
     ]
 
 
-def test_create_refuses_other_bytes_and_takes_equal_ones(store: Store) -> None:
-    store.create("job.json", b"{}")
-    store.create("job.json", b"{}")
-    with pytest.raises(StoreConflict, match=r"run 7/job\.json"):
-        store.create("job.json", b"{1}")
-    assert store.read("job.json") == b"{}"
-
-
 def test_of_many_creates_at_once_one_wins(store: Store) -> None:
     conflicts = losers_of_a_race(store, "driver.lock", num_creators=8)
     assert len(conflicts) == 7
     assert int(store.read("driver.lock")) not in conflicts
-
-
-def test_a_create_whose_answer_was_lost_is_not_taken_for_a_conflict(s3_server: S3Server) -> None:
-    with faulty_s3(s3_server.endpoint, kind="lost", methods=frozenset({"PUT"}), count=1) as proxy:
-        store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": proxy.endpoint})
-        store.create("driver.lock", b"mine")
-        with pytest.raises(StoreConflict):
-            store.create("driver.lock", b"another's")
-    assert Store(s3_server.url, s3_server.storage_options).read("driver.lock") == b"mine"
 
 
 def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_server: S3Server) -> None:
@@ -94,45 +72,6 @@ def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_serve
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):
             store.create("driver.lock", b"another's")
-
-
-def test_of_many_drivers_that_take_over_at_once_one_gets_the_lock(store: Store) -> None:
-    dead = replace(this_process("dead"), process_started="1").to_bytes()
-    store.create(epoch_path(1), dead)
-    entered: list[int] = []
-    refused: list[JobError] = []
-    done = threading.Event()
-
-    def drive() -> None:
-        try:
-            with DriverLock(store) as lock:
-                entered.append(lock.epoch)
-                done.wait(120)
-        except JobError as error:
-            refused.append(error)
-            if len(refused) == 3:
-                done.set()
-
-    threads = [threading.Thread(target=drive) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (entered, len(refused)) == ([2], 3)
-    assert store.read(epoch_path(1)) == dead
-
-
-def test_a_part_that_lands_after_a_takeover_does_not_count(store: Store) -> None:
-    write_records(store, 1)
-    with DriverLock(store) as first:
-        run = new_run(first.epoch)
-    with DriverLock(store) as second:
-        late = PartWriter(store, "records", record_schema(CARRIED), run=run)
-        late.add(carried_row(7), values_of(record(7)))
-        (path,) = late.flush()
-        assert committed_row_ids(store) == [[f"{0:032x}"]]
-        assert sweep_late(store, second) == [path]
-    assert len(store.list("records")) == 1
 
 
 def test_many_are_deleted_at_once_and_absent_ones_are_fine(store: Store) -> None:
@@ -160,31 +99,6 @@ def test_a_store_in_use_works_in_a_child_process(store: Store, method: Literal["
     assert ours.recv() == b"{}"
     child.join(120)
     assert child.exitcode == 0
-
-
-def test_an_upload_that_breaks_off_publishes_nothing(store: Store) -> None:
-    class Broken(io.BytesIO):
-        """Bytes whose reading fails half way, as a lost disk or connection would."""
-
-        def __len__(self) -> int:
-            return 1000
-
-        def read(self, size: int | None = -1) -> bytes:
-            raise OSError("lost half way")
-
-    with pytest.raises(StoreError):
-        store.write("clips/one.mp4", Broken(b"x" * 1000))  # type: ignore[arg-type]  # stands for bytes
-    assert store.list("clips") == []
-
-
-def test_credentials_and_endpoint_come_from_the_environment(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in s3_server.env.items():
-        monkeypatch.setenv(name, value)
-    store = Store(s3_server.url)
-    store.write("job.json", b"{}")
-    assert store.read("job.json") == b"{}"
 
 
 def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:

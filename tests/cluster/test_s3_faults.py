@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pytest
 from pyarrow import csv
 
 from framefleet import Store
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
@@ -161,22 +160,6 @@ def test_https_to_a_server_of_http_is_a_mistake_that_is_told_at_once(s3_server: 
     with pytest.raises(StoreError, match="this endpoint speaks http, not https") as caught:
         store.read("job.json")
     assert time.monotonic() - started < 15 and caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "name", "fix"),
-    [
-        ({"endpoint": "http://127.0.0.1:9"}, "endpoint", "did you mean 'endpoint_url'? Or leave it out"),
-        ({"client_kwargs": {"foo": 1}}, "foo", "leave it out"),
-    ],
-)
-def test_an_option_that_no_store_has_is_named_with_the_one_that_is_like_it(
-    options: dict[str, Any], name: str, fix: str, s3_server: S3Server
-) -> None:
-    store = Store(s3_server.url, options)
-    with pytest.raises(JobError, match=f"storage_options: no library takes '{name}'") as caught:
-        store.read("job.json")
-    assert caught.value.fix == fix
 
 
 def test_the_limit_travels_with_the_store(s3_server: S3Server) -> None:

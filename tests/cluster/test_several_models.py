@@ -10,7 +10,6 @@ import pytest
 
 import framefleet
 from tests import jobs
-from tests.commands import command
 from tests.driven import render_driven
 from tests.two_models import MODELS, one_model, two_model_rows, two_models
 
@@ -52,12 +51,3 @@ def test_two_workers_are_killed_and_resume_with_the_same_bits(
     assert jobs.digests_by_tag(output) == alone
     assert len(jobs.records_of(output)) == len(ROWS)
     assert framefleet.verify(output, files=True).is_well
-    assert framefleet.verify(output, sample=2, by_fleet=True, sets=["fleet.workers=1"]).is_well
-    for model in MODELS:
-        row_id = next(record["row_id"] for record in jobs.records_of(output) if record["model_name"] == model)
-        replayed = command("replay", output, row_id)
-        assert replayed.exit_code == 0 and "frames_sha256: equal" in replayed.stdout, replayed.stderr
-    assert sorted((one.name, one.rows) for one in framefleet.report(output).models) == [
-        ("ltx", 12),
-        ("wan", 12),
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,17 +12,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.plugins.deploy import submission
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.servers import S3Server, free_port
-from tests.tiny import tiny
 from tests.warm.process import start
 
 CANARY = f"c4n4ry{uuid.uuid4().hex}"
@@ -79,26 +75,6 @@ def seen_by_others(server: str) -> str:
     return "\n".join(found)
 
 
-def test_what_a_submission_says_holds_wherever_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every path that the cluster must have, and those of the commands that follow, is absolute."""
-    client = Mock(**{"submit_job.return_value": "raysubmit_1", "get_address.return_value": "http://ray:8265"})
-    client.list_jobs.return_value = []
-    monkeypatch.setattr(submission, "JobSubmissionClient", lambda address: client)
-    shutil.copytree(tiny("wan"), tmp_path / "jobs" / "model")
-    write_table(tmp_path / "jobs" / "t.parquet", prompt_rows(1))
-    job = {**job_values(Path("t.parquet"), "out"), "model": "model"}
-    write_job(tmp_path / "jobs" / "job.yaml", job)
-    monkeypatch.chdir(tmp_path)
-    submitted = command("submit", "jobs/job.yaml")
-    assert submitted.exit_code == 0, submitted.output
-    for place in (f"table {tmp_path}/jobs/t.parquet", f"model.path {tmp_path}/jobs/model"):
-        assert place in submitted.stderr, submitted.stderr
-    assert f"framefleet status {tmp_path}/jobs/out" in submitted.stderr
-    assert f"framefleet stop {tmp_path}/jobs/out" in submitted.stderr
-
-
 @pytest.mark.ci
 @pytest.mark.timeout(600)
 def test_a_submitted_job_renders_without_this_process(
@@ -120,6 +96,7 @@ def test_a_submitted_job_renders_without_this_process(
         while "No available agent" in (found := command("submit", job, f"--address={server}")).stderr:
             time.sleep(1)  # Ray's head has just started
         assert found.exit_code == 0 and f"submitted to {server} as raysubmit_" in found.stdout, found.output
+        assert f"table {tmp_path}/t.parquet" in found.stderr, "as the cluster must have it"
         store = Store(out, options)
         wait_for(lambda: bool(store.list("clips")), server, out, sets)
         assert CANARY not in seen_by_others(server)

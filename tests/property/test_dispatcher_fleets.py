@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
@@ -50,30 +49,6 @@ def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
     assert quarantined == {str(n) for n in killers if n < num_rows}
     failed = {gone.row.row_id for gone in outcome.given_up if "failed" in gone.reason}
     assert failed == {str(n) for n in raisers - killers if n < num_rows}
-
-
-@pytest.mark.ci
-def test_a_thousand_workers_that_die_crawl_and_stumble_end_every_row_once() -> None:
-    num_rows, window = 30_000, 4_000
-    fleet = FaultyFleet(
-        workers=1000,
-        seconds_per_row=20.0,
-        slow_share=0.1,
-        death_chance=0.01,
-        flaky_chance=0.002,
-        killers=frozenset(str(n) for n in range(100, num_rows, 3000)),
-        raisers=frozenset(str(n) for n in range(50, num_rows, 1000)),
-    )
-    dispatcher = Dispatcher(window=window, size=LeaseSize(min_rows=4, max_rows=16))
-    outcome = FaultySimulation(dispatcher, table(num_rows, shapes=5), fleet).run()
-    assert_every_row_ended_once(outcome, num_rows)
-    given_up = {gone.row.row_id: gone.reason for gone in outcome.given_up}
-    assert given_up.keys() >= fleet.raisers
-    quarantined = {row_id for row_id, reason in given_up.items() if "died" in reason}
-    assert quarantined >= fleet.killers
-    assert quarantined <= fleet.killers | outcome.struck_alone
-    assert max(outcome.leased.values()) <= 3 + 3 - 1  # attempts, deaths
-    assert outcome.num_held_most <= window + 1000 * LEASES_PER_WORKER * 16
 
 
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
