@@ -34,13 +34,6 @@ def carried(table: pa.RecordBatch, read: dict[str, str], *taken: str) -> Carried
     return carried_columns(table.schema, read, KINDS, taken=taken)
 
 
-def test_a_column_without_a_name_gets_one_that_can_be_asked_for() -> None:
-    table = pa.RecordBatch.from_pylist([{"": 0, "prompt": "a", "note": "b"}])
-    own = carried(table, {"prompt": "prompt"})
-    assert own.of(table).to_pylist() == [{"unnamed": 0, "note": "b"}]
-    assert own.renamed == [("", "unnamed")]
-
-
 def test_each_scalar_argument_is_a_column_of_its_own_type() -> None:
     assert {field.name: str(field.type) for field in FIELDS} == {
         "prompt": "string",
@@ -59,13 +52,11 @@ def test_each_scalar_argument_is_a_column_of_its_own_type() -> None:
         ("guidance_scale", 5, 5.0),
         ("guidance_scale", "linear(1, 5)", None),
         ("guidance_scale", 10**400, None),
-        ("num_inference_steps", 2**63, None),
         ("num_inference_steps", True, None),
         ("use_cache", True, True),
         ("use_cache", 1, None),
         ("image", {"uri": SIGNED, "sha256": "0"}, "https://example.com/a.png"),
         ("image_model", {"name": "flux", "digest": "0"}, "flux"),
-        ("prompt", ["a", "b"], None),
     ],
 )
 def test_a_cell_is_the_argument_or_null_where_no_such_column_holds_it(
@@ -76,17 +67,25 @@ def test_a_cell_is_the_argument_or_null_where_no_such_column_holds_it(
     assert pa.table({key: [cell] for key, cell in cells.items()}, schema=FIELDS)
 
 
-def test_a_renamed_column_is_kept_under_its_own_name_too() -> None:
-    table = pa.RecordBatch.from_pydict({"caption": ["a"], "seed": [1], "tag": ["x"]})
-    kept = carried(table, {"prompt": "caption"}, "prompt", "seed").of(table)
-    assert kept.to_pylist() == [{"caption": "a", "source_seed": 1, "tag": "x"}]
-
-
-def test_columns_that_records_have_for_something_else_get_another_name() -> None:
-    table = pa.RecordBatch.from_pydict({"caption": ["a"], "prompt": ["b"], "uri": ["c"]})
-    found = carried(table, {"prompt": "caption"}, "prompt", "uri")
-    assert found.renamed == [("prompt", "source_prompt"), ("uri", "source_uri")]
-    assert found.schema(table.schema).names == ["caption", "source_prompt", "source_uri"]
+@pytest.mark.parametrize(
+    ("cells", "taken", "expected"),
+    [
+        ({"caption": "a"}, ["prompt"], {"caption": "a"}),  # also what is read under another name
+        ({"prompt": "a"}, ["prompt"], {}),
+        ({"": 0, "note": "b"}, [], {"unnamed": 0, "note": "b"}),
+        ({"caption": "a", "seed": 1, "tag": "x"}, ["seed"], {"caption": "a", "source_seed": 1, "tag": "x"}),
+        ({"caption": "a", "prompt": "b"}, ["prompt"], {"caption": "a", "source_prompt": "b"}),
+        ({"note": "a", "uri": "c"}, ["uri"], {"note": "a", "source_uri": "c"}),
+    ],
+)
+def test_other_columns_are_carried_under_names_that_records_have_free(
+    cells: dict[str, Any], taken: list[str], expected: dict[str, Any]
+) -> None:
+    table = pa.RecordBatch.from_pylist([cells])
+    columns = carried(table, {"prompt": "caption" if "caption" in cells else "prompt"}, *taken)
+    assert columns.of(table).to_pylist() == [expected] and columns.schema(table.schema).names == [*expected]
+    names = [name for name in cells if expected]
+    assert columns.renamed == [pair for pair in zip(names, expected, strict=True) if pair[0] != pair[1]]
 
 
 def test_a_table_that_has_both_names_is_refused() -> None:
@@ -103,11 +102,6 @@ def test_a_renamed_column_of_images_shows_no_signature(kind: pa.DataType) -> Non
     kept = carried(table, {"image": "first"}).of(table)
     assert kept.schema.field("first").type == kind
     assert kept["first"].to_pylist() == ["https://example.com/a.png", None, "a.png"]
-
-
-def test_a_table_may_carry_nothing() -> None:
-    table = pa.RecordBatch.from_pydict({"prompt": ["a"]})
-    assert carried(table, {"prompt": "prompt"}, "prompt").of(table).schema.names == []
 
 
 def test_urls_in_a_carried_list_of_media_lose_their_secrets() -> None:

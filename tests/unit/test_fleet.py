@@ -1,25 +1,26 @@
-"""What the driver checks of a worker before it gets rows; no Ray is started."""
+"""What the driver checks of workers and machines before they get rows, and when a cluster is lost; no Ray."""
 
 from __future__ import annotations
 
-import dataclasses
-from contextlib import nullcontext
-from pathlib import Path
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import ray
 from pydantic import ValidationError
 
 import framefleet
 from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
 from framefleet.cluster.driver.tally import Tally
-from framefleet.cluster.fleet import connection, ray_start
+from framefleet.cluster.fleet import machines as machines_module
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.settings import FleetSettings, shares
+from framefleet.cluster.fleet.machines import Machine, Machines
+from framefleet.cluster.fleet.settings import FleetSettings, Shares, machines_in_words, shares
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render.command import idle_lines
 from framefleet.pipeline.errors import FleetError
@@ -39,43 +40,19 @@ HELLO = Hello(
 )
 
 
-def test_a_worker_of_the_same_build_is_welcome() -> None:
+def test_a_worker_of_another_build_is_refused_with_the_fix() -> None:
     check_hello("worker-0", HELLO)
+    for change in ({"version": "0.0.1"}, {"fingerprint": "another"}):
+        with pytest.raises(FleetError, match="worker-0 on elsewhere runs framefleet") as refusal:
+            check_hello("worker-0", replace(HELLO, **change))
+        assert "install the same version" in refusal.value.fix
 
 
-@pytest.mark.parametrize("change", [{"version": "0.0.1"}, {"fingerprint": "another"}])
-def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str]) -> None:
-    with pytest.raises(FleetError, match="worker-0 on elsewhere runs framefleet") as refusal:
-        check_hello("worker-0", dataclasses.replace(HELLO, **change))  # type: ignore[arg-type]
-    assert "install the same version" in refusal.value.fix
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
-def test_an_address_where_nothing_answers_is_refused_at_once(address: str) -> None:
-    with pytest.raises(FleetError, match="no Ray cluster answers") as refusal, connect(address, num_cpus=1):
-        pass
-    assert "not known" not in refusal.value.problem
-
-
-def test_an_empty_address_is_refused() -> None:
-    with pytest.raises(ValidationError, match="HOST:PORT"):
-        FleetSettings(address="")
-
-
-@pytest.mark.parametrize("address", [None, "auto"])
-def test_whatever_ray_raises_as_it_starts_is_an_error_of_the_cluster(
-    address: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def init(**_: object) -> None:  # as Ray does on a busy machine
-        raise Exception("The current node timed out during startup.")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(connection, "_reachable", lambda address: address)  # whether or not a Ray runs here
-    monkeypatch.setattr(ray_start, "RETRY_AFTER_S", 0.0)
-    monkeypatch.setattr(connection, "_own_folder", lambda _: nullcontext(tmp_path))
-    with pytest.raises(FleetError, match="timed out during startup") as caught, connect(address, num_cpus=1):
-        pass
-    assert "again" in caught.value.fix or "check this address" in caught.value.fix
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    for address in ("127.0.0.1:1", "[::1]:1"):
+        with pytest.raises(FleetError, match="no Ray cluster answers") as refusal:
+            connect(address, num_cpus=1).__enter__()
+        assert "not known" not in refusal.value.problem
 
 
 def test_the_users_own_module_is_brought_to_the_workers_and_ours_is_not() -> None:
@@ -95,6 +72,7 @@ def test_a_worker_gets_the_cores_that_every_machine_has_for_its_gpus() -> None:
 
 def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
     tally = Tally(4, now=0.0)
+    assert idle_lines(tally.summary(tally.progress(0.0))) == [], "no worker has reported"
     for number, idle in enumerate([{"rows": 1.0}, {"rows": 2.0, "media": 5.0}]):
         tally.joined(f"worker-{number}", "here")
         tally.counted(f"worker-{number}", {WORKER_SECONDS.key("rows"): 0.5})
@@ -108,19 +86,13 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
     assert tally.progress(60.0).spent.worker_s == 2 * (9 + 50)
 
 
-def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> None:
-    tally = Tally(4, now=0.0)
-    tally.joined("worker-0", "here")
-    assert idle_lines(tally.summary(tally.progress(1.0))) == []
-
-
 def test_a_worker_that_finds_no_gpu_though_ray_gave_it_one_may_not_join() -> None:
-    hello = dataclasses.replace(HELLO, environment={"device": "cpu", "torch": "2.13.0+cpu"}, node="gpu-7")
+    hello = replace(HELLO, environment={"device": "cpu", "torch": "2.13.0+cpu"}, node="gpu-7")
     with pytest.raises(FleetError, match=r"on gpu-7 a GPU, and torch 2.13.0\+cpu finds none"):
         check_gpus(hello, [0], "auto")
     check_gpus(hello, [0], "cpu")
     check_gpus(hello, [], "auto")
-    check_gpus(dataclasses.replace(hello, environment={"device": "cuda"}), [0], "auto")
+    check_gpus(replace(hello, environment={"device": "cuda"}), [0], "auto")
 
 
 def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_machines() -> None:
@@ -138,12 +110,14 @@ def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_m
     assert "no machine is left" in str(fleet._hopeless(LaneKey()))
 
 
-@pytest.mark.parametrize("gpus", [1.5, -1, 65])
-def test_a_worker_takes_a_share_of_a_gpu_or_whole_ones(gpus: float) -> None:
+def test_a_worker_takes_a_share_of_a_gpu_or_whole_ones_of_a_named_cluster() -> None:
     assert FleetSettings(gpus_per_worker=0.5).paid_gpus == 0.5
     assert FleetSettings(gpus_per_worker=2).paid_gpus == 2
-    with pytest.raises(ValidationError, match=r"whole number|greater|less"):
-        FleetSettings(gpus_per_worker=gpus)
+    for gpus in (1.5, -1, 65):
+        with pytest.raises(ValidationError, match=r"whole number|greater|less"):
+            FleetSettings(gpus_per_worker=gpus)
+    with pytest.raises(ValidationError, match="HOST:PORT"):
+        FleetSettings(address="")
 
 
 def test_a_worker_of_several_gpus_has_them_on_one_machine() -> None:
@@ -151,3 +125,103 @@ def test_a_worker_of_several_gpus_has_them_on_one_machine() -> None:
     taken = shares(FleetSettings(gpus_per_worker=2), machines)
     assert taken.room(machines) == 0 + 1 + 1 + 4
     assert taken.options(threads=1, python=None)["num_gpus"] == 2
+
+
+HEAD = Machine(node_id="h", host="head", address="10.0.0.1")
+SMALL = Machine(node_id="a", host="small", address="10.0.0.2", cpus=8, gpus=1)
+LARGE = Machine(node_id="b", host="large", address="10.0.0.3", cpus=64, gpus=8)
+HERE = Machine(node_id="a", host="small", address="127.0.0.1", cpus=8)
+
+
+def room(machines: list[Machine], *, cpus: float, gpus: float, but: Sequence[str] = ()) -> int:
+    return Shares(cpus=cpus, gpus=gpus, asked=None).room(machines, but=but)
+
+
+def test_room_is_counted_machine_by_machine() -> None:
+    assert room([HEAD, SMALL, LARGE], cpus=4, gpus=1) == 9
+    assert room([HEAD, SMALL, LARGE], cpus=16, gpus=2) == 4, "one alone has 16 cores and 2 GPUs"
+    assert room([HEAD, SMALL, LARGE], cpus=1, gpus=0) == 72
+    assert room([SMALL, LARGE], cpus=4, gpus=1, but=["b"]) == 1
+    assert room([HEAD], cpus=1, gpus=0) == 0
+    assert room([LARGE], cpus=1, gpus=0.4) == 16, "two on each card"
+    assert room([SMALL], cpus=1, gpus=0.2) == 5
+    assert room([replace(SMALL, gpus=0.5)], cpus=1, gpus=0.25) == 2, "of a card that others share"
+
+
+def test_auto_is_as_many_workers_as_have_room_and_grows_with_the_cluster() -> None:
+    auto = shares(FleetSettings(address="auto"), [HEAD, SMALL])
+    assert (auto.gpus, auto.cpus, auto.asked) == (1, 4, None)
+    assert auto.num_workers([HEAD, SMALL]) == 1
+    assert auto.num_workers([HEAD, SMALL, LARGE]) == 9
+    assert auto.num_workers([HEAD, SMALL, LARGE], but=["b"]) == 1
+    assert (
+        shares(FleetSettings(), [Machine(node_id="a", host="", address="", cpus=9)]).asked == os.cpu_count()
+    )
+    assert shares(FleetSettings(address="auto", workers=4), [SMALL]).num_workers([SMALL]) == 4
+    assert machines_in_words([HEAD, SMALL, LARGE]) == "9 GPUs and 72 CPUs on 3 machines"
+
+
+def test_machines_that_have_died_are_not_there() -> None:
+    dead = Machine(node_id="b", host="", address="", is_alive=False)
+    with Machines("a", look=lambda: [HERE, dead]) as machines:
+        machines.check(silent_s=11, limit_s=12)
+        assert [machine.name for machine in machines.alive] == ["small (127.0.0.1)"]
+        assert machines.find(node_id="b") is None
+        assert machines.find(address="127.0.0.1") == machines.alive[0]
+
+
+@pytest.mark.parametrize(
+    ("is_alive", "silent_s", "problem"),
+    [
+        (True, 13, "head of the Ray cluster has not answered for 13 s"),
+        (False, 0, "has given this machine up"),
+    ],
+)
+def test_a_head_that_does_not_answer_or_gave_this_machine_up_ends_its_driver(
+    is_alive: bool, silent_s: float, problem: str
+) -> None:
+    def is_silent() -> list[Machine]:
+        raise TimeoutError("Deadline Exceeded")
+
+    here = replace(HERE, is_alive=is_alive)
+    with Machines("a", look=lambda: [here]) as machines, pytest.raises(FleetError, match=problem):
+        machines.check(silent_s=silent_s, limit_s=12)
+    with pytest.raises(FleetError, match="not answer: Deadline Exceeded"), Machines("a", look=is_silent):
+        pass
+
+
+def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machines_module, "LOOK_EVERY_S", 0.01)
+    looked, failed, num_looks = threading.Event(), threading.Event(), 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = replace(HERE, port=listener.getsockname()[1])
+
+        def look() -> list[Machine]:
+            nonlocal num_looks
+            num_looks += 1
+            if num_looks == 3:
+                listener.close()
+            if num_looks > 4:
+                looked.set()
+            if num_looks > 6:
+                failed.set()
+                raise ConnectionError("the head is gone")
+            return [here]
+
+        with Machines("a", look=look) as machines:
+            assert looked.wait(60)
+            with pytest.raises(FleetError, match="its raylet"):
+                machines.check(silent_s=0, limit_s=12)
+            assert failed.wait(60)
+            assert machines.num_looks == 6, "a look that fails is no answer"
+
+
+def test_rows_may_stand_still_for_ten_forwards_a_minute_at_least_and_never_longer_than_the_job_says() -> None:
+    faults = FaultPolicy(stall_s=1000)
+    assert faults.longest_still_s(None, num_rows=8) == 1000
+    assert faults.longest_still_s(0.1, num_rows=8) == 60
+    assert faults.longest_still_s(2.0, num_rows=8) == 160
+    assert faults.longest_still_s(100.0, num_rows=8) == 1000
+    assert FaultPolicy(stall_s=4).longest_still_s(0.1, num_rows=8) == 4

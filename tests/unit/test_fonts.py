@@ -10,7 +10,6 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from framefleet.plugins.pictures import lettering
-from framefleet.plugins.pictures.lettering import font_with
 
 THAI = "กขค"  # of a block whose first code point is no character
 OTHERS = {"latin": "abc", "thai": THAI, "lao": "ກຂຄ"}
@@ -27,7 +26,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"<fontconfig><dir>{tmp_path}</dir><cachedir>{tmp_path / 'cache'}</cachedir></fontconfig>"
     )
     monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
-    monkeypatch.setattr(lettering, "font_paths", lambda: ())
+
     lettering._ask_fontconfig.cache_clear()
     return tmp_path
 
@@ -54,8 +53,6 @@ def write_font(path: Path, name: str, letters: str) -> None:
 
 def test_a_script_whose_block_begins_with_no_character_is_drawn(system: Path) -> None:
     for name, letters in OTHERS.items():
-        assert [font_with(letter) for letter in letters] == [(str(system / f"{name}.ttf"),)] * len(letters)
-
-
-def test_a_letter_that_no_font_has_has_none(system: Path) -> None:
-    assert font_with("ฮ") is None
+        fonts = [lettering.of_system(letter) for letter in letters]
+        assert fonts == [str(system / f"{name}.ttf")] * len(letters)
+    assert not lettering.of_system("ฮ"), "no font has it"

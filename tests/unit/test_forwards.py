@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from functools import partial
 from typing import Any
 
 import pytest
@@ -32,13 +31,13 @@ def test_out_of_memory_above_three_rows_halves_and_every_row_gets_its_result(is_
 
 def test_the_tensors_of_a_forward_that_ran_out_of_memory_are_gone_before_the_next() -> None:
     class Full(Denoiser):
-        held: weakref.ref[Tensor] | None = None
+        full: weakref.ref[Tensor] | None = None
 
         def forward(self, latents: Tensor, timestep: Tensor, table: Tensor | None = None) -> Any:
             if latents.shape[0] > self.max_rows:
-                self.held = weakref.ref(latents)
-            elif self.held is not None:
-                assert self.held() is None
+                self.full = weakref.ref(latents)
+            elif self.full is not None:
+                assert self.full() is None
             return super().forward(latents, timestep, table)
 
     denoiser = Full()
@@ -47,15 +46,10 @@ def test_the_tensors_of_a_forward_that_ran_out_of_memory_are_gone_before_the_nex
     render(batcher, *recipes)
     denoiser.max_rows = 2
     tasks = render(batcher, *recipes)
-    assert denoiser.held is not None
-    assert [task.error for task in tasks] == [None] * 4
-
-
-def test_a_row_that_does_not_fit_alone_fails_with_the_error_of_the_device() -> None:
-    denoiser = Denoiser()
+    assert denoiser.full is not None and [task.error for task in tasks] == [None] * 4
     denoiser.max_rows = 0
-    (task,) = render(batcher_of(denoiser), lambda: steps(denoiser, 1.0))
-    assert isinstance(task.error, torch.OutOfMemoryError)
+    (task,) = render(batcher, recipes[0])
+    assert isinstance(task.error, torch.OutOfMemoryError), "one row does not fit alone"
 
 
 def test_a_model_that_takes_one_row_only_is_run_row_by_row() -> None:
@@ -95,14 +89,6 @@ def test_fast_mode_refuses_a_size_whose_rows_get_mixed() -> None:
     denoiser.rows.clear()
     render(batcher, lambda: steps(denoiser, 1.0, 1), lambda: steps(denoiser, 5.0, 1))
     assert denoiser.rows == [1, 1]
-
-
-def test_calls_without_company_are_not_remembered() -> None:
-    denoiser = Denoiser()
-    batcher = batcher_of(denoiser)
-    for number in range(5):
-        render(batcher, partial(denoiser, torch.ones(1, number + 1), torch.tensor(0.0)))
-    assert batcher._forwards._trials._sizes == {}
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "exakt"}, {"max_rows": 0}])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws, drawing_from
-from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from tests.turns import drawn_in_turns
 from tests.unit.denoising import Denoiser, batcher_of, render, steps
 
@@ -45,6 +45,23 @@ def test_turns_draw_on_where_they_left_off() -> None:
     assert drawn_in_turns(drawn) == expected
 
 
+def run_with_draws(
+    network: Denoiser, function: Callable[[], Any], num_tasks: int, batcher: Batcher | None = None
+) -> list[Any]:
+    """Return what each of the tasks returns, which share forwards, by the generators of its own seed."""
+
+    def seeded(draws: GlobalDraws, seed: int) -> Any:
+        draws.seed(seed)
+        return function()
+
+    batcher = batcher or batcher_of(network)
+    every = [GlobalDraws() for _ in range(num_tasks)]
+    tasks = [batcher.start(RowTask(lambda d=d, i=i: seeded(d, i), d)) for i, d in enumerate(every)]
+    while batcher.tasks:
+        batcher.step()
+    return [task.value for task in tasks]
+
+
 def test_half_of_a_pair_is_drawn_in_the_next_turn() -> None:
     draws = GlobalDraws()
     draws.seed(1)
@@ -73,21 +90,12 @@ def test_the_process_draws_on_as_if_nobody_had_drawn_between() -> None:
 def test_tasks_that_share_forwards_draw_what_each_would_alone() -> None:
     denoiser = Denoiser()
 
-    def recipe(draws: GlobalDraws, seed: int) -> Any:
-        draws.seed(seed)
-        return drawing()
-
     def drawing() -> Any:
         return [(drawn(), steps(denoiser, 1.0, 1), random.random()) for _ in range(3)]
 
     with torch.no_grad():
         expected = [plain(seed, drawing) for seed in range(4)]
-    batcher = batcher_of(denoiser)
-    every = [GlobalDraws() for _ in range(4)]
-    tasks = [batcher.start(RowTask(lambda d=d, i=i: recipe(d, i), d)) for i, d in enumerate(every)]
-    while batcher.tasks:
-        batcher.step()
-    assert [task.value for task in tasks] == expected
+    assert run_with_draws(denoiser, drawing, 4) == expected
     assert max(denoiser.rows) > 1
 
 
@@ -96,20 +104,12 @@ def test_a_network_that_draws_is_run_alone_and_draws_its_rows_numbers() -> None:
         def forward(self, latents: Tensor, timestep: Tensor, table: Tensor | None = None) -> Tensor:
             return super().forward(latents, timestep, table) + torch.randn_like(latents)
 
-    def recipe(draws: GlobalDraws, seed: int) -> float:
-        draws.seed(seed)
-        return steps(network, 1.0)
-
     network = Drawing()
     with torch.no_grad():
         expected = [plain(seed, lambda: steps(network, 1.0)) for seed in range(3)]
     batcher = batcher_of(network)
-    for _ in range(2):
-        every = [GlobalDraws() for _ in range(3)]
-        tasks = [batcher.start(RowTask(lambda d=d, i=i: recipe(d, i), d)) for i, d in enumerate(every)]
-        while batcher.tasks:
-            batcher.step()
-        assert [task.value for task in tasks] == expected
+    assert run_with_draws(network, lambda: steps(network, 1.0), 3, batcher) == expected
+    assert run_with_draws(network, lambda: steps(network, 1.0), 3, batcher) == expected
 
 
 def test_tasks_leave_the_process_its_own_numbers() -> None:

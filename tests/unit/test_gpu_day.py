@@ -65,11 +65,12 @@ def day(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: Callable[..., 
 def test_what_fails_is_in_the_report_with_its_traceback_and_the_next_part_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = day(tmp_path, monkeypatch, fails, dies, ends, minutes=9)
-    assert [part["state"] for part in report["parts"]] == ["failed", "failed", "ended"]
+    report = day(tmp_path, monkeypatch, fails, dies, ends, prints, minutes=9)
+    assert [part["state"] for part in report["parts"]] == ["failed", "failed", "ended", "ended"]
     assert 'raise ValueError("no such | kernel")' in report["parts"][0]["error"]
     assert "exit code 9" in report["parts"][1]["error"]
-    assert [len(part["results"]) for part in report["parts"]] == [1, 0, 1]
+    assert [len(part["results"]) for part in report["parts"]] == [1, 0, 1, 0]
+    assert report["parts"][3]["printed"] == "| a table | --x\n"
     assert report["other process"] == [{"case": "a", "products": "cpu", "is the same": False}]
     assert "    ValueError: no such | kernel" in (tmp_path / "report.md").read_text()
 
@@ -89,19 +90,10 @@ def test_a_part_that_takes_too_long_is_ended_and_keeps_what_it_told(
     assert report["parts"][0]["results"] == [{"case": "before"}]
 
 
-def test_what_a_program_without_results_prints_is_in_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = day(tmp_path, monkeypatch, prints, minutes=9)
-    assert report["parts"][0]["printed"] == "| a table | --x\n"
-
-
-def test_results_of_one_kind_are_one_table() -> None:
-    text = tables([{"a": 1}, {"a": "x|y"}, {"b": 2}])
-    assert text == "| a |\n| --- |\n| 1 |\n| x\\|y |\n\n| b |\n| --- |\n| 2 |\n"
-
-
 def test_a_report_of_a_part_that_still_runs_is_whole(tmp_path: Path) -> None:
+    assert tables([{"a": 1}, {"a": "x|y"}, {"b": 2}]) == (
+        "| a |\n| --- |\n| 1 |\n| x\\|y |\n\n| b |\n| --- |\n| 2 |\n"
+    )
     runs = Outcome(part="p", program="x", state="runs", seconds=1.0, results=[])
     write_report(tmp_path, [runs])
     assert json.loads((tmp_path / "report.json").read_text())["parts"][0]["state"] == "runs"

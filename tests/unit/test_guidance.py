@@ -25,17 +25,11 @@ from framefleet.pipeline.recipes.guidance import (
 from framefleet.pipeline.recipes.second_model import SIBLINGS, call_parameters
 from tests.each import check_each
 
-EMBEDDED: dict[str, dict[str, int]] = {"unet": {"time_cond_proj_dim": 256}}
-
 
 def _schedule(text: str) -> Schedule:
     found = parse_guidance(text)
     assert isinstance(found, Schedule), found
     return found
-
-
-def _values(text: str, num_steps: int) -> list[float]:
-    return [_schedule(text).value(step, num_steps) for step in range(num_steps)]
 
 
 @pytest.mark.parametrize(
@@ -46,15 +40,14 @@ def _values(text: str, num_steps: int) -> list[float]:
         ("oscillating(7, 1)", [7.0, 1.0, 7.0, 1.0, 7.0]),
         ("interval(7, 0.2, 0.8)", [1.0, 7.0, 7.0, 7.0, 1.0]),
         ("interval(7, 0, 1)", [7.0] * 5),
+        ("linear(5, 5)", [5.0] * 5),  # between equal numbers exactly that number
+        ("cosine(5.3, 5.3)", [5.3] * 7),
+        ("oscillating(0.1, 0.1)", [0.1] * 7),
     ],
 )
 def test_a_schedule_has_a_value_for_every_step(text: str, values: list[float]) -> None:
-    assert _values(text, 5) == pytest.approx(values)
-
-
-@pytest.mark.parametrize("text", ["linear(5, 5)", "cosine(5.3, 5.3)", "oscillating(0.1, 0.1)"])
-def test_a_schedule_between_equal_numbers_is_that_number_exactly(text: str) -> None:
-    assert set(_values(text, 7)) == {_schedule(text).numbers[0]}
+    found = [_schedule(text).value(step, len(values)) for step in range(len(values))]
+    assert found == pytest.approx(values) and (found == values or len({*values}) > 1)
 
 
 @given(st.sampled_from(["linear", "cosine", "oscillating"]), st.floats(0, 50), st.floats(0, 50))
@@ -77,11 +70,9 @@ def test_a_schedule_has_one_spelling_that_reads_back(text: str) -> None:
         ("liner(7, 3)", "no schedule 'liner'", "did you mean linear?"),
         ("linear(7)", "linear takes 2 finite numbers", "write linear(first, last)"),
         ("linear(7, nan)", "finite numbers", "linear(first, last)"),
-        ("linear(7, x)", "finite numbers", "linear(first, last)"),
         ("cosine(7, -1)", "from 0 to 1000", "from 0 to 1000"),
         ("linear(7, 1e308)", "from 0 to 1000", "from 0 to 1000"),
         ("interval(7, 0.8, 0.2)", "parts of the run", "start < end"),
-        ("interval(7, 0, 2)", "parts of the run", "start < end"),
         ("__import__('os')", "no schedule", "use linear"),
     ],
 )
@@ -99,11 +90,7 @@ def test_arithmetic_takes_the_value_of_the_step_and_comparisons_the_highest() ->
     for found in (scale * tensor, tensor * scale, torch.mul(tensor, scale), torch.mul(tensor, other=scale)):
         assert torch.equal(found, 3.5 * tensor)
     assert torch.equal(torch.lerp(tensor, 2 * tensor, scale), torch.lerp(tensor, 2 * tensor, 3.5))
-
-
-def test_what_would_take_one_value_for_the_whole_run_fails() -> None:
-    scale = Guidance(_schedule("linear(7, 3)"))
-    with pytest.raises((TypeError, RuntimeError)):
+    with pytest.raises((TypeError, RuntimeError)):  # it would be one value for the whole run
         torch.tensor([scale])
     with pytest.raises(TypeError):
         float(scale)  # type: ignore[arg-type]
@@ -120,14 +107,8 @@ def test_a_scale_starts_anew_after_the_last_step_for_the_next_call_of_a_recipe()
             assert on_step_end(SimpleNamespace(num_timesteps=steps), step, None, kwargs) is kwargs
     assert seen == [7.0, 5.0, 3.0, 7.0, 6.0, 5.0, 4.0, 3.0]
     assert arguments["true_cfg_scale"] == 2.0
-
-
-def test_arguments_without_a_schedule_stay_as_they_are() -> None:
     arguments = {"guidance_scale": 5.0, "prompt": "linear(7, 3)"}
     assert open_guidance(arguments) is arguments
-
-
-def test_a_text_that_was_never_checked_is_the_rows_own_error() -> None:
     with pytest.raises(RecipeError, match="guidance_scale is 'strong', but it is neither"):
         open_guidance({"guidance_scale": "strong"})
 
@@ -136,9 +117,6 @@ def test_a_text_that_was_never_checked_is_the_rows_own_error() -> None:
     ("class_name", "name", "reason"),
     [
         ("FluxPipeline", "guidance_scale", "hands it to its network once"),
-        ("Flux2Pipeline", "guidance_scale", "hands it to its network once"),
-        ("HunyuanVideoPipeline", "guidance_scale", "hands it to its network once"),
-        ("QwenImagePipeline", "guidance_scale", "hands it to its network once"),
         ("StableVideoDiffusionPipeline", "max_guidance_scale", "a scale for each frame"),
         ("TextToVideoSDPipeline", "guidance_scale", "does not say which step"),
         ("LTX2Pipeline", "audio_guidance_scale", "a schedule can be given for guidance_scale"),
@@ -150,29 +128,22 @@ def test_a_pipeline_that_cannot_follow_a_schedule_refuses_it(class_name: str, na
     assert reason in found.reason and "use a number" in found.fix
 
 
-def test_a_distilled_unet_refuses_a_schedule() -> None:
-    def checked(configs: dict[str, dict[str, int]]) -> str | Refused:
-        return check_schedule(
-            "guidance_scale", "linear(7,3)", class_name="StableDiffusionPipeline", configs=configs
-        )
-
-    assert checked({"unet": {}}) == "linear(7.0, 3.0)"
-    assert isinstance(checked(EMBEDDED), Refused)
-
-
 def test_true_cfg_scale_takes_what_embedded_guidance_does_not() -> None:
     for class_name in ("FluxPipeline", "HunyuanVideoPipeline"):
         refused = check_schedule("guidance_scale", "linear(7, 3)", class_name=class_name, configs={})
         assert isinstance(refused, Refused) and "true_cfg_scale" in refused.fix
         assert check_schedule("true_cfg_scale", "linear(7, 3)", class_name=class_name, configs={})
+    unet: dict[str, dict[str, int]] = {"unet": {}}
+    sd = "StableDiffusionPipeline"
+    assert check_schedule("guidance_scale", "linear(7,3)", class_name=sd, configs=unet) == "linear(7.0, 3.0)"
+    unet["unet"]["time_cond_proj_dim"] = 256  # a distilled one
+    assert isinstance(check_schedule("guidance_scale", "linear(7,3)", class_name=sd, configs=unet), Refused)
 
 
 def test_a_number_written_as_text_is_no_schedule() -> None:
-    assert is_schedule("guidance_scale", "linear(7, 3)")
-    assert is_schedule("true_cfg_scale", "linear(7, 3)")
-    assert not is_schedule("guidance_scale", "7.5")
-    assert not is_schedule("guidance_scale", 7.5)
-    assert not is_schedule("prompt", "a cat (blue)")
+    assert is_schedule("guidance_scale", "linear(7, 3)") and is_schedule("true_cfg_scale", "linear(7, 3)")
+    for name, value in (("guidance_scale", "7.5"), ("guidance_scale", 7.5), ("prompt", "a cat (blue)")):
+        assert not is_schedule(name, value)
 
 
 KNOWN = sorted(
@@ -190,9 +161,6 @@ def _multiplies_by_the_scale(class_name: str) -> None:
         found = check_schedule(name, "linear(7, 3)", class_name=class_name, configs={})
         is_input = re.search(rf"(tensor|full)\([^)]*\b{name}\b(?! - 1)|float\({name}\)", source) is not None
         is_input |= class_name.startswith("LatentConsistency")  # a UNet of "- 1" always, others seldom
-        assert isinstance(found, Refused) is (is_input or not _tells_steps(class_name)), (class_name, name)
-
-
-def _tells_steps(class_name: str) -> bool:
-    takes_callback = "callback_on_step_end" in call_parameters(class_name)
-    return takes_callback and hasattr(class_named(class_name), "num_timesteps")
+        tells_steps = "callback_on_step_end" in call_parameters(class_name)
+        tells_steps = tells_steps and hasattr(class_named(class_name), "num_timesteps")
+        assert isinstance(found, Refused) is (is_input or not tells_steps), (class_name, name)

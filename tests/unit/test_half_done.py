@@ -1,4 +1,7 @@
-"""A task goes on from what its denoiser returned elsewhere; whatever is otherwise is found."""
+"""A task goes on from what its denoiser returned elsewhere; whatever is otherwise is found.
+
+Checkpoints of rows that a job no longer has stay in its output for a run that has them again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from framefleet import Store
+from framefleet.cluster.driver.commit import HalfDoneRows, half_done_in
+from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.render.checkpoints import checkpoint as journals
 from framefleet.pipeline.render.checkpoints.checkpoint import (
@@ -128,36 +135,21 @@ class _Drawing(Denoiser):
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "said"),
+    ("network", "here", "problem"),
     [
-        (lambda d: steps(d, 1.0, 4), lambda d: steps(d, 2.0, 4), "unet does not return what it returned"),
-        (lambda d: steps(d, 1.0, 4), lambda d: steps(d, 1.0, 1), "it ends before where it was"),
-        (
-            lambda d: steps(d, 1.0, 4),
-            lambda d: steps(d, 1.0, 2) + steps(d, 3.0, 2),
-            "replaying it gave a different state",
-        ),
-        (
-            lambda d: steps(d, 1.0, 4),
-            lambda d: steps(d, 1.0, 1) / 0,
-            "it fails on the way: float",
-        ),
+        (Denoiser, lambda d: steps(d, 2.0, 4), "unet does not return what it returned"),
+        (Denoiser, lambda d: steps(d, 1.0, 1), "it ends before where it was"),
+        (Denoiser, lambda d: steps(d, 1.0, 2) + steps(d, 3.0, 2), "replaying it gave a different state"),
+        (Denoiser, lambda d: steps(d, 1.0, 1) / 0, "it fails on the way: float"),
+        (_Drawing, lambda d: steps(d, 1.0, 4), "replaying it gave a different state"),  # forwards drew
     ],
 )
-def test_a_task_that_does_something_else_is_found(there: Any, here: Any, said: str) -> None:
-    denoiser = Denoiser()
-    first = _after(batcher_of(denoiser), lambda: there(denoiser), 3)
-    batcher = batcher_of(denoiser)
-    task = _ended(batcher, _after(batcher, lambda: here(denoiser), 0, _handed_over(first)))
-    assert (task.journal.doubt(task.error) or "").startswith(said)
-
-
-def test_what_forwards_drew_is_missed() -> None:
-    denoiser = _Drawing()
+def test_a_task_that_does_something_else_is_found(network: type[Denoiser], here: Any, problem: str) -> None:
+    denoiser = network()
     first = _after(batcher_of(denoiser), lambda: steps(denoiser, 1.0, 4), 3)
     batcher = batcher_of(denoiser)
-    task = _ended(batcher, _after(batcher, lambda: steps(denoiser, 1.0, 4), 0, _handed_over(first)))
-    assert task.journal.doubt(task.error) == "replaying it gave a different state"
+    task = _ended(batcher, _after(batcher, lambda: here(denoiser), 0, _handed_over(first)))
+    assert (task.journal.doubt(task.error) or "").startswith(problem)
 
 
 def test_tasks_that_failed_on_the_way_or_return_too_much_are_not_handed_over(
@@ -174,21 +166,10 @@ def test_tasks_that_failed_on_the_way_or_return_too_much_are_not_handed_over(
     task = _after(batcher_of(denoiser), stubborn, 3)
     assert (task.journal.made, task.journal.obstacle) == ([], "a forward of unet failed")
     monkeypatch.setattr(journals, "MAX_KEPT_BYTES", 40)
-    task = _after(batcher_of(denoiser), lambda: steps(denoiser, 1.0), 3)
-    assert task.journal.made == [] and "takes more than" in str(task.journal.obstacle)
-
-
-def test_a_task_goes_on_where_what_it_made_could_not_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Tensor) -> Tensor:
-        raise RuntimeError("CUDA error: out of memory")
-
-    monkeypatch.setattr(journals, "_copied", full)
-    denoiser = Denoiser()
     batcher = batcher_of(denoiser)
-    task = _after(batcher, lambda: steps(denoiser, 1.0, 5), 2)
-    assert task.journal.obstacle and "could not be copied: CUDA error: out of memory" in task.journal.obstacle
-    assert not task.journal.made
-    assert _ended(batcher, task).value == alone(1.0, 5)
+    task = _after(batcher, lambda: steps(denoiser, 1.0, 5), 3)
+    assert task.journal.made == [] and "takes more than" in str(task.journal.obstacle)
+    assert _ended(batcher, task).value == alone(1.0, 5), "it goes on itself"
 
 
 def _checkpoint(**changes: Any) -> RowCheckpoint:
@@ -217,31 +198,25 @@ def test_a_checkpoint_is_what_was_written(then: str | None) -> None:
         assert (one.module, one.rows, one.is_again) == (other.module, other.rows, other.is_again)
         assert all(map(torch.equal, one.tensors, other.tensors))
     assert checkpoint_bytes(read) == checkpoint_bytes(written)
+    late = _checkpoint(started_at=datetime(2999, 1, 1, tzinfo=UTC))
+    assert read_checkpoint(checkpoint_bytes(late)).started_at <= datetime.now(UTC)
 
 
-def test_a_row_that_came_from_the_future_started_now() -> None:
-    started = datetime(2999, 1, 1, tzinfo=UTC)
-    assert read_checkpoint(checkpoint_bytes(_checkpoint(started_at=started))).started_at <= datetime.now(UTC)
-
-
-def _with(body: Any, tensors: dict[str, Tensor] | None = None) -> bytes:
-    """Return a file that says this, rightly signed."""
-    text = json.dumps(body)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return safetensors.torch.save(tensors or {}, {METADATA: f"{digest} {text}"})
-
-
-_PLAIN = {
+_SECONDS: dict[str, Any] = {"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}
+_PLAIN: dict[str, Any] = {
     **{name: "a" for name in ("row_id", "model", "build", "surroundings", "then")},
     "calls": [],
-    "seconds": {"encode_s": 0.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0},
+    "seconds": _SECONDS,
     "started_at": "2026-01-02T03:04:05+00:00",
     "was_batched": False,
 }
 
 
-def test_the_plainest_checkpoint_is_read() -> None:
-    assert read_checkpoint(_with(_PLAIN)).made == []
+def _signed(body: Any, **tensors: Tensor) -> bytes:
+    """Return a file that says this, rightly signed."""
+    text = json.dumps(body)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return safetensors.torch.save(tensors, {METADATA: f"{digest} {text}"})
 
 
 @pytest.mark.parametrize(
@@ -252,23 +227,18 @@ def test_the_plainest_checkpoint_is_read() -> None:
         (2**40).to_bytes(8, "little") + b"{}",
         safetensors.torch.save({"a": torch.zeros(1)}),
         safetensors.torch.save({}, {"framefleet": "no digest"}),
-        _with([]),
-        _with(_PLAIN | {"more": 1}),
-        _with({name: value for name, value in _PLAIN.items() if name != "calls"}),
-        _with(_PLAIN | {"calls": 3}),
-        _with(_PLAIN | {"calls": [["unet", ["0"], 1, False]]}),
-        _with(_PLAIN | {"calls": [["unet", 10**12, 1, False]]}),
-        _with(_PLAIN | {"calls": [["unet", [], "x", False]]}),
-        _with(_PLAIN, {"0": torch.zeros(1)}),
-        _with(_PLAIN | {"was_batched": 1}),
-        _with(_PLAIN | {"seconds": {"encode_s": -1.0, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}}),
-        _with(_PLAIN | {"seconds": {"encode_s": 1e400, "denoise_s": 0.0, "decode_s": 0.0, "compute_s": 0.0}}),
-        _with(_PLAIN | {"seconds": {}}),
-        _with(_PLAIN | {"started_at": "yesterday"}),
-        _with(_PLAIN | {"started_at": 5}),
+        _signed([]),
+        _signed({name: value for name, value in _PLAIN.items() if name != "calls"}),
+        _signed(_PLAIN, **{"0": torch.zeros(1)}),
+        *(_signed(_PLAIN | {"calls": calls}) for calls in (3, [["unet", ["0"], 1, False]])),
+        *(_signed(_PLAIN | {"calls": [["unet", *call, False]]}) for call in ((10**12, 1), ([], "x"))),
+        *(_signed(_PLAIN | {"seconds": _SECONDS | {"encode_s": seconds}}) for seconds in (-1.0, 1e400)),
+        *(_signed(_PLAIN | wrong) for wrong in ({"more": 1}, {"was_batched": 1}, {"seconds": {}})),
+        *(_signed(_PLAIN | {"started_at": wrong}) for wrong in ("yesterday", 5)),
     ],
 )
 def test_what_is_no_checkpoint_is_a_value_error(content: bytes) -> None:
+    assert read_checkpoint(_signed(_PLAIN)).made == []
     with pytest.raises(ValueError, match="it is"):
         read_checkpoint(content)
 
@@ -283,3 +253,16 @@ def test_every_bit_of_a_checkpoint_counts() -> None:
         except ValueError:
             continue
         assert checkpoint_bytes(read) == checkpoint_bytes(original), "padding, or the same said otherwise"
+
+
+@pytest.mark.parametrize("others", [[], ["c" * 32]], ids=["own rows", "also others"])
+def test_a_complete_run_deletes_the_checkpoints_of_its_own_rows(others: list[str], tmp_path: Path) -> None:
+    here, done, store = "a" * 32, "b" * 32, Store(str(tmp_path))
+    for row_id in (here, done, *others):
+        store.write(checkpoint_path(row_id), b"half a clip")
+    rows = HalfDoneRows(store, is_whole=True)
+    rows.find({here: True, done: False}.get)
+    assert here in rows and done not in rows
+    rows.drop([here])
+    rows.close(is_complete=True)
+    assert [*half_done_in(store)] == others

@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.pages.gallery import blocks as gallery_rows
-from framefleet.plugins.pages.sheet import sheet as sheets, sheet as small_clips
+from framefleet.plugins.pages.sheet import sheet as sheets
 from tests.each import check_each
 from tests.gallery_output import write_output
 from tests.small_output import rendered
@@ -59,19 +59,6 @@ SAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def output_that_says(folder: Path, said: dict[str, Any]) -> str:
-    """Write an output whose first record says so."""
-    store = Store(str(folder))
-    records = rendered(store, 2)
-    store.delete_all("records")
-    writer = PartWriter(store, "records", record_schema(pa.schema([])), run=new_run(1))
-    for values in (records[0] | said, records[1]):
-        writer.add(None, values)
-    writer.flush()
-    store.write("job.json", b"{}")
-    return str(folder)
-
-
 def output_with(folder: Path, cells: pa.Array, name: str = "odd") -> str:
     """Write an output whose records carry such a column."""
     rendered(Store(str(folder)), 2)
@@ -85,8 +72,15 @@ def output_with(folder: Path, cells: pa.Array, name: str = "odd") -> str:
 
 @pytest.mark.parametrize("said", SAYS)
 def test_whatever_a_record_says_it_is_shown_or_refused(said: str, tmp_path: Path) -> None:
-    out = output_that_says(tmp_path / "out", SAYS[said])
-    check_each(READERS, lambda reader: _read_by(reader, out, tmp_path / "read"))
+    store = Store(str(tmp_path / "out"))
+    first, second = rendered(store, 2)
+    store.delete_all("records")
+    writer = PartWriter(store, "records", record_schema(pa.schema([])), run=new_run(1))
+    for values in (first | SAYS[said], second):
+        writer.add(None, values)
+    writer.flush()
+    store.write("job.json", b"{}")
+    check_each(READERS, lambda reader: _read_by(reader, str(tmp_path / "out"), tmp_path / "read"))
 
 
 def _read_by(reader: str, out: str, place: Path) -> None:
@@ -148,7 +142,6 @@ def test_a_tiny_clip_is_not_enlarged_beyond_memory(tmp_path: Path, monkeypatch: 
     rendered(Store(str(tmp_path)), 2)
     (tmp_path / "job.json").write_text("{}")
     for most in (3 * 192 * 128 * 3 - 1, 6 * 192 * 128 * 3 - 1):  # of a clip; of both
-        monkeypatch.setattr(small_clips, "MAX_SHOWN_BYTES", most)
         monkeypatch.setattr(sheets, "MAX_SHOWN_BYTES", most)
         with pytest.raises(JobError, match=r"would take .* GB as it is shown"):
             grid(str(tmp_path), tmp_path / "grid.mp4")

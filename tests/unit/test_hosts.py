@@ -41,29 +41,23 @@ def fault(
 
 def test_a_worker_is_started_again_and_its_machine_blocked_after_three_faults_in_a_row() -> None:
     hosts = Hosts(FaultPolicy())
+    for _ in range(5):  # a row that was done in between clears both
+        assert fault(hosts, "w", "a") and fault(hosts, "w", "a")
+        hosts.placed("w", "a", "machine a")
+        hosts.done("w")
+    assert all(fault(hosts, "w", str(number), "gone") for number in range(20)) and not hosts.unused
     assert [fault(hosts, "w", "a") for _ in range(3)] == [True, True, True]
     assert hosts.to_avoid(0.0)[0] == ["a"], "started again, but elsewhere"
     assert hosts.unused == ("machine a is no longer used: CUDA error",)
 
 
-def test_a_row_that_was_done_in_between_clears_both() -> None:
-    hosts = Hosts(FaultPolicy())
-    for _ in range(5):
-        fault(hosts, "w", "a")
-        fault(hosts, "w", "a")
-        hosts.placed("w", "a", "machine a")
-        hosts.done("w")
-    assert not hosts.unused
-
-
 def test_one_bad_worker_among_good_ones_is_not_replaced_and_its_machine_goes_on() -> None:
-    hosts = Hosts(FaultPolicy())
+    hosts, is_replaced = Hosts(FaultPolicy()), []
     hosts.placed("good", "a", "machine a")
-    told = []
     for _ in range(3):
-        told.append(fault(hosts, "bad", "a"))
+        is_replaced.append(fault(hosts, "bad", "a"))
         hosts.done("good")
-    assert told == [True, True, False]
+    assert is_replaced == [True, True, False]
     assert hosts.unused == ("bad is no longer used: CUDA error",)
 
 
@@ -87,24 +81,9 @@ def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> 
     assert hosts.is_blocked("a")
     assert isinstance(hosts.error, ModelError)
     assert (hosts.error.problem, hosts.error.fix) == ("no model there (on machine a)", "put it there")
-
-
-def test_machines_that_are_unused_for_several_reasons_have_no_one_error() -> None:
-    hosts = Hosts(FaultPolicy(faults=1))
-    hosts.placed("w", "a", "machine a")
-    hosts.fault("w", "no model there", kind="refused", now=0.0, error=ModelError("no model there", ""))
-    fault(hosts, "v", "b")
-    assert hosts.error is None
-    assert len(hosts.unused) == 2
-
-
-def test_deaths_for_which_rows_are_given_up_are_not_the_machines() -> None:
-    hosts = Hosts(FaultPolicy())
-    hosts.placed("w", "a", "machine a")
-    hosts.done("w")
-    for number in range(12):
-        assert fault(hosts, "w", "a", "died", rows=[str(number)], given_up=[str(number)])
-    assert not hosts.unused
+    for _ in range(3):
+        fault(hosts, "v", "b")
+    assert (hosts.error, len(hosts.unused)) == (None, 2), "for several reasons"
 
 
 def test_deaths_count_once_the_rows_that_may_be_why_are_done_elsewhere() -> None:
@@ -139,14 +118,10 @@ def test_a_row_that_is_given_up_on_one_machine_explains_its_deaths_on_all() -> N
     fault(hosts, "v", "b", "died", rows=["killer"], given_up=["killer"])
     fault(hosts, "w", "a", "died", rows=["next"])
     assert not hosts.unused
-
-
-def test_a_lane_whose_rows_all_kill_is_hopeless_once_many_are_given_up() -> None:
-    hosts = Hosts(FaultPolicy())
-    for number in range(25):
-        assert not hosts.are_hopeless(1)
-        fault(hosts, f"w{number}", f"machine {number}", "died", rows=["x"], given_up=["x"])
-    assert hosts.are_hopeless(1) and hosts.num_killers == 25 and not hosts.unused
+    hosts.done("w")
+    for number in range(12):
+        assert fault(hosts, "w", "a", "died", rows=[str(number)], given_up=[str(number)])
+    assert not hosts.unused
 
 
 def killed(hosts: Hosts, *, num_rows: int, busy: Collection[str]) -> bool:
@@ -174,6 +149,9 @@ def test_a_lane_is_closed_once_the_last_worker_that_had_rows_all_the_while_dies_
     assert not hosts.are_hopeless(1)
     fault(hosts, "older", "c", "died", rows=["z"], busy=["new"])
     assert hosts.num_killers == 40 and hosts.are_hopeless(1)
+    hosts = Hosts(FaultPolicy())
+    assert [killed(hosts, num_rows=number, busy=[]) for number in (24, 1)] == [False, True]
+    assert hosts.num_killers == 25 and not hosts.unused
 
 
 def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() -> None:
@@ -187,30 +165,24 @@ def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() ->
     assert hosts.is_blocked("a")
 
 
-@pytest.mark.parametrize(("other", "num_deaths"), [(LaneKey("a model"), 7), (LaneKey(recipe="my:own"), 13)])
-def test_rows_of_one_lane_prove_a_machine_for_lanes_of_their_model_alone(
-    other: LaneKey, num_deaths: int
+@pytest.mark.parametrize(
+    ("prover", "is_explained", "num_deaths"),
+    [
+        (None, False, 7),
+        (LaneKey(), False, 13),
+        (LaneKey(), True, 25),
+        (LaneKey(recipe="my:own"), False, 13),
+        (LaneKey("a model"), False, 7),
+    ],
+)
+def test_a_machine_where_all_dies_is_blocked_in_the_end_and_later_once_a_row_of_its_model_was_done(
+    prover: LaneKey | None, is_explained: bool, num_deaths: int
 ) -> None:
     lanes = LaneHosts(FaultPolicy())
-    lanes.of(other).placed("w", "a", "machine a")
-    lanes.of(other).done("w", "row")
+    if prover is not None:
+        lanes.of(prover).placed("w", "a", "machine a")
+        lanes.of(prover).done("w", "row")
     hosts = lanes.of(LaneKey())
-    for number in range(num_deaths):
-        assert not hosts.unused
-        fault(hosts, "w", "a", "died", rows=[str(number)])
-    assert hosts.is_blocked("a")
-
-
-@pytest.mark.parametrize(
-    ("is_proven", "is_explained", "num_deaths"), [(True, False, 13), (False, False, 7), (True, True, 25)]
-)
-def test_a_machine_where_all_dies_is_blocked_in_the_end(
-    *, is_proven: bool, is_explained: bool, num_deaths: int
-) -> None:
-    hosts = Hosts(FaultPolicy())
-    if is_proven:
-        hosts.placed("w", "a", "machine a")
-        hosts.done("w")
     for number in range(num_deaths):
         assert not hosts.unused
         rows = [str(number)]
@@ -228,12 +200,6 @@ def test_rests_double_up_to_a_minute_and_a_silent_machine_rests_until_ray_has_no
     fault(hosts, "v", "a", "silent", now=100.0)
     assert hosts.to_avoid(100.0) == ([], {"a": 100.0 + SILENT_REST_S})
     assert hosts.to_avoid(100.0 + SILENT_REST_S) == ([], {})
-
-
-def test_a_machine_that_goes_says_nothing_of_the_next() -> None:
-    hosts = Hosts(FaultPolicy(faults=1))
-    assert all(fault(hosts, "w", str(number), "gone") for number in range(20))
-    assert not hosts.unused
 
 
 KINDS = st.sampled_from(["died", "machine", "silent", "gone"])

@@ -33,8 +33,5 @@ def test_a_dataset_of_the_hub_is_a_table(dataset: str) -> None:
     assert [row["prompt"] for row in rows(dataset)] == prompts
     assert [row["prompt"] for row in rows(f"{dataset}/data/*.parquet")] == prompts
     assert [row["prompt"] for row in rows(f"{dataset}@main/data/train-1.parquet")] == prompts[1:]
-
-
-def test_one_that_is_not_there_is_refused(dataset: str) -> None:
     with pytest.raises(TableError, match="hf://datasets/org/nothing"):
         rows("hf://datasets/org/nothing")

@@ -26,35 +26,20 @@ def index() -> RowIndex:
     return index
 
 
-def test_counts_tell_distinct_rows_from_doubled_ones(index: RowIndex) -> None:
+def test_pending_rows_come_in_table_order_at_their_first_position_window_by_window(index: RowIndex) -> None:
     assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=0, pending=4)
-
-
-def test_pending_rows_come_in_table_order_at_their_first_position(index: RowIndex) -> None:
-    assert index.pending_in(0, 10) == [(0, name("a")), (1, name("b")), (3, name("c")), (5, name("d"))]
-
-
-def test_pending_rows_can_be_read_window_by_window(index: RowIndex) -> None:
-    windows = [index.pending_in(first, 2) for first in (0, 2, 4)]
-    assert windows == [[(0, name("a")), (1, name("b"))], [(3, name("c"))], [(5, name("d"))]]
+    assert [index.positions(name("b"), 1), index.positions(name("c"), 3)] == [[1, 4], [3]]
+    windows = [[(0, name("a")), (1, name("b"))], [(3, name("c"))], [(5, name("d"))]]
+    assert [index.pending_in(first, 2) for first in (0, 2, 4)] == windows
+    assert index.pending_in(0, 10) == [row for window in windows for row in window]
 
 
 def test_a_done_row_is_done_at_all_its_positions(index: RowIndex) -> None:
     assert index.mark_done(to_ids([name("a"), name("b")])) == 2
+    for again in ([name("a"), name("elsewhere")], []):
+        assert index.mark_done(to_ids(again)) == 0
     assert index.pending_in(0, 10) == [(3, name("c")), (5, name("d"))]
     assert index.counts() == RowCounts(rows=6, distinct=4, duplicates=2, done=2, pending=2)
-
-
-def test_marking_twice_or_rows_of_another_table_counts_nothing(index: RowIndex) -> None:
-    index.mark_done(to_ids([name("a")]))
-    assert index.mark_done(to_ids([name("a"), name("elsewhere")])) == 0
-    assert index.mark_done(to_ids([])) == 0
-    assert index.counts().done == 1
-
-
-def test_positions_are_all_places_of_a_row(index: RowIndex) -> None:
-    assert index.positions(name("b"), 1) == [1, 4]
-    assert index.positions(name("c"), 3) == [3]
 
 
 def test_rows_that_are_left_out_are_counted_and_found(index: RowIndex) -> None:
@@ -62,6 +47,9 @@ def test_rows_that_are_left_out_are_counted_and_found(index: RowIndex) -> None:
     index.leave_out([6, 9])
     assert (index.num_left_out, index.left_out_in(0, 9), index.left_out_in(9, 1)) == (2, {6}, {9})
     assert index.counts().rows == 6
+    # What was rendered there before is none of the table.
+    assert index.mark_done(to_ids([name("a"), name("e")]), as_positions([0, 6])) == 1
+    assert index.num_foreign == 1
 
 
 def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
@@ -71,14 +59,10 @@ def test_rows_may_be_added_after_asking(index: RowIndex) -> None:
     assert index.positions(name("d"), 5) == [5, 6]
 
 
-def test_an_empty_table_has_nothing_pending() -> None:
+def test_an_empty_index_has_nothing_pending_and_a_closed_one_is_gone() -> None:
     with closing(RowIndex()) as index:
         assert index.counts() == RowCounts(rows=0, distinct=0, duplicates=0, done=0, pending=0)
         assert index.pending_in(0, 10) == []
-
-
-def test_a_closed_index_is_gone() -> None:
-    with closing(RowIndex()) as index:
         index.add([(0, name("a"))])
     with pytest.raises(ValueError, match="closed"):
         index.counts()
@@ -113,12 +97,6 @@ def test_rows_are_found_where_their_records_say(index: RowIndex) -> None:
     assert index.mark_done(to_ids([name("d")]), as_positions([5])) == 1
     assert index.mark_done(to_ids([name("a"), name("d")]), as_positions([0, 5])) == 0
     assert index.num_doubled == 2
-
-
-def test_a_record_of_a_row_that_is_now_left_out_is_none_of_the_table(index: RowIndex) -> None:
-    index.leave_out([6])  # behind all rows, where it was rendered before
-    assert index.mark_done(to_ids([name("a"), name("e")]), as_positions([0, 6])) == 1
-    assert index.num_foreign == 1
 
 
 def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:

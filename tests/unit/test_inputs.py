@@ -1,20 +1,24 @@
-"""What a table's paths name: read from folders and stores below the roots, bounded, or refused."""
+"""What a table's paths name: read once from folders and stores below the roots, bounded, or refused."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from framefleet import Inputs
-from framefleet.pipeline.errors import InputError, StoreError
-from framefleet.pipeline.outputs.stores import retries
-from framefleet.pipeline.rows.inputs import access
+from framefleet.pipeline.errors import InputError, Refused, StoreError
 from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.pictures import Described, describe
+from framefleet.pipeline.rows.inputs.survey import InputIndex
+from tests.media_files import image_file, video_file
 
 
 def test_files_below_a_folder_are_read(tmp_path: Path) -> None:
@@ -24,20 +28,14 @@ def test_files_below_a_folder_are_read(tmp_path: Path) -> None:
         assert inputs.read(uri) == b"a picture"
 
 
-def test_objects_below_a_url_are_read() -> None:
+def test_objects_below_a_url_are_read_in_another_process_too(tmp_path: Path) -> None:
     root = f"memory://{uuid.uuid4().hex}/images"
     fsspec.filesystem("memory").pipe_file(f"{root}/a/b.png", b"a picture")
-    inputs = Inputs(["/nowhere", root])
+    inputs = pickle.loads(pickle.dumps(Inputs(["/nowhere", root, "https://me:pw@h/a"], {"key": "k"})))
     assert inputs.read(f"{root}/a/b.png") == b"a picture"
     assert Inputs([root]).read("a/b.png") == b"a picture"
     with pytest.raises(InputError, match="does not exist"):
         inputs.read(f"{root}/none.png")
-
-
-def test_inputs_travel_to_another_process(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"a picture")
-    inputs = Inputs([str(tmp_path), "memory://x", "https://me:pw@h/a"], {"key": "k"})
-    assert pickle.loads(pickle.dumps(inputs)).read("a.png") == b"a picture"
 
 
 @pytest.mark.parametrize(
@@ -47,39 +45,38 @@ def test_inputs_travel_to_another_process(tmp_path: Path) -> None:
         ("folder", "it cannot be read: it is a folder, not a file"),
         ("pipe", "it cannot be read: it is a pipe, not a file"),
         ("empty.png", "it is an empty file"),
-        ("large.png", "it is larger than 100 bytes"),
+        ("large.png", "it is larger than 268,435,456 bytes"),
         ("round.png", "it cannot be read: Too many levels of symbolic links"),
         ("file.png/a.png", "it cannot be read: Not a directory"),
         ("n" * 300, "it cannot be read: File name too long"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_reason(
-    name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(access, "MAX_BYTES", 100)
+def test_what_cannot_be_read_is_refused_with_the_reason(name: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty.png").touch()
     (tmp_path / "file.png").write_bytes(b"1" * 100)
-    (tmp_path / "large.png").write_bytes(b"1" * 101)
+    with open(tmp_path / "large.png", "wb") as file:
+        file.truncate((256 << 20) + 1)  # takes no room
     (tmp_path / "round.png").symlink_to("round.png")
     inputs = Inputs([str(tmp_path)])
     assert len(inputs.read("file.png")) == 100
+    with pytest.raises(InputError, match="a device"):
+        Inputs(["/"]).read("/dev/zero")
     with pytest.raises(InputError) as caught:
         inputs.read(name)
     assert caught.value.problem == problem
     assert caught.value.fix
 
 
-def test_a_device_is_not_read_even_where_all_may_be() -> None:
-    with pytest.raises(InputError, match="a device"):
-        Inputs(["/"]).read("/dev/zero")
-
-
-def test_a_store_that_does_not_answer_is_no_fault_of_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_ANSWER_S", 0.1)
+def test_a_store_that_does_not_answer_is_no_fault_of_the_cell_and_stops_the_survey() -> None:
+    inputs = Inputs(["ftp://127.0.0.1:1/images"], outage_s=0.1)
     with pytest.raises(StoreError, match="could not read"):
-        Inputs(["ftp://127.0.0.1:1/images"]).read("a.png")
+        inputs.read("a.png")
+    with closing(InputIndex(inputs)) as index:
+        for _ in range(2):  # it is asked again
+            with pytest.raises(StoreError):
+                index.find("a.png", "image")
 
 
 def test_a_store_that_refuses_one_object_refuses_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +96,48 @@ def test_a_cell_is_named_without_what_may_be_secret(tmp_path: Path) -> None:
         Inputs([str(tmp_path)]).read(uri)
     assert caught.value.problem.startswith("image is 's3://bucket/x.png', but it holds a user")
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[InputIndex]:
+    (tmp_path / "a.png").write_bytes(image_file())
+    (tmp_path / "b.mp4").write_bytes(video_file())
+    with closing(InputIndex(Inputs([str(tmp_path)]))) as index:
+        yield index
+
+
+def test_what_was_read_before_is_found_though_the_file_is_gone(index: InputIndex, tmp_path: Path) -> None:
+    index.prefetch([("a.png", "image"), ("none.png", "image"), ("/etc/passwd", "image"), ("a.png", "image")])
+    assert index.find("b.mp4", "video") == describe(video_file(), "video")
+    for name in ("a.png", "b.mp4"):
+        (tmp_path / name).unlink()
+    assert index.find("a.png", "image") == describe(image_file(), "image")
+    assert index.find("b.mp4", "video") == describe(video_file(), "video")
+    assert index.find("none.png", "image") == Refused(reason="it does not exist", fix="check the path")
+    assert isinstance(index.find("/etc/passwd", "image"), Refused)
+
+
+def test_a_file_is_another_thing_as_an_image_and_as_a_video(index: InputIndex) -> None:
+    index.prefetch([("a.png", "image"), ("a.png", "video"), ("b.mp4", "image")])
+    assert isinstance(index.find("a.png", "image"), Described)
+    for uri, kind, reason in (
+        ("a.png", "video", "it is an image (png), not a video"),
+        ("b.mp4", "image", "it is a video (mp4), not an image"),
+    ):
+        answer = index.find(uri, kind)  # type: ignore[arg-type]  # a str that is a MediaKind
+        assert isinstance(answer, Refused) and answer.reason == reason and answer.fix
+
+
+def test_what_an_index_has_started_ends_with_it_though_nobody_closes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_file())
+    before = threading.enumerate()
+    index = InputIndex(Inputs([str(tmp_path)]))
+    index.find("a.png", "image")
+    threads = [thread for thread in threading.enumerate() if thread not in before]
+    (box,) = index._describer._boxes._idle
+    assert box._process.poll() is None
+    del index
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    assert box._process.poll() is not None

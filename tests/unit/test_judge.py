@@ -7,12 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from tenacity import wait_none
 
@@ -23,16 +22,12 @@ from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import DIGEST, RECORD_FIELDS
-from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.answers import Answers, following, late_steps
-from framefleet.plugins.words.plugin import WordsListener
 from framefleet.plugins.words.prompts import JudgeStep
 from framefleet.plugins.words.section import JudgeSection
 from tests.chat_server import SERVER, Chat
@@ -82,9 +77,8 @@ def job_file(store: Store, **sections: Any) -> Path:
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:
-    there = ["row_id", *(name for name in names if name in record_schema_of(store).names)]
-    rows: list[dict[str, Any]] = pa.concat_tables(record_tables(store, there)).to_pylist()
-    return [dict.fromkeys(names) | row for row in rows]
+    rows = framefleet.read_records(store.url_of("")).to_pylist()
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def judged(store: Store) -> list[Any]:
@@ -112,8 +106,7 @@ def test_answers_stand_in_the_records_and_are_asked_for_once(store: Store, chat:
     assert {one["key"] for one in log} == {None, f"Bearer {KEY}"}
     assert "every clip has its answers" in command("judge", job).stderr
     assert framefleet.judge(job) and len(chat.log) == 12
-    (part, *_) = parts_in(store, SCORES)
-    assert columns_of(store, part.path)[0].field("quality").metadata[DIGEST]
+
     everything = b"".join(path.read_bytes() for path in Path(store.url_of("")).rglob("*") if path.is_file())
     assert KEY.encode() not in everything
 
@@ -123,11 +116,9 @@ def test_an_equal_question_about_equal_bytes_is_asked_once_whatever_its_column(
 ) -> None:
     rendered(store, 3)
     command("judge", job_file(store, judge=[question(chat)]))
-    ended = command(
-        "judge", job_file(store, judge=[question(chat), question(chat, name="again", url=chat.url + "/")])
-    )
-    assert ended.exit_code == 0, ended.stderr
-    assert len(chat.log) == 3
+    again = question(chat, name="again", url=chat.url + "/")
+    ended = command("judge", job_file(store, judge=[question(chat), again]))
+    assert (ended.exit_code, len(chat.log)) == (0, 3), ended.stderr
     assert all(row["quality"] == row["again"] for row in columns(store, "quality", "again"))
 
 
@@ -136,32 +127,26 @@ def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None
     command("judge", job_file(store, judge=[question(chat)]))
     changed = job_file(store, judge=[question(chat, question="Is it pretty?")])
     refused = command("judge", changed)
-    with pytest.raises(JobError, match="another question"):  # what `plan` asks
-        WordsListener().check(load_job(changed))
-    assert (refused.exit_code, "answers to another question in the column 'quality'" in refused.stderr) == (
-        2,
-        True,
-    )
-    with pytest.raises(JobError), following(load_job(changed), Callback()):
-        raise AssertionError("nothing is rendered")
+    assert refused.exit_code == 2
+    assert "answers to another question in the column 'quality'" in refused.stderr
+    assert "answers to another question" in command("plan", changed).stderr
+    unset = job_file(store, judge=[question(chat, api_key_env="NOT_SET")])
+    assert "NOT_SET is not set" in command("judge", unset).stderr
+    taken = command("judge", job_file(store, judge=[question(chat, name="bytes")]))
+    assert (taken.exit_code, "two columns 'bytes'" in taken.stderr) == (2, True)
+    nothing = command("judge", job_file(store))
+    assert (nothing.exit_code, "asks nothing" in nothing.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
     "mood",
     [
-        {"status": 500},
-        {"status": 429, "headers": {"Retry-After": "0"}},
-        {"content": "not JSON"},
-        {"content": '{"score": 3}'},
-        {"content": '{"answer": 11}'},
-        {"content": '{"answer": NaN}'},
-        {"content": '{"answer": "7"}'},
-        {"content": None},
-        {"raw": "<html>"},
-        {"raw": '{"choices": []}'},
-        {"raw": "[" * 100_000},
+        *({"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}),
+        *({"content": content} for content in ("not JSON", '{"score": 3}', '{"answer": 11}', None)),
+        *({"content": '{"answer": NaN}'}, {"content": '{"answer": "7"}'}),
+        *({"raw": raw} for raw in ("<html>", '{"choices": []}', "[" * 100_000)),
     ],
-    ids=lambda mood: next(iter(mood.items())).__str__()[:40],
+    ids=lambda mood: str(mood)[:40],
 )
 def test_a_wrong_answer_is_asked_for_again(mood: dict[str, Any], store: Store, chat: Chat) -> None:
     rendered(store, 1)
@@ -172,10 +157,11 @@ def test_a_wrong_answer_is_asked_for_again(mood: dict[str, Any], store: Store, c
 
 
 @pytest.mark.parametrize(
-    "mood", [{"status": 503}, {"content": '{"answer": -1}'}, {"status": 401}, {"status": 400}]
+    ("mood", "num_requests"),
+    [({"status": 503}, 2), ({"content": '{"answer": -1}'}, 4), ({"status": 401}, 1), ({"status": 400}, 2)],
 )
 def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
-    mood: dict[str, Any], store: Store, chat: Chat
+    mood: dict[str, Any], num_requests: int, store: Store, chat: Chat
 ) -> None:
     rendered(store, 2)
     chat.will({**mood, "always": True})
@@ -183,18 +169,10 @@ def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
     ended = command("judge", job)
     assert (ended.exit_code, judged(store)) == (1, [None, None])
     assert "2 clips without quality" in ended.stderr, ended.stderr
-    assert len(chat.log) == {503: 2, 401: 1, 400: 2}.get(mood.get("status", 0), 4)
+    assert len(chat.log) == num_requests
     chat.will()
     assert command("judge", job).exit_code == 0
     assert None not in judged(store)
-
-
-def test_a_command_that_got_no_answer_leaves_no_session_open(store: Store, chat: Chat) -> None:
-    rendered(store, 1)
-    chat.will({"status": 401, "always": True})
-    words = [sys.executable, "-m", "framefleet", "judge", job_file(store, judge=[question(chat)])]
-    ended = subprocess.run(words, text=True, capture_output=True)
-    assert (ended.returncode, "Unclosed" in ended.stderr) == (1, False), ended.stderr
 
 
 def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
@@ -203,9 +181,7 @@ def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
     rendered(store, 3)
     chat.will({"wait_s": 600}, {"wait_s": 600})
     job = job_file(store, judge=[question(chat, timeout_s=0.3, attempts=2)])
-    began = time.monotonic()
     assert command("judge", job).exit_code == 1
-    assert time.monotonic() - began < 200
     chat.will()  # also what no request came for
     assert command("judge", job_file(store, judge=[question(chat)])).exit_code == 0
     port, log = free_port(), Path(store.url_of("")).parent / "second"
@@ -261,32 +237,26 @@ def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
     job = load_job(job_file(store, judge=[question(chat)]))
     with following(job, Callback()):
         rendered(store, 3)
-        while len(chat.log) < 3:
-            time.sleep(0.01)
         while None in judged(store):
             time.sleep(0.01)
         chat.will({"status": 503, "always": True})
-        more = Store(store.url_of(""))
-        rendered_more = threading.Thread(target=lambda: add_rows(more))
-        rendered_more.start()
-        rendered_more.join()
+        other = Store(store.url_of("") + "-more")  # two more rows, of a later run
+        writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(1))
+        for record in rendered(other, 5, rows_in_a_part=5)[3:]:
+            store.create(record["path"], other.read(record["path"]))
+            writer.add(None, {name: record[name] for name in RECORD_FIELDS.names})
+        writer.flush()
         chat.will()
     assert len(judged(store)) == 5 and None not in judged(store)
+    changed = load_job(job_file(store, judge=[question(chat, question="Is it pretty?")]))
+    with pytest.raises(JobError, match="another question"), following(changed, Callback()):
+        raise AssertionError("nothing is rendered")
 
 
-def add_rows(store: Store) -> None:
-    """Two more rows, of a later run."""
-    other = Store(store.url_of("") + "-more")
-    records = rendered(other, 5, rows_in_a_part=5)[3:]
-    writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(1))
-    for record in records:
-        store.create(record["path"], other.read(record["path"]))
-        writer.add(None, {name: record[name] for name in RECORD_FIELDS.names})
-    writer.flush()
-
-
-def interrupt(store: Store, chat: Chat, before: Callable[[], None] = lambda: None) -> None:
-    """Interrupt who asks about two clips and gets no answer. before: called once one is asked about."""
+def test_an_interruption_ends_requests_under_way_however_busy_the_thread_is_that_makes_them(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
     rendered(store, 2)
     chat.will({"wait_s": 600, "always": True})
     answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
@@ -294,15 +264,12 @@ def interrupt(store: Store, chat: Chat, before: Callable[[], None] = lambda: Non
     thread.start()
     while not chat.log:
         time.sleep(0.01)
-    before()
+    (one,) = endpoint._endpoints.values()
+    one._loop.call_soon_threadsafe(time.sleep, 1.0)
     answers.end()
     endpoint.end_requests()
     thread.join(200)
     assert not thread.is_alive() and judged(store) == [None, None]
-
-
-def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> None:
-    interrupt(store, chat)
 
 
 def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: Store, chat: Chat) -> None:
@@ -312,18 +279,6 @@ def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: 
     assert not answers.fill() and "the run ended" in answers.problem and not chat.log
     with endpoint.counting_requests():
         assert answers.fill() and len(chat.log) == 2
-
-
-def test_requests_end_however_busy_the_thread_is_that_makes_them(
-    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
-
-    def make_busy() -> None:
-        (one,) = endpoint._endpoints.values()
-        one._loop.call_soon_threadsafe(time.sleep, 1.0)
-
-    interrupt(store, chat, make_busy)
 
 
 def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> None:
@@ -352,11 +307,10 @@ def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(
     monkeypatch.setattr("framefleet.plugins.words.answers.BEAT_S", 0.05)
     job = load_job(job_file(store, judge=[question(chat)]))
     chat.will({"wait_s": 600, "always": True})
-    began = time.monotonic()
     with DriverLock(store), following(job, Callback()):
         rendered(store, 2)
         ask_driver(Output(store), STOP)
-    assert time.monotonic() - began < 200 and judged(store) == [None, None]
+    assert judged(store) == [None, None]
     assert "2 clips without quality" in caplog.text
 
 
@@ -366,52 +320,49 @@ def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) 
     job = job_file(store, captions=caption)
     assert command("judge", job).exit_code == 0
     assert [row["short"] is None for row in columns(store, "short")] == [False, False, True, True]
-    assert late_steps(load_job(job), at_end=False) == {} and late_steps(load_job(job), at_end=True)
-    changed = job_file(store, captions=caption | {"model": "other"})
-    with pytest.raises(JobError, match="another question"), following(load_job(changed), Callback()):
-        raise AssertionError("nothing is rendered")
+    changed = command("judge", job_file(store, captions=caption | {"model": "other"}))
+    assert changed.exit_code == 2 and "another question" in changed.stderr
 
 
-def clips_out_of_reach(store: Store, path: str, *size: Any) -> bytes:
-    if path.startswith("clips/"):
-        error = StoreError("it does not answer")
-        error.kind = "unreachable"
-        raise error
-    return READ(store, path, *size)
+class Troubled(Store):
+    """A store that raises these errors, where it has them, for clips that are read and what is created."""
+
+    error: StoreError | None = None
+    create_error: StoreError | None = None
+
+    def read(self, path: str, count: int | None = None) -> bytes:
+        if self.error and path.startswith("clips/"):
+            raise self.error
+        return super().read(path, count)
+
+    def create(self, path: str, content: bytes) -> None:
+        if self.create_error and path.startswith(SCORES):
+            raise self.create_error
+        super().create(path, content)
 
 
-READ, CREATE = Store.read, Store.create
-
-
-def test_a_store_that_is_out_of_reach_for_a_while_refuses_no_clip(
-    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_is_out_of_reach_for_a_while_refuses_no_clip(store: Store, chat: Chat) -> None:
     rendered(store, 2)
-    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "read", clips_out_of_reach)
-        assert not answers.fill() and "does not answer" in answers.problem
+    troubled = Troubled(store.url_of(""))
+    answers = Answers(troubled, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    troubled.error = StoreError("it does not answer")
+    troubled.error.kind = "unreachable"
+    assert not answers.fill() and "does not answer" in answers.problem
+    troubled.error = None
     assert answers.fill() and None not in judged(store)
     Path(store.url_of(""), rendered(store, 3)[2]["path"]).unlink()
     assert answers.fill() and "is gone" in answers.problem  # which waiting does not change
 
 
-def test_answers_that_could_not_be_written_are_not_asked_for_again(
-    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_that_could_not_be_written_are_not_asked_for_again(store: Store, chat: Chat) -> None:
     rendered(store, 2)
-    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-
-    def create(store: Store, path: str, content: bytes) -> Any:
-        if path.startswith(SCORES):
-            raise StoreError("it is full")
-        return CREATE(store, path, content)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "create", create)
-        with pytest.raises(StoreError, match="full"):
-            answers.fill()
+    troubled = Troubled(store.url_of(""))
+    answers = Answers(troubled, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    with pytest.raises(StoreError, match="full"):
+        troubled.create_error = StoreError("it is full")
+        answers.fill()
     assert judged(store) == [None, None]
+    troubled.create_error = None
     assert answers.fill() and None not in judged(store) and len(chat.log) == 2
 
 
@@ -422,21 +373,25 @@ def test_only_the_frames_that_are_sent_wait_for_an_answer(store: Store, chat: Ch
     frames = np.random.default_rng(0).integers(0, 256, (9, 90, 160, 3), dtype=np.uint8)
     thinned = step.thinned("quality", frames)
     assert thinned.shape == (3, 36, 64, 3)
-    assert len(asked_with(step, thinned, chat)) == 3
-
-
-def asked_with(step: JudgeStep, frames: Frames, chat: Chat) -> list[dict[str, Any]]:
-    step.ask("quality", frames, {"prompt": "a ball"})
+    step.ask("quality", thinned, {"prompt": "a ball"})
     _, *images = chat.log[-1]["body"]["messages"][0]["content"]
-    return images
+    assert len(images) == 3
 
 
-def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Chat) -> None:
-    first, _ = rendered(store, 2)
+def test_damaged_clips_are_reported_and_others_are_judged_until_nobody_answers(
+    store: Store, chat: Chat
+) -> None:
+    first, *_ = rendered(store, 25)
     store.write(first["path"], b"damaged")
-    ended = command("judge", job_file(store, judge=[question(chat)]))
-    assert (ended.exit_code, len(chat.log)) == (1, 1)
-    assert "1 clip without quality" in ended.stderr
+    chat.will({"status": 400, "always": True})
+    words = [sys.executable, "-m", "framefleet", "judge", job_file(store, judge=[question(chat)])]
+    ended = subprocess.run(words, text=True, capture_output=True)
+    assert (ended.returncode, len(chat.log), "Unclosed" in ended.stderr) == (1, 20, False), ended.stderr
+    assert "answered none of 20 questions" in ended.stderr
+    chat.will()
+    ended_well = command("judge", job_file(store, judge=[question(chat)]))
+    assert ended_well.exit_code == 1 and "1 clip without quality" in ended_well.stderr
+    assert judged(store).count(None) == 1
 
 
 @pytest.mark.parametrize(
@@ -454,17 +409,12 @@ def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Ch
     ],
 )
 def test_bad_sections_name_the_place(section: dict[str, Any], message: str, store: Store) -> None:
-    whole = {
-        "name": "q",
-        "url": "https://example.org/v1",
-        "model": "m",
-        "question": "?",
-        "answer": {"number": [0, 1]},
-    }
+    whole: dict[str, Any] = {"name": "q", "url": "https://example.org/v1", "model": "m", "question": "?"}
+    whole["answer"] = {"number": [0, 1]}
     if "judge" in section and "name" not in section["judge"][0]:
         section = {"judge": [whole | section["judge"][0]]}
     with pytest.raises(JobError) as refused:
-        load_job(job_file(store, **section))
+        framefleet.plan(job_file(store, **section))
     assert message in str(refused.value)
     assert "me:pass" not in str(refused.value)
 
@@ -473,21 +423,13 @@ def test_bad_sections_name_the_place(section: dict[str, Any], message: str, stor
     ("sections", "message", "hint"),
     [
         (
-            {"judge": [{"question": "What {promt}?"}]},
+            {"judge": "What {promt}?"},
             "judge: the question for 'quality' has {promt}",
             "did you mean 'prompt'?",
         ),
-        (
-            {"captions": {"question": "A {klass}?"}},
-            "captions: the question for 'caption' has {klass}",
-            "use one",
-        ),
+        ({"captions": {"question": "A {klass}?"}}, "the question for 'caption' has {klass}", "use one"),
         ({"captions": {"where": "acepted"}}, "captions.where: there is no column 'acepted'", "to `scores:`"),
-        (
-            {"captions": {"where": "accepted"}},
-            "captions.where: there is no column 'accepted'",
-            "add `until:`",
-        ),
+        ({"captions": {"where": "accepted"}}, "where: there is no column 'accepted'", "add `until:`"),
         (
             {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "motion", "where": "sharp > 1"}}},
             "draft.keep.where: there is no column 'sharp'",
@@ -498,16 +440,14 @@ def test_bad_sections_name_the_place(section: dict[str, Any], message: str, stor
 def test_names_that_no_row_has_are_refused_before_rendering(
     sections: dict[str, Any], message: str, hint: str, tmp_path: Path
 ) -> None:
-    url = "http://127.0.0.1:1/v1"  # which nobody asks
-    answered = {"url": url, "model": "eye"}
-    judge = [
-        {"name": "quality", "answer": {"number": [0, 1]}, **answered, **one}
-        for one in sections.pop("judge", [])
-    ]
-    captions = answered | sections.pop("captions") if "captions" in sections else []
+    answered = {"url": "http://127.0.0.1:1/v1", "model": "eye"}  # which nobody asks
+    if "judge" in sections:
+        asked = {"name": "quality", "answer": {"number": [0, 1]}, "question": sections["judge"]}
+        sections = {"judge": [answered | asked]}
+    elif "captions" in sections:
+        sections = {"captions": answered | sections["captions"]}
     values = job_values(write_table(tmp_path / "t.parquet", [{"prompt": "a ball"}]), tmp_path / "out")
-    job = write_job(tmp_path / "job.yaml", values | {"judge": judge, "captions": captions} | sections)
-    planned = command("plan", job)
+    planned = command("plan", write_job(tmp_path / "job.yaml", values | sections))
     assert planned.exit_code == 2 and message in planned.stderr and hint in planned.stderr, planned.stderr
 
 
@@ -529,12 +469,12 @@ def test_a_column_that_records_have_of_their_table_is_refused_before_anything_is
     sections: dict[str, Any], message: str, store: Store
 ) -> None:
     rendered(store, 1, carried={"caption": ["a ball"], "accepted": [True]})
-    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "eye"}  # which nobody asks
+    answered = {"url": "http://127.0.0.1:1/v1", "model": "eye"}  # which nobody asks
     fix = {"captions": "give `captions.column` another value", "judge": "give `judge.name` another value"}
     if "until" not in sections:
         (name,) = sections
         values = sections[name]
-        sections = {name: [one | endpoint for one in values] if name == "judge" else values | endpoint}
+        sections = {name: [one | answered for one in values] if name == "judge" else values | answered}
     folder = Path(store.url_of("")).parent
     table = write_table(folder / "t.parquet", [{"prompt": "a ball", "caption": "a ball", "accepted": True}])
     before = store.list("")
@@ -544,21 +484,3 @@ def test_a_column_that_records_have_of_their_table_is_refused_before_anything_is
         assert message.format(out=store.url_of("")) in refused.stderr, refused.stderr
         assert fix.get(*sections, "choose another output") in refused.stderr
     assert store.list("") == before
-
-
-def test_a_key_that_is_not_set_and_a_column_that_is_there_are_refused(store: Store, chat: Chat) -> None:
-    rendered(store, 1)
-    unset = job_file(store, judge=[question(chat, api_key_env="NOT_SET")])
-    assert "NOT_SET is not set" in command("judge", unset).stderr
-    taken = command("judge", job_file(store, judge=[question(chat, name="bytes")]))
-    assert (taken.exit_code, "two columns 'bytes'" in taken.stderr) == (2, True)
-    nothing = command("judge", job_file(store))
-    assert (nothing.exit_code, "asks nothing" in nothing.stderr) == (2, True)
-
-
-def test_an_endpoint_that_answers_nobody_is_given_up(store: Store, chat: Chat) -> None:
-    rendered(store, 25)
-    chat.will({"status": 400, "always": True})
-    ended = command("judge", job_file(store, judge=[question(chat)]))
-    assert (ended.exit_code, len(chat.log)) == (1, 20)
-    assert "answered none of 20 questions" in ended.stderr

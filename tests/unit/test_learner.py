@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.prepared_cache import read_ahead
 from framefleet.plugins.train.finish import read_finished
+from framefleet.plugins.train.freezing import choose_parameters
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner, learning_rate
-from framefleet.plugins.train.reports import Step, read_losses, write_losses
+from framefleet.plugins.train.reports import read_losses, write_losses
 from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 
@@ -69,50 +70,38 @@ def test_accumulated_batches_are_one_large_batch() -> None:
     assert math.isclose(results[0].grad_norm, results[1].grad_norm, rel_tol=1e-5)
 
 
-def test_frozen_weights_keep_their_bits() -> None:
+def test_within_result_the_weights_are_the_average_and_modes_and_frozen_weights_stay() -> None:
     task = ToyTask()
-    task.net[0].requires_grad_(False)
-    before = task.net[0].weight.clone()
-    trained = learner(task)
-    state_after(trained, range(3))
-    assert torch.equal(task.net[0].weight, before)
-    assert not any(name.startswith("weights/net.0") for name, _ in trained.state())
-
-
-def test_within_result_the_weights_are_the_average() -> None:
-    task = ToyTask()
+    task.net[2].requires_grad_(False)
+    frozen = {name: weight.clone() for name, weight in task.net[2].state_dict().items()}
     trained = learner(task, ema=0.9)
     state = state_after(trained, range(4))
-    with trained.result():
-        assert torch.equal(task.net[0].weight, state["average/net.0.weight"])
-    assert torch.equal(task.net[0].weight, state["weights/net.0.weight"])
-
-
-def test_result_leaves_the_modes_as_they_were() -> None:
-    task = ToyTask()
-    trained = learner(task)
     task.net[1].eval()
     with trained.result():
+        assert torch.equal(task.net[0].weight, state["average/net.0.weight"])
         assert not any(part.training for part in task.net.modules())
+    assert torch.equal(task.net[0].weight, state["weights/net.0.weight"])
     assert task.net.training and task.net[2].training and not task.net[1].training
+    assert all(torch.equal(weight, frozen[name]) for name, weight in task.net[2].state_dict().items())
+    assert not any(name.startswith("weights/net.2") for name in state)
 
 
-def test_a_loss_that_is_no_number_is_refused_with_the_fix() -> None:
-    with pytest.raises(JobError, match=r"the loss of step 0 is nan(.|\n)*learning_rate"):
-        learner(ToyTask()).learn(0, [[{"x": torch.full((4,), float("nan"))}] * 4])
-
-
-def test_gradients_that_are_no_numbers_change_nothing() -> None:
+def test_losses_and_gradients_that_are_no_numbers_are_refused_and_change_nothing() -> None:
     task = ToyTask()
+    with pytest.raises(JobError, match=r"net \(Sequential\) has none"):
+        learner(task, gradient_checkpointing=True)
     trained, before = learner(task), task.net[0].weight.clone()
+    with pytest.raises(JobError, match=r"the loss of step 0 is nan(.|\n)*learning_rate"):
+        trained.learn(0, [[{"x": torch.full((4,), float("nan"))}] * 4])
     task.net[0].weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(JobError, match="the norm of the gradients of step 0 is nan"):
         trained.learn(0, toy_batches(0))
     assert torch.equal(task.net[0].weight, before)
 
 
-def test_gradients_that_never_fit_fp16_end_the_training() -> None:
+def test_gradients_of_fp16_are_scaled_and_those_that_never_fit_end_the_training() -> None:
     task = ToyTask()
+    assert not learner(task).scale()
     trained = learner(task, precision="fp16")
     task.net[0].weight.register_hook(lambda gradient: gradient * math.inf)
     norms = []
@@ -120,20 +109,9 @@ def test_gradients_that_never_fit_fp16_end_the_training() -> None:
         for step in range(100):
             norms.append(trained.learn(step, toy_batches(step)).grad_norm)
     assert norms == [None] * len(norms) != []
-
-
-def test_gradients_that_pass_weights_of_fp16_are_scaled() -> None:
-    task = ToyTask()
-    assert not learner(task).scale()
-    task.net.append(torch.nn.Identity()).register_parameter(
-        "frozen", torch.nn.Parameter(torch.zeros(1, dtype=torch.float16), requires_grad=False)
-    )
-    assert learner(task).scale()
-
-
-def test_a_component_without_gradient_checkpointing_is_refused() -> None:
-    with pytest.raises(JobError, match=r"net \(Sequential\) has none"):
-        learner(ToyTask(), gradient_checkpointing=True)
+    half = nn.Parameter(torch.zeros(1, dtype=torch.float16), requires_grad=False)
+    task.net.append(nn.Identity()).register_parameter("frozen", half)
+    assert learner(task).scale(), "its gradients pass weights of fp16"
 
 
 def test_old_checkpoints_go_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
@@ -148,52 +126,39 @@ def test_old_checkpoints_go_and_half_written_ones_do_not_count(tmp_path: Path) -
     assert {path.split("/")[1] for path in store.list("checkpoints")} == {"2", "10"}
 
 
-@pytest.mark.parametrize("content", [b"other bytes", None])
-def test_a_damaged_checkpoint_is_refused_with_the_fix(content: bytes | None, tmp_path: Path) -> None:
+NO_FILE = "checkpoints/1/part-00001.safetensors"
+DAMAGE = [
+    *((NO_FILE, content) for content in (b"other bytes", None)),
+    *(("checkpoints/1/checkpoint.json", content) for content in (b"", b"null", b"[" * 100_000)),
+    ("checkpoints/1/checkpoint.json", b'{"step": 1}'),
+    ("checkpoints/1/checkpoint.json", b'{"step": 2, "files": {}, "scale": {}}'),
+    (
+        "checkpoints/1/checkpoint.json",
+        b'{"step": 1, "files": {"../../secret.safetensors": "0"}, "scale": {}}',
+    ),
+    *(
+        ("finished.json", content)
+        for content in (b"", b"3", b'{"steps": "many", "result": 1}', b'{"steps": 1}')
+    ),
+    ("loss.jsonl", b'{"step": 0, "loss": [1]}'),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), DAMAGE)
+def test_a_damaged_file_of_a_training_is_refused_with_the_fix(
+    path: str, content: bytes | None, tmp_path: Path
+) -> None:
     store = Store(str(tmp_path))
     checkpoints = Checkpoints(store, keep=2)
     checkpoints.write(1, [("weights/a", torch.ones(3))], {})
-    path = "checkpoints/1/part-00001.safetensors"
-    store.write(path, content) if content else store.delete(path)
-    found = checkpoints.last()
-    assert found is not None
-    with pytest.raises(JobError, match=r"is not as framefleet wrote it(.|\n)*delete .*checkpoints/1"):
+    store.delete(path) if content is None else store.write(path, content)
+    with pytest.raises(JobError, match=r"is not as framefleet wrote it(.|\n)*delete ") as caught:
+        found = checkpoints.last()
+        assert found is not None
         list(checkpoints.read(found))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"null",
-        b"[" * 100_000,
-        b'{"step": 1}',
-        b'{"step": 2, "files": {}, "scale": {}}',
-        b'{"step": 1, "files": {"../../secret.safetensors": "0"}, "scale": {}}',
-    ],
-)
-def test_a_marker_that_is_nonsense_is_refused_with_the_fix(content: bytes, tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.write("checkpoints/1/checkpoint.json", content)
-    with pytest.raises(JobError, match=r"is not as framefleet wrote it(.|\n)*delete .*checkpoints/1"):
-        Checkpoints(store, keep=2).last()
-
-
-@pytest.mark.parametrize("content", [b"", b"3", b'{"steps": "many", "result": 1}', b'{"steps": 1}'])
-def test_what_a_damaged_output_says_of_its_end_is_refused(content: bytes, tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.write("finished.json", content)
-    with pytest.raises(JobError, match=r"finished\.json is not as framefleet wrote it(.|\n)*delete "):
         read_finished(store)
-
-
-def test_losses_are_read_as_they_were_written_and_no_others(tmp_path: Path) -> None:
-    store, step = Store(str(tmp_path)), Step(step=0, loss=1.0, learning_rate=0.0, grad_norm=None, seconds=2)
-    write_losses(store, [step])
-    assert read_losses(store) == [step]
-    store.write("loss.jsonl", b'{"step": 0, "loss": [1]}')
-    with pytest.raises(JobError, match=r"loss\.jsonl is not as framefleet wrote it(.|\n)*delete "):
         read_losses(store)
+    assert path in str(caught.value) or "checkpoints/1" in caught.value.fix
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
@@ -227,3 +192,29 @@ def test_reading_ahead_keeps_the_order_and_raises_at_its_place() -> None:
         for value in read_ahead(load, range(9), count=2):
             seen.append(value)
     assert seen == [0, 1, 2]
+
+
+def two_modules() -> dict[str, nn.Module]:
+    block = nn.ModuleDict({"to_q": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
+    return {"transformer": nn.ModuleDict({"blocks": nn.ModuleList([block]), "proj_out": nn.Linear(2, 2)})}
+
+
+def test_a_pattern_stands_for_all_below_it() -> None:
+    modules = two_modules()
+    assert list(choose_parameters(modules, ["transformer.blocks.0"], ["*.bias"])) == [
+        "transformer.blocks.0.to_q.weight",
+        "transformer.blocks.0.norm.weight",
+    ]
+    frozen = [key for key, w in modules["transformer"].named_parameters() if not w.requires_grad]
+    assert frozen == ["blocks.0.to_q.bias", "blocks.0.norm.bias", "proj_out.weight", "proj_out.bias"]
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names_and_so_is_freezing_all() -> None:
+    chosen = choose_parameters(two_modules())
+    assert len(chosen) == 6 and all(weight.requires_grad for weight in chosen.values())
+    for setting in ("only", "freeze"):
+        problem = rf"train.{setting}: 'transformer.block.\*'[^$]*transformer.blocks,"
+        with pytest.raises(JobError, match=problem):
+            choose_parameters(two_modules(), **{setting: ["transformer.block.*"]})
+    with pytest.raises(JobError, match="no weights are left"):
+        choose_parameters(two_modules(), freeze=["*"])

@@ -39,22 +39,34 @@ def told(spec: PipelineSpec, **arguments: Any) -> list[tuple[str, str, str]]:
     return [(name, refused.reason, refused.fix) for name, refused in limits(spec, arguments)]
 
 
-def test_a_model_of_learned_positions_renders_one_size(tmp_path: Path) -> None:
-    configs = {"vae": LEVELS, "transformer": LEARNED, "scheduler": FLOW}
-    spec = spec_of(tmp_path, "CogVideoXImageToVideoPipeline", configs)
+def test_text_and_picture_have_the_sizes_that_the_model_learned(tmp_path: Path) -> None:
+    learned = {"vae": LEVELS, "transformer": LEARNED, "scheduler": FLOW}
+    spec = spec_of(tmp_path / "learned", "CogVideoXImageToVideoPipeline", learned)
     assert told(spec) == told(spec, height=480, width=720) == []
-    assert told(spec, height=480, width=1360) == [
-        ("width", "the model learned 480 x 720 pixels only", "use 720")
-    ]
+    size = ("width", "the model learned 480 x 720 pixels only", "use 720")
+    assert told(spec, height=480, width=1360) == [size]
+    flux = spec_of(tmp_path / "flux", "FluxPipeline", {"vae": LEVELS, "transformer": {}, "scheduler": FLOW})
+    assert told(flux, max_sequence_length=512) == []
+    text = ("max_sequence_length", "the pipeline takes 512 tokens at most", "use 512 or less")
+    assert told(flux, max_sequence_length=513) == [text]
+    for rotary, expected in ((False, ["use 226"]), (True, [])):
+        configs = {"vae": LEVELS, "transformer": {"use_rotary_positional_embeddings": rotary}}
+        spec = spec_of(tmp_path / str(rotary), "CogVideoXPipeline", configs | {"scheduler": FLOW})
+        assert told(spec, max_sequence_length=226) == []
+        assert [fix for _, _, fix in told(spec, max_sequence_length=100)] == expected
 
 
 def test_beside_an_embedded_picture_the_text_has_one_length(tmp_path: Path) -> None:
     spec = wan(tmp_path / "2.1", image_dim=1280)
     assert told(spec, max_sequence_length=512) == []
-    ((name, reason, fix),) = told(spec, max_sequence_length=226)
-    assert (name, fix) == ("max_sequence_length", "use 512")
-    assert "512 tokens as text" in reason
     assert told(wan(tmp_path / "2.2"), max_sequence_length=226) == []
+    table = pa.RecordBatch.from_pydict({"prompt": ["a"], "tokens": [226]})
+    spec = wan(tmp_path / "text", task="", image_dim=1280)
+    (row,) = plan_rows(table.schema, spec, columns={"max_sequence_length": "tokens"}).rows(0, table)
+    assert isinstance(row, InvalidRow)
+    ((problem, fix),) = row.messages()
+    assert problem.startswith("row 0: tokens is 226, but with a picture") and "512 tokens as text" in problem
+    assert fix == "use 512"
 
 
 def test_a_last_image_needs_a_model_that_looks_at_it(tmp_path: Path) -> None:
@@ -87,35 +99,9 @@ def test_a_strength_that_leaves_no_step_is_refused(tmp_path: Path) -> None:
         assert "leaves none" in reason
 
 
-def test_a_row_is_refused_with_its_column(tmp_path: Path) -> None:
-    table = pa.RecordBatch.from_pydict({"prompt": ["a"], "tokens": [100]})
-    spec = wan(tmp_path, task="", image_dim=1280)
-    (row,) = plan_rows(table.schema, spec, columns={"max_sequence_length": "tokens"}).rows(0, table)
-    assert isinstance(row, InvalidRow)
-    ((problem, fix),) = row.messages()
-    assert problem.startswith("row 0: tokens is 100, but with a picture")
-    assert fix == "use 512"
-
-
 def test_a_second_guidance_scale_needs_a_second_transformer(tmp_path: Path) -> None:
     one, two = wan(tmp_path / "2.1", task=""), wan(tmp_path / "2.2", task="", index={"boundary_ratio": 0.9})
     ((name, reason, fix),) = told(one, guidance_scale_2=3.0)
     assert (name, fix) == ("guidance_scale_2", "leave it out")
     assert "one transformer" in reason
     assert told(one) == told(two, guidance_scale_2=3.0) == []
-
-
-def test_text_is_no_longer_than_the_pipeline_takes(tmp_path: Path) -> None:
-    flux = spec_of(tmp_path, "FluxPipeline", {"vae": LEVELS, "transformer": {}, "scheduler": FLOW})
-    assert told(flux, max_sequence_length=512) == []
-    assert told(flux, max_sequence_length=513) == [
-        ("max_sequence_length", "the pipeline takes 512 tokens at most", "use 512 or less")
-    ]
-
-
-def test_text_with_fixed_positions_has_one_length(tmp_path: Path) -> None:
-    for rotary, expected in ((False, ["use 226"]), (True, [])):
-        configs = {"vae": LEVELS, "transformer": {"use_rotary_positional_embeddings": rotary}}
-        spec = spec_of(tmp_path / str(rotary), "CogVideoXPipeline", configs | {"scheduler": FLOW})
-        assert told(spec, max_sequence_length=226) == []
-        assert [fix for _, _, fix in told(spec, max_sequence_length=100)] == expected

@@ -50,16 +50,10 @@ def test_a_lost_job_json_is_written_again_and_another_job_is_refused(
         check_claim(other)
     claim(resolved)
     assert read_claim(resolved.store) == whole
-
-
-@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
-def test_without_job_json_and_parts_that_tell_no_job_is_let_in(
-    lose: Callable[[Store], None], resolved: ResolvedJob
-) -> None:
+    resolved.store.delete_all("records")  # whose parts tell the job
     writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="of-an-earlier-version")
     writer.add(None, values_of(record(1)))
     writer.flush()
     lose(resolved.store)
-    with pytest.raises(JobError, match=r"job\.json") as caught:
+    with pytest.raises(JobError, match=r"job\.json(.|\n)*put it back"):
         check_claim(resolved)
-    assert "put it back" in caught.value.fix
