@@ -16,13 +16,10 @@ from tests.commands import command
 
 # Of SIGTERM, tests/cluster/test_drain.py tells as much.
 def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Path, ray_cluster: str) -> None:
-    rows = jobs.prompt_rows(40, height=48, width=48)
-    for row in rows[-8:]:  # so that a slow machine sends the signal before they are done
-        row["num_inference_steps"] = 200
-    job = jobs.write_job(
-        tmp_path / "job.yaml",
-        jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), tmp_path / "out"),
-    )
+    rows = jobs.prompt_rows(40)
+    values = jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
+    # So that a slow machine sends the signal before they are done.
+    job = jobs.write_job(tmp_path / "job.yaml", values | {"recipe": "tests.faults:lingers"})
     process = jobs.start_render(job)
     jobs.wait_until(lambda: jobs.num_clips(tmp_path / "out") >= 4, process)
     os.kill(process.pid, signal.SIGINT)
