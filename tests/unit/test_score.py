@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,16 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES, clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, taken_columns
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.commands import command
-from tests.jobs import ROOT, job_values, write_table
-from tests.made_up_workers import Workers, hello_of, render_by
+from tests.jobs import ROOT
+from tests.outputs import write_output
 from tests.rows import record
 from tests.small_output import frames_of, rendered
 
@@ -149,13 +144,12 @@ def test_a_clip_that_is_not_as_committed_has_no_score_and_is_told(store: Store) 
     assert "scored in" not in ended.stderr and "nothing to do" not in ended.stderr
 
 
-def test_a_clip_of_no_known_kind_is_damaged_though_its_digest_is_right(store: Store) -> None:
+def test_a_clip_of_no_known_kind_is_damaged_though_its_digest_is_right(store: Store, tmp_path: Path) -> None:
     path, content = clip_path("0" * 32, ".mp4"), b"no clip"
     store.create(path, content)
     changed: dict[str, Any] = {"path": path, "uri": store.url_of(path), "bytes": len(content)}
-    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
-    writer.add(None, values_of(record(0, media_sha256=sha256(content).hexdigest(), **changed)))
-    writer.flush()
+    stored = record(0, media_sha256=sha256(content).hexdigest(), **changed)
+    write_output(tmp_path / "out", [stored])
     found = framefleet.score(store.url_of(""))
     assert (found.done, found.num_damaged) == (0, 1)
     assert "are not a clip" in str(found.damage)
@@ -202,13 +196,3 @@ def test_a_score_with_the_name_of_another_column_is_refused(store: Store, cells:
     rendered(store, 2, carried={"number": cells})
     with pytest.raises(JobError, match="two columns 'number'"):
         framefleet.score(store.url_of(""), [named("number")])
-
-
-def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:
-    table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", "seed": 1, "tag": 0.5}])
-    values = job_values(table, tmp_path / "out", columns={"seed": "seed"}, scores=["sharpness"])
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
-        render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
-        assert {"tag", "sharpness"} < {*record_schema_of(resolved.store).names}
-        assert {"tag", "prompt", "seed"} < taken_columns(resolved.store)
-        assert "sharpness" not in taken_columns(resolved.store)

@@ -7,17 +7,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.demo.prepare import Size
+from tests.outputs import write_output
 from tests.rows import record
 from tests.shapes_output import CARRIED, output_of
 from tools.shapes import __main__ as shapes
@@ -45,28 +42,6 @@ def test_the_same_seed_writes_the_same_bytes_and_the_table_says_what_its_clips_s
         assert row["prompt"].isascii() == (row["language"] == "en")
 
 
-def test_what_is_hard_comes_more_often(tmp_path: Path) -> None:
-    shapes.dataset(str(tmp_path), clips=40, repeats=["star:4", "still:2"])
-    for row in pq.read_table(tmp_path / "dataset.parquet").to_pylist():
-        assert row["repeats"] == (4 if row["shape"] == "star" else 2 if row["motion"] == "still" else 1)
-
-
-@pytest.mark.parametrize(
-    ("repeats", "words"),
-    [
-        (["star"], "write it as star:4"),
-        (["dog:2"], "no clip shows 'dog'"),
-        (["star:0"], "use 1 to 10,000"),
-        (["star:10001"], "use 1 to 10,000"),
-        (["star:2", "star:3"], "star is given twice"),
-        (["cross:20"], "cross is new, and no clip is"),
-    ],
-)
-def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, repeats: list[str], words: str) -> None:
-    with pytest.raises(JobError, match=words):
-        shapes.dataset(str(tmp_path), clips=4, repeats=repeats)
-
-
 def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_them() -> None:
     sizes = [Size(9, 32, 32), Size(9, 32, 32), Size(5, 48, 32)]
     examples = examples_of(300, sizes=sizes)
@@ -80,19 +55,25 @@ def test_each_clip_has_one_of_the_sizes_and_what_it_shows_does_not_depend_on_the
 
 
 @pytest.mark.parametrize(
-    ("size", "fix"),
+    ("option", "values", "words"),
     [
-        *((text, "write it as 9x64x64") for text in ("9", "9x64", "9x64x64x3", "9x-64x64", "ninex64x64")),
-        *((text, "32 to 1024") for text in ("9x16x64", "9x64x9999")),
-        ("0x64x64", "use 1 or more"),
+        ("repeats", ["star"], "write it as star:4"),
+        ("repeats", ["dog:2"], "no clip shows 'dog'"),
+        *(("repeats", [f"star:{times}"], "use 1 to 10,000") for times in (0, 10001)),
+        ("repeats", ["star:2", "star:3"], "star is given twice"),
+        ("repeats", ["cross:20"], "cross is new, and no clip is"),
+        *(("sizes", [text], "write it as 9x64x64") for text in ("9", "9x64x64x3", "9x-64x64", "ninex64x64")),
+        *(("sizes", ["9x64x64", text], "32 to 1024") for text in ("9x16x64", "9x64x9999")),
+        ("sizes", ["0x64x64"], "use 1 or more"),
     ],
 )
-def test_sizes_that_are_none_or_are_not_drawn_are_refused(tmp_path: Path, size: str, fix: str) -> None:
-    with pytest.raises(JobError, match=fix):
-        shapes.dataset(str(tmp_path / "dataset"), clips=4, sizes=["9x64x64", size])
-    for sizes in ([size], ["4x64x64"]):  # too short for a motion
-        with pytest.raises(JobError, match=fix if sizes == [size] else "motion is not to be seen"):
-            shapes.prompts(str(tmp_path / "prompts.csv"), sizes=sizes)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, option: str, values: list[str], words: str
+) -> None:
+    with pytest.raises(JobError, match=words):
+        shapes.dataset(str(tmp_path / "dataset"), clips=4, **{option: values})
+    with pytest.raises(JobError, match=r"size 4x64x64: motion is not to be seen(.|\n)*use 5 frames"):
+        shapes.prompts(str(tmp_path / "prompts.csv"), sizes=["4x64x64"])
     assert not any(tmp_path.iterdir())
 
 
@@ -114,10 +95,12 @@ def test_a_complete_dataset_is_left_alone_and_another_is_refused(
 
 
 def test_a_dataset_for_fine_tuning_has_as_many_new_things_as_asked_for(tmp_path: Path) -> None:
-    shapes.dataset(str(tmp_path), clips=12, new_clips=5)
+    shapes.dataset(str(tmp_path), clips=40, new_clips=5, repeats=["star:4", "still:2"])
     rows = pq.read_table(tmp_path / "dataset.parquet").to_pylist()
     is_new = [row["shape"] in NEW_SHAPES or row["color"] in NEW_COLORS for row in rows]
-    assert is_new == [False] * 7 + [True] * 5
+    assert is_new == [False] * 35 + [True] * 5
+    for row in rows:  # what is hard comes more often
+        assert row["repeats"] == (4 if row["shape"] == "star" else 2 if row["motion"] == "still" else 1)
     with pytest.raises(JobError, match="13 new ones of 12 clips"):
         shapes.dataset(str(tmp_path / "more"), clips=12, new_clips=13)
 
@@ -191,25 +174,17 @@ def test_scores_are_printed_for_people_and_for_machines(
     output_of(tmp_path, [row | {"lora": {"pink": {"sha256": "0", "weight": 1}}} for row in rows])
     shapes.evaluate(str(tmp_path))
     shown = capsys.readouterr().out
-    assert "9x128x128" in shown
-    assert "…" not in shown
+    assert "9x128x128" in shown and "…" not in shown
     assert shown.count("100.0") == 2 * len((*ATTRIBUTES, "all"))
     shapes.evaluate(str(tmp_path), as_json=True)
-    scores = json.loads(capsys.readouterr().out)
-    assert [(score["language"], score["size"]) for score in scores] == [
-        ("en", "9x128x128"),
-        ("zh", "9x128x128"),
-    ]
-    assert scores[0]["guidance_scale"] == 5.0
-    assert scores[0]["motion"] == 1.0
+    of_english, of_chinese = json.loads(capsys.readouterr().out)
+    assert (of_english["language"], of_chinese["size"], of_english["motion"]) == ("en", "9x128x128", 1.0)
 
 
 def test_outputs_without_records_of_another_table_or_without_a_clip_are_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="has no records"):
         evaluate(str(tmp_path / "none"))
-    writer = PartWriter(Store(str(tmp_path / "other")), "records", record_schema(pa.schema([])), run="r1")
-    writer.add(None, values_of(record(1)))
-    writer.flush()
+    write_output(tmp_path / "other", [record(1)])
     with pytest.raises(JobError, match="no column 'color'"):
         evaluate(str(tmp_path / "other"))
     output_of(tmp_path / "out", prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[5.0]))

@@ -20,16 +20,10 @@ from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256, to_
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.plugins.marks import spread
 from framefleet.plugins.marks.payload import payload_of, row_prefix
 from framefleet.plugins.marks.settings import ClipMarks, Watermark, weights_digest
 from framefleet.plugins.marks.step import MarkStep
-from framefleet.plugins.marks.watermark import (
-    FoundWatermark,
-    mark_frames,
-    mark_sound,
-    watermarks_in,
-)
+from framefleet.plugins.marks.watermark import FoundWatermark, mark_frames, mark_sound, watermarks_in
 from framefleet.plugins.marks.weights import read_weights
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
@@ -69,9 +63,8 @@ def found(frames: Sequence[Frames]) -> FoundWatermark | None:
 
 def resized(frames: Frames, scale: float) -> Frames:
     size = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
-    return np.stack(
-        [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in frames]
-    )
+    pictures = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def through_x264(frames: Frames, crf: int) -> Frames:
@@ -133,26 +126,13 @@ def test_a_row_is_found_through_what_is_done_to_files() -> None:
         assert (mark.prefix, mark.scale) == (ROW_ID[:12], pytest.approx(scale, rel=0.02))
 
 
-def test_no_picture_is_enlarged_beyond_the_largest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = scene(1, 128, 128)
-    monkeypatch.setattr(spread, "_MOST_PIXELS", 128 * 128)
-    scales: list[float] = []
-    central = spread._central
-    monkeypatch.setattr(
-        spread, "_central", lambda flat, scale: (scales.append(scale), central(flat, scale))[1]
-    )
-    assert found(picture) is None
-    assert min(scales) == 1.0
-
-
 def test_nothing_is_found_where_nothing_was_put() -> None:
     assert found(scene(2, 128, 128)) is None
     assert found([np.zeros((64, 64, 3), np.uint8)]) is None
     assert found([np.random.default_rng(1).integers(0, 256, (99, 99, 3), dtype=np.uint8)]) is None
     assert list(watermarks_in([], tune(), SPREAD)) == []
-    assert (
-        list(watermarks_in([], Audio(samples=np.zeros((1, 10), np.float32), sample_rate=8000), SPREAD)) == []
-    )
+    silence = Audio(samples=np.zeros((1, 10), np.float32), sample_rate=8000)
+    assert list(watermarks_in([], silence, SPREAD)) == []
 
 
 def test_sound_is_found_through_aac_and_in_a_part_of_it() -> None:
@@ -240,17 +220,14 @@ def test_weights_of_a_stranger_run_no_code_and_take_no_memory(tmp_path: Path) ->
     with pytest.raises(ModelError, match="does not hold the weights of videoseal"):
         read_weights(one)
     assert "HARMED" not in os.environ
-
-
-def test_weights_that_are_no_files_or_too_many_are_refused(tmp_path: Path) -> None:
-    one = Watermark(name="trustmark", weights=str(tmp_path))
+    folder = Watermark(name="trustmark", weights=str(tmp_path))
     os.mkfifo(tmp_path / "encoder_Q.ckpt")
     with pytest.raises(ModelError, match=r"there is no encoder_Q\.ckpt"):
-        read_weights(one, ["encoder_Q.ckpt"])
+        read_weights(folder, ["encoder_Q.ckpt"])
     with open(tmp_path / "decoder_Q.ckpt", "wb") as file:
         file.truncate(40 << 30)
     with pytest.raises(ModelError, match="more than 64 files or 4,294,967,296 bytes"):
-        weights_digest(one)
+        weights_digest(folder)
 
 
 class Harmful:
