@@ -208,7 +208,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.configs for name, model in resolved.models.items()}
-        cut = {name: stack.enter_context(closing(CutPrompts(folder))) for name, folder in configs.items()}
+        cut = {name: CutPrompts(folder) for name, folder in configs.items()}
         survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
         hollow: dict[str, Probed] = {}

@@ -1,12 +1,12 @@
 """Notes on the prompts of a table: those of which the model does not read the end, and those with wildcards.
 
-Tokens are counted in a process of their own, and only of prompts that can be too long: none has more tokens
+Tokens are counted in the libraries' process, and only of prompts that can be too long: none has more tokens
 than bytes, but for a few that mark its ends.
 """
 
 from __future__ import annotations
 
-import pickle
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.rows.prompt_lengths import (
-    CountedApart,
-    TextReader,
-    reader_for,
-    texts_read,
-)
+from framefleet.pipeline.guards.sandbox import Ended
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
+from framefleet.pipeline.rows.prompt_lengths import TextReader, count_tokens, reader_for, texts_read
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+
+log = logging.getLogger(__name__)
 
 _CONFIG = "tokenizer_config.json"
 _MAX_CONFIG_BYTES = 1 << 24
@@ -74,10 +73,6 @@ class CutPrompts:
         except NotCounted:
             self.is_counted = False
 
-    def close(self) -> None:
-        for counter in self._counters:
-            counter.close()
-
     def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
         """Return those prompts of a row that may have too many tokens, and who reads how many."""
         shared = row.common.request.arguments  # all but the row's own texts
@@ -100,29 +95,23 @@ class NotCounted(Exception):
 
 
 class _Counter:
-    """Counts the tokens of texts by a model's tokenizer; begins when it is asked first."""
+    """Counts the tokens of texts by a model's tokenizer."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._process: CountedApart | None = None
         self._known: dict[str, int] = {}
 
     def __call__(self, texts: list[str]) -> list[int]:
         if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            if self._process is None:
-                self._process = CountedApart(pickle.dumps(str(self._folder)))
-                self._process.becomes_ready(is_awaited=True)
-            counted = self._process([{"prompt": text} for text in new])
-            if counted is None:
-                raise NotCounted
-            self._known |= {text: length for text, (length,) in zip(new, counted, strict=True)}
+            try:
+                counts = LIBRARY_PROCESS.ask(count_tokens, str(self._folder), new)
+            except (Ended, ModelError) as error:
+                log.warning("the tokens of prompts are not counted any more: %s", error)
+                raise NotCounted from error
+            self._known |= dict(zip(new, counts, strict=True))
         return [self._known[text] for text in texts]
-
-    def close(self) -> None:
-        if self._process:
-            self._process.close()
 
 
 _LORA = r"<lora:[^>]*>"  # `<lora:style:0.8>` of web interfaces

@@ -1,9 +1,8 @@
 """How many tokens a row's prompts have, and how many of them the model's text encoders read.
 
 Rows of equal lengths share forwards that are as long as these. A driver counts in a sandbox, which runs this
-file: a pickled `PromptLengths` in, or the path of a tokenizer's folder, then texts; numbers out. A tokenizer
-is a model's own, and may hang, crash or grow: then prompts are not counted any more, and rows of equal
-lengths meet less often.
+file: a pickled `PromptLengths` in, then texts; numbers out. A tokenizer is a model's own, and may hang, crash
+or grow: then prompts are not counted any more, and rows of equal lengths meet less often.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _ENDLESS = 1_000_000  # tokenizers that know no bound say 10**30
 # Four thousand prompts take a second; those of a tokenizer in Python some ten.
 MAX_COUNTING_S = 30.0
 _MAX_STARTING_S = 120.0  # of its process, most of it for imports
+_PARALLELISM = "TOKENIZERS_PARALLELISM"  # a thread of each core reserves memory, which is bounded
 _MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 
@@ -50,11 +52,30 @@ class PromptLengths:
         return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
 
 
+def count_tokens(folder: str, texts: list[str]) -> list[int]:
+    """Return how many tokens each text has for the tokenizer in a folder. Raises ModelError where it fails.
+
+    For the libraries' process: a tokenizer is a model's own.
+    """
+    os.environ[_PARALLELISM] = "false"
+    try:
+        lengths = _stored_in(folder)
+        bound_memory(_MAX_BYTES)
+        return lengths.count(texts)
+    except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
+        raise ModelError(_failure(error), "download the model again") from error
+
+
+@cache
 def _stored_in(folder: str) -> PromptLengths:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return PromptLengths(tokenizer)
+
+
+def _failure(error: BaseException) -> str:
+    return f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
 
 
 def lengths_by(
@@ -125,7 +146,7 @@ class CountedApart:
     """Counts as a worker's `PromptLengths` does, once it is ready: that takes seconds, and nobody waits."""
 
     def __init__(self, pickled: bytes, *, max_counting_s: float = MAX_COUNTING_S) -> None:
-        """pickled: the `PromptLengths`, which are not opened in this process, or a tokenizer's folder."""
+        """pickled: the `PromptLengths`, which are not opened in this process."""
         self._box = Sandbox(__name__, max_silence_s=max_counting_s)
         self._is_ready = self._is_over = False
         self._ask(lambda: self._box.send(pickled))
@@ -170,8 +191,7 @@ def _answer(connection: Connection) -> None:
     """Answer one list of texts after the other with a number for each, or with why they have none."""
     pickled = connection.recv_bytes()  # by a process of ours, to whom its tokenizer did no harm so far
     try:
-        stored = pickle.loads(pickled)
-        lengths: PromptLengths = _stored_in(stored) if isinstance(stored, str) else stored
+        lengths: PromptLengths = pickle.loads(pickled)
         counts: list[int] = []
         bound_memory(_MAX_BYTES)
         while True:
@@ -180,10 +200,9 @@ def _answer(connection: Connection) -> None:
     except (EOFError, OSError):
         raise
     except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
-        message = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
-        connection.send_bytes(json.dumps(message).encode())
+        connection.send_bytes(json.dumps(_failure(error)).encode())
 
 
 if __name__ == "__main__":
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a thread of each core reserves memory, which is bounded
+    os.environ[_PARALLELISM] = "false"
     serve(_answer)
