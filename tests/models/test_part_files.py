@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from framefleet.pipeline.model.sources.weights import Weights
 from tests.commands import command
 from tests.gguf_files import write_gguf
 from tests.hub_server import HubServer, hub
+from tests.model_files import flip_a_byte
 from tests.tiny import tiny
 
 __all__ = ["hub"]  # a fixture
@@ -46,8 +48,9 @@ def repo(hub: HubServer, tmp_path: Path) -> HubServer:
     return hub
 
 
-def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+@pytest.fixture
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    return lambda: monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.parametrize("name", ["x.gguf", "x.safetensors"])
@@ -71,19 +74,16 @@ def test_a_gguf_file_may_have_more_behind_its_tensors(tmp_path: Path) -> None:
     assert len(part_of(file).tensors) == 1
 
 
-def test_a_shape_that_its_bytes_cannot_have_is_refused(tmp_path: Path) -> None:
+def test_shapes_that_bytes_cannot_have_and_whole_numbers_are_refused(tmp_path: Path) -> None:
     entry = {"dtype": "F6_E2M3", "shape": [2**60], "data_offsets": [0, 8]}  # of a type that nobody counts
     header = json.dumps({"weight": entry}).encode()
     file = tmp_path / "x.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(ModelError, match="is not a safetensors file"):
         weights_with(file).configs()
-
-
-def test_whole_numbers_in_place_of_weights_are_refused(tmp_path: Path) -> None:
-    save_file({"layer.weight": torch.ones(2, 2, dtype=torch.int8)}, tmp_path / "x.safetensors")
+    save_file({"layer.weight": torch.ones(2, 2, dtype=torch.int8)}, file)
     with pytest.raises(ModelError, match="packed as whole numbers"):
-        weights_with(tmp_path / "x.safetensors").configs()
+        weights_with(file).configs()
 
 
 def test_a_url_where_nothing_is_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_url_where_nothing_is_is_refused_with_its_place(tmp_path: Path) -> Non
 
 
 def test_a_part_of_the_hub_is_fetched_once_and_then_asked_for_nowhere(
-    repo: HubServer, monkeypatch: pytest.MonkeyPatch
+    repo: HubServer, go_offline: Callable[[], None]
 ) -> None:
     part = part_of(f"{REPO}/{FILE}")
     digest = part.digest()
@@ -105,7 +105,7 @@ def test_a_part_of_the_hub_is_fetched_once_and_then_asked_for_nowhere(
     again = part_of(part.part.path, revision=part.part.revision)  # as a worker does
     assert (again.part, again.fetched(), again.checked()) == (part.part, path, digest)
     assert sha256 == digest and repo.requests == []
-    go_offline(monkeypatch)
+    go_offline()
     offline = part_of(f"{REPO}/{FILE}")
     assert (offline.part, offline.digest(), len(offline.tensors)) == (part.part, digest, 1)
     with pytest.raises(ServiceError, match="HF_HUB_OFFLINE is set"):
@@ -114,13 +114,13 @@ def test_a_part_of_the_hub_is_fetched_once_and_then_asked_for_nowhere(
 
 @pytest.mark.parametrize("with_listing", [False, True])
 def test_a_part_that_somebody_fetched_alone_is_used_offline(
-    with_listing: bool, repo: HubServer, monkeypatch: pytest.MonkeyPatch
+    with_listing: bool, repo: HubServer, go_offline: Callable[[], None]
 ) -> None:
     if with_listing:  # which says that README.md is missing
         huggingface_hub.snapshot_download(REPO, allow_patterns=[FILE])
     else:
         huggingface_hub.hf_hub_download(REPO, FILE)
-    go_offline(monkeypatch)
+    go_offline()
     assert part_of(f"{REPO}/{FILE}").part.revision == repo.commit(REPO)
 
 
@@ -131,14 +131,12 @@ def test_a_file_that_the_hub_does_not_have_is_refused_with_the_nearest(repo: Hub
 
 
 def test_a_file_deep_in_the_cache_is_held_against_the_name_of_its_blob(
-    repo: HubServer, monkeypatch: pytest.MonkeyPatch
+    repo: HubServer, go_offline: Callable[[], None]
 ) -> None:
     huggingface_hub.hf_hub_download(REPO, FILE)
-    go_offline(monkeypatch)
+    go_offline()
     blob = Path(huggingface_hub.hf_hub_download(REPO, FILE)).resolve()
-    content = bytearray(blob.read_bytes())
-    content[-1] ^= 1
-    blob.write_bytes(content)
+    flip_a_byte(blob)
     part = part_of(f"{REPO}/{FILE}")
     weights = Weights(source=part.source, class_name="", components=(), files=(FILE,), expected={}, lock=None)
     with pytest.raises(ModelError, match="corrupted or another file"):

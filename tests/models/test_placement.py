@@ -13,7 +13,7 @@ SET_UP = """
 import pytest, torch
 torch.set_num_threads(1)
 from tests.standin.install import install
-gpus = install(3)
+gpus = install({num_gpus})
 from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.memory import is_out_of_memory
 from tests.tiny import SMALLEST, tiny
@@ -57,6 +57,13 @@ clips = list(renderer(placed).render(rows(NAME)))
 assert frames(clips) == expected, "bits or row_ids"
 assert placed.environment["placement"] == KIND
 assert max(clip.batch_size for clip in clips) > 1
+"""
+TOO_FEW = """
+from framefleet.pipeline.errors import ModelError
+for kind in ("components", "layers", "ulysses", "ulysses+components"):
+    with pytest.raises(ModelError, match=kind.replace("+", ".") + " needs at least 2 GPUs, .* has 1"):
+        model(NAME, kind)
+assert not gpus.devices[0].used, "no weight is read"
 """
 TOGETHER = """
 SIZE = {"height": 64, "width": 64}  # with fewer tokens, products take other kernels
@@ -112,10 +119,15 @@ for first, then in ((placed, None), (None, placed)):
 """
 
 
-def run(program: str, name: str, kind: str) -> None:
-    process = start("-c", SET_UP.replace("{name!r}", repr(name)).replace("{kind!r}", repr(kind)) + program)
+def run(program: str, name: str, kind: str = "", num_gpus: int = 3) -> None:
+    set_up = SET_UP.replace("{name!r}", repr(name)).replace("{kind!r}", repr(kind))
+    process = start("-c", set_up.replace("{num_gpus}", str(num_gpus)) + program)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
+
+
+def test_a_process_with_too_few_gpus_says_so_before_it_reads_weights() -> None:
+    run(TOO_FEW, "wan", num_gpus=1)
 
 
 @pytest.mark.daily(1)

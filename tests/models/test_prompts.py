@@ -1,22 +1,28 @@
-"""Prompts of a table: each row's own length and negative prompt, English and Chinese, encoded once."""
+"""Prompts of rows: each of its own length and encoded once, padded or not, or written by the pipeline."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import pyarrow as pa
+import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import ErnieImagePipeline, WanPipeline
+from transformers import Ministral3Config, Ministral3ForCausalLM
 
-from framefleet import Batching, Clip, Request, load_model
+from framefleet import Batching, Request, load_model, replay
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.rows.tables.row_plan import plan_rows
-from framefleet.pipeline.rows.tables.rows import InvalidRow
+from tests.here import render_here
+from tests.jobs import job_values, records_of, write_table
+from tests.tinies.encoders import chat_tokenizer
+from tests.tinies.flux2 import ernie
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.unaudited import clips_in_order, unaudited
+from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
 
 # prompt, negative_prompt, max_sequence_length. One text is longer than 16 tokens, so its length decides.
 KINDS: list[tuple[str, str | None, int]] = [
@@ -28,71 +34,92 @@ KINDS: list[tuple[str, str | None, int]] = [
     ("一只猫在海边奔跑", "", 32),
     ("城市的夜晚", "模糊，低质量", 32),
 ]
-NUM_SEEDS = 3
-
-
-def _table() -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {
-                "prompt": prompt,
-                "negative_prompt": negative,
-                "max_sequence_length": length,
-                "seed": seed,
-                "num_inference_steps": 2 + seed,
-            }
-            for seed in range(NUM_SEEDS)
-            for prompt, negative, length in KINDS
-        ],
-        schema=pa.schema(
-            [
-                ("prompt", pa.string()),
-                ("negative_prompt", pa.string()),
-                *((name, pa.int64()) for name in ("max_sequence_length", "seed", "num_inference_steps")),
-            ]
-        ),
-    )
-
-
-def _requests(table: pa.Table, spec: PipelineSpec) -> list[Request]:
-    plan = plan_rows(table.schema, spec, defaults={**SMALLEST["wan"], "guidance_scale": 5.0})
-    found = []
-    for batch in table.to_batches():
-        for row in plan.rows(0, batch):
-            assert not isinstance(row, InvalidRow), row.messages()
-            found.append(row.request)
-    return found
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("prompt", "negative_prompt", "max_sequence_length", "seed"))
-
-
-def _plain(pipe: WanPipeline, row: dict[str, Any]) -> str:
-    generator = torch.Generator("cpu").manual_seed(row.pop("seed"))
-    arguments = {**SMALLEST["wan"], "guidance_scale": 5.0, **row}
-    return frames_sha256(to_frames(pipe(**arguments, generator=generator, output_type="np")))
 
 
 def test_lengths_and_negative_prompts_of_mixed_rows_are_plain_diffusers_and_each_is_encoded_once() -> None:
-    model, table = load_model(tiny("wan"), dtype="fp32"), _table()
-    calls: list[torch.Tensor] = []
+    model, calls = load_model(tiny("wan"), dtype="fp32"), list[torch.Tensor]()
 
     def count(name: str, original: Callable[..., Any], ids: torch.Tensor, *args: Any) -> Any:
         calls.append(ids)
         return original(ids, *args)
 
+    rows = [
+        Request(
+            arguments=SMALLEST["wan"]
+            | {"prompt": prompt, "negative_prompt": negative, "max_sequence_length": length}
+            | {"num_inference_steps": 2 + seed % 2},
+            seed=seed,
+        )
+        for seed, (prompt, negative, length) in enumerate([*KINDS, *KINDS])
+    ]
     with intercept(model.text_encoders(), count):
-        renderer = unaudited(model, Batching(max_rows=4, min_gain=0))
-        clips = list(renderer.render(_requests(table, model.spec)))
+        clips = clips_in_order(unaudited(model, Batching(max_rows=4, min_gain=0)), rows)
     pipe = WanPipeline.from_pretrained(tiny("wan"), dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    rows = {_key(row): row for row in table.to_pylist()}
-    for clip in clips:
-        assert isinstance(clip, Clip)
-        row = rows.pop(_key({**clip.request.arguments, "seed": clip.request.seed}))
-        assert clip.frames_sha256 == _plain(pipe, row), row
-    assert not rows
-    assert max(clip.batch_size for clip in clips if isinstance(clip, Clip)) > 1
+    for row, clip in zip(rows, clips, strict=True):
+        plain = pipe(**row.arguments, generator=row.generator(), output_type="np")
+        assert clip.frames_sha256 == frames_sha256(to_frames(plain)), row
+    assert max(clip.batch_size for clip in clips) > 1
     texts = {(text or "", length) for prompt, negative, length in KINDS for text in (prompt, negative)}
     assert len(calls) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows", "max_rows", "least"),
+    [
+        ("z_image", 64, 4, 1.5),
+        pytest.param("qwen_image", 24, 4, 1.5, marks=pytest.mark.long),  # of a fleet in tests/cluster
+        *(pytest.param(name, 64, 8, 2.0, marks=pytest.mark.long) for name in ("z_image", "qwen_image")),
+        pytest.param("z_image", 64, 16, 1.5, marks=pytest.mark.long),
+    ],
+)  # each size has to be proven: with twice as many, as many rows are a short table
+def test_rows_of_unequal_prompts_share_forwards_and_keep_the_bits_of_plain_calls(
+    name: str, num_rows: int, max_rows: int, least: float
+) -> None:
+    model = load_model(tiny(name), dtype="fp32")
+    model.pipe.set_progress_bar_config(disable=True)
+    renderer = unaudited(model, Batching(max_rows=max_rows, min_gain=0))
+    clips = clips_in_order(renderer, requests_of(unequal_rows(name, num_rows)))
+    assert mean(clip.batch_size for clip in clips) > least
+    for clip in clips[::4]:
+        assert clip.frames_sha256 == plain_digest(model, clip.request)
+    # Z-Image's own network takes prompts of other lengths; of Qwen-Image, who hands out rows has to know.
+    assert (renderer.prompt_lengths is not None) == (name == "qwen_image")
+
+
+@pytest.mark.ci
+def test_both_texts_are_in_the_record_of_a_pipeline_that_enhances_prompts(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    enhancing().save_pretrained(folder)
+    cells = [
+        {"prompt": "a red ball", "seed": 0, "use_pe": True},
+        {"prompt": "a red ball", "seed": 1, "use_pe": False},
+    ]
+    values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model="ernie")
+    values |= {"model": str(folder), "defaults": SMALLEST["ernie"]}
+    output, row_ids = render_here(values, is_mixed=True)
+    enhanced, plain = sorted(records_of(output), key=lambda record: record["seed"])
+    assert json.loads(enhanced["arguments"])["prompt"] == "a red ball"
+    written = json.loads(enhanced["extra_outputs"])["written_prompt"]
+    assert written and written != "a red ball"
+    assert "written_prompt" not in json.loads(plain["extra_outputs"] or "{}")
+    assert all(replay(output, row_id).is_equal for row_id in row_ids)
+
+
+def enhancing() -> ErnieImagePipeline:
+    """Return a tiny ERNIE-Image with a language model that writes another prompt."""
+    config = Ministral3Config(
+        vocab_size=384,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        eos_token_id=1,
+    )
+    tokenizer = chat_tokenizer()
+    tokenizer.model_max_length = 24  # how many tokens it writes
+    return ErnieImagePipeline(
+        **{**ernie().components, "pe": Ministral3ForCausalLM(config).eval(), "pe_tokenizer": tokenizer}
+    )

@@ -62,27 +62,21 @@ def test_whatever_changes_kernels_or_modules_makes_other_surroundings(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lora = save_lora("wan", "style", tmp_path)
-    seen = {
-        surroundings(model, EXACT),
-        surroundings(load_model(tiny("wan"), dtype="bf16"), EXACT),
-        surroundings(load_model(tiny("wan"), dtype="fp32", loras={"style": str(lora)}), EXACT),
-        surroundings(load_model(tiny("wan"), dtype="fp32", attention="native"), EXACT),
-        surroundings(load_model(tiny("wan_known"), dtype="fp32"), EXACT),
-        surroundings(model, Batching(mode="fast")),
-    }
+
+    def loaded(name: str = "wan", **settings: Any) -> str:
+        return surroundings(load_model(tiny(name), **{"dtype": "fp32"} | settings), EXACT)
+
+    assert loaded() == surroundings(model, EXACT)
+    found = {loaded(), loaded(dtype="bf16"), loaded(loras={"style": str(lora)}), loaded(attention="native")}
+    found |= {loaded("wan_known"), surroundings(model, Batching(mode="fast"))}
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    seen.add(surroundings(model, EXACT))
+    found.add(surroundings(model, EXACT))
     threads = torch.get_num_threads()
     try:
-        seen.add(surroundings(load_model(tiny("wan"), dtype="fp32", threads=2), EXACT))
+        found.add(loaded(threads=2))
     finally:
         torch.set_num_threads(threads)
-    assert len(seen) == 8
-
-
-def test_the_same_model_loaded_again_has_the_same_surroundings(model: Model) -> None:
-    again = load_model(tiny("wan"), dtype="fp32")
-    assert surroundings(again, EXACT) == surroundings(model, EXACT)
+    assert len(found) == 8
 
 
 def test_what_torch_sets_on_its_way_changes_no_surroundings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from framefleet import Given, replay, replay_script
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from tests.rendered import KINDS, rendered, run_script
+from tests.tiny import tiny
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -33,55 +35,61 @@ def test_a_script_yields_the_same_frames(output: tuple[str, list[str]]) -> None:
     assert run_script(replay_script(output[0], output[1][0])).startswith("the same frames: ")
 
 
-def test_a_script_without_framefleet_yields_the_same_frames(tmp_path: Path) -> None:
-    output, row_ids = rendered(tmp_path, "wan")
+@pytest.fixture(scope="module")
+def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    return rendered(tmp_path_factory.mktemp("once"), "wan")
+
+
+@pytest.fixture
+def wan(rendered_once: tuple[str, list[str]], tmp_path: Path) -> tuple[Path, str]:
+    """An output that may be changed, and a row of it."""
+    return shutil.copytree(rendered_once[0], tmp_path / "out"), rendered_once[1][0]
+
+
+def test_a_script_without_framefleet_yields_the_same_frames_and_says_when_they_differ(
+    wan: tuple[Path, str], tmp_path: Path
+) -> None:
     script = tmp_path / "again.py"
-    script.write_text(replay_script(output, row_ids[0]), encoding="utf-8")
+    script.write_text(replay_script(*wan), encoding="utf-8")
     run = subprocess.run([sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("the same frames: ")
-
-
-def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
-    output, row_ids = rendered(tmp_path, "wan")
-    script = replay_script(output, row_ids[0]).replace("SEED = ", "SEED = 1")
     with pytest.raises(SystemExit, match="other frames: "):
-        run_script(script)
+        run_script(script.read_text(encoding="utf-8").replace("SEED = ", "SEED = 1"))
 
 
-def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:
-    output, row_ids = rendered(tmp_path, "wan")
-    moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
-    replayed = replay(Path(output), row_ids[0][:8], Given(model=str(moved)))
+def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(
+    wan: tuple[Path, str], tmp_path: Path
+) -> None:
+    output, row_id = wan
+    moved = shutil.copytree(tiny("wan"), tmp_path / "elsewhere")
+    replayed = replay(output, row_id[:8], Given(model=str(moved)))
     assert replayed.is_equal
     lines = repr(replayed).splitlines()
-    assert lines[:3] == ["Replayed", f"  row: {row_ids[0]}", "  verdict: bit-exact"] and len(lines) <= 6
+    assert lines[:3] == ["Replayed", f"  row: {row_id}", "  verdict: bit-exact"] and len(lines) <= 6
     config = moved / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(ModelError, match=r"other files: scheduler/scheduler_config\.json"):
-        replay(output, row_ids[0], Given(model=str(moved)))
+        replay(output, row_id, Given(model=str(moved)))
 
 
-def test_a_record_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
-    output, row_ids = rendered(tmp_path, "wan")
-    (part,) = (tmp_path / "out" / "records").iterdir()
+def test_a_record_that_asks_for_all_memory_is_refused(wan: tuple[Path, str]) -> None:
+    (part,) = (wan[0] / "records").iterdir()
     table = pq.read_table(part)
-    changed = [
-        text.replace('"height":16', '"height":1099511627776') for text in table["arguments"].to_pylist()
-    ]
+    cells = [text.replace('"height":16', '"height":1099511627776') for text in table["arguments"].to_pylist()]
     part.unlink()
     other = part.with_name("part-x.parquet")  # a name that says nothing of its bytes
-    pq.write_table(table.set_column(table.column_names.index("arguments"), "arguments", [changed]), other)
+    pq.write_table(table.set_column(table.column_names.index("arguments"), "arguments", [cells]), other)
     with pytest.raises(TableError, match="the record's height is 1099511627776"):
-        replay(output, row_ids[0])
+        replay(*wan)
 
 
-def test_a_row_that_fails_is_not_one_of_other_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, row_ids = rendered(tmp_path, "wan")
-
+def test_a_row_that_fails_is_not_one_of_other_frames(
+    wan: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(pipe: Any, request: Any) -> None:
         raise KeyError("broken")
 
     monkeypatch.setitem(BUILT_IN, "generate", Recipe(name="generate", function=fail))
     with pytest.raises(JobError, match="cannot be rendered again: KeyError: 'broken'"):
-        replay(output, row_ids[0])
+        replay(*wan)

@@ -8,8 +8,6 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
-from framefleet import Batching, Clip, Model, Renderer, Request, load_model
+from framefleet import Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.recipes.second_model import (
@@ -26,16 +24,13 @@ from framefleet.pipeline.recipes.second_model import (
     check_second_model,
     open_second_models,
 )
-from tests.mixed import mixed_table
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
-from tools.conformance.batches import rendered_here
-from tools.conformance.plain import Made, plain_calls
+from tests.unaudited import clips_in_order, unaudited
 
 IMAGE = {"height": 16, "width": 16}
 PROMPTS = ("a red ball", "海", 'a sign that says "hello"', "a dog runs")
-STEPS = (2, 4, 3, 2)
+STEPS = (2, 3, 2, 2)
 SEEDS = (0, 1, 2**40 + 7, 3)
 
 
@@ -107,25 +102,18 @@ def _requests(sizes: dict[str, Any], **given: Any) -> list[Request]:
 
 
 def _rendered(model: Model, rows: list[Request], **recipes: Callable[..., Any]) -> list[Frames]:
-    """Render rows in one another's company; returned in the order of the rows."""
     known = {name: Recipe(name=name, function=function, digest="") for name, function in recipes.items()}
-    clips = {}
-    for outcome in unaudited(model, recipes=known).render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        clips[outcome.request.seed] = outcome
-    assert max(clip.batch_size for clip in clips.values()) > 1
-    return [clips[row.seed].frames for row in rows]
+    clips = clips_in_order(unaudited(model, recipes=known), rows)
+    assert max(clip.batch_size for clip in clips) > 1
+    return [clip.frames for clip in clips]
 
 
 def _plain(pipe: Any, row: Request) -> Frames:
     """Call a pipeline as a script does that has just loaded it, and seeded the generators."""
     pipe = copy.copy(pipe)
+    shared = ("_internal_dict", "tokenizer", "tokenizer_2")
     for name, part in vars(pipe).items():
-        if not isinstance(part, torch.nn.Module) and name not in (
-            "_internal_dict",
-            "tokenizer",
-            "tokenizer_2",
-        ):
+        if not isinstance(part, torch.nn.Module) and name not in shared:
             object.__setattr__(pipe, name, copy.deepcopy(part))
     torch.manual_seed(row.seed)
     np.random.seed(row.seed % 2**32)
@@ -189,24 +177,13 @@ def test_a_network_that_keeps_state_renders_its_rows_one_by_one(caplog: pytest.L
     transformer = model.pipe.transformer
     transformer.__class__ = Accumulating
     with caplog.at_level(logging.WARNING, "framefleet"):
-        clips = {clip.request.seed: clip for clip in unaudited(model).render(rows)}
-    for row in rows:
+        clips = clips_in_order(unaudited(model), rows)
+    for row, clip in zip(rows, clips, strict=True):
         vars(transformer).pop("mean", None)  # as in a network that was just loaded
-        assert np.array_equal(clips[row.seed].frames, _plain(model.pipe, row))  # type: ignore[union-attr]
+        assert np.array_equal(clip.frames, _plain(model.pipe, row))
     assert [record.getMessage() for record in caplog.records] == [
         "transformer.mean of WanPipeline changes while a row renders, so these rows are rendered alone"
     ]
-
-
-def test_networks_that_share_a_table_render_their_rows_together(tmp_path: Path) -> None:
-    name = "z_image_controlnet"  # its ControlNet fills the transformer's rotary table
-    rows = [row | {"width": 16, "num_inference_steps": 4} for row in mixed_table(name, tmp_path, most=4)]
-    clips = rendered_here(name, "fp32", rows, tmp_path)
-    plain = plain_calls(name, torch.float32, rows, tmp_path)
-    for row, made in zip(rows, plain, strict=True):
-        clip = clips[row["seed"]]
-        assert isinstance(clip, Made) and clip.frames == made.frames
-    assert mean(clip.rows for clip in clips.values() if isinstance(clip, Made)) > 1
 
 
 def test_rows_that_draw_from_global_generators_equal_plain_calls_that_seed_them() -> None:
@@ -218,24 +195,21 @@ def test_a_scheduler_that_no_generator_is_given_draws_the_rows_own_numbers() -> 
     model = _model("sd3")
     rows = _requests(SMALLEST["sd3"], scheduler="flow_euler(stochastic_sampling=true)")
     drawing = copy.copy(model.pipe)
-    drawing.scheduler = type(drawing.scheduler).from_config(
-        drawing.scheduler.config, stochastic_sampling=True
-    )
+    kind, config = type(drawing.scheduler), drawing.scheduler.config
+    drawing.scheduler = kind.from_config(config, stochastic_sampling=True)
     clips = _rendered(model, rows)
     assert all(_are_plain(replace(model, pipe=drawing), rows, clips))
     assert not all(_are_plain(model, rows, clips))  # without draws
 
 
-@pytest.mark.parametrize("pauses", [False, True], ids=["all at once", "drawing between clips"])
-def test_the_process_draws_on_as_if_no_row_had_drawn(pauses: bool) -> None:
+def test_the_process_draws_on_as_if_no_row_had_drawn() -> None:
     def drawn(between: Callable[[], Any]) -> list[Any]:
         torch.manual_seed(5)
         np.random.seed(5)
         random.seed(5)
         found = [np.random.standard_normal()]
-        for _ in between():
-            if pauses:
-                found.append(torch.rand(()).item() + np.random.standard_normal() + random.random())
+        for _ in between():  # and between clips
+            found.append(torch.rand(()).item() + np.random.standard_normal() + random.random())
         return [*found, torch.rand(()).item(), np.random.standard_normal(), random.random()]
 
     clips = Renderer(_of(Drawing), Batching(min_gain=0))

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ import pytest
 from torch import nn
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
-from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
-from framefleet.pipeline.render.recipe_call import Tails
+from framefleet.pipeline.render.fused.row_thread import is_away
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import clips_in_order
 
 TAILS: dict[int, threading.Thread] = {}  # by seed, of rows of `slow`
 AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer
@@ -102,17 +100,18 @@ def _rows(recipe: str, count: int = 4) -> list[Request]:
 
 
 def _frames(renderer: Renderer, rows: list[Request]) -> dict[int, Any]:
-    clips = {}
-    for outcome in renderer.render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        clips[outcome.request.seed] = outcome.frames
-    return clips
+    return {clip.request.seed: clip.frames for clip in clips_in_order(renderer, rows)}
 
 
 def _judged(rows: list[Request], cache: str = "") -> dict[int, Any]:
     judge = _renderer(cache)
     outcomes = [judge.render_plainly(row, f"{row.seed:032x}") for row in rows]
-    return {clip.request.seed: to_frames(clip.frames) for clip in outcomes if isinstance(clip, Clip)}
+    assert all(isinstance(outcome, Clip) for outcome in outcomes)
+    return {clip.request.seed: to_frames(clip.frames) for clip in outcomes}  # type: ignore[union-attr]
+
+
+def _are_equal(clips: dict[int, Any], expected: dict[int, Any]) -> bool:
+    return clips.keys() == expected.keys() and all(np.array_equal(clips[n], expected[n]) for n in expected)
 
 
 @pytest.mark.parametrize(("cache", "max_rows"), [("", 1), ("first_block", 1), ("", 3)])
@@ -122,8 +121,7 @@ def test_rows_after_the_first_look_away_and_equal_plain_calls(cache: str, max_ro
     renderer = _renderer(cache, max_rows)
     clips = _frames(renderer, rows[:1]) | _frames(renderer, rows[1:])
     assert AWAY[0] is False and any(AWAY.values())
-    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
-    assert len(expected) == len(clips) == 6
+    assert _are_equal(clips, expected)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +132,7 @@ def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str, 
     rows = _rows(recipe)
     expected = _judged(rows, cache)
     clips = _frames(_renderer(cache), rows)
-    assert len(clips) == len(expected) == len(rows)
-    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
+    assert _are_equal(clips, expected)
     assert recipe == "decoding" or not any(AWAY.values())
 
 
@@ -163,17 +160,6 @@ def test_a_row_that_fails_away_fails_and_the_others_are_as_they_were() -> None:
 
 def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> None:
     HELD.clear()
-    renderer, seeds = _renderer(), []
-    for outcome in renderer.render(_rows("slow")):
-        assert isinstance(outcome, Clip), outcome.traceback
-        seeds.append(outcome.request.seed)
-        if len(seeds) == 2:
-            HELD.set()
-    assert seeds[:2] == [0, 2] and sorted(seeds) == [0, 1, 2, 3]
-
-
-def test_of_two_rows_that_look_the_one_that_ends_first_comes_first() -> None:
-    HELD.clear()
     late = threading.Timer(300, HELD.set)  # so that the test fails, and does not wait for ever
     late.start()
     seeds = []
@@ -200,33 +186,3 @@ def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten()
         assert not thread.is_alive()
     assert renderer.num_active == 0
     assert len(_frames(renderer, _rows("slow"))) == 4
-
-
-class AtOnce:
-    """A thread that is never late."""
-
-    def submit(self, make: Callable[[], Any]) -> Future[Any]:
-        made: Future[Any] = Future()
-        made.set_result(make())
-        return made
-
-
-def test_pixels_that_are_made_of_a_clip_are_no_looks_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "_thread", lambda pid: AtOnce())
-    started: list[object] = []
-    monkeypatch.setattr(RowThread, "__call__", lambda self: started.append(self))
-    assert all(isinstance(clip, Clip) for clip in _renderer().render(_rows("generate")))
-    assert not started, "rows that do not look need no threads"
-
-
-def test_calls_of_modules_are_seen_only_from_a_rows_first_look_to_its_end() -> None:
-    hooks = nn.modules.module._global_forward_pre_hooks
-    before = dict(hooks)
-    tail = Tails(lambda: 0, is_able=True).begin("looking")
-    with tail.watch:
-        assert hooks == before, "each call of each module of every row would be slower"
-        tail.look()
-        assert len(hooks) == len(before) + 1
-        tail.look()
-        assert len(hooks) == len(before) + 1
-    assert hooks == before

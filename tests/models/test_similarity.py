@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from framefleet.pipeline.errors import ModelError, UserError
 from framefleet.plugins.scores.clip_scores import open_scores, score_clip
 from framefleet.plugins.scores.section import SimilaritySection
 from framefleet.plugins.scores.similarity import open_similarity
+from tests.model_files import flip_a_byte
 from tests.tinies.encoders import clip_tokenizer, image_processor
 
 FRAMES = np.random.default_rng(2).integers(0, 256, (3, 20, 30, 3), np.uint8)
@@ -56,32 +58,26 @@ def test_a_row_without_a_prompt_has_none_and_a_long_one_is_cut(folder: Path) -> 
 
 
 def test_other_files_than_were_hashed_are_not_loaded(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "clip"
-    copy.mkdir()
-    for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(folder, tmp_path / "clip")
     (score,) = pickle.loads(pickle.dumps(open_scores([], [SimilaritySection(similarity=str(copy))])))
-    weights = copy / "model.safetensors"
-    changed = bytearray(weights.read_bytes())
-    changed[-1] ^= 1
-    weights.write_bytes(changed)
+    flip_a_byte(copy / "model.safetensors")
     scored = score_clip([score], FRAMES, {"prompt": "a"})
     assert "is corrupted or another file" in scored.errors["similarity"]
 
 
 def test_what_is_no_clip_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no config\.json"):
-        open_similarity(str(tmp_path))
+    def refused(match: str) -> None:
+        with pytest.raises(UserError, match=match):
+            open_similarity(str(tmp_path))
+
+    refused(r"has no config\.json")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match="type 'bert'"):
-        open_similarity(str(tmp_path))
-    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    refused("type 'bert'")
+    shutil.copy(folder / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(ModelError, match=r"has no model\.safetensors"):
-        open_similarity(str(tmp_path))
+    refused(r"has no model\.safetensors")
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
-    with pytest.raises(ModelError, match="its header says"):
-        open_similarity(str(tmp_path))
+    refused("its header says")
 
 
 @pytest.mark.parametrize(
@@ -97,10 +93,7 @@ def test_a_config_that_leads_to_code_is_refused(folder: Path, tmp_path: Path, le
 
 
 def test_a_config_far_larger_than_its_weights_takes_no_memory(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "clip"
-    copy.mkdir()
-    for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(folder, tmp_path / "clip")
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = 10**9
     (copy / "config.json").write_text(json.dumps(config))

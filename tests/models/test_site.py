@@ -15,22 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_site_is_built_without_a_dead_link(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mkdocs",
-            "build",
-            "--strict",
-            "--quiet",
-            "--site-dir",
-            str(tmp_path / "site"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    ended = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     page = (tmp_path / "site" / "docs" / "reference" / "python.html").read_text("utf-8")
     assert "Render every row of a job" in page

@@ -71,22 +71,16 @@ with gpus.hooked(lambda name: None):
     for operation in (lambda: there[torch.tensor([9], device="cuda")], lambda: there * 2):
         with pytest.raises(torch.AcceleratorError, match="device-side assert"):
             operation()
-with torch.device("cuda"):
-    made = [torch.nn.Conv2d(1, 1, 1).weight, torch.tensor(1.0), torch.arange(2)]
-assert {one.device.type for one in made} == {"cuda"}
-gpus.op_s = 0.5
-first, then = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-first.record()
-there * 2
-then.record()
-assert not then.query()
-torch.cuda.synchronize()
-assert then.query() and first.elapsed_time(then) >= 500
 """
 
 
-TIMES = """
+PRODUCT = """
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
+from framefleet.plugins.marks.file_marks import SPREAD
+from framefleet.plugins.marks.watermark import mark_frames
+frames = numpy.random.default_rng(0).integers(0, 256, (5, 70, 90, 3), dtype=numpy.uint8)
+marked = [mark_frames(frames, [SPREAD], "ab" * 16, device=device) for device in ("cpu", "cuda:1")]
+assert numpy.array_equal(*marked) and not numpy.array_equal(marked[0], frames)
 there, gpus.op_s, seconds = there.to("cuda:1"), 0.5, RowSeconds()
 [there * 2 for _ in range(3)]
 timed("decode_s", lambda: seconds, "cuda:1")("vae", lambda: [there * 2 for _ in range(2)])
@@ -94,21 +88,7 @@ assert not seconds, "nobody waits meanwhile"
 seconds.settled()
 assert seconds["denoise_s"] > 1 and 1 <= seconds["decode_s"] < 1.5, seconds
 """
-MARKED = """
-from framefleet.plugins.marks.watermark import mark_frames
-from framefleet.plugins.marks.file_marks import SPREAD
-frames = numpy.random.default_rng(0).integers(0, 256, (5, 70, 90, 3), dtype=numpy.uint8)
-here, there = (mark_frames(frames, [SPREAD], "ab" * 16, device=device) for device in ("cpu", "cuda:1"))
-assert numpy.array_equal(here, there) and not numpy.array_equal(here, frames)
-"""
-PROGRAMS = {
-    "refused": REFUSED,
-    "late": LATE,
-    "memory": MEMORY,
-    "sticky": STICKY,
-    "times": TIMES,
-    "marked": MARKED,
-}
+PROGRAMS = {"refused": REFUSED, "late": LATE, "memory": MEMORY, "sticky": STICKY, "product": PRODUCT}
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
@@ -147,28 +127,16 @@ def test_where_a_kernel_breaks_the_context_its_process_is_blamed_and_no_row(
     assert (num_wrong, set(blamed.split(", ")), raised) == ("0", {"worker"}, "")
 
 
-def on_stand_in(*arguments: str) -> None:
-    options = ("-q", "-n", "0", "-p", "no:cacheprovider")
-    process = start(
-        "-m",
-        "pytest",
-        "-p",
-        "tests.standin.plugin",
-        *options,
-        "tests/gpu",
-        *arguments,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(("-k", "draws or numerics or pixels or [6]"), marks=pytest.mark.ci),
+        pytest.param((), marks=(pytest.mark.long, pytest.mark.timeout(1800))),
+    ],
+    ids=["some", "all"],
+)
+def test_tests_of_the_gpu_pass_on_the_stand_in(chosen: tuple[str, ...]) -> None:
+    options = ("-q", "-n", "0", "-p", "no:cacheprovider", "-p", "tests.standin.plugin")
+    process = start("-m", "pytest", *options, "tests/gpu", *chosen, stderr=subprocess.STDOUT)
     printed, _ = process.communicate()
     assert process.returncode == 0 and " passed" in printed, printed
-
-
-@pytest.mark.ci
-def test_tests_of_the_gpu_pass_on_the_stand_in() -> None:
-    on_stand_in("-k", "draws or numerics or pixels or [6]")
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_all_tests_of_the_gpu_pass_on_the_stand_in() -> None:
-    on_stand_in()
