@@ -6,7 +6,8 @@ read. https://huggingface.co/docs/diffusers/v0.42.1/quantization/overview
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,32 @@ METHOD_PACKAGES: Mapping[str, str] = {
 ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need one
 # diffusers fetches the code of its kernels from the hub when it reads the weights.
 _FETCHES_CODE = ("nunchaku_lite",)
+# What torchao's configs are made of. Its `config_from_dict` calls whatever its modules have under such a
+# name, also functions that they import, and by these any function of torch.
+TORCHAO_CONFIGS = frozenset(
+    {
+        *("AWQConfig", "BlockSparseWeightConfig", "FqnToConfig", "ModuleFqnToConfig", "SmoothQuantConfig"),
+        *("Float8DynamicActivationFloat8WeightConfig", "Float8DynamicActivationInt4WeightConfig"),
+        *("Float8MMConfig", "Float8StaticActivationFloat8WeightConfig", "Float8WeightOnlyConfig"),
+        *("Int4WeightOnlyConfig", "Int8WeightOnlyConfig", "IntxWeightOnlyConfig", "UIntxWeightOnlyConfig"),
+        *("Int8DynamicActivationInt8WeightConfig", "Int8DynamicActivationIntxWeightConfig"),
+        *("Int8DynamicActivationUIntxWeightConfig", "Int8StaticActivationInt8WeightConfig"),
+        *("MXDynamicActivationMXWeightConfig", "NVFP4DynamicActivationNVFP4WeightConfig"),
+        *("NVFP4WeightOnlyConfig", "SemiSparseWeightConfig", "StretchedIntxWeightConfig"),
+        *("PerAxis", "PerBlock", "PerGroup", "PerRow", "PerTensor", "PerToken"),
+        *("QuantizeTensorToFloat8Kwargs", "QuantizeTensorToInt8Kwargs"),
+    }
+)
+TORCHAO_ENUMS = frozenset(
+    {
+        *("Float8PackingFormat", "Int4ChooseQParamsAlgorithm", "Int4PackingFormat", "KernelPreference"),
+        *("IntxChooseQParamsAlgorithm", "IntxPackingFormat", "MappingType", "PackingFormat"),
+        *("ScaleCalculationMode", "TorchAODType", "ZeroPointDomain"),
+    }
+)
+_MEMBER = re.compile(r"[A-Z][A-Z0-9_]*")
+_DTYPE = re.compile(r"(torch\.)?(bool|half|float|double|int|long|[a-z]{1,9}[0-9][a-z0-9_]*)")
+_OF_TORCH = ("dtype", "storage")  # ends of keys whose values are looked up in torch
 
 
 def check_package(method: str, where: str) -> None:
@@ -53,7 +80,35 @@ def check_packing(where: str, config: Any) -> None:
         problem = f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read"
         methods = ", ".join(sorted(config_classes()))
         raise ModelError(problem, f"use the model's plain weights, or those packed by one of {methods}")
+    for name in _foreign_names(config):
+        problem = f"{where}: {KEY} names {name[:80]!r}, which is not a class or value of such a config"
+        raise ModelError(problem, "use the model's plain weights, or download the model again")
     check_package(method, f"{where}: {KEY} has the method {method!r}, which")
+
+
+def _foreign_names(value: Any, key: str = "") -> Iterator[str]:
+    """Yield what libraries would look up and call: names of code that we do not know, at any depth."""
+    if isinstance(value, Mapping):
+        if "_type" in value and not _is_known(value["_type"], value.get("_data")):
+            yield str(value["_type"])
+        for name, inner in value.items():
+            yield from _foreign_names(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _foreign_names(inner, key)
+    elif key.endswith(_OF_TORCH) and isinstance(value, str) and not _DTYPE.fullmatch(value):
+        yield value
+
+
+def _is_known(kind: Any, content: Any) -> bool:
+    """Whether a `_type` of a torchao config is one that we know, and its `_data` what such a type takes."""
+    if not isinstance(kind, str):
+        return False
+    if kind == "torch.dtype":
+        return isinstance(content, str) and bool(_DTYPE.fullmatch(content))
+    if kind in TORCHAO_ENUMS:
+        return isinstance(content, str) and bool(_MEMBER.fullmatch(content))
+    return kind in TORCHAO_CONFIGS and isinstance(content, Mapping)
 
 
 def method_of(folder: Path, component: str) -> str | None:
