@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -38,13 +39,9 @@ def _renderer(model: Model, every: int, mode: Any = "exact") -> Renderer:
 
 
 def _requests(recipe: str, steps: list[int]) -> list[Request]:
-    sizes = SMALLEST["wan"] | {"max_sequence_length": 16}
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 16, "prompt": "a ball"}
     return [
-        Request(
-            arguments={**sizes, "prompt": f"ball {seed}", "num_inference_steps": count},
-            seed=seed,
-            recipe=recipe,
-        )
+        Request(arguments=sizes | {"num_inference_steps": count}, seed=seed, recipe=recipe)
         for seed, count in enumerate(steps)
     ]
 
@@ -57,8 +54,19 @@ def _clips(renderer: Renderer, rows: list[Request]) -> dict[int, Clip]:
     return clips
 
 
+def _stepped(renderer: Renderer, rows: list[Request], audited: tuple[int, ...] = ()) -> list[Clip]:
+    """Submit rows, of which those of these seeds are audited; return the clips of all."""
+    for row in rows:
+        renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed in audited)
+    clips = []
+    while renderer.num_active:
+        clips += renderer.step()
+    assert all(isinstance(clip, Clip) for clip in clips)
+    return clips  # type: ignore[return-value]
+
+
 def _is_plain(clip: Clip, row: Request) -> bool:
-    plain = to_frames(RECIPES[row.recipe](load_model(tiny("wan"), dtype="fp32").pipe, row))
+    plain = to_frames(RECIPES[row.recipe](copy.copy(_model().pipe), row))
     return np.array_equal(clip.frames, plain)
 
 
@@ -70,25 +78,19 @@ def _verdicts(renderer: Renderer) -> list[Verdict]:
 def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    renderer, rows = _renderer(_model(), every=1000), _requests("remembers", [4, 3, 4, 5, 4])
+    rows, unaudited = _requests("remembers", [4, 3, 4, 5, 4]), _renderer(_model(), every=0)
+    assert not all(_is_plain(clip, rows[seed]) for seed, clip in _clips(unaudited, rows[:4]).items())
+    renderer = _renderer(_model(), every=1000)
     with caplog.at_level(logging.WARNING, "framefleet"):
         clips = _clips(renderer, rows)
     assert all(_is_plain(clips[row.seed], row) for row in rows)
     assert _verdicts(renderer) == ["differs"]
     assert not any(clip.was_batched for clip in clips.values())
     assert all(clip.environment["audit"].startswith(PLAINLY) for clip in clips.values())
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(
         "rows of remembers 5 x 16 x 16, 16 tokens differ if they are not rendered by plain calls, as row "
     )
-
-
-@pytest.mark.ci
-def test_without_audits_they_are_wrong() -> None:
-    renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 3, 4, 5])
-    clips = _clips(renderer, rows)
-    assert not all(_is_plain(clips[row.seed], row) for row in rows)
-    assert _verdicts(renderer) == []
 
 
 def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> None:
@@ -101,58 +103,35 @@ def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> N
     }
 
 
-def test_rows_are_audited_by_chance_and_their_environment_says_so() -> None:
-    for every, audits in ((1, 6), (0, 0)):
-        renderer = _renderer(_model(), every=every)
-        clips = _clips(renderer, _requests("generate", [2] * 6))
-        assert _verdicts(renderer) == ["equal"] * audits
-        said = {clip.environment.get("audit") for clip in clips.values()}
-        assert said == {EQUAL if audits else None}
-
-
 def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
-    renderer, rows = _renderer(_model(), every=1), _requests("generate", [2] * 5)
-    for row in rows:
-        renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed in (1, 3))
-    clips = {}
-    while renderer.num_active:
-        clips |= {outcome.request.seed: outcome for outcome in renderer.step()}
+    renderer = _renderer(_model(), every=1)
+    remarks = {
+        clip.row_id: clip.environment["audit"]
+        for clip in _stepped(renderer, _requests("generate", [2] * 4), audited=(1, 3))
+    }
     assert [audited.row_id for audited in renderer.take_audits()] == [f"{seed:032x}" for seed in (1, 3)]
-    for seed, clip in clips.items():
-        assert isinstance(clip, Clip)
-        remark = clip.environment["audit"]
-        assert remark == EQUAL if seed in (1, 3) else remark.startswith(NOT_COMPARED)
+    assert [remarks.pop(f"{seed:032x}") for seed in (1, 3)] == [EQUAL] * 2
+    assert all(remark.startswith(NOT_COMPARED) for remark in remarks.values())
 
 
 @pytest.mark.parametrize("cache", [None, {"type": "first_block"}])
 def test_an_audit_is_made_between_rows_and_none_begins_again(cache: dict[str, Any] | None) -> None:
     model = load_model(tiny("wan"), dtype="fp32", **{"cache": cache} if cache else {})
-    num_steps, calls = [2, 5, 5, 5], []
+    num_steps, calls = [2, 4, 4], []
     model.pipe.transformer.register_forward_pre_hook(lambda *call: calls.append(call))
     renderer = _renderer(model, every=1)
-    for row in _requests("generate", num_steps):
-        renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed == 0)
-    ends = []
-    while renderer.num_active:
-        ends += renderer.step()
+    clips = _stepped(renderer, _requests("generate", num_steps), audited=(0,))
     assert _verdicts(renderer) == ["equal"]
     if cache:
         assert len(calls) == 2 * (sum(num_steps) + num_steps[0]), "each row once, and one audit"
-    charged_s = sum(clip.seconds["compute_s"] for clip in ends if isinstance(clip, Clip))
+    charged_s = sum(clip.seconds["compute_s"] for clip in clips)
     assert charged_s == pytest.approx(renderer.clock.busy_s, rel=0.02)
 
 
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
     renderer = _renderer(_model(), every=1)
-    clips = _clips(renderer, _requests("generate", [2]))
-    assert _verdicts(renderer) == ["equal"]
-    assert clips[0].environment["audit"] == EQUAL
-
-
-def test_fast_rows_may_differ_and_are_not_audited() -> None:
-    renderer = _renderer(_model(), every=1, mode="fast")
-    _clips(renderer, _requests("generate", [2, 2]))
-    assert _verdicts(renderer) == []
+    (clip,) = _clips(renderer, _requests("generate", [2])).values()
+    assert _verdicts(renderer) == ["equal"] and clip.environment["audit"] == EQUAL
 
 
 class Latched(WanTransformer3DModel):
@@ -181,24 +160,22 @@ def test_what_a_network_kept_from_an_earlier_row_is_found_on_a_pipeline_as_it_wa
 
 def test_a_kind_that_another_worker_found_is_set_apart_at_once() -> None:
     renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 4, 3])
-    for row in rows:
+    for row in rows[:2]:
         renderer.submit(row, f"{row.seed:032x}")
     renderer.step()
     renderer.set_apart("remembers 5 x 16 x 16, 16 tokens")
-    clips = {}
-    while renderer.num_active:
-        for clip in renderer.step():
-            assert isinstance(clip, Clip)
-            clips[clip.request.seed] = clip
-    assert all(_is_plain(clips[row.seed], row) for row in rows)
+    clips = _stepped(renderer, rows[2:])
+    assert len(clips) == 3 and all(_is_plain(clip, rows[clip.request.seed]) for clip in clips)
 
 
 def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
-    torch.manual_seed(5)
-    rows = _requests("generate", [2, 3, 4, 5])
-    audited = _clips(_renderer(_model(), every=1), rows)
-    state = torch.get_rng_state()
-    torch.manual_seed(5)
-    alone = _clips(_renderer(_model(), every=0), rows)
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(np.array_equal(audited[row.seed].frames, alone[row.seed].frames) for row in rows)
+    rows, states, frames = _requests("generate", [2, 3, 4]), [], []
+    for every in (1, 0):
+        torch.manual_seed(5)
+        renderer = _renderer(_model(), every=every)
+        clips = _clips(renderer, rows)
+        states.append(torch.get_rng_state())
+        frames.append([clips[row.seed].frames_sha256 for row in rows])
+        assert _verdicts(renderer) == ["equal"] * 3 * every
+        assert {clip.environment.get("audit") for clip in clips.values()} == {EQUAL if every else None}
+    assert torch.equal(*states) and frames[0] == frames[1]
