@@ -24,21 +24,12 @@ from framefleet.plugins.ports.conversion.convert import write_safetensors
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.scale": torch.tensor(2.0, dtype=torch.bfloat16)}
 
 
-class Code:
-    """What a pickle of more than tensors holds."""
-
-
 def check_opened(path: Path) -> None:
     opened = open_checkpoint(path)
     assert {name: (t.shape, t.dtype, t.device.type) for name, t in opened.shapes.items()} == {
         name: (t.shape, t.dtype, "meta") for name, t in TENSORS.items()
     }
     assert all(torch.equal(opened.read(name), tensor) for name, tensor in TENSORS.items())
-
-
-def test_a_safetensors_file_is_opened(tmp_path: Path) -> None:
-    save_file(TENSORS, tmp_path / "model.safetensors")
-    check_opened(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "module"])
@@ -48,29 +39,8 @@ def test_a_pickle_is_opened_as_trainers_nest_it(nest: str | None, wrapper: str, 
     content = {nest: tensors, "epoch": 3, "betas": [0.9]} if nest else tensors
     torch.save(content, tmp_path / "model.ckpt")
     check_opened(tmp_path / "model.ckpt")
-
-
-@pytest.mark.parametrize(
-    "content", [torch.ones(4), [torch.ones(2)], 42, "text", {"state_dict": [1, 2]}, {"module": 3}]
-)
-def test_a_pickle_without_named_tensors_is_refused(content: object, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "model.ckpt")
-    with pytest.raises(ModelError, match="holds no tensors"):
-        open_checkpoint(tmp_path / "model.ckpt")
-
-
-def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
-    torch.save(TENSORS, tmp_path / "model.ckpt")
     (tmp_path / "README.md").touch()
-    check_opened(tmp_path)
-
-
-def test_names_of_a_folder_of_files_start_with_the_file(tmp_path: Path) -> None:
-    torch.save({"x": torch.ones(1)}, tmp_path / "a.pt")
-    save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
-    opened = open_checkpoint(tmp_path)
-    assert list(opened.shapes) == ["a.pt:x", "b.safetensors:x"]
-    assert [float(opened.read(name)) for name in opened.shapes] == [1.0, 0.0]
+    check_opened(tmp_path)  # a folder of one file is that file
 
 
 class Malice:
@@ -83,47 +53,38 @@ class Malice:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": TENSORS, "callback": Code()}, tmp_path / "model.ckpt")
-    with pytest.raises(ModelError) as refused:
-        open_checkpoint(tmp_path / "model.ckpt")
-    assert f"could run code when it is opened: it names {__name__}.Code" in refused.value.problem
-    assert "weights_only" not in str(refused.value) and "\x1b" not in str(refused.value)
-
-
 @pytest.mark.parametrize("nest", [None, "hyper_parameters"])
 def test_a_malicious_pickle_is_refused_and_not_run(nest: str | None, tmp_path: Path) -> None:
     malice = Malice(tmp_path / "was here")
     torch.save({"state_dict": TENSORS, "x": {nest: malice} if nest else malice}, tmp_path / "model.ckpt")
-    with pytest.raises(ModelError, match="could run code"):
+    with pytest.raises(ModelError, match="could run code when it is opened") as refused:
         open_checkpoint(tmp_path / "model.ckpt")
+    assert "weights_only" not in str(refused.value) and "\x1b" not in str(refused.value)
     torch.save({"state_dict": TENSORS, "x": os.system}, tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match=r"it names posix\.system"):
         open_checkpoint(tmp_path / "model.ckpt")
     assert not malice.path.exists()
 
 
-def lightning_classes(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
+def lightning_classes(monkeypatch: pytest.MonkeyPatch) -> list[type]:
     """Return Lightning's classes as it has them, of modules that are there while the file is written."""
-    kinds = {
-        "pytorch_lightning.utilities.parsing.AttributeDict": (dict,),
-        "lightning_fabric.utilities.data.AttributeDict": (dict,),
-        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": (object,),
-    }
-    made = {}
-    for path, bases in kinds.items():
-        module, _, name = path.rpartition(".")
-        made[path] = type(name, bases, {"__module__": module})
+    made = []
+    for module, name, base in (
+        ("pytorch_lightning.utilities.parsing", "AttributeDict", dict),
+        ("lightning_fabric.utilities.data", "AttributeDict", dict),
+        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint", object),
+    ):
         parts = module.split(".")
         for package in (".".join(parts[: i + 1]) for i in range(len(parts))):
             monkeypatch.setitem(sys.modules, package, sys.modules.get(package, types.ModuleType(package)))
-        monkeypatch.setattr(sys.modules[module], name, made[path], raising=False)
+        made.append(type(name, (base,), {"__module__": module}))
+        vars(sys.modules[module])[name] = made[-1]  # a module of this test's own
     return made
 
 
 def test_classes_that_lightning_leaves_beside_the_tensors_are_harmless(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as written:
-        parsing, fabric, callback = lightning_classes(written).values()
+        parsing, fabric, callback = lightning_classes(written)
         kept = parsing({"rate": np.float64(1e-4), "steps": np.int64(3), "betas": np.ones(2)})
         kept["more"] = fabric(kind=np.dtype("f4"), given=argparse.Namespace(config=Path("a.yaml")))
         content = {
@@ -172,33 +133,29 @@ def test_a_pickle_that_is_damaged_in_any_place_is_refused(tmp_path: Path) -> Non
         parts = {name: whole.read(name) for name in whole.namelist()}
     (name,) = (name for name in parts if name.endswith("data.pkl"))
     opcodes = parts[name]
-    for place in range(0, len(opcodes), 7):
+    for place in range(0, len(opcodes), 13):
         for damaged in (opcodes[:place], opcodes[:place] + b"\xff" + opcodes[place + 1 :]):
             with zipfile.ZipFile(tmp_path / "damaged.ckpt", "w") as archive:
                 for part, stored in parts.items():
                     archive.writestr(part, damaged if part == name else stored)
             with contextlib.suppress(ModelError):  # or it is still a checkpoint, of other names
                 open_checkpoint(tmp_path / "damaged.ckpt")
-
-
-def test_a_download_that_was_cut_short_is_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": TENSORS}, tmp_path / "model.ckpt")
-    content = (tmp_path / "model.ckpt").read_bytes()
+    content = (tmp_path / "whole.ckpt").read_bytes()
     (tmp_path / "model.ckpt").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match="is cut short"):
         open_checkpoint(tmp_path / "model.ckpt")
 
 
-def test_folders_that_are_links_are_followed_once(tmp_path: Path) -> None:
+def test_names_of_a_folder_of_files_start_with_the_file_and_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     save_file({"x": torch.zeros(1)}, tmp_path / "elsewhere" / "b.safetensors")
     folder = tmp_path / "folder"
     folder.mkdir()
-    save_file({"x": torch.ones(1)}, folder / "a.safetensors")
+    torch.save({"x": torch.ones(1)}, folder / "a.pt")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "round").symlink_to(folder)
     opened = open_checkpoint(folder)
-    assert list(opened.shapes) == ["a.safetensors:x", "linked/b.safetensors:x"]
+    assert list(opened.shapes) == ["a.pt:x", "linked/b.safetensors:x"]
     assert [float(opened.read(name)) for name in opened.shapes] == [1.0, 0.0]
 
 
@@ -219,13 +176,15 @@ def test_a_pickle_beside_safetensors_of_the_same_weights_is_not_opened(tmp_path:
 
 
 def test_what_holds_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": 3}, tmp_path / "empty.ckpt")
+    contents = (torch.ones(4), [torch.ones(2)], 42, "text", {"state_dict": [1, 2]}, {"module": 3})
+    for number, content in enumerate(contents):
+        torch.save(content, tmp_path / f"{number}.ckpt")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "model_index.json").touch()
     expected = {
-        "empty.ckpt": "holds no tensors",
+        **{f"{number}.ckpt": "holds no tensors" for number in range(len(contents))},
         "notes.txt": "is not a checkpoint",
         "absent.ckpt": "does not exist",
         "folder": "holds no .safetensors",

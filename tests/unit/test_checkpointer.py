@@ -69,35 +69,22 @@ def test_a_row_is_stored_once_it_is_as_old_as_the_interval(tmp_path: Path, clock
     assert store.read(checkpoint_path(OLD)) == checkpointer.read(OLD) == b"half"
 
 
-def test_without_an_interval_nothing_is_stored_before_a_drain(tmp_path: Path, clock: list[float]) -> None:
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_without_an_interval_a_row_is_stored_at_a_drain_and_handed_back_where_it_cannot_be(
+    is_stored: bool, tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     renderer, told = Renders(), Told()
     checkpointer = Checkpointer(Store(str(tmp_path)), told, every_s=0, num_threads=1)
     checkpointer.begun(OLD)
     clock[0] = 1e6
     checkpointer.look(cast(Renderer, renderer))
     assert not renderer.num_saves
+    if not is_stored:
+        (tmp_path / "checkpoints").touch()  # where there should be a folder
     checkpointer.keep(HalfDone(OLD, REQUEST, b"half"), is_over=True)
     told.wait()
-    assert told.rows == [(OLD, True, True)]
-
-
-def test_a_row_that_cannot_be_stored_is_handed_back_all_the_same(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "checkpoints").touch()  # where there should be a folder
-    told = Told()
-    checkpointer = Checkpointer(Store(str(tmp_path)), told, every_s=0, num_threads=1)
-    checkpointer.keep(HalfDone(OLD, REQUEST, b"half"), is_over=True)
-    told.wait()
-    assert told.rows == [(OLD, False, True)]
-    assert f"row {OLD}: its checkpoint could not be written" in caplog.text
-
-
-def test_a_checkpoint_that_is_gone_is_told_and_the_row_begins_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert Checkpointer(Store(str(tmp_path)), Told(), every_s=0, num_threads=1).read(OLD) is None
-    assert f"row {OLD} starts over" in caplog.text
+    assert told.rows == [(OLD, is_stored, True)]
+    assert (f"row {OLD}: its checkpoint could not be written" in caplog.text) != is_stored
 
 
 def test_what_a_worker_says_of_half_done_rows_is_there_for_its_driver(

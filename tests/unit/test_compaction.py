@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,19 +13,12 @@ import framefleet
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import (
-    PartWriter,
-    find_record,
-    job_in_parts,
-    read_parts,
-)
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_parts
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import Part, gone_parts, live_parts, new_run
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, new_run
 from framefleet.plugins.compact import compaction
 from tests.commands import command
-from tests.outputs import committed_row_ids
 from tests.rows import record
 
 NUM_ROWS, ROWS_OF_A_PART = 200, 4
@@ -71,20 +64,6 @@ def test_many_parts_become_one_in_the_order_of_the_table(store: Store) -> None:
     assert not gone_parts(store)
 
 
-def test_rows_without_a_place_in_the_table_stay_as_they_are(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    store.write("job.json", JOB.encode())
-    with DriverLock(store) as lock:
-        for number in range(2):
-            writer = PartWriter(store, RECORDS, record_schema(TAGS), run=new_run(lock.epoch), job=JOB)
-            tag = pa.RecordBatch.from_pydict({"tag": [f"row {number}"]}, TAGS)
-            writer.add(tag, values_of(record(number, row_indices=(5,) if number else ())))
-            writer.flush()
-    before = records_in(store)
-    assert framefleet.compact(store.url_of("")).num_after == 1
-    assert records_in(store) == before
-
-
 def test_large_parts_and_those_of_people_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = store.list(RECORDS)[:1]
     store.move(path, f"{RECORDS}/from-elsewhere.parquet")
@@ -103,78 +82,12 @@ def test_large_parts_and_those_of_people_stay(store: Store, monkeypatch: pytest.
 def test_parts_of_other_columns_are_put_together_by_themselves(store: Store) -> None:
     with DriverLock(store) as lock:
         writer = PartWriter(store, RECORDS, record_schema(pa.schema([])), run=new_run(lock.epoch))
-        for number in range(NUM_ROWS, NUM_ROWS + 2):
-            writer.add(None, values_of(record(number)))
+        for number in range(NUM_ROWS, NUM_ROWS + 2):  # one without a place in the table
+            writer.add(None, values_of(record(number, row_indices=(5,) if number % 2 else ())))
             writer.flush()
-    assert framefleet.compact(store.url_of("")).num_after == 2
-    assert sum(row["tag"] is None for row in records_in(store)) == 2
-
-
-@pytest.mark.parametrize("num_gone", [0, 1, 30])
-def test_a_kill_before_all_small_parts_are_gone_shows_no_row_twice_and_is_finished(
-    num_gone: int, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
     before = records_in(store)
-
-    def killed(self: Store, paths: Iterable[str]) -> None:
-        for path in [*paths][:num_gone]:
-            self.delete(path)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "delete_many", killed)
-        with pytest.raises(KeyboardInterrupt):
-            framefleet.compact(store.url_of(""))
-    assert len(store.list(RECORDS)) == 51 - num_gone
-    assert len(committed_row_ids(store)) == 1
-    assert records_in(store) == before
-    assert Output(store).counts().done == NUM_ROWS
-    assert not gone_parts(store)
-    with DriverLock(store):
-        assert len(store.list(RECORDS)) == 1
-    assert records_in(store) == before
-
-
-def test_compact_after_a_killed_one_leaves_each_row_once_for_others(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import duckdb
-    import pandas
-
-    def killed(store: Store, paths: Iterable[str]) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "delete_many", killed)
-        with pytest.raises(KeyboardInterrupt):
-            framefleet.compact(store.url_of(""))
-    folder = store.url_of(RECORDS)
-    assert len(pandas.read_parquet(folder)) == 2 * NUM_ROWS
-    framefleet.compact(store.url_of(""))
-    assert len(pandas.read_parquet(folder)) == NUM_ROWS
-    assert duckdb.sql(f"SELECT count(*) FROM '{folder}/*.parquet'").fetchall() == [(NUM_ROWS,)]
-
-
-def test_a_part_that_does_not_count_yet_is_not_read_and_goes(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = committed_row_ids(store)
-
-    def killed(lock: DriverLock, parts: Sequence[Part], *, run: str, count: int) -> None:
-        lock._write(merges={run: 0})
-        if parts:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DriverLock, "merged", killed)
-        with pytest.raises(KeyboardInterrupt):
-            framefleet.compact(store.url_of(""))
-    assert len(store.list(RECORDS)) == 51
-    assert committed_row_ids(store) == before
-    assert [damage.kind for damage in beside_parts(store)] == ["late"]
-    with DriverLock(store):
-        assert len(store.list(RECORDS)) == 50
-    assert committed_row_ids(store) == before
+    assert framefleet.compact(store.url_of("")).num_after == 2
+    assert records_in(store) == before and sum(row["tag"] is None for row in before) == 2
 
 
 def test_who_had_listed_parts_is_told_that_they_were_merged(store: Store) -> None:

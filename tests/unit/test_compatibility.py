@@ -9,11 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.batcher import RowTask
-from framefleet.pipeline.render.fused.calls import parse_call
-from framefleet.pipeline.render.fused.compatibility import Company
-from framefleet.pipeline.render.fused.concatenation import Layout
-from framefleet.pipeline.render.fused.pins import Trace
 from tests.unit.denoising import batcher_of, render
 
 ROWS = 4
@@ -32,21 +27,15 @@ class Noting(nn.Module):
         return self.function(latents, *others)
 
 
-def _twice(network: nn.Module, arguments: Sequence[tuple[Any, ...]]) -> list[RowTask]:
-    """Let each row call the network twice: the second is fused by what was learned at the first."""
-
-    def recipe(own: tuple[Any, ...]) -> Any:
-        network(*own)
-        return network(*own)
-
-    return render(batcher_of(network, max_rows=ROWS), *(lambda own=own: recipe(own) for own in arguments))
-
-
 def _shared(network: Noting, arguments: Sequence[tuple[Any, ...]]) -> int:
-    """Return how many rows the last forward took, when all rows got what they get alone."""
+    """Return how many rows the last forward took, when all rows got what they get alone.
+
+    Each row calls the network twice: the second call is fused by what was learned at the first.
+    """
     with torch.no_grad():
         expected = [network.function(*own) for own in arguments]
-    tasks = _twice(network, arguments)
+    recipes = [lambda own=own: [network(*own) for _ in range(2)][1] for own in arguments]
+    tasks = render(batcher_of(network, max_rows=ROWS), *recipes)
     assert [task.error for task in tasks] == [None] * len(tasks)
     for task, output in zip(tasks, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(task.value, output, strict=True))
@@ -57,40 +46,38 @@ def _rows(*shape: int) -> list[Tensor]:
     return [torch.full(shape, float(row + 1)) for row in range(ROWS)]
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_embeddings_with_the_layers_first_are_joined_behind_them(batch: int) -> None:
-    def add(latents: Tensor, layers: Tensor) -> Tensor:  # (B, width), (layers, B, width)
-        return latents + layers[0] * layers[2]
-
-    arguments = list(zip(_rows(batch, 4), _rows(3, batch, 4), strict=True))
-    assert _shared(Noting(add), arguments) == ROWS * batch
+def _with_layers(latents: Tensor, layers: Tensor) -> Tensor:  # (B, width), (layers, B, width)
+    return latents + layers[0] * layers[2]
 
 
-def test_a_table_that_happens_to_be_as_long_as_the_batch_is_shared() -> None:
-    def add(latents: Tensor, position: Tensor) -> Tensor:
-        assert position.shape == (1,)
-        return latents + position
-
-    arguments = [(latents, torch.arange(1)) for latents in _rows(1, 4)]
-    assert _shared(Noting(add), arguments) == ROWS
+def _with_position(latents: Tensor, position: Tensor) -> Tensor:  # as long as a batch of one happens to be
+    assert position.shape == (1,)
+    return latents + position
 
 
-def test_a_table_that_differs_and_carries_no_rows_keeps_them_apart() -> None:
-    def add(latents: Tensor, table: Tensor) -> Tensor:  # (B, width), (3, 1, width): summed over
-        assert table.shape == (3, 1, 4)
-        return latents + table.sum()
-
-    arguments = list(zip(_rows(1, 4), _rows(3, 1, 4), strict=True))
-    network = Noting(add)
-    assert _shared(network, arguments) == 1
+def _with_table(latents: Tensor, table: Tensor) -> Tensor:  # of each row, which carries no rows: summed over
+    assert table.shape == (3, 1, 4)
+    return latents + table.sum()
 
 
-def test_a_time_that_is_one_for_both_prompts_of_a_row_is_copied_for_each() -> None:
-    def add(latents: Tensor, time: Tensor) -> Tensor:  # (2, width), (1,): Stable Audio's
-        return latents + time[:, None]
+def _with_time(latents: Tensor, time: Tensor) -> Tensor:  # (2, width), one for both prompts: Stable Audio's
+    return latents + time[:, None]
 
-    arguments = list(zip(_rows(2, 4), _rows(1), strict=True))
-    assert _shared(Noting(add), arguments) == ROWS * 2
+
+@pytest.mark.parametrize(
+    ("function", "latents", "others", "num_rows"),
+    [
+        (_with_layers, _rows(1, 4), _rows(3, 1, 4), ROWS),
+        (_with_layers, _rows(2, 4), _rows(3, 2, 4), ROWS * 2),
+        (_with_position, _rows(1, 4), [torch.arange(1)] * ROWS, ROWS),
+        (_with_table, _rows(1, 4), _rows(3, 1, 4), 1),
+        (_with_time, _rows(2, 4), _rows(1), ROWS * 2),
+    ],
+)
+def test_rows_are_joined_along_the_axes_that_carry_them_or_kept_apart(
+    function: Callable[..., Tensor], latents: list[Tensor], others: list[Tensor], num_rows: int
+) -> None:
+    assert _shared(Noting(function), list(zip(latents, others, strict=True))) == num_rows
 
 
 class Padding(nn.Module):
@@ -140,17 +127,6 @@ def test_rows_of_one_length_prove_nothing_of_rows_of_several(lengths: tuple[int,
         tasks = render(batcher, *(lambda own=arguments[row]: network(*own) for row in rows))
         assert all(torch.equal(task.value[0], alone[row][0]) for task, row in zip(tasks, rows, strict=True))
     assert network.rows[-1] == 8
-
-
-def test_what_lists_prove_holds_with_the_same_pins_only() -> None:
-    calls = [parse_call("network", ([torch.ones(length)],), {}) for length in (3, 5)]
-    row_by_row = {"layer": [Trace((Layout((3,), (1,)),), ())]}
-    in_other_strides = {"layer": [Trace((Layout((3,), (2,)),), ())]}
-    company = Company()
-    company.prove(calls, row_by_row)
-    assert company.is_proven(calls, row_by_row)
-    assert not company.is_proven(calls, in_other_strides)
-    assert not company.is_proven(calls[:1], row_by_row)  # nor among rows of one length
 
 
 class Attending(nn.Module):

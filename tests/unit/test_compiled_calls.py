@@ -12,19 +12,15 @@ import pytest
 from framefleet.pipeline.hooks import intercept as compiled_calls
 
 
-def without_the_names(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the module as it is with a torch that has renamed them."""
-    monkeypatch.setitem(sys.modules, "torch._C._dynamo.eval_frame", ModuleType("eval_frame"))
-    spec = importlib.util.spec_from_file_location("renamed", compiled_calls.__file__)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("is_renamed", [True, False])
 def test_calls_run_with_and_without_the_names(is_renamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = without_the_names(monkeypatch) if is_renamed else compiled_calls
+    module: Any = compiled_calls
+    if is_renamed:
+        monkeypatch.setitem(sys.modules, "torch._C._dynamo.eval_frame", ModuleType("eval_frame"))
+        spec = importlib.util.spec_from_file_location("renamed", compiled_calls.__file__)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     assert module.HAS_HOOK is not is_renamed
     assert not module.is_compiled_call()
 

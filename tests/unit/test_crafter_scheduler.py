@@ -43,15 +43,12 @@ def test_uniform_timesteps_leave_out_the_one_past_the_end() -> None:
 
 def test_trailing_timesteps_are_as_many_as_asked_for() -> None:
     scheduler = VideoCrafterDDIMScheduler(**ZERO_SNR)
-    for steps in range(1, 1001):
+    for steps in (*range(1, 101), 333, 500, 999, 1000):
         scheduler.set_timesteps(steps)
         assert len(scheduler.timesteps) == steps
-
-
-@pytest.mark.parametrize("steps", [0, 1001])
-def test_steps_beyond_the_training_timesteps_are_refused(steps: int) -> None:
-    with pytest.raises(ValueError, match="use 1 to 1000"):
-        VideoCrafterDDIMScheduler().set_timesteps(steps)
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match="use 1 to 1000"):
+            scheduler.set_timesteps(steps)
 
 
 def test_noise_comes_from_the_rows_own_generator() -> None:
@@ -64,10 +61,3 @@ def test_noise_comes_from_the_rows_own_generator() -> None:
         own = torch.Generator().manual_seed(seed)
         alone = scheduler.step(x[:1], 801, x[:1], eta=1.0, generator=own).prev_sample
         assert torch.equal(alone[0], both[row])
-
-
-def test_a_saved_scheduler_is_the_same_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    VideoCrafterDDIMScheduler(**ZERO_SNR).save_pretrained(tmp_path)
-    loaded = VideoCrafterDDIMScheduler.from_pretrained(tmp_path)
-    assert {name: loaded.config[name] for name in ZERO_SNR} == ZERO_SNR
-    assert float(loaded.alphas_cumprod[-1]) == 0

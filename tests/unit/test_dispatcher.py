@@ -6,17 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize, Row
+from framefleet.cluster.dispatch.dispatcher import GivenUp, LeaseSize, Row
 from tests.unit.dispatching import dispatcher_with, ids, join, lease
 
 
 def test_a_lease_holds_rows_of_one_shape_oldest_first() -> None:
-    dispatcher = dispatcher_with("xyxxy", min_rows=3)
-    assert ids(lease(dispatcher, "A")) == "0 2 3"
-
-
-def test_a_lease_tells_its_worker_and_that_this_is_the_first_attempt() -> None:
-    granted = lease(dispatcher_with("x"), "A")
+    granted = lease(dispatcher_with("xyxxy", min_rows=3), "A")
+    assert ids(granted) == "0 2 3"
     assert (granted.worker, granted.alone, granted.rows[0].attempt) == ("A", False, 1)
 
 
@@ -39,40 +35,6 @@ def test_a_worker_stays_with_the_shape_it_renders() -> None:
 def test_an_idle_worker_takes_the_shape_of_the_oldest_row() -> None:
     dispatcher = dispatcher_with("xxyyx", workers="AB")
     assert [ids(lease(dispatcher, "A")), ids(lease(dispatcher, "B"))] == ["0 1", "2 3"]
-
-
-def test_a_rare_shape_gets_its_turn_after_each_lease_slot_of_the_fleet_passed_it_over_once() -> None:
-    dispatcher = dispatcher_with("xy" + "x" * 20, min_rows=1, max_rows=1)
-    given = []
-    for _ in range(5):
-        granted = lease(dispatcher, "A")
-        given.append(granted.rows[0].row.shape)
-        dispatcher.done("A", ids(granted), 0.0)
-    assert given == ["x", "x", "x", "y", "x"]
-
-
-def test_room_is_counted_in_waiting_rows() -> None:
-    dispatcher = Dispatcher(window=2, size=LeaseSize(min_rows=1, max_rows=1))
-    dispatcher.join("A")
-    for number in range(2):
-        assert dispatcher.room
-        dispatcher.add(Row(row_id=str(number), shape="x"))
-    assert not dispatcher.room
-    lease(dispatcher, "A")
-    assert dispatcher.room
-    dispatcher.close()
-    assert not dispatcher.room
-
-
-def test_finished_once_closed_and_every_row_has_ended() -> None:
-    dispatcher = dispatcher_with("xx")
-    lease(dispatcher, "A")
-    dispatcher.done("A", "0", 1.0)
-    dispatcher.failed("A", "1", "bad", retry=False)
-    assert not dispatcher.finished
-    dispatcher.close()
-    assert dispatcher.finished
-    assert (dispatcher.num_waiting, dispatcher.num_leased) == (0, 0)
 
 
 def test_rows_that_wait_go_out_by_the_shapes_that_they_are_found_to_have() -> None:
@@ -101,10 +63,6 @@ def test_a_row_is_not_added_twice() -> None:
         dispatcher_with("x").add(Row(row_id="0", shape="x"))
 
 
-def test_a_worker_that_was_never_here_gets_nothing() -> None:
-    assert dispatcher_with("x").lease("nobody", 0.0) is None
-
-
 # Errors
 
 
@@ -113,8 +71,15 @@ def test_a_failed_row_goes_to_another_worker_before_all_fresh_rows() -> None:
     lease(dispatcher, "A")
     assert dispatcher.failed("A", "0", "bad") is None
     assert ids(lease(dispatcher, "A")) == "1"
+    assert dispatcher.failed("A", "1", "does not fit", retry=False), "it would come again"
     retried = lease(dispatcher, "B")
     assert (ids(retried), retried.rows[0].attempt) == ("0", 2)
+    dispatcher = dispatcher_with("x", workers="AB")
+    lease(dispatcher, "A")
+    dispatcher.failed("A", "0", "bad")
+    assert dispatcher.lease("A", 0.0) is None
+    dispatcher.lost("B")
+    assert ids(lease(dispatcher, "A")) == "0", "where no other worker is left"
 
 
 def test_a_retried_row_takes_fresh_rows_of_its_shape_along() -> None:
@@ -123,15 +88,6 @@ def test_a_retried_row_takes_fresh_rows_of_its_shape_along() -> None:
     dispatcher.failed("A", "0", "bad")
     dispatcher.add(Row(row_id="4", shape="x"))
     assert ids(lease(dispatcher, "B")) == "0 4"
-
-
-def test_a_row_that_failed_on_every_live_worker_may_come_back_to_one() -> None:
-    dispatcher = dispatcher_with("x", workers="AB")
-    lease(dispatcher, "A")
-    dispatcher.failed("A", "0", "bad")
-    assert dispatcher.lease("A", 0.0) is None
-    dispatcher.lost("B")
-    assert ids(lease(dispatcher, "A")) == "0"
 
 
 def test_a_row_is_given_up_after_three_errors() -> None:
@@ -146,13 +102,6 @@ def test_a_row_is_given_up_after_three_errors() -> None:
         errors=(("A", "bad on A"), ("B", "bad on B"), ("C", "bad on C")),
         reason="it failed 3 times",
     )
-
-
-def test_an_error_that_would_come_again_is_not_retried() -> None:
-    dispatcher = dispatcher_with("x")
-    lease(dispatcher, "A")
-    given_up = dispatcher.failed("A", "0", "does not fit", retry=False)
-    assert given_up is not None and given_up.attempts == 1
 
 
 def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_process() -> None:
@@ -181,14 +130,7 @@ def test_rows_put_back_go_first_and_spend_no_attempt() -> None:
     dispatcher.put_back("A", ["0", "1"])
     again = lease(dispatcher, "B")
     assert (ids(again), again.rows[0].attempt) == ("0 1", 1)
-
-
-def test_a_worker_that_put_everything_back_leaves_without_a_death() -> None:
-    dispatcher = dispatcher_with("x", workers="AB")
-    lease(dispatcher, "A")
-    dispatcher.put_back("A", ["0"])
-    assert dispatcher.lost("A") == []
-    assert lease(dispatcher, "B").rows[0].attempt == 1
+    assert dispatcher.lost("A") == [], "it leaves without a death"
 
 
 # Stale reports
@@ -198,21 +140,14 @@ def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:
     dispatcher = dispatcher_with("x", workers="AB")
     lease(dispatcher, "A")
     dispatcher.lost("A")
+    assert dispatcher.failed("A", "0", "bad", retry=False) is None
+    dispatcher.put_back("A", ["0"])
     assert dispatcher.done("A", "0", 1.0) is False, "the row waits again"
     lease(dispatcher, "B")
     assert dispatcher.done("A", "0", 2.0) is False, "the row is B's now"
     assert dispatcher.done("B", "0", 3.0) is True
     assert dispatcher.done("B", "0", 4.0) is False, "an outcome counts once"
     assert (dispatcher.num_waiting, dispatcher.num_leased) == (0, 0)
-
-
-def test_a_late_error_of_a_given_up_worker_spends_no_attempt() -> None:
-    dispatcher = dispatcher_with("x", workers="AB")
-    lease(dispatcher, "A")
-    dispatcher.lost("A")
-    assert dispatcher.failed("A", "0", "bad", retry=False) is None
-    dispatcher.put_back("A", ["0"])
-    assert dispatcher.num_waiting == 1
 
 
 # Lease size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pytest
 
 from framefleet import Request
 from framefleet.cluster.driver.audits import Case, Docket
@@ -15,17 +14,12 @@ from tests.rows import RECORD
 LANE = LaneKey("", "my:recipe")
 
 
-@pytest.fixture
-def docket() -> Docket:
+def test_judges_that_fail_are_counted_and_those_that_leave_are_not() -> None:
     request = Request(arguments={"prompt": "a"}, seed=1, recipe="my:recipe")
     carried = pa.RecordBatch.from_pylist([{"tag": 1}])
     pending = Pending(request=request, carried=carried, position=0, kind="k")
     docket = Docket()
     docket.waiting[LANE].append(Case(pending=pending, stored=StoredRow(record=RECORD), worker="w"))
-    return docket
-
-
-def test_judges_that_fail_are_counted_and_those_that_leave_are_not(docket: Docket) -> None:
     for number in range(10):
         assert docket.take(LANE, f"leaves-{number}")
         docket.left(f"leaves-{number}")

@@ -61,31 +61,22 @@ def test_a_package_adds_a_command(install: Install) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "value", "problem"),
+    ("name", "code", "problem"),
     [
-        (
-            "import nowhere_at_all",
-            "broken_package:PLUGIN",
-            "ModuleNotFoundError: No module named 'nowhere_at_all'",
-        ),
-        ("", "broken_package:PLUGIN", "AttributeError"),
-        ("PLUGIN = {'commands': {}}", "broken_package:PLUGIN", "broken_package:PLUGIN is a dict"),
+        ("broken", "import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("broken", "", "AttributeError"),
+        ("broken", "PLUGIN = {'commands': {}}", "broken_package:PLUGIN is a dict"),
+        ("export", "from framefleet.doors import Plugin\nPLUGIN = Plugin()", "another plugin has the same"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named_with_its_package(
-    install: Install, code: str, value: str, problem: str
+    install: Install, name: str, code: str, problem: str
 ) -> None:
-    install("broken", code, value=value)
-    with pytest.raises(PluginError, match="plugin broken of the package broken-package: ") as raised:
+    install(name, code, value=f"{name}_package:PLUGIN")
+    with pytest.raises(PluginError, match=f"plugin {name} of the package {name}-package: ") as raised:
         plugins()
     assert problem in raised.value.problem
     assert raised.value.exit_code == 2
-
-
-def test_a_package_cannot_take_the_name_of_a_plugin_of_ours(install: Install) -> None:
-    install("export", "from framefleet.doors import Plugin\nPLUGIN = Plugin()", value="export_package:PLUGIN")
-    with pytest.raises(PluginError, match="another plugin has the same name"):
-        plugins()
 
 
 def test_a_plugin_cannot_replace_a_command(install: Install) -> None:

@@ -15,8 +15,6 @@ import torch
 
 from framefleet import Clip, Request, Store
 from framefleet.pipeline.errors import JobError, RenderError
-from framefleet.pipeline.outputs import layout
-from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio, Extras, audio_sha256
@@ -42,23 +40,34 @@ CLIP = Clip(
 LOSSLESS = Media(format="mkv")
 
 
-def test_equal_clips_are_equal_files() -> None:
-    first, again = encode_clip(CLIP, LOSSLESS), encode_clip(replace(CLIP, batch_size=2.0), LOSSLESS)
+def test_equal_clips_are_equal_files_and_their_records_say_what_each_took() -> None:
+    idle = {"rows": 0.5, "pipeline": 0.25}
+    first = encode_clip(CLIP, LOSSLESS)
+    again = encode_clip(replace(CLIP, batch_size=2.0, idle=idle), LOSSLESS)
     assert first.content == again.content
     assert first.record.media_sha256 == again.record.media_sha256
     assert np.array_equal(decode(first.content), FRAMES)
+    assert (again.record.idle_s, again.record.idle_causes) == (0.75, '{"pipeline":0.25,"rows":0.5}')
 
 
 @pytest.mark.parametrize(
-    ("row", "job", "native", "fps"),
-    [(8.0, 12.0, 16.0, 8.0), (None, 12.0, 16.0, 12.0), (None, None, 16.0, 16.0), (None, None, None, 10.0)],
+    ("row", "job", "native", "format", "fps"),
+    [
+        (8.0, 12.0, 16.0, "mkv", 8.0),
+        (None, 12.0, 16.0, "mkv", 12.0),
+        (None, None, 16.0, "mkv", 16.0),
+        (None, None, None, "mkv", 10.0),  # diffusers' own
+        (None, None, 8.0, "png.zip", 8.0),
+        (None, None, None, "png.zip", None),  # layers
+        (None, None, 8.0, "gif", 8.0),
+    ],
 )
 def test_the_rate_is_the_rows_or_the_jobs_or_the_models_or_diffusers_own(
-    row: float | None, job: float | None, native: float | None, fps: float
+    row: float | None, job: float | None, native: float | None, format: Any, fps: float | None
 ) -> None:
     clip = replace(CLIP, request=replace(CLIP.request, fps=row), native_fps=native)
-    record = encode_clip(clip, replace(LOSSLESS, fps=job)).record
-    assert (record.fps, record.duration_s) == (fps, len(FRAMES) / fps)
+    record = encode_clip(clip, Media(format=format, fps=job)).record
+    assert (record.fps, record.duration_s) == (fps, fps and len(FRAMES) / fps)
 
 
 SOUND = Audio(samples=np.zeros((2, 3000), np.float32), sample_rate=24_000)
@@ -73,30 +82,22 @@ def test_frames_of_an_unknown_rate_last_as_long_as_their_sound() -> None:
     assert (silent.fps, silent.fps_source, silent.audio_duration_s) == (10.0, "framefleet", None)
 
 
-def test_a_model_whose_sound_is_longer_than_its_frames_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    encode_clip(replace(CLIP, audio=SOUND, native_fps=16.0), LOSSLESS)
-    assert not caplog.records
-    longer = Audio(samples=np.zeros((2, 24_000), np.float32), sample_rate=24_000)
-    record = encode_clip(replace(CLIP, audio=longer, native_fps=16.0), LOSSLESS).record
-    assert record.audio_duration_s == 1.0
-    assert "and its sound 1.00 s" in caplog.text
-
-
-def test_sound_is_told_in_the_record_unless_the_job_wants_none() -> None:
+def test_sound_is_told_in_the_record_unless_the_job_wants_none(caplog: pytest.LogCaptureFixture) -> None:
     clip = replace(CLIP, audio=SOUND, audio_sha256=audio_sha256(SOUND))
     record = encode_clip(clip, LOSSLESS).record
     told = (record.audio_sha256, record.audio_sample_rate, record.audio_channels)
     assert told == (audio_sha256(SOUND), 24_000, 2)
-    silent = encode_clip(clip, replace(LOSSLESS, audio=False))
-    assert silent.content == encode_clip(CLIP, LOSSLESS).content
-    assert silent.record.audio_sha256 is None
-
-
-def test_a_rate_at_which_sound_would_be_out_of_step_is_refused() -> None:
-    clip = replace(CLIP, audio=SOUND, request=replace(CLIP.request, fps=30.0))
+    without = replace(LOSSLESS, audio=False)
+    assert encode_clip(clip, without).content == encode_clip(CLIP, LOSSLESS).content
+    assert encode_clip(clip, without).record.audio_sha256 is None
+    assert not caplog.records
+    longer = Audio(samples=np.zeros((2, 24_000), np.float32), sample_rate=24_000)
+    assert encode_clip(replace(CLIP, audio=longer), LOSSLESS).record.audio_duration_s == 1.0
+    assert "and its sound 1.00 s" in caplog.text
+    out_of_step = replace(clip, request=replace(CLIP.request, fps=30.0))
     with pytest.raises(RenderError, match=r"at 30 fps .* made for 16"):
-        encode_clip(clip, LOSSLESS)
-    assert encode_clip(clip, replace(LOSSLESS, audio=False)).record.fps == 30
+        encode_clip(out_of_step, LOSSLESS)
+    assert encode_clip(out_of_step, without).record.fps == 30
 
 
 def test_arrays_beside_a_clip_are_stored_before_it(tmp_path: Path) -> None:
@@ -147,44 +148,16 @@ def test_another_clip_is_never_replaced_but_stands_beside_it(tmp_path: Path) -> 
     assert (store.read(plain), store.read(tagged)) == (first.content, b"oth")
 
 
-@pytest.mark.parametrize(
-    "path", ["clips/ab/x.mkv", "../x.mkv", f"clips/ab/{CLIP.row_id}-0.mkv", f"clips/ab/{CLIP.row_id}.exe"]
-)
-def test_a_record_cannot_say_that_its_clip_is_another_rows(path: str) -> None:
-    with pytest.raises(JobError, match="not as framefleet wrote it"):
-        recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records")
-
-
-@pytest.mark.parametrize("tag", ["", "-01234567", "-" + "8" * 64])
-def test_a_clip_is_where_its_record_says(tag: str) -> None:
-    path = f"clips/ab/{CLIP.row_id}{tag}.png.zip"
-    assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
-
-
-def test_an_installed_plugin_may_have_an_ending_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Arrays(ClipStep):
-        suffix = ".npy"
-
-    path = f"clips/ab/{CLIP.row_id}.npy"
-    monkeypatch.setattr(layout, "clip_steps", lambda: {"arrays": lambda: Arrays})
-    layout._suffixes_of_steps.cache_clear()
-    assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
-    layout._suffixes_of_steps.cache_clear()
+def test_a_record_cannot_say_that_its_clip_is_another_rows() -> None:
+    own = f"clips/ab/{CLIP.row_id}"
+    for path in (f"{own}{tag}.png.zip" for tag in ("", "-01234567", "-" + "8" * 64)):
+        assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
+    for path in ("clips/ab/x.mkv", "../x.mkv", f"{own}-0.mkv", f"{own}.exe"):
+        with pytest.raises(JobError, match="not as framefleet wrote it"):
+            recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records")
 
 
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:
     with mock.patch("framefleet.pipeline.outputs.encode_clip.encode", return_value=b"of a GPU"):
         told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in VIDEO_ENCODERS["mp4"]]
     assert [record.media_encoder for record in told] == [None, None, None, "h264_nvenc"]
-
-
-def test_frames_of_a_video_in_a_zip_keep_their_rate_and_layers_have_none() -> None:
-    media = Media(format="png.zip")
-    assert encode_clip(replace(CLIP, native_fps=8), media).record.fps == 8
-    assert encode_clip(replace(CLIP, native_fps=None, request=Request()), media).record.fps is None
-    assert encode_clip(replace(CLIP, native_fps=8), Media(format="gif")).record.fps == 8
-
-
-def test_a_record_says_how_long_the_model_was_idle_and_why() -> None:
-    record = encode_clip(replace(CLIP, idle={"rows": 0.5, "pipeline": 0.25}), LOSSLESS).record
-    assert (record.idle_s, record.idle_causes) == (0.75, '{"pipeline":0.25,"rows":0.5}')

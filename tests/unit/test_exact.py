@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.render.fused.calls import EACH, Method, parse_call
-from framefleet.pipeline.render.fused.concatenation import layouts
 from framefleet.pipeline.render.fused.exact import are_equal, masks_matter, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
 
@@ -72,14 +71,6 @@ def _pins(module: nn.Module, rows: Sequence[Tensor] | None = None) -> list[str] 
     return None if plan is None else sorted(plan.pins)
 
 
-def test_a_model_that_is_equal_anyway_needs_no_pins() -> None:
-    assert _pins(Net(one=Function(_double), two=Function(_double))) == []
-
-
-def test_a_model_without_inner_modules_needs_no_pins() -> None:
-    assert _pins(Function(_double)) == []
-
-
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_module_that_rounds_differently_in_company_is_pinned(batch: int) -> None:
     class Shifty(nn.Linear):
@@ -90,26 +81,33 @@ def test_a_module_that_rounds_differently_in_company_is_pinned(batch: int) -> No
     assert _pins(module, _rows(batch=batch)) == ["odd"]
 
 
-def test_code_of_a_composite_that_differs_pins_the_composite() -> None:
-    module = Net(one=Function(_double), block=Net(_shift, inner=Function(_double)))
-    assert _pins(module) == ["block"]
+def _add_in_place(value: Tensor) -> Tensor:
+    return value.add_(1e-3 * (value.shape[0] > 1)).mul_(2)
 
 
-def test_code_of_the_model_itself_that_differs_refuses_the_size() -> None:
-    assert _pins(Net(_shift, one=Function(_double))) is None
+def _turned(value: Tensor) -> Tensor:
+    """Equal values, in other strides."""
+    square = value.reshape(-1, 8, 16)
+    return square.clone() if len(value) == 1 else square.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def test_a_model_that_does_not_repeat_itself_is_refused() -> None:
-    assert _pins(Net(noise=Function(lambda value: value + torch.randn_like(value)))) is None
-
-
-def test_equal_values_in_other_strides_are_pinned() -> None:
-    def turned(value: Tensor) -> Tensor:
-        square = value.reshape(-1, 8, 16)
-        return square.clone() if len(value) == 1 else square.transpose(1, 2).contiguous().transpose(1, 2)
-
-    module = Net(turned=Function(turned), last=Function(lambda value: value.flatten(1)))
-    assert _pins(module) == ["turned"]
+@pytest.mark.parametrize(
+    ("module", "pins"),
+    [
+        (Net(one=Function(_double), two=Function(_double)), []),
+        (Function(_double), []),  # without inner modules
+        (Net(one=Function(_double), block=Net(_shift, inner=Function(_double))), ["block"]),
+        (Net(_shift, one=Function(_double)), None),  # the model itself differs
+        (Net(noise=Function(lambda value: value + torch.randn_like(value))), None),  # it repeats nothing
+        (Net(turned=Function(_turned), last=Function(lambda value: value.flatten(1))), ["turned"]),
+        (Net(copy=Function(torch.clone), act=Function(_add_in_place), relu=nn.ReLU(inplace=True)), ["act"]),
+    ],
+)
+def test_what_differs_is_pinned_with_all_that_its_code_runs_or_refuses_the_size(
+    module: nn.Module, pins: list[str] | None
+) -> None:
+    assert _pins(module) == pins
+    assert not any("forward" in vars(child) for child in module.modules()), "nothing stays on the model"
 
 
 def test_small_modules_in_half_precision_are_pinned_since_rounding_hides_differences() -> None:
@@ -128,51 +126,18 @@ def test_a_difference_that_these_rows_do_not_show_is_found_with_random_ones() ->
 
 def test_a_module_that_is_called_twice_is_pinned_in_both_calls() -> None:
     class Twice(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, odd: nn.Module) -> None:
             super().__init__()
-            self.odd = Function(_shift)
+            self.odd = odd
 
         def forward(self, latents: Tensor) -> Any:
             return self.odd(self.odd(latents).reshape(-1, 8, 16)).flatten(1)
 
-    plan = _probe(Twice(), _rows())
+    plan = _probe(Twice(Function(_shift)), _rows())
     assert plan is not None
     assert [len(traces) for traces in plan.pins.values()] == [2]
-
-
-def test_a_pin_inside_a_pinned_composite_does_not_confuse_its_other_calls() -> None:
-    block = Net(_shift, inner=Function(_shift))
-
-    class Blocks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.block = block
-
-        def forward(self, latents: Tensor) -> Any:
-            return self.block(self.block(latents))
-
-    assert _pins(Blocks()) == ["block", "block.inner"]
-
-
-def test_tables_that_are_the_same_for_all_rows_are_not_pinned() -> None:
-    class Rotary(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table = Function(lambda value: torch.arange(WIDTH) + value[0, 0] * 0)
-            self.odd = Function(_shift)
-
-        def forward(self, latents: Tensor) -> Any:
-            return self.odd(latents) + self.table(latents)
-
-    assert _pins(Rotary()) == ["odd"]
-
-
-def test_modules_that_work_in_place_keep_their_meaning() -> None:
-    def add_in_place(value: Tensor) -> Tensor:
-        return value.add_(1e-3 * (value.shape[0] > 1)).mul_(2)
-
-    module = Net(copy=Function(torch.clone), act=Function(add_in_place), relu=nn.ReLU(inplace=True))
-    assert _pins(module) == ["act"]
+    # A pin inside a pinned composite does not confuse its other calls.
+    assert _pins(Twice(Net(_shift, inner=Function(_shift)))) == ["odd", "odd.inner"]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -239,57 +204,19 @@ def test_tensors_are_equal_only_bit_for_bit() -> None:
     assert not are_equal(torch.tensor([0.0]), torch.tensor([[0.0]]))
 
 
-def test_nothing_stays_on_the_model() -> None:
-    module = Net(block=Net(inner=Function(_shift)))
-    _probe(module, _rows())
-    assert not any("forward" in vars(child) for child in module.modules())
-
-
-class CutsText(nn.Module):
-    """Cuts the text of a single row off where its mask ends, and masks that of several."""
-
-    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        if len(latents) == 1:
-            return latents + text[:, : int(mask.sum())].mean(dim=1, keepdim=True)
-        return latents + (text * mask).mean(dim=1, keepdim=True)
-
-
 class Reads(nn.Module):
-    """Reads a text up to where its mask ends, by an inner module."""
+    """Reads a text by an inner module: up to where its mask ends if it cuts such lengths, else masked."""
 
-    def __init__(self) -> None:
+    def __init__(self, cuts: Callable[[list[int]], bool], factor: float = 1.0) -> None:
         super().__init__()
         self.reader = Function(_double)
-
-    def read(self, text: Tensor, length: int) -> Tensor:
-        whole: Tensor = self.reader(text[:, :length])
-        return whole.sum(dim=1, keepdim=True)
-
-
-class CutsAlike(Reads):
-    """Masks only where rows are not of one length: Lumina 2."""
+        self.cuts, self.factor = cuts, factor
 
     def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         lengths = mask.sum(dim=1).int().tolist()
-        if len(set(lengths)) == 1:
-            return latents + self.read(text, lengths[0])
-        return latents + self.read(text * mask, max(lengths)) * (1 + 1e-3)
-
-
-class CutsAlone(Reads):
-    """Cuts the text of a single row and masks that of several: FramePack. Here to the very same bits."""
-
-    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        if len(latents) == 1:
-            return latents + self.read(text, int(mask.sum()))
-        return latents + self.read(text * mask, mask.shape[1])
-
-
-class Masks(Reads):
-    """Masks every text."""
-
-    def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        return latents + self.read(text * mask, mask.shape[1])
+        is_cut = self.cuts(lengths)
+        whole: Tensor = self.reader(text[:, : lengths[0]] if is_cut else text * mask)
+        return latents + whole.sum(dim=1, keepdim=True) * (1.0 if is_cut else self.factor)
 
 
 def _texts(lengths: Sequence[int]) -> list[dict[str, Tensor]]:
@@ -300,13 +227,16 @@ def _texts(lengths: Sequence[int]) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "matters", "one_length", "others"),
-    [(Masks, False, True, True), (CutsAlike, True, True, False), (CutsAlone, True, False, False)],
+    ("module", "matters", "one_length", "others"),
+    [
+        (Reads(lambda lengths: False), False, True, True),
+        (Reads(lambda lengths: len({*lengths}) == 1, 1 + 1e-3), True, True, False),  # Lumina 2
+        (Reads(lambda lengths: len(lengths) == 1), True, False, False),  # FramePack
+    ],
 )
 def test_rows_share_what_masks_make_of_a_text_only_if_it_is_the_same_alone(
-    kind: type[nn.Module], matters: bool, one_length: bool, others: bool
+    module: nn.Module, matters: bool, one_length: bool, others: bool
 ) -> None:
-    module = kind()
     for lengths, is_shared in (((5, 5, 5), one_length), ((5, 3, 4), others)):
         rows = _texts(lengths)
         calls = [parse_call("transformer", (), row) for row in rows]
@@ -316,37 +246,21 @@ def test_rows_share_what_masks_make_of_a_text_only_if_it_is_the_same_alone(
         assert (plan is not None) == is_shared
 
 
-def test_a_network_that_takes_no_other_masks_has_none_that_matter() -> None:
-    class Strict(Masks):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of short texts"), ValueError("a mask of 5")])
+def test_a_network_that_takes_no_other_masks_has_none_that_matter_unless_memory_ran_out(
+    error: Exception,
+) -> None:
+    class Strict(Reads):
         def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
             if mask.sum() != 5:
-                raise ValueError("a mask of 5")
+                raise error
             return super().forward(latents, text, mask)
 
-    module = Strict()
-    call = parse_call("transformer", (), _texts([5])[0])
-    assert not masks_matter(Method(module), call)
-
-
-def test_a_plan_that_memory_runs_out_for_is_not_taken_for_proven() -> None:
-    class Full(Masks):
-        def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-            if mask.sum() == 2:
-                raise torch.OutOfMemoryError("of texts as short as this")
-            return super().forward(latents, text, mask)
-
-    module, rows = Full(), _texts((5, 5, 5))
+    module, rows = Strict(lambda lengths: False), _texts((5, 5, 5))
     calls = [parse_call("transformer", (), row) for row in rows]
     outputs = [(module(**row), ()) for row in rows]
+    if isinstance(error, ValueError):
+        assert not masks_matter(Method(module), calls[0])
+        return
     with pytest.raises(torch.OutOfMemoryError):
         probe(Method(module), calls, outputs, calls[0].axes)
-
-
-def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:
-    module = CutsText()
-    full = [{"latents": row, "text": row[:, :8], "mask": torch.ones(1, 8)} for row in _rows()]
-    calls = [parse_call("transformer", (), row) for row in full]
-    outputs = [(module(**row), ()) for row in full]
-    plan = Plan(calls[0].axes, {}, layouts(outputs[0]))
-    assert are_equal(run_fused(Method(module), calls, plan), outputs)
-    assert probe(Method(module), calls, outputs, calls[0].axes) is None
