@@ -14,9 +14,7 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
-from framefleet.plugins.export.export import Exported
 from framefleet.plugins.export.selection import split_of
 from tests.commands import command
 from tests.small_output import rendered
@@ -30,7 +28,7 @@ COLUMNS = {
 }
 
 
-def scene(number: int, num_frames: int = 3) -> Frames:
+def scene(number: int, num_frames: int = 3) -> Any:
     """Return a picture of big blocks; 0, 2 and 4 are the same one, with a little noise."""
     seed = 0 if number in (0, 2, 4) else number
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).repeat(16, 0).repeat(16, 1)
@@ -43,7 +41,7 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
     return rendered(Store(str(tmp_path / "out")), 6, carried=COLUMNS, frames_of=scene)
 
 
-def exported(tmp_path: Path, to: str = "to", **asked: Any) -> tuple[list[dict[str, Any]], Exported]:
+def exported(tmp_path: Path, to: str = "to", **asked: Any) -> tuple[list[dict[str, Any]], Any]:
     found = framefleet.export(str(tmp_path / "out"), str(tmp_path / to), **({"format": "parquet"} | asked))
     return pq.read_table(tmp_path / to).to_pylist() if asked.get("format") is None else [], found
 
@@ -73,10 +71,8 @@ def test_all_columns_are_there_when_asked_for(tmp_path: Path, records: list[dict
     result = command("export", tmp_path / "out", tmp_path / "cli", "--format=parquet", "--columns=all")
     assert (result.exit_code, "columns of the records" in result.stderr) == (0, False)
     result = command("export", tmp_path / "out", tmp_path / "lean", "--format=parquet")
-    num_left_out = len({*RECORD_FIELDS.names, "marks", *COLUMNS, "video"}) - len(
-        pq.read_schema(tmp_path / "lean/shard-000000.parquet")
-    )
-    assert f"left out: {num_left_out} columns of the records; --columns all adds them" in result.stderr
+    num = len(rows[0]) - len(pq.read_schema(tmp_path / "lean/shard-000000.parquet"))
+    assert f"left out: {num} columns of the records; --columns all adds them" in result.stderr
 
 
 def test_stars_and_notes_of_picks_are_columns(tmp_path: Path, records: list[dict[str, Any]]) -> None:
@@ -90,16 +86,11 @@ def test_stars_and_notes_of_picks_are_columns(tmp_path: Path, records: list[dict
     rows, _ = exported(tmp_path, picks=picks)
     labels = {row["row_id"]: (row["stars"], row["note"]) for row in rows}
     assert labels == {one: (5, "sharp, 一只猫"), other: (2, ""), plain: (None, None)}
+    with pytest.raises(JobError, match="picks is"):  # into the same place
+        exported(tmp_path, picks=write_picks(tmp_path, {"row_id": one, "stars": 2}))
     for number, (key, value) in enumerate([("stars", "many"), ("stars", 6), ("stars", True), ("note", 3)]):
         with pytest.raises(JobError, match=f"line 1: {key} is"):
             exported(tmp_path, f"bad{number}", picks=write_picks(tmp_path, {"row_id": one, key: value}))
-
-
-def test_other_stars_into_the_same_place_are_refused(tmp_path: Path, records: list[dict[str, Any]]) -> None:
-    row_id = records[0]["row_id"]
-    exported(tmp_path, picks=write_picks(tmp_path, {"row_id": row_id, "stars": 1}))
-    with pytest.raises(JobError, match="picks is"):
-        exported(tmp_path, picks=write_picks(tmp_path, {"row_id": row_id, "stars": 2}))
 
 
 def test_columns_of_the_table_that_are_called_like_labels_stay(tmp_path: Path) -> None:
@@ -155,7 +146,6 @@ def test_no_prompt_is_in_both_splits(tmp_path: Path, format: Any) -> None:
     assert of_split["train"] | of_split["validation"] == set(prompts)
     assert not of_split["train"] & of_split["validation"]
     assert {name: len(loaded[name]) for name in of_split} == found.splits
-    assert all(split_of(prompt, 0.3) == name for name, known in of_split.items() for prompt in known)
 
 
 def test_webdataset_has_shards_of_each_split(tmp_path: Path, records: list[dict[str, Any]]) -> None:
@@ -174,11 +164,8 @@ def test_webdataset_has_shards_of_each_split(tmp_path: Path, records: list[dict[
     assert sorted(shown["train"] + shown["validation"]) == sorted(COLUMNS["prompt"])
     again = command(*arguments, "--shard-rows=1")
     assert f"train: {count_text(len(shown['train']), 'row')}\n" in again.stderr
-
-
-def test_a_split_without_rows_is_reported(tmp_path: Path, records: list[dict[str, Any]]) -> None:
-    result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--validation=0.000001")
-    assert "validation: 0 rows: too few prompts for this --validation" in result.stderr
+    few = command("export", tmp_path / "out", tmp_path / "few", "--format=hf", "--validation=0.000001")
+    assert "validation: 0 rows: too few prompts for this --validation" in few.stderr
 
 
 def test_the_share_of_prompts_is_near_what_is_asked_for() -> None:
@@ -202,28 +189,16 @@ def test_near_duplicates_are_left_out_and_reported_with_what_they_resemble(
     assert len(exported(tmp_path, "both")[0]) == 6
 
 
-def test_clips_that_differ_in_one_frame_only_are_kept(tmp_path: Path) -> None:
-    def frames_of(number: int, num_frames: int) -> Frames:
+def test_clips_that_differ_in_one_frame_only_are_kept_and_those_without_frames_not_compared(
+    tmp_path: Path,
+) -> None:
+    def frames_of(number: int, num_frames: int) -> Any:
         frames = scene(0, num_frames)
         frames[number] = scene(7 + number, 1)[0]
         return frames
 
     rendered(Store(str(tmp_path / "out")), 3, frames_of=frames_of)
     assert len(exported(tmp_path, near_duplicates=6)[0]) == 3
-
-
-def test_clips_without_frames_are_not_compared(tmp_path: Path) -> None:
-    rendered(Store(str(tmp_path / "out")), 3, format="flac")
-    rows, found = exported(tmp_path, near_duplicates=6)
+    rendered(Store(str(tmp_path / "sounds/out")), 3, format="flac")
+    rows, found = exported(tmp_path / "sounds", near_duplicates=6)
     assert (len(rows), found.num_not_compared) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    "asked", [{"validation": 0}, {"validation": 1.0}, {"near_duplicates": -1}, {"near_duplicates": 33}]
-)
-def test_numbers_out_of_range_are_refused(
-    tmp_path: Path, records: list[dict[str, Any]], asked: dict[str, Any]
-) -> None:
-    ((name, value),) = asked.items()
-    with pytest.raises(JobError, match=f"{name} is {value}"):
-        exported(tmp_path, **asked)

@@ -37,10 +37,6 @@ def test_videos_are_called_by_prompt_and_index_and_lie_alone(
     for row, name, record in zip(rows, names, records, strict=True):
         assert (row["file_name"], row["row_id"]) == (f"videos/{name}", record["row_id"])
         assert (to / row["file_name"]).read_bytes() == (tmp_path / "out" / record["path"]).read_bytes()
-    (to / "videos" / names[3]).unlink()
-    (to / "shard-000001.parquet").unlink()
-    assert command("export", tmp_path / "out", to, "--format", "vbench", "--shard-rows", "3").exit_code == 0
-    assert sorted(path.name for path in (to / "videos").iterdir()) == sorted(names)
 
 
 def test_clips_of_a_prompt_are_numbered_in_the_tables_order(
@@ -74,14 +70,10 @@ def test_what_vbench_would_not_find_is_refused(
     assert problem in refused.value.problem and not (tmp_path / "to").exists()
 
 
-def test_two_settings_of_a_prompt_and_other_formats_are_refused(tmp_path: Path) -> None:
+def test_clips_of_other_formats_are_refused(tmp_path: Path) -> None:
     rendered(Store(str(tmp_path / "out")), 2, format="mkv")
     with pytest.raises(JobError, match=r"clips end in \.mkv"):
         framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format="vbench")
-    table = rendered(Store(str(tmp_path / "two")), 2, carried={"name": ["a", "a"], "seed_of_row": [1, 1]})
-    assert len(table) == 2
-    framefleet.export(str(tmp_path / "two"), str(tmp_path / "to"), format="vbench", caption="{name}")
-    assert sorted(path.name for path in (tmp_path / "to" / "videos").iterdir()) == ["a-0.mp4", "a-1.mp4"]
 
 
 def test_the_example_renders_five_clips_of_each_prompt(tmp_path: Path) -> None:
