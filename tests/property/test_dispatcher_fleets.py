@@ -53,8 +53,8 @@ def test_exactly_the_killers_are_quarantined_whatever_else_is_in_flight(
 
 def test_five_bad_machines_of_five_hundred_cost_no_good_row_and_are_used_no_longer() -> None:
     fleet = FaultyFleet(workers=500, num_bad=5, is_fresh=True, seconds_per_row=20.0)
-    outcome = FaultySimulation(Dispatcher(), table(5_000, shapes=3), fleet).run()
-    assert_every_row_ended_once(outcome, 5_000)
+    outcome = FaultySimulation(Dispatcher(), table(20_000, shapes=3), fleet).run()
+    assert_every_row_ended_once(outcome, 20_000)
     assert not outcome.given_up
     assert sorted(outcome.unused) == [f"{n} is no longer used: SIGILL" for n in range(5)]
 
