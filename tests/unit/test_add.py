@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,6 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.lock import DriverLock, this_process
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
@@ -52,14 +52,8 @@ def values(tmp_path: Path) -> dict[str, Any]:
 def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None = None) -> Summary | None:
     """Render the job by workers that finish a row at each turn. Return None where it was interrupted."""
     resolved = resolve_job(load_job(values), Callback())
-    hello = Hello(
-        version="",
-        fingerprint="",
-        model_digest=resolved.first.identity.model_digest,
-        environment={},
-        node="",
-        pid=0,
-    )
+    digest = resolved.first.identity.model_digest
+    hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
     with closing(resolved), closing(RowIndex()) as index, DriverLock(resolved.store, beat_s=0.05) as lock:
         survey = survey_rows(resolved, index, Callback())
         claim(resolved)
@@ -69,14 +63,12 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         work = replace(work, more=Additions(resolved, survey, index, lock).take)
 
-        def then(what: Callable[[], None]) -> Callable[[], None]:
-            def do() -> None:
-                what()
-                lock.num_tables += 1  # as its next beat sees
+        def then(what: Callable[[], None]) -> None:
+            what()
+            lock.num_tables += 1  # as its next beat sees
 
-            return do
-
-        workers = Workers(resolved.store, hello, at={turn: then(what) for turn, what in (at or {}).items()})
+        turns = {turn: partial(then, what) for turn, what in (at or {}).items()}
+        workers = Workers(resolved.store, hello, at=turns)
         try:
             with Stop() as stop:
                 return Driver(work, on_progress=workers.seen.append, stop=stop).run(cast(Fleet, workers))
@@ -110,27 +102,11 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     check_whole(values, [*ROWS[:7], *LATER])
 
 
-def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) -> None:
-    output = values["output"]
-    run(values)
-    assert "7/7 rows done" in command("status", output).output
-    added = framefleet.add(values, ROWS[7:])
-    assert f"the next run with the output {output} renders what was added" in repr(added)
-    listed = command("status", output, "--check")
-    assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
-    run(values)
-    assert "9/9 rows done" in command("status", output).output
-
-
-def test_rows_are_added_to_an_output_whose_job_has_a_judge_without_asking_it(values: dict[str, Any]) -> None:
-    judge = {
-        "name": "q",
-        "url": "http://127.0.0.1:9/v1",
-        "model": "m",
-        "question": "Well?",
-        "answer": {"number": [0, 1]},
-    }
-    run(values | {"judge": [judge], "captions": {"url": judge["url"], "model": "m"}})
+def test_rows_are_added_to_an_output_of_scores_and_a_judge_without_asking_it(values: dict[str, Any]) -> None:
+    judge: dict[str, Any] = {"name": "q", "url": "http://127.0.0.1:9/v1", "model": "m"}
+    judge |= {"question": "Well?", "answer": {"number": [0, 1]}}
+    scores = {"scores": ["tests.unit.test_score:number"]}
+    run(values | scores | {"judge": [judge], "captions": {"url": judge["url"], "model": "m"}})
     assert framefleet.add(values["output"], ROWS[7:]).num_rows == len(ROWS[7:])
 
 
@@ -157,40 +133,20 @@ def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any
         framefleet.plan(values, table=fewer)
 
 
-def test_rows_are_added_to_an_output_with_scores_of_ones_own(values: dict[str, Any]) -> None:
-    run(values | {"scores": ["tests.unit.test_score:number"]})
-    assert framefleet.add(values["output"], LATER).num_rows == 3
-
-
-@pytest.mark.parametrize("turn", [1, 5, 6, 7, 8, 99])  # to the last, and after it
-def test_who_adds_rows_hears_whether_they_are_rendered(
-    turn: int, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_checked, is_there, is_stored = (threading.Event() for _ in range(3))
-    upload = Store.upload
-
-    def upload_then(store: Store, path: str, source: Path) -> None:
-        if not path.startswith("tables/"):
-            upload(store, path, source)
-            return
-        is_checked.set()
-        assert is_there.wait(60)
-        upload(store, path, source)
-        is_stored.set()
-
-    def at_turn() -> None:
-        assert is_checked.wait(60)
-        is_there.set()
-        assert turn > 1 or is_stored.wait(60)  # else both go on at once
-
-    run({**values, "table": str(write_table(Path(values["table"]), ROWS[:1]))})
-    write_table(Path(values["table"]), ROWS[:7])
-    monkeypatch.setattr(Store, "upload", upload_then)
+@pytest.mark.parametrize("turn", [1, 3, 4, 5, 99])  # to the last, and after it
+def test_who_adds_rows_hears_whether_they_are_rendered(turn: int, values: dict[str, Any]) -> None:
+    output, adding = Store(values["output"]), []
     with ThreadPoolExecutor(1) as people:
-        later = people.submit(framefleet.add, values, LATER, wait_s=200)
-        run(values, at={turn: at_turn})
-        is_there.set()
-        added = later.result()
+
+        def add() -> None:
+            adding.append(people.submit(framefleet.add, values, LATER, wait_s=200))
+            while not (output.list("tables") or adding[0].done()):
+                time.sleep(0.001)
+
+        run(values, at={turn: add})
+        if not adding:
+            add()
+        (added,) = (one.result() for one in adding)
     is_rendered = len(records_of(values["output"])) == 9
     assert added.rendered_by == ("running" if is_rendered else "next")
     assert is_rendered or turn > 1
@@ -198,32 +154,40 @@ def test_who_adds_rows_hears_whether_they_are_rendered(
     check_whole(values, [*ROWS[:7], *LATER])
 
 
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is done in place of rendering, while a driver has the output."""
+    doing: list[Callable[[], None]] = []
+
+    def drive(*_: object) -> Summary:
+        while doing:
+            doing.pop()()
+        return Summary(done=0, failed=0, elapsed_s=0, mean_batch=None)
+
+    monkeypatch.setattr("framefleet.jobs.render.render._drive", drive)
+    return doing
+
+
 @pytest.mark.parametrize(("limit", "rendered_by"), [(None, "running"), (2, "next")])
 def test_rows_that_a_limit_leaves_out_wait_for_the_next_run(
-    limit: int | None, rendered_by: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    limit: int | None, rendered_by: str, values: dict[str, Any], meanwhile: list[Callable[[], None]]
 ) -> None:
     answers = []
 
-    def meanwhile(work: Work, *_: object) -> Summary:
-        answers.append(framefleet.add(values, ROWS[7:8]))
-        if limit:
-            answers.append(framefleet.add(values, ROWS[8:]))
-        return Summary(done=0, failed=0, elapsed_s=0, mean_batch=None)
+    def add() -> None:
+        answers.extend(framefleet.add(values, rows) for rows in (ROWS[7:8], ROWS[8:])[: limit or 1])
 
     run({**values, "table": str(write_table(Path(values["table"]), ROWS[:1]))})
     write_table(Path(values["table"]), ROWS[:7])
     framefleet.add(values, ROWS[7:8])
-    monkeypatch.setattr("framefleet.jobs.render.render._drive", meanwhile)
+    meanwhile.append(add)
     framefleet.render(values, limit=limit)
-    assert [one.rendered_by for one in answers] == [rendered_by] * len(answers)
-    assert [one.is_new for one in answers] == [False, True][: len(answers)]
+    assert [one.rendered_by for one in answers] == [rendered_by] * (limit or 1)
+    assert [one.is_new for one in answers] == [False, True][: limit or 1]
 
 
-def test_a_limit_leaves_out_rows_that_cannot_be_rendered_beyond_it(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = Summary(done=0, failed=0, elapsed_s=0, mean_batch=None)
-    monkeypatch.setattr("framefleet.jobs.render.render._drive", lambda *_: ended)
+@pytest.mark.usefixtures("meanwhile")
+def test_a_limit_leaves_out_rows_that_cannot_be_rendered_beyond_it(values: dict[str, Any]) -> None:
     write_table(Path(values["table"]), [*ROWS[:5], ROWS[5] | {"num_inference_steps": 0}, ROWS[6]])
     assert framefleet.plan(values, limit=5).num_invalid == 0
     framefleet.render(values, limit=5)
@@ -245,14 +209,6 @@ def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
     store.write(epoch_path(2), replace(driver, machine="elsewhere").to_bytes())
     added = framefleet.add(values, ROWS[8:], wait_s=0.1)
     assert added.rendered_by == "unknown"
-
-
-def test_no_record_is_read_again_for_added_rows_where_all_are_of_the_table(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("framefleet.jobs.render.row_parts.tables_by_part", None)
-    run(values, at={4: lambda: framefleet.add(values, LATER, wait_s=0) and None})
-    check_whole(values, [*ROWS[:7], *LATER])
 
 
 def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_again(
@@ -285,6 +241,8 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
     assert f"the next run with the output {values['output']} renders what was added" in found.stderr
     assert command("add", values["output"], more).stdout.startswith("2 rows added before")
+    listed = command("status", values["output"], "--check")
+    assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
     summary = run(values)
     assert summary and summary.done == 2
     check_whole(values, ROWS)
@@ -313,11 +271,7 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
         ([ROWS[8], {**ROWS[8], "tag": "x", "seed": 1.5}], {}, "row 1: seed"),
         ([{"prompt": "s3://user:secret@bucket"}], {}, "with a user or a password"),
         ([{"seed": 8}], {}, "prompt"),
-        (
-            [{"prompt": "b"}],
-            {"columns": {"prompt": "caption"}},
-            "rename the column 'prompt' of",
-        ),
+        ([{"prompt": "b"}], {"columns": {"prompt": "caption"}}, "rename the column 'prompt' of"),
         (ROWS[8:], {"sweep": {"seed": [1]}}, "the job has a sweep"),
         (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has drafts"),
         (ROWS[8:], {"recipe": "refine"}, "clips of another job"),
@@ -336,14 +290,12 @@ def test_a_number_that_the_table_would_round_is_refused_with_its_row(values: dic
     scales = pa.array([7.5, 3.5], pa.float32())
     table = pa.table({"prompt": ["a", "b"], "guidance_scale": scales})
     pa.parquet.write_table(table, values["table"])
-    added = framefleet.add(values, [{"prompt": "c", "guidance_scale": 1.25}])
-    assert added.num_rows == 1
+    assert framefleet.add(values, [{"prompt": "c", "guidance_scale": 1.25}]).num_rows == 1
     with pytest.raises(TableError, match=r"row 1: guidance_scale is 7\.3, and the job's table holds float"):
         framefleet.add(values, [{"prompt": n, "guidance_scale": s} for n, s in (("c", 0.5), ("d", 7.3))])
 
 
 def test_rows_that_the_job_leaves_out_are_named(values: dict[str, Any]) -> None:
-    values |= {"on_invalid": "skip"}
-    found = framefleet.add(values, [*LATER, {**ROWS[8], "num_inference_steps": 0}])
+    found = framefleet.add(values | {"on_invalid": "skip"}, [*LATER, {**ROWS[8], "num_inference_steps": 0}])
     assert (found.num_rows, found.is_new) == (3, True)
     assert len(found.left_out) == 1 and "row 3: num_inference_steps is 0" in found.left_out[0]

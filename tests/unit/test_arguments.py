@@ -52,9 +52,6 @@ def test_a_value_of_another_type_is_refused_before_anything_is_done() -> None:
         assert refusal.value.problem.startswith(case[1]) and refusal.value.fix, refusal.value
 
     check_each(CASES, check)
-
-
-def test_the_fix_says_what_the_argument_takes() -> None:
     with pytest.raises(UserError) as refusal:
         framefleet.score("out", "sharpness")
     assert refusal.value.fix == "it must be a list (each a text or a mapping)"

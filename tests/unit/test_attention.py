@@ -45,19 +45,15 @@ def test_a_refused_call_goes_to_the_next_backend_that_takes_it() -> None:
     assert model.blocks[0].attn2.processor._attention_backend is AttentionBackendName.NATIVE
 
 
-def test_an_error_that_every_backend_raises_is_the_calls_own() -> None:
+@pytest.mark.parametrize(("names", "error"), [((), REFUSED), (("native",), torch.OutOfMemoryError("20 GiB"))])
+def test_what_every_backend_raises_and_memory_that_ran_out_are_no_refusals(
+    names: tuple[str, ...], error: RuntimeError
+) -> None:
     model = transformer()
     attention = Attention({"transformer": model}, ["_native_flash", "native"])
-    attention.replace(takes(model), REFUSED)
+    attention.replace(takes(model, *names), error)
     assert attention.name == "_native_flash"
     assert model.blocks[0].attn1.processor._attention_backend is AttentionBackendName._NATIVE_FLASH
-
-
-def test_memory_that_ran_out_is_no_refusal() -> None:
-    model = transformer()
-    attention = Attention({"transformer": model}, ["_native_flash", "native"])
-    attention.replace(takes(model, "native"), torch.OutOfMemoryError("20 GiB"))
-    assert attention.name == "_native_flash"
 
 
 def test_the_default_of_the_process_stays_as_it_was() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import wave
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,19 +21,17 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 FLOATS = np.random.default_rng(0).uniform(-1, 1, (2, 500)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [FLOATS, FLOATS[None], [FLOATS], torch.from_numpy(FLOATS), torch.from_numpy(FLOATS)[None]],
-    ids=lambda value: type(value).__name__,
-)
-def test_sound_may_come_in_many_wrappings(value: Any) -> None:
-    assert np.array_equal(to_audio(value, 8000).samples, FLOATS)
-
-
-@pytest.mark.parametrize("value", [FLOATS[0], FLOATS[:1], FLOATS[None, :1], torch.from_numpy(FLOATS[:1])])
-def test_one_channel_is_mono(value: Any) -> None:
-    audio = to_audio(value, 8000)
-    assert (audio.num_channels, audio.duration_s) == (1, 500 / 8000)
+@pytest.mark.parametrize("wrapped", [lambda samples: [samples], torch.from_numpy, np.asarray])
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_sound_may_come_in_many_wrappings(
+    wrapped: Callable[[np.ndarray], Any], is_batch: bool, num_channels: int
+) -> None:
+    samples = FLOATS[:num_channels]
+    audio = to_audio(wrapped(samples[None] if is_batch else samples), 8000)
+    assert np.array_equal(audio.samples, samples)
+    assert (audio.num_channels, audio.duration_s) == (num_channels, 500 / 8000)
+    assert to_audio(FLOATS[0], 8000).num_channels == 1
 
 
 @pytest.mark.parametrize(

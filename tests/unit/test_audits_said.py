@@ -6,15 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 import framefleet
 from framefleet import Summary
 from framefleet.cluster.driver.progress import AuditFigures, LackingColumn
 from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import environment_differences
-from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.plan.command import audits_line
 from framefleet.jobs.plan.plan import AuditPlan
 from framefleet.jobs.render.command import ending_lines
@@ -24,6 +21,7 @@ from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_co
 from framefleet.plugins.pages.report.page import page_of
 from framefleet.plugins.pages.report.report import report_of
 from framefleet.plugins.until.runner import UntilRunner
+from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record
 
@@ -31,9 +29,7 @@ ROWS = [record(number) for number in range(40)]
 FIGURES = AuditFigures(num_equal=4, num_unaudited=16, most_wrong=10)
 
 
-def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_wrong(tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS)
     assert framefleet.status(str(tmp_path)).audits is None, "nothing is known"
     told = replace(UNDER_WAY, done=18, audits=FIGURES)
@@ -43,22 +39,14 @@ def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_w
     assert framefleet.status(str(tmp_path)).audits == AuditFigures(
         num_equal=8, num_unaudited=2 * 16 + 4, most_wrong=2 * 10 + 4
     )
-    for as_json in (False, True):
-        print_status(framefleet.status(str(tmp_path)), as_json=as_json)
-    said, values = capsys.readouterr().out.rsplit("\n{", 1)
-    line = (
-        "audit: 8 of 40 rows compared: all equal, too few for an estimate "
-        "(to compare more, set `audit: {at_most: 0.01}`)"
-    )
-    assert line in said.splitlines(), "in a pipe a line is as long as it is"
-    assert json.loads("{" + values)["audits"]["most_wrong"] == 24
-
-
-@pytest.mark.parametrize("figures", [replace(FIGURES, most_wrong=-5), replace(FIGURES, num_equal=10**15)])
-def test_what_no_driver_can_have_said_is_not_believed(figures: AuditFigures, tmp_path: Path) -> None:
-    store = write_output(tmp_path, ROWS)
-    write_driver(store, progress=replace(UNDER_WAY, audits=figures), ended=True)
-    assert framefleet.status(str(tmp_path)).audits is None
+    line = "audit: 8 of 40 rows compared: all equal, too few for an estimate "
+    line += "(to compare more, set `audit: {at_most: 0.01}`)"
+    assert line in command("status", tmp_path).stdout.splitlines(), "in a pipe a line is as long as it is"
+    assert json.loads(command("status", tmp_path, "--json").stdout)["audits"]["most_wrong"] == 24
+    for figures in (replace(FIGURES, most_wrong=-5), replace(FIGURES, num_equal=10**15)):
+        store = write_output(tmp_path / str(figures.num_equal), ROWS)
+        write_driver(store, progress=replace(UNDER_WAY, audits=figures), ended=True)
+        assert framefleet.status(store.url_of("")).audits is None, "no driver can have said that"
 
 
 def test_a_report_tells_audits_and_its_environments_are_of_places(tmp_path: Path) -> None:
@@ -97,9 +85,7 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     assert not any(line.startswith("audit") for line in off)
 
 
-def test_a_job_of_several_runs_ends_with_what_each_of_them_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_of_several_runs_ends_with_what_each_of_them_found(tmp_path: Path) -> None:
     """Rows that `until` adds once all answers are there are rendered by a run of their own."""
     sizes = {ROW_OUTCOMES.key("done"): 36.0, BATCH_SIZES.key(): 72.0, WORKERS.key("idle"): 1.0}
     lacking = LackingColumn(section="scores", num=2, example="row 1: no")
@@ -113,10 +99,14 @@ def test_a_job_of_several_runs_ends_with_what_each_of_them_found(
         unused=("machine 1: broken",), num_short=2,
     )  # fmt: skip
     runs = iter([(batched, True), (alone, False)])
-    monkeypatch.setattr(UntilRunner, "_render", lambda *_: next(runs))
+
+    class Runner(UntilRunner):
+        def _render(self, *_: object) -> tuple[Summary, bool]:
+            return next(runs)
+
     until = {"accepted": 1, "at_most": 9, "where": "seed > 0"}
     job = load_job({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "until": until})
-    ended = UntilRunner().render(job, Callback(), Scope(), run=None)  # type: ignore[arg-type]
+    ended = Runner().render(job, Callback(), Scope(), run=None)  # type: ignore[arg-type]
     assert ended == Summary(
         done=40, failed=1, elapsed_s=10.0, mean_batch=76 / 40, audits=FIGURES, before=5, num_short=2,
         figures={ROW_OUTCOMES.key("done"): 40.0, BATCH_SIZES.key(): 76.0, WORKERS.key("idle"): 4.0},

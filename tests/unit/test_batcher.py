@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,30 +92,22 @@ def test_an_exception_in_one_rows_forward_reaches_only_that_row() -> None:
         assert tasks[2].value == alone(14.0)
 
 
-def test_a_task_may_go_on_after_a_forward_that_failed() -> None:
+def test_a_task_may_go_on_after_a_forward_that_failed_or_end_and_leaves_the_others_alone() -> None:
     denoiser = Denoiser()
 
-    def recipe() -> float:
+    def goes_on() -> float:
         try:
             return steps(denoiser, 13.0)
         except ValueError:
             return steps(denoiser, 1.0)
 
-    tasks = render(batcher_of(denoiser), recipe, lambda: steps(denoiser, 2.0, 6))
-    assert tasks[0].value == alone(1.0)
-    assert tasks[1].value == alone(2.0, 6)
-
-
-def test_a_task_that_raises_leaves_the_others_alone() -> None:
-    denoiser = Denoiser()
-
-    def recipe() -> None:
+    def ends() -> None:
         steps(denoiser, 1.0, 1)
         raise KeyError("no such thing")
 
-    broken, other = render(batcher_of(denoiser), recipe, lambda: steps(denoiser, 2.0))
-    assert isinstance(broken.error, KeyError)
-    assert other.value == alone(2.0)
+    tasks = render(batcher_of(denoiser), goes_on, ends, lambda: steps(denoiser, 2.0, 6))
+    assert isinstance(tasks[1].error, KeyError)
+    assert (tasks[0].value, tasks[2].value) == (alone(1.0), alone(2.0, 6))
 
 
 def test_gradients_stay_off_in_all_tasks_and_come_back_outside() -> None:
@@ -127,21 +120,17 @@ def test_gradients_stay_off_in_all_tasks_and_come_back_outside() -> None:
         return torch.is_grad_enabled()
 
     tasks = render(batcher_of(denoiser), lambda: recipe(1), lambda: recipe(3))
-    assert [task.value for task in tasks] == [False, False]
-    assert torch.is_grad_enabled()
+    assert [task.value for task in tasks] == [False, False] and torch.is_grad_enabled()
 
 
 def test_a_task_that_wants_gradients_gets_them_and_no_other_does() -> None:
     denoiser = Denoiser()
 
-    def guided() -> Any:
-        with torch.enable_grad():
+    def has_gradients(wanted: bool) -> Any:
+        with torch.set_grad_enabled(wanted):
             return denoiser(torch.ones(1, 4), torch.tensor(0.0)).requires_grad
 
-    def plain() -> Any:
-        return denoiser(torch.ones(1, 4), torch.tensor(0.0)).requires_grad
-
-    tasks = render(batcher_of(denoiser), guided, plain, guided, plain)
+    tasks = render(batcher_of(denoiser), *[partial(has_gradients, wanted) for wanted in (True, False)] * 2)
     assert [task.value for task in tasks] == [True, False, True, False]
 
 
@@ -250,15 +239,6 @@ def test_a_decoder_that_a_row_casts_around_its_call_is_called_at_once() -> None:
     tasks = render(batcher, recipe, recipe)
     assert [task.value for task in tasks] == [torch.float32] * 2
     assert decoder.rows == [1, 1]
-
-
-def test_how_many_rows_to_have_under_way_follows_from_forwards_alone() -> None:
-    denoiser, decoder = Denoiser(), Decoder()
-    beside = {"vae.decode": Method(decoder, "decode", "decode_s")}
-    batcher = Batcher(Forwards({"unet": denoiser}, Batching(max_rows=4), shared=beside))
-    batcher.reach = 4
-    render(batcher, lambda: decoder.decode(torch.ones(1, 4)))
-    assert batcher.reach == 4
 
 
 def test_what_stands_around_methods_sees_calls_before_they_wait_for_others() -> None:

@@ -54,16 +54,10 @@ def test_an_epoch_uses_no_row_twice_and_leaves_out_no_full_step(
         assert full - len(steps) * accumulation * world_size < accumulation * world_size
 
 
-def test_equal_arguments_give_equal_batches_and_another_seed_others() -> None:
-    def made(seed: int) -> list[list[list[int]]]:
-        return _epoch(batches_of([SMALL] * 40, batch_size=4, seed=seed), 1, 1, epoch=3)
-
-    assert made(1) == made(1) != made(2)
-
-
-def test_every_epoch_has_another_order_and_all_rows_come_in_time() -> None:
-    batches = batches_of([SMALL] * 10, batch_size=4, seed=0)
-    epochs = [_epoch(batches, 1, 1, epoch) for epoch in range(8)]
+def test_the_order_is_of_the_seed_and_the_epoch_and_all_rows_come_in_time() -> None:
+    first, again, other = (batches_of([SMALL] * 10, batch_size=4, seed=seed) for seed in (0, 0, 1))
+    epochs = [_epoch(first, 1, 1, epoch) for epoch in range(8)]
+    assert epochs[3] == _epoch(again, 1, 1, 3) != _epoch(other, 1, 1, 3)
     assert epochs[0] != epochs[1]
     assert {row for epoch in epochs for step in epoch for batch in step for row in batch} == set(range(10))
 
@@ -75,7 +69,8 @@ def test_an_epoch_has_a_row_as_often_as_it_is_repeated() -> None:
         assert rows == {0: 3, 1: 1, 2: 2, 3: 2}
 
 
-def test_more_rows_than_memory_holds_are_refused() -> None:
+def test_more_rows_than_memory_holds_are_refused_and_those_that_fill_no_batch_are_named() -> None:
+    assert batches_of([SMALL] * 8 + [LARGE] * 3, batch_size=4).unused() == {LARGE: 3}
     with pytest.raises(TableError, match="lower the table's repeats"):
         batches_of([SMALL] * 30_000, batch_size=2, repeats=10_000)
 
@@ -87,8 +82,3 @@ def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
         "one step takes 16 rows (batch_size 4 x accumulation 2 x 2 workers), and there are 14 "
         "(7 of 5 x 16 x 16, 7 of 9 x 32 x 32; a batch is of one size)"
     )
-
-
-def test_a_bucket_that_fills_no_batch_is_told_of() -> None:
-    batches = batches_of([SMALL] * 8 + [LARGE] * 3, batch_size=4)
-    assert batches.unused() == {LARGE: 3}

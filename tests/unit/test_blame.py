@@ -12,19 +12,6 @@ from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreEr
 from framefleet.pipeline.memory import is_out_of_memory
 
 
-def raised(error: Exception, *, over: Exception | None = None) -> Exception:
-    """Return an error as it arrives, raised while another was handled."""
-    try:
-        try:
-            if over:
-                raise over
-            raise error
-        except type(over or ()):  # type: ignore[misc]
-            raise error  # noqa: B904
-    except Exception as found:
-        return found
-
-
 @pytest.mark.parametrize(
     ("error", "blame"),
     [
@@ -60,18 +47,18 @@ def test_each_kind_of_error_has_its_culprit(error: Exception, blame: str) -> Non
     assert culprit_of(error).reason
 
 
-def test_what_led_to_an_error_is_looked_at_too() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device")
-    assert culprit_of(raised(ValueError("could not encode"), over=full)).blame == "host"
-
-
-def test_of_a_row_that_does_not_fit_alone_the_place_is_blamed_whatever_said_so() -> None:
-    assert culprit_of(raised(OutOfMemory("too large", ""), over=MemoryError())).blame == "memory"
-
-
-def test_a_chain_of_errors_that_is_a_ring_ends() -> None:
+@pytest.mark.parametrize(
+    ("error", "over", "blame"),
+    [
+        (ValueError("could not encode"), OSError(errno.ENOSPC, "No space left on device"), "host"),
+        (OutOfMemory("too large", ""), MemoryError(), "memory"),  # the place, whatever said so
+    ],
+)
+def test_what_led_to_an_error_is_looked_at_too(error: Exception, over: Exception, blame: str) -> None:
+    error.__context__ = over
+    assert culprit_of(error).blame == blame
     first, second = ValueError("a"), ValueError("b")
-    first.__cause__, second.__cause__ = second, first
+    first.__cause__, second.__cause__ = second, first  # a ring
     assert culprit_of(first).blame == "row"
 
 

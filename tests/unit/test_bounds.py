@@ -42,35 +42,27 @@ def problem(spec: PipelineSpec, recipe: str = "generate", **cells: Any) -> str:
     return read.messages()[0][0]
 
 
-@pytest.mark.parametrize("value", [32_784, 2**40, 2**62, 2**63 - 16, DIGITS, "1e308", "9" * 4000])
 @pytest.mark.parametrize(
     "name", ["height", "width", "num_frames", "num_inference_steps", "max_sequence_length"]
 )
-def test_what_no_model_renders_is_refused(wan: PipelineSpec, name: str, value: Any) -> None:
-    said = problem(wan, **{name: value})
-    assert said.startswith(f"row 0: {name} is ") and len(said) < 300
+def test_what_no_model_renders_is_refused(wan: PipelineSpec, name: str) -> None:
+    for value in (32_784, 2**40, 2**62, 2**63 - 16, DIGITS, "1e308", "9" * 4000):
+        said = problem(wan, **{name: value})
+        assert said.startswith(f"row 0: {name} is ") and len(said) < 300
 
 
-def test_what_large_models_render_is_taken(wan: PipelineSpec) -> None:
-    assert isinstance(row(wan, height=2160, width=3840, num_frames=241), CheckedRow)
-    assert isinstance(row(wan, height=8192, width=8192, num_frames=1), CheckedRow)
-
-
-@pytest.mark.parametrize(
-    ("cells", "said"),
-    [
-        ({"height": 8192, "width": 8208}, "a picture of 8,192 x 8,208 has more than 67,108,864 pixels"),
-        ({"height": 4096, "width": 4096, "num_frames": 257}, "257 frames of 4,096 x 4,096 have more than"),
-    ],
-)
-def test_sides_and_frames_that_are_too_much_together_are_refused(
-    wan: PipelineSpec, cells: dict[str, int], said: str
-) -> None:
-    assert said in problem(wan, **cells)
+def test_sides_and_frames_that_are_too_much_together_are_refused(wan: PipelineSpec) -> None:
+    said = problem(wan, height=8192, width=8208)
+    assert "a picture of 8,192 x 8,208 has more than 67,108,864 pixels" in said
+    said = problem(wan, height=4096, width=4096, num_frames=257)
+    assert "257 frames of 4,096 x 4,096 have more than" in said
+    for fits in ((2160, 3840, 241), (8192, 8192, 1)):
+        assert isinstance(
+            row(wan, **dict(zip(("height", "width", "num_frames"), fits, strict=True))), CheckedRow
+        )
 
 
 def test_seconds_at_a_rate_are_bounded_before_anything_is_rendered(wan: PipelineSpec) -> None:
-    assert "60 s" not in problem(wan, "extend", duration_s=60.0, fps=1000.0)
     said = problem(wan, "extend", duration_s=60.0, fps=1000.0)
     assert "duration_s is 60.0, but that is 60,000 frames at 1000 fps, more than 3,600" in said
     large = {"height": 2048, "width": 2048}
@@ -95,27 +87,20 @@ def test_what_a_models_own_defaults_come_to_is_bounded_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e308, -1e308, DIGITS, "1e999"])
-@pytest.mark.parametrize(
-    "name", ["guidance_scale", "guidance_scale_2", "strength", "frame_rate", "sharpness"]
-)
-def test_numbers_are_finite_and_fp32_holds_them(wan: PipelineSpec, name: str, value: Any) -> None:
-    assert isinstance(check_argument(name, value, "float", wan), Refused)
+def test_numbers_are_finite_and_fp32_holds_them(wan: PipelineSpec, value: Any) -> None:
+    for name in ("guidance_scale", "guidance_scale_2", "strength", "frame_rate", "sharpness"):
+        assert isinstance(check_argument(name, value, "float", wan), Refused)
+        assert check_argument(name, "1.0", "float", wan) == 1.0
 
 
-def test_the_smallest_numbers_are_numbers(wan: PipelineSpec) -> None:
+def test_whole_numbers_have_64_bits_and_loras_weights_are_those_that_fp16_holds(wan: PipelineSpec) -> None:
+    for value in (2**63, -(2**63) - 1, 2**64, DIGITS, "1" * 4000):
+        assert isinstance(check_argument("clip_skip", value, "int", wan), Refused)
+        assert isinstance(check_seed(value), Refused)
+    for weight in ("1e308", "1001", "-1001", DIGITS, "inf"):
+        assert isinstance(check_loras(f"style:{weight}", {"style": Lora(path="a")}), Refused)
     assert check_argument("guidance_scale", 5e-324, "float", wan) == 5e-324
     assert check_argument("sharpness", "-3e38", "float", wan) == -3e38
-
-
-@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**64, DIGITS, "1" * 4000])
-def test_whole_numbers_have_64_bits(wan: PipelineSpec, value: Any) -> None:
-    assert isinstance(check_argument("clip_skip", value, "int", wan), Refused)
-    assert isinstance(check_seed(value), Refused)
-
-
-@pytest.mark.parametrize("weight", ["1e308", "1001", "-1001", DIGITS, "inf"])
-def test_a_loras_weight_is_one_that_fp16_holds(weight: str) -> None:
-    assert isinstance(check_loras(f"style:{weight}", {"style": Lora(path="a")}), Refused)
 
 
 @pytest.mark.parametrize("name", ["height", "num_frames", "num_inference_steps", "seed"])

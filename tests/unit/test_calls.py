@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.render.fused.calls import (
-    Call,
-    digest_of,
-    is_private,
-    parse_call,
-)
+from framefleet.pipeline.render.fused.calls import Call, digest_of, is_private, parse_call
 from framefleet.pipeline.render.fused.compatibility import Company
-from framefleet.pipeline.render.fused.concatenation import (
-    Layout,
-    hand_back,
-    join_calls,
-    layouts,
-    part,
-    row_slice,
-)
+from framefleet.pipeline.render.fused.concatenation import hand_back, join_calls, layouts, part
 
 
 def _call(*args: Any, **kwargs: Any) -> Call:
@@ -40,25 +29,6 @@ def _may_share(first: Call, second: Call) -> bool:
 
 def _joined(calls: list[Call]) -> tuple[Any, ...]:
     return join_calls(calls, calls[0].axes)[0]
-
-
-def test_calls_with_other_values_of_batched_tensors_share() -> None:
-    assert _may_share(_call(_latents(), torch.ones(1, 3)), _call(_latents() + 1, torch.zeros(1, 3)))
-
-
-def test_timesteps_without_dimensions_are_expanded_to_each_rows_batch() -> None:
-    calls = [_call(_latents(2), torch.tensor(9.0)), _call(_latents(2), torch.tensor(5.0))]
-    assert _may_share(*calls)
-    latents, timestep = _joined(calls)
-    assert latents.shape == (4, 4, 2)
-    assert timestep.tolist() == [9.0, 9.0, 5.0, 5.0]
-
-
-def test_an_equal_table_without_a_batch_is_shared_as_it_is() -> None:
-    table = torch.arange(5.0)
-    calls = [_call(_latents(), table), _call(_latents(), table.clone())]
-    assert _may_share(*calls)
-    assert _joined(calls)[1] is table
 
 
 @pytest.mark.parametrize(
@@ -89,10 +59,14 @@ def test_generators_are_joined_to_a_list_of_copies_that_draw_what_each_row_would
     assert drawn == [torch.rand(1, generator=generator) for generator in own]
 
 
-def test_a_table_changed_in_place_is_looked_at_again() -> None:
-    table, before = torch.arange(5.0), torch.arange(5.0)
+@pytest.mark.parametrize("mode", [nullcontext, torch.inference_mode])
+def test_a_table_is_compared_by_value_and_again_when_it_changed_in_place(mode: Any) -> None:
+    with mode():
+        table, before, other = torch.arange(5.0), torch.arange(5.0), torch.zeros(5)
     assert _may_share(_call(_latents(), before), _call(_latents(), table))
-    table += 1
+    assert not _may_share(_call(_latents(), before), _call(_latents(), other))
+    with mode():
+        table += 1
     assert not _may_share(_call(_latents(), before), _call(_latents(), table))
 
 
@@ -100,15 +74,19 @@ def test_arguments_that_cannot_be_compared_are_not_shared() -> None:
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]
 
+    class Drawing:  # holds more than values
+        def __init__(self) -> None:
+            self.generator = torch.Generator()
+
     argument = Unhashable()
-    assert not _may_share(_call(_latents(), argument), _call(_latents(), argument))
+    for first, second in ((argument, argument), (Drawing(), Drawing())):
+        assert not _may_share(_call(_latents(), first), _call(_latents(), second))
 
 
-@pytest.mark.parametrize("first", [[], ["text"], torch.tensor(3.0), "text"])
-def test_a_call_whose_first_argument_brings_no_batch_is_never_shared(first: object) -> None:
-    call = _call(first, torch.zeros(1, 2))
-    assert call.batch == 0
-    assert not _may_share(call, call)
+@pytest.mark.parametrize("args", [(first, torch.zeros(1, 2)) for first in ([], ["text"], torch.tensor(3.0))])
+def test_a_call_whose_first_argument_brings_no_batch_is_never_shared(args: tuple[object, ...]) -> None:
+    assert _call().batch == _call(*args).batch == 0
+    assert not _may_share(_call(*args), _call(*args))
 
 
 def test_lists_of_the_rows_batch_are_joined_whatever_the_shapes_in_them() -> None:
@@ -117,11 +95,8 @@ def test_lists_of_the_rows_batch_are_joined_whatever_the_shapes_in_them() -> Non
     assert [tuple(row.shape) for row in args[0]] == [(4, 3), (4, 5)]
     assert [tuple(row[0].shape) for row in kwargs["prompts"]] == [(3, 2), (5, 2)]
     assert calls[0].batch == 1
-
-
-def test_a_list_of_the_parts_of_one_row_is_not_taken_for_rows() -> None:
-    call = _call([torch.zeros(1, 4), torch.zeros(1, 9)], torch.zeros(1), torch.zeros(1, 3))
-    assert (call.batch, call.has_lists) == (1, False)
+    parts_of_one = _call([torch.zeros(1, 4), torch.zeros(1, 9)], torch.zeros(1), torch.zeros(1, 3))
+    assert (parts_of_one.batch, parts_of_one.has_lists) == (1, False)
 
 
 def test_an_object_that_only_holds_tensors_is_joined_and_handed_back_as_it_was_left() -> None:
@@ -135,76 +110,25 @@ def test_an_object_that_only_holds_tensors_is_joined_and_handed_back_as_it_was_l
     _, joined = _joined(calls)
     assert joined.layers[0].tolist() == [[1.0, 1.0], [2.0, 2.0]]
     joined.layers.append(joined.layers[0] + 10)
-    left = part(joined, rows=2, like=layouts(_left_by_one_row(caches[0])))
+    left_by_one_row = copy.copy(caches[0])
+    left_by_one_row.layers = [*caches[0].layers, caches[0].layers[0] + 10]
+    left = part(joined, rows=2, like=layouts(left_by_one_row))
     hand_back(calls[1], (left[1],))
     assert [layer.tolist() for layer in caches[1].layers] == [[[2.0, 2.0]], [[12.0, 12.0]]]
 
 
-def _left_by_one_row(cache: Any) -> Any:
-    left = copy.copy(cache)
-    left.layers = [*cache.layers, cache.layers[0] + 10]
-    return left
-
-
-def test_an_object_that_holds_more_than_values_keeps_rows_apart() -> None:
-    class Other:
-        def __init__(self) -> None:
-            self.generator = torch.Generator()
-
-    assert not _may_share(_call(_latents(), Other()), _call(_latents(), Other()))
-
-
-def test_a_call_without_arguments_can_be_described() -> None:
-    assert _call().batch == 0
-
-
-def test_each_row_gets_memory_of_its_own() -> None:
-    fused = torch.arange(6.0).reshape(2, 3)
-    first, second = part((fused,), rows=2, like=layouts((fused[:1],)))
-    first[0].zero_()
-    assert second[0].tolist() == [[3.0, 4.0, 5.0]]
-    assert fused[0].tolist() == [0.0, 1.0, 2.0]
-
-
-def test_a_rows_output_is_laid_out_as_if_it_had_run_alone() -> None:
-    one_row = torch.arange(8.0).reshape(1, 4, 2).transpose(1, 2)
-    fused = torch.cat([one_row, one_row + 10]).contiguous()
-    parted = part(fused, rows=2, like=layouts(one_row))
-    assert [own.stride()[1:] for own in parted] == [one_row.stride()[1:]] * 2
-    assert torch.equal(parted[1], one_row + 10)
-
-
-def test_outputs_without_the_rows_are_given_to_all() -> None:
-    one_row = (torch.zeros(1, 3), "same", torch.zeros(5))
-    parted = part((torch.zeros(2, 3), "same", torch.ones(5)), rows=2, like=layouts(one_row))
-    assert parted[1][1] == "same"
-    assert parted[1][2].tolist() == [1.0] * 5
-
-
-def test_a_list_of_outputs_is_parted_by_its_length() -> None:
-    outputs = [torch.full((row + 1,), float(row)) for row in range(4)]
-    first, second = part((outputs,), rows=2, like=layouts((outputs[:2],)))
-    assert [own.tolist() for own in first[0]] == [[0.0], [1.0, 1.0]]
-    assert [len(own) for own in second[0]] == [3, 4]
-
-
-def test_what_has_its_rows_in_another_dimension_is_parted_there() -> None:
+def test_outputs_are_parted_where_their_rows_are_and_given_to_all_where_they_have_none() -> None:
     fused = torch.arange(12.0).reshape(3, 2, 2)  # (tokens, rows, width)
-    parted = part(fused, rows=2, like=layouts(fused[:, :1].contiguous()))
-    assert torch.equal(parted[1], fused[:, 1:])
-
-
-def test_an_expanded_tensor_can_be_sliced() -> None:
-    expanded = torch.arange(2.0).reshape(2, 1, 1).expand(2, 4, 3)
-    own = row_slice(expanded, 1, 2, Layout.of(expanded[:1]))
-    assert torch.equal(own, expanded[1:])
-
-
-def test_strides_matter_only_where_a_row_has_more_than_one_value() -> None:
-    layout = Layout.of(torch.zeros(1, 4, 2))
-    assert layout is not None
-    assert layout.fits(torch.zeros(8, 4, 2))
-    assert not layout.fits(torch.zeros(8, 2, 4).transpose(1, 2))
+    outputs = [torch.full((row + 1,), float(row)) for row in range(4)]
+    one_row = (torch.zeros(1, 3), "same", torch.zeros(5), fused[:, :1].contiguous(), outputs[:2])
+    whole = (torch.arange(6.0).reshape(2, 3), "same", torch.ones(5), fused, outputs)
+    first, second = part(whole, rows=2, like=layouts(one_row))
+    first[0].zero_()  # its own memory
+    assert second[0].tolist() == [[3.0, 4.0, 5.0]] and whole[0].tolist()[0] == [0.0, 1.0, 2.0]
+    assert (second[1], second[2].tolist()) == ("same", [1.0] * 5)
+    assert torch.equal(second[3], fused[:, 1:])
+    assert [own.tolist() for own in first[4]] == [[0.0], [1.0, 1.0]]
+    assert [len(own) for own in second[4]] == [3, 4]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64, torch.complex64])
@@ -224,13 +148,3 @@ def test_code_that_switches_a_mode_of_the_thread_is_private(mode: Any) -> None:
         assert not is_private()
         with mode():
             assert is_private()
-
-
-def test_tables_that_a_recipe_makes_in_inference_mode_are_compared_by_value() -> None:
-    with torch.inference_mode():
-        table, equal, other = torch.arange(5.0), torch.arange(5.0), torch.zeros(5)
-    assert _may_share(_call(_latents(), table), _call(_latents(), equal))
-    assert not _may_share(_call(_latents(), table), _call(_latents(), other))
-    with torch.inference_mode():
-        equal += 1
-    assert not _may_share(_call(_latents(), table), _call(_latents(), equal))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from framefleet import Store
@@ -43,6 +42,9 @@ def test_the_best_of_each_prompt_are_kept_and_ties_fall_the_same_way(drafts: Sto
     assert kept(drafts, best=1, per=["prompt"], by="sharpness") == [1, 2]
     assert kept(drafts, best=2, per=["prompt"], by="sharpness") == [0, 1, 2, 3]
     assert kept(drafts, best=1, by="sharpness") == [1]
+    assert kept(drafts, wanted=range(2, 6), best=1, per=["prompt"], by="sharpness") == [2, 3]  # of the table
+    found = kept_drafts(drafts, KeepSection(best=1, by="sharpness"), ["sharpness"], lambda row_id: True)
+    assert [(draft.path, draft.values) for draft in found.values()] == [("clips/1", {"sharpness": 0.5})]
 
 
 def test_a_minus_takes_the_lowest_and_a_draft_without_the_score_comes_last(drafts: Store) -> None:
@@ -57,16 +59,6 @@ def test_a_condition_is_asked_before_the_best_are_taken(drafts: Store) -> None:
         kept(drafts, where="sharpnes > 0.25")
 
 
-def test_drafts_of_rows_that_are_in_the_table_no_more_do_not_count(drafts: Store) -> None:
-    assert kept(drafts, wanted=range(2, 6), best=1, per=["prompt"], by="sharpness") == [2, 3]
-
-
-def test_a_draft_is_told_with_its_clip_and_its_scores(drafts: Store) -> None:
-    found = kept_drafts(drafts, KeepSection(best=1, by="sharpness"), ["sharpness"], lambda row_id: True)
-    (draft,) = found.values()
-    assert (draft.path, draft.values) == ("clips/1", {"sharpness": 0.5})
-
-
 def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -> None:
     keep = {"best": 2, "per": "prompt", "by": "-flicker"}
     job = load_job(JOB | {"draft": {"num_inference_steps": 4, "height": 32, "keep": keep}})
@@ -76,6 +68,8 @@ def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -
     assert drafts.scores.root == list(OWN_SCORES)
     assert drafts.draft is None
     assert str(keep_of(job)) == "the best 2 of each prompt by -flicker"
+    own = {"scores": ["my_scores:colour"], "draft": {"keep": {"best": 1, "by": "colour"}}}
+    assert keep_of(load_job(JOB | own)).score == "colour"
 
 
 @pytest.mark.parametrize(
@@ -94,10 +88,3 @@ def test_a_draft_section_that_says_too_little_is_refused(draft: dict[str, Any], 
     with pytest.raises(UserError) as raised:
         keep_of(load_job(JOB | {"draft": draft}))
     assert said in str(raised.value)
-
-
-def test_scores_of_a_job_rank_its_drafts_too() -> None:
-    keep = {"best": 1, "by": "colour"}
-    job = load_job(JOB | {"scores": ["my_scores:colour"], "draft": {"keep": keep}})
-    assert keep_of(job).score == "colour"
-    assert pa.types.is_floating(score_fields([OWN_SCORES["motion"]]).field("motion").type)

@@ -38,18 +38,20 @@ def only_file(folder: Path) -> Path:
     return file
 
 
-def test_a_class_is_asked_once(ask: Asking, asked: list[str]) -> None:
+def test_a_class_is_asked_once_and_nothing_half_written_is_left(ask: Asking, tmp_path: Path) -> None:
     assert [ask("Wan", {"size": 5}) for _ in range(3)] == [{"Wan": 1}] * 3
-    assert asked == ["Wan"]
+    assert only_file(tmp_path).suffix == ".json"
 
 
-def test_an_answer_is_of_its_user_alone(ask: Asking, tmp_path: Path) -> None:
+def test_an_answer_is_of_its_user_alone(ask: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.umask(0)
     try:
         ask("Wan", {})
     finally:
         os.umask(before)
     assert only_file(tmp_path).stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(os, "getuid", lambda: -1)  # another user's file
+    assert ask("Wan", {}) == {"Wan": 2}
 
 
 def test_another_config_and_other_packages_are_other_questions(
@@ -82,14 +84,6 @@ def test_what_is_damaged_or_another_answer_is_made_anew(
     assert ask("Wan", {}) == {"Wan": 2}
 
 
-def test_a_file_of_another_user_is_not_read(
-    ask: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask("Wan", {})
-    monkeypatch.setattr(os, "getuid", lambda: -1)
-    assert ask("Wan", {}) == {"Wan": 2}
-
-
 def test_a_folder_or_a_pipe_in_its_place_is_not_waited_for(ask: Asking, tmp_path: Path) -> None:
     ask("Wan", {})
     file = only_file(tmp_path)
@@ -101,21 +95,12 @@ def test_a_folder_or_a_pipe_in_its_place_is_not_waited_for(ask: Asking, tmp_path
     assert ask("Wan", {}) == {"Wan": 3}
 
 
-def test_without_a_place_to_keep_it_a_class_is_asked_each_time(
-    ask: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_json_cannot_say_or_no_folder_keeps_is_asked_each_time(
+    ask: Asking, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for config in (float("nan"), {"a": object()}, {"a": "\ud800"}):
+        ask("Wan", config)
+        ask("Wan", config)
     (tmp_path / "file").touch()
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "file"))
-    assert [ask("Wan", {}), ask("Wan", {})] == [{"Wan": 1}, {"Wan": 2}]
-
-
-@pytest.mark.parametrize("config", [float("nan"), {"a": object()}, {"a": "\ud800"}])
-def test_what_json_cannot_say_is_asked_each_time(config: object, ask: Asking, asked: list[str]) -> None:
-    ask("Wan", config)
-    ask("Wan", config)
-    assert len(asked) == 2
-
-
-def test_nothing_half_written_is_left(ask: Asking, tmp_path: Path) -> None:
-    ask("Wan", {})
-    assert only_file(tmp_path).suffix == ".json"
+    assert [ask("Wan", {}), ask("Wan", {})] == [{"Wan": 7}, {"Wan": 8}]

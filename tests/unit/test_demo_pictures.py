@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from framefleet.plugins.demo import demo as demo_module
 from framefleet.plugins.demo.demo import draw_pictures
 from framefleet.plugins.demo.prepare import Size
 from framefleet.plugins.pictures import lettering
@@ -17,7 +16,10 @@ from tools.shapes.prompts import prompt_rows
 from tools.shapes.scenes import SIZE
 
 
-def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None:
+def test_clips_are_drawn_also_where_the_output_was_moved_and_one_that_is_gone_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert draw_pictures(tmp_path) == {} and not list(tmp_path.iterdir())  # of no clips
     rows = prompt_rows(num_scenes=2, languages=["en"], guidance_scales=[4.0], sizes=[SIZE, Size(17, 64, 96)])
     output_of(tmp_path / "first", rows)
     (tmp_path / "first").rename(tmp_path / "moved")
@@ -26,37 +28,22 @@ def test_clips_are_drawn_also_where_the_output_was_moved(tmp_path: Path) -> None
         assert animation.n_frames == 17
     with Image.open(places["contact sheet"]) as sheet:
         assert len(sheet.getcolors(sheet.width * sheet.height)) > 20
+    min((tmp_path / "moved/clips").rglob("*.mkv")).unlink()
+    assert draw_pictures(tmp_path / "moved")["contact sheet"].exists()
+    assert any("is gone, but has a record" in said for said in caplog.messages)
 
 
 def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lettering, "font_paths", lambda: (None,))  # Pillow's own, for Latin letters
-    monkeypatch.setattr(lettering, "of_system", lambda character: "")
+    # Pillow's own font, for Latin letters
+    for name, value in {"font_paths": lambda: (None,), "of_system": lambda character: ""}.items():
+        monkeypatch.setattr(lettering, name, value)
     output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en", "zh"], guidance_scales=[4.0]))
     draw_pictures(tmp_path)
     (said,) = caplog.messages
     assert said.startswith("titles whose letters no font of this machine has: 1,")
     assert "fonts-noto-core" in said
-
-
-def test_without_clips_there_are_no_pictures(tmp_path: Path) -> None:
-    assert draw_pictures(tmp_path) == {}
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_animation_shows_the_newest_clips_and_a_clip_that_is_gone_is_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_module, "MAX_MOVING", 1)
-    rows = prompt_rows(num_scenes=2, languages=["en"], guidance_scales=[4.0], sizes=[SIZE, Size(17, 64, 96)])
-    output_of(tmp_path, rows)
-    first = min((tmp_path / "clips").rglob("*.mkv"), key=lambda clip: clip.stat().st_size)
-    with Image.open(draw_pictures(tmp_path)["animation"]) as animation:
-        assert animation.n_frames in (9, 17)  # one clip's, that of the last row
-    first.unlink()
-    assert draw_pictures(tmp_path)["contact sheet"].exists()
-    assert any("is gone, but has a record" in said for said in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,6 @@ def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_proce
     assert given_up is not None and given_up.attempts == 4
 
 
-# Rows handed back
-
-
 def test_rows_put_back_go_first_and_spend_no_attempt() -> None:
     dispatcher = dispatcher_with("xxyy", workers="AB")
     lease(dispatcher, "A")
@@ -131,9 +128,6 @@ def test_rows_put_back_go_first_and_spend_no_attempt() -> None:
     again = lease(dispatcher, "B")
     assert (ids(again), again.rows[0].attempt) == ("0 1", 1)
     assert dispatcher.lost("A") == [], "it leaves without a death"
-
-
-# Stale reports
 
 
 def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:

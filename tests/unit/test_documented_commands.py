@@ -65,6 +65,7 @@ def of(program: str) -> list[tuple[str, ...]]:
 
 
 def test_framefleet_takes_each() -> None:
+    assert {command[0] for command in COMMANDS} == set(PROGRAMS) and len(COMMANDS) > 50
     check_each(of("framefleet"), _framefleet_takes)
 
 
@@ -125,19 +126,9 @@ def test_code_on_a_command_line_runs(
     assert "seed" in capsys.readouterr().out
 
 
-def test_all_programs_are_looked_at() -> None:
-    assert {command[0] for command in COMMANDS} == set(PROGRAMS)
-    assert len(COMMANDS) > 50
-
-
-def test_the_job_of_the_readme_is_one() -> None:
+def test_the_job_of_the_readme_is_one_and_those_of_examples_and_shapes_are_files() -> None:
     (text,) = [block for block in blocks(PAGES[0]) if block.startswith("table: ")]
-    job = load_job(yaml.safe_load(text))
-    assert job.columns == {"prompt": "caption"}
-
-
-def test_jobs_of_examples_and_shapes_are_files() -> None:
-    named = {word for command in of("framefleet") for word in command if word.endswith(".yaml")}
-    jobs = named - PLACES
+    assert load_job(yaml.safe_load(text)).columns == {"prompt": "caption"}
+    jobs = {word for command in of("framefleet") for word in command if word.endswith(".yaml")} - PLACES
     assert jobs
     assert not {job for job in jobs if not any((ROOT / folder / job).exists() for folder in FOLDERS)}

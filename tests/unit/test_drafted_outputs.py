@@ -21,9 +21,6 @@ from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.repair import repair
-from framefleet.jobs.plan import plan
-from framefleet.jobs.plan.command import show_plan
-from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.command import ending_lines
@@ -67,28 +64,16 @@ def commit_in_full(job: Job) -> None:
     writer.flush()
 
 
-def with_budget(job: Job, num_bytes: int) -> Job:
-    return job.model_copy(update={"budget": job.budget.model_copy(update={"bytes": num_bytes})})
-
-
-def test_nothing_is_chosen_among_the_drafts_that_a_budget_allowed(tmp_path: Path) -> None:
-    job = with_budget(job_with(tmp_path), 4 * 1234)
-    drafted(job, without="a2")
-    ended = render_job(job, Callback(), only=None)
-    assert ended.over_budget and ended.inner["drafts"].over_budget == ended.over_budget
-    assert ended.exit_code == 1
-    assert not (tmp_path / "out/chosen").exists()
-    assert ended.records().num_rows == 0
-
-
 @pytest.mark.parametrize(("without", "is_of_drafts"), [("a2", True), ("", False)])
 def test_drafts_and_rows_in_full_have_one_budget(tmp_path: Path, without: str, is_of_drafts: bool) -> None:
-    job = with_budget(job_with(tmp_path), 5 * 1234)
+    job = job_with(tmp_path)
+    job = job.model_copy(update={"budget": job.budget.model_copy(update={"bytes": 5 * 1234})})
     drafted(job, without=without)
     commit_in_full(job)
     ended = render_job(job, Callback(), only=None)
-    assert ended.over_budget is not None
-    assert (ended.inner["drafts"].over_budget is not None) == is_of_drafts
+    assert ended.over_budget is not None and ended.exit_code == 1
+    assert ended.inner["drafts"].over_budget == (ended.over_budget if is_of_drafts else None)
+    assert (tmp_path / "out/chosen").exists() != is_of_drafts
 
 
 def test_that_no_draft_was_kept_is_said(tmp_path: Path) -> None:
@@ -128,11 +113,11 @@ def test_rows_that_python_gave_may_be_others_and_move_with_their_drafts(tmp_path
 
 def test_a_folder_drafts_of_somebodys_own_has_no_part_in_tables_beside_it(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
-    for name in ("a.parquet", "b.parquet"):
-        write_table(tmp_path / "tables" / name, [{"prompt": name}])
-        values = job_values(tmp_path / "tables" / name, tmp_path / "drafts")
+    for name in ("a", "b"):
+        table = write_table(tmp_path / f"tables/{name}.parquet", [{"prompt": name}])
+        values = job_values(table, tmp_path / "drafts")
         with closing(resolve_job(load_job(write_job(tmp_path / "j.yaml", values)), Callback())) as resolved:
-            if name == "b.parquet":
+            if name == "b":
                 with pytest.raises(JobError, match="clips of another job"):
                     claim(resolved)
                 return
@@ -141,25 +126,22 @@ def test_a_folder_drafts_of_somebodys_own_has_no_part_in_tables_beside_it(tmp_pa
             (tmp_path / "drafts/clips/x.mp4").touch()
 
 
-@pytest.mark.parametrize(
-    ("keep", "most"),
-    [
+def test_what_records_get_can_be_asked_of_drafts(tmp_path: Path) -> None:
+    rows = [{"caption": f"a ball {n}", "path": "xxy"[n]} for n in range(3)]
+    table = write_table(tmp_path / "t.parquet", rows)
+    for keep, most in (
         ({"where": "prompt LIKE '%ball%'"}, 3),
         ({"where": "negative_prompt IS NULL AND height > 8"}, 3),
         ({"where": "source_path = 'x'"}, 3),
         ({"best": 1, "per": "source_path", "by": "sharpness"}, 2),
         ({"best": 1, "per": "negative_prompt", "by": "sharpness"}, 1),
-    ],
-)
-def test_what_records_get_can_be_asked_of_drafts(tmp_path: Path, keep: dict[str, Any], most: int) -> None:
-    rows = [{"caption": f"a ball {n}", "path": "xxy"[n]} for n in range(3)]
-    table = write_table(tmp_path / "t.parquet", rows)
-    draft = {"num_inference_steps": 1, "keep": keep}
-    values = job_values(table, tmp_path / "out", scores=["sharpness"], draft=draft)
-    job = load_job(write_job(tmp_path / "job.yaml", values | {"columns": {"prompt": "caption"}}))
-    with closing(resolve_job(draft_job(job), Callback())) as drafts:
-        check_choice(drafts, keep_of(job))
-    assert most_kept(job, keep_of(job)) == most
+    ):
+        draft = {"num_inference_steps": 1, "keep": keep}
+        values = job_values(table, tmp_path / "out", scores=["sharpness"], draft=draft)
+        job = load_job(values | {"columns": {"prompt": "caption"}})
+        with closing(resolve_job(draft_job(job), Callback())) as drafts:
+            check_choice(drafts, keep_of(job))
+        assert most_kept(job, keep_of(job)) == most
 
 
 def guidance_scale(frames: Any, record: Any) -> float:
@@ -167,24 +149,13 @@ def guidance_scale(frames: Any, record: Any) -> float:
 
 
 def test_a_score_with_the_name_of_an_argument_is_refused(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a"}])
     scores = ["tests.unit.test_drafted_outputs:guidance_scale"]
-    values = job_values(
-        write_table(tmp_path / "t.parquet", [{"prompt": "a"}]), tmp_path / "out", scores=scores
-    )
     with pytest.raises(JobError, match="'guidance_scale' already, which is an argument of Wan"):
-        resolve_job(load_job(write_job(tmp_path / "job.yaml", values)), Callback())
+        resolve_job(load_job(job_values(table, tmp_path / "out", scores=scores)), Callback())
 
 
-def test_drafts_that_failed_are_found_and_only_they_are_tried(tmp_path: Path) -> None:
-    job = job_with(tmp_path, NONE_KEPT)
-    drafted(job, without="a2")
-    fail(draft_job(job), "e" * 32)
-    assert rows_to_retry(job).row_ids == {"e" * 32}
-    ended = render_job(job, Callback(), only=rows_to_retry(job).row_ids)
-    assert ended.inner["drafts"].done == 0  # a2 did not fail, and waits
-
-
-def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
+def test_failures_of_rows_that_were_not_tried_stay_and_only_they_are_tried_again(tmp_path: Path) -> None:
     job = draft_job(job_with(tmp_path))
     rows = drafted(job_with(tmp_path), without="a2")
     waiting = rows["a2"].row_id
@@ -192,6 +163,13 @@ def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
         fail(job, row_id)
     render_rows(job, Callback(), Scope(only={NOBODY, rows["a1"].row_id}))
     assert rows_to_retry(job).row_ids == {waiting}  # nobody is no longer in the table
+    (tmp_path / "other").mkdir()
+    other = job_with(tmp_path / "other", NONE_KEPT)
+    drafted(other, without="a2")
+    fail(draft_job(other), "e" * 32)
+    assert rows_to_retry(other).row_ids == {"e" * 32}
+    ended = render_job(other, Callback(), only=rows_to_retry(other).row_ids)
+    assert ended.inner["drafts"].done == 0  # a2 did not fail, and waits
 
 
 def test_drafts_that_were_tried_again_are_known_in_full(tmp_path: Path) -> None:
@@ -204,37 +182,33 @@ def test_drafts_that_were_tried_again_are_known_in_full(tmp_path: Path) -> None:
     assert [*rows_of_drafts(job, place, {drafts["a2"].row_id, drafts["a1"].row_id})] == [expected]
 
 
-def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = job_with(tmp_path)
-    drafted(job)  # a part that names clips as no driver does
-    commit_in_full(job)
-    for place in (job, str(tmp_path / "out")):
-        dry = repair.repair(place, dry_run=True)
-        assert dry.inner["drafts"].repairs.num_set_aside == 1
-    nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
-    monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
-    found: list[Damage] = []
-    mended = repair.repair_job(str(tmp_path / "out"), Callback(), found=found.append)
-    assert mended.inner["drafts"].repairs.num_set_aside == 1
-    assert Store(mended.inner["drafts"].store.url_of("")).list("records") == []
-    assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
-
-
-def test_an_output_of_drafts_alone_is_repaired_and_compacted_and_stays_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_drafts_are_repaired_and_verified_with_their_output_or_without_one(
+    is_alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, out = job_with(tmp_path), tmp_path / "out"
-    drafted(job)
-    assert framefleet.compact(str(out)).num_before == 1
-    dry = command("repair", tmp_path / "job.yaml", "--dry-run")
-    assert dry.exit_code == 1 and "drafts: 1 damaged part would be" in dry.stderr, dry.output
-    assert "job.json" not in dry.output
+    drafted(job)  # a part that names clips as no driver does
+    if is_alone:
+        assert framefleet.compact(str(out)).num_before == 1
+        dry = command("repair", tmp_path / "job.yaml", "--dry-run")
+        assert dry.exit_code == 1 and "drafts: 1 damaged part would be" in dry.stderr, dry.output
+        assert "job.json" not in dry.output
+    else:
+        commit_in_full(job)
+        for place in (job, str(out)):
+            assert repair.repair(place, dry_run=True).inner["drafts"].repairs.num_set_aside == 1
+        found = framefleet.verify(job.output, files=True).damages
+        assert {damage.path.split("/")[0] for damage in found} >= {"drafts"}
     nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
-    repaired = repair.repair_job(job, Callback())
-    assert not repaired.is_job_back and not repaired.repairs.num_found
-    assert repaired.inner["drafts"].repairs.num_set_aside == 1
-    assert not framefleet.open_output(str(out)).is_begun and not (out / "drivers").exists()
+    damages: list[Damage] = []
+    mended = repair.repair_job(job if is_alone else str(out), Callback(), found=damages.append)
+    assert mended.inner["drafts"].repairs.num_set_aside == 1
+    assert Store(mended.inner["drafts"].store.url_of("")).list("records") == []
+    assert sum(damage.path.startswith("drafts/records/") for damage in damages) == 1
+    if is_alone:
+        assert not mended.is_job_back and not mended.repairs.num_found
+        assert not framefleet.open_output(str(out)).is_begun and not (out / "drivers").exists()
 
 
 def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> None:
@@ -249,6 +223,11 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     assert ended.exit_code == 0
     assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 row done")
     assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
+    (tmp_path / "other").mkdir()  # whose folder of drafts is not that of a job without
+    other = job_with(tmp_path / "other")
+    drafted(other)
+    commit_in_full(other.model_copy(update={"draft": None}))
+    assert framefleet.status(other.output).inner == {}
 
 
 @pytest.mark.parametrize("what", [STOP, PAUSE])
@@ -282,26 +261,21 @@ class _Asking(Listener):
             ask_driver(framefleet.Output.open(Path(job.output).parent), self._what)
 
 
-def test_a_job_that_is_to_stop_after_its_last_draft_renders_none_in_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", [STOP, PAUSE])
+def test_a_job_that_is_to_stop_after_its_last_draft_renders_none_in_full_and_one_to_pause_goes_on(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = job_with(tmp_path)
+    job = job_with(tmp_path, NONE_KEPT if what == PAUSE else KEEP)
     drafted(job)
-    monkeypatch.setattr(render, "listeners", lambda: [_Asking(STOP)])
+    monkeypatch.setattr(render, "listeners", lambda: [_Asking(what)])
+    if what == PAUSE:
+        assert render_job(job, Callback()).is_none_kept
+        assert "not paused: all rows of this run have ended" in caplog.text
+        return
     with pytest.raises(KeyboardInterrupt):
         render_job(job, Callback())
     assert not Store(job.output).list("chosen") and not Store(job.output).list("drivers")
     assert not framefleet.status(job.output).is_under_way
-
-
-def test_a_job_that_is_to_pause_after_its_last_draft_says_that_it_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    job = job_with(tmp_path, NONE_KEPT)
-    drafted(job)
-    monkeypatch.setattr(render, "listeners", lambda: [_Asking(PAUSE)])
-    assert render_job(job, Callback()).is_none_kept
-    assert "not paused: all rows of this run have ended" in caplog.text
 
 
 def test_failures_of_drafts_are_told_beside_those_in_full(tmp_path: Path) -> None:
@@ -317,13 +291,6 @@ def test_failures_of_drafts_are_told_beside_those_in_full(tmp_path: Path) -> Non
     assert {row["row_id"][0]: row["is_draft"] for row in printed} == {"e": True, "f": False}
 
 
-def test_files_of_drafts_are_verified_with_their_output(tmp_path: Path) -> None:
-    job = job_with(tmp_path)
-    drafted(job)  # which names clips that are not there
-    found = framefleet.verify(job.output, files=True).damages
-    assert {damage.path.split("/")[0] for damage in found} == {"drafts"}
-
-
 def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafted(job)
@@ -333,18 +300,3 @@ def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others
         assert "has drafts, and no row in full so far" in ended.stderr
         assert f"give {job.output}/drafts" in ended.stderr.replace("\n", "")
     assert "give the job file instead" in command("retry", job.output).stderr.replace("\n", " ")
-
-
-def test_an_output_in_a_folder_called_drafts_is_not_that_of_a_job_without(tmp_path: Path) -> None:
-    job = job_with(tmp_path)
-    drafted(job)
-    commit_in_full(job.model_copy(update={"draft": None}))
-    assert framefleet.status(job.output).inner == {}
-
-
-def test_a_plan_says_that_it_predicts_drafts_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(plan, "plan_job", lambda job, *_: plan_job(job, Callback(), PlanOptions()))
-    show_plan(job_with(tmp_path), PlanOptions(probe=True), as_json=False)
-    assert "only drafts are predicted" in capsys.readouterr().out

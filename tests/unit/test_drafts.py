@@ -30,18 +30,12 @@ KEEP = {"best": 1, "per": "prompt", "by": "sharpness"}
 
 def job_with(folder: Path, keep: dict[str, Any] = KEEP, **more: Any) -> Job:
     """Rows of three prompts, some without a seed, some with other steps than the job's."""
-    rows = [
-        {
-            "prompt": tag[0],
-            "tag": tag,
-            "seed": 7 if tag == "b1" else None,
-            "num_inference_steps": 2,
-        }
-        for tag in SHARP
+    rows: list[dict[str, Any]] = [
+        {"prompt": tag[0], "tag": tag, "num_inference_steps": 2, "guidance_scale": 1.0 + number}
+        for number, tag in enumerate(SHARP)
     ]
-    for number, row in enumerate(rows):
-        row["guidance_scale"] = 1.0 + number
-    table = write_table(folder / "t.parquet", rows)
+    rows[2]["seed"] = 7
+    table = write_table(folder / "t.parquet", [{"seed": None} | row for row in rows])
     draft = {"num_inference_steps": 1, "keep": keep, **more}
     values = job_values(table, folder / "out", scores=["sharpness"], draft=draft)
     return load_job(write_job(folder / "job.yaml", values))
@@ -84,18 +78,14 @@ def test_the_best_drafts_become_a_table_with_their_seeds_and_scores(tmp_path: Pa
     said = kept["a2"]
     assert (said["draft_row_id"], said["draft_sharpness"]) == (drafts["a2"].row_id, 0.9)
     assert (said["draft_path"], said["num_inference_steps"]) == ("drafts/clips/a2.mp4", 2)
-
-
-def test_rows_in_full_are_those_of_the_job_with_the_seeds_of_their_drafts(tmp_path: Path) -> None:
-    job = job_with(tmp_path)
-    drafts = drafted(job)
-    place = choose(job, keep_of(job)).place
-    with closing(resolve_job(job, Callback(), place)) as full:
+    with closing(resolve_job(job, Callback(), choice.place)) as full:
         for tag, row in identified(full).items():
             request = row.request()
             assert (request.seed, request.arguments["num_inference_steps"]) == (drafts[tag].seed, 2)
             assert drafts[tag].request().arguments["num_inference_steps"] == 1
         assert {"draft_row_id", "draft_path", "draft_sharpness", "tag"} <= set(full.rows.carried.names)
+    claimed = claimed_job(draft_job(job).output)
+    assert (claimed.overrides, claimed.draft) == (draft_job(job).overrides, None)
 
 
 def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:
@@ -107,12 +97,9 @@ def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path)
     assert places[0] == places[1] != places[2]
     none = job_with(tmp_path, {"where": "sharpness > 2"})
     assert choose(none, keep_of(none)).place is None
-
-
-def test_a_plan_says_how_many_rows_there_can_be_in_full(tmp_path: Path) -> None:
     for keep, most in ((KEEP, 3), ({"best": 2, "by": "sharpness"}, 2), ({"where": "true"}, 5)):
-        job = job_with(tmp_path, keep)
-        assert most_kept(job, keep_of(job)) == most
+        planned = job_with(tmp_path, keep)
+        assert most_kept(planned, keep_of(planned)) == most
 
 
 @pytest.mark.parametrize(
@@ -131,18 +118,7 @@ def test_what_no_draft_can_be_is_told_before_one_is_rendered(
         render_job(job_with(tmp_path, keep, **more), Callback())
     assert said in str(raised.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_table_that_says_where_drafts_come_from_already_is_refused(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     write_table(tmp_path / "t.parquet", [{"prompt": "a", "draft_row_id": "x"}])
     with pytest.raises(UserError, match="draft_row_id"):
         render_job(job, Callback())
-
-
-def test_the_output_of_drafts_tells_its_own_job(tmp_path: Path) -> None:
-    job = job_with(tmp_path)
-    drafted(job)
-    drafts = draft_job(job)
-    assert claimed_job(drafts.output).overrides == drafts.overrides
-    assert claimed_job(drafts.output).draft is None

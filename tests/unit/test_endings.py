@@ -36,11 +36,7 @@ def test_what_nobody_expected_is_no_traceback_and_no_failed_row(
     assert ended.exit_code == code
     assert ended.stderr.partition("\n")[0] == said
     assert "Traceback" not in ended.stderr
-
-
-def test_a_defect_is_told_with_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framefleet.jobs.job.file.load_job", raising(ValueError("no")))
-    assert "in load_job" in command("plan", "--verbose").stderr
+    assert code != 70 or "in load_job" in command("plan", "--verbose").stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -83,20 +79,14 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [["--version"], ["model", "list"]])
-def test_a_full_disk_under_the_output_is_told(arguments: list[str]) -> None:
+def test_a_full_disk_under_the_output_is_told_and_a_command_goes_on_when_only_its_messages_are_lost() -> None:
+    ours = [sys.executable, "-m", "framefleet"]
     with open("/dev/full", "wb") as full:
-        given = [sys.executable, "-m", "framefleet", *arguments]
-        ended = subprocess.run(given, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+        version = [*ours, "--version"]
+        ended = subprocess.run(version, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+        assert subprocess.run([*ours, "plan", "nowhere"], env=environment(), stderr=full).returncode == 2
     assert ended.returncode == 3
     assert ended.stderr.startswith("error: standard output cannot be written: No space left on device\n")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_command_goes_on_when_only_its_messages_are_lost() -> None:
-    with open("/dev/full", "wb") as full:
-        plan = [sys.executable, "-m", "framefleet", "plan", "nowhere.yaml"]
-        assert subprocess.run(plan, env=environment(), stderr=full).returncode == 2
 
 
 def test_controls_in_a_name_are_spelt_and_ascii_terminals_see_the_rest() -> None:
@@ -148,27 +138,18 @@ def test_the_command_that_resumes_is_shown_without_its_secrets(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("mark", ["*", "!", "&a &", "!!int ", "[", "\n    *"])
-@pytest.mark.parametrize("option", [[], ["--verbose"]])
-def test_a_secret_of_a_job_file_that_is_no_yaml_is_not_quoted(
-    mark: str, option: list[str], tmp_path: Path
-) -> None:
+def test_a_secret_of_a_job_file_that_is_no_yaml_is_not_quoted(mark: str, tmp_path: Path) -> None:
     secret = uuid.uuid4().hex
     (tmp_path / "job.yaml").write_text(f"table: t.csv\nstorage_options:\n  secret: {mark}{secret}\n")
-    ended = command("plan", tmp_path / "job.yaml", *option)
-    assert ended.exit_code == 2 and "not YAML" in ended.stderr
-    assert secret not in ended.stderr
+    for option in ([], ["--verbose"]):
+        ended = command("plan", tmp_path / "job.yaml", *option)
+        assert ended.exit_code == 2 and "not YAML" in ended.stderr
+        assert secret not in ended.stderr
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "plan job.yaml storage_options.secret=SECRET",
-        "plan --set storage_options.secret=SECRET",
-        "plan --key=SECRET",
-    ],
-)
-def test_a_secret_that_was_typed_in_the_wrong_place_is_not_shown(typed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["plan job.yaml storage_options.secret=SECRET", "plan --key=SECRET"])
+def test_a_secret_that_was_typed_in_the_wrong_place_is_not_shown(typed: str) -> None:
     secret = uuid.uuid4().hex
-    ended = run(*typed.replace("SECRET", secret).split(), cwd=tmp_path)
+    ended = run(*typed.replace("SECRET", secret).split())
     assert ended.returncode == 2
     assert secret not in ended.stdout + ended.stderr
