@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from framefleet import Batching, Clip, HalfDone, Renderer, load_model
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet import Batching, Clip, HalfDone, Renderer, load_model, replay, replay_script
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.lora_dialects import DIALECTS
@@ -37,43 +36,35 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
-def test_rows_with_biases_are_those_of_plain_diffusers_in_a_batch_and_alone(
-    dtype: str, files: dict[str, Path]
-) -> None:
+def test_rows_with_biases_are_those_of_plain_diffusers(dtype: str, files: dict[str, Path]) -> None:
     clips, expected = clips_and_expected("wan", dtype, files, device="cpu")
     assert {clip.request.seed: clip.frames_sha256 for clip in clips} == expected
     assert len({*expected.values()}) == len(expected)
-    alone = load_model(tiny("wan"), dtype=dtype, loras=files)  # type: ignore[arg-type]
-    rows = lora_rows("wan", list(WEIGHTS))
-    again = list(unaudited(alone, Batching(max_rows=1)).render(rows))
-    assert {clip.request.seed: clip.frames_sha256 for clip in again if isinstance(clip, Clip)} == {
-        row.seed: expected[row.seed] for row in rows
-    }
 
 
 def test_rows_with_biases_go_on_after_a_drain_with_equal_bits(files: dict[str, Path]) -> None:
-    rows = lora_rows("wan", list(WEIGHTS))
-    _, expected = clips_and_expected("wan", "fp32", files, device="cpu")
+    def renderer(max_rows: int) -> Renderer:
+        model = load_model(tiny("wan"), dtype="fp32", loras=files)
+        return unaudited(model, Batching(max_rows=max_rows, min_gain=0))
 
-    def renderer() -> Renderer:
-        return unaudited(load_model(tiny("wan"), dtype="fp32", loras=files), Batching(max_rows=5, min_gain=0))
+    def ended(renderer: Renderer, checkpoints: dict[str, bytes | None]) -> dict[str, str | None]:
+        for row_id, checkpoint in checkpoints.items():
+            renderer.submit(rows[row_id], row_id, checkpoint)
+        clips: list[Any] = []
+        while renderer.num_active:
+            clips += renderer.step()
+        return {clip.row_id: clip.frames_sha256 for clip in clips}
 
-    first = renderer()
-    for index, row in enumerate(rows):
-        first.submit(*first._check(row, index))
-    ended = [outcome for _ in range(3) for outcome in first.step()] + first.drain()
-    halves = [one for one in ended if isinstance(one, HalfDone) and one.checkpoint]
-    assert {name for half in halves for name in half.request.arguments.get("lora", ())} == {*files}
-    second = renderer()
-    for half in ended:
-        if isinstance(half, HalfDone):
-            second.submit(half.request, half.row_id, half.checkpoint)
-    while second.num_active:
-        ended += second.step()
-    clips = [one for one in ended if not isinstance(one, HalfDone)]
-    assert {clip.request.seed: clip.frames_sha256 for clip in clips if isinstance(clip, Clip)} == {
-        row.seed: expected[row.seed] for row in rows
-    }
+    first = renderer(5)
+    rows = dict(first._check(row, at)[::-1] for at, row in enumerate(lora_rows("wan", list(WEIGHTS))))
+    for row_id, row in rows.items():
+        first.submit(row, row_id)
+    outcomes = [outcome for _ in range(3) for outcome in first.step()] + first.drain()
+    halves = {half.row_id: half.checkpoint for half in outcomes if isinstance(half, HalfDone)}
+    under_way = [rows[row_id].arguments for row_id, checkpoint in halves.items() if checkpoint]
+    assert {name for arguments in under_way for name in arguments.get("lora", ())} == {*files}
+    clips = {clip.row_id: clip.frames_sha256 for clip in outcomes if isinstance(clip, Clip)}
+    assert clips | ended(renderer(5), halves) == ended(renderer(1), dict.fromkeys(rows))
 
 
 def test_rows_with_biases_are_replayed(tmp_path: Path, files: dict[str, Path]) -> None:
