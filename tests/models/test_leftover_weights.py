@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from torch import Tensor
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.sandbox import Sandbox
+from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.headers import check_file_size
+from framefleet.pipeline.model.sources.leftovers import check_scales
 from framefleet.pipeline.model.sources.placement import check_placement, errors_of, write_hollow
 from framefleet.pipeline.model.sources.weights import open_weights
 from tests.hub_server import HubServer, hub
-from tests.tiny import build
+from tests.tiny import tiny
 
 __all__ = ["hub"]  # a fixture
 
@@ -32,24 +34,17 @@ _Weights = dict[str, Tensor]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return build("wan", tmp_path / "wan")
+    return copied("wan", tmp_path)
+
+
+def copied(model: str, place: Path) -> Path:
+    return shutil.copytree(tiny(model), place / model)
 
 
 def change(path: Path, changed: Callable[[_Weights], Any]) -> None:
     weights = load_file(path)
     changed(weights)
     save_file(weights, path, metadata={"format": "pt"})
-
-
-def in_fp8(*scales: str) -> Callable[[_Weights], None]:
-    def pack(weights: _Weights) -> None:
-        name = next(
-            name for name in weights if name.endswith("attn1.to_q.weight") or name.endswith(".q.weight")
-        )
-        weights[name] = weights[name].to(torch.float8_e4m3fn)
-        weights.update({scale.format(name.removesuffix(".weight")): torch.ones(1) for scale in scales})
-
-    return pack
 
 
 @pytest.mark.parametrize("file", [TRANSFORMER, ENCODER])
@@ -79,33 +74,42 @@ def test_weights_that_no_network_takes_are_refused_unless_they_are_allowed(
 def test_what_published_models_hold_besides_is_passed_over(
     model: str, file: str, name: str, tmp_path: Path
 ) -> None:
-    folder = build(model, tmp_path / model)
+    folder = copied(model, tmp_path)
     change(folder / file, lambda weights: weights.update({name: torch.ones(1, 4)}))
     framefleet.load_model(folder)
 
 
-@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
 @pytest.mark.parametrize(
-    "scale",
+    "name",
     [
-        *("{}.weight_scale", "{}.scale_weight", "{}.weight_scale_inv", "{}.weight_scale_2", "{}.input_scale"),
-        *("{}.weight_global_scale", "{}.weight._scale", "{}.weight_quantizer._amax", "{}.comfy_quant"),
+        *("q.weight_scale", "q.scale_weight", "q.weight_scale_inv", "q.weight_scale_2", "q.input_scale"),
+        *("q.weight_global_scale", "q.weight._scale", "q.weight_quantizer._amax", "q.comfy_quant"),
         "scaled_fp8",
     ],
 )
-def test_weights_packed_in_fp8_are_refused_whatever_is_allowed(scale: str, file: str, folder: Path) -> None:
-    change(
-        folder / file,
-        in_fp8(scale) if "vae" not in file else lambda w: w.update({"scaled_fp8": w.popitem()[1]}),
-    )
+def test_scales_of_weights_packed_in_fp8_are_known_by_their_names(name: str) -> None:
+    check_scales("x", ["q.weight", "scale_shift_table"])
+    with pytest.raises(ModelError, match="packed in fp8"):
+        check_scales("x", ["q.weight", name])
+
+
+FILES = (TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_weights_packed_in_fp8_are_refused_whatever_is_allowed(file: str, folder: Path) -> None:
+    def pack(weights: _Weights) -> None:
+        name = next(name for name in weights if name.endswith(".weight") and weights[name].ndim > 1)
+        weights |= {name: weights[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.ones(1)}
+
+    change(folder / file, pack)
     for options in ({}, {"allow_unmatched_weights": True}):
-        with pytest.raises(ModelError, match=r"packed in fp8|has no weight") as caught:
+        with pytest.raises(ModelError, match="packed in fp8") as caught:
             framefleet.load_model(folder, **options)
         assert caught.value.fix
 
 
-@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+@pytest.mark.parametrize(("file", "dtype"), zip(FILES, (torch.int8, torch.uint8, torch.int32), strict=True))
 def test_weights_packed_as_whole_numbers_are_refused(file: str, dtype: torch.dtype, folder: Path) -> None:
     change(folder / file, lambda w: w.update({k: v.to(dtype) for k, v in w.items() if v.ndim > 1}))
     with pytest.raises(ModelError, match="packed as whole numbers") as caught:
@@ -113,7 +117,7 @@ def test_weights_packed_as_whole_numbers_are_refused(file: str, dtype: torch.dty
     assert str(folder / file) in caught.value.problem and "quantization" in caught.value.fix
 
 
-@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
+@pytest.mark.parametrize("file", FILES)
 def test_a_weight_of_another_shape_is_named(file: str, folder: Path) -> None:
     name = next(name for name, weight in load_file(folder / file).items() if weight.ndim > 1)
     change(folder / file, lambda weights: weights.update({name: torch.ones(3, 3)}))
@@ -122,21 +126,24 @@ def test_a_weight_of_another_shape_is_named(file: str, folder: Path) -> None:
     assert f"{folder / Path(file).parent}: the weight {name} " in caught.value.problem
 
 
+def extra(weights: _Weights) -> None:
+    weights["extra.weight"] = torch.ones(1)
+
+
 def moved(weights: _Weights) -> None:
     weights["extra.weight"] = weights.pop(next(iter(weights)))
 
 
-@pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
 @pytest.mark.parametrize(
-    "changed",
+    ("file", "changed"),
     [
-        lambda weights: weights.update({"extra.weight": torch.ones(1)}),
-        lambda weights: weights.popitem(),
-        lambda weights: weights.update({[*weights][-1]: torch.ones(3, 3)}),
-        moved,
-        lambda weights: weights.update({"decoder.final_layer_norm.weight": torch.ones(4)}),
-        lambda weights: weights.update({k: v.bfloat16() for k, v in weights.items()}),
-        lambda weights: None,
+        *((file, extra) for file in FILES),
+        *((file, lambda weights: weights.popitem()) for file in FILES),
+        *((file, lambda weights: weights.update({[*weights][-1]: torch.ones(3, 3)})) for file in FILES),
+        (TRANSFORMER, moved),
+        (ENCODER, lambda weights: weights.update({"decoder.final_layer_norm.weight": torch.ones(4)})),
+        (ENCODER, lambda weights: weights.update({k: v.bfloat16() for k, v in weights.items()})),
+        (ENCODER, lambda weights: None),
     ],
 )
 def test_a_plan_says_of_weights_what_loading_them_does(
@@ -164,20 +171,20 @@ def foreseen_errors(folder: Path, place: Path) -> Any:
     return errors_of(place, components, compared=[one.name for one in components if one.has_weights])
 
 
-def test_plan_compares_weights_in_a_process_of_its_own_and_remembers(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change(folder / ENCODER, lambda weights: weights.update({"extra.weight": torch.ones(1)}))
+def test_what_plan_finds_of_weights_is_remembered(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(folder / ENCODER, extra)
     weights = open_weights(FolderSource(str(folder)))
     with pytest.raises(ModelError, match=r"text_encoder holds weights that nothing uses: extra\.weight"):
         check_placement(weights.source, weights.files, weights.components, allow_unmatched=False)
-    monkeypatch.setattr(Sandbox, "__init__", None)  # which would start another
+    files = (cache_folder() / "classes").iterdir()
+    (answer,) = [file for file in files if f"{folder}/text_encoder holds" in file.read_text()]
+    answer.write_text(answer.read_text().replace("extra.weight", "remembered.weight"))
     check_placement(weights.source, weights.files, weights.components, allow_unmatched=True)
-    assert f"{folder}/text_encoder holds weights that nothing uses: extra.weight" in caplog.text
+    assert f"{folder}/text_encoder holds weights that nothing uses: remembered.weight" in caplog.text
 
 
 def test_plan_compares_weights_of_the_hub_by_their_headers(
-    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, folder: Path, tmp_path: Path
 ) -> None:
     change(folder / TRANSFORMER, lambda weights: weights.popitem())
     hub.repos["studio/wan"] = folder
@@ -187,22 +194,18 @@ def test_plan_compares_weights_of_the_hub_by_their_headers(
     for _ in range(2):
         with pytest.raises(ModelError, match=r"studio/wan@\w+/transformer has no weight "):
             framefleet.plan(job)
-        monkeypatch.setattr(Sandbox, "__init__", None)  # the second time it is remembered
         assert not [*(tmp_path / "hf").rglob("*.safetensors")]
         assert len(hub.fetched()) == 3  # each file's header, once
 
 
 @pytest.mark.parametrize("model", ["z_image_controlnet", "wan_modular", "flux2_klein"])
-def test_a_plan_takes_sound_models(model: str, tmp_path: Path) -> None:
-    assert foreseen_errors(build(model, tmp_path / "m"), tmp_path / "hollow") == (None, None)
-
-
-def test_layers_that_a_pipeline_shares_and_saves_twice_are_passed_over(tmp_path: Path) -> None:
-    framefleet.load_model(build("z_image_controlnet", tmp_path / "z"))
+def test_sound_models_are_taken_by_a_plan_and_loaded(model: str, tmp_path: Path) -> None:
+    assert foreseen_errors(copied(model, tmp_path), tmp_path / "hollow") == (None, None)
+    framefleet.load_model(tiny(model))  # also with layers that a pipeline shares and saves twice
 
 
 def test_a_buffer_without_a_value_is_refused_unless_its_own_is_allowed(tmp_path: Path) -> None:
-    folder = build("flux2_klein", tmp_path / "flux2")
+    folder = copied("flux2_klein", tmp_path)
     change(folder / f"vae/{DIFFUSERS}", lambda weights: weights.pop("bn.running_mean"))
     with pytest.raises(ModelError, match=r"vae has no weight bn\.running_mean"):
         framefleet.load_model(folder)
@@ -215,16 +218,20 @@ def test_shards_hold_what_their_index_says(file: str, folder: Path) -> None:
     weights = load_file(path)
     path.unlink()
     names = sorted(weights)
-    halves = {"a": names[::2], "b": names[1::2]}
-    index = {name: f"{half}.safetensors" for half, own in halves.items() for name in own}
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    index = {name: half for half, own in halves.items() for name in own}
     path.with_name(f"{path.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+    def write(half: str, own: list[str]) -> None:
+        save_file({name: weights[name].clone() for name in own}, path.with_name(half))
+
     for half, own in halves.items():
-        save_file({name: weights[name] for name in own}, path.with_name(f"{half}.safetensors"))
+        write(half, own)
     framefleet.load_model(folder)
-    more = {name: weights[name].clone() for name in [*halves["a"], halves["b"][0]]}
-    save_file(more, path.with_name("a.safetensors"))  # in two shards: which one counts?
+    first, second = halves.values()
+    write("a.safetensors", [*first, second[0]])  # in two shards: which one counts?
     with pytest.raises(ModelError, match=r"a\.safetensors holds weights that nothing uses"):
         framefleet.load_model(folder)
-    save_file({name: weights[name] for name in halves["a"][1:]}, path.with_name("a.safetensors"))
+    write("a.safetensors", first[1:])
     with pytest.raises(ModelError, match=r"a\.safetensors has no weight"):
         framefleet.load_model(folder)

@@ -73,44 +73,29 @@ def test_picture_and_sound_of_minimax_h3_are_in_step_in_the_file(tmp_path: Path)
         assert (pictures.average_rate, pictures.frames, sound.rate, sound.channels) == (24, 141, 32_000, 2)
 
 
+def model_of(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, *classes: type) -> Path:
+    """Return a copy of a tiny model whose pipeline, and whose blocks, are of these classes."""
+    for made in classes:
+        monkeypatch.setattr(diffusers, made.__name__, made, raising=False)
+    modular.modular_class.cache_clear()
+    folder = shutil.copytree(tiny(name), place / "odd")
+    (file,) = folder.glob("*model_index.json")
+    names = zip(("_class_name", "_blocks_class_name"), (made.__name__ for made in classes), strict=False)
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(names)))
+    return folder
+
+
 def test_a_pipeline_that_nobody_planned_for_states_its_own_facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusers, "OddModularPipeline", OddModularPipeline, raising=False)
-    modular.modular_class.cache_clear()
-    folder = shutil.copytree(tiny("wan_modular"), tmp_path / "odd")
-    index = json.loads((folder / INDEX).read_text()) | {"_class_name": "OddModularPipeline"}
-    (folder / INDEX).write_text(json.dumps(index))
-    spec = inspect_model(folder)
+    spec = inspect_model(model_of(tmp_path, monkeypatch, "wan_modular", OddModularPipeline))
     assert (spec.native_fps, spec.max_frames, spec.size_multiple % 16) == (12.0, 24, 0)
 
 
-class _Constant(diffusers.WanPipeline):  # type: ignore[misc]
+class OddUpper(diffusers.WanPipeline):  # type: ignore[misc]
     """A pipeline of a month to come, whose family nobody knows, with its rate as a constant."""
 
-
-class OddFps(_Constant):
-    fps = 12
-
-
-class OddUpper(_Constant):
     FPS = 12
-
-
-class OddRate(_Constant):
-    frame_rate: float = 12.0
-
-
-class OddDefault(_Constant):
-    default_fps = 12
-
-
-class OddSample(_Constant):
-    sample_fps = 12
-
-
-class OddPerSecond(_Constant):
-    DEFAULT_FRAMES_PER_SECOND = 12
 
 
 class OddAttribute(OddUpper):
@@ -121,31 +106,27 @@ class OddAttribute(OddUpper):
         self.frame_rate = self.RATE
 
 
-class OddInherited(OddUpper):
-    pass
-
-
 class OddProperty(OddUpper):
     @property
     def frame_rate(self) -> float:
         return self.FPS / 1
 
 
+def constant(name: str) -> type:
+    return type("OddConstant", (diffusers.WanPipeline,), {name: 12, "__module__": __name__})
+
+
 @pytest.mark.parametrize(
     "made",
     [
-        *(OddFps, OddUpper, OddRate, OddDefault, OddSample, OddPerSecond),
-        *(OddAttribute, OddInherited, OddProperty),
+        *map(constant, ("fps", "frame_rate", "default_fps", "sample_fps", "DEFAULT_FRAMES_PER_SECOND")),
+        *(OddUpper, OddAttribute, OddProperty),
     ],
 )
 def test_a_rate_that_is_a_constant_of_a_pipelines_class_is_that_of_its_files(
-    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusers, made.__name__, made, raising=False)
-    folder = shutil.copytree(tiny("wan"), tmp_path / "odd")
-    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": made.__name__}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    assert inspect_model(folder).native_fps == 12.0
+    assert inspect_model(model_of(tmp_path, monkeypatch, "wan", made)).native_fps == 12.0
 
 
 class SilentBlocks(WanBlocks):  # type: ignore[misc]
@@ -161,13 +142,7 @@ class SilentModularPipeline(diffusers.WanModularPipeline):  # type: ignore[misc]
 def test_blocks_without_outputs_of_their_own_give_what_the_last_of_them_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for made in (SilentBlocks, SilentModularPipeline):
-        monkeypatch.setattr(diffusers, made.__name__, made, raising=False)
-    modular.modular_class.cache_clear()
-    folder = shutil.copytree(tiny("wan_modular"), tmp_path / "silent")
-    names = {"_class_name": "SilentModularPipeline", "_blocks_class_name": "SilentBlocks"}
-    index = json.loads((folder / INDEX).read_text())
-    (folder / INDEX).write_text(json.dumps(index | names))
+    folder = model_of(tmp_path, monkeypatch, "wan_modular", SilentModularPipeline, SilentBlocks)
     arguments = SMALLEST["wan_modular"] | {"prompt": "a red ball"}
     silent, usual = (
         next(Renderer(load_model(place, dtype="fp32")).render([Request(arguments=arguments, seed=1)]))
@@ -178,22 +153,19 @@ def test_blocks_without_outputs_of_their_own_give_what_the_last_of_them_gives(
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments", "problem"),
+    ("missing", "more", "problem"),
     [
-        ("transformer_ref", {"prompt": "a"}, None),
-        (
-            "transformer_ref",
-            {"prompt": "a", "references": []},
-            "the model has no transformer_ref, which that takes",
-        ),
-        ("transformer", {"prompt": "a", "references": []}, None),
-        ("transformer", {"prompt": "a"}, "the model has no transformer, which such a row takes"),
+        ("transformer_ref", {}, None),
+        ("transformer_ref", {"references": []}, "the model has no transformer_ref, which that takes"),
+        ("transformer", {"references": []}, None),
+        ("transformer", {}, "the model has no transformer, which such a row takes"),
     ],
 )
 def test_rows_of_a_workflow_whose_component_is_null_are_refused(
-    missing: str, arguments: dict[str, Any], problem: str | None, tmp_path: Path
+    missing: str, more: dict[str, Any], problem: str | None, tmp_path: Path
 ) -> None:
     rules = ModularRows(inspect_model(without(tiny("minimax_h3"), tmp_path / "model", missing)))
+    arguments = {"prompt": "a", **more}
     _, problems = rules({**SMALLEST["minimax_h3"], **arguments}, arguments.keys())
     assert [refused.reason for _, refused in problems] == ([problem] if problem else [])
 
