@@ -20,6 +20,7 @@ def test_auto_attention_falls_back_and_a_record_says_what_it_became() -> None:
     model = load_model(tiny("ltx"), dtype="fp32", attention="auto")  # LTX hands over a mask
     assert model.attention is not None
     assert model.attention.name == "_native_flash"
+    load_model(tiny("ltx"), attention="_native_math")  # for that model alone, and not for the process
     clips = rendered(model, requests("ltx"))
     assert {clip.environment["attention"] for clip in clips} == {"native"}
     assert "attention" not in load_model(tiny("sd"), attention="auto").environment  # has no choice
@@ -50,9 +51,3 @@ def test_rows_under_way_begin_again_when_attention_changes() -> None:
     assert {clip.environment["attention"] for clip in clips} == {"native"}
     assert sorted(starts) == sorted(2 * [row.seed for row in rows])
     assert [clip.frames_sha256 for clip in clips] == [digest(plain("wan"), clip.request) for clip in clips]
-
-
-def test_an_attention_backend_is_set_for_one_model_and_not_for_the_process() -> None:
-    before = digest(plain("wan"), requests()[0])
-    load_model(tiny("wan"), attention="_native_math")
-    assert digest(plain("wan"), requests()[0]) == before

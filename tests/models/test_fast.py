@@ -18,10 +18,8 @@ PROMPTS = ("a red ball", "two foxes at night", "an old tram", "a kite by the sea
 @pytest.mark.parametrize("name", ["ltx", "sd", "flux"])
 def test_rows_in_company_differ_from_those_alone_by_rounding(name: str) -> None:
     model = load_model(tiny(name), dtype="fp32")
-    requests = [
-        Request(arguments=SMALLEST[name] | {"prompt": prompt}, seed=seed)
-        for seed, prompt in enumerate(PROMPTS)
-    ]
+    texts = [SMALLEST[name] | {"prompt": prompt} for prompt in PROMPTS]
+    requests = [Request(arguments=arguments, seed=seed) for seed, arguments in enumerate(texts)]
     alone = _clips(Renderer(model, Batching(max_rows=1)), requests)
     fast = Renderer(model, Batching(mode="fast", min_gain=0, max_rows=4))
     decoded: list[int] = []

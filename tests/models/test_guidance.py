@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,39 +43,24 @@ def _alone(model: Model, row: Request) -> Frames:
     return to_frames(BUILT_IN[row.recipe].render(copy.copy(model.pipe), row))
 
 
-def _clips(model: Model, rows: list[Request]) -> list[Clip]:
-    found = {}
-    for outcome in unaudited(model).render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        found[outcome.request.seed] = outcome
-    return [found[row.seed] for row in rows]
-
-
 @pytest.mark.daily(2)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:
     model = _model(name, dtype)
     rows = [_request(name, seed, guidance) for seed, guidance in enumerate((5.3, *SCHEDULES))]
-    clips = _clips(model, rows)
+    by_seed = {clip.request.seed: clip for clip in unaudited(model).render(rows) if isinstance(clip, Clip)}
+    clips = [by_seed[row.seed] for row in rows]
     for clip, row in zip(clips, rows, strict=True):
         assert np.array_equal(clip.frames, _alone(model, row))
     assert max(clip.batch_size for clip in clips) > 1
     argument = "true_cfg_scale" if name == "flux" else "guidance_scale"
     assert clips[1].request.arguments[argument] == "linear(6.0, 2.0)"  # the one spelling of it
+    same = _alone(model, _request(name, 0, "linear(5.3, 5.3)"))  # a schedule between equal numbers
+    assert np.array_equal(clips[0].frames, same) and not np.array_equal(same, clips[1].frames)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
-def test_a_schedule_between_equal_numbers_renders_what_the_number_does(name: str, dtype: str) -> None:
-    model = _model(name, dtype)
-    number = _alone(model, _request(name, 1, 5.3))
-    assert np.array_equal(number, _alone(model, _request(name, 1, "linear(5.3, 5.3)")))
-    assert not np.array_equal(number, _alone(model, _request(name, 1, "linear(9, 1.5)")))
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["cogvideox", "sd", "ltx"])
+@pytest.mark.parametrize(("name", "dtype"), [("cogvideox", "fp32"), ("sd", "bf16"), ("ltx", "fp32")])
 def test_a_schedule_renders_what_diffusers_own_way_to_change_the_scale_does(name: str, dtype: str) -> None:
     model, row = _model(name, dtype), _request(name, 3, "cosine(2, 5.3)")
 
@@ -109,14 +93,3 @@ def test_a_schedule_renders_what_a_loop_by_hand_does(dtype: str) -> None:
             )
             latents = pipe.scheduler.step(empty + VALUES[step] * (noise - empty), timestep, latents)[0]
     assert torch.equal(found, latents)
-
-
-def test_a_recipe_of_two_calls_follows_the_schedule_in_each() -> None:
-    model = _model("wan", "fp32")
-    size = {"height": 32, "width": 32, "strength": 0.8}
-    rows = [
-        replace(_request("wan", seed, guidance, **size), recipe="refine")
-        for seed, guidance in enumerate(("linear(6, 2)", 5.0, "oscillating(7, 1)"))
-    ]
-    for clip, row in zip(_clips(model, rows), rows, strict=True):
-        assert np.array_equal(clip.frames, _alone(model, row))

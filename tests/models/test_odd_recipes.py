@@ -17,21 +17,12 @@ from tools.odd_recipes.cases import CASES
 # `make test` runs a few recipes, and in CI one of each kind.
 DAILY = ("adapters.loaded_and_unloaded", "patches.class_left_patched", "networks.copied")
 IN_CI = (
-    "adapters.scaled_by_row",
-    "adapters.weight_changed_on_the_way",
-    "patches.scheduler_class",
-    "hooks.on_a_layer_of_the_encoder",
-    "hooks.on_the_second_encoder",
-    "weights.encoder_whose_outputs_are_kept",
-    "weights.submodule_replaced",
-    "modes.autocast",
-    "calls.early_stop",
-    "loops.all_timesteps_at_once",
-    "loops.other_weights_for_a_forward",
-    "processes.event_loop",
-    "processes.operations_counted",
-    "processes.classes_changed",
-    "keeps.generators_of_the_module",
+    *("adapters.scaled_by_row", "adapters.weight_changed_on_the_way", "patches.scheduler_class"),
+    *("hooks.on_a_layer_of_the_encoder", "hooks.on_the_second_encoder"),
+    *("weights.encoder_whose_outputs_are_kept", "weights.submodule_replaced", "modes.autocast"),
+    *("calls.early_stop", "loops.all_timesteps_at_once", "loops.other_weights_for_a_forward"),
+    *("processes.event_loop", "processes.operations_counted", "processes.classes_changed"),
+    *("keeps.generators_of_the_module"),
 )
 
 

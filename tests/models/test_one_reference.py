@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model, verify
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet import (
+    Audit,
+    Batching,
+    Clip,
+    Given,
+    Model,
+    Renderer,
+    Request,
+    load_model,
+    replay,
+    replay_script,
+    verify,
+)
+from framefleet.jobs.keep.replay.recorded_row import NOTHING
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
 from tests.here import render_here
 from tests.jobs import job_values, write_table
@@ -19,21 +28,11 @@ from tests.rendered import run_script
 from tests.tiny import OPTIONS, SMALLEST, tiny
 
 PIPELINES = (
-    *(
-        "wan",
-        "wan_moe",
-        "skyreels",
-        "cogvideox",
-        "mochi",
-        "latte",
-        "ltx",
-        "hunyuan",
-        "kandinsky",
-        "opensora_dc",
-    ),
+    *("wan", "wan_moe", "skyreels", "cogvideox", "mochi", "latte", "ltx", "hunyuan", "kandinsky", "lcm"),
     *("animatediff", "modelscope", "sd", "sdxl", "sd3", "flux", "flux2", "chroma", "aura_flow", "cogview4"),
     *("lumina2", "hidream", "sana", "qwen_image", "z_image", "hunyuan_image", "ltx2", "wan_modular"),
-    *("sd_pag", "pixart_sigma"),
+    *("sd_pag", "pixart_sigma", "hunyuan_1_5", "kandinsky_6", "cosmos3", "sana_video", "helios", "allegro"),
+    *("opensora_dc", "anyflow", "qwen_2_1", "flux2_klein", "glm_image", "ernie", "krea2", "sana_sprint"),
 )
 _ODD = "tools.odd_recipes.recipes"
 RECIPES = (
@@ -42,20 +41,6 @@ RECIPES = (
     *("attention:processor_set", "modes:autocast", "calls:latents_passed_on", "calls:own_generators"),
 )
 Digests = dict[int, tuple[str, str | None]]  # of frames and sound, by the row's seed
-
-
-def _values(name: str, recipe: str, folder: Path) -> dict[str, Any]:
-    odd = {"odd": 0.3} if recipe != "generate" else {}
-    rows = [{"prompt": "a red ball", "seed": seed, **odd} for seed in (3, 5)]
-    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model=name)
-    values |= {
-        "model": {"path": str(tiny(name)), "dtype": "fp32", **OPTIONS.get(name, {})},
-        "media": {"format": "mkv"},
-        "defaults": SMALLEST[name],
-        "recipe": recipe,
-        "batching": {"max_rows": 2, "min_gain": 0},
-    }
-    return values
 
 
 def _rendered(model: Model, recipe: str, requests: list[Request], max_rows: int) -> tuple[Renderer, Digests]:
@@ -69,21 +54,27 @@ def _rendered(model: Model, recipe: str, requests: list[Request], max_rows: int)
 
 
 def _check(name: str, recipe: str, folder: Path) -> None:
-    values, odd = _values(name, recipe, folder), {} if recipe == "generate" else {"odd": 0.3}
+    odd = {} if recipe == "generate" else {"odd": 0.3}
+    rows = [{"prompt": "a red ball", "seed": seed, **odd} for seed in (3, 5)]
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", recipe=recipe)
+    values |= {
+        "model": {"path": str(tiny(name)), "dtype": "fp32", **OPTIONS.get(name, {})},
+        "media": {"format": "mkv"},
+        "defaults": SMALLEST[name],
+        "batching": {"max_rows": 2, "min_gain": 0},
+    }
     output, row_ids = render_here(values, is_mixed=True)
     given = NOTHING if recipe in BUILT_IN else Given(recipe=recipe)
-    rows = verify(output, row_ids=row_ids, given=given).rows
-    assert {row.compared.verdict for row in rows} == {"bit-exact"}
-    recorded = {row.record.seed: (row.record.frames_sha256, row.record.audio_sha256) for row in rows}
+    verified = verify(output, row_ids=row_ids, given=given).rows
+    assert {row.compared.verdict for row in verified} == {"bit-exact"}
+    recorded = {row.record.seed: (row.record.frames_sha256, row.record.audio_sha256) for row in verified}
     assert replay(output, row_ids[0], given).is_equal
     if recipe == "generate":
         assert run_script(replay_script(output, row_ids[0])).startswith("the same ")
 
     model = load_model(tiny(name), dtype="fp32", **OPTIONS.get(name, {}))
-    requests = [
-        Request(arguments={**SMALLEST[name], "prompt": "a red ball", **odd}, seed=seed, recipe=recipe)
-        for seed in (3, 5)
-    ]
+    arguments = {**SMALLEST[name], "prompt": "a red ball", **odd}
+    requests = [Request(arguments=arguments, seed=seed, recipe=recipe) for seed in (3, 5)]
     renderer, batched = _rendered(model, recipe, requests, 2)
     verdicts = {audited.verdict for audited in renderer.take_audits()}
     assert verdicts <= {"equal"}
