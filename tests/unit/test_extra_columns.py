@@ -59,9 +59,7 @@ def test_each_scalar_argument_is_a_column_of_its_own_type() -> None:
         ("image_model", {"name": "flux", "digest": "0"}, "flux"),
     ],
 )
-def test_a_cell_is_the_argument_or_null_where_no_such_column_holds_it(
-    name: str, value: Any, shown: Any
-) -> None:
+def test_a_cell_is_the_argument_or_null(name: str, value: Any, shown: Any) -> None:
     cells = argument_values({name: value}, FIELDS)
     assert cells == dict.fromkeys(FIELDS.names) | {name: shown}
     assert pa.table({key: [cell] for key, cell in cells.items()}, schema=FIELDS)

@@ -190,9 +190,7 @@ def test_a_head_that_does_not_answer_or_gave_this_machine_up_ends_its_driver(
         pass
 
 
-def test_a_ray_that_has_ended_on_this_machine_is_found_at_the_next_look(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_ray_that_has_ended_here_is_found_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines_module, "LOOK_EVERY_S", 0.01)
     looked, failed, num_looks = threading.Event(), threading.Event(), 0
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -119,9 +119,7 @@ def test_an_output_that_is_removed_is_not_begun_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_killed_writers_left_is_swept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     store = Store(str(tmp_path / "out"))
     assert store.sweep() == 0

@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -88,139 +89,121 @@ def test_the_page_and_its_clips_are_served_and_nothing_else(served: GalleryServe
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("body", "headers", "status"),
     [
-        ({"Host": "evil.example"}, 421),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Content-Type": "text/plain"}, 415),
-        ({"Content-Length": "99999999"}, 413),
+        ({"row_id": ROW, "stars": 5}, {"Host": "evil.example"}, 421),
+        ({"row_id": ROW, "stars": 5}, {"Origin": "http://evil.example"}, 403),
+        ({"row_id": ROW, "stars": 5}, {"Content-Type": "text/plain"}, 415),
+        ({"row_id": ROW, "stars": 5}, {"Content-Length": "99999999"}, 413),
+        ({"row_id": "../x", "stars": 1}, {}, 400),
+        ({"row_id": ROW, "stars": 6}, {}, 400),
+        ({"row_id": ROW, "stars": True}, {}, 400),
+        ({"row_id": ROW, "note": "x" * 10_001}, {}, 400),
+        ({"stars": 1}, {}, 400),
+        ([], {}, 400),
+        (b"not json", {}, 400),
     ],
 )
-def test_pages_of_the_web_change_nothing(
-    served: GalleryServer, output: Store, headers: dict[str, str], status: int
+def test_pages_of_the_web_and_what_is_no_pick_change_nothing(
+    served: GalleryServer, output: Store, body: object, headers: dict[str, str], status: int
 ) -> None:
-    assert ask(served, "picks", {"row_id": ROW, "stars": 5}, headers)[0] == status
-    assert not output.exists("stars.jsonl")
-
-
-def test_who_does_not_know_the_url_sees_nothing(served: GalleryServer) -> None:
-    for token in ("", "a" * 22, "%C3%A9"):
+    assert ask(served, "picks", body, headers)[0] == status
+    for token in ("", "a" * 22, "%C3%A9"):  # of who does not know the URL
         assert ask(served, "gallery/index.html", token=token)[0] == 404
-        assert ask(served, "picks", {"row_id": ROW, "stars": 5}, token=token)[0] == 404
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"row_id": "../x", "stars": 1},
-        {"row_id": ROW, "stars": 6},
-        {"row_id": ROW, "stars": True},
-        {"row_id": ROW, "note": "x" * 10_001},
-        {"stars": 1},
-        [],
-        b"not json",
-    ],
-)
-def test_what_is_no_pick_is_refused(served: GalleryServer, output: Store, body: object) -> None:
-    assert ask(served, "picks", body)[0] == 400
+        assert ask(served, "picks", body, token=token)[0] == 404
     assert not output.exists("stars.jsonl")
 
 
-def test_what_several_people_choose_at_once_is_kept_and_exported(
-    served: GalleryServer, output: Store
-) -> None:
-    changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1, "note": f"by {n % 3}: \u2028"} for n in range(60)]
-    with ThreadPoolExecutor(8) as people:
-        answers = list(people.map(lambda change: ask(served, "picks", change)[0], changes))
-    assert answers == [200] * 60
-    found = dict(json.loads(ask(served, "picks")[1]))
-    assert found == {one["row_id"]: {"stars": one["stars"], "note": one["note"]} for one in changes}
-    assert ask(served, "picks", {"row_id": ROW})[0] == 200  # taken back
-    picks = picked(output.url_of("stars.jsonl"), {})
-    assert picks is not None and len(picks) == 59 and ROW not in picks
-    assert ask(served, "picks", {"row_id": ROW, "note": "only a note"})[0] == 200
-    assert picked(output.url_of("stars.jsonl"), {}) == picks  # without a star it is not chosen
-
-
+@pytest.mark.parametrize("is_s3_like", [False, True])
 def test_what_is_chosen_through_several_servers_at_once_is_kept(
-    output: Store, served: GalleryServer, s3_like: Store
+    is_s3_like: bool, output: Store, served: GalleryServer, s3_like: Store
 ) -> None:
-    for store in (output, s3_like):
-        with GalleryServer(store) as one, GalleryServer(store) as other:
-            changes = [{"row_id": f"{n:032x}", "stars": n % 5 + 1} for n in range(120)]
-            servers = [(one, other)[n % 2] for n in range(120)]
-            with ThreadPoolExecutor(8) as people:
-                answers = list(people.map(lambda at, change: ask(at, "picks", change)[0], servers, changes))
-            assert answers == [200] * 120
-            kept = {one["row_id"]: one["stars"] for one in changes}
-            assert ask(other, "picks", changes[0] | {"stars": 5})[0] == 200  # of a clip of the other server
-            assert ask(one, "picks", {"row_id": changes[1]["row_id"]})[0] == 200  # and taken back
-            del kept[changes[1]["row_id"]]
-            kept[changes[0]["row_id"]] = 5
-            for server in (one, other):
-                found = dict(json.loads(ask(server, "picks")[1]))
-                assert {row_id: pick["stars"] for row_id, pick in found.items()} == kept
-        lines = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
-        assert {line["row_id"]: line["stars"] for line in lines} == kept
-        store.delete("stars.jsonl")  # as where a server was killed before it wrote it
-        with GalleryServer(store) as server:
-            assert len(json.loads(ask(server, "picks")[1])) == 119
-        store.delete_all("stars")
+    store = s3_like if is_s3_like else output
+    with GalleryServer(store) as one, GalleryServer(store) as other:
+        changes = [
+            {"row_id": f"{n:032x}", "stars": n % 5 + 1, "note": f"by {n % 3}: \u2028"} for n in range(40)
+        ]
+        servers = [(one, other)[n % 2] for n in range(40)]
+        with ThreadPoolExecutor(8) as people:
+            answers = list(people.map(lambda at, change: ask(at, "picks", change)[0], servers, changes))
+        assert answers == [200] * 40
+        changes[0] |= {"stars": 5}
+        assert ask(other, "picks", changes[0])[0] == 200  # of a clip of the other server
+        assert ask(one, "picks", {"row_id": changes[1]["row_id"]})[0] == 200  # and taken back
+        del changes[1]
+        for server in (one, other):
+            picks = json.loads(ask(server, "picks")[1])
+            assert sorted(({"row_id": row_id} | pick for row_id, pick in picks), key=str) == sorted(
+                changes, key=str
+            )
+    lines = [json.loads(line) for line in store.read("stars.jsonl").splitlines()]
+    assert {line["row_id"]: line["stars"] for line in lines} == {
+        one["row_id"]: one["stars"] for one in changes
+    }
+    store.delete("stars.jsonl")  # as where a server was killed before it wrote it
+    with GalleryServer(store) as server:
+        assert len(json.loads(ask(server, "picks")[1])) == 39
+    store.delete_all("stars")
 
 
-def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served: GalleryServer) -> None:
-    output.write("stars.jsonl", b'{"row_id": "%032x", "stars": 2, "note": ""}\n' % 7)
+def test_earlier_stars_and_lines_by_hand_stay_and_can_be_changed(
+    output: Store, served: GalleryServer
+) -> None:
+    output.write("stars.jsonl", b'{"row_id": "%032x", "stars": 2}\n{"row_id": "%032x"}\n' % (7, 8))
     assert dict(json.loads(ask(served, "picks")[1]))[f"{7:032x}"]["stars"] == 2
-    assert ask(served, "picks", {"row_id": ROW, "stars": 1})[0] == 200
-    assert len(json.loads(ask(served, "picks")[1])) == 2
-    assert ask(served, "picks", {"row_id": f"{7:032x}"})[0] == 200
+    for stars in (1, 2):
+        assert ask(served, "picks", {"row_id": ROW, "stars": stars})[0] == 200
+        chosen = picked(output.url_of("stars.jsonl"), {}) or {}
+        expected = {f"{7:032x}": 2, f"{8:032x}": None, ROW: stars}
+        assert {row_id: pick.stars for row_id, pick in chosen.items()} == expected
+    for number in (7, 8):
+        assert ask(served, "picks", {"row_id": f"{number:032x}"})[0] == 200
     assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
+    assert ask(served, "picks", {"row_id": ROW, "note": "only a note"})[0] == 200
+    with pytest.raises(JobError, match="no row with a star"):
+        picked(output.url_of("stars.jsonl"), {})
+    put(output, "picks.jsonl", b'{"row_id": "%032x", "stars": 0}\n{"row_id": "%032x"}\n' % (7, 8))
+    assert list(picked(output.url_of("picks.jsonl"), {}) or {}) == [f"{8:032x}"]
 
 
-def test_files_of_earlier_servers_are_not_read_at_each_look(
-    s3_like: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class CountedReads(Store):
+    """A store that knows what was read."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.paths: list[str] = []
+
+    def read(self, path: str, count: int | None = None) -> bytes:
+        self.paths.append(path)
+        return super().read(path, count)
+
+
+def test_files_of_earlier_servers_are_read_once(s3_like: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, numbers = iter(range(0, 1000, 3)), range(20)
     monkeypatch.setattr(picks_file, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     for number in numbers:
         pick = {"row_id": f"{number:032x}", "stars": 1, "at": 1}
         s3_like.write(f"stars/{number}.jsonl", json.dumps(pick).encode())
-    paths: list[str] = []
-    read = s3_like.read
-    monkeypatch.setattr(s3_like, "read", lambda path, *most: paths.append(path) or read(path, *most))
-    keeper = PickKeeper(s3_like)
+    store = CountedReads(s3_like.url_of(""))
+    keeper = PickKeeper(store)
     for _ in range(2):  # a change just after the first look may leave the same time
         assert len(keeper.all()) == len(numbers)
-    paths.clear()
-    assert len(keeper.all()) == len(numbers) and paths == []
+    store.paths.clear()
+    assert len(keeper.all()) == len(numbers) and store.paths == []
     s3_like.write("stars/7.jsonl", json.dumps({"row_id": f"{7:032x}", "stars": 4, "at": 2}).encode())
-    assert keeper.all()[f"{7:032x}"].stars == 4 and paths == ["stars/7.jsonl"]
+    assert keeper.all()[f"{7:032x}"].stars == 4 and store.paths == ["stars/7.jsonl"]
     s3_like.delete("stars/8.jsonl")
     assert len(keeper.all()) == len(numbers) - 1
 
 
-def test_clips_that_a_line_by_hand_names_without_stars_stay_chosen(
-    output: Store, served: GalleryServer
-) -> None:
-    output.write("stars.jsonl", b'{"row_id": "%032x"}\n' % 7)
-    for stars in (1, 2):
-        assert ask(served, "picks", {"row_id": ROW, "stars": stars})[0] == 200
-        found = picked(output.url_of("stars.jsonl"), {}) or {}
-        assert {row_id: pick.stars for row_id, pick in found.items()} == {f"{7:032x}": None, ROW: stars}
-
-
-def test_a_damaged_file_of_stars_is_told_and_stays(output: Store) -> None:
+def test_a_port_that_is_taken_and_damaged_stars_are_refused(served: GalleryServer, output: Store) -> None:
+    with pytest.raises(JobError, match="choose another one with --port"):
+        GalleryServer(output, port=urlsplit(served.url).port or 0)
     output.write("stars.jsonl", b"{")
     with pytest.raises(JobError, match=r"stars\.jsonl is not as framefleet wrote it"):
         GalleryServer(output)
     assert output.read("stars.jsonl") == b"{"
     output.delete("stars.jsonl")
-
-
-def test_a_port_that_is_taken_is_told(served: GalleryServer, output: Store) -> None:
-    with pytest.raises(JobError, match="choose another one with --port"):
-        GalleryServer(output, port=urlsplit(served.url).port or 0)
 
 
 def test_the_command_serves_until_it_is_interrupted(output: Store) -> None:
@@ -234,12 +217,6 @@ def test_the_command_serves_until_it_is_interrupted(output: Store) -> None:
         assert process.wait(120) == 0
 
 
-def test_a_row_with_no_star_is_not_chosen(tmp_path: Path) -> None:
-    file = tmp_path / "picks.jsonl"
-    file.write_text(f'{{"row_id": "{ROW}", "stars": 0}}\n{{"row_id": "{2:032x}"}}\n')
-    assert list(picked(str(file), {}) or {}) == [f"{2:032x}"]
-
-
 def put(output: Store, path: str, content: bytes = b"<script>alert(1)</script>") -> Path:
     """Put a file into an output, as a stranger does who hands it on."""
     file = Path(output.url_of(path))
@@ -248,34 +225,13 @@ def put(output: Store, path: str, content: bytes = b"<script>alert(1)</script>")
     return file
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *(
-            "clips/aa/read.html",
-            "clips/aa/x.svg",
-            "clips/aa/x.js",
-            "clips/aa/x.pdf",
-            "clips/aa/x",
-            "clips/aa/x.mp4.html",
-        ),
-        *(
-            "previews/aa/x.xhtml",
-            "previews/aa/x.xml",
-            "previews/aa/x.MP4",
-            "gallery/evil.html",
-            "gallery/evil.svg",
-        ),
-        *("gallery/axes.json", "clips/aa/x.json", "clips/aa/x.xmp"),
-    ],
-)
-def test_files_that_a_browser_could_run_are_not_served(
-    served: GalleryServer, output: Store, path: str
-) -> None:
-    there = put(output, path) if not output.exists(path) else None
-    assert ask(served, path)[0] == 404
-    if there:
-        there.unlink()
+def test_files_that_a_browser_could_run_are_not_served(served: GalleryServer, output: Store) -> None:
+    names = "clips/aa/read.html clips/aa/x.svg clips/aa/x.js clips/aa/x.pdf clips/aa/x clips/aa/x.mp4.html"
+    names += " previews/aa/x.xhtml previews/aa/x.xml previews/aa/x.MP4 gallery/evil.html gallery/evil.svg"
+    for path in [*names.split(), "gallery/axes.json", "clips/aa/x.json", "clips/aa/x.xmp"]:
+        file = put(output, path)
+        assert ask(served, path)[0] == 404, path
+        file.unlink()
 
 
 def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer, output: Store) -> None:
@@ -317,32 +273,33 @@ def test_links_and_pipes_are_not_served(served: GalleryServer, output: Store, tm
     shutil.rmtree(folder)
 
 
-def test_a_range_of_a_large_file_takes_no_memory(output: Store) -> None:
-    size = 3 << 30
+@contextmanager
+def sparse_clip(output: Store, size: int) -> Iterator[Path]:
+    """Put a clip of zeros there that takes no room on the disk."""
     clip = put(output, "clips/aa/sparse.mp4", b"")
     os.truncate(clip, size)
-    with GalleryServer(output) as served:
+    yield clip
+    clip.unlink()
+
+
+def test_a_range_of_a_large_file_takes_no_memory(output: Store) -> None:
+    size = 3 << 30
+    with sparse_clip(output, size), GalleryServer(output) as served:
         place = urlsplit(served.url)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        connection = http.client.HTTPConnection(place.netloc, timeout=60)
+        connection = http.client.HTTPConnection(place.netloc, timeout=120)
         url = f"/{place.path.split('/')[1]}/clips/aa/sparse.mp4"
         connection.request("GET", url, headers={"Range": f"bytes={size - (256 << 20)}-"})
         answer = connection.getresponse()
         assert (answer.status, answer.headers["Content-Length"]) == (206, str(256 << 20))
-        received = 0
-        while part := answer.read(1 << 20):
-            received += len(part)
-        assert received == 256 << 20
+        assert sum(map(len, iter(lambda: answer.read(1 << 20), b""))) == 256 << 20
         connection.request("GET", url, headers={"Range": f"bytes={size - 5}-{size + 5}"})
         assert connection.getresponse().read() == bytes(5)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
-    clip.unlink()
 
 
 def test_a_client_that_leaves_prints_nothing(output: Store, capfd: pytest.CaptureFixture[str]) -> None:
-    clip = put(output, "clips/aa/sparse.mp4", b"")
-    os.truncate(clip, 1 << 30)
-    with GalleryServer(output) as served:
+    with sparse_clip(output, 1 << 30), GalleryServer(output) as served:
         place = urlsplit(served.url)
         for _ in range(5):
             with socket.create_connection((place.hostname or "", place.port or 0)) as client:
@@ -351,15 +308,12 @@ def test_a_client_that_leaves_prints_nothing(output: Store, capfd: pytest.Captur
                 client.recv(10)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # sends RST
         assert ask(served, "picks")[0] == 200
-    clip.unlink()
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
 
 
 def test_a_file_that_is_cut_while_it_is_sent_is_not_taken_for_whole(output: Store) -> None:
-    clip = put(output, "clips/aa/sparse.mp4", b"")
-    os.truncate(clip, 1 << 30)
-    with GalleryServer(output) as served:
+    with sparse_clip(output, 1 << 30) as clip, GalleryServer(output) as served:
         place = urlsplit(served.url)
         connection = http.client.HTTPConnection(place.netloc, timeout=120)
         connection.request("GET", place.path.replace("gallery/index.html", "clips/aa/sparse.mp4"))
@@ -368,4 +322,3 @@ def test_a_file_that_is_cut_while_it_is_sent_is_not_taken_for_whole(output: Stor
         os.truncate(clip, 1 << 20)
         with pytest.raises(http.client.IncompleteRead):
             answer.read()
-    clip.unlink()

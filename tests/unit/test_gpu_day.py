@@ -62,7 +62,7 @@ def day(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: Callable[..., 
     return report
 
 
-def test_what_fails_is_in_the_report_with_its_traceback_and_the_next_part_runs(
+def test_what_fails_is_in_the_report_and_the_next_part_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = day(tmp_path, monkeypatch, fails, dies, ends, prints, minutes=9)
@@ -75,7 +75,7 @@ def test_what_fails_is_in_the_report_with_its_traceback_and_the_next_part_runs(
     assert "    ValueError: no such | kernel" in (tmp_path / "report.md").read_text()
 
 
-def test_a_part_that_takes_too_long_is_ended_and_keeps_what_it_told(
+def test_a_part_that_takes_too_long_keeps_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = tmp_path / "hangs.jsonl"

@@ -152,9 +152,7 @@ def test_a_task_that_does_something_else_is_found(network: type[Denoiser], here:
     assert (task.journal.doubt(task.error) or "").startswith(problem)
 
 
-def test_tasks_that_failed_on_the_way_or_return_too_much_are_not_handed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tasks_that_failed_or_return_too_much_are_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = Denoiser()
 
     def stubborn() -> float:

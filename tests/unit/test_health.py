@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Summary, open_output
-from framefleet.cluster.dispatch.faults import LostRows
+from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
-from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
@@ -58,23 +58,10 @@ class Played:
     ended: list[str] = field(default_factory=list)  # rows, by errors of their own
     rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
 
-    def grow(self, num_rows: int) -> None:
-        """There is one at a time."""
+    def grow(self, *_: object) -> None:
+        """There is one at a time, it is well, and nobody scrapes its figures."""
 
-    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """There is one at a time."""
-
-    def publish(self, figures: Mapping[str, float]) -> None:
-        """Nobody scrapes them."""
-
-    def resize(self, num_workers: int | None) -> None:
-        """The driver ends."""
-
-    def rendered(self, worker: str, row_id: str) -> None:
-        """It is well."""
-
-    def cleared(self, worker: str) -> None:
-        """It was not at fault."""
+    open = publish = resize = rendered = cleared = grow
 
     def acquitted(self, worker: str, row_id: str) -> None:
         self.ended.append(row_id)
@@ -147,35 +134,55 @@ def failed(blame: str, *, is_final: bool = False) -> WorkerReport:
     return WorkerReport(failed=(replace(one, blame=cast("Failed", blame)),))  # type: ignore[arg-type]
 
 
-def test_a_machine_at_fault_costs_no_row_anything_however_often(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, *[failed("host")] * 10)
-    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
-    assert {(lost.kind, lost.suspects) for lost in fleet.lost} == {("machine", ())}
-    assert fleet.lost[0].reason == "OSError: bad (it is sick)"
+LONG_S = FaultPolicy(stall_s=30).longest_writing_s + 1
 
 
-def test_a_row_that_ends_by_its_own_error_is_no_longer_why_a_worker_died(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, failed("worker"), failed("row", is_final=True))
-    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
-    assert len(fleet.ended) == 1
+SCORING = WorkerReport(writing_s=LONG_S, measuring=("scores", "it"))
+STILL = [WorkerReport(still_s=seconds, rendering=("it",)) for seconds in (29, 31)]
 
 
-def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, ONE_DONE, *[failed("worker")] * 3)
-    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
-    assert fleet.explained == [False, False, True]
-    assert all(len(lost.suspects or ()) == 1 for lost in fleet.lost)
-
-
-def test_a_row_that_runs_out_of_memory_alone_is_tried_in_a_new_process(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, failed("memory"))
-    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
-    assert [(lost.kind, lost.suspects) for lost in fleet.lost] == [("machine", ())]
-
-
-def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goes_on(
+@pytest.mark.parametrize(
+    ("reports", "num_failed", "kind", "num_suspects", "reason"),
+    [
+        ([failed("host")] * 10, 0, "machine", 0, "OSError: bad (it is sick)"),
+        ([failed("memory")], 0, "machine", 0, "OSError: bad"),  # tried in a new process
+        ([ONE_DONE, *[failed("worker")] * 3], 1, "machine", 1, "OSError: bad"),  # or the row has caused it
+        ([failed("worker"), failed("row", is_final=True)], 1, "machine", 1, "OSError: bad"),
+        ([ONE_DONE, *[SCORING] * 3], 1, "died", 1, "a function of `scores` has not returned for"),
+        ([WorkerReport(writing_s=LONG_S)], 0, "machine", 0, "being encoded or stored"),
+        (STILL, 0, "died", 1, "it hung: no progress for 31 s with 1 row"),
+    ],
+    ids=["machine", "memory", "worker", "worker, then row", "score", "writing", "hung"],
+)
+def test_a_fault_costs_the_row_an_attempt_only_where_the_row_may_be_why(
+    reports: list[WorkerReport],
+    num_failed: int,
+    kind: str,
+    num_suspects: int,
+    reason: str,
     resolved: ResolvedJob,
 ) -> None:
+    summary, fleet = run(resolved, *reports)
+    assert (summary.done, summary.failed) == (NUM_ROWS - num_failed, num_failed)
+    assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {(kind, num_suspects)}
+    assert reason in fleet.lost[0].reason
+    # A row that ends by its own error is no longer why a worker died.
+    assert len(fleet.ended) == any(one.is_final for report in reports for one in report.failed)
+
+
+def test_the_death_by_which_a_row_is_given_up_is_explained(resolved: ResolvedJob) -> None:
+    before = spent_before(resolved.store)
+    summary, _ = run(resolved, replace(failed("host"), figures={WORKER_SECONDS.key("plain"): 5.0}))
+    spent = spent_before(resolved.store)  # what the next run hears of
+    assert spent.worker_s == before.worker_s + 5.0
+    assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
+    _, fleet = run(resolved, ONE_DONE, *[failed("worker")] * 3)
+    assert fleet.explained == [False, False, True]
+    with pytest.raises(StoreError, match="bad"):
+        run(resolved, failed("output"))
+
+
+def test_a_row_out_of_memory_in_a_new_process_too_is_given_up(resolved: ResolvedJob) -> None:
     summary, fleet = run(resolved, *[failed("memory")] * 2)
     assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
     assert FAILED_BY_TYPE.by_label(summary.figures) == {"OSError": 1}
@@ -195,19 +202,6 @@ def test_a_row_that_does_so_in_a_new_process_too_is_given_up_and_the_process_goe
 def test_after_a_death_no_worker_rehearses_as_that_may_have_been_why(resolved: ResolvedJob) -> None:
     _, fleet = run(resolved, failed("memory"), failed("host"), failed("worker"), failed("host"))
     assert (len(fleet.lost), fleet.rehearsing) == (4, {0, 1, 2})
-
-
-def test_an_output_at_fault_ends_the_job(resolved: ResolvedJob) -> None:
-    with pytest.raises(StoreError, match="bad"):
-        run(resolved, failed("output"))
-
-
-def test_a_score_that_does_not_return_is_the_rows_and_is_named(resolved: ResolvedJob) -> None:
-    hung = WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1, measuring=("scores", "it"))
-    summary, fleet = run(resolved, ONE_DONE, *[hung] * 3)
-    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
-    assert {(lost.kind, len(lost.suspects or ())) for lost in fleet.lost} == {("died", 1)}
-    assert "a function of `scores` has not returned for" in fleet.lost[0].reason
 
 
 def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJob) -> None:
@@ -230,27 +224,3 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
         assert not report.failed
     assert (report.measuring, report.writing_s) == (None, 0.0)
     assert report.rendered[0].values["scores"].values == {"hangs": 1.0}
-
-
-def test_a_clip_that_hangs_on_its_way_is_the_machines(resolved: ResolvedJob) -> None:
-    summary, fleet = run(resolved, WorkerReport(writing_s=resolved.job.retries.longest_writing_s + 1))
-    assert (summary.done, summary.failed, fleet.lost[0].kind) == (NUM_ROWS, 0, "machine")
-    assert "being encoded or stored" in fleet.lost[0].reason
-
-
-def test_the_next_run_is_told_what_this_one_spent(resolved: ResolvedJob) -> None:
-    before = spent_before(resolved.store)
-    summary, _ = run(resolved, replace(failed("host"), figures={WORKER_SECONDS.key("plain"): 5.0}))
-    spent = spent_before(resolved.store)
-    assert spent.worker_s == before.worker_s + 5.0
-    assert spent.elapsed_s - before.elapsed_s == pytest.approx(summary.elapsed_s, abs=1)
-
-
-def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved: ResolvedJob) -> None:
-    still = WorkerReport(still_s=29, rendering=("it",))
-    hung = WorkerReport(still_s=31, rendering=("it",))
-    summary, fleet = run(resolved, still, hung)
-    assert (summary.done, summary.failed) == (NUM_ROWS, 0)
-    (lost,) = fleet.lost
-    assert (lost.kind, lost.reason) == ("died", "it hung: no progress for 31 s with 1 row")
-    assert len(lost.suspects or ()) == 1

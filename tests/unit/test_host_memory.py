@@ -48,24 +48,24 @@ def parked(encoder: Encoder) -> Parked:
 IDS = torch.tensor([[1, 2]])
 
 
-def test_weights_are_on_the_device_from_a_call_until_they_leave(encoder: Encoder, parked: Parked) -> None:
-    assert encoder.devices() == {"cpu"}
-    parked.run("text_encoder", encoder.forward, IDS)
-    assert encoder.devices() == {"meta"}
+def test_weights_are_on_the_device_from_a_call_until_they_leave(
+    encoder: Encoder, parked: Parked, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="framefleet.pipeline.render.text_encoders")
+    assert encoder.devices() == {"cpu"} and not is_on_gpu(encoder)
+    with torch.no_grad():
+        output = parked.run("text_encoder", encoder.forward, IDS, mask=IDS, name="猫")
+    assert (output["state"].device.type, output["name"]) == ("meta", "猫")
+    assert encoder.devices() == {"meta"} and is_on_gpu(encoder)
+    parked.leave()
     parked.leave()
     assert encoder.devices() == {"cpu"}
+    assert caplog.messages == ["text_encoder left meta and freed 144 bytes"]  # 8 * 4 + 4 floats
     parked.bring()
     assert encoder.devices() == {"meta"}
 
 
-def test_the_tensors_of_a_call_go_where_the_weights_are(encoder: Encoder, parked: Parked) -> None:
-    output = parked.run("text_encoder", encoder.forward, IDS, mask=IDS, name="猫")
-    assert (output["state"].device.type, output["name"]) == ("meta", "猫")
-
-
-def test_values_parameters_and_shared_weights_are_the_same_afterwards(
-    encoder: Encoder, parked: Parked
-) -> None:
+def test_values_and_shared_weights_are_the_same_afterwards(encoder: Encoder, parked: Parked) -> None:
     with torch.no_grad():
         before, weight = encoder(IDS)["state"], encoder.first.weight
         for _ in range(3):
@@ -74,25 +74,3 @@ def test_values_parameters_and_shared_weights_are_the_same_afterwards(
             parked.leave()
         assert torch.equal(encoder(IDS)["state"], before)
     assert isinstance(weight, nn.Parameter) and weight.requires_grad
-
-
-def test_the_log_says_how_many_bytes_were_freed(
-    encoder: Encoder, parked: Parked, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.text_encoders"):
-        parked.run("text_encoder", encoder.forward, IDS)
-        parked.leave()
-        parked.leave()
-    assert caplog.messages == ["text_encoder left meta and freed 144 bytes"]  # 8 * 4 + 4 floats
-
-
-def test_a_module_that_is_not_parked_is_called_as_it_is(encoder: Encoder) -> None:
-    parked = Parked({}, "meta")
-    output = parked.run("text_encoder", encoder.forward, IDS)
-    parked.leave()
-    assert output["state"].device.type == "cpu"
-
-
-def test_modules_of_a_cpu_are_not_parked(encoder: Encoder) -> None:
-    assert not is_on_gpu(encoder)
-    assert is_on_gpu(encoder.to("meta"))

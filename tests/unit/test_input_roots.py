@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
+from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
@@ -101,20 +102,24 @@ def test_no_url_gets_out_of_a_bucket_folder(steps: list[str], is_absolute: bool)
         assert isinstance(place, WebFile) and not place.is_trusted
 
 
-def test_a_path_is_relative_to_the_first_root(folders: Path) -> None:
-    roots = Roots([f"{folders}/in", f"{folders}/out"])
-    assert roots.place("a.png") == LocalFile(path=f"{folders}/in/a.png")
-    assert roots.place("../out/secret") == LocalFile(path=f"{folders}/out/secret")
-    assert roots.place(f"file://{folders}/in/sub/../a.png") == LocalFile(path=f"{folders}/in/a.png")
-
-
-def test_a_path_is_relative_to_a_first_root_that_is_a_url() -> None:
-    in_bucket = Roots(["s3://bucket/table", "s3://bucket/images"])
-    assert in_bucket.place("b/c d.png") == StoredFile(root="s3://bucket/table", path="b/c d.png")
-    assert in_bucket.place("../images/x?y#z.png") == StoredFile(root="s3://bucket/images", path="x?y#z.png")
-    on_web = Roots(["https://h/table/"]).place("b/c d.png?v=1")
-    assert isinstance(on_web, WebFile) and on_web.is_trusted
-    assert str(on_web.url) == "https://h/table/b/c%20d.png?v=1"
+def test_a_path_is_relative_to_the_folder_of_the_table_or_the_first_root(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders)
+    here = Inputs(["in"])
+    monkeypatch.chdir("/")
+    assert here.locate("a.png") == f"{folders}/in/a.png"
+    inputs = Inputs([f"{folders}/in", f"{folders}/out"])
+    assert inputs.locate("a.png") == f"{folders}/in/a.png"
+    assert inputs.locate("../out/secret") == f"{folders}/out/secret"
+    assert inputs.locate(f"file://{folders}/in/sub/../a.png") == f"{folders}/in/a.png"
+    of_table = Inputs([f"{folders}/out"], base=f"{folders}/in")
+    assert of_table.locate("a.png") == f"{folders}/in/a.png"
+    assert of_table.locate(f"{folders}/out/secret") == f"{folders}/out/secret"
+    in_bucket = Inputs(["s3://bucket/table", "s3://bucket/images"])
+    assert in_bucket.locate("b/c d.png") == "s3://bucket/table/b/c d.png"
+    assert in_bucket.locate("../images/x?y#z.png") == "s3://bucket/images/x?y#z.png"
+    assert Inputs(["https://h/table/"]).locate("b/c d.png?v=1") == "https://h/table/b/c%20d.png?v=1"
 
 
 def test_the_host_of_a_table_on_the_web_is_no_root() -> None:
@@ -127,26 +132,17 @@ def test_the_host_of_a_table_on_the_web_is_no_root() -> None:
     assert isinstance(inside, WebFile) and inside.is_trusted and inside.url.user is None
     named = Roots(["http://h/tables"], base="http://h/tables").place("a.png")
     assert isinstance(named, WebFile) and named.is_trusted
-
-
-def test_a_table_that_is_reached_through_the_web_makes_no_root_of_it() -> None:
     for base in ("simplecache::http://h/tables", "zip://images::https://h/table.zip"):
         with pytest.raises(InputError, match=r"outside of inputs\.roots"):
             Roots([], base=base).place("a.png")
 
 
-def test_the_folder_of_another_table_is_a_root(folders: Path) -> None:
-    roots = Roots([f"{folders}/out"], base=f"{folders}/in")
-    assert roots.place("a.png") == LocalFile(path=f"{folders}/in/a.png")
-    assert roots.place(f"{folders}/out/secret") == LocalFile(path=f"{folders}/out/secret")
-
-
 def test_a_root_inside_an_archive_is_one_for_relative_paths_only() -> None:
-    roots = Roots(["zip://images::s3://bucket/table.zip"])
-    assert roots.place("a/b.png") == StoredFile(root="zip://images::s3://bucket/table.zip", path="a/b.png")
+    inputs = Inputs(["zip://images::s3://bucket/table.zip"])
+    assert inputs.locate("a/b.png") == "zip://images::s3://bucket/table.zip/a/b.png"
     for uri in ("zip://images/a.png::s3://bucket/table.zip", "../other/a.png"):
         with pytest.raises(InputError):
-            roots.place(uri)
+            inputs.locate(uri)
 
 
 def test_a_root_does_not_cover_what_only_begins_like_it() -> None:
@@ -176,9 +172,14 @@ def test_the_password_of_a_root_is_for_what_lies_below_it_only() -> None:
 )
 def test_what_lies_outside_is_refused_with_the_root_to_add(uri: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        Roots([str(tmp_path)]).place(uri)
+        Inputs([str(tmp_path)]).locate(uri)
     assert caught.value.problem == "it lies outside of inputs.roots"
     assert caught.value.fix.startswith("add '") and "to inputs.roots" in caught.value.fix
+    with pytest.raises(InputError) as caught:
+        Inputs(["/data"]).locate("s3://bucket/folder?sig=s3cr3t/x.png")
+    assert "'s3://bucket/folder'" in caught.value.fix
+    with pytest.raises(InputError, match=r"relative(.|\n)*inputs\.roots"):
+        Inputs([]).locate("a.png")
 
 
 @pytest.mark.parametrize(
@@ -197,32 +198,13 @@ def test_what_lies_outside_is_refused_with_the_root_to_add(uri: str, tmp_path: P
 )
 def test_texts_that_are_no_plain_place_are_refused(uri: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
-        Roots(["/data", "s3://bucket"]).place(uri)
+        Inputs(["/data", "s3://bucket"]).locate(uri)
     assert problem in caught.value.problem + caught.value.fix
     assert caught.value.fix
-
-
-def test_nothing_is_relative_to_no_roots() -> None:
-    with pytest.raises(InputError, match="relative") as caught:
-        Roots([]).place("a.png")
-    assert "inputs.roots" in caught.value.fix
 
 
 @pytest.mark.parametrize("root", ["", "file://", "s3://", "http://", "https:///", "http://h:99999/"])
 def test_a_root_that_is_everything_or_nothing_is_a_mistake_in_the_job(root: str) -> None:
     with pytest.raises(JobError, match=r"inputs\.roots") as caught:
-        Roots([root])
+        Inputs([root])
     assert caught.value.fix
-
-
-def test_roots_mean_the_same_place_in_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    roots = Roots(["images"])
-    monkeypatch.chdir("/")
-    assert roots.place("a.png") == LocalFile(path=f"{tmp_path}/images/a.png")
-
-
-def test_a_refusal_shows_no_query() -> None:
-    with pytest.raises(InputError) as caught:
-        Roots(["/data"]).place("s3://bucket/folder?sig=s3cr3t/x.png")
-    assert "'s3://bucket/folder'" in caught.value.fix

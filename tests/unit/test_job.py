@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from framefleet.cluster.fleet.settings import FleetSettings
+import framefleet
 from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
-from framefleet.jobs.job.model import _placed
 from framefleet.jobs.job.output import base_of
-from framefleet.jobs.job.schema import Job, ModelSection, job_schema
+from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.plugins.deploy.submission import values_elsewhere
+from tests.commands import command
 
-FORMATS = get_args(MediaFormat)
 HEAD = "auto, or HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
 URL = "a URL that begins with https:// or http://, or an environment variable as ${NAME}"
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
@@ -32,35 +29,29 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def refusal(folder: Path, text: str, *sets: str) -> JobError:
+def refusal(folder: Path, text: str) -> JobError:
     with pytest.raises(JobError) as caught:
-        load_job(write(folder, text), sets)
+        framefleet.plan(write(folder, text))
     return caught.value
 
 
+def refused_by_set(folder: Path, text: str, *sets: str) -> str:
+    ended = command("plan", write(folder, text), *(word for one in sets for word in ("--set", one)))
+    assert ended.exit_code == 2
+    return " ".join(ended.stderr.split())
+
+
 def test_three_keys_make_a_job(tmp_path: Path) -> None:
+    assert load_job(write(tmp_path, "table: t\nmodel: m\noutput: 2024-13-45")).output.endswith("2024-13-45")
     job = load_job(write(tmp_path, LEAST))
     assert (job.table, job.output) == (str(tmp_path / "prompts.csv"), str(tmp_path / "out"))
-    assert (job.model.path, job.batching.mode, job.fleet.workers, job.on_invalid) == (
-        "folder",
-        "exact",
-        "auto",
-        "fail",
-    )
-
-
-def test_an_output_may_have_the_date(tmp_path: Path) -> None:
-    before = datetime.now(UTC).date().isoformat()
-    output = load_job(write(tmp_path, LEAST.replace("out\n", '"out-{date}"\n', 1))).output
-    after = datetime.now(UTC).date().isoformat()
-    assert output in {str(tmp_path / f"out-{day}") for day in (before, after)}
-
-
-def test_options_alone_make_the_same_job(tmp_path: Path) -> None:
-    table, output = str(tmp_path / "prompts.csv"), str(tmp_path / "out")
-    by_options = load_job(None, table=table, output=output, model="folder")
-    assert by_options == load_job(write(tmp_path, LEAST))
-    assert by_options == load_job({"table": table, "output": output, "model": "folder"})
+    settings = job.model.path, job.batching.mode, job.fleet.workers, job.on_invalid
+    assert settings == ("folder", "exact", "auto", "fail")
+    places = {"table": str(tmp_path / "prompts.csv"), "output": str(tmp_path / "out")}
+    assert job == load_job(None, **places, model="folder") == load_job({**places, "model": "folder"})
+    sets = option_sets(workers=2, steps=4)
+    job = load_job(None, sets, table="t", model="m", output="o")
+    assert job.fleet.workers == 2 and job.overrides == {"num_inference_steps": 4}
 
 
 def test_paths_of_a_file_start_in_its_folder(
@@ -81,6 +72,15 @@ def test_paths_of_a_file_start_in_its_folder(
     load_job("jobs/job.yaml", ["output=other", "model.path=m"])
     job_kind_of("jobs/job.yaml")
     assert not caplog.messages, "of what an option replaces nothing is said"
+    for files in (
+        "path: org/name/x.safetensors",
+        "path: org/name/x.safetensors, parts: {vae: org/name/vae/y}",
+    ):
+        for models in (f"model: {{{files}}}\n", f"models: {{one: {{{files}}}}}\n"):  # of the hub
+            job = load_job(write(tmp_path, f"table: t.csv\noutput: out\n{models}"))
+            model = job.model or job.models["one"]
+            assert model.path == "org/name/x.safetensors"
+            assert not model.parts or model.parts["vae"].path == "org/name/vae/y"
 
 
 def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
         "output: out\n"
         "model:\n  path: model\n  lock: a.lock\n"
         "  ip_adapter: {path: adapter, weights: w, image_encoder: e}\n"
-        "loras: {style: style.safetensors, hub: {path: org/name, file: f}}\n"
+        "loras: {style: style.safetensors, hub: {path: org/name, file: f}, none: ../b/y.pt, id: org/name}\n"
         "second_models: {big: {path: model}}\n"
         "inputs: {base: pictures, roots: [more, 's3://bucket']}\n"
         "scores: [{similarity: clip}]\n"
@@ -106,6 +106,7 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert job.model.ip_adapter and job.model.ip_adapter.path == "jobs/adapter"
     assert job.loras["style"].path == "jobs/style.safetensors"
     assert (job.loras["hub"].path, job.loras["hub"].file) == ("org/name", "f")
+    assert (job.loras["none"].path, job.loras["id"].path) == ("jobs/../b/y.pt", "org/name")
     assert job.second_models["big"].path == "jobs/model"
     assert (job.inputs.base, job.inputs.roots) == ("jobs/pictures", ["jobs/more", "s3://bucket"])
     assert job.scores.root[0].similarity == "jobs/clip"  # type: ignore[union-attr]
@@ -120,34 +121,6 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert base_of(job) == "jobs/pictures"
     by_options = load_job("jobs/job.yaml", ["inputs.base=pictures"])
     assert by_options.inputs.base == "pictures", "what is typed starts where it is typed"
-
-
-def test_a_file_that_is_not_there_is_looked_for_next_to_the_job(tmp_path: Path) -> None:
-    text = (
-        "table: t.csv\noutput: out\nmodel: m\nloras: {a: x.safetensors, b: ../b/y.pt, c: org/name, d: ./z}\n"
-    )
-    loras = load_job(write(tmp_path, text)).loras
-    paths = {name: lora.path for name, lora in loras.items()}
-    assert paths == {
-        "a": f"{tmp_path}/x.safetensors",
-        "b": f"{tmp_path}/../b/y.pt",
-        "c": "org/name",
-        "d": f"{tmp_path}/z",
-    }
-
-
-def test_files_of_the_hub_keep_their_names(tmp_path: Path) -> None:
-    files = "path: org/name/x.safetensors, base: org/base, parts: {vae: org/name/vae/y.gguf}"
-    for text in (f"model: {{{files}}}\n", f"models: {{one: {{{files}}}}}\n"):
-        job = load_job(write(tmp_path, f"table: t.csv\noutput: out\n{text}"))
-        model = job.model or job.models["one"]
-        assert model.path == "org/name/x.safetensors"
-        assert model.parts["vae"].path == "org/name/vae/y.gguf"
-
-
-def test_inputs_of_a_job_without_a_table_start_in_the_folder_of_its_file(tmp_path: Path) -> None:
-    job = load_job(write(tmp_path, "output: out\nmodel: m\nsweep: {seed: 0-3}\n"))
-    assert base_of(job) == str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -167,24 +140,21 @@ def test_environment_variables_in_paths_are_refused(text: str, place: str, tmp_p
     assert f'--set {place}="' in error.fix
 
 
-def test_short_options_are_settings() -> None:
-    sets = option_sets(workers=2, steps=4)
-    job = load_job(None, sets, table="t", model="m", output="o")
-    assert job.fleet.workers == 2 and job.overrides == {"num_inference_steps": 4}
-
-
 def test_a_set_value_is_yaml_and_wins_over_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, LEAST + "fleet: {workers: 4}\n")
-    job = load_job(
-        path, ["fleet.workers=2", "model.dtype=bf16", "defaults.guidance_scale=1e1", "columns.prompt=caption"]
-    )
+    sets = [
+        "fleet.workers=2",
+        "model.dtype.vae=bf16",
+        "defaults.guidance_scale=1e1",
+        "columns.prompt=caption",
+    ]
+    job = load_job(path, sets)
     assert job.fleet.workers == 2
-    assert job.model == ModelSection(path="folder", dtype="bf16")
+    assert job.model == ModelSection(path="folder", dtype={"vae": "bf16"})
     assert job.defaults == {"guidance_scale": 10.0}
     assert job.columns == {"prompt": "caption"}
-
-
-def test_a_model_option_keeps_the_files_dtype(tmp_path: Path) -> None:
+    dtype = {"default": "bf16", "vae": "fp32"}
+    assert load_job(path, ["model.dtype={default: bf16, vae: fp32}"]).model.dtype == dtype
     path = write(tmp_path, "table: t\noutput: o\nmodel: {path: old, dtype: fp16}\n")
     assert load_job(path, model="new").model == ModelSection(path="new", dtype="fp16")
 
@@ -196,127 +166,112 @@ def test_a_key_without_a_value_means_its_default(tmp_path: Path) -> None:
     assert job.defaults == {"negative_prompt": None}
 
 
-def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_one(tmp_path: Path) -> None:
-    error = refusal(tmp_path, LEAST + "fleet:\n  workrs: 2\n")
-    assert error.problem.endswith("job.yaml line 5: unknown key `fleet.workrs`")
-    assert error.fix == "did you mean `fleet.workers`?"
-
-
-def test_a_known_key_in_the_wrong_place_is_told_its_place(tmp_path: Path) -> None:
-    assert refusal(tmp_path, LEAST + "threads: 2\n").fix == "did you mean `model.threads`?"
+@pytest.mark.parametrize(
+    ("text", "problem", "fix"),
+    [
+        (
+            "fleet:\n  workrs: 2",
+            "job.yaml line 5: unknown key `fleet.workrs`",
+            "did you mean `fleet.workers`?",
+        ),
+        ("threads: 2", "unknown key `threads`", "did you mean `model.threads`?"),
+        ("fps: 8", "", "did you mean `media.fps`?"),
+        ("dtype: bf16", "", "did you mean `model.dtype`?"),
+        ("captions: {wher: accepted}", "did you mean `captions.where`?", ""),
+        ("captions: [{model: m, url: u}, {wher: accepted}]", "did you mean `captions.where`?", ""),
+        ("judge: [{naem: q}]", "did you mean `judge.name`?", ""),
+        ("steps: 8", "", "to set it for every row, write `defaults: {num_inference_steps: 8}`"),
+        ("seeds: [1, 2]", "", "to render every row with each, write `sweep: {seed: [1, 2]}`"),
+        ("seeds: '0-63'", "", "to render every row with each, write `sweep: {seed: '0-63'}`"),
+        ("sead: 3", "", "write `defaults: {seed: 3}`"),
+        ("zeta: 3", "", "belongs in `defaults: {zeta: ...}`"),
+        ("output: b", "line 4: 'output' is given already on line 2", ""),
+        ("columns: &c {prompt: *c}", "line 4: a YAML alias refers to itself", ""),
+        ("table: [a", "not YAML", ""),
+        ("- a", "not YAML", ""),
+        *(
+            (f"tag t.csv\n{rest}", "line 4: not YAML: could not find expected ':'", "")
+            for rest in ("", "a: m")
+        ),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_with_its_line_and_the_right_one(
+    text: str, problem: str, fix: str, tmp_path: Path
+) -> None:
+    error = refusal(tmp_path, f"{LEAST}{text}\n")
+    assert problem in error.problem and fix in error.fix
 
 
 @pytest.mark.parametrize(
-    ("section", "key"),
+    ("option", "problem", "fix"),
     [
-        ("captions: {wher: accepted}", "captions.where"),
-        ("captions: [{model: m, url: u}, {wher: accepted}]", "captions.where"),
-        ("judge: [{naem: q}]", "judge.name"),
+        ("model.thread=2", "--set model.thread: unknown key `model.thread`", ""),
+        ("on_end={when: fail}", "--set on_end: `on_end.when` is 'fail'", ""),
+        ("on_end={email: x}", "--set on_end: unknown key `on_end.email`", ""),
+        ("fleet.workers={min: 8}", "--set fleet.workers: the job has no `fleet.workers.max`", ""),
+        ("budget={per: week}", "--set budget: `budget.per` is 'week'", ""),
+        ("audit.at_most=2", "--set audit.at_most: `audit.at_most` is 2", ""),
+        ("budget.money=5", "job.yaml line 4 and --set budget.money: `budget` is ", ""),
+        ("model.dtype=half", "`model.dtype` is ", "it must be auto, fp32, fp16 or bf16 or a mapping (e.g. {"),
+        ("model.dtype={vae: half}", "`model.dtype.vae` is ", "it must be fp32, fp16 or bf16"),
+        ("model.dtype={vae: 16}", "`model.dtype.vae` is ", "it must be fp32, fp16 or bf16"),
+        *((text, "not key=value", "") for text in ("workers", "=2", "a..b=2", "a.=2")),
+        *((text, "", "") for text in ("a" + ".a" * 5000 + "=1", "loras..x=1", "x=" + "[" * 5000)),
+        *((text, "", "") for text in ("fleet={1: 2}", "loras=2024-13-45")),
+        ("output=out-\udcff", "--set holds bytes that are not UTF-8", ""),
     ],
 )
-def test_an_unknown_key_in_a_list_means_one_of_the_same_list(tmp_path: Path, section: str, key: str) -> None:
-    error = refusal(tmp_path, LEAST + section + "\n")
-    assert f"did you mean `{key}`?" in f"{error.problem}\n{error.fix}"
-
-
-def test_an_argument_of_rows_next_to_the_keys_is_told_where_it_belongs(tmp_path: Path) -> None:
-    assert refusal(tmp_path, LEAST + "steps: 8\n").fix == (
-        "to set it for every row, write `defaults: {num_inference_steps: 8}`"
-    )
-    for values in ("[1, 2]", "'0-63'"):
-        fix = refusal(tmp_path, LEAST + f"seeds: {values}\n").fix
-        assert fix == f"to render every row with each, write `sweep: {{seed: {values}}}`"
-    assert refusal(tmp_path, LEAST + "fps: 8\n").fix == "did you mean `media.fps`?"
-    assert refusal(tmp_path, LEAST + "dtype: bf16\n").fix == "did you mean `model.dtype`?"
-
-
-def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
-    assert (
-        refusal(tmp_path, LEAST, "model.thread=2").problem == "--set model.thread: unknown key `model.thread`"
-    )
+def test_a_mistake_in_set_names_the_option(option: str, problem: str, fix: str, tmp_path: Path) -> None:
+    error = refused_by_set(tmp_path, f"{LEAST}budget: {{per: run, hours: 1}}\n", option)
+    assert problem in error and fix in error and "hint: " in error
 
 
 @pytest.mark.parametrize(
     ("line", "problem", "fix"),
     [
-        (
-            "fleet: {workers: two}",
-            "`fleet.workers` is 'two'",
-            "a whole number or a mapping (e.g. {min: 1, max: 64}) or auto",
-        ),
+        ("fleet: {workers: two}", "`fleet.workers` is 'two'", "a whole number or a mapping (e.g. {min: 1, "),
         (
             "fleet: {workers: 0}",
             "`fleet.workers` is 0",
-            "a number of at least 1 or a mapping (e.g. {min: 1, max: 64}) or auto",
+            "a number of at least 1 or a mapping (e.g. {min: 1, ",
         ),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
-        ("media: {format: bmp}", "`media.format` is 'bmp'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
+        ("media: {format: bmp}", "`media.format` is 'bmp'", "mp4, "),
         ("media: {crf: -1}", "`media.crf` is -1", "a number of at least 0"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
-        ("fleet: {address: 10.0.0.5}", "`fleet.address` is '10.0.0.5'", HEAD),
-        ("fleet: {address: 'ray://h:10001'}", "`fleet.address` is 'ray://h:10001'", HEAD),
-        ("fleet: {address: 'http://h:8265'}", "`fleet.address` is 'http://h:8265'", HEAD),
-        (
-            "fleet: {workers: {min: 64, max: 8}}",
-            "`fleet.workers.max` is 8",
-            "at least `min`, which is 64",
+        *(
+            (f"fleet: {{address: '{place}'}}", f"`fleet.address` is '{place}'", HEAD)
+            for place in ("10.0.0.5", "ray://h:10001", "http://h:8265")
         ),
-        (
-            "fleet: {workers: {max: 4, target_s: 8h}}",
-            "`fleet.workers.target_s` is '8h'",
-            "a number of seconds",
-        ),
+        ("fleet: {workers: {min: 64, max: 8}}", "`fleet.workers.max` is 8", "at least `min`, which is 64"),
+        ("fleet: {workers: {target_s: 8h}}", "`fleet.workers.target_s` is '8h'", "a number of seconds"),
         ("budget: {stop_at: 7:00}", "`budget.stop_at` is '7:00'", 'a time such as "07:00"'),
         (
             "budget: {per: run}",
             "`budget` is {'per': 'run'}",
-            "given with a limit: hours, money, bytes or stop_at",
+            "given with a limit: hours, money, bytes or stop",
         ),
         ("inputs: {roots: x}", "`inputs.roots` is 'x'", "a list ([...])"),
         ("on_end: {command: ./n --secret}", "`on_end.command` is not usable", "a list ([...])"),
         ("on_end: {webhook: hooks.x/secret}", "`on_end.webhook` is not usable", URL),
         ("heartbeat: {end: hc-ping.com/secret}", "`heartbeat.end` is not usable", URL),
-        (
-            "prompts: {rewrite: {url: http://x/v1/chat/completions/, model: m}}",
-            "`prompts.rewrite.url` is 'http://x/v1/chat/completions/'",
-            "given without its end /chat/completions, which framefleet adds",
-        ),
+        ("prompts: {rewrite: {url: http://x/v1/chat/completions/}}", "", "given without its end /chat/comp"),
         ("heartbeat: https://x.y/secret", "`heartbeat` is not usable", "a mapping (key: value)"),
         (
             "defaults: {prompt: {a: b}}",
             "`defaults.prompt` is {'a': 'b'}",
-            "text, a number, true or false, or a list",
+            "text, a number, true or false, or",
         ),
     ],
 )
 def test_a_wrong_value_is_refused_with_line_value_and_fix(
     tmp_path: Path, line: str, problem: str, fix: str
 ) -> None:
-    error = refusal(tmp_path, LEAST + line)
-    assert error.problem.endswith(f"job.yaml line 4: {problem}")
-    assert error.fix == f"it must be {fix}"
-
-
-@pytest.mark.parametrize(
-    ("option", "problem"),
-    [
-        ("on_end={when: fail}", "--set on_end: `on_end.when` is 'fail'"),
-        ("on_end={email: x}", "--set on_end: unknown key `on_end.email`"),
-        ("fleet.workers={min: 8}", "--set fleet.workers: the job has no `fleet.workers.max`"),
-        ("budget={per: week}", "--set budget: `budget.per` is 'week'"),
-        ("audit.at_most=2", "--set audit.at_most: `audit.at_most` is 2"),
-    ],
-)
-def test_a_mistake_in_a_mapping_of_set_names_the_option(tmp_path: Path, option: str, problem: str) -> None:
-    text = f"{LEAST}budget: {{per: run, hours: 1}}\n"
-    assert refusal(tmp_path, text, option).problem == problem
-    with pytest.raises(JobError) as caught:
-        load_job(write(tmp_path, text), ["budget.money=5"])
-    assert caught.value.problem.startswith(
-        f"{tmp_path / 'job.yaml'} line 4 and --set budget.money: `budget` is "
-    )
+    error = str(refusal(tmp_path, LEAST + line))
+    assert f"job.yaml line 4: {problem}" in error and f"it must be {fix}" in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize(
@@ -332,35 +287,12 @@ def test_a_mistake_in_a_mapping_of_set_names_the_option(tmp_path: Path, option: 
 def test_a_path_that_means_something_else_than_it_says_is_refused(
     tmp_path: Path, option: str, problem: str, fix: str
 ) -> None:
-    error = refusal(tmp_path, LEAST, option)
-    assert problem in error.problem and error.fix.startswith(fix)
+    error = refused_by_set(tmp_path, LEAST, option)
+    assert problem in error and f"hint: {fix}" in error
     name, _, place = option.partition("=")
     text = "".join(line for line in LEAST.splitlines(keepends=True) if not line.startswith(name))
     in_file = refusal(tmp_path, f"{text}{name}: {place}\n")
-    assert problem in in_file.problem and in_file.fix == error.fix
-
-
-def test_workers_of_several_gpus_use_them_by_components_unless_the_job_says_more(tmp_path: Path) -> None:
-    section = ModelSection(path="m")
-    assert _placed(section, FleetSettings()).placement is None
-    assert _placed(section, FleetSettings(gpus_per_worker=0.5)).placement is None
-    assert _placed(section, FleetSettings(gpus_per_worker=2)).placement == Placement(type="components")
-    layers = ModelSection.model_validate({"path": "m", "placement": "layers"})
-    assert _placed(layers, FleetSettings(gpus_per_worker=2)).placement == Placement(type="layers")
-
-
-@pytest.mark.parametrize(
-    ("text", "fix"),
-    [("sead: 3\n", "write `defaults: {seed: 3}`"), ("zeta: 3\n", "belongs in `defaults: {zeta: ...}`")],
-)
-def test_an_argument_in_the_place_of_a_key_is_sent_to_defaults(tmp_path: Path, text: str, fix: str) -> None:
-    assert fix in refusal(tmp_path, LEAST + text).fix
-
-
-def test_a_job_of_python_names_no_options() -> None:
-    with pytest.raises(JobError) as caught:
-        load_job({"output": "o", "model": "m"})
-    assert caught.value.fix == "write `table: ...`, or pass `table=`"
+    assert problem in in_file.problem and in_file.fix.startswith(fix)
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
@@ -368,71 +300,33 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert "the job has no `output`" in error.problem
     assert "line 3: unknown key `baching` (did you mean `batching`?)" in error.problem
     assert "line 4: `media.crf` is 'x'" in error.problem
-
-
-def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    error = refusal(tmp_path, "table: a\noutput: o\ntable: b\n")
-    assert error.problem.endswith("line 3: 'table' is given already on line 1")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [("table: [a\n", "not YAML"), ("- a\n", "not a mapping"), ("", "not a mapping")]
-)
-def test_what_is_no_job_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    assert said in refusal(tmp_path, text).problem
-
-
-@pytest.mark.parametrize("rest", ["", "model: m\n", "\n\n"])
-def test_a_missing_colon_is_on_its_own_line(tmp_path: Path, rest: str) -> None:
-    assert (
-        "line 2: not YAML: could not find expected ':'"
-        in refusal(tmp_path, f"output: o\ntable t.csv\n{rest}").problem
-    )
-
-
-def test_a_missing_file_is_refused() -> None:
-    with pytest.raises(JobError, match=r"nowhere\.yaml cannot be read: No such file"):
-        load_job("nowhere.yaml")
-
-
-@pytest.mark.parametrize("text", ["workers", "=2", "a..b=2", "a.=2"])
-def test_a_set_without_key_or_value_is_refused(tmp_path: Path, text: str) -> None:
-    assert "not key=value" in refusal(tmp_path, LEAST, text).problem
+    assert "not a mapping" in refusal(tmp_path, "").problem
+    with pytest.raises(JobError, match=r"write `table: \.\.\.`, or pass `table=`"):
+        framefleet.plan({"output": "o", "model": "m"})
 
 
 def test_secrets_are_neither_shown_nor_repeated_in_errors(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, LEAST + "storage_options: {key: a, secret: hidden-value}\n"))
     assert "hidden-value" not in repr(job)
-    assert "hidden-value" not in str(refusal(tmp_path, LEAST, "storage_optons.secret=hidden-value"))
+    assert "hidden-value" not in refused_by_set(tmp_path, LEAST, "storage_optons.secret=hidden-value")
     assert "hidden-value" not in str(refusal(tmp_path, LEAST + "storage_options: hidden-value\n"))
-
-
-def test_an_alias_inside_what_it_names_is_refused(tmp_path: Path) -> None:
-    text = LEAST + "columns: &c {prompt: *c}\n"
-    assert refusal(tmp_path, text).problem.endswith("line 4: a YAML alias refers to itself")
 
 
 # Each of them once ended in a traceback, or never.
 HOSTILE = {
-    "output: 2024-13-45": None,  # text, as it stands
     "revision: 4e2f1a": "unknown key `revision`",
     "? null": "the key 'null' is not text",
-    "1: x": "the key '1' is not text",
     "[a]: b": "the key a list or a mapping is not text",
     "columns: {on: x}": "the key 'on' is not text",
     "defaults: {a: .inf}": "`defaults.a` is inf",
     "fleet: {ready_timeout_s: .inf}": "it must be a finite number",
-    "fleet: {workers: .nan}": "`fleet.workers` is nan",
     "fleet: {workers: !!int x}": "'x' is not a valid int",
     "keep_embeddings: !!bool x": "'x' is not a valid bool",
     f"fleet: {{workers: {'9' * 5000}}}": "is not a valid int",
     f"fleet: {{workers: 0x{'f' * 5000}}}": "is too large a number",
-    "columns: !!set {a}": "could not determine a constructor",
-    "output: !!binary aGk=": "could not determine a constructor",
     "output: !!python/object/apply:os.system [ls]": "could not determine a constructor",
     r'output: "\0"': "it contains",
     r'output: "\ud800"': "it contains",
-    r'output: "\UFFFFFFFF"': "not YAML",
     "output: " + "[" * 60_000: "more than 32 levels",
     "defaults:\n  " + "- " * 100_000: "more than 32 levels",
     "a: &a {<<: *a}": "a YAML alias refers to itself",
@@ -444,12 +338,8 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40])
 def test_a_hostile_job_file_is_refused_in_our_words(text: str, tmp_path: Path) -> None:
     kept = "".join(line for line in LEAST.splitlines(True) if line[:6] != text[:6])
-    said = HOSTILE[text]
-    if said is None:
-        assert load_job(write(tmp_path, kept + text)).output == str(tmp_path / "2024-13-45")
-        return
     error = refusal(tmp_path, kept + text)
-    assert said in error.problem + error.fix
+    assert HOSTILE[text] in error.problem + error.fix
     assert len(error.problem) < 1000
 
 
@@ -462,20 +352,8 @@ def test_aliases_that_multiply_are_refused_before_they_do(bomb: str, tmp_path: P
     assert "aliases written out" in refusal(tmp_path, LEAST + "\n".join(lines)).problem
 
 
-def test_a_job_file_that_has_no_end_is_refused() -> None:
-    with pytest.raises(JobError, match="longer than"):
-        load_job("/dev/zero")
-
-
-@pytest.mark.parametrize(
-    "text", ["a" + ".a" * 5000 + "=1", "loras..x=1", "x=" + "[" * 5000, "fleet={1: 2}", "loras=2024-13-45"]
-)
-def test_a_hostile_set_is_refused_in_our_words(text: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, LEAST, text).fix
-
-
 def test_the_schema_holds_every_key_and_refuses_others() -> None:
-    schema = job_schema()
+    schema = framefleet.job_schema()
     assert set(schema["properties"]) == set(Job.model_fields)
     assert schema["required"] == ["output"]  # and a table, or a sweep
     assert schema["oneOf"] == [{"required": ["model"]}, {"required": ["models"]}]
@@ -483,39 +361,7 @@ def test_the_schema_holds_every_key_and_refuses_others() -> None:
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert all(name in schema["properties"]["recipe"]["description"] for name in BUILT_IN)
     media = schema["$defs"]["MediaSection"]["properties"]
-    assert all(name in media["format"]["description"] for name in FORMATS)
-
-
-def test_a_dtype_may_be_of_each_component(tmp_path: Path) -> None:
-    path = write(tmp_path, LEAST)
-    assert load_job(path, ["model.dtype={default: bf16, vae: fp32}"]).model.dtype == {
-        "default": "bf16",
-        "vae": "fp32",
-    }
-    assert load_job(path, ["model.dtype.vae=fp32"]).model.dtype == {"vae": "fp32"}
-
-
-@pytest.mark.parametrize(
-    ("dtype", "fix"),
-    [
-        ("half", "it must be auto, fp32, fp16 or bf16 or a mapping (e.g. {default: bf16, vae: fp32})"),
-        ("{vae: half}", "it must be fp32, fp16 or bf16"),
-        ("{vae: 16}", "it must be fp32, fp16 or bf16"),
-    ],
-)
-def test_a_dtype_that_does_not_exist_is_refused_with_those_that_do(
-    tmp_path: Path, dtype: str, fix: str
-) -> None:
-    error = refusal(tmp_path, LEAST, f"model.dtype={dtype}")
-    assert f"`model.dtype{'.vae' * ('vae' in dtype)}` is " in error.problem
-    assert error.fix == fix
-
-
-def test_bytes_that_are_no_text_are_refused_where_they_were_typed() -> None:
-    with pytest.raises(JobError, match="--output holds bytes that are not UTF-8"):
-        load_job(None, table="t.csv", model="m", output="out-\udcff")
-    with pytest.raises(JobError, match="--set holds bytes that are not UTF-8"):
-        load_job(None, ["output=out-\udcff"])
+    assert all(name in media["format"]["description"] for name in get_args(MediaFormat))
 
 
 def test_a_job_file_that_is_a_pipe_or_has_no_end_is_refused(tmp_path: Path) -> None:
@@ -523,9 +369,14 @@ def test_a_job_file_that_is_a_pipe_or_has_no_end_is_refused(tmp_path: Path) -> N
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     with open(tmp_path / "sparse.yaml", "wb") as file:
         file.truncate(40 << 30)
-    for name, said in (("pipe", "it is a pipe"), ("zero", "is longer than"), ("sparse", "is longer than")):
-        with pytest.raises(JobError, match=said):
-            load_job(tmp_path / f"{name}.yaml")
+    for name, problem in (
+        ("pipe", "it is a pipe"),
+        ("zero", "is longer than"),
+        ("sparse", "is longer than"),
+        ("nowhere", r"nowhere\.yaml cannot be read: No such file"),
+    ):
+        with pytest.raises(JobError, match=problem):
+            framefleet.plan(tmp_path / f"{name}.yaml")
 
 
 @pytest.mark.parametrize(
@@ -540,3 +391,5 @@ def test_inputs_of_a_job_without_a_table_start_at_one_place_everywhere(
     job = load_job({"output": "o", "model": "m", "sweep": {"seed": [1]}, **inputs})
     place = expected.format(here=os.getcwd(), home=os.path.expanduser("~"))
     assert values_elsewhere(job)["inputs"]["base"] == place
+    of_file = load_job(write(tmp_path, "output: out\nmodel: m\nsweep: {seed: 0-3}\n"))
+    assert base_of(of_file) == str(tmp_path)

@@ -111,9 +111,7 @@ def test_answers_stand_in_the_records_and_are_asked_for_once(store: Store, chat:
     assert KEY.encode() not in everything
 
 
-def test_an_equal_question_about_equal_bytes_is_asked_once_whatever_its_column(
-    store: Store, chat: Chat
-) -> None:
+def test_an_equal_question_about_equal_bytes_is_asked_once(store: Store, chat: Chat) -> None:
     rendered(store, 3)
     command("judge", job_file(store, judge=[question(chat)]))
     again = question(chat, name="again", url=chat.url + "/")
@@ -160,7 +158,7 @@ def test_a_wrong_answer_is_asked_for_again(mood: dict[str, Any], store: Store, c
     ("mood", "num_requests"),
     [({"status": 503}, 2), ({"content": '{"answer": -1}'}, 4), ({"status": 401}, 1), ({"status": 400}, 2)],
 )
-def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
+def test_without_a_right_answer_the_next_run_asks_again(
     mood: dict[str, Any], num_requests: int, store: Store, chat: Chat
 ) -> None:
     rendered(store, 2)
@@ -175,9 +173,7 @@ def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
     assert None not in judged(store)
 
 
-def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
-    store: Store, chat: Chat
-) -> None:
+def test_who_is_slow_is_given_up_and_who_is_down_is_asked_later(store: Store, chat: Chat) -> None:
     rendered(store, 3)
     chat.will({"wait_s": 600}, {"wait_s": 600})
     job = job_file(store, judge=[question(chat, timeout_s=0.3, attempts=2)])
@@ -218,9 +214,7 @@ def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
     assert None not in judged(store)
 
 
-def test_a_second_call_of_python_sends_the_new_key(
-    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_call_sends_the_new_key(store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered(store, 1)
     chat.will({"status": 401})
     job = job_file(store, judge=[question(chat, api_key_env="JUDGE_KEY")])
@@ -253,7 +247,7 @@ def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
         raise AssertionError("nothing is rendered")
 
 
-def test_an_interruption_ends_requests_under_way_however_busy_the_thread_is_that_makes_them(
+def test_an_interruption_ends_requests_under_way(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
@@ -301,7 +295,7 @@ def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> Non
     assert is_ended.is_set()
 
 
-def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(
+def test_a_job_that_is_to_stop_waits_for_no_answer(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("framefleet.plugins.words.answers.BEAT_S", 0.05)
@@ -378,9 +372,7 @@ def test_only_the_frames_that_are_sent_wait_for_an_answer(store: Store, chat: Ch
     assert len(images) == 3
 
 
-def test_damaged_clips_are_reported_and_others_are_judged_until_nobody_answers(
-    store: Store, chat: Chat
-) -> None:
+def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Chat) -> None:
     first, *_ = rendered(store, 25)
     store.write(first["path"], b"damaged")
     chat.will({"status": 400, "always": True})

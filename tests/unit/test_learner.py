@@ -145,9 +145,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("path", "content"), DAMAGE)
-def test_a_damaged_file_of_a_training_is_refused_with_the_fix(
-    path: str, content: bytes | None, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_refused_with_the_fix(path: str, content: bytes | None, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     checkpoints = Checkpoints(store, keep=2)
     checkpoints.write(1, [("weights/a", torch.ones(3))], {})

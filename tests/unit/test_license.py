@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.license import License, known_terms, license_of
+from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
@@ -16,23 +16,8 @@ CARDS = {
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": ("license: apache-2.0", ""),
     "MiniMaxAI/MiniMax-H3": ("license: other\nlicense_name: minimax-h3-community", "not for use, outputs"),
     "tencent/HunyuanVideo": ("license: other\nlicense_name: tencent-hunyuan-community", "does not apply in"),
-    "stabilityai/stable-diffusion-3.5-large": (
-        "license: other\nlicense_name: stabilityai-ai-community",
-        "free below $1M",
-    ),
-    "black-forest-labs/FLUX.1-dev": (
-        "license: other\nlicense_name: flux-1-dev-non-commercial-license",
-        "competing models",
-    ),
-    "THUDM/CogVideoX-5b": ("license: other\nlicense_name: cogvideox-5b-license", "needs a registration"),
-    "Lightricks/LTX-2": ("license: other\nlicense_name: ltx-2-community-license-agreement", "from $10M"),
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": ("license: creativeml-openrail-m", "attachment A"),
     "stabilityai/stable-diffusion-xl-base-1.0": ("license: openrail++", "attachment A"),
     "stabilityai/sdxl-turbo": ("license: other\nlicense_name: sai-nc-community", "no commercial use"),
-    "ideogram-ai/ideogram-4-fp8": (
-        "license: other\nlicense_name: ideogram-4-non-commercial",
-        "purposes only",
-    ),
 }
 
 
@@ -66,24 +51,17 @@ def test_the_job_counts_before_the_card_and_the_card_before_the_preset(tmp_path:
 @pytest.mark.parametrize(
     "card",
     [
-        None,
-        "",
-        "# no metadata\nlicense: mit",
-        "---\ntags: [a]\n---\n",
-        "---\nlicense: other\n---\n",
-        "---\nlicense: mit",
+        *(None, "", "# no metadata\nlicense: mit", "---\ntags: [a]\n---\n"),
+        *("---\nlicense: other\n---\n", "---\nlicense: mit"),
     ],
 )
 def test_what_nobody_says_is_unknown(card: str | None, tmp_path: Path) -> None:
     found = license_of(model(tmp_path, card), None, None)
     assert (found.name, found.source, found.terms) == ("unknown", "unknown", None)
     assert "set `model.license`" in str(found)
-
-
-def test_of_what_nobody_says_the_usual_license_of_its_class_is_named_and_not_recorded(tmp_path: Path) -> None:
-    found = license_of(model(tmp_path, None), None, None, usual="minimax-h3")
-    assert (found.name, found.source) == ("unknown", "unknown")
-    assert "weights published for its class are licensed under minimax-h3: not for use, outputs" in str(found)
+    usual = license_of(model(tmp_path, card), None, None, usual="minimax-h3")
+    assert (usual.name, usual.source) == ("unknown", "unknown"), "what is usual is not recorded"
+    assert "weights published for its class are licensed under minimax-h3: not for use, outputs" in str(usual)
 
 
 def test_a_hostile_card_gives_one_short_line(tmp_path: Path) -> None:
@@ -93,10 +71,3 @@ def test_a_hostile_card_gives_one_short_line(tmp_path: Path) -> None:
     assert "not listed here" in str(found)
     control = model(tmp_path, "---\nlicense: a\x1b[31mb\n---\n")
     assert license_of(control, None, None).source == "unknown"
-
-
-def test_each_license_of_a_preset_has_terms_or_says_to_read_them() -> None:
-    for preset in PRESETS:
-        said = str(License(name=preset.license, source="preset"))
-        assert said.startswith(preset.license)
-    assert all(terms.text for terms in known_terms().values())

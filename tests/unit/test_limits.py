@@ -82,7 +82,7 @@ def test_a_last_image_needs_a_model_that_looks_at_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("low", "high", "fine"), [(1, 1, True), (1, 3, True), (3, 2, True), (1.5, 1, False)])
-def test_guidance_that_is_on_for_some_frames_is_on_at_the_maximum(
+def test_guidance_that_is_on_is_on_at_the_maximum(
     tmp_path: Path, low: float, high: float, fine: bool
 ) -> None:
     spec = spec_of(tmp_path, "StableVideoDiffusionPipeline", SD)

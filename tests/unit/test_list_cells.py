@@ -1,8 +1,9 @@
-"""Lists in cells: how each format holds them, what they may be, and the steps of few-step models."""
+"""Lists of numbers and of images in cells: how each format holds them, what they may be, which are equal."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,67 +12,98 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from framefleet import Request
+from framefleet import Inputs, Request
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.specs.pipeline_call import call_of
 from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from tests.configs import DDIM, FLOW, SD, WAN_FLOW, write_model
+from tests.configs import FLOW, SD, WAN, WAN_FLOW, write_model
+from tests.pictures import write_starts
+from tests.rows import row_id
+from tests.unit.test_row_inputs import SHELF, Shelf
 
 FLUX = {"vae": {"block_out_channels": [1, 2, 3, 4]}, "transformer": {"patch_size": 1}, "scheduler": FLOW}
 SIGMAS = [1.0, 0.75, 0.5, 0.25]
 TIMESTEPS = [999, 749, 499, 249]
+A, B = ({"uri": f"/shelf/{name}.png", "sha256": 2 * name} for name in "ab")
+
+
+def _spec(factory: pytest.TempPathFactory, class_name: str, configs: dict[str, Any]) -> PipelineSpec:
+    return inspect_model(write_model(factory.mktemp(class_name), class_name, configs))
 
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("flux"), "FluxPipeline", FLUX))
+    return _spec(tmp_path_factory, "FluxPipeline", FLUX)
 
 
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("sd"), "StableDiffusionPipeline", SD))
+    return _spec(tmp_path_factory, "StableDiffusionPipeline", SD)
 
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("sdxl"), "StableDiffusionXLPipeline", SD))
+    return _spec(tmp_path_factory, "StableDiffusionXLPipeline", SD)
+
+
+@pytest.fixture(scope="module")
+def two_nets(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    """A model with two ControlNets."""
+    folder = write_model(tmp_path_factory.mktemp("nets"), "StableDiffusionControlNetPipeline", SD)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["controlnet"] = ["diffusers", "MultiControlNetModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for name in ("controlnet", "controlnet_1", "controlnet_3"):  # the last is none of them
+        (folder / name).mkdir()
+    return inspect_model(folder)
+
+
+@pytest.fixture(scope="module")
+def vace(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return _spec(tmp_path_factory, "WanVACEPipeline", WAN)
 
 
 def read(spec: PipelineSpec, cells: dict[str, Any], **job: Any) -> CheckedRow | InvalidRow:
     batch = pa.RecordBatch.from_pydict({name: [cell] for name, cell in {"prompt": "a", **cells}.items()})
-    (row,) = plan_rows(batch.schema, spec, **job).rows(17, batch)
+    (row,) = plan_rows(batch.schema, spec, finder=Shelf(*SHELF), **job).rows(17, batch)
     return row
 
 
-def arguments(spec: PipelineSpec, cells: dict[str, Any], **job: Any) -> dict[str, Any]:
-    row = read(spec, cells, **job)
+def arguments_of(row: CheckedRow | InvalidRow) -> dict[str, Any]:
     assert isinstance(row, CheckedRow), row
     return dict(row.request.arguments)
 
 
-def told(spec: PipelineSpec, cells: dict[str, Any]) -> str:
-    row = read(spec, cells)
+def arguments(spec: PipelineSpec, cells: dict[str, Any], **job: Any) -> dict[str, Any]:
+    return arguments_of(read(spec, cells, **job))
+
+
+def told_of(row: CheckedRow | InvalidRow) -> str:
     assert isinstance(row, InvalidRow), row
     return "; ".join(f"{problem}; {fix}" for problem, fix in row.messages())
 
 
+def told(spec: PipelineSpec, cells: dict[str, Any]) -> str:
+    return told_of(read(spec, cells))
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl", "t.csv"])
-def test_every_format_holds_lists_and_they_come_to_the_same_row(
-    flux: PipelineSpec, tmp_path: Path, name: str
-) -> None:
+def test_every_format_holds_lists(flux: PipelineSpec, tmp_path: Path, name: str) -> None:
     rows: list[dict[str, Any]] = [{"prompt": "a", "sigmas": SIGMAS}, {"prompt": "b", "sigmas": None}]
     if name == "t.parquet":
         pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
     elif name == "t.jsonl":
-        (tmp_path / name).write_text(
-            "\n".join(map(json.dumps, [rows[1], rows[0] | {"sigmas": [1, 0.75, 0.5, 0.25]}]))
-        )
+        whole = rows[0] | {"sigmas": [1, 0.75, 0.5, 0.25]}
+        (tmp_path / name).write_text("\n".join(map(json.dumps, [rows[1], whole])))
     else:
         (tmp_path / name).write_text(f'prompt,sigmas\na,"{SIGMAS}"\nb,\n')
     table = open_table(str(tmp_path / name), arguments=argument_columns(flux, {}))
@@ -87,13 +119,20 @@ def test_every_format_holds_lists_and_they_come_to_the_same_row(
 
 def test_a_list_says_how_many_steps_there_are(flux: PipelineSpec) -> None:
     assert arguments(flux, {"sigmas": SIGMAS})["num_inference_steps"] == 4
-    assert (
-        arguments(flux, {}, defaults={"sigmas": SIGMAS, "num_inference_steps": 9})["num_inference_steps"] == 4
-    )
+    defaults = {"sigmas": SIGMAS, "num_inference_steps": 9}
+    assert arguments(flux, {}, defaults=defaults)["num_inference_steps"] == 4
     assert arguments(flux, {"num_inference_steps": 4, "sigmas": SIGMAS})["num_inference_steps"] == 4
     assert told(flux, {"num_inference_steps": 9, "sigmas": SIGMAS}) == (
         "row 17: num_inference_steps is 9, but `sigmas` lists 4 steps; leave it out, or use 4"
     )
+
+
+def test_equal_lists_are_equal_rows_and_rows_share_none(flux: PipelineSpec) -> None:
+    lists = [[1.0, 0.5], [1.0, 0.5], [1.0, 0.25]]
+    batch = pa.RecordBatch.from_pydict({"prompt": ["a"] * 3, "sigmas": lists})
+    rows = plan_rows(batch.schema, flux).rows(0, batch)
+    one, other, third = (row.request for row in rows if isinstance(row, CheckedRow))
+    assert one == other != third and one.arguments["sigmas"] is not other.arguments["sigmas"]
 
 
 def test_numbers_take_the_kind_of_their_parameter(flux: PipelineSpec, sd: PipelineSpec) -> None:
@@ -104,10 +143,7 @@ def test_numbers_take_the_kind_of_their_parameter(flux: PipelineSpec, sd: Pipeli
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("0.5", "it must be a list of numbers"),
-        ("[1.0, 0.5", "it must be a list of numbers"),
-        ('{"a": 1}', "it must be a list of numbers"),
-        ("[]", "it must be a list of numbers"),
+        *((cell, "it must be a list of numbers") for cell in ("0.5", "[1.0, 0.5", '{"a": 1}', "[]")),
         ("[1.0, [0.5]]", "its entry 1 is [0.5]: it must be a finite number"),
         ("[1.0, null]", "its entry 1 is None: it must be a finite number"),
         ("[1.0, 1e999]", "its entry 1 is inf: it must be a finite number"),
@@ -119,9 +155,6 @@ def test_a_wrong_list_is_a_refused_row(flux: PipelineSpec, cell: str, reason: st
     problem = told(flux, {"sigmas": cell})
     assert problem.startswith("row 17: sigmas is ") and f", but {reason}" in problem
     assert len(problem) < 500
-
-
-def test_a_column_that_holds_no_lists_is_an_error_of_the_table(flux: PipelineSpec) -> None:
     with pytest.raises(TableError, match="column 'sigmas' holds double, but sigmas takes lists of numbers"):
         read(flux, {"sigmas": 0.5})
     with pytest.raises(JobError, match=r"defaults.sigmas is \[1.0, 'a'\], but its entry 1 is"):
@@ -133,13 +166,16 @@ def test_a_scheduler_that_takes_no_such_list_is_refused(sd: PipelineSpec) -> Non
     assert "DDIMScheduler takes no `timesteps`" in told(sd, {"timesteps": TIMESTEPS})
     assert arguments(sd, {"timesteps": TIMESTEPS, "scheduler": "lcm"})["timesteps"] == TIMESTEPS
     assert arguments(sd, {"sigmas": SIGMAS, "scheduler": "euler"})["sigmas"] == SIGMAS
-
-
-def test_a_scheduler_is_asked_whether_it_takes_the_values(sd: PipelineSpec) -> None:
     problem = told(sd, {"timesteps": [249, 999], "scheduler": "lcm"})
     assert "LCMScheduler does not take it" in problem and "descending" in problem
     both = told(sd, {"timesteps": TIMESTEPS, "sigmas": SIGMAS, "scheduler": "euler"})
     assert "a row lists its steps once" in both
+    known = arguments(sd, {"timesteps": TIMESTEPS, "scheduler": "lcm"})  # and so is a record
+    check_again(Request(arguments=known, scheduler="LCMScheduler"), sd, BUILT_IN["generate"])
+    for wrong in ([999, "a"], [1, 2], {"a": 1}, 5):
+        with pytest.raises(TableError, match="timesteps"):
+            request = Request(arguments=known | {"timesteps": wrong}, scheduler="LCMScheduler")
+            check_again(request, sd, BUILT_IN["generate"])
 
 
 def test_a_pipeline_that_would_drop_them_without_a_word_is_refused(tmp_path: Path) -> None:
@@ -147,20 +183,7 @@ def test_a_pipeline_that_would_drop_them_without_a_word_is_refused(tmp_path: Pat
     assert "the pipeline leaves it out for UniPCMultistepScheduler" in told(spec, {"sigmas": SIGMAS})
 
 
-def test_equal_lists_are_equal_rows_and_rows_share_none(flux: PipelineSpec) -> None:
-    batch = pa.RecordBatch.from_pydict(
-        {"prompt": ["a", "a", "a"], "sigmas": [[1.0, 0.5], [1.0, 0.5], [1.0, 0.25]]}
-    )
-    one, other, third = (
-        row for row in plan_rows(batch.schema, flux).rows(0, batch) if isinstance(row, CheckedRow)
-    )
-    assert one.request == other.request != third.request
-    assert one.request.arguments["sigmas"] is not other.request.arguments["sigmas"]
-
-
-def test_a_pair_is_a_list_in_cells_and_records_and_a_tuple_to_the_pipeline(
-    sdxl: PipelineSpec,
-) -> None:
+def test_a_pair_is_a_list_in_cells_and_a_tuple_to_the_pipeline(sdxl: PipelineSpec) -> None:
     cells = {"original_size": [512.0, 768], "crops_coords_top_left": "[0, 16]"}
     row = read(sdxl, cells)
     assert isinstance(row, CheckedRow), row
@@ -173,13 +196,9 @@ def test_a_pair_is_a_list_in_cells_and_records_and_a_tuple_to_the_pipeline(
     with pytest.raises(TableError, match=r"original_size is .*, but it must be a list of 2 whole numbers"):
         wrong = replace(row.request, arguments=recorded | {"original_size": [512]})
         check_again(wrong, sdxl, BUILT_IN["generate"])
-
-
-@pytest.mark.parametrize("cell", [[512], [512, 512, 512], "512", "(512, 512)", "[[512, 512]]"])
-def test_what_is_no_pair_is_a_refused_row(sdxl: PipelineSpec, cell: Any) -> None:
-    assert "it must be a list of 2 whole numbers; use one, as [480, 832]" in told(
-        sdxl, {"original_size": cell}
-    )
+    for cell in ([512], [512, 512, 512], "512", "(512, 512)", "[[512, 512]]"):
+        refused = told(sdxl, {"original_size": cell})
+        assert "it must be a list of 2 whole numbers; use one, as [480, 832]" in refused
 
 
 def test_tuples_of_any_length_are_lists_of_any_length() -> None:
@@ -191,21 +210,138 @@ def test_tuples_of_any_length_are_lists_of_any_length() -> None:
         nested: list[list[int]] | None = None,
     ) -> None: ...
 
-    found = {parameter.name: (parameter.kind, parameter.entries) for parameter in parameters_of(call)}
-    assert found == {
-        "layers": ("list[int]", 0),
-        "blocks": ("list[int]", 0),
-        "either": ("int", None),
-        "mixed": (None, None),
-        "nested": (None, None),
-    }
+    found = [(parameter.kind, parameter.entries) for parameter in parameters_of(call)]
+    assert found == [("list[int]", 0), ("list[int]", 0), ("int", None), (None, None), (None, None)]
 
 
-def test_a_record_with_such_a_list_is_checked_again(sd: PipelineSpec) -> None:
-    known = arguments(sd, {"timesteps": TIMESTEPS, "scheduler": "lcm"})
-    check_again(Request(arguments=known, scheduler="LCMScheduler"), sd, BUILT_IN["generate"])
-    for wrong in ([999, "a"], [1, 2], {"a": 1}, 5):
-        with pytest.raises(TableError, match="timesteps"):
-            request = Request(arguments=known | {"timesteps": wrong}, scheduler="LCMScheduler")
-            check_again(request, sd, BUILT_IN["generate"])
-    assert DDIM["_class_name"] == sd.scheduler_class
+def test_a_list_of_images_is_read_from_every_format(two_nets: PipelineSpec, tmp_path: Path) -> None:
+    images, scales = ["a.png", "b.png"], [1, 0.5]
+    rows = [{"prompt": "a", "image": images, "controlnet_conditioning_scale": scales} for _ in range(2)]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    lines = [json.dumps(row) for row in rows]
+    lines[1] = json.dumps(rows[1] | {"image": json.dumps(images)})
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    quoted = json.dumps(images).replace('"', '""')
+    (tmp_path / "t.csv").write_text(
+        f'prompt,image,controlnet_conditioning_scale\na,"{quoted}","[1, 0.5]"\na,"{quoted}","[1, 0.5]"\n'
+    )
+    for name in ("t.parquet", "t.jsonl", "t.csv"):
+        table = open_table(str(tmp_path / name), arguments=argument_columns(two_nets, {}))
+        plan = plan_rows(table.schema, two_nets, finder=Shelf(*SHELF))
+        found = [row for first, batch in table.batches() for row in plan.rows(first, batch)]
+        for row in found:
+            given = arguments_of(row)
+            assert given["image"] == [A, B], name
+            assert given["controlnet_conditioning_scale"] == [1.0, 0.5]
+        assert len(found) == 2
+
+
+class ListingShelf(Shelf):
+    """A finder that lists what it is to open."""
+
+    def __init__(self, *known: Any) -> None:
+        super().__init__(*known)
+        self.prefetched: list[tuple[str, Any]] = []
+
+    def prefetch(self, wanted: Iterable[tuple[str, Any]]) -> None:
+        self.prefetched += wanted
+
+
+def test_all_images_of_lists_are_opened_before_rows_are_read(vace: PipelineSpec) -> None:
+    shelf = ListingShelf(*SHELF)
+    batch = pa.RecordBatch.from_pydict(
+        {"prompt": ["p"] * 3, "reference_images": [["a.png", "b.png"], None, ["b.png"]]}
+    )
+    next(plan_rows(batch.schema, vace, finder=shelf).rows(0, batch))
+    assert arguments(vace, {"reference_images": "a.png"})["reference_images"] == [A]
+    assert shelf.prefetched == [("a.png", "image"), ("b.png", "image"), ("b.png", "image")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (["a.png", "none.png"], "its entry 1, 'none.png': it does not exist"),
+        (["a.png", ""], "its entry 1, '': it must be the path or URL of an image"),
+        (["a.png", None], "its entry 1, None: it must be the path or URL of an image"),
+        ('["a.png", ["b.png"]]', "must be the path or URL of an image"),
+        ('["a.png"', "it must be a list of 1 to 64 paths or URLs of images"),
+        ("[]", "it must be a list of 1 to 64"),
+        (["a.png"] * 65, "it must be a list of 1 to 64"),
+        (["http://me:secret@host/a.png?sig=secret"], "its entry 0, 'http://host/a.png"),
+    ],
+)
+def test_a_list_is_refused_by_its_first_bad_entry(vace: PipelineSpec, cell: Any, reason: str) -> None:
+    problem = told(vace, {"reference_images": cell})
+    assert reason in problem
+    assert "secret" not in problem
+
+
+def test_entries_of_a_list_are_read_from_roots_alone(vace: PipelineSpec, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir()
+        write_starts(folder, num_frames=1)
+    finder = InputIndex(Inputs([], base=str(inside)))
+    cells = [["picture-0.png", "picture-1.png"], ["picture-0.png", str(outside / "picture-0.png")]]
+    batch = pa.RecordBatch.from_pydict({"prompt": ["a", "b"], "reference_images": cells})
+    first, second = plan_rows(batch.schema, vace, finder=finder).rows(0, batch)
+    finder.close()
+    places = [named["uri"] for named in arguments_of(first)["reference_images"]]
+    assert places == [str(inside / name) for name in cells[0]]
+    assert "its entry 1" in told_of(second) and "outside of inputs.roots" in told_of(second)
+
+
+def test_each_controlnet_has_an_image(two_nets: PipelineSpec) -> None:
+    both = {"image": ["a.png", "b.png"]}
+    assert arguments(two_nets, both | {"control_guidance_end": 0.5})["control_guidance_end"] == 0.5
+    for cells, reason in (
+        ({"image": "a.png"}, "each of which takes an image"),
+        ({"image": ["a.png"]}, "and it has 1"),
+        (both | {"controlnet_conditioning_scale": [1.0]}, "and it has 1"),
+    ):
+        assert f"the model has 2 ControlNets, {reason}" in told(two_nets, cells)
+
+
+def test_a_list_where_a_pipeline_takes_one_image_is_refused(tmp_path: Path) -> None:
+    single = inspect_model(write_model(tmp_path, "StableDiffusionImg2ImgPipeline", SD))
+    with pytest.raises(TableError, match="image takes paths or URLs of images"):
+        read(single, {"image": ["a.png", "b.png"]})
+    assert "it does not exist" in told(single, {"image": '["a.png"]'})
+    with pytest.raises(TableError, match=r"ip_adapter_image(.|\n)*`model: {ip_adapter: {path:"):
+        read(single, {"ip_adapter_image": ["a.png"]})
+
+
+def identity(arguments: dict[str, Any]) -> str:
+    return row_id(Request(arguments=arguments), model_digest="m", numerics={}, recipe_digest=None)
+
+
+def test_a_list_is_identified_by_what_its_images_hold_in_their_order() -> None:
+    elsewhere = [image | {"uri": "s3://bucket/x.png"} for image in (A, B)]
+    assert identity({"image": [A, B]}) == identity({"image": elsewhere})
+    assert len({identity({"image": image}) for image in ([A, B], [B, A], [A], A, [])}) == 5
+    # Of before lists of images were read.
+    given = {"prompt": "a", "image": A, "sigmas": [1.0, 0.5], "lora": {"s": {"sha256": "x", "weight": 1.0}}}
+    given |= {"keyframe_model": {"name": "n", "digest": "d"}}
+    assert identity(given) == "0bf7b9f083e725607c291387dab11b65"
+
+
+def test_a_record_shows_no_secret_of_a_list_and_is_checked_again(vace: PipelineSpec) -> None:
+    images = [{"uri": "https://me:pw@host/a.png?sig=1", "sha256": "aa"}, B]
+    recorded = json.loads(public_arguments({"reference_images": images}))
+    assert recorded["reference_images"][0] == {"uri": "https://host/a.png", "sha256": "aa"}
+    given = {**arguments(vace, {}), "reference_images": recorded["reference_images"]}
+    request = Request(arguments=given)
+    assert check_again(request, vace, BUILT_IN["generate"]).arguments["reference_images"][1] == B
+    for wrong in ([], [B, "a.png"], B, "a.png", [[B]]):
+        with pytest.raises(TableError, match="the record's reference_images"):
+            check_again(Request(arguments=given | {"reference_images": wrong}), vace, BUILT_IN["generate"])
+
+
+def test_a_call_is_kept_by_whether_its_model_has_several_controlnets() -> None:
+    one = {"index": {"_class_name": "StableDiffusionControlNetPipeline"}, "scheduler": {"_class_name": "X"}}
+    several = one | {"index": one["index"] | {"controlnet": ["diffusers", "MultiControlNetModel"]}}
+    kinds = [
+        {p.name: p.kind for p in call_of("StableDiffusionControlNetPipeline", configs).parameters}["image"]
+        for configs in (one, several, one)
+    ]
+    assert kinds == ["image", "images", "image"]

@@ -118,9 +118,7 @@ def test_compiled_blocks_run_rows_of_equal_adapters_and_weights_at_once(mixer: M
 
 
 @pytest.mark.parametrize("mixer", [True], indirect=True)
-def test_rows_that_differ_where_layers_have_rows_outermost_prove_nothing_of_the_other_layers(
-    mixer: Mixer,
-) -> None:
+def test_rows_outermost_in_some_layers_prove_nothing_of_others(mixer: Mixer) -> None:
     """`to_q` is given rows first, and has `z` alone; `to_v` has `y`, and rows second, as ERNIE's layers."""
     add_adapter(mixer, "z", ["to_q"])
     latents = [torch.randn(1, 8, 8) for _ in range(4)]

@@ -45,19 +45,29 @@ NODE = HEAD + "The actor died because its node has died. Node Id: 12ab"
 def test_the_cause_is_told_in_words(text: str, told: str) -> None:
     assert cause_of_death(text).startswith(told)
     assert address_in(text) == "10.99.0.12"
+    memory = cause_of_death(OUT_OF_MEMORY)
+    assert "ran out of memory" in memory and "GB" in memory and "https" not in memory
+    long = cause_of_death("first line\n" + "at some place\n" * 500 + "ValueError: the cause")
+    assert len(long) < 500 and long.endswith("ValueError: the cause")
 
 
-def test_memory_that_ran_out_is_told_and_not_a_link_to_read() -> None:
-    told = cause_of_death(OUT_OF_MEMORY)
-    assert "ran out of memory" in told
-    assert "GB" in told
-    assert "https" not in told
-
-
-def test_a_long_traceback_keeps_its_end() -> None:
-    told = cause_of_death("first line\n" + "at some place\n" * 500 + "ValueError: the cause")
-    assert len(told) < 500
-    assert told.endswith("ValueError: the cause")
+def test_a_process_of_this_machine_is_named_by_its_signal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "python-core-worker-ab12_117.log").write_text("*** SIGSEGV received, by another\n")
+    node = SimpleNamespace(node_ip_address="10.99.0.12", get_logs_dir_path=lambda: str(tmp_path))
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    for line, num_kills, told in (
+        ("E 17 17] logging.cc:474: *** SIGILL received at time=1 on cpu 1 ***", 2, "crashed with SIGILL"),
+        ("E 17 17] logging.cc:474: *** SIGBUS received at time=1 on cpu 0 ***", 2, "crashed with SIGBUS"),
+        ("I 17 17] as usual", 2, "killed (SIGKILL); out-of-memory kills by this kernel meanwhile: 2"),
+        ("I 17 17] as usual", 0, "killed (SIGKILL), not by the kernel's out-of-memory killer"),
+    ):
+        (tmp_path / "python-core-worker-ab12_17.log").write_text(f"{line}\n")
+        monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - num_kills)
+        assert told in cause_of_death(KILLED)
+    node.node_ip_address = "10.99.0.13"  # it was elsewhere, and so are its logs
+    assert "killed (as by the kernel" in cause_of_death(KILLED)
 
 
 def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> None:
@@ -89,41 +99,3 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
     for now in (10.5, 11.0, 131.0, 131.5):
         clock.tick(now, at_most=1.0)
     assert clock.seconds == 2.5
-
-
-@pytest.mark.parametrize(
-    ("logged", "num_kills", "told"),
-    [
-        (
-            "E 17 17] logging.cc:474: *** SIGILL received at time=1 on cpu 1 ***\n",
-            2,
-            "crashed with SIGILL",
-        ),
-        (
-            "E 17 17] logging.cc:474: *** SIGBUS received at time=1 on cpu 0 ***\n",
-            2,
-            "crashed with SIGBUS",
-        ),
-        (
-            "I 17 17] core_worker.cc:661: as usual\n",
-            2,
-            "killed (SIGKILL); out-of-memory kills by this kernel meanwhile: 2",
-        ),
-        (
-            "I 17 17] core_worker.cc:661: as usual\n",
-            0,
-            "killed (SIGKILL), not by the kernel's out-of-memory killer",
-        ),
-    ],
-)
-def test_a_process_of_this_machine_is_told_by_its_signal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: str, num_kills: int, told: str
-) -> None:
-    (tmp_path / "python-core-worker-ab12_17.log").write_text(logged)
-    (tmp_path / "python-core-worker-ab12_117.log").write_text("*** SIGSEGV received, by another\n")
-    node = SimpleNamespace(node_ip_address="10.99.0.12", get_logs_dir_path=lambda: str(tmp_path))
-    monkeypatch.setattr(ray._private.worker, "_global_node", node)
-    monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - num_kills)
-    assert told in cause_of_death(KILLED)
-    node.node_ip_address = "10.99.0.13"  # it was elsewhere, and so are its logs
-    assert "killed (as by the kernel" in cause_of_death(KILLED)
