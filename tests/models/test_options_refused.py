@@ -10,6 +10,9 @@ from framefleet import load_model
 from framefleet.pipeline.errors import ModelError
 from tests.tiny import tiny
 
+TORCHAO = {"backend": "torchao", "type": "int8_weight_only"}
+QUANTO = {"backend": "quanto", "type": "int8", "components": ["unet"]}
+
 
 @pytest.mark.parametrize(
     ("model", "options", "said"),
@@ -30,27 +33,21 @@ from tests.tiny import tiny
         ("wan", {"offload": {"type": "group", "stream": True}}, "needs a GPU"),
         ("wan", {"offload": {"type": "group", "level": "leaf", "blocks": 2}}, "they go one by one"),
         ("wan", {"quantization": {"backend": "torchao", "type": "float8_dynamic"}}, "does not run on cpu"),
-        (
-            "wan",
-            {"quantization": {"backend": "quanto", "type": "int8", "components": ["unet"]}},
-            "no weights in this model",
-        ),
-        (
-            "wan",
-            {"quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["vae"]}},
-            "found nothing in vae",
-        ),
+        ("wan", {"quantization": QUANTO}, "no weights in this model"),
+        ("wan", {"quantization": TORCHAO | {"components": ["vae"]}}, "found nothing in vae"),
         ("wan", {"channels_last": True}, "convolves over time"),
         ("wan", {"matmul": "triton"}, "needs a GPU"),
         ("wan", {"matmul": "triton", "compile": True}, "matmul triton does not go together with compile"),
         ("wan", {"speed": "fastest"}, "does not run on cpu"),
         ("cogvideox", {"speed": "compiled"}, "no regions of (?s:.*)`compile: false` together with `speed`"),
         ("wan", {"vae_tilling": True}, "a model has no option 'vae_tilling'"),
+        ("wan", {"dtype": "fp8"}, "fp8"),
+        ("wan", {"device": "nowhere"}, "nowhere"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_with_the_fix(
     model: str, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said) as caught:
-        load_model(tiny(model), device="cpu", **options)
+        load_model(tiny(model), **{"device": "cpu", **options})
     assert caught.value.fix

@@ -23,14 +23,12 @@ from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.unaudited import clips_in_order, unaudited
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")
 FPS = 4.0
 NUM_ROWS = 3
-LARGER: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 3}
-
-
+LARGER: dict[str, Any] = {"height": 32, "width": 32}
 _folder = tempfile.TemporaryDirectory(prefix="framefleet-recipes-")
 
 
@@ -98,11 +96,10 @@ SHORT = (
 def _request(recipe: str, name: str, seed: int, **more: Any) -> Request:
     arguments = SMALLEST[name] | {"prompt": PROMPTS[seed % 2], "guidance_scale": 4.0 if seed else 1.0}
     arguments |= {"num_inference_steps": 3} | CASES[recipe, name](seed) | more
-    if recipe == "video_to_video":
-        arguments["num_frames"] = {"wan": 5}.get(name)
-        arguments = {name: value for name, value in arguments.items() if value is not None}
+    if recipe == "video_to_video" and name != "wan":
+        arguments.pop("num_frames", None)
     if name == "svd":
-        arguments = {k: v for k, v in arguments.items() if k not in ("prompt", "guidance_scale")}
+        del arguments["prompt"], arguments["guidance_scale"]
     return Request(arguments=arguments, seed=seed, recipe=recipe, fps=FPS if recipe == "extend" else None)
 
 
@@ -112,12 +109,7 @@ def _model(name: str, dtype: str) -> Model:
 
 
 def _rendered(model: Model, rows: list[Request]) -> list[Clip]:
-    """Render rows in one another's company; returned in the order of the rows."""
-    found = {}
-    for outcome in unaudited(model).render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        found[outcome.request.seed] = outcome
-    return [found[row.seed] for row in rows]
+    return clips_in_order(unaudited(model), rows)
 
 
 def _alone(model: Model, row: Request) -> Frames:
@@ -175,8 +167,11 @@ def test_a_sibling_leaves_nothing_on_the_components(name: str) -> None:
 # --- what plain scripts render -----------------------------------------------------------------------------
 
 
-def _plain(name: str) -> Any:
-    return _model(name, "fp32").pipe
+def _plain(name: str, row: Request, *left_out: str) -> tuple[Any, dict[str, Any]]:
+    """Return the pipeline, and what its calls in a script are given. left_out: of the recipe alone."""
+    given = {key: value for key, value in _opened(row.arguments).items() if key not in left_out}
+    generator = torch.Generator("cpu").manual_seed(row.seed)
+    return _model(name, "fp32").pipe, given | {"generator": generator, "output_type": "np"}
 
 
 def _uint8(output: Any) -> Frames:
@@ -190,74 +185,62 @@ def _images(frames: Frames, size: tuple[int, int] | None = None) -> list[Image.I
     return [image.resize(size, Image.Resampling.LANCZOS) for image in images] if size else images
 
 
+def _is_rendered(name: str, row: Request, frames: Frames) -> bool:
+    return np.array_equal(frames, _rendered(_model(name, "fp32"), [row])[0].frames)
+
+
+def _video_to_video(pipe: Any) -> Any:
+    parts = {name: part for name, part in pipe.components.items() if name != "transformer_2"}
+    return diffusers.WanVideoToVideoPipeline(**parts)
+
+
 def test_refine_is_a_small_render_and_a_video_to_video_call_over_it() -> None:
     row = _request("refine", "wan", 3, strength=0.6)
-    pipe, generator = _plain("wan"), torch.Generator("cpu").manual_seed(3)
-    given = {k: v for k, v in row.arguments.items() if k not in ("height", "width", "num_frames", "strength")}
-    small = pipe(**given, height=16, width=16, num_frames=5, generator=generator, output_type="np")
-    larger = diffusers.WanVideoToVideoPipeline(
-        tokenizer=pipe.tokenizer,
-        text_encoder=pipe.text_encoder,
-        transformer=pipe.transformer,
-        vae=pipe.vae,
-        scheduler=pipe.scheduler,
-    )
-    video, generated = _images(_uint8(small), (32, 32)), {"generator": generator, "output_type": "np"}
-    again = larger(**given, **generated, video=video, height=32, width=32, strength=0.6)
-    assert np.array_equal(_uint8(again), _rendered(_model("wan", "fp32"), [row])[0].frames)
+    pipe, given = _plain("wan", row, "num_frames", "strength")
+    small = pipe(**given | {"height": 16, "width": 16}, num_frames=5)
+    again = _video_to_video(pipe)(**given, video=_images(_uint8(small), (32, 32)), strength=0.6)
+    assert _is_rendered("wan", row, _uint8(again))
 
 
 def test_refine_of_an_image_is_image_to_image_at_every_level() -> None:
     row = _request("refine", "sd", 3, levels=2, strength=0.7, height=64, width=32)
-    pipe, generator = _plain("sd"), torch.Generator("cpu").manual_seed(3)
-    given = {k: row.arguments[k] for k in ("prompt", "guidance_scale", "num_inference_steps")}
-    given |= {"generator": generator, "output_type": "np"}
+    pipe, given = _plain("sd", row, "levels", "strength", "height", "width")
     larger = diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     frames = _uint8(pipe(**given, height=16, width=8))
     for size in ((16, 32), (32, 64)):
         frames = _uint8(larger(**given, image=_images(frames, size)[0], strength=0.7))
-    assert np.array_equal(frames, _rendered(_model("sd", "fp32"), [row])[0].frames)
+    assert _is_rendered("sd", row, frames)
 
 
 def test_image_to_video_is_one_call_of_the_image_sibling() -> None:
     row = _request("image_to_video", "ltx", 2)
-    starting = diffusers.LTXImageToVideoPipeline(**_plain("ltx").components)
-    generator = torch.Generator("cpu").manual_seed(2)
-    output = starting(**_opened(row.arguments), generator=generator, output_type="np")
-    assert np.array_equal(_uint8(output), _rendered(_model("ltx", "fp32"), [row])[0].frames)
+    pipe, given = _plain("ltx", row)
+    starting = diffusers.LTXImageToVideoPipeline(**pipe.components)
+    assert _is_rendered("ltx", row, _uint8(starting(**given)))
 
 
 def test_video_to_video_takes_the_first_frames_of_the_video() -> None:
     row = _request("video_to_video", "wan", 2)
-    pipe, given = _plain("wan"), _opened(row.arguments)
-    parts = {name: part for name, part in pipe.components.items() if name != "transformer_2"}
-    given["video"] = given["video"][: given.pop("num_frames")]
-    generator = torch.Generator("cpu").manual_seed(2)
-    output = diffusers.WanVideoToVideoPipeline(**parts)(**given, generator=generator, output_type="np")
-    clip = _rendered(_model("wan", "fp32"), [row])[0]
-    assert len(clip.frames) == 5
-    assert np.array_equal(_uint8(output), clip.frames)
+    pipe, given = _plain("wan", row, "num_frames")
+    frames = _uint8(_video_to_video(pipe)(**given | {"video": given["video"][:5]}))
+    assert len(frames) == 5 and _is_rendered("wan", row, frames)
 
 
 def test_extend_starts_every_segment_with_the_last_frame_where_the_model_takes_an_image() -> None:
     row = _request("extend", "wan_ti2v", 3)
-    pipe, generator = _plain("wan_ti2v"), torch.Generator("cpu").manual_seed(3)
-    given = {k: v for k, v in row.arguments.items() if k != "duration_s"}
-    given |= {"generator": generator, "output_type": "np"}
+    pipe, given = _plain("wan_ti2v", row, "duration_s")
     parts = dict(pipe.components, image_encoder=None, image_processor=None)
     starting = diffusers.WanImageToVideoPipeline(**parts, expand_timesteps=True)
     film = _uint8(pipe(**given))
     for _ in range(2):
         following = _uint8(starting(**given, image=Image.fromarray(film[-1])))
         film = np.concatenate([film, following[1:]])
-    assert np.array_equal(film[:10], _rendered(_model("wan_ti2v", "fp32"), [row])[0].frames)
+    assert _is_rendered("wan_ti2v", row, film[:10])
 
 
 def test_extend_renders_over_the_last_frames_and_fades_where_the_model_takes_a_video() -> None:
     row = _request("extend", "cogvideox", 2)
-    pipe, generator = _plain("cogvideox"), torch.Generator("cpu").manual_seed(2)
-    given = {k: v for k, v in row.arguments.items() if k not in ("duration_s", "overlap")}
-    given |= {"generator": generator, "output_type": "np"}
+    pipe, given = _plain("cogvideox", row, "duration_s", "overlap")
     first = _uint8(pipe(**given))
     over = diffusers.CogVideoXVideoToVideoPipeline(**pipe.components)
     video = _images(np.concatenate([first[-3:], np.repeat(first[-1:], 6, axis=0)]))
@@ -265,12 +248,10 @@ def test_extend_renders_over_the_last_frames_and_fades_where_the_model_takes_a_v
     second = _uint8(over(**given, video=video, strength=0.8))
     film = np.concatenate([first, second[3:]])
     film[6:9] = [np.round(first[6 + i] * (1 - w) + second[i] * w) for i, w in enumerate((0.25, 0.5, 0.75))]
-    assert np.array_equal(film[:12], _rendered(_model("cogvideox", "fp32"), [row])[0].frames)
+    assert _is_rendered("cogvideox", row, film[:12])
 
 
 def test_extend_renders_independent_segments_where_the_model_takes_neither() -> None:
     row = _request("extend", "hunyuan", 2, overlap=0)
-    pipe, generator = _plain("hunyuan"), torch.Generator("cpu").manual_seed(2)
-    given = {k: v for k, v in row.arguments.items() if k not in ("duration_s", "overlap")}
-    segments = [_uint8(pipe(**given, generator=generator, output_type="np")) for _ in range(2)]
-    assert np.array_equal(np.concatenate(segments)[:8], _rendered(_model("hunyuan", "fp32"), [row])[0].frames)
+    pipe, given = _plain("hunyuan", row, "duration_s", "overlap")
+    assert _is_rendered("hunyuan", row, np.concatenate([_uint8(pipe(**given)) for _ in range(2)])[:8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.hub_server import HubServer, hub
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import save_lora
 from tests.media_files import video_file
+from tests.model_files import flip_a_byte
 from tests.pictures import write_starts
 from tests.tiny import tiny
 from tests.web_server import WebServer, web_server
@@ -72,53 +74,34 @@ def model_of(values: Values) -> Path:
     return Path(values["model"]["path"])
 
 
-def test_a_corrupted_shard(values: Values) -> None:
-    assert command("model", "lock", values["model"]["path"]).exit_code == 0
-    content = bytearray((model_of(values) / WEIGHTS).read_bytes())
-    content[-1] ^= 1
-    (model_of(values) / WEIGHTS).write_bytes(content)
-    problem, fix = refused(values)
-    assert f"{WEIGHTS} is corrupted or another file" in problem
-    assert "fetch it again" in fix
+def corrupt_a_locked(model: Path) -> None:
+    assert command("model", "lock", model).exit_code == 0
+    flip_a_byte(model / WEIGHTS)
 
 
-def test_a_truncated_shard(values: Values) -> None:
-    content = (model_of(values) / WEIGHTS).read_bytes()
-    (model_of(values) / WEIGHTS).write_bytes(content[:-1])
+@pytest.mark.parametrize(
+    ("spoil", "message", "hint"),
+    [
+        (corrupt_a_locked, f"{WEIGHTS} is corrupted or another file", "fetch it again"),
+        (lambda model: os.truncate(model / WEIGHTS, 9000), "9000 bytes, but its header", "fetch it again"),
+        (lambda model: (model / "vae/config.json").unlink(), "config.json does not exist", "the whole model"),
+        (lambda model: (model / WEIGHTS).rename(model / "transformer/a.bin"), "is a pickle", "allow_pickle"),
+        (lambda model: shutil.rmtree(model / "text_encoder"), "text_encoder", "fetch the model again"),
+    ],
+)
+def test_a_model_that_is_not_whole(
+    spoil: Callable[[Path], object], message: str, hint: str, values: Values
+) -> None:
+    spoil(model_of(values))
     problem, fix = refused(values)
-    assert f"{len(content) - 1} bytes, but its header says {len(content)}" in problem
-    assert fix == "fetch it again"
+    assert message in problem and hint in fix
 
 
 def test_a_revision_that_the_hub_has_not(values: Values, hub: HubServer) -> None:
     hub.repos["studio/tiny-wan"] = tiny("wan")
     values["model"] = {"path": "studio/tiny-wan", "revision": "no-such-branch"}
     problem, fix = refused(values)
-    assert "no-such-branch" in problem
-    assert "revision" in fix
-
-
-def test_a_missing_file(values: Values) -> None:
-    (model_of(values) / "vae" / "config.json").unlink()
-    problem, fix = refused(values)
-    assert "vae/config.json does not exist" in problem
-    assert "download the whole model" in fix
-
-
-def test_a_pickle(values: Values) -> None:
-    weights = model_of(values) / WEIGHTS
-    weights.unlink()
-    torch.save({"weight": torch.zeros(1)}, weights.with_suffix(".bin"))
-    problem, fix = refused(values)
-    assert "is a pickle, which can run code" in problem
-    assert "model.allow_pickle: true" in fix
-
-
-def test_an_absent_text_encoder(values: Values) -> None:
-    shutil.rmtree(model_of(values) / "text_encoder")
-    problem, fix = refused(values)
-    assert "text_encoder" in problem
-    assert "fetch the model again" in fix
+    assert "no-such-branch" in problem and "revision" in fix
 
 
 def test_an_image_behind_a_dead_url(from_image: Callable[[str], Values], web: WebServer) -> None:
@@ -139,21 +122,21 @@ def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values]
     assert "hidden-word" not in described
 
 
-def test_an_image_outside_of_what_the_table_may_read(from_image: Callable[[str], Values]) -> None:
-    problem, _ = refused(from_image("/etc/hostname"))
-    assert "it lies outside of inputs.roots; add '/etc' to inputs.roots" in problem
-
-
-def test_an_image_that_is_a_video(from_image: Callable[[str], Values], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("/etc/hostname", "it lies outside of inputs.roots; add '/etc' to inputs.roots"),
+        ("clip.png", "row 0: image is 'clip.png', but it is a video"),
+        ("note.png", "row 1: image is 'note.png', but it is not an image"),
+    ],
+)
+def test_an_image_that_is_none(
+    image: str, message: str, from_image: Callable[[str], Values], tmp_path: Path
+) -> None:
     (tmp_path / "clip.png").write_bytes(video_file())
-    problem, _ = refused(from_image("clip.png"))
-    assert "row 0: image is 'clip.png', but it is a video" in problem
-
-
-def test_an_image_that_is_text(from_image: Callable[[str], Values], tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("no image")
-    problem, _ = refused(from_image("note.png"))
-    assert "row 1: image is 'note.png', but it is not an image" in problem
+    problem, _ = refused(from_image(image))
+    assert message in problem
 
 
 def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) -> None:
@@ -167,31 +150,27 @@ def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) 
     assert "takes other arguments than the job's recipe 'image_to_video'" in problem
 
 
-def test_five_frames_of_cogvideox(tmp_path: Path) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1, num_frames=5))
-    problem, _ = refused(job_values(table, tmp_path / "out", model="cogvideox"))
-    assert "row 0: num_frames is 5, but CogVideoX renders 8k + 1 frames; use 1 or 9" in problem
+@pytest.mark.parametrize(
+    ("model", "row", "message"),
+    [
+        ("cogvideox", {"num_frames": 5}, "num_frames is 5, but CogVideoX renders 8k + 1 frames; use 1 or 9"),
+        ("wan", {"scheduler": "euler_karras"}, "scheduler is 'euler_karras', but WanPipeline cannot use"),
+    ],
+)
+def test_a_cell_that_the_model_cannot_take(
+    model: str, row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1, **row))
+    problem, _ = refused(job_values(table, tmp_path / "out", model=model))
+    assert f"row 0: {message}" in problem
 
 
-def test_a_scheduler_of_another_kind_of_model(tmp_path: Path) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1, scheduler="euler_karras"))
-    problem, fix = refused(job_values(table, tmp_path / "out"))
-    assert "row 0: scheduler is 'euler_karras', but WanPipeline cannot use the scheduler" in problem
-    assert "trained with flow matching" in problem
-    assert "flow_euler" in problem + fix
-
-
-def test_a_lora_for_another_model(values: Values, tmp_path: Path) -> None:
+def test_a_lora_of_another_model_and_one_that_is_a_pickle(values: Values, tmp_path: Path) -> None:
     values["loras"] = {"style": str(save_lora("cogvideox", "style", tmp_path))}
     problem, fix = refused(values)
-    assert "loras.style" in problem
-    assert "does not fit WanPipeline" in problem
+    assert "loras.style" in problem and "does not fit WanPipeline" in problem
     assert fix == "use a LoRA that was made for this model"
-
-
-def test_a_lora_that_is_a_pickle(values: Values, tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "style.bin")
     values["loras"] = {"style": str(tmp_path / "style.bin")}
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "style.bin")
     problem, fix = refused(values)
-    assert "pickle" in problem
-    assert "allow_pickle" in fix
+    assert "pickle" in problem and "allow_pickle" in fix

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +14,10 @@ import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.pipeline import memory
-from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
+from framefleet.pipeline.errors import OutOfMemory, RenderError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.outputs.frames import frames as frames_module, result
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.fused.batching import Mode
@@ -53,13 +49,29 @@ def _plain(model: Model, request: Request) -> np.ndarray[Any, Any]:
     return np.asarray(output.frames[0] * 255).round().astype(np.uint8)
 
 
+def _is_plain(model: Model, outcome: Outcome) -> bool:
+    assert isinstance(outcome, Clip), outcome.traceback
+    return np.array_equal(outcome.frames, _plain(model, outcome.request))
+
+
+def _full(refused: list[str], is_full: Callable[[], bool] = lambda: True) -> Callable[..., Any]:
+    """Return what stands around calls for which memory runs out. refused: gets their names."""
+
+    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if is_full():
+            refused.append(name)
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        return original(*args, **kwargs)
+
+    return full
+
+
 def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) -> None:
     slow, quick = _request(1, num_inference_steps=8), _request(2, num_inference_steps=2)
-    clips = list(Renderer(model, Batching(min_gain=0)).render([slow, quick]))
+    clips = list(Renderer(model, GROWING).render([slow, quick]))
     assert [clip.request.seed for clip in clips] == [2, 1]
-    for clip, request in zip(clips, (quick, slow), strict=True):
-        assert isinstance(clip, Clip)
-        assert np.array_equal(clip.frames, _plain(model, request))
+    for clip in clips:
+        assert _is_plain(model, clip)
         assert clip.frames_sha256 == frames_sha256(clip.frames)
         assert set(clip.seconds) == {"encode_s", "denoise_s", "decode_s", "compute_s"}
         assert all(seconds > 0 for seconds in clip.seconds.values())
@@ -76,8 +88,7 @@ def test_a_clip_is_out_before_its_pixels_are_made(model: Model) -> None:
         assert not blocked.done()
     finally:
         may_go_on.set()
-    assert isinstance(clips[0], Clip)
-    assert np.array_equal(clips[0].frames, _plain(model, _request(1)))
+    assert _is_plain(model, clips[0])
 
 
 def test_a_row_whose_frames_cannot_be_kept_fails_and_the_others_finish(model: Model) -> None:
@@ -92,39 +103,17 @@ def test_a_row_whose_frames_cannot_be_kept_fails_and_the_others_finish(model: Mo
     assert isinstance(failure.error, RenderError) and "frames contain NaN" in failure.traceback
 
 
-def test_a_clip_says_how_long_the_model_had_nothing_to_do(model: Model) -> None:
-    def sleepy(pipe: Any, request: Request) -> Any:
-        time.sleep(0.2)
-        return generate(pipe, request)
-
-    (clip,) = _renderer(model, sleepy=sleepy).render([_request(0, recipe="sleepy")])
-    assert isinstance(clip, Clip)
-    assert clip.idle["pipeline"] > 0.2
-
-
 @pytest.mark.parametrize("every", [0, 2])
 def test_shares_of_rows_add_up_to_what_the_model_was_busy(model: Model, every: int) -> None:
     sizes = ({"num_inference_steps": 2}, {"num_inference_steps": 6}, {"width": 32}, {"seed": 7})
     requests = [_request(**{"seed": seed} | more) for seed, more in enumerate(sizes)]
     renderer = Renderer(model, GROWING, audit=Audit(every=every))
-    clips = list(renderer.render([*requests, requests[0]]))  # two of one row_id
-    assert all(isinstance(clip, Clip) for clip in clips)
-    busy_s = renderer.clock.busy_s
-    shares = [clip.seconds["compute_s"] for clip in clips if isinstance(clip, Clip)]
-    assert sum(shares) == pytest.approx(busy_s, rel=0.01)
-    assert sum(clip.seconds["denoise_s"] for clip in clips if isinstance(clip, Clip)) > busy_s
-    assert min(shares) > 0
-
-
-def test_a_row_that_began_again_is_charged_for_all_of_it(model: Model) -> None:
-    renderer = unaudited(model)
-    renderer.submit(_request(0), "0" * 32)
-    renderer.step(), renderer.step()
-    renderer._begin_again()
-    while not (clips := renderer.step()):
-        pass
-    assert isinstance(clips[0], Clip)
-    assert clips[0].seconds["compute_s"] == pytest.approx(renderer.clock.busy_s, rel=0.01)
+    outcomes = list(renderer.render([*requests, requests[0]]))  # two of one row_id
+    clips = [outcome for outcome in outcomes if isinstance(outcome, Clip)]
+    assert len(clips) == 5
+    shares = [clip.seconds["compute_s"] for clip in clips]
+    assert sum(shares) == pytest.approx(renderer.clock.busy_s, rel=0.01) and min(shares) > 0
+    assert sum(clip.seconds["denoise_s"] for clip in clips) > renderer.clock.busy_s
 
 
 def test_an_endless_source_is_read_only_as_there_is_room(model: Model) -> None:
@@ -159,12 +148,6 @@ def test_a_recipe_that_raises_gives_a_failure_and_the_others_finish(model: Model
     assert isinstance(outcomes[0], Clip) and isinstance(outcomes[2], Clip)
 
 
-def test_a_request_that_the_model_cannot_render_is_refused_with_the_fix(model: Model) -> None:
-    with pytest.raises(TableError, match=r"request 1: num_frames is 8") as caught:
-        list(Renderer(model).render([_request(), _request(num_frames=8)]))
-    assert "5 or 9" in caught.value.fix
-
-
 @pytest.mark.parametrize("where", ["transformer", "vae"])
 def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, where: str) -> None:
     def full(name: str, original: Callable[..., Any], tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -185,20 +168,6 @@ def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, wher
     assert isinstance(outcomes[0], Clip) and isinstance(outcomes[2], Clip)
 
 
-def test_memory_that_runs_out_beside_others_is_tried_again_alone(model: Model) -> None:
-    renderer = unaudited(model)
-
-    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if len(renderer._rows.under_way) > 1:
-            raise torch.OutOfMemoryError("others are in the way")
-        return original(*args, **kwargs)
-
-    with intercept({"vae": model.pipe.vae}, full, method="decode"):
-        clips = list(renderer.render([_request(seed) for seed in range(3)]))
-    assert sorted(clip.request.seed for clip in clips) == [0, 1, 2]
-    assert all(isinstance(clip, Clip) for clip in clips)
-
-
 def _counted(model: Model, renderer: Renderer, requests: list[Request]) -> tuple[list[Outcome], int]:
     """Render them; return what becomes of them and how many row-forwards that took."""
     rows: list[int] = []
@@ -211,26 +180,15 @@ def _counted(model: Model, renderer: Renderer, requests: list[Request]) -> tuple
         return list(renderer.render(requests)), sum(rows)
 
 
-@pytest.mark.parametrize("where", ["decode", "frames"])
 def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_step_again(
-    model: Model, where: str, monkeypatch: pytest.MonkeyPatch
+    model: Model,
 ) -> None:
     batching, requests = Batching(min_gain=0, mode="fast"), [_request(seed) for seed in range(12)]
     _, needed = _counted(model, Renderer(model, batching, audit=Audit(every=0)), requests)
     renderer = Renderer(model, batching, audit=Audit(every=0))
-    refused: list[int] = []
-
-    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        num_at_work = sum(not task.is_waiting for task in renderer._batcher.tasks.values())
-        if num_at_work > 2:
-            refused.append(num_at_work)
-            raise torch.OutOfMemoryError("others are in the way")
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(result, "to_rendered", partial(full, "", result.to_rendered))
-    if where == "decode":
-        monkeypatch.undo()
-    with intercept({"vae": model.pipe.vae} if where == "decode" else {}, full, method="decode"):
+    refused = list[str]()
+    full = _full(refused, lambda: sum(not task.is_waiting for task in renderer._batcher.tasks.values()) > 2)
+    with intercept({"vae": model.pipe.vae}, full, method="decode"):
         outcomes, taken = _counted(model, renderer, requests)
     assert refused
     assert all(isinstance(outcome, Clip) for outcome in outcomes)
@@ -239,30 +197,19 @@ def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_st
 
 
 def test_a_row_that_lacks_memory_at_its_end_goes_on_alone_from_its_journal(model: Model) -> None:
-    renderer, refused = unaudited(model), []
-
-    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if len(renderer._rows.under_way) > 1:
-            refused.append(name)
-            raise torch.OutOfMemoryError("others are in the way")
-        return original(*args, **kwargs)
-
+    renderer, refused = unaudited(model), list[str]()
+    full = _full(refused, lambda: len(renderer._rows.under_way) > 1)
     requests = [_request(seed, num_inference_steps=6) for seed in range(4)]
     _, needed = _counted(model, unaudited(model), requests)
     with intercept({"vae": model.pipe.vae}, full, method="decode"):
         outcomes, taken = _counted(model, renderer, requests)
     assert refused
-    for outcome in outcomes:
-        assert isinstance(outcome, Clip)
-        assert np.array_equal(outcome.frames, _plain(model, outcome.request))
+    assert all(_is_plain(model, outcome) for outcome in outcomes)
     assert taken <= needed + len(requests), "one forward of each is made again, and compared"
 
 
 def test_what_fits_nowhere_says_how_far_it_came(model: Model) -> None:
-    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
-
-    with intercept({"vae": model.pipe.vae}, full, method="decode"):
+    with intercept({"vae": model.pipe.vae}, _full([]), method="decode"):
         (failure,) = unaudited(model).render([_request(3)])
     assert isinstance(failure, Failure) and failure.half_done
     renderer = unaudited(model)
@@ -270,8 +217,7 @@ def test_what_fits_nowhere_says_how_far_it_came(model: Model) -> None:
     ended: list[Outcome] = []
     while renderer.num_active:
         ended += renderer.step()
-    assert isinstance(ended[0], Clip)
-    assert np.array_equal(ended[0].frames, _plain(model, _request(3)))
+    assert _is_plain(model, ended[0])
 
 
 def test_a_call_that_torch_made_with_other_kernels_for_want_of_memory_is_made_again(
@@ -291,7 +237,7 @@ def test_a_call_that_torch_made_with_other_kernels_for_want_of_memory_is_made_ag
     renderer = unaudited(model)
     with intercept({"transformer": model.pipe.transformer}, other_kernels):
         clips = list(renderer.render([_request(seed) for seed in range(4)]))
-    assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
+    assert all(_is_plain(model, clip) for clip in clips)
     assert refused[0] >= 2, "for one row and for several"
     assert {clip.batch_size for clip in clips} == {1.0}  # type: ignore[union-attr]
 
@@ -308,7 +254,6 @@ def test_so_is_the_decode_of_a_row_that_runs_alone_and_a_plain_call(
         output = original(*args, **kwargs)
         return (output[0] + 1,) if len(called) == 1 else output
 
-    expected = _plain(model, _request(3))
     renderer = Renderer(model, Batching(max_rows=max_rows), audit=Audit(every=0))
     with intercept({"vae": model.pipe.vae}, other_kernels, method="decode"):
         plain = with_frames(renderer.render_plainly(_request(3), "0"))
@@ -316,34 +261,7 @@ def test_so_is_the_decode_of_a_row_that_runs_alone_and_a_plain_call(
         called.clear()
         (alone,) = renderer.render([_request(3)])
         assert len(called) == 2
-    assert np.array_equal(plain.frames, expected)  # type: ignore[union-attr]
-    assert np.array_equal(alone.frames, expected)  # type: ignore[union-attr]
-
-
-def test_out_of_memory_above_three_rows_leaves_every_clip_as_it_is(model: Model) -> None:
-    def full(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if kwargs["hidden_states"].shape[0] > 3:
-            raise torch.OutOfMemoryError("more than three rows")
-        return original(*args, **kwargs)
-
-    with intercept({"transformer": model.pipe.transformer}, full):
-        clips = list(unaudited(model).render([_request(seed) for seed in range(8)]))
-    assert all(np.array_equal(clip.frames, _plain(model, clip.request)) for clip in clips)  # type: ignore[union-attr]
-    assert max(clip.batch_size for clip in clips) > 1  # type: ignore[union-attr]
-
-
-def test_a_prompt_is_encoded_once_for_all_its_seeds(model: Model) -> None:
-    calls: list[str] = []
-
-    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        return original(*args, **kwargs)
-
-    with intercept({"text_encoder": model.pipe.text_encoder}, count):
-        rows = [_request(seed, prompt=prompt) for seed in range(4) for prompt in ("a ball", "一只猫")]
-        clips = list(Renderer(model, audit=Audit(every=0)).render(rows))
-    assert len(clips) == 8
-    assert len(calls) == 3  # two prompts and the empty negative one
+    assert _is_plain(model, plain) and _is_plain(model, alone)
 
 
 @pytest.mark.ci
@@ -383,16 +301,18 @@ def test_an_encoder_whose_layers_a_pipeline_reads_is_called_for_each_row(model: 
     assert len(calls) == 6  # prompt and negative prompt of each row
 
 
-def test_nothing_is_left_on_the_model(model: Model) -> None:
+def test_nothing_is_left_on_the_model_and_of_rows_of_a_caller_that_stopped(model: Model) -> None:
     request = _request(5)
     scheduler, before = model.pipe.scheduler, _plain(model, request)
     config, modules = dict(model.pipe.config), list(model.denoisers().values())
     modules += [*model.text_encoders().values(), model.pipe.vae]
     state = [dict(vars(part)) for module in modules for part in module.modules()]
     list(Renderer(model, GROWING).render([_request(seed) for seed in range(5)]))
-    stopped = unaudited(model).render([_request(seed) for seed in range(5)])
+    renderer = unaudited(model)
+    stopped = renderer.render([_request(seed) for seed in range(5)])
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
+    assert renderer.num_active == 0
     assert [sorted(vars(part)) for module in modules for part in module.modules()] == [
         sorted(part) for part in state
     ]
@@ -400,14 +320,6 @@ def test_nothing_is_left_on_the_model(model: Model) -> None:
     assert dict(model.pipe.config) == config
     assert torch.is_grad_enabled()
     assert np.array_equal(_plain(model, request), before)
-
-
-def test_rows_that_were_under_way_when_the_caller_stopped_are_forgotten(model: Model) -> None:
-    renderer = Renderer(model)
-    for _ in renderer.render([_request(seed, num_inference_steps=seed + 2) for seed in range(3)]):
-        break
-    assert renderer.num_active == 0
-    assert [clip.request.seed for clip in renderer.render([_request(9)])] == [9]
 
 
 @pytest.mark.parametrize("recipe", ["generate", "own"])
@@ -429,28 +341,7 @@ def test_a_row_that_is_dropped_ends_at_its_next_forward_and_changes_no_other(
     clips = [with_frames(clip) for _ in range(40) for clip in renderer.step()]
     assert renderer.num_active == 0
     assert sorted(clip.row_id for clip in clips) == ["1", "2", "3"]
-    for clip in clips:
-        assert isinstance(clip, Clip) and np.array_equal(clip.frames, _plain(model, clip.request))
-
-
-def test_frames_that_are_not_numbers_are_a_failure(model: Model) -> None:
-    def broken(pipe: Any, request: Request) -> Any:
-        return np.full((5, 16, 16, 3), np.nan, dtype=np.float32)
-
-    (failure,) = _renderer(model, broken=broken).render([_request(recipe="broken")])
-    assert isinstance(failure, Failure)
-    assert isinstance(failure.error, RenderError)
-    assert "NaN" in str(failure.error)
-
-
-def test_nan_from_the_model_fails_its_row_and_no_other(model: Model) -> None:
-    def poison(name: str, original: Callable[..., Any], latents: torch.Tensor, **kwargs: Any) -> Any:
-        poisoned = latents * torch.nan if latents.shape[-1] > 2 else latents  # wider than 16 pixels
-        return original(poisoned, **kwargs)
-
-    with intercept({"vae": model.pipe.vae}, poison, method="decode"):
-        outcomes = list(Renderer(model).render([_request(0), _request(1, width=32)]))
-    assert {outcome.request.seed: type(outcome) for outcome in outcomes} == {0: Clip, 1: Failure}
+    assert all(_is_plain(model, clip) for clip in clips)
 
 
 def test_a_recipe_may_call_the_pipeline_more_than_once_and_change_its_copy(model: Model) -> None:
@@ -468,29 +359,16 @@ def test_a_recipe_may_call_the_pipeline_more_than_once_and_change_its_copy(model
 
 def test_a_row_id_is_the_same_again_and_for_arguments_in_any_order(model: Model) -> None:
     def row_id(request: Request, batching: Batching | None = None) -> str:
-        (clip,) = Renderer(model, batching).render([request])
+        (clip,) = Renderer(model, batching, audit=Audit(every=0)).render([request])
         return clip.row_id
 
-    request = _request(3)
+    request = _request(3, num_inference_steps=1)
     turned = replace(request, arguments=dict(reversed(list(request.arguments.items()))))
-    spelled = _request(3, guidance_scale=5, negative_prompt=None)  # as the pipeline's signature has them
-    assert row_id(request) == row_id(request, Batching(max_rows=1)) == row_id(turned) == row_id(spelled)
-    assert row_id(request) != row_id(_request(4))
-    assert row_id(request) != row_id(request, Batching(mode="fast"))
+    spelled = replace(request, arguments=request.arguments | {"guidance_scale": 5, "negative_prompt": None})
+    assert row_id(request) == row_id(turned, Batching(max_rows=1)) == row_id(spelled)
+    others = [row_id(replace(request, seed=4)), row_id(request, Batching(mode="fast"))]
+    assert len({row_id(request), *others}) == 3
     assert len(row_id(request)) == 32
-
-
-def test_a_model_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny("wan"), tmp_path / "wan")
-    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(folder)
-
-
-@pytest.mark.parametrize("settings", [{"dtype": "fp8"}, {"device": "nowhere"}])
-def test_a_dtype_or_device_that_does_not_exist_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ModelError):
-        load_model(tiny("wan"), **settings)
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("exact", [1, 1, 1]), ("fast", [3])])
