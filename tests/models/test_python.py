@@ -73,7 +73,7 @@ def test_progress_is_shown_where_it_is_wanted(model: Model, capsys: pytest.Captu
         (Request(arguments={"prmpt": "a"}), r"takes no argument 'prmpt'\nhint: did you mean 'prompt'"),
         (
             Request(arguments={"prompt": "a", "num_frames": 8}),
-            "request 0: num_frames is 8.*\nhint: use 7 or 9",
+            "num_frames is 8.*\nhint: use 7 or 9",
         ),
         (Request(arguments={"seed": 1}), r"request 0 has no 'prompt'\nhint: add it to `arguments`"),
         (Request(arguments={"prompt": 5}), r"request 0, .* 'prompt' holds int64.*\nhint: give text"),
