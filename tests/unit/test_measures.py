@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -47,37 +50,6 @@ def test_sharpness_falls_with_every_blur_and_does_not_depend_on_contrast() -> No
     assert sharpness(clip // 5) == pytest.approx(found[0], abs=0.01)
 
 
-def test_a_frame_of_one_colour_has_no_sharpness_and_noise_has_much() -> None:
-    assert sharpness(grey(0, 128, 255)) == 0.0
-    noise = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8)
-    assert sharpness(noise) > 0.8
-
-
-def test_motion_is_the_mean_difference_of_luma_from_frame_to_frame() -> None:
-    assert motion(grey(0, 51, 102)) == pytest.approx(0.2, abs=1e-6)
-    assert motion(grey(9, 9)) == 0.0
-    assert motion(bars([0, 4])) < motion(bars([0, 8]))  # type: ignore[operator]
-
-
-def test_flicker_is_up_and_down_again_and_a_fade_has_none() -> None:
-    assert flicker(grey(0, 255, 0, 255)) == pytest.approx(1.0, abs=1e-6)
-    assert flicker(grey(0, 51, 102, 153)) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_a_clip_is_black_when_all_of_its_frames_are() -> None:
-    assert is_black(grey(0, 25, 10))
-    assert not is_black(grey(0, 0, 200))
-    with_dust = grey(0)
-    with_dust[0, 0, :20] = 255  # 1.3 %
-    assert is_black(with_dust)
-
-
-def test_a_clip_is_static_when_nothing_ever_moves() -> None:
-    assert is_static(grey(80, 80, 80))
-    assert not is_static(grey(80, 80, 81))
-    assert not is_static(bars([0, 0, 1]))
-
-
 def test_a_frame_unlike_both_of_its_neighbours_is_torn() -> None:
     torn = bars([0, 1, 2, 3, 4, 5])
     assert num_torn_frames(torn) == 0
@@ -87,14 +59,40 @@ def test_a_frame_unlike_both_of_its_neighbours_is_torn() -> None:
     assert num_torn_frames(grey(0, 60, 120, 180)) == 0  # a fade
 
 
-def test_what_needs_more_frames_than_there_are_is_none() -> None:
-    image, pair = grey(80), grey(80, 90)
-    assert (motion(image), is_static(image), flicker(image), num_torn_frames(image)) == (None,) * 4
-    assert (flicker(pair), num_torn_frames(pair)) == (None, None)
-    assert motion(pair) is not None
-    assert is_black(grey(0))
+DOT = np.zeros((3, 1, 1, 3), np.uint8)
+DUST = grey(0)
+DUST[0, 0, :20] = 255  # 1.3 %
 
 
-def test_a_frame_of_one_pixel_is_measured_too() -> None:
-    dot = np.zeros((3, 1, 1, 3), np.uint8)
-    assert (sharpness(dot), motion(dot), flicker(dot), is_static(dot)) == (0.0, 0.0, 0.0, True)
+@pytest.mark.parametrize(
+    ("measure", "clip", "value"),
+    [
+        (sharpness, grey(0, 128, 255), 0),
+        (sharpness, DOT, 0),
+        (motion, grey(0, 51, 102), 0.2),
+        (motion, grey(9, 9), 0),
+        (motion, grey(80), None),  # of one frame
+        (motion, DOT, 0),
+        (flicker, grey(0, 255, 0, 255), 1),
+        (flicker, grey(0, 51, 102, 153), 0),  # a fade
+        (flicker, grey(80, 90), None),
+        (flicker, DOT, 0),
+        (is_black, grey(0, 25, 10), True),
+        (is_black, grey(0, 0, 200), False),
+        (is_black, DUST, True),
+        (is_static, grey(80, 80, 80), True),
+        (is_static, grey(80, 80, 81), False),
+        (is_static, bars([0, 0, 1]), False),
+        (is_static, grey(80), None),
+        (is_static, DOT, True),
+        (num_torn_frames, grey(80, 90), None),
+    ],
+)
+def test_clips_whose_measure_is_known(measure: Callable[[Frames], object], clip: Frames, value: Any) -> None:
+    found = measure(clip)
+    assert found is None if value is None else found == pytest.approx(value, abs=1e-6)
+
+
+def test_what_moves_further_has_more_motion_and_noise_is_sharp() -> None:
+    assert sharpness(np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8)) > 0.8
+    assert motion(bars([0, 4])) < motion(bars([0, 8]))  # type: ignore[operator]

@@ -32,6 +32,6 @@ def test_memory_that_runs_out_is_known_whoever_says_so(error: Exception) -> None
     assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access was encountered", "out of range"])
-def test_other_errors_are_not_taken_for_it(said: str) -> None:
-    assert not is_out_of_memory(RuntimeError(said))
+def test_other_errors_are_not_taken_for_it() -> None:
+    for said in ("CUDA error: an illegal memory access was encountered", "out of range"):
+        assert not is_out_of_memory(RuntimeError(said))

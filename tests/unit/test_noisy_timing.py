@@ -51,17 +51,12 @@ def _largest(monkeypatch: pytest.MonkeyPatch, busy: dict[int, float], *, pays: b
     return denoiser.rows[-1]
 
 
-def test_a_calm_machine_joins_as_many_rows_as_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _largest(monkeypatch, {}) == 4
-    assert _largest(monkeypatch, {}, pays=False) == 1
-
-
-@pytest.mark.parametrize("first", range(1, 12))
-def test_a_machine_that_is_busy_from_some_moment_on_does_the_same(
-    monkeypatch: pytest.MonkeyPatch, first: int
+@pytest.mark.parametrize("busy", [{}, *({first: 5.0} for first in range(1, 12))], ids=str)
+def test_a_machine_that_is_or_becomes_busy_joins_as_many_rows_as_pay(
+    monkeypatch: pytest.MonkeyPatch, busy: dict[int, float]
 ) -> None:
-    assert _largest(monkeypatch, {first: 5.0}) == 4
-    assert _largest(monkeypatch, {first: 5.0}, pays=False) == 1
+    assert _largest(monkeypatch, busy) == 4
+    assert _largest(monkeypatch, busy, pays=False) == 1
 
 
 @pytest.mark.parametrize("first", range(2, 12))

@@ -12,7 +12,7 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import numerics
-from framefleet.pipeline.model.numerics import VARIABLES, Numerics, Setting, numerics_of
+from framefleet.pipeline.model.numerics import VARIABLES, Numerics, numerics_of
 from framefleet.pipeline.model.options.schema import Options
 
 WANTED = Numerics(threads=2, matmul="no_split_k")
@@ -41,31 +41,29 @@ def by_script() -> list[object]:
     return in_force()
 
 
-def test_on_a_cpu_there_is_nothing_to_choose() -> None:
-    found = numerics_of(Options(matmul="no_split_k"), threads=3, device="cpu")
-    assert found == Numerics(threads=3)
-    assert not found.variables
-
-
-def test_on_a_gpu_products_are_not_split_unless_a_job_says_so() -> None:
-    found = numerics_of(Options(), threads=1, device="cuda:1")
-    assert (found.matmul, found.variables) == ("no_split_k", VARIABLES)
-    assert not numerics_of(Options(matmul="default"), threads=1, device="cuda").variables
+@pytest.mark.parametrize(
+    ("matmul", "device", "found"),
+    [
+        ("no_split_k", "cpu", Numerics(threads=3)),
+        ("", "cuda:1", Numerics(threads=3, matmul="no_split_k")),
+        ("default", "cuda", Numerics(threads=3, matmul="default")),
+    ],
+)
+def test_on_a_gpu_products_are_split_only_for_a_job(matmul: str, device: str, found: Numerics) -> None:
+    options = Options.model_validate({"matmul": matmul} if matmul else {})
+    assert numerics_of(options, threads=3, device=device) == found
+    assert found.variables == (VARIABLES if found.matmul == "no_split_k" else {})
 
 
 @pytest.mark.parametrize("way", [by_worker, by_script])
-def test_a_script_sets_what_a_worker_sets(
-    way: Callable[[], list[object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_set_the_same(way: Callable[[], list[object]], monkeypatch: pytest.MonkeyPatch) -> None:
     # a torch without CUDA has none to prefer
     monkeypatch.setattr(torch.backends.cuda, "preferred_blas_library", lambda name: None)
     with ProcessPoolExecutor(1, mp_context=FORKED) as pool:
         assert pool.submit(way).result() == [2, False, True, False, False, False] != in_force()
 
 
-def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_started_cuda_otherwise_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(numerics, "_in_force", [])
     monkeypatch.setattr(Numerics, "settings", lambda _: iter(()))
@@ -82,21 +80,3 @@ def test_a_process_that_has_started_cuda_otherwise_is_told_what_to_do(
         Numerics(threads=1, matmul="default").apply()
     Numerics(threads=1).apply()  # a model beside it, on the CPU
     assert os.environ["CUBLASLT_WORKSPACE_SIZE"] == "1"
-
-
-def test_a_later_model_loads_though_the_environment_was_restored_after_cuda_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(numerics, "_in_force", [])
-    monkeypatch.setattr(Numerics, "settings", lambda _: iter(()))
-    with monkeypatch.context() as environment:
-        for name in VARIABLES:
-            environment.setenv(name, "")
-        WANTED.apply()
-        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    WANTED.apply()
-
-
-def test_a_setting_is_made_and_written_alike() -> None:
-    assert str(Setting("backends.cudnn.benchmark", False)) == "torch.backends.cudnn.benchmark = False"
-    assert str(Setting("set_num_threads", 1, is_call=True)) == "torch.set_num_threads(1)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import WAN, write_model
 
-BEYOND = 4000
-LONG = "p" * 300  # so many of such prompts are more than the megabyte from which types are taken
+BEYOND = 400
+LONG = "p" * 3000  # so many of such prompts are more than the megabyte from which types are taken
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,8 @@ def told(path: Path, spec: PipelineSpec) -> list[str]:
         rows = [*plan.rows(first, batch)]
         assert [row.index for row in rows] == [*range(first, first + batch.num_rows)]
         refused = [row for row in rows if isinstance(row, InvalidRow)]
-        assert all(
-            repaired_row(batch.slice(row.index - first, 1)).schema.equals(table.schema) for row in refused
-        )
+        repaired = [repaired_row(batch.slice(row.index - first, 1)) for row in refused]
+        assert all(row.schema.equals(table.schema) for row in repaired)
         survey.add(refused)
     survey.find_places(table)
     return survey.invalid_lines()
@@ -52,15 +52,11 @@ def lines(*rows: dict[str, Any], before: int = 0) -> str:
     return "\n".join([*[usual] * before, *map(json.dumps, rows)])
 
 
-def test_a_number_among_texts_is_told_with_line_column_value_and_fix(
-    tmp_path: Path, wan: PipelineSpec
-) -> None:
-    (tmp_path / "t.jsonl").write_text(
-        '{"prompt": "a", "note": "x"}\n\n{"prompt": "b", "note": 5}\n{"prompt": "c", "note": "y"}'
-    )
-    assert told(tmp_path / "t.jsonl", wan) == [
-        "row 1 (line 3): note is 5, but it is not a text; put it in quotes"
-    ]
+def test_a_number_among_texts_is_told_with_line_value_and_fix(tmp_path: Path, wan: PipelineSpec) -> None:
+    rows = '{"prompt": "a", "note": "x"}\n\n{"prompt": "b", "note": 5}\n{"prompt": "c", "note": "y"}'
+    (tmp_path / "t.jsonl").write_text(rows)
+    (line,) = told(tmp_path / "t.jsonl", wan)
+    assert line == "row 1 (line 3): note is 5, but it is not a text; put it in quotes"
 
 
 @pytest.mark.parametrize(
@@ -72,9 +68,7 @@ def test_a_number_among_texts_is_told_with_line_column_value_and_fix(
         ([1], "n is [1], but the column holds whole numbers"),
     ],
 )
-def test_so_is_what_comes_after_the_types_are_settled(
-    cell: Any, said: str, tmp_path: Path, wan: PipelineSpec
-) -> None:
+def test_so_is_what_comes_after_the_types(cell: Any, said: str, tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "n": cell}, {"prompt": "c"}, before=BEYOND))
     (line,) = told(tmp_path / "t.jsonl", wan)
     assert line.startswith(f"row {BEYOND} (line {BEYOND + 1}): {said}")
@@ -86,21 +80,15 @@ def test_a_key_that_comes_late_is_one_refused_row(tmp_path: Path, wan: PipelineS
     assert "sed\\ud800 is 7, but the first 1 MB of the table have no such key" in line
 
 
-def test_what_most_cells_are_is_the_type_wherever_the_odd_one_stands(
-    tmp_path: Path, wan: PipelineSpec
-) -> None:
+def test_what_most_cells_are_is_the_type_wherever_the_odd_is(tmp_path: Path, wan: PipelineSpec) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt": "a", "note": 5, "tags": ["x"], "o": {"b": 1}, "id": 2**60},
         {"prompt": "b", "note": "x", "tags": [1], "o": {"b": 2}, "id": 2**60 + 1},
         {"prompt": "c", "note": "y", "tags": ["y"], "o": {"b": "z"}, "id": 0.5},
     ]
     (tmp_path / "t.jsonl").write_text(lines(*rows))
-    assert [line.partition(", but")[0] for line in told(tmp_path / "t.jsonl", wan)] == [
-        "row 0 (line 1): note is 5",
-        "row 1 (line 2): tags is [1]",
-        "row 2 (line 3): o is {'b': 'z'}",
-        "row 2 (line 3): id is 0.5",
-    ]
+    problems = [line.partition(", but")[0].partition(": ")[2] for line in told(tmp_path / "t.jsonl", wan)]
+    assert problems == ["note is 5", "tags is [1]", "o is {'b': 'z'}", "id is 0.5"]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +123,9 @@ def test_every_row_that_a_sweep_makes_of_an_odd_one_is_refused(tmp_path: Path, w
     assert [row.index for row in rows if isinstance(row, InvalidRow)] == [2, 3]
 
 
-def test_a_row_of_ten_thousand_odd_cells_is_told_by_some(tmp_path: Path, wan: PipelineSpec) -> None:
-    sound = {"prompt": "a"} | {f"c{i}": 1 for i in range(2000)}
-    odd = {"prompt": "a"} | {f"c{i}": "x" for i in range(2000)}
+def test_a_row_of_many_odd_cells_is_told_by_some(tmp_path: Path, wan: PipelineSpec) -> None:
+    sound = {"prompt": "a"} | {f"c{i}": 1 for i in range(100)}
+    odd = {"prompt": "a"} | {f"c{i}": "x" for i in range(100)}
     (tmp_path / "t.jsonl").write_text(lines(sound, sound, odd))
     assert len(told(tmp_path / "t.jsonl", wan)) == 8
 
@@ -159,10 +147,6 @@ _CELLS = st.one_of(
 
 @given(_CELLS)
 def test_columns_of_one_type_have_the_one_that_arrow_gives_them(cells: list[Any]) -> None:
-    import io
-
     content = "\n".join(json.dumps({"n": 1, "a": cell}) for cell in cells).encode()
-    assert (
-        JsonLines(io.BufferedReader(io.BytesIO(content)), None, {}).schema.field("a").type
-        == pa.array(cells).type
-    )
+    table = JsonLines(io.BufferedReader(io.BytesIO(content)), None, {})
+    assert table.schema.field("a").type == pa.array(cells).type

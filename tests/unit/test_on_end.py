@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from select import select
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from tenacity import wait_none
@@ -30,7 +29,7 @@ from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
-from framefleet.plugins.notify import heartbeat, on_end
+from framefleet.plugins.notify import on_end
 from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
 from framefleet.plugins.notify.plugin import HeartbeatListener
@@ -63,7 +62,7 @@ def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
 
         def do_GET(self) -> None:
             sent.append(f"GET {self.path.rpartition('/')[2]}")
-            self.send_response(200)
+            self.send_response(statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -75,27 +74,29 @@ def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
         server.shutdown()
 
 
-def job(tmp_path: Path, **ends: Any) -> Any:
-    return load_job({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "on_end": ends})
+def job(tmp_path: Path, section: str = "on_end", **keys: Any) -> Any:
+    return load_job({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", section: keys})
+
+
+def refusal(wanted: Any) -> str:
+    with pytest.raises(JobError) as caught, report_end(wanted):
+        pytest.fail("it begins")
+    return str(caught.value)
 
 
 def test_the_summary_is_posted_until_somebody_takes_it(tmp_path: Path) -> None:
     with listening(503, 500) as (url, sent), report_end(job(tmp_path, webhook=url)) as end:
         end(SUMMARY)
     assert len(sent) == 3
-    assert (sent[2]["state"], sent[2]["exit_code"], sent[2]["output"]) == (
-        "incomplete",
-        1,
-        str(tmp_path / "out"),
-    )
-    assert (sent[2]["summary"]["done"], sent[2]["error"]) == (3, None)
+    ending = {"state": "incomplete", "exit_code": 1, "output": str(tmp_path / "out"), "error": None}
+    assert sent[2] == ending | {"summary": sent[2]["summary"]} and sent[2]["summary"]["done"] == 3
 
 
 def test_only_failures_are_reported_where_the_job_says_so(tmp_path: Path) -> None:
     with listening() as (url, sent):
         for failed in (0, 1):
             with report_end(job(tmp_path, webhook=url, when="failed")) as end:
-                end(Summary(done=3, failed=failed, elapsed_s=9.0, mean_batch=2.0, store=Store("/out")))
+                end(replace(SUMMARY, failed=failed))
         with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url, when="failed")):
             raise StoreError("no answer", "wait")
     assert [one["state"] for one in sent] == ["incomplete", "error"]
@@ -105,8 +106,7 @@ def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> No
     with listening() as (url, sent):
         urls = {key: f"{url}/{key}" for key in ("start", "end", "failed")}
         for wanted in (urls, {"end": urls["end"]}):
-            values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "heartbeat": wanted}
-            beats = load_job(values)
+            beats = job(tmp_path, "heartbeat", **wanted)
             with beating(beats) as end, HeartbeatListener().following(beats, Callback()):
                 end(replace(SUMMARY, failed=0))
             with beating(beats) as end, HeartbeatListener().following(beats, Callback()):
@@ -120,75 +120,38 @@ def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> No
     assert sent == [*both, "GET end", "GET end", "GET end"]
 
 
-def test_a_run_on_an_output_in_use_reports_no_start_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object) -> None:
-        with DriverLock(Store(str(tmp_path))):
-            """It never begins."""
-
-    monkeypatch.setattr(render, "render_rows", refused)
-    with listening() as (url, sent), DriverLock(Store(str(tmp_path))):
-        beats = job(tmp_path).model_copy(update={"heartbeat": HeartbeatSection(start=url, end=url)})
-        with pytest.raises(OutputInUse):
-            render.render_job(beats, Callback(None))
-    assert sent == []
-
-
-def test_a_run_on_an_output_in_use_reports_no_end(tmp_path: Path) -> None:
+def test_a_run_on_an_output_in_use_reports_neither_start_nor_end(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
     with listening() as (url, sent):
         ends = job(tmp_path, webhook=url)
-        beats = ends.model_copy(update={"heartbeat": HeartbeatSection(end=url, failed=url)})
+        beats = ends.model_copy(update={"heartbeat": HeartbeatSection(start=url, end=url, failed=url)})
         for either in (report_end(ends), beating(beats)):
-            with (
-                DriverLock(Store(str(tmp_path))),
-                pytest.raises(OutputInUse),
-                either,
-                DriverLock(Store(str(tmp_path))),
-            ):
+            with DriverLock(store), pytest.raises(OutputInUse), either, DriverLock(store):
                 """It never begins."""
         assert sent == []
-        with (
-            DriverLock(Store(str(tmp_path)), renders=False),
-            pytest.raises(JobError, match="is being written by"),
-            report_end(ends),
-            DriverLock(Store(str(tmp_path))),
-        ):
+        in_use = pytest.raises(JobError, match="is being written by")
+        with DriverLock(store, renders=False), in_use, report_end(ends), DriverLock(store):
             """`compact` or `repair` has it, which reports no end."""
         assert len(sent) == 1
 
 
-def test_a_monitor_that_does_not_answer_changes_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
-    with beating(load_job(values | {"heartbeat": {"end": "http://127.0.0.1:9/secret-of-check"}})) as end:
+def test_a_monitor_that_is_silent_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with beating(job(tmp_path, "heartbeat", end="http://127.0.0.1:9/secret-of-check")) as end:
         end(SUMMARY)
     assert "heartbeat.end: the request to 127.0.0.1 failed: " in caplog.text
     assert "secret-of-check" not in caplog.text
-    with beating(load_job(values | {"heartbeat": {"end": "http://user:secret-of-user@[x/secret"}})) as end:
+    with beating(job(tmp_path, "heartbeat", end="http://user:secret-of-user@[x/secret")) as end:
         end(SUMMARY)  # an address that nobody can have
     assert "heartbeat.end: the request to its address failed: " in caplog.text
     assert "secret-of-user" not in caplog.text
 
 
-def test_a_monitor_is_asked_once_by_who_is_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def refuse(url: str) -> None:
-        asked.append(url)
-        raise ConnectionError
-
-    monkeypatch.setattr(heartbeat, "send_request", refuse)
-    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
-    with (
-        pytest.raises(KeyboardInterrupt),
-        beating(load_job(values | {"heartbeat": {"failed": "http://127.0.0.1:9"}})),
-    ):
-        raise KeyboardInterrupt
-    assert len(asked) == 1
+def test_a_monitor_is_asked_once_by_who_is_interrupted(tmp_path: Path) -> None:
+    with listening(*[503] * 9) as (url, sent):
+        for run in (beating(job(tmp_path, "heartbeat", failed=url)), report_end(job(tmp_path, webhook=url))):
+            with pytest.raises(KeyboardInterrupt), run:
+                raise KeyboardInterrupt
+    assert len(sent) == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +163,7 @@ def test_a_monitor_is_asked_once_by_who_is_interrupted(
         (ValueError("a bug"), None),
     ],
 )
-def test_an_error_of_no_class_of_ours_has_the_exit_code_of_the_command(
+def test_errors_of_others_have_an_exit_code_too(
     tmp_path: Path, error: Exception, exit_code: int | None
 ) -> None:
     with listening() as (url, sent):
@@ -222,20 +185,19 @@ def test_a_monitor_hears_of_a_run_that_cannot_report_its_end(tmp_path: Path) -> 
 
 
 def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:
+    keep_secrets({"password": 'qu"ote-密钥\n-of-it'})
     with listening() as (url, sent):
         with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url)):
-            raise StoreError("s3://key:pass@bucket does not answer", "wait")
+            raise StoreError('s3://key:pass@bucket refuses qu"ote-密钥\n-of-it', "wait")
         with pytest.raises(KeyboardInterrupt), report_end(job(tmp_path, webhook=url)):
             raise KeyboardInterrupt
     failed, interrupted = sent
     assert (failed["state"], failed["exit_code"], failed["summary"]) == ("error", 3, None)
-    assert failed["error"] == {"problem": "s3://bucket does not answer", "fix": "wait"}
+    assert failed["error"] == {"problem": "s3://bucket refuses ***", "fix": "wait"}
     assert interrupted["state"] == "interrupted"
 
 
-def test_a_command_gets_it_on_standard_input_and_prints_no_results(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_gets_it_and_prints_no_results(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     program = f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.stdin.read()); print('hello')"
     with report_end(job(tmp_path, command=[sys.executable, "-c", program])) as end:
         end(SUMMARY)
@@ -249,27 +211,30 @@ def test_the_path_of_a_command_starts_in_the_folder_of_the_job_file(tmp_path: Pa
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\necho $1 >{tmp_path}/told\n")
     program.chmod(0o755)
-    (tmp_path / "job/job.yaml").write_text(
-        "table: t.csv\noutput: out\nmodel: m\non_end: {command: [./notify, --team]}"
-    )
+    text = "table: t.csv\noutput: out\nmodel: m\non_end: {command: [./notify, --team]}"
+    (tmp_path / "job/job.yaml").write_text(text)
     with report_end(load_job(tmp_path / "job/job.yaml")) as end:
         end(SUMMARY)
     assert (tmp_path / "told").read_text() == "--team\n"
 
 
-def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
+def test_who_does_not_take_it_changes_nothing_and_neither_address_nor_arguments_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ends = {"command": [sys.executable, "-c", "raise SystemExit(9)"]}
-    with listening(*[404] * 9) as (url, sent), report_end(job(tmp_path, webhook=url, **ends)) as end:
-        end(SUMMARY)
-    assert len(sent) == 4
-    webhook, command = (record.getMessage() for record in caplog.records)
-    assert (
-        "on_end.webhook at 127.0.0.1 could not be notified that the job ended: it answered HTTP 404"
-        in webhook
-    )
-    assert "returned non-zero exit status 9" in command
+    broken = tmp_path / "broken"  # of a format that no kernel runs
+    broken.write_bytes(b"\0")
+    broken.chmod(0o755)
+    password = ["--password", "hunter2-of-the-chat"]
+    with listening(*[404] * 9) as (url, sent):
+        for program in ("false", str(broken)):
+            with report_end(job(tmp_path, webhook=url, command=[program, *password])) as end:
+                end(SUMMARY)
+    assert len(sent) == 8
+    webhook, false, _, unrunnable = (record.getMessage() for record in caplog.records)
+    assert "on_end.webhook at 127.0.0.1 could not be notified that the job ended: it answered HTTP" in webhook
+    assert "on_end.command false could not be notified" in false and "exit status 1" in false
+    assert f"on_end.command {broken} could not be notified" in unrunnable
+    assert "hunter2" not in caplog.text and "--password" not in caplog.text
     assert "secret-of-chat" not in caplog.text + public_text(f"called {url}")
 
 
@@ -277,67 +242,33 @@ def test_a_command_that_takes_too_long_runs_once_and_ends_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(on_end, "_COMMAND_S", 1.0)
-    script = f"echo $$ >>{tmp_path}/runs; sleep 60 & echo $! >{tmp_path}/grandchild; wait"
-    written, communicate = tmp_path / "grandchild", subprocess.Popen.communicate
-
-    def once_it_runs(process: Any, *arguments: Any, **options: Any) -> Any:
-        while not (written.exists() and written.read_text().endswith("\n")):
-            time.sleep(0.01)
-        return communicate(process, *arguments, **options)
-
-    monkeypatch.setattr(subprocess.Popen, "communicate", once_it_runs)
-    with report_end(job(tmp_path, command=["sh", "-c", script, "--password", "hunter2-of-the-chat"])) as end:
-        end(SUMMARY)
-    assert len((tmp_path / "runs").read_text().split()) == 1
-    stat = Path("/proc", written.read_text().strip(), "stat")
-    deadline = time.monotonic() + 60  # the kernel takes a moment for it
-    with suppress(OSError):  # it is gone, maybe while it is read
-        while stat.read_text().split()[2] not in "ZX":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    os.mkfifo(pipe := tmp_path / "pipe")  # has an end once all that were started have
+    script = f"exec 3>{pipe}; echo >&3; sleep 600 & wait"
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as running:
+        with report_end(job(tmp_path, command=["sh", "-c", script, "--password", "hunter2"])) as end:
+            end(SUMMARY)
+        starts = b""
+        while select([running], [], [], 60)[0] and (content := running.read(9)):
+            starts += content
+        assert running.read(9) == b"" and len(starts) <= 1
     assert [record.getMessage() for record in caplog.records] == [
         "on_end.command sh could not be notified that the job ended: it was ended after 1 s"
     ]
 
 
-def test_arguments_of_a_command_that_fails_are_not_printed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    broken = tmp_path / "broken"  # of a format that no kernel runs
-    broken.write_bytes(b"\0")
-    broken.chmod(0o755)
-    for program in ("false", str(broken)):
-        with report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])) as end:
-            end(SUMMARY)
-        assert f"on_end.command {program} could not be notified" in caplog.text
-    assert "hunter2" not in caplog.text and "--password" not in caplog.text
-
-
 @pytest.mark.parametrize("program", ["./none-of-this-name", "/dev/null", "none-of-this-name"])
-def test_a_command_that_is_not_there_is_refused_before_the_run(
-    tmp_path: Path, program: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with (
-        pytest.raises(JobError, match=f"on_end.command: {program} is not a program") as refusal,
-        report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])),
-    ):
-        """It begins."""
-    assert "hunter2" not in str(refusal.value)
-    with pytest.raises(UserError, match="model"):
-        plan(job(tmp_path, command=[program]))
-    assert f"would stop here: on_end.command: {program} is not a program" in caplog.text
+def test_a_command_that_is_not_there_is_refused_before_the_run(tmp_path: Path, program: str) -> None:
+    problem = refusal(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"]))
+    assert f"on_end.command: {program} is not a program" in problem and "hunter2" not in problem
 
 
-def test_urls_may_be_of_environment_variables_which_are_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
+def test_urls_of_variables_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (url, sent):
         monkeypatch.setenv("ALL_OF_IT", f"{url}/check-of-variable")
         monkeypatch.setenv("END_OF_IT", "hook-of-variable")
         with report_end(job(tmp_path, webhook=f"{url}/${{END_OF_IT}}")) as end:
             end(SUMMARY)
-        with beating(load_job(values | {"heartbeat": {"end": "${ALL_OF_IT}"}})) as end:
+        with beating(job(tmp_path, "heartbeat", end="${ALL_OF_IT}")) as end:
             end(SUMMARY)
     assert (sent[0]["state"], sent[1]) == ("incomplete", "GET check-of-variable")
     shown = public_text(f"hook-of-variable {url}/check-of-variable")
@@ -346,23 +277,10 @@ def test_urls_may_be_of_environment_variables_which_are_not_shown(
 
 @pytest.mark.parametrize(("value", "problem"), [("", "ABSENT is not set"), ("x.y", "ABSENT does not begin")])
 def test_variables_that_give_no_url_are_refused_before_the_run(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    value: str,
-    problem: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
 ) -> None:
     monkeypatch.setenv("ABSENT", value)
-    with (
-        pytest.raises(JobError, match=f"on_end.webhook: .*{problem}"),
-        report_end(job(tmp_path, webhook="${ABSENT}")),
-    ):
-        """It begins."""
-    for section in ({"on_end": {"webhook": "${ABSENT}"}}, {"heartbeat": {"end": "${ABSENT}"}}):
-        caplog.clear()
-        with pytest.raises(UserError, match="model"):
-            plan({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", **section})
-        assert re.search(f"would stop here: .*{problem}", caplog.text)
+    assert re.search(f"on_end.webhook: .*{problem}", refusal(job(tmp_path, webhook="${ABSENT}")))
 
 
 def test_all_that_this_machine_lacks_is_said_at_once(
@@ -374,11 +292,12 @@ def test_all_that_this_machine_lacks_is_said_at_once(
     ends = {"webhook": "https://x.y/${HOOK}", "command": ["./none-of-this-name"]}
     with pytest.raises(UserError, match="model"):
         plan({**values, "on_end": ends, "heartbeat": {"start": "${START}", "end": "${END}"}})
+    assert "would stop here: on_end" in caplog.text
     lacking = ("variable HOOK is not set", "none-of-this-name is not a program", "START is not", "END is not")
     assert [text for text in lacking if text not in caplog.text] == []
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 307])
 def test_a_webhook_that_redirects_is_not_followed_and_did_not_take_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
@@ -397,7 +316,6 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(on_end, "_WEBHOOK_S", 1.0)
-    monkeypatch.setattr(on_end, "MAX_TRIES", 1)
 
     class Dribbler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -410,35 +328,11 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
     with ThreadingHTTPServer(("127.0.0.1", 0), Dribbler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
-        with report_end(job(tmp_path, webhook=url)) as end:
-            end(SUMMARY)
+        with pytest.raises(KeyboardInterrupt), report_end(job(tmp_path, webhook=url)):
+            raise KeyboardInterrupt  # after which it is asked once
         is_over.set()
         server.shutdown()
     assert "it has not answered in 1 s" in caplog.text
-
-
-SECRETS = [
-    'qu"ote-and-more',
-    "back\\slash-n\\n",
-    "it's-a-secret",
-    "schlüssel-geheim",
-    "密钥密钥密钥",
-    "two\nlines-of-it",
-]
-
-
-@pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("write", [str, repr, json.dumps, lambda text: repr({"k\"'": text}), quote])
-def test_secrets_with_any_characters_are_hidden_before_they_are_encoded(
-    tmp_path: Path, secret: str, write: Callable[[str], str]
-) -> None:
-    keep_secrets({"password": secret})
-    with listening() as (url, sent), pytest.raises(StoreError), report_end(job(tmp_path, webhook=url)):
-        raise StoreError(f"the store refuses {write(secret)}, it says", "wait")
-    (ending,) = sent
-    assert ending["error"]["problem"].startswith("the store refuses ")
-    for part in (secret, json.dumps(secret)[1:-1], quote(secret), secret[4:]):
-        assert part not in json.dumps(ending) + json.dumps(ending, ensure_ascii=False) + str(ending)
 
 
 def test_job_json_does_not_have_it(tmp_path: Path) -> None:

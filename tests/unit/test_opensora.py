@@ -22,9 +22,7 @@ from framefleet.plugins.ports.opensora.conditions import (
     place,
     row_rules,
 )
-from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
-from framefleet.plugins.ports.opensora.keys import axes_of
-from framefleet.plugins.ports.opensora.pipeline_opensora import with_suffixes
+from framefleet.plugins.ports.opensora.denoise import TwoScales
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)
 DC_SPEC: Any = SimpleNamespace(size_multiple=32, frame_rest=0, frame_step=4)
@@ -42,49 +40,9 @@ def test_a_named_size_keeps_about_the_pixels_and_the_shape(resolution: str, aspe
     assert named_size(resolution, ":".join(aspect_ratio.split(":")[::-1]), multiple=16) == (width, height)
 
 
-def test_sizes_that_the_authors_list() -> None:
-    assert named_size(multiple=16) == (192, 336)
-    assert named_size("768px", multiple=16) == (576, 1024)
-    assert named_size("768px", "2.39:1", multiple=16) == (496, 1184)
-    assert named_size("768px", "4:3", multiple=32) == (672, 864)
-    with pytest.raises(ValueError, match="`resolution` has to be one of 256px, 768px but is '512px'"):
-        named_size("512px", multiple=16)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "told"),
-    [
-        (" raining, sea ", "raining, sea. 24 FPS. 4 motion score."),
-        ("A cat.", "A cat. 24 FPS. 4 motion score."),
-        ("x 12 FPS.", "x 12 FPS. 4 motion score."),
-    ],
-)
-def test_a_prompt_tells_rate_and_motion(prompt: str, told: str) -> None:
-    assert with_suffixes(prompt, frame_rate=24, motion_score=4) == told
-
-
-def test_what_is_none_is_not_told() -> None:
-    assert with_suffixes("x", frame_rate=None, motion_score=None) == "x."
-
-
-def test_noise_levels_fall_from_one_to_zero_and_stay_high_for_large_clips() -> None:
-    small = shifted_sigmas(10, tokens_per_frame=256, num_latent_frames=1)
-    large = shifted_sigmas(10, tokens_per_frame=2304, num_latent_frames=33)
-    assert small == pytest.approx([1 - step / 10 for step in range(11)])
-    assert (large[0], large[-1]) == (1, 0) and large == sorted(large, reverse=True)
-    assert all(b > a for a, b in zip(small[1:-1], large[1:-1], strict=True))
-    assert shifted_sigmas(10, tokens_per_frame=9, num_latent_frames=5, flow_shift=1.0) == small
-
-
 def guidance(**changed: Any) -> TwoScales:
     values: dict[str, Any] = dict.fromkeys(("text_oscillates", "image_oscillates", "image_ramps"), True)
     return TwoScales(**{**values, "text": 7.5, "image": 3.0, "num_steps": 50, **changed})
-
-
-def test_oscillating_guidance_lets_go_at_every_second_step_after_the_tenth() -> None:
-    assert [guidance().text_scale(step) for step in range(9, 14)] == [7.5, 7.5, 1.0, 7.5, 1.0]
-    assert [guidance().image_scale(step) for step in range(9, 14)] == [3.0, 3.0, 1.0, 3.0, 1.0]
-    assert guidance(text_oscillates=False).text_scale(11) == 7.5
 
 
 def test_image_guidance_rises_over_the_frames_and_falls_over_the_steps() -> None:
@@ -109,25 +67,6 @@ def test_image_guidance_rises_over_the_frames_and_falls_over_the_steps() -> None
 def test_what_is_given_says_the_condition(names: tuple[str, ...], found: str) -> None:
     given = [name if name in names else None for name in ("image", "last_image", "video")]
     assert condition_of(None, *given, packing=CAUSAL).name == found
-
-
-@pytest.mark.parametrize(
-    ("name", "is_causal", "ends", "frames"),
-    [
-        ("i2v_loop", True, (1, 1), 1),
-        ("i2v_loop", False, (1, 1), 1),
-        ("v2v_head", True, (9, 0), 33),
-        ("v2v_head", False, (8, 0), 32),
-        ("v2v_tail_easy", True, (0, 17), 65),
-        ("v2v_tail_easy", False, (0, 16), 64),
-    ],
-)
-def test_a_condition_gives_so_many_frames(
-    name: str, is_causal: bool, ends: tuple[int, int], frames: int
-) -> None:
-    condition = condition_of(name, "a.png", None, "a.mp4", packing=CAUSAL if is_causal else ALIKE)
-    assert (condition.num_head, condition.num_tail) == ends
-    assert condition.num_taken == frames
 
 
 def numbers(name: str, packing: Packing) -> list[int]:
@@ -211,14 +150,6 @@ def test_tiles_of_another_length_fit_together_too() -> None:
     axes = [Axis(dim=2, size=8, stride=6, num=4), Axis(dim=3, size=8, stride=6, num=2)]
     grown = tiled(lambda tile: tile.repeat_interleave(4, 2).repeat_interleave(2, 3), sample, axes)
     torch.testing.assert_close(grown[:, :, ::4, ::2], sample)
-
-
-@settings(deadline=None)
-@given(head=st.sampled_from([8, 16, 32, 64, 96, 128]))
-def test_a_head_is_shared_in_even_parts(head: int) -> None:
-    axes = axes_of(head)
-    assert sum(axes) == head and all(size % 2 == 0 for size in axes)
-    assert axes_of(128) == [16, 56, 56]
 
 
 def test_a_row_s_own_size_goes_before_the_job_s() -> None:

@@ -34,9 +34,7 @@ def emptied(order: Ranked, limit: int = 1) -> list[Row]:
 
 @pytest.mark.parametrize("order", ORDERS)
 @given(rows=ROWS, limit=st.integers(1, 5))
-def test_every_row_comes_out_once(
-    order: Callable[[], Ranked], rows: list[tuple[str, float]], limit: int
-) -> None:
+def test_each_row_comes_once(order: Callable[[], Ranked], rows: list[tuple[str, float]], limit: int) -> None:
     found = filled(order(), rows)
     assert len(found) == len(rows)
     assert sorted(int(row.row_id) for row in emptied(found, limit)) == list(range(len(rows)))
@@ -48,11 +46,11 @@ def test_other_shapes_change_nothing_else(
     order: Callable[[], Ranked], rows: list[tuple[str, float]], lengths: list[int]
 ) -> None:
     found, expected = filled(order(), rows), emptied(filled(order(), rows))
-    found.regroup(
-        lambda old: [
-            replace(row, shape=f"{row.shape} {lengths[int(row.row_id) % len(lengths)]}") for row in old
-        ]
-    )
+
+    def longer(row: Row) -> Row:
+        return replace(row, shape=f"{row.shape} {lengths[int(row.row_id) % len(lengths)]}")
+
+    found.regroup(lambda rows: [*map(longer, rows)])
     assert [row.row_id for row in emptied(found)] == [row.row_id for row in expected]
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from types import SimpleNamespace
-
 import pytest
 from fsspec.registry import known_implementations
 
@@ -33,14 +29,6 @@ def test_a_store_whose_package_is_missing_says_how_to_install_it(monkeypatch: py
             assert refusal.value.fix == f"pip install 'framefleet[{extra}]'"
 
 
-def six_times(once: Callable[..., str]) -> Callable[..., str]:
-    @wraps(once)
-    def repeated(*args: object) -> str:
-        return 6 * once(*args)
-
-    return repeated
-
-
 class ChecksumError(Exception):
     """As gcsfs has it."""
 
@@ -52,10 +40,6 @@ class Files:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-
-    @six_times
-    def _request(self) -> str:
-        return "asked "
 
     def pipe_file(self, place: str, content: bytes, mode: str = "overwrite") -> None:
         if mode == "create" and place in self.objects:
@@ -70,21 +54,6 @@ class Files:
 
     def rm_file(self, place: str) -> None:
         del self.objects[place]
-
-
-def test_gcsfs_makes_each_request_once() -> None:
-    files = Files()
-    object_store.ask_gcs_once(files)
-    assert files._request() == "asked "
-
-
-def test_adlfs_makes_each_request_once() -> None:
-    policy = SimpleNamespace(total_retries=3)
-    object_store.ask_azure_once(
-        SimpleNamespace(service_client=SimpleNamespace(_config=SimpleNamespace(retry_policy=policy)))
-    )
-    object_store.ask_azure_once(SimpleNamespace(service_client=object()))  # of another version
-    assert policy.total_retries == 0
 
 
 def test_what_arrives_damaged_is_not_there_and_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Store
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
@@ -43,15 +41,10 @@ def test_the_job_of_an_output_is_the_one_that_made_it(job: Path, out: str) -> No
     told = load_job(job, ["media.encoder=libx264", "media.crf=18"])  # what was left open is written down
     assert claimed_job(out) == told == job_of(out)
     assert job_of(job) == load_job(job)
-
-
-def test_values_are_replaced_as_in_a_job_file(out: str) -> None:
     found = claimed_job(out, ["fleet.workers=5", "storage_options.key=k"])
     assert (found.fleet.workers, found.storage_options) == (5, {"key": "k"})
-
-
-def test_values_are_replaced_in_a_mapping_too() -> None:
-    assert job_of({"table": "t", "output": "o", "model": "m"}, ["fleet.workers=3"]).fleet.workers == 3
+    mapping = {"table": "t", "output": "o", "model": "m"}
+    assert job_of(mapping, ["fleet.address=auto"]).fleet.address == "auto"
 
 
 def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path: Path) -> None:
@@ -63,39 +56,13 @@ def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path
 
 def test_every_key_of_a_job_is_judged(out: str) -> None:
     """A key that is new has to be thought about: what is opened, run or written on the word of job.json?"""
-    asked = {
-        "table",
-        "model",
-        "models",
-        "inputs",
-        "fleet",
-        "sweep",
-        "loras",
-        "second_models",
-        "recipe",
-        "scores",
-        "post",
-        "marks",
-        "judge",
-        "captions",
-        "prompts",
-    }
-    elsewhere = {"output", "storage_options", "on_end", "heartbeat"}  # are never job.json's
-    withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
-    harmless = {
-        "budget",
-        "columns",
-        "on_invalid",
-        "batching",
-        "audit",
-        "keep",
-        "keep_embeddings",
-        "media",
-        "retries",
-        "until",  # a condition is evaluated in a sandbox
-        "order",
-    }
-    assert Job.model_fields.keys() == asked | elsewhere | withheld | harmless
+    asked = "table model models inputs fleet sweep loras second_models recipe scores post marks judge"
+    elsewhere = "output storage_options on_end heartbeat"  # are never job.json's
+    withheld = "defaults overrides draft"  # without secrets of URLs; as a table's cells
+    harmless = "budget columns on_invalid batching audit keep keep_embeddings media retries order"
+    sandboxed = "until"  # a condition is evaluated in a sandbox
+    judged = " ".join([asked, "captions prompts", elsewhere, withheld, harmless, sandboxed])
+    assert Job.model_fields.keys() == {*judged.split()}
 
 
 LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
@@ -109,6 +76,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
         ("", {"post": [{"upscale": "/etc/x.safetensors"}]}, "post"),
         ("", {"captions": {"url": "http://127.0.0.1/", "model": "x", "api_key_env": "HOME"}}, "captions"),
+        ("", {"prompts": {"rewrite": {"url": "http://127.0.0.1/", "model": "x"}}}, "prompts"),
         ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
         ("", {"table": "http://127.0.0.1/t.csv; touch PWN #"}, "table"),
         ("", {"loras": LORA}, "loras.style.path"),
@@ -123,7 +91,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),
     ],
 )
-def test_what_opens_doors_has_to_be_said(
+def test_doors_are_asked_about(
     out: str, tmp_path: Path, section: str, changed: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(JobError, match="not used without your consent") as refused:
@@ -156,22 +124,3 @@ def test_a_value_of_any_other_type_is_refused_or_taken(out: str, tmp_path: Path,
             job_of(place)
         except FramefleetError as error:
             assert error.problem
-
-
-@pytest.mark.parametrize("key", ["table", "output", "recipe"])
-def test_what_is_read_of_a_claim_is_typed(out: str, tmp_path: Path, key: str) -> None:
-    with pytest.raises(JobError, match=rf"job\.{key}"):
-        read_claim(Store(claiming(out, tmp_path, "", **{key: 5})))
-
-
-def test_what_is_said_is_taken(out: str, tmp_path: Path) -> None:
-    place = claiming(out, tmp_path, "fleet", address="10.0.0.1:6379")
-    assert claimed_job(place, ["fleet.address=10.0.0.1:6379"]).fleet.address == "10.0.0.1:6379"
-    assert claimed_job(place, ["fleet.address=auto"]).fleet.address == "auto"
-
-
-def test_no_output_is_told(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"it has no job\.json"):
-        job_of(tmp_path)
-    with pytest.raises(JobError, match="cannot be read"):
-        job_of(tmp_path / "job.yaml")

@@ -19,9 +19,17 @@ def told(points: Sequence[Point], *, left: int = 100, workers: int = 1, batch: f
     return eta_s(points, left, now=points[-1][0], workers=workers, batch=batch)
 
 
-def test_nothing_is_told_without_rows_or_workers() -> None:
-    assert eta_s([], 10, now=0.0, workers=1, batch=1.0) is None
-    assert told(batches(9, size=1), workers=0) is None
+@pytest.mark.parametrize(
+    ("points", "workers"),
+    [
+        ([(0.0, 0)], 1),
+        (batches(9, size=1), 0),
+        ([(0.0, 0), (300.0, 1), *((300.0 + n, n + 1) for n in range(1, 6))], 1),  # a slow start
+        ([(float(n**4), n) for n in range(1, 40)], 1),  # rows that take more and more time
+    ],
+)
+def test_nothing_is_told_without_rows_workers_and_a_pace(points: list[Point], workers: int) -> None:
+    assert told(points, workers=workers) is None
 
 
 @pytest.mark.parametrize(("size", "workers"), [(1, 1), (8, 1), (1, 4)])
@@ -40,16 +48,6 @@ def test_batches_that_end_at_once_do_not_make_it_flicker(size: int) -> None:
     enough = next(n for n in range(1, len(points)) if told(points[:n], batch=size) is not None)
     assert all(told(points[:n], batch=size) is not None for n in range(enough, len(points)))
     assert told(points, left=size, batch=size) == pytest.approx(10.0, rel=0.1)
-
-
-def test_a_slow_start_is_not_taken_for_the_pace() -> None:
-    points = [(0.0, 0), (300.0, 1), *((300.0 + n, n + 1) for n in range(1, 6))]
-    assert told(points) is None
-
-
-def test_rows_that_take_more_and_more_time_make_it_quiet() -> None:
-    points = [(float(n**4), n) for n in range(1, 40)]
-    assert told(points) is None
 
 
 def test_a_silence_makes_it_quiet_until_rows_come_again() -> None:
@@ -79,14 +77,6 @@ def test_another_number_of_workers_begins_anew_and_one_of_many_does_not() -> Non
     for number in range(21, 300):
         pace.finished(number, now=float(number), workers=40 + number % 3)
     assert pace.eta_s(10, now=299.0, batch=1.0) == pytest.approx(10.0)
-
-
-def test_a_long_job_is_remembered_in_little_memory() -> None:
-    pace = TimeLeft()
-    for number in range(20_000):
-        pace.finished(number, now=float(number), workers=1)
-    assert len(pace._points) <= 256
-    assert pace.eta_s(10, now=19_999.0, batch=1.0) == pytest.approx(10.0)
 
 
 def test_a_run_is_quiet_about_its_end_at_first_and_tells_it_then() -> None:

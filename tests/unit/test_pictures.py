@@ -45,11 +45,8 @@ def test_an_image_of_each_format_opens_as_rgb(format: str) -> None:
     assert (opened.mode, opened.size) == ("RGB", (WIDTH, HEIGHT))
     if format in ("png", "bmp", "tiff"):
         assert opened.tobytes() == picture().tobytes()
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_an_image_of_each_mode_opens_as_rgb(mode: str) -> None:
-    assert open_image(image_file("tiff" if mode == "CMYK" else "png", mode)).mode == "RGB"
+    for mode in {"png": ["1", "L", "LA", "P", "RGBA"], "tiff": ["CMYK"]}.get(format, []):
+        assert open_image(image_file(format, mode)).mode == "RGB"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -62,28 +59,13 @@ def test_an_image_is_upright_by_its_exif(orientation: int) -> None:
     assert (describe(content, "image").width == HEIGHT) is turned
 
 
-def test_transparency_is_dropped_as_diffusers_drops_it() -> None:
-    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
-    buffer = io.BytesIO()
-    clear.save(buffer, "png")
-    assert open_image(buffer.getvalue()).getpixel((0, 0)) == (10, 20, 30)
-
-
-@pytest.mark.parametrize("format", IMAGES)
+@pytest.mark.parametrize("name", [*IMAGES, "mp4", "mov", "mkv", "webm", "avi", "flv"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_the_start_of_an_image_is_refused(format: str, part: float) -> None:
-    content = image_file(format)
-    with pytest.raises(InputError, match=f"it is a {format} that cannot be decoded") as caught:
-        open_image(content[: int(len(content) * part)])
-    assert caught.value.fix
-
-
-@pytest.mark.parametrize("name", ["mp4", "mov", "mkv", "webm", "avi", "flv"])
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_the_start_of_a_video_is_refused(name: str, part: float) -> None:
-    content = video(name)
-    with pytest.raises(InputError) as caught:
-        describe(content[: int(len(content) * part)], "video")
+def test_the_start_of_a_file_is_refused(name: str, part: float) -> None:
+    content = image_file(name) if name in IMAGES else video(name)
+    problem = f"it is a {name} that cannot be decoded" if name in IMAGES else ""
+    with pytest.raises(InputError, match=problem) as caught:
+        describe(content[: int(len(content) * part)], "image" if name in IMAGES else "video")
     assert caught.value.fix
 
 
@@ -91,6 +73,7 @@ def test_the_start_of_a_video_is_refused(name: str, part: float) -> None:
 def test_a_video_of_each_container_opens(name: str) -> None:
     found = describe(video(name), "video")
     assert (found.width, found.height, found.num_frames) == (WIDTH, HEIGHT, 6)
+    assert len(open_video(video(name), max_frames=81)) == 6
     frames = open_video(video(name), max_frames=4)
     assert [(frame.mode, frame.size) for frame in frames] == [("RGB", (WIDTH, HEIGHT))] * 4
     assert np.asarray(frames[0])[: HEIGHT // 2, : WIDTH // 2].mean() > 200
@@ -101,17 +84,11 @@ def test_a_live_recording_that_says_no_length_opens() -> None:
     assert describe(content, "video").num_frames == 6
 
 
-def test_fewer_frames_than_asked_for_are_all_there_are() -> None:
-    assert len(open_video(video("mp4"), max_frames=81)) == 6
-
-
 @pytest.mark.parametrize(
     ("matrix", "row", "column"),
     [((0, 1, -1, 0), 0, 1), ((-1, 0, 0, -1), 1, 1), ((0, -1, 1, 0), 1, 0), ((1, 0, 0, 1), 0, 0)],
 )
-def test_a_video_is_turned_as_its_header_says(
-    matrix: tuple[int, int, int, int], row: int, column: int
-) -> None:
+def test_a_video_is_turned_as_it_says(matrix: tuple[int, int, int, int], row: int, column: int) -> None:
     content = turned(video("mp4"), matrix)
     (frame,) = open_video(content, max_frames=1)
     assert frame.size == ((WIDTH, HEIGHT) if row == column else (HEIGHT, WIDTH))
@@ -144,9 +121,7 @@ def test_a_title_that_is_no_utf8_does_no_harm() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image", "it is an image (svg), and only png"),
     ],
 )
-def test_a_file_of_the_wrong_type_is_refused_by_its_name(
-    content: bytes, kind: MediaKind, reason: str
-) -> None:
+def test_a_file_of_the_wrong_type_is_refused_by_name(content: bytes, kind: MediaKind, reason: str) -> None:
     with pytest.raises(InputError) as caught:
         describe(content, kind)
     assert caught.value.problem.startswith(reason)
@@ -187,9 +162,10 @@ def test_a_video_beyond_a_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(open_video(video("mp4"), max_frames=5)) == 5
     with pytest.raises(InputError, match="more than 5 frames"):
         describe(video("mp4"), "video")
-    monkeypatch.setattr(video_frames, "MAX_FRAME_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(InputError, match="its frames are 48 x 64"):
-        open_video(video("mp4"), max_frames=1)
+    large = bytearray(video("gif"))
+    large[6:10] = struct.pack("<HH", 12_000, 12_000)  # as its header says
+    with pytest.raises(InputError, match="its frames are 12000 x 12000"):
+        open_video(bytes(large), max_frames=1)
 
 
 def test_deep_grey_is_refused_and_not_made_white() -> None:

@@ -51,15 +51,8 @@ def rows(tmp_path: Path) -> TrainingRows:
         content = encode(frames, media=Media(format="mkv"), fps=8, metadata={})
         path = tmp_path / f"{number}.mkv"
         path.write_bytes(content)
-        made.append(
-            TrainingRow(
-                index=number,
-                video=str(path),
-                sha256=sha256(content),
-                arguments={"prompt": "x"},
-                bucket=BUCKET,
-            )
-        )
+        row: dict[str, Any] = {"video": str(path), "sha256": sha256(content), "arguments": {"prompt": "x"}}
+        made.append(TrainingRow(index=number, bucket=BUCKET, **row))
     return TrainingRows(made)
 
 
@@ -92,9 +85,7 @@ def test_rows_are_prepared_once_and_found_by_the_next_run(open_rows: Callable[..
     assert _means(again) == [30.0 * number for number in range(7)]
 
 
-def test_a_killed_run_makes_again_only_what_is_missing(
-    open_rows: Callable[..., PreparedRows], tmp_path: Path
-) -> None:
+def test_a_killed_run_makes_what_is_missing(open_rows: Callable[..., PreparedRows], tmp_path: Path) -> None:
     open_rows(MeanColour(keeps_prepared=True)).prepare()
     next((tmp_path / "out").rglob("000001.safetensors")).unlink()
     task = MeanColour(keeps_prepared=True)
@@ -112,13 +103,9 @@ def test_ranks_share_the_work_and_read_each_others(open_rows: Callable[..., Prep
     assert _means(parts[0]) == _means(parts[1]) == [30.0 * number for number in range(7)]
 
 
-def test_what_is_not_kept_is_made_when_asked_for_and_equals_what_is(
-    open_rows: Callable[..., PreparedRows], tmp_path: Path
-) -> None:
-    kept, made = (
-        open_rows(MeanColour(keeps_prepared=True)),
-        open_rows(task := MeanColour(keeps_prepared=False)),
-    )
+def test_what_is_not_kept_is_made_when_asked(open_rows: Callable[..., PreparedRows], tmp_path: Path) -> None:
+    kept = open_rows(MeanColour(keeps_prepared=True))
+    made = open_rows(task := MeanColour(keeps_prepared=False))
     kept.prepare()
     made.prepare()
     assert task.prepared == []
@@ -133,9 +120,7 @@ def test_another_identity_finds_nothing_of_the_first(open_rows: Callable[..., Pr
     assert set(task.prepared) == set(range(7))
 
 
-def test_equal_tensors_of_rows_are_stored_once(
-    open_rows: Callable[..., PreparedRows], tmp_path: Path
-) -> None:
+def test_equal_tensors_are_stored_once(open_rows: Callable[..., PreparedRows], tmp_path: Path) -> None:
     open_rows(MeanColour(keeps_prepared=True)).prepare()
     (shard,) = (tmp_path / "out").rglob("000000.safetensors")
     assert 4000 < shard.stat().st_size < 5000
@@ -145,7 +130,6 @@ def test_rows_of_an_object_store_are_read_from_local_copies_that_leave_nothing_b
     open_rows: Callable[..., PreparedRows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "OPEN_SHARDS", 2)  # of the four
     rows = open_rows(MeanColour(keeps_prepared=True), f"memory://{tmp_path.name}")
     rows.prepare()
     assert _means(rows) == _means(rows) == [30.0 * number for number in range(7)]
@@ -153,9 +137,7 @@ def test_rows_of_an_object_store_are_read_from_local_copies_that_leave_nothing_b
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_a_video_that_changed_is_refused_with_its_row(
-    open_rows: Callable[..., PreparedRows], tmp_path: Path
-) -> None:
+def test_a_changed_video_is_refused_by_row(open_rows: Callable[..., PreparedRows], tmp_path: Path) -> None:
     (tmp_path / "3.mkv").write_bytes((tmp_path / "4.mkv").read_bytes())
     with pytest.raises(TableError, match=r"row 3: video is '.*3\.mkv', but the file has changed since"):
         open_rows(MeanColour(keeps_prepared=False))[3]

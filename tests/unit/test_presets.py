@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from framefleet.plugins.ports.crafter.convert import VARIANTS, Variant
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
 from tests.tiny import tiny
-from tools.models_page import page
 
 ROOT = Path(__file__).parents[2]
 _PATCHES = "patch_embedding.weight"  # of a transformer of Wan
@@ -62,34 +60,17 @@ def test_every_entry_of_the_table_is_whole() -> None:
         assert bool({*FRAME_PARAMETERS, "segment_frame_length"} & set(preset.arguments)) == bool(preset.fps)
 
 
-# From scripts/run_*.sh and scripts/run.sh of the authors.
-RATES = {
-    "videocrafter2-t2v-512": 28,
-    "videocrafter1-t2v-1024": 28,
-    "videocrafter1-t2v-512": None,
-    "videocrafter1-i2v-512": 8,
-    "dynamicrafter-256": 3,
-    "dynamicrafter-512": 24,
-    "dynamicrafter-512-interp": 5,
-    "dynamicrafter-1024": 10,
-}
-
-
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, variant: Variant) -> None:
     preset = next(preset for preset in PRESETS if preset.name == variant.name)
     spec = spec_told(tmp_path, preset, variant.pipeline.__name__, default_fps=variant.default_fps)
     assert spec.preset == preset and "fps" not in preset.arguments
-    assert spec.defaults().get("fps") == variant.default_fps == RATES[variant.name]
+    assert spec.defaults().get("fps") == variant.default_fps
+    other = spec_told(tmp_path / "other", preset, variant.pipeline.__name__, default_fps=12)
+    assert (other.preset, other.defaults()["fps"]) == (preset, 12), "the folder goes first"
     page = (ROOT / "docs" / "converted_models.md").read_text(encoding="utf-8")
     (line,) = (line for line in page.splitlines() if line.startswith(f"| `{variant.name}` |"))
     assert (f"{variant.default_fps or 'has none'}") in line.split("|")[-2]
-
-
-def test_motion_that_a_folder_was_converted_with_goes_before_the_released_models(tmp_path: Path) -> None:
-    preset = next(preset for preset in PRESETS if preset.name == "videocrafter2-t2v-512")
-    spec = spec_told(tmp_path, preset, "VideoCrafterPipeline", default_fps=12)
-    assert (spec.preset, spec.defaults()["fps"]) == (preset, 12)
 
 
 def test_wan_models_with_equal_transformers_are_told_by_model_index(tmp_path: Path) -> None:
@@ -113,14 +94,8 @@ def test_the_preset_stands_behind_the_row_and_the_job_and_before_the_signature(t
     first, second = plan.rows(0, table)
     assert isinstance(first, CheckedRow)
     assert isinstance(second, CheckedRow)
-    native = {
-        "height": 720,
-        "width": 1280,
-        "num_frames": 81,
-        "guidance_scale": 4.0,
-        "num_inference_steps": 30,
-    }
-    assert native.items() <= first.request.arguments.items()
+    native = {"height": 720, "width": 1280, "num_frames": 81, "guidance_scale": 4.0}
+    assert (native | {"num_inference_steps": 30}).items() <= first.request.arguments.items()
     assert "guidance_scale_2" not in first.request.arguments
     assert first.request.arguments["max_sequence_length"] == 512
     assert (given | {"width": 1280}).items() <= second.request.arguments.items()
@@ -147,22 +122,9 @@ def test_info_names_the_preset_and_what_it_sets() -> None:
     assert "preset:    none" in command("model", "info", tiny("wan")).output
 
 
-def test_list_prints_every_preset_with_its_model() -> None:
+def test_list_prints_every_preset_with_its_model_and_cuts_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
     printed = command("model", "list").output
     for preset in PRESETS:
         assert f" {preset.name} " in printed
         assert all(model in printed for model in preset.models[:1])
-
-
-def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "an-organisation-of-the-hub/" + "a-long-name-" * 9
-    monkeypatch.setattr(
-        "framefleet.pipeline.model.families.registry.PRESETS", [replace(PRESETS[0], models=(name,))]
-    )
-    assert name in command("model", "list").output
-
-
-def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:
-    assert (ROOT / "docs/reference/models.md").read_text(encoding="utf-8") == page(), (
-        "python -m tools.models_page > docs/reference/models.md"
-    )

@@ -7,9 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, strategies as st
 
 from framefleet.pipeline.errors import RecipeError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.conditioning import check_strength, sizes_of
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
@@ -60,7 +62,12 @@ def test_a_row_whose_length_is_asked_in_seconds_gets_the_rate(wan: PipelineSpec)
 @pytest.mark.parametrize(
     ("recipe", "cells", "problem", "fix"),
     [
-        ("refine", {"levels": 9}, "levels is 9, but it must be from 1 to 4", "use 1 or 2"),
+        *(
+            ("refine", {"levels": levels}, f"levels is {levels}, but it must be from 1 to 4", "use 1 or 2")
+            for levels in (0, 5, 9)
+        ),
+        *(("refine", {"strength": strength}, f"strength is {strength}, but", "") for strength in (0.0, 1.1)),
+        ("refine", {"strength": 0.3, "num_inference_steps": 3}, "strength is 0.3, but of 3 steps", ""),
         ("refine", {"strength": 0.01}, "strength is 0.01, but of 50 steps", "0.02 or more"),
         ("refine", {"height": 100}, "height is 100", "96 or 112"),
         ("extend", {"duration_s": 90.0}, "duration_s is 90.0, but it must be from 1 to 60", "into rows"),
@@ -106,3 +113,29 @@ def test_a_model_that_embeds_its_guidance_takes_a_schedule_as_true_cfg_scale(tmp
     assert "true_cfg_scale" in fix
     arguments = _arguments("generate", flux, true_cfg_scale="linear(7, 3)", negative_prompt="x")
     assert arguments["true_cfg_scale"] == "linear(7.0, 3.0)"
+
+
+def test_every_level_halves_the_size_to_a_multiple_of_the_models() -> None:
+    assert sizes_of(720, 1280, levels=2, multiple=16) == [
+        {"height": 176, "width": 320},  # 180 lies between 176 and 192
+        {"height": 352, "width": 640},
+        {"height": 720, "width": 1280},
+    ]
+
+
+@given(st.integers(1, 100), st.integers(1, 4), st.sampled_from([8, 16, 32]))
+def test_sizes_grow_from_one_multiple_or_more_to_the_whole(parts: int, levels: int, multiple: int) -> None:
+    side = parts * multiple
+    heights = [size["height"] for size in sizes_of(side, side, levels=levels, multiple=multiple)]
+    assert len(heights) == levels + 1
+    assert heights == sorted(heights) and heights[-1] == side
+    assert all(height >= multiple and height % multiple == 0 for height in heights)
+
+
+@given(st.integers(1, 200))
+def test_the_strength_that_a_refusal_names_is_enough(steps: int) -> None:
+    def problems(strength: float) -> list[Any]:
+        return list(check_strength(strength, {"num_inference_steps": steps}))
+
+    ((_, refused),) = problems(0.5 / steps)
+    assert problems(float(refused.fix.split()[1])) == []

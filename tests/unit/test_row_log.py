@@ -9,14 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Store
 from framefleet.jobs.show.console import complain, reporting, stderr
-from framefleet.pipeline.outputs.layout import LOGS, ROWS
-from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import fields_named
-from framefleet.pipeline.outputs.row_states import LOG_FIELDS
 from tests.commands import command
-from tests.outputs import RUN, write_output
+from tests.outputs import write_output
+from tests.parts import write_log, write_row_ids
 from tests.rows import NOON, record
 
 DONE, WAITING = record(0xA << 124), record(0xB << 124)
@@ -25,12 +21,8 @@ ROW, OTHER = DONE.row_id, "c" * 32
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    store = write_output(tmp_path, [DONE])
-    lines = PartWriter(store, LOGS, LOG_FIELDS, run=RUN)
-    for row_id, message in ((ROW, "out of memory"), (OTHER, "\x1b[2J forged\nline"), (ROW, "attempt 2")):
-        values = {"at": NOON, "level": "info", "worker": "worker-0", "row_id": row_id, "message": message}
-        lines.add(None, values)
-    lines.flush()
+    write_output(tmp_path, [DONE])
+    write_log(tmp_path, (ROW, "out of memory"), (OTHER, "\x1b[2J forged\nline"), (ROW, "attempt 2"))
     return tmp_path
 
 
@@ -50,13 +42,10 @@ def test_without_a_row_the_lines_of_all_are_shown_and_none_forges_another(output
 
 
 def test_what_happened_to_several_rows_at_once_is_one_line(tmp_path: Path) -> None:
-    store = write_output(tmp_path, [DONE])
-    writer = PartWriter(store, LOGS, LOG_FIELDS, run=RUN)
-    for at, row_id in enumerate((ROW, OTHER, WAITING.row_id, ROW)):
-        moment = NOON + timedelta(milliseconds=at, seconds=3 * (at == 3))
-        values = {"at": moment, "level": "warning", "worker": "worker-0", "row_id": row_id}
-        writer.add(None, values | {"message": "its worker is lost: it died"})
-    writer.flush()
+    write_output(tmp_path, [DONE])
+    lost = "its worker is lost: it died"
+    write_log(tmp_path, *((row_id, lost) for row_id in (ROW, OTHER, WAITING.row_id)))
+    write_log(tmp_path, (ROW, lost), at=NOON + timedelta(seconds=3))
     first, later = command("logs", tmp_path).stdout.splitlines()
     assert ROW in first and first.endswith("its worker is lost: it died (and 2 other rows)")
     assert ROW in later and later.endswith("it died")
@@ -67,19 +56,13 @@ def test_what_happened_to_several_rows_at_once_is_one_line(tmp_path: Path) -> No
 def test_a_row_is_shown_by_its_first_digits_and_by_its_clip_too(output: Path) -> None:
     whole = command("logs", output, OTHER).stdout
     assert command("logs", output, OTHER[:6]).stdout == whole != ""
-    assert (
-        command("logs", output, ROW[:6]).stdout
-        == command("logs", output, f"clips/a0/{ROW}-0123abcd.mp4").stdout
-    )
+    by_clip = command("logs", output, f"clips/a0/{ROW}-0123abcd.mp4").stdout
+    assert command("logs", output, ROW[:6]).stdout == by_clip
 
 
-def test_a_row_to_which_nothing_happened_yet_is_an_answer_and_one_that_is_not_there_an_error(
-    output: Path,
-) -> None:
+def test_a_row_to_which_nothing_happened_is_an_answer_and_an_absent_one_an_error(output: Path) -> None:
     waiting = WAITING.row_id
-    rows = PartWriter(Store(str(output)), ROWS, fields_named(LOG_FIELDS, "row_id"), run=RUN)
-    rows.add(None, {"row_id": waiting})
-    rows.flush()
+    write_row_ids(output, waiting)
     calm = command("logs", output, waiting[:6])
     assert (calm.exit_code, calm.stdout) == (0, "")
     assert "nothing went wrong" in calm.stderr
@@ -89,27 +72,20 @@ def test_a_row_to_which_nothing_happened_yet_is_an_answer_and_one_that_is_not_th
         assert problem in refused.stderr
 
 
-def test_in_json_each_line_says_of_which_job_worker_and_row_it_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whoever listens too takes nothing from the command.
-    monkeypatch.setattr(logging.getLogger("framefleet"), "handlers", [logging.NullHandler()])
+def test_in_json_each_line_says_of_which_job_worker_and_row_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("framefleet")
+    logger.addHandler(other := logging.NullHandler())  # whoever listens too takes nothing from the command
     with pytest.raises(SystemExit), reporting(verbose=False, log_format="json"):
         assert stderr.about is not None
         stderr.about["job"] = "s3://bucket/run-7"
         stderr.say("40 rows checked")
         about = {"worker": "worker-0", "row_id": ROW}
-        logging.getLogger("framefleet.test").warning("a\nb %s", "\u2028", extra=about)
+        logger.warning("a\nb %s", "\u2028", extra=about)
         complain("no", "do it")
         raise MemoryError
+    logger.removeHandler(other)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert all(line.pop("time") and line["job"] == "s3://bucket/run-7" for line in lines)
     assert [line["level"] for line in lines] == ["info", "warning", "error", "hint", "error", "hint"]
-    assert lines[1] == {
-        "level": "warning",
-        "job": "s3://bucket/run-7",
-        "worker": "worker-0",
-        "row_id": ROW,
-        "message": "a\nb \u2028",
-    }
+    assert about | {"message": "a\nb \u2028"} == {name: lines[1][name] for name in [*about, "message"]}
     assert stderr.about is None
