@@ -23,9 +23,5 @@ def test_calls_run_with_and_without_the_names(is_renamed: bool, monkeypatch: pyt
         spec.loader.exec_module(module)
     assert module.HAS_HOOK is not is_renamed
     assert not module.is_compiled_call()
-
-    @module.left_to_python
-    def added(a: int, b: int) -> int:
-        return a + b
-
+    added = module.left_to_python(lambda a, b: a + b)
     assert added(1, 2) == 3
