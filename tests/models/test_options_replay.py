@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Store
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.pipeline.errors import ModelError
+from framefleet import Store, replay, replay_script
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.rendered import rendered, run_script
 
@@ -60,8 +57,3 @@ def test_records_hold_what_was_asked_for_and_what_auto_became(output: tuple[str,
         assert (numerics["attention"], environment["attention"]) == ("auto", "_native_flash")
     else:
         assert environment["torchao"]
-
-
-def test_a_job_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="UNet2DConditionModel does not take the caches"):
-        rendered(tmp_path, "sd", cache="first_block")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import wave
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,17 +17,20 @@ from diffusers.modular_pipelines.minimax_h3 import (
 )
 from transformers import PaddleOCRVLProcessor
 
-from framefleet import Inputs, Request
+from framefleet import Inputs, Request, replay
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.plan.stub_networks import grey_reference
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
+from framefleet.pipeline.outputs.frames.result import Audio
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.rows.inputs.arguments import open_arguments
 from framefleet.pipeline.rows.inputs.pictures import describe
 from framefleet.pipeline.rows.inputs.video_frames import num_samples
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table
@@ -53,45 +54,22 @@ ROWS: list[list[dict[str, str]]] = [
 ]
 
 
-def wav_file(num_samples: int = 32_000, rate: int = 32_000) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        noise = np.random.default_rng(1).integers(-9999, 9999, num_samples, dtype="<i2")
-        file.writeframes(noise.tobytes())
-    return buffer.getvalue()
+def sound_file(frames: Frames | None = None) -> bytes:
+    """Return a second of noise, in a video where there are frames."""
+    samples = np.random.default_rng(1).uniform(-0.3, 0.3, (1, 32_000)).astype(np.float32)
+    sound = Audio(samples=samples, sample_rate=32_000)
+    media = Media(format="wav" if frames is None else "mkv")
+    return encode(frames, media=media, fps=12, metadata={}, audio=sound)
 
 
 def film_file() -> bytes:
-    """A video with a sound track."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as file:
-        pictures, sound = file.add_stream("ffv1", rate=12), file.add_stream("pcm_s16le", rate=32_000)
-        pictures.width, pictures.height, pictures.pix_fmt = 48, 32, "yuv420p"
-        rng = np.random.default_rng(2)
-        for _ in range(12):
-            pixels = rng.integers(0, 255, (32, 48, 3), dtype=np.uint8)
-            file.mux(pictures.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        samples = rng.integers(-9999, 9999, (1, 32_000), dtype=np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = 32_000
-        file.mux(sound.encode(frame))
-        file.mux(pictures.encode())
-        file.mux(sound.encode())
-    return buffer.getvalue()
+    return sound_file(np.random.default_rng(2).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    files = {
-        "a.png": image_file(),
-        "b.mp4": video_file(num_frames=12),
-        "c.mkv": film_file(),
-        "d.wav": wav_file(),
-    }
-    for name, content in files.items():
+    contents = (image_file(), video_file(num_frames=12), film_file(), sound_file())
+    for name, content in zip(("a.png", "b.mp4", "c.mkv", "d.wav"), contents, strict=True):
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
@@ -119,9 +97,7 @@ def sees_videos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job_of(folder: Path, cells: list[Any]) -> dict[str, Any]:
-    rows = [
-        {"prompt": "the subject dances", "seed": seed, "references": cell} for seed, cell in enumerate(cells)
-    ]
+    rows = [{"prompt": PROMPT, "seed": seed, "references": cell} for seed, cell in enumerate(cells)]
     values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model="minimax_h3")
     return values | {"defaults": SMALLEST["minimax_h3"], "inputs": {"roots": [str(folder)]}}
 
@@ -184,36 +160,37 @@ def test_a_call_without_weights_gets_grey_ones(folder: Path) -> None:
     assert all(type(found) is made for made, found in classes.items())
 
 
-@pytest.mark.parametrize(
-    ("cell", "problem"),
-    [
-        ([{"image": "gone.png"}], "its entry 0, {'image': 'gone.png'}: it does not exist"),
-        ([IMAGE, {"video": "a.png"}], "its entry 1, {'video': 'a.png'}: it is an image (png), not a video"),
-        ([{"audio": "b.mp4"}], "its entry 0, {'audio': 'b.mp4'}: it has no sound"),
-        ([{"audio": "a.png"}], "it is an image (png), not a sound"),
-        ([{"image": "/etc/hosts"}], "its entry 0, {'image': '/etc/hosts'}: it lies outside of inputs.roots"),
-        ([{"picture": "a.png"}], "an entry names one file, as one of image, video, audio"),
-        ([{"image": "a.png", "video": "b.mp4"}], "an entry names one file"),
-        ([{"image": 3}], "it must be the path or URL of an image"),
-        (["a.png"], "an entry names one file"),
-        ("a.png", "it must be a list of 1 to"),
-        ([], "it must be a list of 1 to"),
-    ],
+REFUSED: tuple[tuple[Any, str], ...] = (
+    ([{"image": "gone.png"}], "its entry 0, {'image': 'gone.png'}: it does not exist"),
+    ([IMAGE, {"video": "a.png"}], "its entry 1, {'video': 'a.png'}: it is an image (png), not a video"),
+    ([{"audio": "b.mp4"}], "its entry 0, {'audio': 'b.mp4'}: it has no sound"),
+    ([{"audio": "a.png"}], "it is an image (png), not a sound"),
+    ([{"image": "/etc/hosts"}], "its entry 0, {'image': '/etc/hosts'}: it lies outside of inputs.roots"),
+    ([{"picture": "a.png"}], "an entry names one file, as one of image, video, audio"),
+    ([{"image": "a.png", "video": "b.mp4"}], "an entry names one file"),
+    ([{"image": 3}], "it must be the path or URL of an image"),
+    (["a.png"], "an entry names one file"),
+    ("a.png", "it must be a list of 1 to"),
+    ([], "it must be a list of 1 to"),
 )
-def test_what_is_no_list_of_references_is_refused_in_the_plan(cell: Any, problem: str, folder: Path) -> None:
-    values = job_of(folder, [json.dumps(cell) if isinstance(cell, list) else cell])
-    ended = command("plan", write_job(folder / "job.yaml", values))
-    assert ended.exit_code == 2
-    said = " ".join(ended.stderr.split())
-    assert problem in said and "hint: " in said
+
+
+def test_cells_that_are_no_lists_of_references_are_refused(folder: Path) -> None:
+    values = job_of(folder, [json.dumps(cell) if isinstance(cell, list) else cell for cell, _ in REFUSED])
+    with closing(resolve_job(load_job(write_job(folder / "job.yaml", values)), Callback())) as resolved:
+        ((first, batch),) = resolved.table.batches()
+        for row, (_, problem) in zip(resolved.rows.read(first, batch), REFUSED, strict=True):
+            assert isinstance(row, InvalidRow)
+            ((message, fix),) = row.messages()
+            assert problem in message and fix
 
 
 def test_sound_is_described_by_its_samples_and_what_is_damaged_is_refused() -> None:
-    found = describe(wav_file(), "audio")
+    found = describe(sound_file(), "audio")
     assert (found.width, found.height, found.num_frames) == (0, 0, 32_000)
     assert num_samples(film_file()) == 32_000
     assert num_samples(video_file()) == num_samples(video_file("gif", "gif", "rgb8")) == 0
     with pytest.raises(InputError, match="its sound cannot be decoded"):
-        num_samples(wav_file()[:30])
+        num_samples(sound_file()[:30])
     with pytest.raises(InputError, match="not a sound"):
         num_samples(b"#EXTM3U\nhttp://127.0.0.1/secret")

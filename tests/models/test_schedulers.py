@@ -16,7 +16,7 @@ from framefleet import Clip, Request, load_model
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.frames.fields import VIDEO_FIELDS
 from tests.long import long_but
 from tests.mixed import SCHEDULERS
@@ -31,21 +31,11 @@ MODULAR = [name for name, builder in BUILDERS.items() if builder.__module__ == m
 NAMES = [name for name in SMALLEST if name not in (*images.BUILDERS, *MODULAR)]
 
 # One of each class, as the loops differ.
-LOOPS = (
-    "wan",
-    "wan_i2v",
-    "wan_v2v",
-    "cogvideox",
-    "cogvideox_i2v",
-    "cogvideox_v2v",
-    "ltx",
-    "ltx_i2v",
-    "hunyuan",
-)
+LOOPS = ("wan", "wan_i2v", "wan_v2v", "cogvideox", "cogvideox_i2v", "cogvideox_v2v", "ltx", "ltx_i2v")
+LOOPS += ("hunyuan", "animatediff", "svd", "sd", "sdxl", "sd3", "flux")
 # Their clips are as long as a video, a network or windows make them, as large as an image, or need tiles.
 OF_THEIR_INPUTS = ("lucy", "chronoedit", "skyreels_df_v2v", "wan_animate", "framepack", "helios_pyramid")
 OF_THEIR_INPUTS += ("hunyuan_1_5_i2v", "modelscope_v2v", "allegro", "latte", "kandinsky_6_sr")
-LOOPS += ("animatediff", "svd", "sd", "sdxl", "sd3", "flux")
 # A flow that several solvers take, a loop with a scheduler of its own, and noise that is predicted.
 SHORT = ("wan", "cogvideox", "sd")
 # Frames in fours and one, a network's own size, the length of a video, windows, images.
@@ -61,12 +51,17 @@ def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
     return found
 
 
+def loaded(spec: PipelineSpec, name: str) -> DiffusionPipeline:
+    pipe = spec.pipeline_class.from_pretrained(tiny(name))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must:DeprecationWarning")  # of diffusers, 36,000 times
 @pytest.mark.parametrize("name", long_but(LOOPS, *SHORT))
 def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) -> None:
     spec = inspect_model(tiny(name))
-    pipe = spec.pipeline_class.from_pretrained(tiny(name))
-    pipe.set_progress_bar_config(disable=True)
+    pipe = loaded(spec, name)
     base = pipe.scheduler
     choices: dict[str, SchedulerChoice] = {}
     for short in SHORT_NAMES:
@@ -86,23 +81,12 @@ def test_every_accepted_scheduler_renders_the_same_finite_clip_twice(name: str) 
             assert torch.equal(first, latents(pipe, name, steps)), (short, steps)
 
 
-@pytest.mark.parametrize("name", long_but(LOOPS, *SHORT))
-def test_the_models_own_scheduler_rebuilt_gives_the_same_bits(name: str) -> None:
-    spec = inspect_model(tiny(name))
-    pipe = spec.pipeline_class.from_pretrained(tiny(name))
-    pipe.set_progress_bar_config(disable=True)
-    own = latents(pipe, name, 3)
-    pipe.scheduler = build(resolve_scheduler(spec.scheduler_class, spec), pipe.scheduler)
-    assert torch.equal(own, latents(pipe, name, 3))
-
-
 @pytest.mark.parametrize(
     "name", long_but([name for name in NAMES if name not in OF_THEIR_INPUTS], *SHORT_SIZES)
 )
 def test_the_size_and_frame_rules_are_what_the_pipeline_renders(name: str) -> None:
     spec = inspect_model(tiny(name))
-    pipe = spec.pipeline_class.from_pretrained(tiny(name))
-    pipe.set_progress_bar_config(disable=True)
+    pipe = loaded(spec, name)
     height, width = spec.size_multiple, 2 * spec.size_multiple
     if spec.configs.get("transformer", {}).get("use_learned_positional_embeddings"):
         height = width = spec.default_height or 0  # it renders no other

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Store
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
+import framefleet
+from framefleet import Store, replay, replay_script
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.frames.result import audio_sha256, to_audio
@@ -26,6 +24,7 @@ from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from tests.here import render_here
 from tests.jobs import job_values, write_table
+from tests.rendered import run_script
 from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROWS: list[dict[str, Any]] = [
@@ -34,6 +33,7 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": "rain", "seed": 3, "num_inference_steps": 3},
 ]
 # A second: LTX-2's sound ends some 30 ms before its frames, which in a shorter clip were more than one.
+Output = tuple[str, dict[int, Record]]
 CALLS = UNLIKE | {"ltx2": SMALLEST["ltx2"] | {"num_frames": 25}}
 
 
@@ -42,9 +42,7 @@ def values_of(folder: Path, model: str, **more: Any) -> dict[str, Any]:
     return values | {"defaults": CALLS[model]}
 
 
-def rendered(
-    folder: Path, model: str, *, is_mixed: bool = False, **more: Any
-) -> tuple[str, dict[int, Record]]:
+def rendered(folder: Path, model: str, *, is_mixed: bool = False, **more: Any) -> Output:
     """Render three rows in company, here; return the output and its records by seed."""
     output, row_ids = render_here(values_of(folder, model, **more), is_mixed=is_mixed)
     records = [find_record(Store(output), row_id) for row_id in row_ids]
@@ -55,41 +53,42 @@ def content(record: Record) -> bytes:
     return Path(record.uri.removeprefix("file://")).read_bytes()
 
 
-def plain_call(model: str, row: dict[str, Any]) -> Any:
+@functools.cache
+def plain_pipe(model: str) -> Any:
     pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model))
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@functools.cache
+def plain_call(model: str, seed: int) -> Any:
+    (row,) = (row for row in ROWS if row["seed"] == seed)
     arguments = CALLS[model] | {name: value for name, value in row.items() if name != "seed"}
-    generator = torch.Generator("cpu").manual_seed(row["seed"])
-    return pipe(**arguments, generator=generator, output_type="np")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return plain_pipe(model)(**arguments, generator=generator, output_type="np")
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, Record]]:
+def video(tmp_path_factory: pytest.TempPathFactory) -> Output:
     return rendered(tmp_path_factory.mktemp("video"), "ltx2")
 
 
 @pytest.fixture(scope="module")
-def lossless(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, Record]]:
-    return rendered(tmp_path_factory.mktemp("lossless"), "ltx2", media={"format": "mkv"})
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, Record]]:
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Output:
     return rendered(tmp_path_factory.mktemp("sound"), "stable_audio", is_mixed=True)
 
 
-def test_rows_in_company_have_frames_and_sound_of_plain_calls(video: tuple[str, dict[int, Record]]) -> None:
-    for row in ROWS:
-        record, plain = video[1][row["seed"]], plain_call("ltx2", row)
+def test_rows_in_company_have_frames_and_sound_of_plain_calls(video: Output) -> None:
+    for seed, record in video[1].items():
+        plain = plain_call("ltx2", seed)
         assert record.batch_size > 1
         assert record.frames_sha256 == frames_sha256(to_frames(plain))
         assert record.audio_sha256 == audio_sha256(to_audio(plain.audio, 24_000))
     assert len({record.audio_sha256 for record in video[1].values()}) == len(ROWS)
 
 
-def test_an_mp4_of_ltx_2_plays_frames_and_sound_in_step(video: tuple[str, dict[int, Record]]) -> None:
-    for row in ROWS:
-        record = video[1][row["seed"]]
+def test_an_mp4_of_ltx_2_plays_frames_and_sound_in_step(video: Output) -> None:
+    for seed, record in video[1].items():
         assert (record.audio_sample_rate, record.audio_channels, record.fps) == (24_000, 2, 24.0)
         with av.open(io.BytesIO(content(record)), "r") as container:
             pictures, heard = container.streams.video[0], container.streams.audio[0]
@@ -97,86 +96,73 @@ def test_an_mp4_of_ltx_2_plays_frames_and_sound_in_step(video: tuple[str, dict[i
             assert (pictures.start_time, heard.start_time, heard.codec.name) == (0, 0, "aac")
         assert ends == pytest.approx([record.duration_s] * 2, abs=1 / 24)
         samples, rate = decode_audio(content(record)) or (np.empty(0), 0)
-        told = to_audio(plain_call("ltx2", row).audio, 24_000).pcm()
+        told = to_audio(plain_call("ltx2", seed).audio, 24_000).pcm()
         assert rate == 24_000
-        assert (
-            np.corrcoef(samples[: len(told), 0], told[:, 0])[0, 1] > 0.8
-        )  # it is near noise, which AAC is not for
+        # It is near noise, which AAC is not for.
+        assert np.corrcoef(samples[: len(told), 0], told[:, 0])[0, 1] > 0.8
 
 
-def test_the_digest_of_a_record_is_that_of_the_sound_in_the_file(
-    lossless: tuple[str, dict[int, Record]],
-) -> None:
-    for record in lossless[1].values():
-        samples, rate = decode_audio(content(record)) or (np.empty((0, 0)), 0)
-        floats = samples.T.astype(np.float32) / np.float32(32767)
-        assert audio_sha256(to_audio(floats, rate)) == record.audio_sha256
-        assert frames_sha256(decode(content(record))) == record.frames_sha256
-
-
-def test_a_replayed_row_has_the_same_sound_and_the_same_file(video: tuple[str, dict[int, Record]]) -> None:
+def test_a_replayed_row_has_the_same_sound_and_the_same_file(video: Output) -> None:
     replayed = replay(video[0], video[1][2].row_id)
     assert [name for name, _, _ in replayed.digests] == ["frames_sha256", "audio_sha256", "media_sha256"]
-    assert all(then == now for _, then, now in replayed.digests)
+    assert replayed.is_equal
 
 
 @pytest.mark.parametrize("kind", ["video", "sound"])
-def test_a_script_makes_the_same_sound(
-    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+def test_a_script_makes_the_same_sound_and_says_when_it_differs(
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
     output, records = request.getfixturevalue(kind)
-    exec(compile(replay_script(output, records[2].row_id), "again.py", "exec"), {})
-    said = capsys.readouterr().out
-    assert f"the same sound: {records[2].audio_sha256}" in said
-    assert ("the same frames: " in said) == (kind == "video")
+    digest = str(records[2].audio_sha256)
+    script = replay_script(output, records[2].row_id)
+    printed = run_script(script)
+    assert f"the same sound: {digest}" in printed
+    assert ("the same frames: " in printed) == (kind == "video")
+    if kind == "sound":
+        with pytest.raises(SystemExit, match="other sound: "):
+            run_script(script.replace(digest, "0" * 64))
 
 
-def test_a_script_says_when_the_sound_differs(video: tuple[str, dict[int, Record]]) -> None:
-    output, records = video
-    record = records[2]
-    script = replay_script(output, record.row_id).replace(str(record.audio_sha256), "0" * 64)
-    with pytest.raises(SystemExit, match="other sound: "):
-        exec(compile(script, "again.py", "exec"), {})
-
-
-def test_sound_alone_is_a_flac_whose_record_has_nothing_of_frames(
-    sound: tuple[str, dict[int, Record]],
-) -> None:
-    for row in ROWS:
-        record, plain = sound[1][row["seed"]], plain_call("stable_audio", row)
-        assert record.uri.endswith(".flac")
-        assert record.batch_size > 1
-        assert record.audio_sha256 == audio_sha256(to_audio(plain.audios, 8000))
+def test_sound_alone_is_a_flac_whose_record_has_nothing_of_frames(sound: Output) -> None:
+    for seed, record in sound[1].items():
+        plain = to_audio(plain_call("stable_audio", seed).audios, 8000)
+        assert record.uri.endswith(".flac") and record.batch_size > 1
+        assert record.audio_sha256 == audio_sha256(plain)
         nothing = (record.frames_sha256, record.height, record.width, record.num_frames, record.fps)
         assert nothing == (None,) * 5
         assert record.duration_s == pytest.approx(0.2)
         samples, _ = decode_audio(content(record)) or (np.empty(0), 0)
-        assert np.array_equal(samples, to_audio(plain.audios, 8000).pcm())
+        assert np.array_equal(samples, plain.pcm())
 
 
-def test_clips_without_sound_where_the_job_wants_none(tmp_path: Path) -> None:
-    _, records = rendered(tmp_path, "ltx2", media={"audio": False})
-    for record in records.values():
-        assert (record.audio_sha256, record.audio_sample_rate, record.audio_channels) == (None,) * 3
-        assert decode_audio(content(record)) is None
+def test_a_lossless_file_has_the_sound_of_its_record_and_none_where_the_job_wants_none(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "silent").mkdir()
+    _, records = rendered(tmp_path, "ltx2", media={"format": "mkv"})
+    _, silent = rendered(tmp_path / "silent", "ltx2", media={"audio": False})
+    for seed, record in records.items():
+        samples, rate = decode_audio(content(record)) or (np.empty((0, 0)), 0)
+        floats = samples.T.astype(np.float32) / np.float32(32767)
+        assert audio_sha256(to_audio(floats, rate)) == record.audio_sha256
+        assert frames_sha256(decode(content(record))) == record.frames_sha256 == silent[seed].frames_sha256
+        assert silent[seed].audio_sha256 is None and silent[seed].audio_sample_rate is None
+        assert decode_audio(content(silent[seed])) is None
 
 
 @pytest.mark.parametrize(
-    ("model", "media", "said"),
+    ("model", "media", "message"),
     [
         ("stable_audio", {"format": "mp4"}, "renders sound only"),
         ("stable_audio", {"audio": False}, "holds nothing but sound"),
         ("ltx2", {"format": "wav"}, "renders frames"),
         ("ltx2", {"fps": 30}, "would not keep step with their sound, made for 24"),
+        ("ltx2", {"fps": 30, "audio": False}, None),
     ],
 )
 def test_media_that_cannot_hold_what_a_model_makes_is_refused_at_plan(
-    model: str, media: dict[str, Any], said: str, tmp_path: Path
+    model: str, media: dict[str, Any], message: str | None, tmp_path: Path
 ) -> None:
-    with pytest.raises(JobError, match=said):
-        resolve_job(load_job(values_of(tmp_path, model, media=media)), Callback())
-
-
-def test_another_rate_is_fine_where_there_is_no_sound(tmp_path: Path) -> None:
-    values = values_of(tmp_path, "ltx2", media={"fps": 30, "audio": False})
-    assert resolve_job(load_job(values), Callback()).media.fps == 30
+    values = values_of(tmp_path, model, media=media)
+    with pytest.raises(JobError, match=message) if message else nullcontext():
+        framefleet.plan(values)

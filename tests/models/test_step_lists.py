@@ -8,9 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from framefleet import Request
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet import Request, replay, replay_script
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
@@ -18,6 +16,7 @@ from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table
 from tests.mixed import SIZES
 from tests.pictures import clip, write_starts
+from tests.rendered import run_script
 from tests.tiny import tiny
 
 LCM, EULER = ("lcm", "LCMScheduler"), ("euler", "EulerDiscreteScheduler")
@@ -74,9 +73,7 @@ def plain_digest(pipe: Any, row: dict[str, Any], scheduler: tuple[str, str] | No
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rows_of_listed_steps_have_the_frames_of_plain_calls(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_of_listed_steps_have_the_frames_of_plain_calls(name: str, tmp_path: Path) -> None:
     rows, model = rows_of(name, tmp_path), tiny(name)
     values = job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
     values |= {"model": {"path": str(model), "dtype": "fp32"}, "defaults": {}}
@@ -89,5 +86,4 @@ def test_rows_of_listed_steps_have_the_frames_of_plain_calls(
     if name == "wan_v2v":
         assert replay(output, row_ids[0]).is_equal
     else:
-        exec(compile(replay_script(output, row_ids[0]), "again.py", "exec"), {})
-        assert capsys.readouterr().out.startswith("the same frames: ")
+        assert run_script(replay_script(output, row_ids[0])).startswith("the same frames: ")

@@ -20,7 +20,6 @@ from safetensors.torch import save
 import framefleet
 from framefleet import Store
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare
-from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.damage import look_at, look_for_clips
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
@@ -33,6 +32,7 @@ from framefleet.pipeline.outputs.parts.seals import live_parts
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
+from tests.model_files import flip_a_byte
 from tests.rows import record
 
 Output = tuple[Path, list[str]]
@@ -77,7 +77,7 @@ def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
     place.rename(place.with_name("hidden"))
     try:
         assert framefleet.verify(str(moved), files=True).is_well
-        assert replay(str(moved), row_ids[0]).is_equal
+        assert framefleet.replay(str(moved), row_ids[0]).is_equal
         assert framefleet.repair(str(moved)).repairs.num_rows == 0
         store = Store(str(moved))
         parts = [part.path for part in live_parts(store)]
@@ -105,9 +105,7 @@ def clip_of(out: Path, row_id: str) -> Path:
     return path
 
 
-def recorded_otherwise(
-    out: Path, row_id: str, frames: Frames, media: Media, **environment: str
-) -> tuple[Path, Frames]:
+def recorded_otherwise(out: Path, row_id: str, frames: Frames, media: Media, **environment: str) -> None:
     """Let a row have been rendered elsewhere, with these frames."""
     path = clip_of(out, row_id)
     content = encode(frames, media=media, fps=16.0, metadata=read_metadata(path.read_bytes()))
@@ -121,7 +119,6 @@ def recorded_otherwise(
         bytes=len(content),
         environment=json.dumps(then | environment),
     )
-    return path, frames
 
 
 def off_by(frames: Frames, levels: int, share: float) -> Frames:
@@ -129,6 +126,14 @@ def off_by(frames: Frames, levels: int, share: float) -> Frames:
     is_off = np.random.default_rng(1).random(frames.shape[:3]) < share
     moved = np.where(frames > 127, frames - np.uint8(levels), frames + np.uint8(levels))
     return np.where(is_off[..., None], moved, frames)
+
+
+def spoil(out: Path, row_ids: list[str], frames: list[Frames], media: Media) -> None:
+    """Let each row differ in its way: by one level, by its frames, in its record, and in its file."""
+    recorded_otherwise(out, row_ids[0], off_by(frames[0], 1, 0.01), media)
+    recorded_otherwise(out, row_ids[1], frames[2], media)
+    change_record(out, row_ids[2], frames_sha256="5" * 64)
+    flip_a_byte(clip_of(out, row_ids[3]), 999)
 
 
 def verified(out: Path, *row_ids: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
@@ -149,10 +154,7 @@ def test_a_sample_of_an_output_that_is_whole_is_bit_exact(lossless: Output, loss
 def test_each_kind_of_difference_of_lossless_clips_has_its_verdict(out: Path, lossless: Output) -> None:
     row_ids = lossless[1]
     frames = [decode(clip_of(out, row_id).read_bytes()) for row_id in row_ids]
-    recorded_otherwise(out, row_ids[0], off_by(frames[0], 1, 0.01), Media(format="mkv"))
-    recorded_otherwise(out, row_ids[1], frames[2], Media(format="mkv"))
-    change_record(out, row_ids[2], frames_sha256="5" * 64)
-    flip_a_byte(clip_of(out, row_ids[3]))
+    spoil(out, row_ids, frames, Media(format="mkv"))
     exit_code, (one, other, record, file), last = verified(out, *row_ids)
     assert exit_code == 1
     assert (one["verdict"], one["max_levels"]) == ("off by one", 1.0)
@@ -160,35 +162,22 @@ def test_each_kind_of_difference_of_lossless_clips_has_its_verdict(out: Path, lo
     assert one["share"] == one["num_pixels"] / frames[0][..., 0].size
     assert one["psnr_db"] > 48.1  # one level everywhere
     assert other["verdict"] == "different" and other["psnr_db"] < 30 and other["share"] > 0.5
-    assert (record["verdict"], record["which"], record["doubt"]) == (
-        "record damaged",
-        ["frames_sha256"],
-        None,
-    )
-    assert record["psnr_db"] is None and record["damages"] == []
+    which = (record["verdict"], record["which"], record["doubt"], record["psnr_db"], record["damages"])
+    assert which == ("record damaged", ["frames_sha256"], None, None, [])
     assert (file["verdict"], file["which"], file["doubt"]) == ("file damaged", [], None)
     assert [damage["kind"] for damage in file["damages"]] == ["bytes"]
     kinds = ("off by one", "different", "record damaged", "file damaged")
     assert last == {"num_rows": 4, "verdicts": dict.fromkeys(kinds, 1)}
-    found = framefleet.verify(str(out), row_ids=row_ids)
-    assert not found.is_well and found.verdicts == dict.fromkeys(kinds, 1)
+    found = framefleet.verify(str(out), row_ids=row_ids[2:3])
+    assert not found.is_well and found.verdicts == {"record damaged": 1}
     replayed = command("replay", out, row_ids[2])
     assert replayed.exit_code == 1 and "verdict: record damaged, frames_sha256" in replayed.stdout
-
-
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_each_kind_of_difference_of_mp4s_has_its_verdict(mp4s: Path, lossless: Output) -> None:
     row_ids = lossless[1]
     frames = [decode(clip_of(lossless[0], row_id).read_bytes()) for row_id in row_ids]
-    recorded_otherwise(mp4s, row_ids[0], off_by(frames[0], 1, 0.01), Media())
-    recorded_otherwise(mp4s, row_ids[1], frames[2], Media())
-    change_record(mp4s, row_ids[2], frames_sha256="5" * 64)
-    flip_a_byte(clip_of(mp4s, row_ids[3]))
+    spoil(mp4s, row_ids, frames, Media())
     exit_code, (one, other, record, file), _ = verified(mp4s, *row_ids)
     assert exit_code == 1
     assert one["verdict"] == "off by about one"
@@ -198,8 +187,8 @@ def test_each_kind_of_difference_of_mp4s_has_its_verdict(mp4s: Path, lossless: O
     assert (record["verdict"], record["which"]) == ("record damaged", ["frames_sha256"])
     assert "differ by less than this lossy file" in record["doubt"]
     assert file["verdict"] == "file damaged"
-    said = command("verify", mp4s, *(part for row_id in row_ids for part in ("--row", row_id)))
-    assert "1 off by about one, 1 different, 1 record damaged, 1 file damaged" in said.stderr, said.stderr
+    said = command("verify", mp4s, "--row", row_ids[2], "--row", row_ids[3])
+    assert "1 record damaged, 1 file damaged" in said.stderr, said.stderr
     assert f"\n  {record['doubt']}\n" in said.stdout
 
 
@@ -258,36 +247,36 @@ def sound(change: float) -> Audio:
     return Audio(samples=waves[None].astype(np.float32), sample_rate=16000)
 
 
-def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arrays(tmp_path: Path) -> None:
-    store, frames = Store(str(tmp_path)), np.full((16, 32, 32, 3), 100, np.uint8)
-    arrays = save({"c2w": torch.eye(4)})
-    for format, is_lossy in (("mkv", False), ("mp4", True)):
-        media = Media(format=format)  # type: ignore[arg-type]
-        files = [
-            encode(frames, media=media, fps=16.0, metadata={}, audio=sound(change)) for change in (0, 0.01)
-        ]
-        now, path = record_of(files[0], frames, arrays, format), clip_path("0" * 32, f".{format}")
-        again = Again(record=now, media=media, frames=lambda: frames, content=lambda: files[0])  # noqa: B023
-        store.write(path, files[0])
-        store.write(now.extra_outputs_path or "", arrays)
-        damaged = replace(now, audio_sha256="5" * 64)
-        found = compare(store, damaged, again, damages=())
-        assert (found.verdict, found.which) == ("record damaged", ("audio_sha256",))
-        assert (found.doubt is not None) == is_lossy
-        damaged = replace(now, extra_outputs_sha256="5" * 64)
-        damages = look_at(store, values_of(damaged))
-        assert [damage.kind for damage in damages] == ["bytes"]
-        found = compare(store, damaged, again, damages=damages)
-        assert found == Compared(verdict="record damaged", which=("extra_outputs_sha256",))
-        found = compare(store, replace(now, extra_outputs="{}"), again, damages=())
-        assert found.verdict == "different" and "which no file holds" in (found.doubt or "")
-        store.write(path, files[1])
-        other = replace(record_of(files[1], frames, arrays, format), audio_sha256="5" * 64)
-        found = compare(store, other, again, damages=())
-        assert found.verdict == "different" and 30 < (found.psnr_db or 0) < 50
-        store.write(now.extra_outputs_path or "", save({"c2w": torch.zeros(4)}))
-        found = compare(store, now, again, damages=look_at(store, values_of(now)))
-        assert found.verdict == "file damaged"
+@pytest.mark.parametrize(("format", "is_lossy"), [("mkv", False), ("mp4", True)])
+def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arrays(
+    format: Any, is_lossy: bool, tmp_path: Path
+) -> None:
+    store, frames, media = Store(str(tmp_path)), np.full((16, 32, 32, 3), 100, np.uint8), Media(format=format)
+    arrays, path = save({"c2w": torch.eye(4)}), clip_path("0" * 32, f".{format}")
+    files = [encode(frames, media=media, fps=16.0, metadata={}, audio=sound(change)) for change in (0, 0.01)]
+    now = record_of(files[0], frames, arrays, format)
+    again = Again(record=now, media=media, frames=lambda: frames, content=lambda: files[0])
+
+    def compared(**changed: Any) -> Compared:
+        then = replace(now, **changed)
+        return compare(store, then, again, damages=look_at(store, values_of(then)))
+
+    store.write(path, files[0])
+    store.write(now.extra_outputs_path or "", arrays)
+    found = compared(audio_sha256="5" * 64)
+    assert (found.verdict, found.which) == ("record damaged", ("audio_sha256",))
+    assert (found.doubt is not None) == is_lossy
+    found = compared(extra_outputs_sha256="5" * 64)
+    assert found == Compared(verdict="record damaged", which=("extra_outputs_sha256",))
+    found = compared(extra_outputs="{}")
+    assert found.verdict == "different" and "which no file holds" in (found.doubt or "")
+    store.write(now.extra_outputs_path or "", save({"c2w": torch.zeros(4)}))
+    assert compared().verdict == "file damaged"
+    store.write(path, files[1])
+    store.write(now.extra_outputs_path or "", arrays)
+    sha256 = hashlib.sha256(files[1]).hexdigest()
+    found = compared(bytes=len(files[1]), media_sha256=sha256, audio_sha256="5" * 64)
+    assert found.verdict == "different" and 30 < (found.psnr_db or 0) < 50
 
 
 def record_of(content: bytes, frames: Frames, arrays: bytes, format: str) -> Record:

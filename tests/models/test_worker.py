@@ -1,0 +1,168 @@
+"""One worker without a driver: it renders on beside slow stores, and knows where its time went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet import Audit, Inputs, Request, Store
+from framefleet.cluster.worker.messages import Assignment, Hello
+from framefleet.cluster.worker.worker import Worker
+from framefleet.pipeline.metrics import STORE_BYTES, WORKER_SECONDS
+from framefleet.pipeline.outputs.stores import retries
+from tests.media_files import image_file, sha256
+from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
+from tests.tiny import SMALLEST
+
+LATE, THERE = "a" * 32, "b" * 32
+
+
+def assigned(row_id: str, model: str = "wan", **arguments: Any) -> Assignment:
+    arguments = {**SMALLEST[model], "prompt": row_id, **arguments}
+    return Assignment(row_id=row_id, request=Request(arguments=arguments, seed=1), attempt=1)
+
+
+class LateInputs(Inputs):
+    """Does not answer for one file."""
+
+    def __init__(self, folder: Path, outage: threading.Event) -> None:
+        super().__init__([str(folder)])
+        self.outage, self.waiting = outage, list[str]()
+
+    def read(self, uri: str) -> bytes:
+        if "late" in uri:
+            self.waiting.append(uri)
+            self.outage.wait(2 * WITHIN_S)
+        return super().read(uri)
+
+
+class LateStore(Store):
+    """Does not answer for what spares work."""
+
+    outage: threading.Event
+    waiting: list[str]
+
+    def read(self, path: str, count: int | None = None) -> bytes:
+        if path.startswith(("embeddings/", ".probes/")):
+            self.waiting.append(path)
+            self.outage.wait(2 * WITHIN_S)
+        return super().read(path, count)
+
+
+class SlowStore(Store):
+    """Takes its time to store clips, or all that a test wants."""
+
+    is_storing: threading.Event | None = None
+    may_store: threading.Event
+
+    def create(self, path: str, content: bytes) -> None:
+        if self.is_storing:
+            self.is_storing.set()
+            assert self.may_store.wait(WITHIN_S)
+        else:
+            time.sleep(0.4)
+        super().create(path, content)
+
+
+@pytest.fixture
+def outage() -> Iterator[threading.Event]:
+    is_over = threading.Event()
+    yield is_over
+    is_over.set()
+
+
+def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outage: threading.Event) -> None:
+    rows = []
+    for row_id, name in ((LATE, "late.png"), (THERE, "there.png")):
+        (tmp_path / name).write_bytes(image_file())
+        image = {"uri": str(tmp_path / name), "sha256": sha256(image_file())}
+        rows.append(assigned(row_id, "wan_i2v", max_sequence_length=32, image=image))
+    inputs = LateInputs(tmp_path, outage)
+    worker = started_worker(worker_setup("wan_i2v", Store(str(tmp_path / "out")), inputs))
+    assert [stored.record.row_id for stored in stored_by(worker, 1, rows)] == [THERE]
+    assert len(inputs.waiting) == 1
+    assert (worker.exchange([]).still_s, len(worker._inbox)) == (0.0, 1)
+    outage.set()
+    assert [stored.record.row_id for stored in stored_by(worker, 1)] == [LATE]
+    worker.exchange([], drain=True)
+
+
+def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
+    tmp_path: Path, outage: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "WITHIN_S", 0.1)
+    store = LateStore(str(tmp_path))
+    store.outage, store.waiting = outage, []
+    rows = [assigned(row_id, "wan") for row_id in (LATE, THERE)]
+    worker = started_worker(worker_setup("wan", store, Inputs([str(tmp_path)]), keep_embeddings=True))
+    assert {stored.record.row_id for stored in stored_by(worker, 2, rows)} == {LATE, THERE}
+    asked = [path for path in store.waiting if path.startswith("embeddings/")]
+    assert len(asked) == 1  # of four prompts: while it does not answer it is asked no more
+    worker.exchange([], drain=True)
+
+
+def test_a_worker_that_serves_another_driver_starts_no_more_threads(tmp_path: Path) -> None:
+    worker = started_worker(worker_setup("wan", Store(str(tmp_path)), Inputs([])))
+    threads = {*threading.enumerate()}  # of which some may be ending
+    worker.renew(None)
+    assert isinstance(worker.start(), Hello)
+    assert not {*threading.enumerate()} - threads
+    worker.exchange([], drain=True)
+
+
+def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(tmp_path: Path) -> None:
+    store, fox, owl = SlowStore(str(tmp_path)), assigned("fox"), assigned("owl")
+    store.is_storing, store.may_store = threading.Event(), threading.Event()
+    worker = started_worker(worker_setup("wan", store, Inputs([])))
+    worker.exchange([fox])
+    assert store.is_storing.wait(WITHIN_S)
+    worker.renew(None)
+    assert isinstance(worker.start(), Hello)
+    assert not worker.exchange([fox, owl]).rendered
+    store.may_store.set()
+    assert sorted(row.record.row_id for row in stored_by(worker, 2)) == ["fox", "owl"]
+    assert not worker.exchange([]).rendered
+    worker.exchange([], drain=True)
+
+
+OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
+
+
+@pytest.mark.daily(2)
+@pytest.mark.parametrize(
+    ("model", "changed", "special"),
+    [
+        ("wan", {"audit": Audit(every=1)}, "audit"),
+        ("cogvideox", {}, "upload"),
+        ("sd", {"keep_embeddings": True}, "store"),
+    ],
+)
+def test_the_seconds_of_all_causes_are_the_workers_wall_time(
+    model: str, changed: dict[str, Any], special: str, tmp_path: Path
+) -> None:
+    store = (SlowStore if special == "upload" else Store)(str(tmp_path / "out"))
+    num_rows = 12 if special == "upload" else 6  # more than wait for a writer
+    setup = replace(worker_setup(model, store, Inputs([str(tmp_path)])), **changed)
+    began = time.perf_counter()
+    worker = Worker(setup)
+    born = time.perf_counter()
+    while hasattr(worker.start(), "doing"):
+        """It is loading."""
+    rows = [
+        replace(assigned(f"{seed:032x}", model, prompt="a fox"), is_audited=True) for seed in range(num_rows)
+    ]
+    assert len(stored_by(worker, len(rows), rows)) == len(rows)
+    asked = time.perf_counter()
+    figures = worker.exchange([]).figures
+    told = time.perf_counter()
+    spent = WORKER_SECONDS.by_label(figures)
+    assert 0.98 * (asked - born) <= sum(spent.values()) <= 1.02 * (told - began)
+    assert OF_EACH | {special} <= spent.keys()
+    assert STORE_BYTES.of(figures, "written") > sum(stored.size for stored in store.details("clips").values())
+    worker.exchange([], drain=True)
