@@ -17,7 +17,6 @@ import yaml
 from tenacity import wait_none
 
 import framefleet
-from framefleet import Store
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.doors import Scope
@@ -25,10 +24,10 @@ from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim, claimed_job
+from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import EndpointError, JobError, TableError
+from framefleet.pipeline.errors import EndpointError, TableError, UserError
 from framefleet.pipeline.outputs.output import Output
 from framefleet.plugins.words import endpoint, prompts
 from framefleet.plugins.words.plugin import PromptsRunner
@@ -132,15 +131,14 @@ def test_nobody_is_paid_for_rows_that_are_left_out(tmp_path: Path, chat: Chat) -
 
 
 def test_a_run_that_is_interrupted_asks_only_for_the_rest(tmp_path: Path, chat: Chat) -> None:
-    job = load_job(job_file(tmp_path, chat, attempts=1))
+    job = job_file(tmp_path, chat, attempts=1)
     chat.will({}, {"status": 503, "always": True})
     with pytest.raises(EndpointError):
-        rows_rendered(job)
+        framefleet.prompts(job)
     assert not (tmp_path / "out/prompts").exists()
     asked = len(chat.log)
     chat.will()
-    assert len(rows_rendered(job)) == 4
-    assert len(chat.log) == asked + 2
+    assert len(framefleet.prompts(job)) == 3 and len(chat.log) == asked + 2
 
 
 def test_a_job_that_is_to_stop_writes_no_more_prompts_and_renders_no_row(
@@ -172,24 +170,28 @@ def test_a_job_that_is_to_stop_writes_no_more_prompts_and_renders_no_row(
 
 def test_a_prompt_without_an_answer_is_named_and_others_are_kept(tmp_path: Path, chat: Chat) -> None:
     chat.will({}, {"status": 400, "always": True})
-    job = load_job(job_file(tmp_path, chat, attempts=1))
+    job = job_file(tmp_path, chat, attempts=1)
     with pytest.raises(TableError, match="row 2: no text is written for the prompt 'rain'"):
-        rows_rendered(job)
+        framefleet.prompts(job)
+    asked = len(chat.log)
     chat.will()
-    assert len(rows_rendered(job)) == 4
+    assert len(framefleet.prompts(job)) == 3 and len(chat.log) == asked + 2
 
 
-def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(tmp_path: Path, chat: Chat) -> None:
-    bad = job_file(tmp_path, chat, [{"prompt": "a", "seed": 1, "height": 33}])
-    with pytest.raises(TableError, match="height"):
-        rows_rendered(load_job(bad))
-    no_prompt = job_file(tmp_path, chat, [{"seed": 1, "text": "a"}])
-    with pytest.raises(TableError, match="rows have no 'prompt'"):
-        rows_rendered(load_job(no_prompt))
-    with pytest.raises(TableError, match="'original_prompt'"):
-        rows_rendered(load_job(job_file(tmp_path, chat, [{"prompt": "a", "original_prompt": "b"}])))
-    with pytest.raises(JobError, match=r"\{prompt\}"):
-        load_job(job_file(tmp_path, chat, question="Write!"))
+@pytest.mark.parametrize(
+    ("row", "rewrite", "problem"),
+    [
+        ({"prompt": "a", "seed": 1, "height": 33}, {}, "height"),
+        ({"seed": 1, "text": "a"}, {}, "rows have no 'prompt'"),
+        ({"prompt": "a", "original_prompt": "b"}, {}, "'original_prompt'"),
+        ({"prompt": "a"}, {"question": "Write!"}, r"\{prompt\}"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(
+    row: dict[str, Any], rewrite: dict[str, Any], problem: str, tmp_path: Path, chat: Chat
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        framefleet.prompts(job_file(tmp_path, chat, [row], **rewrite))
     assert chat.log == []
 
 
@@ -197,39 +199,13 @@ UNTIL = {"until": {"where": "sharpness > 1", "accepted": 1, "at_most": 1}, "scor
 DRAFT = {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "sharpness"}}, "scores": ["sharpness"]}
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"until": {"accepted": 1, "where": "flicker < 1", "at_most": 3, "rate": 0.5}}, "groups: 1"),
-        (
-            {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "sharpness"}}},
-            "drafts, of every row",
-        ),
-    ],
-    ids=["until", "draft"],
-)
-def test_rows_of_other_runners_are_planned_before_their_prompts_are_written(
-    more: dict[str, Any], words: str, tmp_path: Path, chat: Chat
-) -> None:
-    rows = [{key: row[key] for key in row if key != "seed"} for row in ROWS] if "until" in more else ROWS
-    job = (
-        yaml.safe_load(job_file(tmp_path, chat, rows).read_text())
-        | more
-        | {"scores": ["flicker", "sharpness"]}
-    )
-    planned = command("plan", write_job(tmp_path / "job.yaml", job))
-    assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
-    assert words in planned.stdout
-
-
 @pytest.mark.parametrize("more", [{}, UNTIL, DRAFT], ids=["plain", "until", "draft"])
-def test_a_job_is_planned_with_the_prompts_that_its_runs_render(
-    more: dict[str, Any], tmp_path: Path, chat: Chat
-) -> None:
+def test_a_job_is_planned_with_its_prompts(more: dict[str, Any], tmp_path: Path, chat: Chat) -> None:
     rows = [{"prompt": "rain"}, {"prompt": "a red ball"}]
     file = job_file(tmp_path, chat, rows)
     values = yaml.safe_load(file.read_text()) | more
     job = load_job(write_job(file, values))
+    assert "prompts: 2 of 2 to be written first, by pen" in command("plan", file).stdout
     with closing(resolve_job(job, Callback(), write_prompts(job, Callback()).place)) as resolved:
         claim(resolved)
     framefleet.prompts(job.output, corrections={"rain": "rain", "a red ball": "rain"})
@@ -266,28 +242,11 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     assert (unknown.exit_code, "nothing written for the prompt 'nobody'" in unknown.stderr) == (2, True)
 
 
-def test_python_writes_and_corrects_as_the_command_does(tmp_path: Path, chat: Chat) -> None:
-    texts = framefleet.prompts(job_file(tmp_path, chat))
-    assert texts["rain"] == "In golden light: Write: rain" and len(texts) == 3
-    corrected = framefleet.prompts(tmp_path / "out", corrections={"rain": "rain on a tin roof"})
-    assert corrected == texts | {"rain": "rain on a tin roof"} and len(chat.log) == 3
-
-
 def test_an_endpoint_that_does_not_answer_leaves_nothing_in_the_output(tmp_path: Path, chat: Chat) -> None:
     for mood in ({"status": 400, "always": True}, {"status": 500, "always": True}):
         chat.will(mood)
         failed = command("prompts", job_file(tmp_path, chat, attempts=1))
         assert failed.exit_code and not (tmp_path / "out").exists(), failed.output
-
-
-def test_job_json_is_not_believed_about_who_writes(tmp_path: Path, chat: Chat) -> None:
-    job = load_job(job_file(tmp_path, chat))
-    write_prompts(job, Callback())
-    with closing(resolve_job(job, Callback())) as resolved:
-        claim(resolved)
-    with pytest.raises(JobError, match=r"job\.json says prompts"):
-        claimed_job(str(tmp_path / "out"))
-    assert Store(str(tmp_path / "out")).exists("job.json")
 
 
 def test_a_list_that_nobody_edited_changes_no_prompt_of_two_questions(tmp_path: Path, chat: Chat) -> None:

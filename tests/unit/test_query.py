@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,8 +38,8 @@ TABLE = pa.table(
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Three rows; of one the score is missing."""
     folder = tmp_path_factory.mktemp("queried")
-    carried = {"prompt": ["a red ball", "a blue cube", None], "odd name": ["x", "y", "z"]}
-    carried |= {"large": [0, 1, 2**63 - 1]}
+    carried: dict[str, Any] = {"prompt": ["a red ball", "a blue cube", None]}
+    carried |= {"odd name": ["x", "y", "z"], "large": [0, 1, 2**63 - 1]}
     rendered(Store(str(folder)), 3, carried=carried, scores={"sharpness": [0.5, 0.1, None]})
     return str(folder)
 
