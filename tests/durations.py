@@ -80,7 +80,8 @@ class Durations:
         if report.when != "setup":  # which is in the fixtures
             self._seconds[report.nodeid] += report.duration
         if report.when == "call":
-            self._seconds[report.nodeid] += dict(report.user_properties).get(_FIXTURES, 0)
+            properties: dict[str, Any] = dict(report.user_properties)
+            self._seconds[report.nodeid] += properties.get(_FIXTURES, 0.0)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and "PYTEST_XDIST_WORKER" not in os.environ:

@@ -10,7 +10,7 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 
-class Failing(MemoryFileSystem):
+class Failing(MemoryFileSystem):  # type: ignore[misc]
     protocol = "failing"
     errors: ClassVar[Iterator[Exception]] = iter(())
     num_refreshed: ClassVar[int] = 0

@@ -12,7 +12,7 @@ import pytest
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, row_thread, stay
 
 
-class Row(greenlet.greenlet):
+class Row(greenlet.greenlet):  # type: ignore[misc]
     """A row of which `function` is all."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

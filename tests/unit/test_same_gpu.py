@@ -97,12 +97,11 @@ def test_the_first_worker_decides_others_are_refused_by_name_and_an_output_keeps
     assert gpus(tmp_path / "out") == ["H100"] * 4
 
 
-def test_without_a_gpu_the_processor_decides(resolved: ResolvedJob) -> None:
-    (refused,) = render(resolved, {"cpu": "Xeon"}, {"cpu": "EPYC"})
+def test_without_a_gpu_the_processor_decides_where_somebody_asks(
+    resolved: ResolvedJob,
+) -> None:
+    (refused,) = render(resolved, {"cpu": "Xeon"}, {"cpu": "EPYC"}, only=2)
     assert "has EPYC, and this output is rendered on Xeon" in refused.reason
-
-
-def test_mixed_machines_render_where_nobody_asks(resolved: ResolvedJob, tmp_path: Path) -> None:
     fleet = resolved.job.fleet.model_copy(update={"same_gpu": False})
     resolved = replace(resolved, job=resolved.job.model_copy(update={"fleet": fleet}))
     assert not render(resolved, H100, A100)

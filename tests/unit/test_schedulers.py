@@ -108,12 +108,9 @@ def test_each_scheduler_that_is_suggested_is_taken(sd: PipelineSpec, wan: Pipeli
     for spec in (sd, wan):
         with pytest.raises(UserError) as caught:
             resolve_scheduler(name, spec)
-        suggested = re.findall(
-            r"\w+", re.split(r"did you mean|use one of", caught.value.fix)[1].split(";")[0]
-        )
-        assert suggested
-        for other in suggested:
-            assert resolve_scheduler(other, spec).class_name
+        names = re.split(r"did you mean|use one of", caught.value.fix)[1].split(";")[0]
+        classes = [resolve_scheduler(other, spec).class_name for other in re.findall(r"\w+", names)]
+        assert classes and all(classes)
 
 
 @pytest.mark.parametrize(

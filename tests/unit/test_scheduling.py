@@ -48,16 +48,10 @@ def test_all_threads_are_scheduled_as_before(media: Media) -> None:
 
 
 def test_who_has_another_policy_keeps_it() -> None:
-    """Also where the one of a process is none of the usual."""
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
-        encode_av(
-            np.zeros((2, 80, 80, 3), np.uint8),
-            None,
-            media=Media(format="mp4", encoder="libsvtav1"),
-            rate=Fraction(8),
-            tags={},
-        )
+        frames, media = np.zeros((2, 80, 80, 3), np.uint8), Media(format="mp4", encoder="libsvtav1")
+        encode_av(frames, None, media=media, rate=Fraction(8), tags={})
         assert os.sched_getscheduler(0) == os.SCHED_BATCH
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -19,17 +19,12 @@ os._exit(9)
 """
 
 
-def test_two_folders_of_one_process_are_two(tmp_path: Path) -> None:
-    first, second = own_folder(tmp_path / "new"), own_folder(tmp_path / "new")
-    assert first != second
-    assert first.is_dir() and second.is_dir()
-
-
 def test_the_folder_of_a_killed_process_is_cleared_by_the_next_and_no_other(tmp_path: Path) -> None:
     theirs = tmp_path / "framefleet-weights-of-somebody"  # with no lock beside it
     theirs.mkdir()
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT)
     (abandoned,) = (path.parent for path in tmp_path.glob("*/weights"))
-    mine = own_folder(tmp_path)
-    assert not abandoned.exists()
-    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {mine, theirs}
+    first, second = own_folder(tmp_path), own_folder(tmp_path)
+    assert first != second and not abandoned.exists()
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {first, second, theirs}
+    assert own_folder(tmp_path / "new").is_dir()

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,17 @@ RAY_BELOW = "/ray/session_2026-01-02_03-04-05_678901_1234567/sockets/plasma_stor
 
 
 @pytest.fixture
-def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tmpdir_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return what sets TMPDIR, which Python reads once."""
+    return lambda folder: monkeypatch.setattr("tempfile.tempdir", str(folder))
+
+
+@pytest.fixture
+def deep(tmp_path: Path, tmpdir_is: Callable[[Path], None]) -> Path:
     """Return a TMPDIR as Slurm and build systems make them."""
     folder = tmp_path / "/".join(["job_1355700"] * 9)
     folder.mkdir(parents=True)
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    tmpdir_is(folder)
     return folder
 
 
@@ -47,29 +54,31 @@ def test_workers_to_be_listen_wherever_tmpdir_is(deep: Path) -> None:
     assert not list(deep.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/proc")
+def test_a_folder_that_cannot_be_made_is_refused(tmpdir_is: Callable[[Path], None]) -> None:
+    tmpdir_is(Path("/proc"))
     with pytest.raises(FleetError, match="/proc") as caught:
         make_socket_folder()
     assert "set TMPDIR" in caught.value.fix
 
 
-_FULL = """
-mount -t tmpfs -o size=64k tmpfs /mnt && TMPDIR=/mnt \
-exec {python} -m framefleet {command} --table {table} --model plugins/demo/shapes/model --output {output}
+_BOTH = """
+from tests.commands import command
+for name in ("plan", "render"):
+    ended = command(name, "--table={table}", "--model=plugins/demo/shapes/model", "--output={output}")
+    print(ended.exit_code, ended.stderr)
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts need root and unshare")
-@pytest.mark.parametrize("command", ["plan", "render"])
-def test_a_full_tmpdir_is_refused_before_ray_starts(tmp_path: Path, command: str) -> None:
-    table, output = tmp_path / "t.csv", tmp_path / "out"
-    table.write_text("prompt\na red ball\n")
-    script = _FULL.format(python=sys.executable, command=command, table=table, output=output)
-    ended = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", script], cwd=ROOT, capture_output=True, text=True
+def test_a_full_tmpdir_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    (table := tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    (script := tmp_path / "both.py").write_text(_BOTH.format(table=table, output=tmp_path / "out"))
+    mounted = (
+        f"mount -t tmpfs -o size=64k tmpfs /mnt; TMPDIR=/mnt PYTHONPATH=. exec {sys.executable} {script}"
     )
-    assert ended.returncode == 3, ended.stderr
-    assert "/mnt has 64 KiB free, and needs 16,384 KiB" in ended.stderr
-    assert "set TMPDIR to another folder" in ended.stderr
-    assert not output.exists()
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", mounted], cwd=ROOT, capture_output=True, text=True
+    )
+    for said in ("3 ", "/mnt has 64 KiB free, and needs 16,384 KiB", "set TMPDIR to another folder"):
+        assert ended.stdout.count(said) == 2, ended
+    assert not (tmp_path / "out").exists()

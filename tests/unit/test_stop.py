@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,16 +16,12 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.stop import SIGNALS, Stop
-from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.worker import Notice
-from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.render import render
 from framefleet.jobs.show.console import reporting
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 from tests.committed import committed
-from tests.jobs import job_values, prompt_rows, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +36,7 @@ def heeded() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_a_signal_is_delivered_when_the_context_ends() -> None:
+def test_a_signal_is_delivered_when_the_context_ends_or_it_is_checked_on_the_way() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
         assert not stop.is_asked
@@ -51,6 +45,13 @@ def test_a_signal_is_delivered_when_the_context_ends() -> None:
         done.append("the work")
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.check()
+        pytest.fail("it goes on")
+    with pytest.raises(ValueError, match="the store"), Stop():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("the store")
 
 
 def test_ctrl_c_again_is_urgent_and_once_more_is_not_put_off() -> None:
@@ -83,31 +84,24 @@ def test_other_signals_that_come_twice_do_not_hasten(number: int) -> None:
         signal.raise_signal(number)
         assert stop.is_asked and not stop.is_urgent
     assert ended.value.code == 128 + number
-
-
-def test_a_terminal_that_goes_while_a_command_tidies_up_interrupts_it_once() -> None:
     done = []
-    with pytest.raises(SystemExit) as ended, reporting(verbose=False):
+    with pytest.raises(SystemExit), reporting(verbose=False):
         try:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)
         finally:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)  # while the command tidies up
             done.append("tidied up")
-    assert ended.value.code == 129
     assert done
 
 
-def test_what_is_checked_on_the_way_ends_it_there() -> None:
-    with pytest.raises(KeyboardInterrupt), Stop() as stop:
-        signal.raise_signal(signal.SIGINT)
-        stop.check()
-        pytest.fail("it goes on")
+def test_in_another_thread_nothing_is_put_off() -> None:
+    def work() -> bool:
+        with Stop() as stop:
+            return stop.is_asked
 
-
-def test_an_error_is_told_and_not_the_signal() -> None:
-    with pytest.raises(ValueError, match="the store"), Stop():
-        signal.raise_signal(signal.SIGINT)
-        raise ValueError("the store")
+    with ThreadPoolExecutor() as threads:
+        assert not threads.submit(work).result()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_signals_that_are_ignored_or_the_systems_stay_so() -> None:
@@ -116,20 +110,6 @@ def test_signals_that_are_ignored_or_the_systems_stay_so() -> None:
         signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert not stop.is_asked
-
-
-def test_in_another_thread_nothing_is_put_off() -> None:
-    asked: list[bool] = []
-
-    def work() -> None:
-        with Stop() as stop:
-            asked.append(stop.is_asked)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert asked == [False]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_worker_that_is_sent_sigterm_lives_on_and_says_so() -> None:
@@ -157,21 +137,3 @@ def test_a_job_that_is_to_stop_as_it_ends_begins_no_other_run(
     monkeypatch.setattr(module, "DriverLock", AskedLate)
     with pytest.raises(KeyboardInterrupt):
         command(job)
-
-
-def test_a_job_that_is_to_stop_while_ray_starts_waits_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fleet(start: Start, waiting: Callable[[], None]) -> None:
-        ask_driver(Output.open(str(tmp_path / "out")), STOP)
-        while True:
-            waiting()
-            time.sleep(0.01)
-
-    monkeypatch.setattr(render, "DriverLock", partial(DriverLock, beat_s=0.02))
-    monkeypatch.setattr(Start, "begin", lambda *_: None)
-    monkeypatch.setattr(Start, "fleet", fleet)
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
-    with pytest.raises(KeyboardInterrupt):
-        framefleet.render(job_values(table, tmp_path / "out"))
-    assert "before the first row" in caplog.text

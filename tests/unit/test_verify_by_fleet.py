@@ -14,7 +14,6 @@ from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify import verify as verify_module
-from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -79,13 +78,3 @@ def test_each_row_is_rendered_with_what_was_stored_of_its_steps(runs: list[Run],
         ([], False, "b" * 32),
         ("all", False, "c" * 32),
     ]
-
-
-def test_jobs_of_an_output_go_by_the_last_run(tmp_path: Path) -> None:
-    job, out = committed(tmp_path, 2), str(tmp_path / "out")
-    before = claimed_job(out)
-    for latents in ([-1], [], "all"):
-        with closing(resolve_job(load_job(job, [f"keep.latents={latents}"]), Callback())) as resolved:
-            claim(resolved)
-        assert claimed_job(out).keep.latents == latents
-    assert claimed_job(out, ["keep.latents=[]"]) == before

@@ -23,8 +23,5 @@ def test_no_caption_of_its_training_has_words_that_it_does_not_know() -> None:
 )
 def test_other_words_are_found(prompt: str, words: list[str]) -> None:
     assert unknown_words(prompt) == words
-
-
-def test_what_was_meant_is_said_where_it_is_near() -> None:
     assert "gren (green?); it knows ball, square" in (hint_about("a gren ball bounces on blue") or "")
     assert hint_about("a green ball bounces on blue") is None

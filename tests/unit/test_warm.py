@@ -61,10 +61,20 @@ def place(tmp_path: Path) -> Iterator[Path]:
         ours.shutdown(socket.SHUT_RDWR)  # which ends it
 
 
-def test_a_fork_runs_what_was_asked_for_and_gives_its_exit_code(script: Path, place: Path) -> None:
-    for _ in range(2):
-        ended = run(script, place)
-        assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine True\n"), ended.stderr
+@pytest.mark.parametrize(
+    ("has_server", "variables", "is_fork"),
+    [
+        (True, {}, True),
+        (True, {"TORCHINDUCTOR_CACHE_DIR": "/elsewhere"}, True),  # which torch sets by itself
+        (True, {"OMP_NUM_THREADS": "3"}, False),  # other variables than libraries were imported under
+        (False, {}, False),
+    ],
+)
+def test_a_fork_or_else_a_cold_process_runs_what_was_asked_for_and_gives_its_exit_code(
+    has_server: bool, variables: dict[str, str], is_fork: bool, script: Path, place: Path
+) -> None:
+    ended = run(script, place if has_server else place.with_name("nowhere"), **variables)
+    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine {is_fork}\n"), ended.stderr
 
 
 def test_a_fork_has_a_process_group_of_its_own(tmp_path: Path, place: Path) -> None:
@@ -72,21 +82,6 @@ def test_a_fork_has_a_process_group_of_its_own(tmp_path: Path, place: Path) -> N
     script = tmp_path / "group.py"
     script.write_text("import os; print(os.getpgrp() == os.getpid(), 'kept' in vars(os))")
     assert run(script, place).stdout == "True True\n"
-
-
-def test_under_other_variables_than_libraries_were_imported_it_starts_cold(script: Path, place: Path) -> None:
-    ended = run(script, place, OMP_NUM_THREADS="3")
-    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine False\n"), ended.stderr
-
-
-def test_what_torch_sets_by_itself_is_no_reason_to_start_cold(script: Path, place: Path) -> None:
-    ended = run(script, place, TORCHINDUCTOR_CACHE_DIR="/elsewhere")
-    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine True\n"), ended.stderr
-
-
-def test_without_a_server_it_starts_cold(script: Path, tmp_path: Path) -> None:
-    ended = run(script, tmp_path / "nowhere")
-    assert (ended.returncode, ended.stdout) == (7, f"word {script.parent} mine False\n"), ended.stderr
 
 
 def test_a_fork_ends_with_its_relay(tmp_path: Path, place: Path) -> None:
@@ -130,10 +125,9 @@ def test_only_workers_of_this_machine_that_meet_no_gpu_are_forks(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forks under Linux")
 def test_imports_begin_ahead_for_an_output_without_records_and_are_begun_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(start, "_GPUS", ())
-    values = {"table": "t.csv", "output": str(tmp_path), "model": "m"}
+    values = {"table": "t.csv", "output": str(tmp_path), "model": {"path": "m", "device": "cpu"}}
     threads = load_job(values).model.threads
     with _imports_ahead(load_job(values)), start.warm(threads=threads) as first:
         with start.warm(threads=threads) as second:

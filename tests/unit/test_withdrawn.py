@@ -1,4 +1,4 @@
-"""An audit finds that rows differ: whoever rendered them, whatever is killed, all records end up right.
+"""An audit finds that rows differ, or a driver freezes: whatever is killed, all records end up right.
 
 All is real but the two workers (`tests/made_up_workers.py`), which answer in any order.
 """
@@ -9,18 +9,22 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from framefleet import Store, Summary
 from framefleet.cluster.driver.commit import Committer
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, Holder
+from framefleet.cluster.fleet.events import Event
+from framefleet.cluster.worker.messages import Assignment
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
-from framefleet.pipeline.outputs.parts.parts import withdraw
+from framefleet.pipeline.outputs.parts.parts import PartWriter, withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
@@ -35,6 +39,7 @@ from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
 
 NUM_ROWS = 40
+Run = Callable[[int, dict[int, Verdict]], Summary]
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
 
 
 @pytest.fixture
-def run(resolved: ResolvedJob) -> Callable[..., Summary]:
+def run(resolved: ResolvedJob) -> Run:
     """Return what renders the job, as often as it is called, by workers with a seed and verdicts."""
 
     def run(seed: int, verdicts: dict[int, Verdict]) -> Summary:
@@ -76,16 +81,14 @@ def _records(store: Store, *, is_clean: bool = True) -> Counter[str]:
 
 
 @pytest.mark.parametrize("seed", long_but(range(8), *range(3)))
-def test_all_rows_that_no_audit_spoke_for_are_rendered_again(
-    seed: int, run: Callable[..., Summary], store: Store
-) -> None:
+def test_all_rows_that_no_audit_spoke_for_are_rendered_again(seed: int, run: Run, store: Store) -> None:
     summary = run(seed, {5 + 4 * seed: "differs"})
     assert _records(store) == {RIGHT: NUM_ROWS}
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
     assert len(summary.apart) == AUDITS.total(summary.figures) == 1
 
 
-def test_an_equal_audit_speaks_for_no_row_but_its_own(run: Callable[..., Summary], store: Store) -> None:
+def test_an_equal_audit_speaks_for_no_row_but_its_own(run: Run, store: Store) -> None:
     summary = run(3, {4: "equal", 8: "equal", 12: "equal", 16: "equal", 24: "differs"})
     assert _records(store) == {RIGHT: NUM_ROWS}
     assert (AUDITS.total(summary.figures), len(summary.apart)) == (5, 1)
@@ -124,53 +127,93 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
     assert (AUDITS.total(later.figures), later.audits and later.audits.num_unaudited) == (0, 0)
 
 
-def test_rows_that_cannot_be_repeated_keep_their_records(run: Callable[..., Summary], store: Store) -> None:
+def test_rows_that_cannot_be_repeated_keep_their_records(run: Run, store: Store) -> None:
     summary = run(1, {5: "unrepeatable"})
     assert _records(store) == {WRONG: NUM_ROWS}
     assert ROW_OUTCOMES.of(summary.figures, "withdrawn") == 0
     assert (summary.apart, len(summary.unrepeatable)) == ((), 1)
 
 
-def test_both_workers_may_find_it(run: Callable[..., Summary], store: Store) -> None:
-    summary = run(2, {12: "differs", 13: "differs", 25: "differs"})
-    assert _records(store) == {RIGHT: NUM_ROWS}
-    assert len(summary.apart) == 1
+class Dying(Store):
+    """Lets its driver die after this many changes in records/ since it wrote down which kind is wrong."""
+
+    num_left = 0
+
+    def create(self, path: str, content: bytes) -> None:
+        self._count(path)
+        super().create(path, content)
+
+    def delete(self, path: str) -> None:
+        self._count(path)
+        super().delete(path)
+
+    def _count(self, path: str) -> None:
+        if path.startswith("records") and self.list("apart"):
+            self.num_left -= 1
+            if self.num_left < 0:
+                raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("num_changes", range(3))
 def test_a_driver_that_is_killed_while_it_takes_records_back_leaves_no_wrong_one(
-    num_changes: int, run: Callable[..., Summary], store: Store, monkeypatch: pytest.MonkeyPatch
+    num_changes: int, resolved: ResolvedJob, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Committer, "flush_due", lambda committer, now: committer.flush())  # many small parts
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        _die_after(num_changes, patched)
-        run(3, {10: "equal", 20: "differs"})
-    assert WRONG in _frames(store), "some are left to take back"
+    dying = Dying(store.url_of(""))
+    dying.num_left = num_changes
+    workers = Workers(dying, hello_of(resolved), 3, {10: "equal", 20: "differs"})
+    with pytest.raises(KeyboardInterrupt):
+        render_by(workers, replace(resolved, store=dying))
+    frames = all_columns(store, "records")["frames_sha256"].to_pylist()
+    assert WRONG in frames, "some are left to take back"
     run(5, {})
     assert _records(store) == {RIGHT: NUM_ROWS}
 
 
-def _frames(store: Store) -> set[str]:
-    return set(all_columns(store, "records")["frames_sha256"].to_pylist())
+@dataclass
+class Freezing(Workers):
+    """Clips hold the seed of these workers. when: what happens once this many rows are rendered."""
+
+    when: tuple[int, Callable[[], None]] | None = None
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if self.when and self.num_rendered >= self.when[0]:
+            (_, happen), self.when = self.when, None
+            happen()
+        return super().wait(timeout_s)
+
+    def _clip(self, row: Assignment, *, was_batched: bool) -> bytes:
+        return f"{self.seed:064x}".encode()
 
 
-def _die_after(num_changes: int, patched: pytest.MonkeyPatch) -> None:
-    """Let the driver die when it has changed so much in records/ since it wrote down which kind is wrong."""
-    left = iter(range(num_changes))
+@pytest.mark.parametrize("num_rendered", [1, 20])
+@pytest.mark.parametrize("waits", [False, True], ids=["parts written", "parts wait"])
+def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
+    num_rendered: int, waits: bool, resolved: ResolvedJob, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartWriter, "due", lambda writer, now: not waits and writer.rows_waiting > 2)
+    monkeypatch.setattr(Holder, "is_gone", lambda holder: True)  # as it looks once its counter stood still
+    first, second, third = (Freezing(store, hello_of(resolved), seed, {}) for seed in range(3))
+    seen: dict[str, bytes] = {}
 
-    def or_die(change: Callable[..., None]) -> Callable[..., None]:
-        def changed(store: Store, path: str, *content: bytes) -> None:
-            if path.startswith("records") and store.list("apart") and next(left, None) is None:
-                raise KeyboardInterrupt
-            change(store, path, *content)
+    def stored() -> dict[str, bytes]:
+        """What readers go by: records, and the clips that they name."""
+        return {path: store.read(path) for folder in ("records", "clips") for path in store.list(folder)}
 
-        return changed
+    def freeze() -> None:
+        render_by(second, resolved)
+        assert _records(store).total() == NUM_ROWS
+        seen.update(stored())
 
-    for name in ("create", "delete"):
-        patched.setattr(Store, name, or_die(getattr(Store, name)))
+    first.when = num_rendered, freeze
+    with pytest.raises(StoreError, match="not the newest lock any more"):
+        render_by(first, resolved)
+    assert {path: content for path, content in stored().items() if path in seen} == seen
+    assert render_by(third, resolved).done == 0
+    assert stored() == seen and _records(store).total() == NUM_ROWS
 
 
-def test_carried_columns_and_other_rows_of_a_part_stay(run: Callable[..., Summary], store: Store) -> None:
+def test_carried_columns_and_other_rows_of_a_part_stay(run: Run, store: Store) -> None:
     run(1, {})
     before = all_columns(store, "records")
     some = before["row_id"].to_pylist()[1:3]

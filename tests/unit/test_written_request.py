@@ -31,18 +31,19 @@ class Anything:
         return self
 
 
-def test_the_rate_of_a_request_is_that_of_its_clip(tmp_path: Path) -> None:
-    spec = inspect_model(write_model(tmp_path, "WanPipeline", WAN))
-    found = checked(Request(arguments={"prompt": "a"}, fps=12), spec, BUILT_IN["generate"], finder=Anything())
-    assert found.fps == 12
-    assert "fps" not in found.arguments
-
-
-def test_a_pipeline_with_a_rate_among_its_arguments_is_given_that_one(tmp_path: Path) -> None:
-    spec = inspect_model(write_model(tmp_path, "StableVideoDiffusionPipeline", SD))
-    request = Request(arguments={"image": "a.png", "fps": 6}, fps=12)
-    found = checked(request, spec, BUILT_IN["generate"], finder=Anything())
-    assert (found.arguments["fps"], found.fps) == (6, 12)
+@pytest.mark.parametrize(
+    ("class_name", "configs", "arguments", "fps"),
+    [
+        ("WanPipeline", WAN, {"prompt": "a"}, "none"),
+        ("StableVideoDiffusionPipeline", SD, {"image": "a.png", "fps": 6}, 6),  # which it has for itself
+    ],
+)
+def test_the_rate_of_a_request_is_that_of_its_clip(
+    tmp_path: Path, class_name: str, configs: Any, arguments: dict[str, Any], fps: object
+) -> None:
+    spec = inspect_model(write_model(tmp_path, class_name, configs))
+    found = checked(Request(arguments=arguments, fps=12), spec, BUILT_IN["generate"], finder=Anything())
+    assert (found.arguments.get("fps", "none"), found.fps) == (fps, 12)
 
 
 def test_a_path_object_is_a_path_and_other_objects_are_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
 
 
 def write_docs(names: Collection[str], *, is_short: bool = False, root: Path = ROOT) -> None:
-    """Measure tables, those that are named or all but `release` and `tests`, and write them into the pages' blocks."""
+    """Measure tables, those named or all but `release` and `tests`, and write them into the pages' blocks."""
     if unknown := {*names} - {*TABLES}:
         raise SystemExit(
             f"--write-docs: no table is called {', '.join(sorted(unknown))}; use {', '.join(TABLES)}"
