@@ -35,7 +35,6 @@ def wait_until(what: Callable[[], Any], process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.ci
 def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_that_they_are_not(
     tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

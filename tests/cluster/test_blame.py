@@ -30,6 +30,7 @@ def test_a_sick_gpu_gets_a_fresh_process_and_no_row_is_given_up(tmp_path: Path, 
     assert {record["worker"] for record in records_of(tmp_path / "out")} == {"worker-0.2"}
 
 
+@pytest.mark.promise("exit code 3")
 def test_a_full_disk_ends_the_job_after_three_tries_with_the_machine_named_and_no_row_given_up(
     tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -41,7 +42,6 @@ def test_a_full_disk_ends_the_job_after_three_tries_with_the_machine_named_and_n
     assert records_of(tmp_path / "out", "failures") == []
 
 
-@pytest.mark.ci
 def test_a_row_that_hangs_is_found_and_given_up_and_the_others_finish(
     tmp_path: Path, ray_cluster: str
 ) -> None:

@@ -9,7 +9,6 @@ from tools.benchmarks.compared import outcomes
 REFUSED, MIXED = "exit 2, 3 of 6 done", "exit 0, 6 of 6 done"
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(600)
 def test_changed_weights_are_mixed_by_scripts_and_refused_by_framefleet() -> None:
     assert dict(outcomes("weights")) == {"Ray Data": MIXED, "accelerate": MIXED, "framefleet": REFUSED}

@@ -126,7 +126,6 @@ with everywhere("auto") as machines:
 """
 
 
-@pytest.mark.ci
 def test_who_joins_a_ray_that_others_can_write_is_warned() -> None:
     for mode in (0o755, 0o700):
         with tempfile.TemporaryDirectory(dir="/tmp", prefix="fw-") as folder:  # pytest's own are closed

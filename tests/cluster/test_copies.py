@@ -6,8 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import framefleet
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 
@@ -36,7 +34,6 @@ def render_late(folder: Path, address: str, **late: Any) -> tuple[list[dict[str,
     return records_of(folder / "out"), list(Counter(lines).values())
 
 
-@pytest.mark.ci
 def test_a_copy_of_a_late_row_wins_and_the_late_worker_leaves_it(tmp_path: Path, ray_cluster: str) -> None:
     records, (of_first, of_copy) = render_late(tmp_path, ray_cluster, first_s=6.0, then_s=0.05)
     assert len(records) == 8 and len({record["row_id"] for record in records}) == 8

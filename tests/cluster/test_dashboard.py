@@ -98,7 +98,6 @@ def answer(endpoint: str, query: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.ci
 @pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus on PATH")
 def test_every_panel_of_the_dashboard_has_an_answer(tmp_path: Path) -> None:
     began, at = time.monotonic(), f"127.0.0.1:{free_port()}"
@@ -131,7 +130,6 @@ def test_a_port_that_is_taken_or_no_port_is_refused() -> None:
             assert "9400" in caught.value.fix or "HOST:PORT" in caught.value.fix
 
 
-@pytest.mark.ci
 def test_a_cluster_that_a_job_joined_exports_its_figures() -> None:
     port, exported_at = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="ray-") as name:  # short: sockets

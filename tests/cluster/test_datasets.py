@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
-import pytest
 import yaml
 
 import framefleet
@@ -21,7 +20,6 @@ PAGE = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
 JOB = yaml.safe_load(PAGE[PAGE.index("    # animals.yaml") : PAGE.index("\n## Look before you render")])
 
 
-@pytest.mark.ci
 def test_the_job_of_the_page_makes_a_balanced_signed_dataset_with_captions(
     tmp_path: Path, ray_cluster: str
 ) -> None:

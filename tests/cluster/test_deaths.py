@@ -26,7 +26,6 @@ def reason_of_death(number: signal.Signals) -> str:
     return cause_of_loss(caught.value, is_ready=True).reason
 
 
-@pytest.mark.ci
 def test_a_process_that_dies_is_reported_by_its_signal() -> None:
     with connect(None, num_cpus=1):
         for number in (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS):

@@ -16,7 +16,7 @@ import pytest
 from tests.jobs import ROOT, job_values, prompt_rows, records_of, write_job, write_table
 from tools.chaos.network import Host, network, why_not
 
-pytestmark = [pytest.mark.ci, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 TEMPLATES = ROOT / "examples/deploy"
 VENV = Path(sys.executable).parent.parent
 WITHIN_S = 300.0  # 40 s on a free machine

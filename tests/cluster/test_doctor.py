@@ -26,7 +26,6 @@ def test_a_store_that_refuses_conditions_or_ignores_them_is_reported(s3_server: 
     assert "two drivers" in refused.text and "conditional writes" in refused.fix
 
 
-@pytest.mark.ci
 def test_every_machine_of_a_healthy_cluster_is_checked(
     ray_cluster: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,6 @@ def job(tmp_path: Path, ray_cluster: str) -> Path:
     return write_job(tmp_path / "job.yaml", values | {"draft": {"num_inference_steps": 1, "keep": keep}})
 
 
-@pytest.mark.ci
 def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

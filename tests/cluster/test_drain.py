@@ -30,6 +30,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> P
     return folder
 
 
+@pytest.mark.promise("It does not matter which rows shared a batch", "exit code 143")
 def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str, undisturbed: Path) -> None:
     # So that none is done while another worker starts, or the signal is sent.
     job = slow_job(tmp_path, [row | {"pause_s": 1.0} for row in ROWS], ray_cluster)
@@ -50,7 +51,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     assert not checkpoints(tmp_path)
 
 
-@pytest.mark.ci
+@pytest.mark.promise("exit code 129")
 def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
     long = [row | {"pause_s": 1.0} for row in ROWS]  # so that none is done while another worker starts
@@ -81,7 +82,6 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
     assert not (tmp_path / "out" / "driver.lock").exists()
 
 
-@pytest.mark.ci
 def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
@@ -108,7 +108,6 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 
 
-@pytest.mark.ci
 def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
     job = slow_job(tmp_path, jobs.prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
     process = jobs.start_render(

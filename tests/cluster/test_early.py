@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from framefleet.pipeline.rows.tables.json_lines import BATCH_ROWS
 from tests.commands import command
 from tests.jobs import job_values, records_of, write_job
 
 
+@pytest.mark.promise("The job then stops")
 def test_a_bad_last_row_ends_the_worker_that_started_and_leaves_nothing(
     tmp_path: Path, ray_cluster: str
 ) -> None:

@@ -29,7 +29,6 @@ def job(tmp_path: Path, *, address: str | None, workers: dict[str, float]) -> di
     return values
 
 
-@pytest.mark.ci
 def test_machines_are_added_for_the_rows_left_and_taken_away_again(tmp_path: Path) -> None:
     seen: list[Progress] = []
     with autoscaled_cluster(max_machines=3) as address:

@@ -17,8 +17,7 @@ from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
 
 
-@pytest.mark.daily(2)
-@pytest.mark.daily(1)
+@pytest.mark.promise("Its frames equal those of", "It does not matter which rows shared a batch")
 @pytest.mark.usefixtures("both_work")
 @pytest.mark.parametrize(("name", "dtype"), [("wan", "bf16"), ("cogvideox_i2v", "fp32"), ("sd", "bf16")])
 def test_a_fleet_renders_the_frames_of_plain_diffusers_calls(

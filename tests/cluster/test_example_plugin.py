@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 
@@ -22,7 +21,6 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
 
 
-@pytest.mark.ci
 def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path) -> None:
     assert len((EXAMPLE / "framefleet_arrays.py").read_text().splitlines()) <= 60
     shutil.copytree(EXAMPLE, tmp_path / "plugin")  # pip builds in the folder

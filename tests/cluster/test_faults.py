@@ -38,6 +38,7 @@ def failures(rendered: tuple[Summary, Path]) -> dict[str, dict[str, Any]]:
     return {row["tag"]: row for row in rows}
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others")
 def test_the_other_rows_finish(rendered: tuple[Summary, Path]) -> None:
     summary, output = rendered
     assert (summary.done, summary.failed) == (20 - len(BAD), len(BAD))
@@ -45,10 +46,12 @@ def test_the_other_rows_finish(rendered: tuple[Summary, Path]) -> None:
     assert tags == sorted(f"row {i}" for i in range(20) if i not in BAD)
 
 
+@pytest.mark.promise("Every distinct row ends up with exactly one record")
 def test_each_bad_row_fails_once(failures: dict[str, dict[str, Any]]) -> None:
     assert sorted(failures) == sorted(f"row {i}" for i in BAD)
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others")
 def test_a_raising_recipe_is_tried_three_times_and_told_with_its_traceback(
     failures: dict[str, dict[str, Any]],
 ) -> None:
@@ -58,6 +61,7 @@ def test_a_raising_recipe_is_tried_three_times_and_told_with_its_traceback(
     assert 'raise ValueError("this row is poison")' in failure["traceback"]
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others")
 def test_a_row_that_kills_its_worker_is_quarantined(failures: dict[str, dict[str, Any]]) -> None:
     failure = failures["row 9"]
     assert failure["error_type"] == "WorkerDied"
@@ -65,18 +69,19 @@ def test_a_row_that_kills_its_worker_is_quarantined(failures: dict[str, dict[str
     assert "died 3 times" in failure["message"]
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others")
 def test_a_row_that_never_fits_says_what_would_help(failures: dict[str, dict[str, Any]]) -> None:
     failure = failures["row 14"]
     assert failure["error_type"] == "OutOfMemory"
     assert "render smaller" in failure["message"]
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others")
 def test_memory_running_out_above_three_rows_fails_no_row(rendered: tuple[Summary, Path]) -> None:
     rows = records_of(rendered[1])
     assert 1.0 < max(row["batch_size"] for row in rows) <= 3.0
 
 
-@pytest.mark.ci
 def test_an_error_of_any_kind_ends_its_row_and_not_the_worker(tmp_path: Path, ray_cluster: str) -> None:
     rows = prompt_rows(2 * len(ODD_ERRORS), num_inference_steps=1)
     for row, prompt in zip(rows[::2], ODD_ERRORS, strict=True):

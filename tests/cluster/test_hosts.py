@@ -61,7 +61,6 @@ def _whole(hosts: Rig) -> Iterator[None]:
     hosts.wait_until_up()
 
 
-@pytest.mark.ci
 def test_doctor_names_the_machines_that_do_not_reach_each_other(hosts: Rig) -> None:
     _, second, third = hosts.hosts
     second.lose(third.address)
@@ -85,7 +84,6 @@ def test_doctor_names_the_machines_that_do_not_reach_each_other(hosts: Rig) -> N
     assert all("cannot connect to" in one["text"] for one in wrong)
 
 
-@pytest.mark.ci
 def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -108,7 +106,6 @@ def test_a_worker_behind_a_cut_link_finishes_late_and_changes_nothing(
     assert frames_by_seed(store) == undisturbed
 
 
-@pytest.mark.ci
 def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:
@@ -131,7 +128,6 @@ def test_a_driver_that_wakes_after_a_takeover_ends_and_changes_nothing(
     check(store, undisturbed)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("harm", ["lost-s3", "sick"])
 def test_a_host_where_no_row_can_be_done_is_named_and_its_rows_are_done_elsewhere(
     harm: str, hosts: Rig, table: Path, undisturbed: dict[int, str]
@@ -153,7 +149,6 @@ def test_a_host_where_no_row_can_be_done_is_named_and_its_rows_are_done_elsewher
     assert far.name in said and (harm != "sick" or "no longer used" in said), said
 
 
-@pytest.mark.ci
 def test_a_host_that_loses_its_power_comes_back_to_work(
     hosts: Rig, table: Path, undisturbed: dict[int, str]
 ) -> None:

@@ -83,7 +83,6 @@ def wait_until_it_joins(process: subprocess.Popen[str]) -> None:
     time.sleep(3)
 
 
-@pytest.mark.ci
 def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
     with silent() as address:
         process = start_render(job_at(tmp_path, address))
@@ -92,7 +91,6 @@ def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(tmp_path: Pa
     assert "to continue: framefleet render" in printed
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(("is_own", "is_asked_before"), [(True, True), (False, False)])
 def test_a_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_interrupt(
     is_own: bool, is_asked_before: bool, tmp_path: Path

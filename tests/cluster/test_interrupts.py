@@ -15,6 +15,7 @@ from tests.commands import command
 
 
 # Of SIGTERM, tests/cluster/test_drain.py tells as much.
+@pytest.mark.promise("exit code 130")
 def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Path, ray_cluster: str) -> None:
     rows = jobs.prompt_rows(40)
     values = jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
@@ -55,7 +56,6 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     assert command("render", tmp_path / "job.yaml", "--limit", "2").exit_code == 0
 
 
-@pytest.mark.ci
 def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
     rows, out = jobs.prompt_rows(100), tmp_path / "out"
     values = jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)

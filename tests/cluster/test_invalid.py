@@ -16,6 +16,7 @@ from tests.jobs import job_values, prompt_rows, write_job, write_table
 BAD_ROWS = [*prompt_rows(2), {**prompt_rows(1)[0], "seed": -1}, {**prompt_rows(1)[0], "prompt": ""}]
 
 
+@pytest.mark.promise("Bad input is refused before a model is loaded")
 def test_invalid_rows_refuse_the_table_before_anything_is_written(tmp_path: Path) -> None:
     values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out")
     job = write_job(tmp_path / "job.yaml", values)
@@ -45,6 +46,7 @@ def test_a_job_that_skips_no_row_lists_none_and_may_have_columns_of_that_list(
     assert not framefleet.status(tmp_path / "out").num_invalid
 
 
+@pytest.mark.promise("The job then stops", "Every distinct row ends up with exactly one record")
 def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path, ray_cluster: str) -> None:
     table = write_table(tmp_path / "t.parquet", BAD_ROWS)
     values = job_values(table, tmp_path / "out", on_invalid="skip", address=ray_cluster)

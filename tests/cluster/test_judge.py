@@ -80,7 +80,6 @@ def test_written_prompts_are_rendered_and_stand_next_to_the_originals(
     assert len(chat.log) == 3
 
 
-@pytest.mark.ci
 def test_a_strangers_judge_is_a_plugin_of_thirty_lines(tmp_path: Path, ray_cluster: str) -> None:
     assert len((EXAMPLE / "warmth_judge.py").read_text().splitlines()) <= 30
     service = tmp_path / "service.py"

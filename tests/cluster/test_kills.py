@@ -29,6 +29,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> d
     return jobs.digests_by_tag(folder / "out")
 
 
+@pytest.mark.promise("Kill any process at any time")
 def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
     for folder in _folders(tmp_path):
         process = jobs.start_render(_job(folder, ROWS))
@@ -52,6 +53,7 @@ def _folders(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.promise("Kill any process at any time", "Nothing is lost, and nothing is done twice")
 def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -70,7 +72,6 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     assert len(jobs.records_of(folder / "out")) == len(ROWS)
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_kills_at_random_moments_lose_nothing(
     undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str

@@ -46,7 +46,6 @@ def unloadable(folder: Path, model: str) -> str:
     return str(path)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("bad", MODELS)
 def test_a_model_that_cannot_be_loaded_ends_the_job_after_the_rows_of_the_other(
     bad: str, tmp_path: Path, ray_cluster: str
@@ -90,7 +89,6 @@ def check_ended(output: Path, fault: str, bad: Collection[int], *, at_least: int
     assert all(message in each for each in messages), messages
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("num_models", [1, 2])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_some_rows_of_any_fault_fail_and_all_others_are_done(
@@ -102,7 +100,6 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
     check_ended(tmp_path / "out", fault, bad)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("fault", OF_ROWS)
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
@@ -130,7 +127,6 @@ def render_apart(folder: Path, values: dict[str, Any]) -> tuple[int, str]:
     return process.returncode, printed
 
 
-@pytest.mark.ci
 def test_on_two_machines_where_no_row_was_ever_done_deaths_are_the_machines(
     tmp_path: Path, two_machines: str
 ) -> None:

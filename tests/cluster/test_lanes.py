@@ -32,7 +32,6 @@ def values_of(folder: Path, rows: list[dict[str, Any]], **more: Any) -> dict[str
     return job_values(table, folder / f"out-{len(rows)}", recipe=f"{OWN}:harmless", **more)
 
 
-@pytest.mark.ci
 def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -66,7 +65,6 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     assert sizes[f"{OWN}:stronger_steps"] == 1.0 and sizes["generate"] > 1.0
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_not(
     tmp_path: Path, ray_cluster: str
@@ -101,7 +99,6 @@ def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_n
     assert not any(is_equal for _, is_equal in remarks), remarks
 
 
-@pytest.mark.ci
 def test_rows_that_spoil_later_rows_of_their_recipe_are_judged_by_new_processes_and_get_one_each(
     tmp_path: Path, ray_cluster: str
 ) -> None:

@@ -56,7 +56,6 @@ def plain_digests(files: dict[str, Path], cells: list[str | None]) -> list[str]:
     return found
 
 
-@pytest.mark.ci
 def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
     tmp_path: Path, files: dict[str, Path], ray_cluster: str
 ) -> None:

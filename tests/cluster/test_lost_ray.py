@@ -15,7 +15,7 @@ from tests.warm.process import start
 ROWS_PER_S = 16  # of silence: more than can be done, at half a second each, before it is noticed
 
 
-@pytest.mark.ci
+@pytest.mark.promise("exit code 3", "Kill any process at any time")
 @pytest.mark.parametrize(
     ("process", "told", "silence_s"),
     [

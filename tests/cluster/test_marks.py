@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tools.benchmarks.marks import round_trip
 
 
-@pytest.mark.ci
 def test_edited_clips_are_traced_to_their_rows(ray_cluster: str) -> None:
     *_, total = round_trip(6, ray_cluster)
     names = ("rows", "found", "wrong", "stored ones signed and stamped")

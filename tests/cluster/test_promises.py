@@ -33,6 +33,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Path
     return folder
 
 
+@pytest.mark.promise("A row is a plain diffusers call", "Its frames equal those of")
 def test_a_clip_has_the_bits_of_a_plain_diffusers_call(rendered: Path) -> None:
     pipe = diffusers.DiffusionPipeline.from_pretrained(tiny("wan"))
     pipe.set_progress_bar_config(disable=True)
@@ -46,6 +47,11 @@ def test_a_clip_has_the_bits_of_a_plain_diffusers_call(rendered: Path) -> None:
         assert hashlib.sha256(content).hexdigest() == record["frames_sha256"]
 
 
+@pytest.mark.promise(
+    "Nothing is lost, and nothing is done twice",
+    "Every distinct row ends up with exactly one record",
+    "exit code 0",
+)
 def test_a_row_has_one_record_however_often_the_command_is_run(rendered: Path) -> None:
     ended = command("render", rendered / "job.yaml")
     assert ended.exit_code == 0, ended.output
@@ -53,6 +59,7 @@ def test_a_row_has_one_record_however_often_the_command_is_run(rendered: Path) -
     assert sorted(positions) == [[number] for number in range(len(ROWS))]
 
 
+@pytest.mark.promise("Nothing is lost, and nothing is done twice")
 def test_a_job_with_more_rows_renders_only_these(rendered: Path) -> None:
     more = [*reversed(ROWS), {**ROWS[0], "seed": 99}]
     write_table(rendered / "prompts.parquet", more)
@@ -61,6 +68,7 @@ def test_a_job_with_more_rows_renders_only_these(rendered: Path) -> None:
     assert len(framefleet.read_records(str(rendered / "out"))) == len(more)
 
 
+@pytest.mark.promise("Nothing is lost, and nothing is done twice", "exit code 1")
 def test_a_lost_clip_is_found_and_rendered_again_with_the_same_bytes(
     rendered: Path, ray_cluster: str
 ) -> None:
@@ -75,6 +83,7 @@ def test_a_lost_clip_is_found_and_rendered_again_with_the_same_bytes(
     assert command("verify", rendered / "out").exit_code == 0
 
 
+@pytest.mark.promise("Bad input is refused before a model is loaded", "The job then stops", "exit code 2")
 def test_a_row_that_the_model_cannot_render_is_refused_before_anything_starts(tmp_path: Path) -> None:
     rows = [{**row, "num_frames": 5} for row in ROWS]
     table = write_table(tmp_path / "t.parquet", [*rows, {**ROWS[0], "num_frames": 6}])

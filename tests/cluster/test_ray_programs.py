@@ -19,7 +19,6 @@ def mine(pipe, request):
 """
 
 
-@pytest.mark.ci
 def test_a_dataset_is_rendered_on_the_cluster_of_its_program_and_its_records_are_one(
     tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.promise("Every distinct row ends up with exactly one record")
 def test_every_distinct_row_has_one_record_that_lists_its_positions(rendered: Path) -> None:
     records = jobs.records_of(rendered / "out")
     assert len(records) == len({record["row_id"] for record in records}) == NUM_DISTINCT
@@ -89,6 +90,7 @@ def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     assert len(claim["model_files"]["vae/config.json"]) == 64
 
 
+@pytest.mark.promise("Nothing is lost, and nothing is done twice")
 def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
     parts = sorted((rendered / "out" / "records").iterdir())
     ended = command("render", rendered / "job.yaml")
@@ -100,7 +102,6 @@ def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
     assert holder is not None and holder.ended
 
 
-@pytest.mark.ci
 def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rendered: Path) -> None:
     (part,) = (rendered / "out" / "rows").glob("*.parquet")
     table, written = pq.read_table(part), part.stat()
@@ -149,6 +150,7 @@ def test_what_decides_no_clip_may_change(rendered: Path) -> None:
     assert command("render", rendered / "job.yaml", *sets).exit_code == 0
 
 
+@pytest.mark.promise("A row is a plain diffusers call")
 def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) -> None:
     record = jobs.records_of(rendered / "out")[0]
     ended = command("replay", rendered / "out", record["row_id"], "--save", tmp_path / "again.mp4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,6 +21,7 @@ from tests.jobs import all_columns, job_values, prompt_rows, write_job, write_ta
 from tests.servers import S3Server
 
 
+@pytest.mark.promise("Every distinct row ends up with exactly one record")
 def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
     s3_server: S3Server, ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +57,11 @@ def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
     assert replayed.exit_code == 0, replayed.stderr
 
 
-@pytest.mark.ci
+@pytest.mark.promise(
+    "The GPU does not wait for files",
+    "Clips are encoded and uploaded in the background",
+    "Nothing is lost, and nothing is done twice",
+)
 def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     s3_server: S3Server, ray_cluster: str, tmp_path: Path
 ) -> None:
@@ -64,11 +70,12 @@ def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     with faulty_s3(s3_server.endpoint) as proxy:
         options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
         values = job_values(table, output, storage_options=options, address=ray_cluster)
-        outages = []
+        outages, began = [], []
 
         def refuse_once(progress: Progress) -> None:
             if progress.done and not outages:
                 outages.append(progress.done)
+                began.append(datetime.now(UTC))
                 proxy.goes_wrong(Fault(kind="refuse", seconds=15))
 
         summary = framefleet.render(values, on_progress=refuse_once)
@@ -78,6 +85,10 @@ def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     records = all_columns(store, "records").to_pylist()
     assert sorted(row["tag"] for row in records) == sorted(f"row {i}" for i in range(12))
     assert {row["attempt"] for row in records} == {1}
+    starts = [row["started_at"] for row in records]
+    assert any(began[0] < start < began[0] + timedelta(seconds=15) for start in starts), (
+        "rows waited for clips"
+    )
     for row in records:
         clip = store.read(row["uri"].removeprefix(f"{output}/"))
         assert hashlib.sha256(clip).hexdigest() == row["media_sha256"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.commands import command
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_job, write_table
 
@@ -38,6 +40,7 @@ def test_a_damaged_output_is_repaired_and_has_the_same_frames(tmp_path: Path, ra
     assert not (out / ".verify").exists() or not list((out / ".verify").iterdir())
 
 
+@pytest.mark.promise("A row that fails during rendering never stops the others", "exit code 1")
 def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_cluster: str) -> None:
     out, broken = tmp_path / "out", tmp_path / "broken"
     rows = [row | {"broken": ""} for row in prompt_rows(4)]

@@ -56,7 +56,6 @@ def job(out: Path, address: str | None = None) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(600)
 def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_cluster: str) -> None:
     model = load_model(tiny("sd"), dtype="fp32")
@@ -119,7 +118,6 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
         assert fleet.summary and fleet.summary.failed == 0
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(600)
 def test_the_example_learns_from_the_samples_that_were_rendered(tmp_path: Path) -> None:
     example = start(ROOT / "examples/rollouts.py", tmp_path / "out", "2")

@@ -6,7 +6,6 @@ from pathlib import Path
 from textwrap import dedent
 
 import pyarrow.parquet as pq
-import pytest
 
 from tests.cluster.test_example_plugin import run
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
@@ -47,7 +46,6 @@ PLUGIN = """
 """
 
 
-@pytest.mark.ci
 def test_a_plugin_renders_rows_until_enough_are_good(tmp_path: Path, ray_cluster: str) -> None:
     (tmp_path / "enough_package.py").write_text(dedent(PLUGIN))
     about = tmp_path / "enough_package-1.0.dist-info"

@@ -48,7 +48,6 @@ def behind(
         yield store, proxy, Store(f"{server.url}/run 7", server.storage_options)
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize("kind", ["refuse", "hang", "reset", "503", "500"])
 def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"model")
@@ -82,7 +81,7 @@ def test_every_request_rides_out_an_outage(kind: str, s3_server: S3Server, tmp_p
 
 @pytest.mark.parametrize(
     ("name", "limit_s"),
-    [("table.csv", 60), ("table.parquet", 60), pytest.param("table.csv", 0.5, marks=pytest.mark.ci)],
+    [("table.csv", 60), ("table.parquet", 60), ("table.csv", 0.5)],
 )
 def test_a_table_is_read_on_after_an_outage_within_the_limit(
     name: str, limit_s: float, s3_server: S3Server, tmp_path: Path
@@ -137,7 +136,6 @@ def test_the_log_says_when_an_outage_begins_and_ends_and_not_more(
     assert "answers again" in lines[1]
 
 
-@pytest.mark.daily(1)
 def test_a_store_that_takes_requests_and_is_silent_is_given_up_when_the_outage_is_over(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,6 @@ def rendered(folder: Path, name: str, address: str, faults: list[str], **model: 
     return folder / name
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(1200)
 def test_a_rank_that_dies_or_stops_loses_and_doubles_nothing(tmp_path: Path, ray_cluster: str) -> None:
     faults = ["0 kill encode", "1 kill step", "1 stop decode", ""]

@@ -13,8 +13,6 @@ from tests import jobs
 from tests.driven import render_driven
 from tests.two_models import MODELS, one_model, two_model_rows, two_models
 
-pytestmark = pytest.mark.ci
-
 ROWS = two_model_rows(24)
 
 

@@ -96,6 +96,7 @@ def until(
     raise AssertionError("no such event")
 
 
+@pytest.mark.promise("Nothing is lost, and nothing is done twice")
 def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
     tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -139,7 +140,6 @@ def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_nam
     assert time.monotonic() - started > 3, "it rested for one second, then for two"
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("why", ["no model", "no device"])
 def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
     why: str, tmp_path: Path, ray_cluster: str

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import gguf
-import pytest
 
 from tests.commands import command
 from tests.gguf_files import wan_weights, write_gguf
@@ -17,7 +16,6 @@ from tests.rendered import run_script
 from tests.tiny import tiny
 
 
-@pytest.mark.ci
 def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny("wan"), base)

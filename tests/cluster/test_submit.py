@@ -75,7 +75,6 @@ def seen_by_others(server: str) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(600)
 def test_a_submitted_job_renders_without_this_process(
     tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch

@@ -46,7 +46,6 @@ def tutorial(folder: Path, seeds: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("seeds", ["0-0", pytest.param("0-19", marks=pytest.mark.long)])
 def test_it_ends_with_the_picks_read_back_by_both_libraries(seeds: str, tmp_path: Path) -> None:
     printed = tutorial(tmp_path, seeds)

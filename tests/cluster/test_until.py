@@ -36,7 +36,6 @@ def accepted_in(output: Path) -> set[str]:
     return {*records["row_id"].to_pylist()}
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(1800)
 def test_twelve_groups_have_the_same_accepted_clips_whoever_renders_and_however_often_it_dies(
     tmp_path: Path, ray_cluster: str
@@ -130,7 +129,6 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     assert refused.exit_code == 2 and "style is 'c', which until.share.style lacks" in refused.stderr
 
 
-@pytest.mark.ci
 def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     tmp_path: Path, ray_cluster: str, s3_server: S3Server
 ) -> None:
@@ -156,7 +154,6 @@ def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     assert framefleet.render(job).done == 0
 
 
-@pytest.mark.ci
 def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> None:
     until = UNTIL | {"accepted": 2, "per": ["model"]}
     job = two_models(tmp_path, two_model_rows(4), address=ray_cluster, scores=SCORES, until=until)

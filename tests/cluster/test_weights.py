@@ -34,7 +34,6 @@ def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, o
     return {**values, "output": str(folder / "local"), "fleet": FLEET | {"address": address}}
 
 
-@pytest.mark.ci
 def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     hub: HubServer,
     tmp_path: Path,
@@ -67,7 +66,6 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     assert f"revision='{commit}'" in replay_script(str(tmp_path / "out"), row_id)
 
 
-@pytest.mark.ci
 def test_a_model_in_object_storage_is_fetched_by_every_machine(
     s3_server: S3Server,
     tmp_path: Path,

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from framefleet import Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.recipes.recipe import Recipe, generate
@@ -27,7 +25,6 @@ def test_auto_attention_falls_back_and_a_record_says_what_it_became() -> None:
     assert [clip.frames_sha256 for clip in clips] == [digest(plain("ltx"), clip.request) for clip in clips]
 
 
-@pytest.mark.ci
 def test_rows_under_way_begin_again_when_attention_changes() -> None:
     model = load_model(tiny("wan"), dtype="fp32", attention="auto")
     assert model.attention is not None

@@ -74,7 +74,6 @@ def _verdicts(renderer: Renderer) -> list[Verdict]:
     return [audited.verdict for audited in renderer.take_audits()]
 
 
-@pytest.mark.ci
 def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -56,7 +56,6 @@ def _remarks(records: list[dict[str, Any]]) -> list[str]:
     return [json.loads(record["environment"])["audit"] for record in records]
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(("nth", "every"), [(2, 16), (20, 16), pytest.param(20, 4, marks=pytest.mark.long)])
 def test_real_jobs_end_as_simulated_ones(nth: int, every: int, tmp_path: Path) -> None:
     prompts = [f"ball {n}{'!' * (n % nth == nth // 2)}" for n in range(48)]
@@ -77,7 +76,6 @@ def test_real_jobs_end_as_simulated_ones(nth: int, every: int, tmp_path: Path) -
     assert (remarks[apart(DIFFERED)] > 0) == simulated.is_noticed
 
 
-@pytest.mark.ci
 def test_rows_that_a_certain_partner_makes_wrong_are_all_found_after_equal_audits(tmp_path: Path) -> None:
     prompts = ["a witch" if n in (40, 48, 56, 64) else f"ball {n}" for n in range(72)]
     summary, records = _render(tmp_path, "bewitched", prompts, every=4)

@@ -20,7 +20,6 @@ def compiles(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_rows_whose_recipe_compiles_a_network_equal_plain_calls_declared_or_not(*, is_batched: bool) -> None:

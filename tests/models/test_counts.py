@@ -12,8 +12,10 @@ import torch
 from tests.long import long_but
 from tools.benchmarks.counts import JOBS, WAYS, WITH_WAITS, measured, waits_of, with_picture
 
-ALWAYS = ("alone", "batched", "batched, fast", "cached steps", "own recipe", "image to video")
-IN_CI = ("drafts, then full", "extend", "refine", "keyframes", "several models")
+SHORT = (
+    *("alone", "batched", "batched, fast", "cached steps", "own recipe", "image to video"),
+    *("drafts, then full", "extend", "refine", "keyframes", "several models"),
+)
 
 
 @functools.cache
@@ -22,9 +24,8 @@ def waits() -> dict[str, int]:
     return waits_of([*WITH_WAITS])
 
 
-@pytest.mark.daily(2)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts waits on the stand-in for a GPU")
-@pytest.mark.parametrize("way", long_but([*WAYS, *JOBS], *ALWAYS, in_ci=IN_CI))
+@pytest.mark.parametrize("way", long_but([*WAYS, *JOBS], *SHORT))
 def test_rows_cost_what_plain_calls_do_and_nothing_twice(way: str, tmp_path: Path) -> None:
     folder = with_picture(tmp_path)
     count = JOBS[way](folder) if way in JOBS else measured(way, folder)

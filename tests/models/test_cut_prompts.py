@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.plugins.demo.prepare import MODEL
 from tests.commands import command
@@ -25,7 +23,6 @@ def planned(folder: Path, *prompts: str) -> str:
     return " ".join(ended.stdout.split())
 
 
-@pytest.mark.ci
 def test_plan_says_how_many_prompts_are_cut_and_which_is_the_first(tmp_path: Path) -> None:
     said = planned(tmp_path, "a ball", LONG + "in rain", LONG + "in snow", "猫" * 20)
     assert "cut prompts: 2 rows with more tokens than the model reads" in said

@@ -83,7 +83,6 @@ def is_refused(spec: PipelineSpec, row: Mapping[str, Any], name: str) -> bool:
     return False
 
 
-@pytest.mark.daily(4)
 @pytest.mark.parametrize(
     "family",
     long_but(RENDERED, *(family for family in RENDERED if family.prefix in SHORT)),

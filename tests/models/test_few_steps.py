@@ -47,7 +47,6 @@ ROWS = [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(PROMPTS)]
 assert len(JOBS) == 6
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job['model']}-{'-'.join(job['loras'])}")
 def test_rows_in_company_are_what_a_script_with_the_lora_and_its_scheduler_renders(
     job: dict[str, Any], tmp_path: Path

@@ -43,7 +43,6 @@ def _alone(model: Model, row: Request) -> Frames:
     return to_frames(BUILT_IN[row.recipe].render(copy.copy(model.pipe), row))
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:

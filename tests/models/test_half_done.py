@@ -22,7 +22,6 @@ from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
 from tests import hidden_state
-from tests.long import long_but
 from tests.media_files import sha256
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
@@ -86,9 +85,6 @@ CASES = {
 }
 
 
-IN_CI = {"MiniMax-H3", "Wan-Animate 2", "Echo"}
-
-
 @functools.cache
 def _model(name: str = "wan") -> Model:
     return load_model(tiny(name), dtype="fp32")
@@ -146,8 +142,7 @@ def _state(half: HalfDone) -> RowCheckpoint:
     return read_checkpoint(half.checkpoint)
 
 
-@pytest.mark.daily(1)
-@pytest.mark.parametrize("name", long_but(CASES, *(CASES.keys() - IN_CI), in_ci=IN_CI))
+@pytest.mark.parametrize("name", CASES)
 def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
     case = CASES[name]
     model, rows, forwards = _model(case.model), case.rows(), []
@@ -250,7 +245,6 @@ def test_rows_of_fast_batching_go_on_and_audits_speak_for_rows_that_were_batched
     assert not caplog.records
 
 
-@pytest.mark.ci
 def test_what_audits_would_look_at_is_not_given_out_as_a_renderer_ends() -> None:
     rows = CASES["Wan"].rows()
     for num_steps in (8, 9):
@@ -290,7 +284,6 @@ def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once
     assert message.endswith("transformer.mean changes while a row renders")
 
 
-@pytest.mark.ci
 def test_a_row_that_does_not_repeat_itself_begins_again(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
@@ -337,7 +330,6 @@ def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.
         assert f"row {half.row_id} starts over" in record.getMessage() and reason in record.getMessage()
 
 
-@pytest.mark.ci
 def test_rows_of_a_kind_that_was_set_apart_do_not_go_on_from_what_company_made() -> None:
     case = replace(CASES["Wan"], recipe="remembers")
     rows = case.rows()

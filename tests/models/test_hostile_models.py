@@ -167,9 +167,7 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.ci) if name == ENDLESS else name for name in HARMFUL]
-)
+@pytest.mark.parametrize("name", HARMFUL)
 def test_harm_is_refused_with_a_fix(name: str, folder: Path) -> None:
     change, problem = HARMFUL[name]
     change(folder)

@@ -66,7 +66,6 @@ def test_a_row_of_several_images_is_recorded_and_replayed(tmp_path: Path) -> Non
         replay(output, row_id, Given())
 
 
-@pytest.mark.ci
 def test_all_controlnets_of_a_model_are_hashed_locked_and_counted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +112,6 @@ OF_A_BATCH = {
 }
 
 
-@pytest.mark.ci
 def test_every_pipeline_that_makes_a_list_of_one_image_is_known() -> None:
     unknown, seen = set(), 0
     for made in pipelines():

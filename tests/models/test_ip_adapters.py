@@ -185,7 +185,6 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     link.unlink()
 
 
-@pytest.mark.ci
 def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
     adapter: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -239,7 +238,6 @@ def test_an_adapter_behind_a_url_goes_with_loras(tmp_path: Path) -> None:
     assert sorted(clips) == sorted(made)
 
 
-@pytest.mark.ci
 def test_a_plan_probes_rows_of_an_ip_adapter_without_weights(adapter: dict[str, Any], tmp_path: Path) -> None:
     planned = command("plan", write_job(tmp_path / "job.yaml", job(tmp_path, adapter)), "--hollow")
     assert planned.exit_code == 0, planned.output

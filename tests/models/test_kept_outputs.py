@@ -70,7 +70,6 @@ def test_layers_are_a_zip_of_pngs_with_alpha(tmp_path: Path) -> None:
         resolve_job(load_job(values), Callback())
 
 
-@pytest.mark.ci
 def test_light_beyond_one_is_kept_in_a_format_that_has_it_and_made_again(tmp_path: Path) -> None:
     store, record = rendered(tmp_path, "ltx2_hdr", media={"format": "exr.zip"})
     plain = plain_call("ltx2_hdr").frames[0]

@@ -44,7 +44,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return of
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [

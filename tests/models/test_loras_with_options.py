@@ -20,7 +20,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_rows_of_different_loras_share_forwards_and_are_those_of_a_row_alone(
     name: str, tmp_path: Path

@@ -53,8 +53,6 @@ def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options
         return counts.count(Request(arguments=row), way or Way())
 
 
-@pytest.mark.ci
-@pytest.mark.daily(3)
 @pytest.mark.parametrize("name", long_but(NAMES, *WHOLE))
 def test_every_class_is_counted_or_says_why_not(name: str) -> None:
     prompt = {} if name == "ddpm" else {"prompt": "a red ball"}
@@ -160,7 +158,6 @@ def test_a_group_holds_the_largest_block_and_what_is_in_none(of_wan: tuple[Footp
     assert of_wan[0].networks["transformer"].held == pytest.approx(held, rel=0.01)
 
 
-@pytest.mark.ci
 def test_a_class_that_looks_at_values_is_counted_as_far_as_it_comes_and_says_so() -> None:
     found = counted(tiny("wan"), ROW_OF_WAN | {"height": 17})
     assert "height" in found.missing  # the pipeline's own words
@@ -200,7 +197,6 @@ def recipes(tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "job", "blank_recipes"
 
 
-@pytest.mark.ci
 def test_only_calls_without_an_objection_are_remembered_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +219,6 @@ def test_rows_whose_arguments_differ_are_counted_for_themselves() -> None:
     assert deciding(image={"uri": "a", "sha256": "b"}) == deciding(image={"uri": "c", "sha256": "d"})
 
 
-@pytest.mark.ci
 def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recipes: tuple[Path, str]) -> None:
     folder, name = recipes
     row = Request(arguments=ROW | {"again": True}, recipe=f"{name}:twice")
@@ -237,7 +232,6 @@ def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recip
     assert footprint.activations_gb > 0
 
 
-@pytest.mark.ci
 def test_a_recipe_that_fails_or_ends_its_process_objects_in_one_line_without_secrets(
     recipes: tuple[Path, str],
 ) -> None:
@@ -256,7 +250,6 @@ def test_a_recipe_that_fails_or_ends_its_process_objects_in_one_line_without_sec
         assert calls.call(Request(arguments=ROW)).objection is None
 
 
-@pytest.mark.ci
 def test_a_call_that_ended_its_process_is_not_made_a_second_time(recipes: tuple[Path, str]) -> None:
     folder, name = recipes
     row = Request(arguments=ROW, recipe=f"{name}:crashes")
@@ -285,7 +278,6 @@ def test_a_checkpoint_is_counted_once_in_the_dtype_that_is_loaded(tmp_path: Path
     assert networks["unet"].weights and networks["text_encoder"].weights
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", long_but(STARTING, "wan_i2v", "svd", "flux_kontext", "qwen_edit"))
 def test_the_models_own_row_has_the_pictures_and_videos_that_its_call_needs(name: str) -> None:
     row = dict(native_row(inspect_model(tiny(name))).arguments)

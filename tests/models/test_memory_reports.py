@@ -12,8 +12,6 @@ from tools.memory_reports import REPORTS, counted, page
 MOST = 0.15
 
 
-@pytest.mark.ci
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("index", long_but(range(len(REPORTS)), 6))  # Wan 2.1 1.3B
 def test_what_is_counted_is_within_15_percent_of_what_people_report(index: int) -> None:
     report = REPORTS[index]

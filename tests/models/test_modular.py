@@ -84,7 +84,6 @@ def test_a_scale_is_of_its_row_and_the_models_own_guiders_stay() -> None:
     assert (model.pipe.guider.guidance_scale, model.pipe.guider_2.guidance_scale) == (5.0, 3.0)
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", ["wan_modular", "echo", "anima", "minimax_h3", "ltx2_5_modular", "flux3"])
 def test_a_row_is_rendered_again_from_its_record_and_by_a_script(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -114,7 +113,6 @@ def test_every_modular_pipeline_that_is_seen_has_a_signature_with_a_prompt() -> 
     assert {"stg_scale", "audio_stg_scale"} <= parameters["LTX2ModularPipeline"].keys()
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     ("name", "cells", "problem"),
     [

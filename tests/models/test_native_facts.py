@@ -60,7 +60,6 @@ def test_minimax_h3_says_its_rate_its_lengths_and_its_sizes() -> None:
     assert (spec.frame_step, spec.frame_rest, spec.min_frames, spec.max_frames) == (17, 5, 124, 345)
 
 
-@pytest.mark.ci
 def test_picture_and_sound_of_minimax_h3_are_in_step_in_the_file(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a red ball", "num_frames": 141, "seed": 1}])
     values = job_values(table, tmp_path / "out", model="minimax_h3")

@@ -50,7 +50,6 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize("name", GREEDY)
 def test_a_greedy_config_is_refused_before_its_network_is_built(name: str, tmp_path: Path) -> None:
     folder, named = greedy(name, tmp_path / "wan")
@@ -64,7 +63,6 @@ def test_a_greedy_config_is_refused_before_its_network_is_built(name: str, tmp_p
     assert peak_bytes() - before < MAX_MORE_BYTES
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", [name for name in GREEDY if name not in SMALL])
 def test_plan_refuses_a_greedy_config(name: str, tmp_path: Path) -> None:
     folder, named = greedy(name, tmp_path / "wan")

@@ -29,9 +29,11 @@ TINIES = {
     "briaai/Fibo-2.0-dev": "fibo2",
     "krea/Krea-2-Turbo": "krea2_turbo",
 }
-QUICK = ("MiniMaxAI/MiniMax-H3", "krea/Krea-2-Turbo")
-# Of which one writes its prompts by a language model, and one computes with `torch.autocast`.
-IN_CI = ("./FLUX.3-distilled", "Efficient-Large-Model/SANA-WM_bidirectional-diffusers")
+SHORT = (
+    *("MiniMaxAI/MiniMax-H3", "krea/Krea-2-Turbo"),
+    # One writes its prompts by a language model, and one computes with `torch.autocast`.
+    *("./FLUX.3-distilled", "Efficient-Large-Model/SANA-WM_bidirectional-diffusers"),
+)
 # Whose license the publisher states for all weights of its class.
 LICENSED = {
     "minimax_h3": "minimax-h3",
@@ -63,9 +65,7 @@ def values_of(job: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
 assert JOBS.keys() == TINIES.keys()
 
 
-@pytest.mark.ci
-@pytest.mark.daily(1)
-@pytest.mark.parametrize("model", long_but(TINIES, *QUICK, in_ci=IN_CI))
+@pytest.mark.parametrize("model", long_but(TINIES, *SHORT))
 def test_plan_of_the_same_class_is_complete(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +80,6 @@ def test_plan_of_the_same_class_is_complete(
     assert LICENSED.get(name, "model.license") in plan.license
 
 
-@pytest.mark.ci
 def test_sizes_that_the_pipeline_decides_are_in_the_table_of_arguments(tmp_path: Path) -> None:
     values = values_of(JOBS["MiniMaxAI/MiniMax-H3"], "minimax_h3", tmp_path)
     defaults = {key: value for key, value in values["defaults"].items() if key not in ("height", "width")}

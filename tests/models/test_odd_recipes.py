@@ -14,9 +14,9 @@ from tests.long import long_but
 from tests.warm.process import start
 from tools.odd_recipes.cases import CASES
 
-# `make test` runs a few recipes, and in CI one of each kind.
-DAILY = ("adapters.loaded_and_unloaded", "patches.class_left_patched", "networks.copied")
-IN_CI = (
+# One recipe of each kind.
+SHORT = (
+    *("adapters.loaded_and_unloaded", "patches.class_left_patched", "networks.copied"),
     *("adapters.scaled_by_row", "adapters.weight_changed_on_the_way", "patches.scheduler_class"),
     *("hooks.on_a_layer_of_the_encoder", "hooks.on_the_second_encoder"),
     *("weights.encoder_whose_outputs_are_kept", "weights.submodule_replaced", "modes.autocast"),
@@ -26,9 +26,7 @@ IN_CI = (
 )
 
 
-@pytest.mark.ci
-@pytest.mark.daily(1)
-@pytest.mark.parametrize("name", long_but(CASES, *DAILY, in_ci=IN_CI))
+@pytest.mark.parametrize("name", long_but(CASES, *SHORT))
 def test_rows_of_an_odd_recipe_equal_plain_calls_or_say_why_not(name: str) -> None:
     process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)
     try:

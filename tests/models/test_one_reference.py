@@ -87,8 +87,6 @@ def test_every_way_to_render_a_row_again_gives_the_same_frames(name: str, tmp_pa
     _check(name, "generate", tmp_path)
 
 
-@pytest.mark.ci
-@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     "recipe", long_but(RECIPES, "patches:scheduler_class", "hooks:on_a_layer_of_the_encoder")
 )

@@ -121,7 +121,6 @@ CASES = {
 LONG = {"first_block", "faster", "two denoisers"}  # much like others
 
 
-@pytest.mark.daily(3)
 @pytest.mark.parametrize("name", long_but(sorted(CASES), *(CASES.keys() - LONG)))
 def test_rows_are_those_of_plain_calls_with_the_option_set_by_hand(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +214,6 @@ def test_components_that_take_turns_on_the_device_keep_their_hooks_and_frames() 
     assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(
     ("loras", "has_kernels"),
     [(LORAS, False), *(pytest.param(loras, True, marks=pytest.mark.long) for loras in ([None], LORAS))],
@@ -240,7 +238,6 @@ def test_compiled_rows_of_any_lora_and_shape_are_those_compiled_by_hand(
     assert model.settings.numerics("exact")["compile"] is True
 
 
-@pytest.mark.ci
 def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plain_calls() -> None:
     model, pipe = load_model(tiny("sd"), dtype="fp32", channels_last=True), plain("sd")
     for part in (pipe.unet, pipe.vae):
@@ -252,7 +249,6 @@ def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plai
     assert sum(clip.batch_size for clip in clips) > len(clips)
 
 
-@pytest.mark.ci
 def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     quantization = {"backend": "torchao", "type": "int8_weight_only"}
     pipe = load_model(crafter(TEXT), dtype="fp32", vae_tiling=True, quantization=quantization).pipe

@@ -70,7 +70,6 @@ def run(*arguments: str, package: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.ci
 def test_plan_names_the_package_and_without_it_the_model_is_refused(
     tmp_path: Path, package: Path, model: Path
 ) -> None:
@@ -82,7 +81,6 @@ def test_plan_names_the_package_and_without_it_the_model_is_refused(
     assert refused.returncode == 2 and "LouderWan" in refused.stderr, refused.stderr
 
 
-@pytest.mark.ci
 def test_the_file_of_the_pipeline_is_part_of_each_row_id(package: Path, model: Path) -> None:
     def row() -> list[str]:
         ran = run("-c", ROW, str(model), package=package)

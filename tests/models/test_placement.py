@@ -130,32 +130,28 @@ def test_a_process_with_too_few_gpus_says_so_before_it_reads_weights() -> None:
     run(TOO_FEW, "wan", num_gpus=1)
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("wan", "components"),
         ("wan", "layers"),
-        pytest.param("sdxl", "components", marks=pytest.mark.ci),
-        pytest.param("ltx2", "layers", marks=pytest.mark.ci),
+        ("sdxl", "components"),
+        ("ltx2", "layers"),
     ],
 )
 def test_mixed_batches_on_two_devices_have_the_bits_of_one(name: str, kind: str) -> None:
     run(EQUAL, name, kind)
 
 
-@pytest.mark.ci
 def test_denoisers_of_two_ranks_and_encoders_on_another_device_have_the_bits_of_one() -> None:
     run(TOGETHER, "wan", "ulysses+components")
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["components", "layers"])
 def test_memory_that_runs_out_on_either_device_changes_no_bit(kind: str) -> None:
     run("ROOM = 40_000\n" + FULL, "wan", kind)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["components", "layers"])
 def test_a_row_begun_on_two_devices_goes_on_on_one_and_the_other_way_round(kind: str) -> None:
     run(HANDED_OVER, "wan", kind)

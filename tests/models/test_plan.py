@@ -36,7 +36,6 @@ def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.ci
 def test_a_probe_of_a_job_with_a_placement_compares_it_with_others(tmp_path: Path) -> None:
     values = values_of(tmp_path, prompt_rows(2, height=64, width=64))
     placement = {"type": "ulysses", "devices": 2}

@@ -67,7 +67,6 @@ def test_rows_of_equal_shapes_are_probed_once_and_shapes_are_bounded() -> None:
     assert len(lists.first) == 3
 
 
-@pytest.mark.ci
 def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(tmp_path: Path) -> None:
     listed = {"prompt": "a", "timesteps": [999, 500], "num_inference_steps": None}
     table = write_table(

@@ -87,7 +87,6 @@ def test_rows_of_unequal_prompts_share_forwards_and_keep_the_bits_of_plain_calls
     assert (renderer.prompt_lengths is not None) == (name == "qwen_image")
 
 
-@pytest.mark.ci
 def test_both_texts_are_in_the_record_of_a_pipeline_that_enhances_prompts(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     enhancing().save_pretrained(folder)

@@ -118,7 +118,6 @@ def _alone(model: Model, row: Request) -> Frames:
 
 
 # Each recipe in both dtypes, of one model in one of them.
-@pytest.mark.daily(3)
 @pytest.mark.parametrize(
     ("recipe", "name", "dtype"),
     [

@@ -102,7 +102,6 @@ def job_of(folder: Path, cells: list[Any]) -> dict[str, Any]:
     return values | {"defaults": SMALLEST["minimax_h3"], "inputs": {"roots": [str(folder)]}}
 
 
-@pytest.mark.ci
 @pytest.mark.usefixtures("sees_videos")
 def test_rows_with_references_are_those_of_plain_calls_and_are_rendered_again(folder: Path) -> None:
     output, row_ids = render_here(job_of(folder, ROWS), is_mixed=True)
@@ -135,7 +134,6 @@ def test_a_reference_is_what_its_class_opens(folder: Path) -> None:
         )
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("written", [json.dumps, lambda cell: cell], ids=["text", "structs"])
 def test_a_cell_is_a_list_of_structs_or_json_text_and_plan_takes_both(written: Any, folder: Path) -> None:
     values = job_of(folder, [written(cell) for cell in ROWS[1:]])
@@ -151,7 +149,6 @@ def test_a_job_gives_its_rows_references(folder: Path) -> None:
     assert [part["kind"] for part in named] == ["image", "audio"]
 
 
-@pytest.mark.ci
 def test_a_call_without_weights_gets_grey_ones(folder: Path) -> None:
     values = job_of(folder, [[SOUND, IMAGE]])
     ended = command("plan", "--hollow", write_job(folder / "job.yaml", values))

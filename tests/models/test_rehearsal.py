@@ -141,8 +141,6 @@ with closing(resolve_job(load_job(values), Callback())) as resolved, closing(Row
 PROGRAMS = {"bits": BITS, "capacity": CAPACITY, "too large": TOO_LARGE, "job": JOB}
 
 
-@pytest.mark.ci
-@pytest.mark.daily(2)
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_the_largest_row_is_rehearsed_once_and_says_what_fits(program: str, tmp_path: Path) -> None:
     process = start("-c", BEGIN + program.replace("FOLDER", str(tmp_path)))

@@ -264,7 +264,6 @@ def test_so_is_the_decode_of_a_row_that_runs_alone_and_a_plain_call(
     assert _is_plain(model, plain) and _is_plain(model, alone)
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(("name", "times"), [("hunyuan", 1), ("ltx2", 2), ("z_image_modular", 1)])
 def test_a_language_model_encodes_a_prompt_once_too(name: str, times: int) -> None:
     model, calls = load_model(tiny(name), dtype="fp32"), list[Any]()

@@ -23,7 +23,6 @@ def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return rendered(tmp_path_factory.mktemp(request.param), request.param)
 
 
-@pytest.mark.daily(1)
 def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:
     replayed = replay(output[0], output[1][1])
     assert replayed.is_equal

@@ -108,7 +108,6 @@ def table() -> dict[tuple[str, str], list[str]]:
     return {(point, fault): cells for point, fault, *cells in rows}
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("point", [point.name for point in POINTS])
 def test_where_memory_runs_out_once_every_row_is_exact_and_nobody_is_blamed(
     point: str, table: dict[tuple[str, str], list[str]]
@@ -118,7 +117,6 @@ def test_where_memory_runs_out_once_every_row_is_exact_and_nobody_is_blamed(
     assert int(num_again) <= 1
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize("point", [point.name for point in POINTS])
 def test_where_a_kernel_breaks_the_context_its_process_is_blamed_and_no_row(
     point: str, table: dict[tuple[str, str], list[str]]
@@ -130,7 +128,7 @@ def test_where_a_kernel_breaks_the_context_its_process_is_blamed_and_no_row(
 @pytest.mark.parametrize(
     "chosen",
     [
-        pytest.param(("-k", "draws or numerics or pixels or [6]"), marks=pytest.mark.ci),
+        (("-k", "draws or numerics or pixels or [6]")),
         pytest.param((), marks=(pytest.mark.long, pytest.mark.timeout(1800))),
     ],
     ids=["some", "all"],

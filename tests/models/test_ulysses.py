@@ -92,7 +92,7 @@ def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, place
     assert placed.settings.numerics("exact") == alone.settings.numerics("exact")
 
 
-@pytest.mark.parametrize("num", [pytest.param(4, marks=pytest.mark.ci), 2])
+@pytest.mark.parametrize("num", [4, 2])
 def test_more_ranks_and_two_that_share_three_heads_have_the_bits_of_one_process(
     num: int, placed: Model, tmp_path: Path
 ) -> None:
@@ -117,7 +117,7 @@ def test_rows_that_would_differ_are_refused_with_the_module_and_fast_renders_the
     assert isinstance(clip, Clip)
 
 
-@pytest.mark.parametrize("when", [pytest.param("idle", marks=pytest.mark.ci), "mid-step"])
+@pytest.mark.parametrize("when", ["idle", "mid-step"])
 def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: Model, alone: Model) -> None:
     frames(placed, rows(1))
     (rank,) = ranks()
@@ -144,7 +144,6 @@ def ended(made: Renderer) -> Failure:
     return failure
 
 
-@pytest.mark.ci
 def test_a_rank_that_hangs_breaks_the_worker_and_is_ended(
     placed: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +164,6 @@ class _Sleep:
         return time.sleep, (600,)
 
 
-@pytest.mark.ci
 def test_a_row_for_which_memory_runs_out_is_tried_again_by_a_new_group(placed: Model, alone: Model) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
@@ -178,7 +176,6 @@ def test_a_row_for_which_memory_runs_out_is_tried_again_by_a_new_group(placed: M
     assert after != before
 
 
-@pytest.mark.ci
 def test_changed_weights_reach_all_ranks(placed: Model, alone: Model) -> None:
     biases = [next(one.networks()["transformer"].parameters()) for one in (placed, alone)]
     before = biases[0].detach().clone()

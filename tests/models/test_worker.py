@@ -134,7 +134,6 @@ def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_aga
 OF_EACH = {"load", "encode", "denoise", "decode", "probe", "rows", "pipeline"}
 
 
-@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     ("model", "changed", "special"),
     [

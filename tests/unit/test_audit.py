@@ -168,7 +168,6 @@ def test_a_plan_says_how_many_audits_there_will_be() -> None:
         assert plan_audits(audit, batching, shapes, num_pending=num_pending) is None
 
 
-@pytest.mark.daily(1)
 @pytest.mark.parametrize("rate", RATES)
 def test_what_a_summary_says_holds_in_simulated_jobs(rate: float) -> None:
     for at_most, is_late in ((None, False), (None, True), (0.1, False), (0.1, True)):

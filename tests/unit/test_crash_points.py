@@ -16,7 +16,6 @@ def check(*arguments: str) -> None:
     assert process.returncode == 0, printed
 
 
-@pytest.mark.ci
 def test_nothing_is_lost_doubled_changed_or_astray_after_a_kill() -> None:
     check("--every", "80")
 

@@ -18,6 +18,7 @@ from tests.commands import command
 from tests.unit.test_cli import environment, run
 
 
+@pytest.mark.promise("exit code 70")
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -69,6 +70,7 @@ def test_an_interruption_while_imports_are_under_way_is_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (130, b"")
 
 
+@pytest.mark.promise("exit code 141")
 def test_a_reader_that_leaves_ends_a_command_without_a_word() -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -91,7 +91,6 @@ def test_what_a_job_says_itself_stays_beside_a_preset() -> None:
     assert job.model.options.numerics() == {"attention": "native"}
 
 
-@pytest.mark.ci
 def test_plan_prints_what_a_preset_came_to(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt\na red ball\n")
     places = ("--table", tmp_path / "t.csv", "--model", tiny("wan"), "--output", tmp_path / "out")
