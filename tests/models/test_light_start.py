@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -26,7 +28,8 @@ from tests.jobs import ROOT, job_values, prompt_rows, write_job, write_table
 from tests.rows import RECORD
 
 ROWS = prompt_rows(3)
-ASKED = "framefleet.pipeline.model.library_process"
+# Modules of processes that import the libraries, to inspect a model and to count tokens.
+ASKED = ("framefleet.pipeline.model.library_process", "framefleet.pipeline.rows.prompt_lengths")
 # Runs the commands of its argument one after the other. After each it says its exit code, how often it asked
 # another process, and which libraries and steps of plugins are imported so far.
 SEVERAL = f"""
@@ -35,7 +38,10 @@ from framefleet.__main__ import main
 from framefleet.doors import plugins
 
 asked = []
-sys.addaudithook(lambda event, values: asked.append(event == "subprocess.Popen" and {ASKED!r} in values[1]))
+def listen(event, values):
+    if event == "subprocess.Popen":
+        asked.append(not set({ASKED!r}).isdisjoint(values[1]))
+sys.addaudithook(listen)
 for sys.argv[1:] in json.loads(sys.argv[1]):
     asked.clear()
     try: code = main()
@@ -46,29 +52,32 @@ for sys.argv[1:] in json.loads(sys.argv[1]):
 
 
 def ended(*commands: list[str | Path]) -> tuple[list[str], str]:
-    """Run commands in one new process; return what it says after each, and all that is on stderr."""
+    """Run commands in one new process; return what it says after each, and all that is printed."""
     words = json.dumps([[*map(str, command)] for command in commands])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-c", SEVERAL, words], env=environment, capture_output=True, text=True, check=True
     )
-    lines = run.stderr.splitlines()
-    return [line.removeprefix("ended: ") for line in lines if line.startswith("ended: ")], run.stderr
+    ends = [line for line in run.stderr.splitlines() if line.startswith("ended: ")]
+    return [line.removeprefix("ended: ") for line in ends], run.stderr + run.stdout
 
 
-def job_in(folder: Path) -> Path:
-    table = write_table(folder / "t.parquet", ROWS)
+def job_in(folder: Path, rows: Sequence[Mapping[str, Any]] = ROWS) -> Path:
+    table = write_table(folder / "t.parquet", rows)
     return write_job(folder / "job.yaml", job_values(table, folder / "out"))
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
-    """Plan twice where nothing is remembered; return the folder that remembers, and what was said."""
+    """Plan twice where nothing is remembered, and a long prompt; return the folder that remembers, and
+    what was said."""
     folder = tmp_path_factory.mktemp("before")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FRAMEFLEET_CACHE", str(folder / "cache"))
+        (folder / "long").mkdir()
+        long = job_in(folder / "long", [{**ROWS[0], "prompt": "a red ball " * 9}])
         job = job_in(folder)
-        return folder / "cache", *ended(["plan", job], ["plan", job])
+        return folder / "cache", *ended(["plan", job], ["plan", job], ["plan", long])
 
 
 @pytest.fixture
@@ -91,7 +100,8 @@ def job(first: tuple[Path, list[str], str], tmp_path: Path, monkeypatch: pytest.
 
 def test_plan_imports_none_and_asks_one_process_once(first: tuple[Path, list[str], str]) -> None:
     _, ends, words = first
-    assert ends == ["0 1", "0 0"]
+    assert ends == ["0 1", "0 0", "0 1"]
+    assert "1 row with more tokens than the model reads" in " ".join(words.split())
     assert not [word for word in ("torchao", "Failed to load", "arning") if word in words]
 
 
