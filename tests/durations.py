@@ -7,7 +7,6 @@ without that case it would set them up itself.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections import defaultdict
@@ -84,7 +83,7 @@ class Durations:
             self._seconds[report.nodeid] += properties.get(_FIXTURES, 0.0)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK and "PYTEST_XDIST_WORKER" not in os.environ:
+        if exitstatus == pytest.ExitCode.OK:
             wall_s = round(time.monotonic() - self._began)
             write(self._seconds, session.config.rootpath, wall_s=wall_s)
 
@@ -102,6 +101,6 @@ def write(seconds: Mapping[str, float], root: Path, *, wall_s: float) -> None:
         date=time.strftime("%Y-%m-%d"),
         num_cases=len(seconds),
         wall_s=wall_s,
-        slow_s=slow,
+        slow_s=dict(slow),
     )
     (root / FILE).write_text(json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -30,7 +30,13 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Path
     job = write_job(folder / "job.yaml", job_values(table, folder / "out", address=ray_cluster))
     ended = command("render", job)
     assert ended.exit_code == 0, ended.output
+    (folder / "printed.txt").write_text(ended.stderr)
     return folder
+
+
+@pytest.mark.promise("A run prints how long the models were idle")
+def test_a_run_prints_how_long_its_models_worked(rendered: Path) -> None:
+    assert "once loaded, the models worked" in (rendered / "printed.txt").read_text()
 
 
 @pytest.mark.promise("A row is a plain diffusers call", "Its frames equal those of")

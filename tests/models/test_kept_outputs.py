@@ -78,8 +78,9 @@ def test_light_beyond_one_is_kept_in_a_format_that_has_it_and_made_again(tmp_pat
     assert np.array_equal(decode_floats(content(record)), plain)
     assert record.frames_sha256 == frames_sha256(plain)
     assert run_script(replay_script(store.url_of(""), record.row_id)).startswith("the same frames")
+    (tmp_path / "mp4").mkdir()
     with pytest.raises(RenderError, match=r"not \[0, 1\]") as caught:
-        render_here(values_of(tmp_path, "ltx2_hdr"))
+        render_here(values_of(tmp_path / "mp4", "ltx2_hdr"))
     assert "exr.zip" in caught.value.fix
 
 

@@ -22,7 +22,7 @@ SHORT = (
     *("weights.encoder_whose_outputs_are_kept", "weights.submodule_replaced", "modes.autocast"),
     *("calls.early_stop", "loops.all_timesteps_at_once", "loops.other_weights_for_a_forward"),
     *("processes.event_loop", "processes.operations_counted", "processes.classes_changed"),
-    *("keeps.generators_of_the_module"),
+    "keeps.generators_of_the_module",
 )
 
 

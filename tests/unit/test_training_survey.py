@@ -229,14 +229,17 @@ def write_records(output: Path, path: str, *changes: dict[str, Any]) -> str:
     return str(output / "records")
 
 
-PROMPT = {"prompt": "a ball"}
+PROMPT, LENGTH = {"prompt": "a ball"}, {"max_sequence_length": 512}
 
 
 @pytest.mark.parametrize(
     ("record", "arguments"),
     [
         ({"shape": "ball"}, {"guidance_scale": 5.0, "max_sequence_length": 512}),
-        ({"image": "x.png", "max_sequence_length": 512, **PROMPT}, {"image": {"uri": "x.png"}}),
+        (
+            {"image": "x.png", "max_sequence_length": 512, **PROMPT},
+            {"image": {"uri": "x.png"}, "max_sequence_length": 512},
+        ),
     ],
 )
 def test_a_render_jobs_records_are_a_table_of_prompts_also_when_its_output_was_moved(

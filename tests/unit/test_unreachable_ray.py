@@ -150,8 +150,9 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
 
 
 def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, no_gpu: None) -> None:
-    values = job_values(tmp_path / "t.parquet", tmp_path / "out") | {"train": {"steps": 1}}
-    job = write_job(tmp_path / "train.yaml", values | {"model": {"path": "m", "device": "cuda"}})
+    places = {"table": str(tmp_path / "t.parquet"), "output": str(tmp_path / "out")}
+    values = {**places, "model": {"path": "m", "device": "cuda"}, "train": {"steps": 1}}
+    job = write_job(tmp_path / "train.yaml", values)
     problem = "model.device is cuda, and this machine has no GPU"
     ended = command("train", job)
     assert ended.exit_code == 2 and problem in ended.stderr and "train.yaml line" in ended.stderr

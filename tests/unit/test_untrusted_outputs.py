@@ -306,7 +306,7 @@ def test_an_image_of_ones_own_is_read_from_where_the_record_says_and_an_image_el
 
     def read(uri: str, of: str) -> bytes:
         image = {"uri": of, "sha256": "0" * 64}
-        output = output_with(tmp_path / of.replace("/", "-"), arguments=asked({"image": image}))
+        output = output_with(tmp_path / f"of-{of.replace('/', '-')}", arguments=asked({"image": image}))
         return find_recorded(output, ROW_ID).inputs.read(uri)
 
     assert read(str(tmp_path / "a.png"), str(tmp_path / "a.png")) == b"content"
