@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -57,11 +56,7 @@ def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
     assert replayed.exit_code == 0, replayed.stderr
 
 
-@pytest.mark.promise(
-    "The GPU does not wait for files",
-    "Clips are encoded and uploaded in the background",
-    "Nothing is lost, and nothing is done twice",
-)
+@pytest.mark.promise("Nothing is lost, and nothing is done twice")
 def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     s3_server: S3Server, ray_cluster: str, tmp_path: Path
 ) -> None:
@@ -70,12 +65,11 @@ def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     with faulty_s3(s3_server.endpoint) as proxy:
         options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
         values = job_values(table, output, storage_options=options, address=ray_cluster)
-        outages, began = [], []
+        outages = []
 
         def refuse_once(progress: Progress) -> None:
             if progress.done and not outages:
                 outages.append(progress.done)
-                began.append(datetime.now(UTC))
                 proxy.goes_wrong(Fault(kind="refuse", seconds=15))
 
         summary = framefleet.render(values, on_progress=refuse_once)
@@ -85,10 +79,6 @@ def test_a_job_rides_out_a_server_that_refuses_for_a_while(
     records = all_columns(store, "records").to_pylist()
     assert sorted(row["tag"] for row in records) == sorted(f"row {i}" for i in range(12))
     assert {row["attempt"] for row in records} == {1}
-    starts = [row["started_at"] for row in records]
-    assert any(began[0] < start < began[0] + timedelta(seconds=15) for start in starts), (
-        "rows waited for clips"
-    )
     for row in records:
         clip = store.read(row["uri"].removeprefix(f"{output}/"))
         assert hashlib.sha256(clip).hexdigest() == row["media_sha256"]

@@ -16,6 +16,7 @@ from framefleet.cluster.worker.messages import Assignment, Hello
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.metrics import STORE_BYTES, WORKER_SECONDS
 from framefleet.pipeline.outputs.stores import retries
+from tests.jobs import wait_until
 from tests.media_files import image_file, sha256
 from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
@@ -55,6 +56,15 @@ class LateStore(Store):
         return super().read(path, count)
 
 
+class HeldStore(LateStore):
+    """Takes clips and keeps them waiting."""
+
+    def create(self, path: str, content: bytes) -> None:
+        self.waiting.append(path)
+        assert self.outage.wait(2 * WITHIN_S)
+        super().create(path, content)
+
+
 class SlowStore(Store):
     """Takes its time to store clips, or all that a test wants."""
 
@@ -90,6 +100,21 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
     assert (worker.exchange([]).still_s, len(worker._inbox)) == (0.0, 1)
     outage.set()
     assert [stored.record.row_id for stored in stored_by(worker, 1)] == [LATE]
+    worker.exchange([], drain=True)
+
+
+@pytest.mark.promise("The GPU does not wait for files", "Clips are encoded and uploaded in the background")
+def test_a_row_is_rendered_while_the_clip_of_another_is_uploaded(
+    tmp_path: Path, outage: threading.Event
+) -> None:
+    store = HeldStore(str(tmp_path))
+    store.outage, store.waiting = outage, []
+    worker = started_worker(worker_setup("wan", store, Inputs([])))
+    for count, name in enumerate(("fox", "owl"), start=1):
+        worker.exchange([assigned(name)])
+        wait_until(lambda: len(store.waiting) == count)  # noqa: B023  # called at once
+    outage.set()
+    assert sorted(row.record.row_id for row in stored_by(worker, 2)) == ["fox", "owl"]
     worker.exchange([], drain=True)
 
 
