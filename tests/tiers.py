@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Seconds of slow cases, by the last full run, with four processes on two cores: a quarter passes on a clock.
 # The first is for rooms that import what changed, the second for those that import it at some depth.
-ROOMS_S = (400, 200)  # `make test` answers in six minutes
-ROOMS_IN_CI_S = (3000, 800)  # `.ci/run` in fifteen after a change of one room, in thirty after one of all
+ROOMS_S = (400, 200)
+ROOMS_IN_CI_S = (3000, 800)
 _ROOMS = pytest.StashKey[set[str] | None]()  # files whose slow cases run; None: all
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 _OF_A_PROCESS, _TO_A_PROCESS = "framefleet_left_out", "framefleet_rooms"

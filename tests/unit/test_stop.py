@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +18,16 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.stop import SIGNALS, Stop
+from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.worker import Notice
+from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.render import render
 from framefleet.jobs.show.console import reporting
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 from tests.committed import committed
+from tests.jobs import job_values, prompt_rows, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -137,3 +143,21 @@ def test_a_job_that_is_to_stop_as_it_ends_begins_no_other_run(
     monkeypatch.setattr(module, "DriverLock", AskedLate)
     with pytest.raises(KeyboardInterrupt):
         command(job)
+
+
+def test_a_job_that_is_to_stop_while_ray_starts_waits_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fleet(start: Start, waiting: Callable[[], None]) -> None:
+        ask_driver(Output.open(str(tmp_path / "out")), STOP)
+        while True:
+            waiting()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(render, "DriverLock", partial(DriverLock, beat_s=0.02))
+    monkeypatch.setattr(Start, "begin", lambda *_: None)
+    monkeypatch.setattr(Start, "fleet", fleet)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    with pytest.raises(KeyboardInterrupt):
+        framefleet.render(job_values(table, tmp_path / "out"))
+    assert "before the first row" in caplog.text
