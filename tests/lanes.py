@@ -70,4 +70,4 @@ def _is_short(file: str) -> bool:
 
 def _place(file: str) -> tuple[float, bool]:
     """Return where a file comes: what takes longest begins first, or it would end long after the others."""
-    return -last_full_run().file_s(file), "/models/" not in file
+    return -last_full_run().rooms_s.get(file, 0.0), "/models/" not in file

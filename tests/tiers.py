@@ -76,8 +76,8 @@ def rooms_to_run(near: Mapping[str, int], run: FullRun, touched_s: float, near_s
     used_s = 0.0
     for file, distance in near.items():
         most_s = touched_s if distance in (0, 1, EVERYWHERE) else near_s
-        if (file_s := run.file_s(file)) + used_s <= most_s:
-            used_s += file_s
+        if (room_s := run.rooms_s.get(file, 0.0)) + used_s <= most_s:
+            used_s += room_s
             yield file
 
 

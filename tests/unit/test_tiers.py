@@ -77,12 +77,14 @@ def test_slow_cases_run_for_who_asks(
     assert ended.parseoutcomes()["passed"] == num_passed
 
 
-def test_a_full_run_writes_what_is_slow_and_counts_what_cases_share_for_each(
+def test_a_full_run_writes_what_is_slow_and_counts_what_cases_share_for_each_and_once_for_all(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.runpytest_inprocess("--all", "-n1").assert_outcomes(passed=4)
     run = last_full_run(pytester.path)
-    assert set(run.slow_s["test_room.py"]) == {"test_first", "test_second"}
+    slow_s = run.slow_s["test_room.py"]
+    assert set(slow_s) == {"test_first", "test_second"}
+    assert max(slow_s.values()) <= run.rooms_s["test_room.py"] < sum(slow_s.values())
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=pytester.path, capture_output=True, text=True)
     assert run.commit == head.stdout.strip()
 
@@ -94,9 +96,7 @@ def test_a_run_with_a_failure_leaves_the_file_as_it_is(pytester: pytest.Pytester
 
 
 def test_the_nearest_rooms_run_as_long_as_there_is_time() -> None:
-    run = FullRun(
-        slow_s={"own": {"a": 3.0, "b": 4.0}, "dear": {"a": 9.0}, "next": {"a": 3.0}, "far": {"a": 1.0}}
-    )
+    run = FullRun(rooms_s={"own": 7.0, "dear": 9.0, "next": 3.0, "far": 1.0})
     near = {"own": 0, "quick": 1, "dear": 1, "next": 1, "far": 2}
     assert list(rooms_to_run(near, run, 10, 11)) == ["own", "quick", "next", "far"]
     assert list(rooms_to_run(near, run, 99, 11)) == ["own", "quick", "dear", "next"]

@@ -41,12 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_cases, wall_s = measure(path, is_ci=is_ci)
         print(f"| {title} | {num_cases:,} | {wall_s:.0f} |", flush=True)
     run = last_full_run()
-    dearest = sorted(run.slow_s, key=run.file_s, reverse=True)[:NUM_FILES]
+    dearest = sorted(run.rooms_s, key=run.rooms_s.__getitem__, reverse=True)[:NUM_FILES]
     print(f"| `make test-all` | {run.num_cases:,} | {run.wall_s:.0f} |")
     for file in dearest:
-        print(
-            f"| of these, {file} | {len(run.slow_s[file])} slow ones | {run.file_s(file):.0f} of test time |"
-        )
+        num_slow, room_s = len(run.slow_s[file]), run.rooms_s[file]
+        print(f"| of these, {file} | {num_slow} slow ones | {room_s:.0f} of test time |")
 
 
 def measure(path: str, *, is_ci: bool) -> tuple[int, float]:
