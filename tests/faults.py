@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import functools
 import os
 import signal
+import threading
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -89,6 +91,25 @@ def kills(pipe: Any, request: Request) -> Any:
     """Kill the worker for rows whose prompt says killer, as a crash in native code would."""
     if "killer" in request.arguments["prompt"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    return generate(pipe, request)
+
+
+ENDINGS: dict[str, tuple[Callable[[], object], str]] = {  # by prompt: an end, what is said
+    "SIGTERM": (lambda: os.kill(os.getpid(), signal.SIGTERM), "its process was sent SIGTERM"),
+    "its group": (lambda: os.killpg(0, signal.SIGTERM), "its process was sent SIGTERM"),
+    "main thread": (_thread.interrupt_main, "its process was interrupted (SIGINT)"),
+    "exit": (lambda: os._exit(0), "its own code ended it (os._exit)"),
+    "thread": (lambda: threading.Thread(target=os._exit, args=[0]).start(), "its own code ended it"),
+    "connection": (lambda: os.closerange(3, 4096), "or its connection"),
+}
+
+
+@framefleet.recipe(batched=True)
+def ends(pipe: Any, request: Request) -> Any:
+    """End this process by prompt, as libraries do that clean up, and come no further."""
+    if ending := ENDINGS.get(request.arguments["prompt"]):
+        ending[0]()
+        time.sleep(3)
     return generate(pipe, request)
 
 

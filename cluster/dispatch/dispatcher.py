@@ -11,6 +11,8 @@ When a worker dies
   else, on a machine that has done a row, if there is one.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
+- A row is excused when it cannot be why, e.g. its machine is gone, and when a checkpoint of it was stored
+  there. But not more than ten times: one that ends its machines, or has them end it, would go on for ever.
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
 - Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
@@ -27,7 +29,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from framefleet.cluster.dispatch.faults import FaultPolicy
+from framefleet.cluster.dispatch.faults import MOST_EXCUSED, FaultPolicy
 from framefleet.cluster.dispatch.lease import (
     Entry,
     GivenUp,
@@ -284,6 +286,11 @@ class Dispatcher:
             if entry is not None:
                 self._put_back(entry)
 
+    def saved(self, worker: str, row_id: str) -> None:
+        """A checkpoint of the row was stored, and it goes on there: it does not end its worker at once."""
+        if worker in self._seats and row_id in self._seats[worker].rows:
+            self._seats[worker].rows[row_id].saved_on = worker
+
     def rows_of(self, worker: str) -> tuple[str, ...]:
         return tuple(self._seats[worker].rows) if worker in self._seats else ()
 
@@ -299,7 +306,14 @@ class Dispatcher:
         seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
         self._emptying.discard(worker)
         self._dropped.pop(worker, None)
-        struck = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
+        suspected = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
+        is_alone = len(suspected or seat.rows) == 1
+        struck = []
+        for row_id, entry in seat.rows.items():
+            is_excused = row_id not in suspected or entry.saved_on == worker
+            entry.num_excused += is_excused
+            if not is_excused or entry.num_excused > MOST_EXCUSED:
+                struck.append(row_id)
         blamed = struck if is_proven else []
         given_up = []
         for row_id, entry in seat.rows.items():
@@ -308,7 +322,7 @@ class Dispatcher:
             entry.deaths += row_id in blamed
             if row_id in struck:
                 entry.struck_on += (worker,)
-                entry.was_alone, entry.why = len(struck) == 1, why
+                entry.was_alone, entry.why = is_alone, why
             if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
                 given_up.append(self._quarantine(entry))
             elif row_id in struck or not self._is_in_doubt(entry, places[0]):

@@ -32,6 +32,7 @@ _MOST_SUSPECTS = 32
 MOST_GIVEN_UP = 24
 _STALL_FACTOR = 10
 _SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
+MOST_EXCUSED = 10  # times that a row comes back for its machine's sake: its code may be what ends machines
 SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
 
 
@@ -126,6 +127,8 @@ LossKind = Literal["died", "machine", "refused", "silent", "gone"]
 REST_S = 1.0  # after a first fault, then twice as long each time
 MAX_REST_S = 60.0
 _MOST_BLOCKED = 10  # machines, for few workers in a cluster where some are bad
+_MOST_GONE = 3  # times as many: an outage may take all of a fleet's at once
+NO_MACHINE = "no machine is left that can render"
 # A machine that is cut off is Ray's until Ray notices, 65 s later by its defaults: a worker that is started
 # there meanwhile would be as lost. Where there is no other machine, it is not waited for.
 SILENT_REST_S = 70.0
@@ -201,7 +204,7 @@ class Hosts:
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
         self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be why
-        self._num_done = self._num_blocked = self._num_given_up = 0
+        self._num_done = self._num_blocked = self._num_given_up = self._num_gone = 0
         self._busy: set[str] = set()  # processes that have had rows ever since the first row was given up
 
     def placed(self, worker: str, host: str, name: str) -> None:
@@ -211,7 +214,8 @@ class Hosts:
 
     def done(self, worker: str, row_id: str = "") -> None:
         """The worker has rendered a row: it is sound, and so is its machine. The row did not kill others."""
-        self._num_done, self._num_blocked, self._num_given_up = self._num_done + 1, 0, 0
+        self._num_done += 1
+        self._num_blocked = self._num_given_up = self._num_gone = 0
         self.cleared(worker)
         self.acquitted(row_id)
         self._proven |= {worker, self._at.get(worker, worker)}
@@ -243,6 +247,7 @@ class Hosts:
         """The worker's process is gone; return when another may be started, or None if none is to be."""
         host = self._at.pop(worker, "")
         if kind == "gone":
+            self._num_gone += 1
             return now + REST_S
         own, place = self._worker(worker), self._hosts.get(host)
         fault = _Fault({*loss.rows} if kind == "died" else set(), is_theirs=bool(loss.given_up))
@@ -295,12 +300,18 @@ class Hosts:
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None
 
-    def are_hopeless(self, num_workers: int) -> bool:
-        """Return whether at least one machine per worker, or many rows, failed since the last row was done.
+    def despair(self, num_workers: int) -> str:
+        """Return why no worker is to be started any more; "" as long as one is.
 
-        In a cluster that has ever new ones, a row that kills its workers would go on for ever.
+        Since the last row was done at least one machine per worker failed, three were taken away, or many
+        rows were given up. In a cluster that has ever new ones, a row that ends them would go on for ever.
         """
-        return self._num_blocked >= max(num_workers, _MOST_BLOCKED) or self.num_killers > 0
+        least = max(num_workers, _MOST_BLOCKED)
+        if self.num_killers:
+            return f"rows that killed their workers, with none done in between: {self.num_killers}"
+        if self._num_gone >= _MOST_GONE * least:
+            return f"workers whose machines went away, with no row done in between: {self._num_gone}"
+        return NO_MACHINE if self._num_blocked >= least else ""
 
     @property
     def num_killers(self) -> int:

@@ -63,6 +63,8 @@ class Entry:
     was_alone: bool = False  # when the last of these died
     why: str = ""  # what is known of that
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
+    saved_on: str = ""  # the last worker that stored a checkpoint of it, and went on
+    num_excused: int = 0  # workers that ended with it, and were not held against it
     # How many rows each machine had done when this one first failed as rows do on a broken machine.
     done_before: dict[str, int] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -63,7 +64,8 @@ class Driver:
         self._audits = Audits(work, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
-        self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
+        self._faulty: dict[str, Cause] = {}  # of these, why those end then that we would have kept
+        self._handed_back: dict[str, set[str]] = defaultdict(set)  # by them: rows that are theirs until then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
         elastic = work.run.job.fleet.elastic
         self._scale = Scale(elastic) if elastic else None
@@ -248,7 +250,8 @@ class Driver:
                 self._tally.waiting_for = event.doing
                 return
             case events.Leaving():
-                return self._leave(event.worker, "its machine is to go")
+                cause = Cause(reason="its machine is to go", kind="gone", suspects=(), is_able=True)
+                return self._leave(event.worker, cause.reason, cause)
             case events.Ready():
                 self._tally.waiting_for = None
                 lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
@@ -271,8 +274,7 @@ class Driver:
                 self._take(event.worker, report, fleet)
                 cause = self._sick(event.worker, report)
         if cause and cause.is_able:
-            self._faulty.setdefault(event.worker, cause)
-            self._leave(event.worker, cause.reason)
+            self._leave(event.worker, cause.reason, cause)
             cause = None
         if cause is None:
             self._go_on(event.worker, fleet)
@@ -312,7 +314,7 @@ class Driver:
         elif has_rows:
             self._leaving.add(worker)  # for good, as a drained worker takes no more rows
             fleet.drain(worker)
-        elif cause := self._faulty.pop(worker, None):
+        elif cause := self._faulty.get(worker):
             self._lose(fleet.end(worker, cause), fleet)
         else:
             own.dispatcher.lost(worker)
@@ -320,7 +322,8 @@ class Driver:
             fleet.retire(worker, lane)
 
     def _has_rows(self, worker: str) -> bool:
-        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or worker in self._lanes.docket.judged
+        rows = {*self._lanes.of(worker).dispatcher.rows_of(worker)}
+        return bool(rows - self._handed_back.get(worker, set())) or worker in self._lanes.docket.judged
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
@@ -330,9 +333,12 @@ class Driver:
             return False
         return fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
-    def _leave(self, worker: str, reason: str) -> None:
+    def _leave(self, worker: str, reason: str, cause: Cause | None = None) -> None:
+        """Have a worker hand back its rows. cause: why, where it was not for us to decide."""
         if worker not in self._leaving:
             self._leaving.add(worker)
+            if cause:
+                self._faulty[worker] = cause
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
@@ -356,16 +362,19 @@ class Driver:
             pending = self._pending.get(row_id)
             self._checkpoints.add(row_id)
             self._tally.counts.add(SAVED_CHECKPOINTS)
+            if worker not in self._leaving:
+                self._lanes.of(worker).dispatcher.saved(worker, row_id)
             if pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
                 self._checkpoints.drop([row_id])
         if report.handed_back:
             self._lanes.docket.left(worker)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
+            if worker in self._faulty:
+                self._handed_back[worker].add(row_id)
+                continue
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
-        if report.is_leaving:
-            self._leave(worker, "it was asked to end")
 
     def _heed_audit(self, worker: str, audited: Audited) -> None:
         if self._audits.follow(worker, audited):
@@ -466,7 +475,11 @@ class Driver:
             self._give_up(given_up)
 
     def _lose(self, event: events.Lost, fleet: Fleet) -> None:
-        lane, cause = self._lanes.of(event.worker), event.cause
+        lane, announced = self._lanes.of(event.worker), self._faulty.pop(event.worker, None)
+        if announced and announced.kind == "gone":
+            event = replace(event, cause=announced)  # however its process ended then
+        cause = event.cause
+        self._handed_back.pop(event.worker, None)
         self._tally.left(event.worker, "lost")
         if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
@@ -489,10 +502,11 @@ class Driver:
 
     def _lose_lane(self, event: events.LaneLost) -> None:
         """Continue with the rows of other lanes, if there are any; else the job ends."""
+        given_up = []
         for worker in event.workers:
-            self._lanes.of(worker).dispatcher.lost(worker, suspects=())
+            given_up += self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
-        for row in self._lanes.lose(event.lane, event.error):
+        for row in [*given_up, *self._lanes.lose(event.lane, event.error)]:
             self._give_up(row)
         if not self._lanes.left():
             raise self._lanes.error() or event.error

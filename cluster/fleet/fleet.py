@@ -19,7 +19,14 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from framefleet.cluster.dispatch.faults import MAX_REST_S, REST_S, FaultPolicy, Hosts, LostRows
+from framefleet.cluster.dispatch.faults import (
+    MAX_REST_S,
+    NO_MACHINE,
+    REST_S,
+    FaultPolicy,
+    Hosts,
+    LostRows,
+)
 from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, kill, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
@@ -494,12 +501,9 @@ class Fleet:
         is_full = bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
         is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not is_full
         num_workers = max(self._settings.max_workers or 0, self._num_slots)
-        problem = "no machine is left that can render"
-        if is_placed or is_one_left:
-            if not hosts.are_hopeless(num_workers):
-                return None
-            if hosts.num_killers:
-                problem = f"rows that killed their workers, with none done in between: {hosts.num_killers}"
+        problem = hosts.despair(num_workers) if is_placed or is_one_left else NO_MACHINE
+        if not problem:
+            return None
         return hosts.error or FleetError(
             "\n".join([problem, *hosts.unused]),
             "look for the cause there, then run the same command again to continue",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, TaskCancelledError
 
 from framefleet.cluster.dispatch.faults import SILENT_REST_S, FaultPolicy, Hosts, LossKind, LostRows
 from framefleet.cluster.worker.blame import culprit_of
@@ -78,6 +78,8 @@ def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
     if ours and not is_ready:
         return Cause(reason=ours.problem, kind="refused", error=ours)  # ours say what must change
     reason, culprit = f"{type(cause).__name__}: {cause}", culprit_of(cause)
+    if isinstance(cause, TaskCancelledError):
+        reason = "its process was interrupted (SIGINT)"
     if culprit.blame == "row" and is_ready:
         return Cause(reason=reason, kind="died")
     return Cause(reason=reason, kind="machine", suspects=() if culprit.blame == "host" else None, error=ours)
@@ -105,7 +107,7 @@ def cause_of_death(text: str) -> str:
 
 
 def _sudden_death(text: str) -> str:
-    """Return the signal that ended a process of this machine. Ray's log of it names each but SIGKILL."""
+    """Return the signal that ended a process of this machine. Ray's log of it names those of crashes."""
     pid, node = _PID.search(text), ray._private.worker._global_node
     if not (pid and node and node.node_ip_address == address_in(text)):
         return "its process ended without a word: killed (as by the kernel, out of memory), or crashed"
@@ -113,9 +115,10 @@ def _sudden_death(text: str) -> str:
         if crash := _CRASH.search(log_file.read_text(errors="replace")):
             return f"its process crashed with {crash.group(1)}"
     num_killed = _num_oom_kills() - _OOM_KILLS_BEFORE
-    if not num_killed:
-        return "its process was killed (SIGKILL), not by the kernel's out-of-memory killer"
-    return f"its process was killed (SIGKILL); out-of-memory kills by this kernel meanwhile: {num_killed}"
+    return (
+        "its process was killed (e.g. by SIGKILL), or its own code ended it (os._exit) or its connection; "
+        f"out-of-memory kills by this kernel meanwhile: {num_killed}"
+    )
 
 
 def is_of_its_machine(text: str) -> bool:
@@ -174,6 +177,8 @@ def cause_to_end(
         rows = count_text(len(report.rendering), "row")
         reason = f"it hung: no progress for {report.still_s:.0f} s with {rows}"
         return Cause(reason=reason, kind="died", suspects=report.rendering)
+    if report.is_leaving:  # who asked for it is not known: what a row runs may have
+        return Cause(reason="its process was sent SIGTERM", kind="died", is_able=True)
     return None
 
 

@@ -103,7 +103,7 @@ def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
     process = jobs.start_render(slow_job(tmp_path, ROWS, ray_cluster))
     jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
     kill_last(tmp_path, signal.SIGTERM)
-    assert "it was asked to end; its rows are given to other workers" in jobs.finish(process)
+    assert "its process was sent SIGTERM; its rows are given to other workers" in jobs.finish(process)
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
 

@@ -9,8 +9,9 @@ import pytest
 
 import framefleet
 from framefleet import Store, Summary
-from tests.faults import ODD_ERRORS
-from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
+from tests.commands import command
+from tests.faults import ENDINGS, ODD_ERRORS
+from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_job, write_table
 
 BAD = {
     3: ("poison", "tests.faults:raises"),
@@ -98,3 +99,30 @@ def test_an_error_of_any_kind_ends_its_row_and_not_the_worker(tmp_path: Path, ra
         assert said in failure["message"] and failure["error_type"] != "WorkerDied", failure["message"][:200]
         assert failure["attempts"] == 3 and len(failure["traceback"]) < 30_000
     assert len({record["worker"] for record in records_of(tmp_path / "out")}) == 1
+
+
+@pytest.mark.promise("A row that fails during rendering never stops the others")
+@pytest.mark.parametrize(
+    ("num_workers", "prompts"),
+    [(1, ["SIGTERM", "main thread", "exit"]), (2, ["its group", "thread", "connection"])],
+)
+def test_rows_that_end_their_own_process_do_not_come_back_for_ever(
+    num_workers: int, prompts: list[str], tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = prompt_rows(17)
+    for row, prompt in zip(rows[2::5], prompts, strict=True):
+        row["prompt"] = prompt
+    fleet = {"workers": num_workers, "gpus_per_worker": 0, "address": ray_cluster}
+    table = write_table(tmp_path / "t.parquet", rows)
+    job = write_job(
+        tmp_path / "job.yaml", job_values(table, tmp_path / "out", recipe="tests.faults:ends", fleet=fleet)
+    )
+    ended = command("render", job)
+    assert ended.exit_code == 1, ended.output
+    assert {row["tag"] for row in records_of(tmp_path / "out")} == {
+        row["tag"] for row in rows if row["prompt"] not in prompts
+    }
+    failures = records_of(tmp_path / "out", "failures")
+    assert sorted(failure["prompt"] for failure in failures) == sorted(prompts)
+    for failure in failures:
+        assert ENDINGS[failure["prompt"]][1] in failure["message"], failure

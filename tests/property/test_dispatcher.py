@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, Row
-from framefleet.cluster.dispatch.faults import FaultPolicy
+from framefleet.cluster.dispatch.faults import MOST_EXCUSED, FaultPolicy
 from framefleet.cluster.dispatch.order import Ranked, TableOrder
 from tests.long import examples
 
@@ -25,6 +25,8 @@ class Known:
     strikes: int = 0
     deaths: int = 0  # those on machines that had done a row
     tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
+    saved_on: str = ""  # the worker that saved it last
+    num_excused: int = 0
     leases: dict[str, int] = field(default_factory=dict)  # by the worker that has it, the second with a copy
     end: str = ""  # "done" or "given up"
 
@@ -111,6 +113,13 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held())
     @rule(choice=st.data())
+    def saved(self, choice: st.DataObject) -> None:
+        row_id = choice.draw(st.sampled_from(self.held()))
+        self.rows[row_id].saved_on = choice.draw(st.sampled_from(sorted(self.rows[row_id].leases)))
+        self.dispatcher.saved(self.rows[row_id].saved_on, row_id)
+
+    @precondition(lambda self: self.held())
+    @rule(choice=st.data())
     def doubted(self, choice: st.DataObject) -> None:
         """A row fails as on a broken machine; in most cases its worker is ended for it."""
         row_id = choice.draw(st.sampled_from(self.held()))
@@ -128,15 +137,21 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             del self.rows[row_id].leases[worker]
             self.rows[row_id].tried |= self.places[worker]
         named = row_ids if suspects is None else suspects
-        is_proven = self.machine(worker) in self.proven
-        for row_id in named:
-            self.rows[row_id].strikes += 1
-            self.rows[row_id].deaths += is_proven
+        is_proven, struck = self.machine(worker) in self.proven, []
+        for row_id in row_ids:
+            row = self.rows[row_id]
+            may_be_excused = row_id not in named or row.saved_on == worker
+            row.num_excused += may_be_excused
+            if not may_be_excused or row.num_excused > MOST_EXCUSED:
+                struck.append(row_id)
+                row.strikes += 1
+                row.deaths += is_proven
         del self.live[worker]
         self.gone.append(worker)
         given_up = self.dispatcher.lost(worker, suspects=suspects)
-        guilty = is_proven and len(named) == 1 and self.rows[named[0]].deaths >= MAX_DEATHS
-        assert [gone.row.row_id for gone in given_up] == (named if guilty else [])
+        is_alone = is_proven and len(named or row_ids) == 1
+        guilty = [row_id for row_id in struck if is_alone and self.rows[row_id].deaths >= MAX_DEATHS]
+        assert [gone.row.row_id for gone in given_up] == guilty
         self.expect_given_up(given_up)
 
     @precondition(lambda self: len(self.live) > 1 and self.held())

@@ -210,11 +210,6 @@ class FaultySimulation(simulation.Simulation):
         if given_up:
             self._hosts.cleared(f"slot {worker.machine}")
             self._give_up([given_up], now)
-        rows = sorted(worker.held)
-        for other in rows:
-            self._let_go(other, worker)
-            self._tally.returned(worker.name)
-        self.dispatcher.put_back(worker.name, rows)
         worker.row = ""
         self._lose(worker, now, kind="machine", suspects=())
 

@@ -32,8 +32,8 @@ class _HostsOfLanes:
         cause = Cause(reason=reason, kind=kind)
         return self._lanes.fault(self.lane_of[slot], slot, cause, loss=loss, now=now)
 
-    def are_hopeless(self, num_workers: int) -> bool:
-        return False
+    def despair(self, num_workers: int) -> str:
+        return ""
 
 
 class FaultyLanes(SeveralLanes):

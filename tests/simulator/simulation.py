@@ -104,9 +104,7 @@ class Simulation:
         for machine in range(self._wanted):
             self._start(machine, at=self._random.random())
         look_at = TICK_S
-        while (
-            not self.dispatcher.finished and self._events and not self._hosts.are_hopeless(self.fleet.workers)
-        ):
+        while not self.dispatcher.finished and self._events and not self._hosts.despair(self.fleet.workers):
             now, _, worker, turn, action = heapq.heappop(self._events)
             if not worker.is_alive or turn not in (None, worker.turn):
                 continue
@@ -264,18 +262,15 @@ class Simulation:
         if worker.row and worker.seconds:
             left = self._left.get(worker.row, 1.0)
             self._left[worker.row] = left * (1 - (now - worker.began) / worker.seconds)
-        rows = list(worker.rows)
-        for row_id in rows:
+        for row_id in list(worker.rows):
             self._let_go(row_id, worker)
             self._tally.returned(worker.name)
-        self.dispatcher.put_back(worker.name, rows)
         worker.row = ""
         self._wake(worker, now, self._gone)
 
     def _gone(self, worker: SimulatedWorker, now: float) -> None:
         """Its machine has gone, and another takes its place."""
-        self._retire(worker, now)
-        self._start(worker.machine, at=now + self.fleet.start_s)
+        self._lose(worker, now, kind="gone", suspects=())
 
     def _retire(self, worker: SimulatedWorker, now: float) -> None:
         self.dispatcher.lost(worker.name)

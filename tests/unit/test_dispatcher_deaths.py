@@ -211,6 +211,22 @@ def test_one_row_that_hangs_three_times_is_given_up_though_others_waited_with_it
     ]
 
 
+@pytest.mark.parametrize(("suspects", "is_saved"), [((), False), (None, True)])
+def test_a_row_is_excused_for_its_machine_or_for_work_that_it_saved_but_not_for_ever(
+    suspects: tuple[str, ...] | None, is_saved: bool
+) -> None:
+    dispatcher = proven("x", workers="")
+    for number in range(13):
+        join(dispatcher, str(number))
+        assert ids(lease(dispatcher, str(number))) == "0"
+        if is_saved:
+            dispatcher.saved(str(number), "0")
+        given_up = dispatcher.lost(str(number), suspects=suspects, why="its machine is gone")
+        assert len(given_up) == (number == 12), "ten, then three deaths"
+    (row,) = given_up
+    assert row.reason == "its worker died 3 times while rendering it; the last time: its machine is gone"
+
+
 def test_how_long_rows_take_is_known_of_a_worker_that_has_done_one_of_their_kind() -> None:
     dispatcher = proven("xxxy", workers="AB", min_rows=1)
     lease(dispatcher, "A")

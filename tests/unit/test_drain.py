@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +19,13 @@ from typing import Any, cast
 import pytest
 
 from framefleet import Progress, Store, Summary
+from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.cluster.driver.stop import Stop
-from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Reported
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import (
     Assignment,
@@ -63,6 +65,8 @@ class Workers:
     at: dict[int, Callable[[], Event | None]] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)  # once
     hopeless: set[str] = field(default_factory=set)  # that fail each time
+    enders: Collection[int] = ()  # seeds of rows that have their worker end, each time
+    with_notice: bool = False  # of its machine; else the worker is sent a signal
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     draining: set[str] = field(default_factory=set)
     goes_on: list[str] = field(default_factory=list)  # rows that were given with a checkpoint
@@ -105,6 +109,13 @@ class Workers:
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """They serve any lane."""
 
+    def end(self, worker: str, cause: Cause) -> Lost:
+        self.retire(worker)
+        return Lost(worker, cause)
+
+    def replace(self, lost: Lost, loss: LostRows) -> None:
+        """Others start once all have ended."""
+
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         assert not self.hands.pop(worker)
         self.retired.append((worker, not self.has_too_many))
@@ -113,7 +124,7 @@ class Workers:
         if not self.hands and not self.has_too_many:
             self.num_started += 2
             return [
-                Ready(f"worker-{number}", self.hello)
+                Ready(f"worker-{number}", self.hello, at=("machine",))
                 for number in range(self.num_started - 2, self.num_started)
             ]
         self.turn += 1
@@ -121,7 +132,11 @@ class Workers:
             self.lock.asked = frozenset(self.asked[self.turn])
         event = self.at.pop(self.turn, lambda: None)()
         told: list[Event] = [event] if event else []
+        told += [Leaving(worker) for worker in self.hands if self.with_notice and self._is_to_end(worker)]
         return told + [Reported(worker, self._report(worker)) for worker in list(self.hands)]
+
+    def _is_to_end(self, worker: str) -> bool:
+        return any(row.request.seed in self.enders for row in self.hands[worker])
 
     def _report(self, worker: str) -> WorkerReport:
         rows = self.hands[worker]
@@ -133,8 +148,8 @@ class Workers:
             for row_id in kept:
                 self.store.write(checkpoint_path(row_id), b"half")
             return WorkerReport(saved=tuple(kept), handed_back=tuple(row.row_id for row in rows))
-        if not rows:
-            return WorkerReport()
+        if not rows or self._is_to_end(worker):
+            return WorkerReport(is_leaving=bool(rows) and not self.with_notice)
         row_id = rows.pop(0).row_id
         if row_id in self.failing | self.hopeless:
             self.failing.discard(row_id)
@@ -227,6 +242,19 @@ def test_a_worker_whose_machine_is_to_go_hands_its_rows_to_others(run: Run, tmp_
     assert len(workers.goes_on) == 1
     assert summary and summary.done == NUM_ROWS
     assert len({record["row_id"] for record in records_of(tmp_path / "out")}) == NUM_ROWS
+
+
+@pytest.mark.parametrize("with_notice", [False, True])
+def test_rows_that_have_their_worker_end_each_time_are_given_up(
+    with_notice: bool, run: Run, tmp_path: Path
+) -> None:
+    workers, summary = run(enders={3, 8}, with_notice=with_notice)
+    assert summary and (summary.done, summary.failed) == (NUM_ROWS - 2, 2)
+    failures = records_of(tmp_path / "out", "failures")
+    assert {row["tag"] for row in failures} == {"row 3", "row 8"}
+    why = "its machine is to go" if with_notice else "its process was sent SIGTERM"
+    assert all(row["message"].endswith(why) for row in failures), failures
+    assert len(workers.retired) < (40 if with_notice else 12)
 
 
 def test_while_a_job_is_paused_it_has_no_worker_and_its_time_stands(run: Run, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def killed(hosts: Hosts, *, num_rows: int, busy: Collection[str]) -> bool:
     """Give up that many rows for deaths, while others have rows; return whether the lane is hopeless then."""
     for number in range(num_rows):
         fault(hosts, f"w{number}", f"machine {number}", "died", rows=["x"], given_up=["x"], busy=busy)
-    return hosts.are_hopeless(64)
+    return bool(hosts.despair(64))
 
 
 def test_a_lane_is_not_closed_while_one_of_its_workers_has_had_rows_all_the_while() -> None:
@@ -146,12 +146,30 @@ def test_a_lane_is_closed_once_the_last_worker_that_had_rows_all_the_while_dies_
     hosts = Hosts(FaultPolicy())
     assert not killed(hosts, num_rows=40, busy=["old", "older"])
     fault(hosts, "old", "b", "died", rows=["y"], busy=["older", "new"])
-    assert not hosts.are_hopeless(1)
+    assert not hosts.despair(1)
     fault(hosts, "older", "c", "died", rows=["z"], busy=["new"])
-    assert hosts.num_killers == 40 and hosts.are_hopeless(1)
+    assert hosts.despair(1) == "rows that killed their workers, with none done in between: 40"
     hosts = Hosts(FaultPolicy())
     assert [killed(hosts, num_rows=number, busy=[]) for number in (24, 1)] == [False, True]
     assert hosts.num_killers == 25 and not hosts.unused
+
+
+@pytest.mark.parametrize("num_workers", [1, 64])
+def test_machines_may_all_go_at_once_but_not_for_ever_with_no_row_done(num_workers: int) -> None:
+    hosts = Hosts(FaultPolicy())
+
+    def is_over(num_gone: int) -> bool:
+        for number in range(num_gone):
+            hosts.placed("w", f"{number}", "spot")
+            assert hosts.fault("w", "its machine is gone", kind="gone", now=0.0) is not None
+        return bool(hosts.despair(num_workers))
+
+    most = 3 * max(num_workers, 10)
+    assert not is_over(most - 1)
+    hosts.done("w", "row")
+    assert not is_over(most - 1)
+    assert is_over(1)
+    assert f"machines went away, with no row done in between: {most}" in hosts.despair(num_workers)
 
 
 def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() -> None:

@@ -90,7 +90,6 @@ class Simulated:
         assert (cause is None) == (given_up is not None)
         if cause:
             assert cause.is_able
-            self.dispatcher.put_back(worker, [row.row_id for row in self.hands[worker]])
             self.dispatcher.lost(worker, suspects=cause.suspects)
             rest = self.hosts.fault(name, cause.reason, kind=cause.kind, now=now)
             self.process[name] += 1
