@@ -15,11 +15,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,6 +36,7 @@ from framefleet.cluster.fleet.machines import Machine, Room
 from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import end_ray, replaced, start_ray
 from framefleet.pipeline.errors import FleetError, UserError
+from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
+ANSWER_S = 10.0  # of a head that is busy
+_GRPC_BEGINS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and no settings
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
@@ -353,7 +355,11 @@ def _reachable(address: str) -> str:
             fix = "give HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
         raise _to_correct(f"no Ray cluster can be at {address!r}, which is not HOST:PORT", fix)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as head:
+            head.settimeout(ANSWER_S)
+            with suppress(ConnectionError):  # one that wants TLS hangs up, which is an answer too
+                head.sendall(_GRPC_BEGINS)
+                head.recv(1)
     except OSError as error:
         raise FleetError(f"no Ray cluster answers at {address}: {error}", fix) from error
     if is_found:  # by its process or a file, either of which may be anybody's
@@ -367,7 +373,7 @@ def _try_to_join(address: str, fix: str) -> None:
     try:
         # What it says, this process's own attempt says again.
         subprocess.run(
-            [sys.executable, "-P", "-c", program, address],
+            python("-c", program, address),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil  # which comes with Ray
 import ray
 from ray.exceptions import RpcError
 
@@ -60,6 +61,16 @@ def end_ray(*, wait_for_processes: bool = False) -> None:
         ray._private.worker.disconnect()  # needs it, and does nothing when `ray.shutdown` calls it again
         worker.core_worker = SimpleNamespace(shutdown_driver=core.shutdown_driver)
     ray.shutdown(wait_for_processes=wait_for_processes)
+
+
+def kill_ray() -> None:
+    """Kill the processes of a Ray of our own: frozen ones would not notice that this one ends."""
+    node = ray._private.worker._global_node
+    for started in (node.all_processes if node else {}).values():
+        for process in [psutil.Process(one.process.pid) for one in started if one.process.poll() is None]:
+            for each in [*process.children(recursive=True), process]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
 
 
 def _free_port() -> int:

@@ -149,6 +149,9 @@ class Start:
                 log.warning("Ray does not answer, and is left: it ends with this process")
                 if ray := sys.modules.get("ray"):  # whose own handler waits for the call that hangs
                     atexit.unregister(ray.shutdown)
+                    from framefleet.cluster.fleet.ray_start import kill_ray  # which imports Ray
+
+                    kill_ray()
             if is_left or self.is_urgent():
                 _left.set()  # workers may be ending on threads
         if self._error is not error and self._error is not None:

@@ -35,23 +35,22 @@ def hung(address: str) -> Iterator[str]:
         os.kill(head, signal.SIGCONT)
 
 
-def head_of(process: subprocess.Popen[str]) -> psutil.Process:
-    """Return the head of the cluster that a command has started."""
+def ray_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return all processes of the cluster that a command has started."""
     children = psutil.Process(process.pid).children(recursive=True)
-    (head,) = [child for child in children if child.name() == "gcs_server"]
-    return head
+    own = [child for child in children if child.name() in ("gcs_server", "raylet")]
+    return [*own, *(below for one in own for below in one.children(recursive=True))]
 
 
 @contextmanager
-def suspended(head: psutil.Process) -> Iterator[None]:
-    """Have it answer nobody meanwhile, unless it has ended."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        head.suspend()
-    try:
-        yield
-    finally:
+def suspended(processes: list[psutil.Process]) -> Iterator[None]:
+    """Have them answer nobody meanwhile; in the end, none is left."""
+    for one in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            head.resume()
+            one.suspend()
+    yield
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def test_a_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_inte
         address = None if is_own else stack.enter_context(warm_cluster())
         process = start_render(job_at(tmp_path, address, num_rows=200))
         wait_until(lambda: list(tmp_path.glob("out/records/*.parquet")), process)
-        hanging = suspended(head_of(process)) if address is None else hung(address)
+        hanging = suspended(ray_of(process)) if address is None else hung(address)
         if is_asked_before:
             process.send_signal(signal.SIGINT)
             time.sleep(0.3)

@@ -6,6 +6,9 @@ import os
 import re
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +27,9 @@ from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 
 
-def refusal() -> FleetError:
-    """Return why this process cannot join what `auto` finds."""
-    with pytest.raises(FleetError) as raised, connect("auto", num_cpus=1):
+def refusal(address: str = "auto") -> FleetError:
+    """Return why this process cannot join what is there; `auto`: what it finds."""
+    with pytest.raises(FleetError) as raised, connect(address, num_cpus=1):
         """It is joined."""
     return raised.value
 
@@ -114,10 +117,34 @@ def test_no_job_is_submitted_for_an_output_in_use(tmp_path: Path) -> None:
         submission.submit(values, address="http://127.0.0.1:1")
 
 
+@contextmanager
+def answering(text: bytes) -> Iterator[str]:
+    """Yield the address of a server that says this to each that connects, and nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    stack.enter_context(server.accept()[0]).sendall(text)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_ray_that_says_nothing_is_refused_in_time(is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_S", 0.2)
+    with answering(b"") as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        error = refusal("auto" if is_found else address)
+    assert f"no Ray cluster answers at {address}: timed out" in error.problem
+
+
 def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "JOIN_S", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+    with answering(bytes(9)) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
         assert "lets nobody join within 1 s" in refusal().problem
 
 
