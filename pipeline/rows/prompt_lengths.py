@@ -70,7 +70,10 @@ def count_tokens(folder: str, texts: list[str]) -> list[int]:
 def _stored_in(folder: str) -> PromptLengths:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    from framefleet.pipeline.model.sources.verified_folder import alone  # imports torch
+
+    with alone():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return PromptLengths(tokenizer)
 
 

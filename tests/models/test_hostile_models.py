@@ -127,6 +127,29 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         text("tokenizer/processor_config.json", '{"audio_tokenizer_name_or_path": "org/name"}'),
         "not the component's own",
     ),
+    "a vocabulary elsewhere": (config(TOKENIZER, vocab_file="/etc/passwd"), "not the component's own"),
+    "one of any key": (config(TOKENIZER, more={"merges": "/etc/passwd"}), "not the component's own"),
+    "a tokenizer elsewhere": (
+        config(TOKENIZER, fast_tokenizer_files=["../../tokenizer.9.0.json"]),
+        "not of this kind",
+    ),
+    "a model of sentencepiece": (config(TOKENIZER, sp_model_kwargs={"model_file": "x"}), "not the component"),
+    "a dictionary": (
+        config(TOKENIZER, mecab_kwargs={"mecab_option": "-r /etc/x"}),
+        "not the component's own",
+    ),
+    "arguments": (config(TOKENIZER, init_inputs=["/etc/passwd"]), "not the component's own"),
+    "a token that is a file": (
+        text("tokenizer/special_tokens_map.json", '{"vocab_file": "/etc/passwd"}'),
+        "'vocab_file' is not a token",
+    ),
+    "a function as tokenizer": (config(TOKENIZER, tokenizer_class="pipeline"), "not of this kind"),
+    "a function as processor": (
+        text(
+            "tokenizer/processor_config.json", '{"a": {"image_processor_type": "pipeline", "model": "org/x"}}'
+        ),
+        "not of this kind",
+    ),
     # files
     "an adapter": (text("text_encoder/adapter_config.json", "{}"), "lies next to the weights"),
     "a key": (link(TOKENIZER, "/etc/passwd"), "which is not in the model's folder"),
@@ -163,7 +186,7 @@ HARMLESS: dict[str, Change] = {
     "kernels that torch has": config(ENCODER, _attn_implementation="eager"),
     "a variant": text("vae/diffusion_pytorch_model.fp16.safetensors", "not even one"),
     "a pickle beside": text("text_encoder/pytorch_model.bin", "not even one"),
-    "a vocabulary elsewhere": config(TOKENIZER, vocab_file="/etc/passwd"),
+    "a place that it was": config(TOKENIZER, name_or_path="/etc/passwd", tokenizer_file="/not/there.json"),
 }
 
 

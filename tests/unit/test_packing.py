@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 from importlib import import_module
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,37 +13,57 @@ from hypothesis import given, strategies as st
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.packing import TORCHAO_CONFIGS, TORCHAO_ENUMS, check_packing
+from tests.packed_configs import (
+    HONEST,
+    HOSTILE,
+    WRITES,
+    events_of,
+    events_of_libraries,
+    mutated,
+    of_type,
+    torchao,
+)
 
 
-def torchao(**default: Any) -> dict[str, Any]:
-    return {"quant_method": "torchao", "quant_type": {"default": default}}
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_not_plain_is_refused_of_each_method(values: dict[str, Any]) -> None:
+    for config in HONEST.values():
+        with pytest.raises(ModelError, match="is not a class or value of such a config"):
+            check_packing("m/config.json", config | values)
 
 
-def of_type(name: str, data: Any = None) -> dict[str, Any]:
-    return {"_type": name, "_version": 1, "_data": data or {}}
+@pytest.mark.parametrize("method", HONEST)
+def test_what_each_method_writes_is_taken_where_its_package_is_there(method: str) -> None:
+    try:
+        check_packing("m/config.json", HONEST[method])
+    except ModelError as error:
+        assert "needs the Python package" in error.problem
 
 
-INT8 = of_type("Int8WeightOnlyConfig")
-HOSTILE = {
-    "a function of torchao": torchao(**of_type("get_block_size", {"x": 1})),
-    "a module": torchao(**of_type("torch", {})),
-    "a call by a dotted name": torchao(**of_type("os.system", {})),
-    "below a known class": torchao(**of_type("FqnToConfig", {"a": {"b": of_type("torch_load", {"f": "x"})}})),
-    "in a list": torchao(**of_type("AWQConfig", {"step": [1, of_type("quantize_", {})]})),
-    "data that a class is called with": torchao(**of_type("PerGroup", "x")),
-    "an attribute of an enum": torchao(**of_type("MappingType", "__class__")),
-    "an attribute of torch": torchao(**of_type("torch.dtype", "load")),
-    "a type that is not a text": torchao(**of_type(["PerRow"])),  # type: ignore[arg-type]
-    "next to what torchao reads": torchao(**INT8) | {"modules_to_not_convert": [of_type("hub", {})]},
-    "of another method": {"quant_method": "gguf", "compute_dtype": "hub"},
-    "a storage": {"quant_method": "gguf", "bnb_4bit_quant_storage": "classes"},
-}
+def test_flags_of_another_method_and_methods_of_which_code_is_fetched_are_refused() -> None:
+    for flag in ("load_in_8bit", "load_in_4bit"):  # libraries go by them alone
+        with pytest.raises(ModelError, match=f"has '{flag}'"):
+            check_packing("m/config.json", HONEST["gguf"] | {flag: True})
+    with pytest.raises(ModelError, match="fetched from the hub as code"):
+        check_packing("m/config.json", {"quant_method": "nunchaku_lite"})
 
 
-@pytest.mark.parametrize("config", HOSTILE.values(), ids=HOSTILE)
-def test_what_names_code_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="is not a class or value of such a config"):
-        check_packing("m/config.json", config)
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
+def test_whatever_is_in_a_config_nothing_runs_and_nothing_is_written(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    num_read = 0
+    for seed in range(count):
+        try:
+            assert events_of(mutated(Random(seed)), tmp_path) == [], seed
+            num_read += 1
+        except ModelError:
+            pass
+    assert num_read > count / 10
+    assert [path.name for path in tmp_path.iterdir()] == ["transformer"]
+    events_of_libraries(torchao(**WRITES))  # as it is without a check
+    assert Path("was-run").exists()
 
 
 def test_what_torchao_writes_is_taken() -> None:
@@ -71,13 +93,15 @@ def test_each_known_name_is_a_class_of_torchao() -> None:
     assert {"Int8WeightOnlyConfig", "PerRow"} <= set(names)
 
 
-PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
-VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner))
+WORDS = st.text("ab._", max_size=5)
+PLAIN = st.none() | st.booleans() | st.integers(-9, 9999) | WORDS
+VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner))
 
 
 @given(VALUES, st.text(max_size=30))
 def test_at_any_depth_a_name_is_known_or_refused(value: Any, name: str) -> None:
-    config = torchao(**INT8) | {"modules_to_not_convert": [value, {"more": of_type(name)}]}
+    int8 = of_type("Int8WeightOnlyConfig")
+    config = torchao(**int8) | {"modules_to_not_convert": [value, {"more": of_type(name)}]}
     if name in TORCHAO_CONFIGS:
         check_packing("m/config.json", config)
     else:

@@ -8,8 +8,11 @@ memory is bounded does that, as lists and NumPy's arrays take memory there too.
 from __future__ import annotations
 
 import heapq
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,8 @@ _OTHER_FILES = (
 )
 _CODE = ("it asks to run code of the model", "use a model made for diffusers, without code of its own")
 # key: the values that change nothing, why the others are refused, and what to do
-KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
+_Why = tuple[str, str]
+KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("attn_implementation", "_attn_implementation"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("_attn_implementation_internal", "kernel_config"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("experts_implementation", "_experts_implementation"), (KERNELS, _KERNEL)),
@@ -56,8 +60,30 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     "compression_config": ((None,), _QUANTIZED),
     **dict.fromkeys(("transformers_weights", "gguf_file"), ((None,), _OTHER_FILES)),
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
+    # Of tokenizers: of sentencepiece, of analysers of Japanese, and what comes before all other arguments.
+    **dict.fromkeys(("model_file", "model_proto"), ((None,), _OTHER_FILES)),
+    **dict.fromkeys(("mecab_kwargs", "sudachi_kwargs", "jumanpp_kwargs"), ((None, {}), _OTHER_FILES)),
+    "init_inputs": ((None, []), _OTHER_FILES),
     "trust_remote_code": ((None, False), _CODE),
 }
+_NOT_THAT = (
+    "it names something that is not of this kind, and libraries call what has the name",
+    "correct it, or fetch the model again",
+)
+# What transformers looks up among all that it has, also functions; and files, wherever they are.
+_PROCESSOR = re.compile(r"\w+(ImageProcessor|VideoProcessor|AudioProcessor|FeatureExtractor)(Fast|Pil)?")
+_NAMES: Mapping[str, re.Pattern[str]] = {
+    **dict.fromkeys(("image_processor_type", "video_processor_type", "audio_processor_type"), _PROCESSOR),
+    "feature_extractor_type": _PROCESSOR,
+    "tokenizer_class": re.compile(r"\w*Tokenizer(Fast)?|\w+Backend"),
+    "processor_class": re.compile(r"\w*Processor"),
+    "fast_tokenizer_files": re.compile(r"tokenizer[\w.]*\.json"),
+}
+# The configs of which libraries open whatever file is named under any of their keys, but for these.
+_OPENING = ("tokenizer_config.json", "special_tokens_map.json", "processor_config.json")
+_NOTES = ("name_or_path", "special_tokens_map_file")
+# Its keys become arguments of the tokenizer's class.
+_TOKENS, _TOKEN = "special_tokens_map.json", re.compile(r"\w*tokens?")
 
 
 def check_sizes(
@@ -131,7 +157,7 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from framefleet.pipeline.model.sources.verified_folder import bounded_modules
+    from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
 
     def check(size: int) -> None:
         if size > most:
@@ -148,7 +174,7 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
 
     try:
         kind = class_of(library, class_name)
-        with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
+        with alone(), bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
             if hasattr(kind, "from_config"):  # of diffusers
                 network = kind.from_config(config)
             else:
@@ -172,15 +198,32 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
         may_be_empty = not file.endswith(".json")  # as a list of merges
         if kind and not (may_be_empty and (folder / file).stat().st_size == 0):
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
-        if file.endswith("config.json"):
+        if file.endswith(("config.json", _TOKENS)):
             where = f"{folder / file}"
-            for name, value in _values(read_object(folder / file)):
+            config = read_object(folder / file)
+            if file.endswith(_TOKENS) and (other := next(filterfalse(_TOKEN.fullmatch, config), None)):
+                raise ModelError(f"{where}: {shown(other)} is not a token", "take the key out")
+            for name, value in _values(config):
                 key = name.rpartition(".")[2]
                 if not name.isprintable():  # libraries print keys that they do not know, as they are
                     problem = f"{where}: the key {shown(name)} holds control characters"
                     raise ModelError(problem, "take the key out")
                 if key == KEY and value is not None:
                     check_packing(where, value)
-                harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
-                if value not in harmless:
-                    raise ModelError(f"{where}: {key} is {shown(value)}: {reason}", fix)
+                if why := _refusal(key, value, opens=file.endswith(_OPENING)):
+                    raise ModelError(f"{where}: {key} is {shown(value)}: {why[0]}", why[1])
+
+
+def _refusal(key: str, value: Any, *, opens: bool) -> _Why | None:
+    """Return why a value of a config is not let through, and what to do. opens: libraries open its files."""
+    harmless, why = KEYS.get(key, ((value,), ("", "")))
+    if value not in harmless:
+        return why
+    if isinstance(value, str):
+        if key in _NAMES and not _NAMES[key].fullmatch(value):
+            return _NOT_THAT
+        may_be_path = "/" in value or key.startswith(("vocab", "merges"))
+        is_read = opens and may_be_path and not key.endswith(_NOTES)
+        if is_read and os.path.exists(value) and not os.path.isdir(value):
+            return _OTHER_FILES
+    return None

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.model.environment import version_of
 from framefleet.pipeline.model.specs.model_index import read_object
 
@@ -58,8 +58,23 @@ TORCHAO_ENUMS = frozenset(
     }
 )
 _MEMBER = re.compile(r"[A-Z][A-Z0-9_]*")
-_DTYPE = re.compile(r"(torch\.)?(bool|half|float|double|int|long|[a-z]{1,9}[0-9][a-z0-9_]*)")
+_DTYPE = re.compile(r"(torch\.)?(none|bool|half|float|double|int|long|[a-z]{1,9}[0-9][a-z0-9_]*)")
 _OF_TORCH = ("dtype", "storage")  # ends of keys whose values are looked up in torch
+# The keys whose values are mappings. Of the others that a method has, some transform weights by other files.
+_MAPPINGS = frozenset(
+    {
+        *("quant_type", "quant_type_kwargs", "modelopt_config", "calib_cfg"),
+        *("extra_config", "modules_dtype_dict", "modules_quant_config"),
+    }
+)
+# What texts consist of: names of modules, methods and devices, no paths. Some methods read them as patterns.
+_TEXT = re.compile(r"(?!/)(?!.*\.\./)[\w.:/\\, +*|()\[\]{}?$^-]*")
+_REPEATS = re.compile(r"[*+{?]")
+_REPEATED_GROUP = re.compile(r"\)[*+{?]")
+# A pattern costs a name as many steps as letters, once more for each repetition; here of all patterns.
+_LETTERS, _MAX_STEPS = 64, 1_000_000
+# Tables grow with the square of some numbers. How few values a layer may have without being packed is larger.
+_MOST, _MOST_VALUES, _MOST_BITS = 16_384, 2**24, 64
 
 
 def check_package(method: str, where: str) -> None:
@@ -80,24 +95,36 @@ def check_packing(where: str, config: Any) -> None:
         problem = f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read"
         methods = ", ".join(sorted(config_classes()))
         raise ModelError(problem, f"use the model's plain weights, or those packed by one of {methods}")
-    for name in _foreign_names(config):
-        problem = f"{where}: {KEY} names {name[:80]!r}, which is not a class or value of such a config"
+    for value in _odd_values(config):
+        problem = f"{where}: {KEY} has {shown(value)}, which is not a class or value of such a config"
         raise ModelError(problem, "use the model's plain weights, or download the model again")
     check_package(method, f"{where}: {KEY} has the method {method!r}, which")
 
 
-def _foreign_names(value: Any, key: str = "") -> Iterator[str]:
-    """Yield what libraries would look up and call: names of code that we do not know, at any depth."""
-    if isinstance(value, Mapping):
-        if "_type" in value and not _is_known(value["_type"], value.get("_data")):
-            yield str(value["_type"])
-        for name, inner in value.items():
-            yield from _foreign_names(inner, str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _foreign_names(inner, key)
-    elif key.endswith(_OF_TORCH) and isinstance(value, str) and not _DTYPE.fullmatch(value):
-        yield value
+def _odd_values(config: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what is not plain: what libraries would look up and call, and what takes memory or time."""
+    if config["quant_method"] != "bitsandbytes":  # which libraries take it for, where one of these is set
+        yield from (key for key in ("load_in_8bit", "load_in_4bit") if config.get(key))
+    yield from (key for key, value in config.items() if isinstance(value, Mapping) and key not in _MAPPINGS)
+    num_steps, waiting = 0, [("", config)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping):
+            if "_type" in value and not _is_known(value["_type"], value.get("_data")):
+                yield value["_type"]
+            waiting += [*value.items(), *(("", name) for name in value)]  # names of modules, too
+        elif isinstance(value, list):
+            waiting += [(key, inner) for inner in value]
+        elif isinstance(value, str):
+            num_steps += _LETTERS ** min(len(_REPEATS.findall(value)), _LETTERS)
+            is_text = _TEXT.fullmatch(value) and not _REPEATED_GROUP.search(value)
+            is_dtype = not key.endswith(_OF_TORCH) or _DTYPE.fullmatch(value)
+            if not (is_text and is_dtype and num_steps <= _MAX_STEPS):
+                yield value
+        elif value is not None:
+            most = _MOST_BITS if key.endswith("bits") else _MOST_VALUES if key.startswith("min") else _MOST
+            if not abs(value) <= most:  # as NaN is not
+                yield {key: value}
 
 
 def _is_known(kind: Any, content: Any) -> bool:

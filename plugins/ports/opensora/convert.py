@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 from framefleet.plugins.ports.opensora import keys
@@ -75,6 +76,7 @@ def _part(
     # The checkpoint's name of each tensor; where weights are there twice, of the safetensors.
     ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
     tensors = {name: f"{file}:{name}" for file in ordered for name in own[file]}
+    check_configs(path / folder, [file.name for file in (path / folder).glob("*.json")])
     with torch.device("meta"):
         module = model(model.config_class.from_pretrained(str(path / folder), local_files_only=True))
     origins = {}
