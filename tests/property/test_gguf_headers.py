@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import gguf
@@ -15,6 +17,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.headers import MAX_GGUF_HEADER_BYTES, check_file_size, read_gguf_header
 from tests.gguf_files import write_gguf
 from tests.long import examples
+from tests.random_gguf import compare, random_file
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
 
@@ -61,6 +64,17 @@ def test_a_changed_file_is_read_or_refused(changes: list[tuple[int, int]]) -> No
         assert str(error).startswith(("x.gguf is not a GGUF file", f"x.gguf has {len(FILE)} bytes, but"))
 
 
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.long)])
+def test_what_is_let_through_the_package_reads_as_the_same_tensors(count: int, tmp_path: Path) -> None:
+    num_read = 0
+    for seed in range(count):
+        (tmp_path / "x.gguf").write_bytes(random_file(Random(seed)))
+        with contextlib.suppress(ModelError):
+            compare(tmp_path / "x.gguf")
+            num_read += 1
+    assert num_read > count / 10
+
+
 @given(size=st.integers(0, len(FILE)))
 @settings(max_examples=examples(200), deadline=None)
 def test_a_file_that_ends_early_is_refused_or_has_its_whole_header(size: int) -> None:
@@ -78,6 +92,9 @@ def test_a_file_that_ends_early_is_refused_or_has_its_whole_header(size: int) ->
         struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62),  # a name without end
         struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 0, 2**40),  # an array of a terabyte
         struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 9, 1),  # an array of arrays
+        struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 0, 900_000),  # more than any vocabulary
+        struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 8, 33_000_000),
+        struct.pack("<QQ", 60_000, 0),  # tensors of nothing
     ],
 )
 def test_numbers_without_bounds_are_refused_before_they_cost_memory(body: bytes) -> None:

@@ -1,8 +1,8 @@
 """From the first bytes of a safetensors or GGUF file to its tensors.
 
 safetensors: 8 bytes of length, JSON, then the values. GGUF: settings, one entry for each tensor, then the
-values (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The package `gguf` reads those. It trusts
-every number of the header, so the header is read here first, within bounds.
+values (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The package `gguf` trusts every number of
+a header, and keeps an object for each value of the settings. So headers are read here, within bounds.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[li
 
 def check_file_size(path: Path) -> list[Tensor]:
     """Return the tensors of a safetensors or GGUF file. Raises ModelError as their readers do."""
-    reader = read_gguf_header if path.suffix == GGUF else read_header
+    reader = read_gguf_header if path.suffix.lower() == GGUF else read_header
     tensors, _ = reader(partial(read_first, path), str(path), path.stat().st_size)
     return tensors
 
@@ -127,12 +127,14 @@ def foreign(head: bytes) -> tuple[str, str] | None:
 
 
 # Weights of diffusion models come with a dozen settings and some thousand tensors; a vocabulary, which text
-# encoders have, takes a few megabytes. The package keeps an object for each element.
-MAX_GGUF_HEADER_BYTES, MAX_ENTRIES = 32 * 2**20, 600_000
+# encoders have, takes a few megabytes.
+MAX_GGUF_HEADER_BYTES, MAX_ENTRIES, MAX_TENSORS = 32 * 2**20, 600_000, 50_000
 _FIRST_BYTES = 2**18
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _MAX_DIMENSIONS = 8
 _ALIGNMENT = "general.alignment"
+_OWN_KEYS = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # as the package calls the first numbers
+GGUF_PLAIN = ("F32", "F16")  # types that are read as they are; others are packed
 # Of one value of a setting, by the number of its type; texts and arrays are read below.
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
@@ -155,25 +157,21 @@ class _Cursor:
         start = self._step(size)
         return self.content[start : start + size].decode()
 
-    def skip(self, kind: int) -> int:
+    def value(self, kind: int) -> int:
         """Pass over the value of a setting. Returns it if it is a number."""
-        self.num_entries += 1
+        inner, count = (self.number("I"), self.number("Q")) if kind == _ARRAY else (kind, 1)
+        self.num_entries += count
         if self.num_entries > MAX_ENTRIES:
             raise ValueError(f"more than {MAX_ENTRIES:,} values")
-        if kind == _TEXT:
-            self._step(self.number("Q"))
+        if inner == _TEXT:
+            for _ in range(count):
+                self._step(self.number("Q"))
+        elif inner not in _FORMATS:
+            raise ValueError(f"a value, or an array, of the type {inner}")
         elif kind == _ARRAY:
-            inner, count = self.number("I"), self.number("Q")
-            if inner in _FORMATS:
-                self.num_entries += count
-                self._step(struct.calcsize(_FORMATS[inner]) * count)
-            elif inner == _TEXT:
-                for _ in range(count):
-                    self.skip(inner)
-            else:
-                raise ValueError("an array of arrays")
+            self._step(struct.calcsize(f"<{_FORMATS[inner]}") * count)
         else:
-            return self.number(_FORMATS[kind])
+            return self.number(_FORMATS[inner])
         return 0
 
     def _step(self, size: int) -> int:
@@ -203,7 +201,7 @@ def read_gguf_header(read: Callable[[int], bytes], where: str, size: int) -> tup
             problem = "it ends within its header, or has one that is too large"
             if len(content) < count or count >= MAX_GGUF_HEADER_BYTES:
                 break
-            count *= 4
+            count = min(4 * count, MAX_GGUF_HEADER_BYTES)
         except (ValueError, LookupError, struct.error, OverflowError) as error:
             kind = foreign(content[:HEAD_BYTES])
             problem = f"it {kind[0]}" if kind else str(error)[:200]
@@ -222,9 +220,15 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
     if (version := cursor.number("I")) not in _VERSIONS:
         raise ValueError(f"it is of version {version}; versions {_VERSIONS} are read")
     num_tensors, num_settings = cursor.number("Q"), cursor.number("Q")
-    alignment = 32
+    if num_tensors > MAX_TENSORS:
+        raise ValueError(f"it has {num_tensors:,} tensors, more than {MAX_TENSORS:,}")
+    alignment, keys = 32, {*_OWN_KEYS}
     for _ in range(num_settings):
-        key, value = cursor.text(), cursor.skip(cursor.number("I"))
+        key, form = cursor.text(), cursor.number("I")
+        value = cursor.value(form)
+        if key in keys or (key == _ALIGNMENT and _FORMATS.get(form) != "I"):
+            raise ValueError(f"the setting {key[:80]!r} is there twice, or of another type than it has")
+        keys.add(key)
         alignment = value if key == _ALIGNMENT else alignment
     if not 1 <= alignment <= 2**16 or alignment & (alignment - 1):
         raise ValueError(f"{_ALIGNMENT} is {alignment}")
@@ -237,10 +241,10 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
         shape = tuple(cursor.number("Q") for _ in range(num_dimensions))[::-1]
         kind, offset = GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
         block, block_bytes = GGML_QUANT_SIZES[kind]
-        num_blocks, rest = divmod(math.prod(shape), block)
-        if rest or offset % alignment:
+        row = shape[-1] if shape else int(kind.name in GGUF_PLAIN)  # only those may be single numbers
+        if not all(shape) or not row or row % block or offset % alignment:
             raise ValueError(f"{name[:80]!r} has a size or a place that its type does not have")
-        entries.append((name, kind.name, shape, offset, num_blocks * block_bytes))
+        entries.append((name, kind.name, shape, offset, math.prod(shape) // block * block_bytes))
     start = -(-cursor.place // alignment) * alignment
     tensors = [
         Tensor(name=name, dtype=kind, shape=shape, begin=start + offset, end=start + offset + size)

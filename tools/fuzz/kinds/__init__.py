@@ -12,6 +12,7 @@ from tools.fuzz.kinds.marks import marks
 from tools.fuzz.kinds.media import media
 from tools.fuzz.kinds.models import models
 from tools.fuzz.kinds.outputs import outputs
+from tools.fuzz.kinds.packings import gguf_headers, packings
 from tools.fuzz.kinds.pages import pages
 from tools.fuzz.kinds.single_files import single_files
 from tools.fuzz.kinds.tables import table_bytes, table_types
@@ -29,6 +30,8 @@ KINDS: dict[str, Make] = {
     "media": media,
     "model folders": models,
     "single files": single_files,
+    "packed configs": packings,
+    "GGUF headers": gguf_headers,
     "LoRAs": loras,
     "LoRA keys": lora_keys,
     "outputs": outputs,
