@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import re
 import stat
 import sys
 import tempfile
@@ -37,18 +38,28 @@ def cache_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "framefleet"
 
 
+_SAID_AFTER_S, _SAID_EVERY_S = 5.0, 60.0
+_MAX_WAIT_S = 600.0  # few files take longer to fetch
+
+
 @contextmanager
-def one_fetcher(name: str) -> Iterator[None]:
-    """Hold the lock of model `name` on this machine. The system releases it when its holder dies."""
+def one_fetcher(name: str, *, max_wait_s: float = _MAX_WAIT_S) -> Iterator[None]:
+    """Hold the lock of `name` on this machine, or go on without it after `max_wait_s`.
+
+    What is done under it may be done twice: nobody reads half a file. The system releases it when its holder
+    dies; and in a folder for all users, anybody may hold it for ever.
+    """
     path = cache_folder() / "locks" / f"{short_hash(name)}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another process is busy with %s; waiting for it", name)
-            lock.acquire()
+        lock, left_s, pause_s = FileLock(path), max_wait_s, min(_SAID_AFTER_S, max_wait_s)
+        while left_s > 0:
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=pause_s)
+                break
+            left_s, pause_s = left_s - pause_s, min(_SAID_EVERY_S, left_s - pause_s)
+            message = "%s is busy with %s, and holds %s; going on without it in %.0f s"
+            log.warning(message, _holder(path), name, path, left_s)
     except OSError as error:
         problem = f"the cache folder {cache_folder()} cannot be written: {error.strerror}"
         raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
@@ -56,6 +67,15 @@ def one_fetcher(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _holder(lock: Path) -> str:
+    """Return who holds a lock, as Linux lists it: "process 123 of user 1000"."""
+    with contextlib.suppress(OSError):
+        locks = Path("/proc/locks").read_text()
+        if held := re.search(rf"FLOCK +\w+ +\w+ +([1-9]\d*) \S+:{lock.stat().st_ino} ", locks):
+            return f"process {held[1]} of user {os.stat(f'/proc/{held[1]}').st_uid}"
+    return "another process"
 
 
 def short_hash(text: str) -> str:

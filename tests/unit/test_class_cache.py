@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.model import class_cache as kept_module
-from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.class_cache import disk_cached, one_fetcher
 
 Asking = Callable[[str, object], dict[str, int]]
 
@@ -104,3 +108,35 @@ def test_what_json_cannot_say_or_no_folder_keeps_is_asked_each_time(
     (tmp_path / "file").touch()
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "file"))
     assert [ask("Wan", {}), ask("Wan", {})] == [{"Wan": 7}, {"Wan": 8}]
+
+
+@pytest.fixture
+def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock of "a model", without end."""
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path))
+    with one_fetcher("a model"):
+        pass
+    (lock,) = (tmp_path / "locks").iterdir()
+    program = f"import fcntl; file = open({str(lock)!r}); fcntl.flock(file, 2); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_lock_that_is_held_without_end_is_waited_for_aloud_and_not_for_ever(
+    holder: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with one_fetcher("a model", max_wait_s=0.2), one_fetcher("another"):
+        pass
+    (message,) = caplog.messages
+    who = f"process {holder.pid} of user {os.getuid()}" if Path("/proc/locks").exists() else "another process"
+    assert message.startswith(f"{who} is busy with a model, and holds ")
+
+
+def test_a_lock_is_taken_once_its_holder_has_died(
+    holder: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    threading.Timer(0.1, holder.kill).start()
+    with one_fetcher("a model", max_wait_s=60):
+        assert not caplog.messages

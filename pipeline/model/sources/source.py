@@ -132,9 +132,9 @@ class UrlSource(Source):
         # Named by all that the store says about the files, so a changed model gets a folder of its own.
         listing = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
         folder = cache_folder() / "models" / short_hash(json.dumps([self.name, listing]))
-        if not all((folder / file).is_file() for file in files):
-            with one_fetcher(self.name):
-                for file in files:
+        for file in files:
+            if not (folder / file).is_file():
+                with one_fetcher(f"{self.name}/{file}"):
                     if not (folder / file).is_file():  # another process may have fetched it meanwhile
                         self._fetch(file, folder / file)
         return folder
