@@ -182,6 +182,32 @@ def test_a_damaged_job_json_is_an_error_that_names_it(tmp_path: Path, content: A
     assert "job.json is not as framefleet wrote it" in " ".join(ended.output.split())
 
 
+def test_a_kernel_of_the_hub_is_fetched_only_for_a_caller_who_names_it(tmp_path: Path) -> None:
+    output = claiming(output_with(tmp_path, environment=environment({"attention": "flash_hub"})))
+    for given in (Given(), Given(attention="sage_hub"), Given(attention="_flash_3_hub")):
+        with pytest.raises(JobError, match="'flash_hub', a kernel that would be fetched") as refused:
+            find_recorded(output, ROW_ID, given)
+        assert "--attention flash_hub" in refused.value.fix
+    ended = command("replay", output, ROW_ID)
+    assert ended.exit_code == 2 and "--attention flash_hub" in ended.output
+    assert find_recorded(output, ROW_ID, Given(attention="flash_hub")).model.options.attention == "flash_hub"
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"backend": "nunchaku_lite"},
+        {"backend": "modelopt", "quant_type": "FP8", "modelopt_config": {"checkpoint_dir": "/etc"}},
+        {"backend": "sdnq", "modules_to_not_convert": ["(a+)+b"]},
+        {"backend": "gguf", "quant_method": "sdnq", "compute_dtype": "hub"},
+    ],
+)
+def test_a_record_packs_weights_by_plain_values_only(quantization: dict[str, Any], tmp_path: Path) -> None:
+    output = output_with(tmp_path, numerics=json.dumps({"quantization": quantization}))
+    with pytest.raises(ModelError, match="column 'numerics' of the record"):
+        find_recorded(claiming(output), ROW_ID)
+
+
 def test_no_place_is_opened_on_an_outputs_word_but_folders_stores_and_the_hub(
     tmp_path: Path, web: WebServer
 ) -> None:

@@ -58,6 +58,10 @@ MovedSecondModels = Annotated[
 OwnRecipe = Annotated[
     str | None, Option("--recipe", help="Your recipe as module:function, if the row uses one.")
 ]
+HubKernel = Annotated[
+    str | None,
+    Option("--attention", help="Attention kernel to fetch from the hub as code, if the row used this one."),
+]
 ReadableRoots = Annotated[
     list[str] | None,
     Option("--root", help="Folder or URL from which a row's images and videos may be read; repeatable."),
@@ -77,6 +81,7 @@ def replay_command(
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
     recipe: OwnRecipe = None,
+    attention: HubKernel = None,
     roots: ReadableRoots = None,
     allow_pickle: AllowPickle = False,
     save: _Save = None,
@@ -96,7 +101,7 @@ def replay_command(
             raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
         options = storage_options_alone(sets)
         consent = given_of(
-            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options, attention
         )
         is_equal = True
         if script:
@@ -119,6 +124,7 @@ def given_of(
     roots: ReadableRoots,
     allow_pickle: AllowPickle,
     storage_options: Mapping[str, Any],
+    attention: HubKernel = None,
 ) -> Given:
     """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
     from framefleet.jobs.job.file import places
@@ -138,6 +144,7 @@ def given_of(
         ip_adapter=ip_adapter,
         second_models=places(second_models or [], "--second-model"),
         recipe=recipe,
+        attention=attention,
         roots=tuple(roots or []),
         allow_pickle=allow_pickle,
         storage_options=storage_options,

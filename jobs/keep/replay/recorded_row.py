@@ -20,7 +20,14 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.options.schema import Matmul, recorded_options
+from framefleet.pipeline.model.options.schema import (
+    DOWNLOADED,
+    Matmul,
+    Options,
+    OtherQuantization,
+    recorded_options,
+)
+from framefleet.pipeline.model.sources.packing import check_packing
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
@@ -118,6 +125,7 @@ class Given:
     ip_adapter: str | None = None  # where it is now
     second_models: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
     recipe: str | None = None  # one of a module, which the record must name too
+    attention: str | None = None  # a kernel that is fetched from the hub, which the record must name too
     # Folders and URLs below which images and videos may be read, on private networks too.
     roots: tuple[str, ...] = ()
     allow_pickle: bool = False  # load pickles of tensors
@@ -188,7 +196,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             dtype=environment.dtype,
             device=environment.device,
             threads=environment.threads,
-            options=recorded_options(numerics, environment_values),
+            options=_options(record, numerics, environment_values, given),
             storage_options=dict(given.storage_options),
             loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
             ip_adapter=_ip_adapter(claimed, given),
@@ -198,6 +206,21 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         inputs=inputs_of_row(store, arguments, given),
         store=store,
     )
+
+
+def _options(
+    record: Record, numerics: Mapping[str, Any], environment: Mapping[str, Any], given: Given
+) -> Options:
+    """Return the options of a row. Raises JobError for those that would run code or open files."""
+    attention = environment.get("attention", "")
+    if attention.endswith(DOWNLOADED) and given.attention != attention:
+        problem = f"its attention is {attention!r}, a kernel that would be fetched from the hub as code"
+        raise JobError(problem, f"if that is right, add {quoted('--attention', attention)}")
+    options = recorded_options(numerics, environment)
+    if isinstance(quantization := options.quantization, OtherQuantization):
+        values = {**quantization.arguments, "quant_method": quantization.backend}
+        check_packing(_where(record, "numerics"), values)
+    return options
 
 
 def _option(option: str, name: str) -> str:

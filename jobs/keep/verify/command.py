@@ -75,6 +75,7 @@ def verify_command(
     ip_adapter: replay.MovedIpAdapter = None,
     second_models: replay.MovedSecondModels = None,
     recipe: replay.OwnRecipe = None,
+    attention: replay.HubKernel = None,
     roots: replay.ReadableRoots = None,
     allow_pickle: AllowPickle = False,
     sets: Sets = None,
@@ -91,7 +92,7 @@ def verify_command(
 
         options = (storage_options if by_fleet else storage_options_alone)(sets)
         consent = replay.given_of(
-            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options, attention
         )
         quiet_libraries()
         check_one_way(
