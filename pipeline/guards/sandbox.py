@@ -12,15 +12,13 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import framefleet
+from framefleet.pipeline.guards.own_python import module_path, python
 
-_HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 _LEAVING_S = 10.0  # from the end of its connection to that of the process
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each reserves memory, which is bounded
 _THREADS = ("GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what OpenBLAS reads before
@@ -39,13 +37,11 @@ class Sandbox:
     def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
         self._max_silence_s, self._work = max_silence_s, work
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join([*filter(None, sys.path), _HOME])
         environment = {name: value for name, value in os.environ.items() if name not in _THREADS}
         with theirs:
             self._process = subprocess.Popen(
-                # -P: a module in the working folder must not take the place of one of ours
-                [sys.executable, "-P", "-m", module],
-                env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
+                python("-m", module),
+                env={**environment, **_ONE_THREAD, "PYTHONPATH": module_path()},
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a library's last words

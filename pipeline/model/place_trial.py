@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FleetError, ModelError
+from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.guards.sandbox import ending
 from framefleet.pipeline.model.class_cache import disk_cached, one_fetcher
 from framefleet.pipeline.model.environment import MAX_CPU_ISA, lines_beginning
@@ -81,7 +81,7 @@ needed_isa = disk_cached(TypeAdapter(str), decided_by=_place)(try_out)
 def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:
     """Return what a child died of that computes, or why torch refused; None if it did."""
     ended = subprocess.run(
-        [sys.executable, "-P", str(PROGRAM), device, *dtypes],
+        python(str(PROGRAM), device, *dtypes),
         env=os.environ | ({MAX_CPU_ISA: isa} if isa else {}),
         capture_output=True,
         text=True,

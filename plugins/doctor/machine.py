@@ -13,7 +13,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
+from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
@@ -172,7 +172,7 @@ def inspect_peers() -> Iterator[CheckResult]:
     if not has_gpu():
         yield ok("no NVIDIA GPU")
         return
-    ended = _run([sys.executable, "-P", "-c", _PEERS])
+    ended = _run(python("-c", _PEERS))
     if ended.returncode:
         yield error("torch cannot ask the GPUs: " + ended.stderr.strip().rpartition("\n")[2], "see `gpus`")
         return
@@ -322,7 +322,7 @@ def inspect_libraries() -> Iterator[CheckResult]:
 
 def inspect_attention() -> Iterator[CheckResult]:
     """Yield the attention backends of `auto`, the fastest first; also whether torch finds the GPU."""
-    ended = _run([sys.executable, "-P", "-c", _ATTENTION])
+    ended = _run(python("-c", _ATTENTION))
     if ended.returncode:
         last = ended.stderr.strip().rpartition("\n")[2] or f"exit code {ended.returncode}"
         yield error(f"torch or diffusers cannot be used: {last}", "install framefleet again")

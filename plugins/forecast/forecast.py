@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
+from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.load import load
@@ -332,7 +332,7 @@ def time_imports(*, threads: int) -> Took:
     """Have a process import what a worker does."""
     before, began = _cpu_s(), time.perf_counter()
     subprocess.run(
-        [sys.executable, "-P", "-c", f"from {server.__name__} import import_all; import_all()"],
+        python("-c", f"from {server.__name__} import import_all; import_all()"),
         env=environment_of_imports(threads=threads),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

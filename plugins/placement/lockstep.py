@@ -14,7 +14,6 @@ import logging
 import os
 import pickle
 import subprocess
-import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import FileStore, PrefixStore
 
 from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
+from framefleet.pipeline.guards.own_python import module_path, python
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.numerics import Numerics
 
@@ -247,8 +247,9 @@ class Ranks:
     @staticmethod
     def start_process(connection: Connection) -> subprocess.Popen[Any]:
         """Start a rank, which listens at the connection: its standard input."""
-        command = (sys.executable, "-m", "framefleet.plugins.placement.rank", str(os.getpid()))
-        return subprocess.Popen(command, stdin=connection.fileno())
+        command = python("-m", "framefleet.plugins.placement.rank", str(os.getpid()))
+        environment = os.environ | {"PYTHONPATH": module_path()}
+        return subprocess.Popen(command, stdin=connection.fileno(), env=environment)
 
     @property
     def _own_device(self) -> torch.device:

@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import framefleet
 from framefleet.cluster.fleet.ray_folder import make_socket_folder
 from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.pipeline.guards.own_python import HOME, python
 
 RELAY = Path(__file__).with_name("relay.py")
-_HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 # Files of the drivers of NVIDIA (also under WSL) and AMD.
 _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
@@ -56,7 +55,7 @@ def may_fork(fleet: FleetSettings, *, device: str) -> bool:
 
 def environment_of_imports(*, threads: int) -> dict[str, str]:
     """Return the environment of a process that imports what workers need. threads: as in `warm`."""
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), HOME])
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 
 
@@ -80,8 +79,7 @@ def warm(*, threads: int, server: str = f"{__package__}.server") -> Iterator[War
             listener.listen()
             socket.send_fds(ours, [b"."], [listener.fileno()])
             process = subprocess.Popen(
-                # -P: a module in the working folder must not take the place of one of ours
-                [sys.executable, "-P", "-m", server],
+                python("-m", server),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a worker that starts cold says what is wrong

@@ -10,11 +10,11 @@ import pickle
 import subprocess
 import sys
 
-import framefleet
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayed, Replayer
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.own_python import module_path, python
 from framefleet.pipeline.guards.sandbox import ending
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
@@ -22,12 +22,11 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 def replay_alone(output: str, record: Record, given: Given) -> Replayed:
     """Do what `Replayer.replay` does, in a new process, which loads the model."""
-    home = os.path.dirname(os.path.dirname(framefleet.__file__))
     ended = subprocess.run(
-        [sys.executable, "-P", "-m", __name__],
+        python("-m", __name__),
         input=pickle.dumps((output, record, given)),
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), home])},
+        env=os.environ | {"PYTHONPATH": module_path()},
         check=False,
     )
     if ended.returncode:
