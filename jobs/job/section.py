@@ -30,9 +30,15 @@ class SectionFacts:
     added_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
-    # Whether job.json, which may be anybody's, is believed about it. If not, whoever continues an output
-    # without its job file has to give the section again.
-    is_trusted: ClassVar[bool] = True
+
+    @property
+    def untrusted(self) -> tuple[str, ...]:
+        """Its keys that are not taken from job.json, which may be anybody's; "" stands for all of them.
+
+        Whoever continues an output without its job file has to give them again. A plugin may name fewer, if
+        the others run no code, open no connection and show no file of this machine.
+        """
+        return ("",)
 
     @property
     def row_arguments(self) -> Mapping[str, Any]:
@@ -52,7 +58,7 @@ class Section(SectionFacts, Strict):
 class ListSection(SectionFacts, RootModel[Content], Generic[Content]):
     """A section that is a list. A subclass gives `root` a default."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     root: Content
 

@@ -25,16 +25,18 @@ from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import JOB_FILES, absolute_paths, without_scheme
 from framefleet.jobs.job.schema import Job, sections_not_stored
-from framefleet.jobs.job.steps import decisive_sections, kinds_of, sections_with_steps
+from framefleet.jobs.job.steps import decisive_sections, sections_with_steps
 from framefleet.pipeline.errors import JobError, setting
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.options.schema import DOWNLOADED
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, dated
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
@@ -55,14 +57,18 @@ STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 
 def job_of(
-    job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = (), unused: Sequence[str] = ()
+    job: Job | str | Path | Mapping[str, Any],
+    sets: Sequence[str] = (),
+    unused: Sequence[str] = (),
+    *,
+    steps: type[ClipStep] = ClipStep,
 ) -> Job:
     """Return a job: of its file, of what that would hold, or of the output that it made.
 
-    sets: values to replace, as of `load_job`. unused: as of `claimed_job`. Raises JobError.
+    sets: values to replace, as of `load_job`. unused, steps: as of `claimed_job`. Raises JobError.
     """
     is_output = isinstance(job, str | Path) and not is_job_file(job)
-    return claimed_job(str(job), sets, unused) if is_output else load_job(job, sets)
+    return claimed_job(str(job), sets, unused, steps=steps) if is_output else load_job(job, sets)
 
 
 def is_job_file(place: str | Path) -> bool:
@@ -70,11 +76,18 @@ def is_job_file(place: str | Path) -> bool:
     return Path(place).suffix in JOB_FILES and not Path(place).is_dir()
 
 
-def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = ()) -> Job:
+def claimed_job(
+    output: str,
+    sets: Sequence[str] = (),
+    unused: Sequence[str] = (),
+    *,
+    steps: type[ClipStep] = ClipStep,
+) -> Job:
     """Return the job of an output. sets: as in `load_job`, in place of what job.json says.
 
     unused: sections that the caller does not use, left out unless `sets` has them, so they need no consent.
-    Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
+    steps: the clip steps that it uses; sections of others are left out in the same way. Raises JobError where
+    there is no job.json, or it is damaged, and for what it is not trusted with.
     """
     values = set_values(sets)
     store = Store(output := dated(output), values.get("storage_options"))
@@ -86,8 +99,11 @@ def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = (
     for kind, keys in _FOUND.items():
         entries = content.get(kind, {}).items()
         content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
-    for name in sections_with_steps(content):  # what they added, no job file has
-        clip_steps()[name]().make_readable(content)
+    for name in sections_with_steps(content):
+        kind = clip_steps()[name]()
+        kind.make_readable(content)  # what they added, no job file has
+        if not issubclass(kind, steps):
+            del content[name]
     if isinstance(
         table := content.get("table"), str
     ):  # in the output, or the one around it: where that is now
@@ -103,7 +119,7 @@ def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = (
             )
     job = load_job(content | {"output": output}, sets)
     for key, value in _untrusted(job):
-        if not _is_given(key, values):
+        if not all(_is_given(leaf, values) for leaf, _ in flat(key, value)):
             how = "run from the folder that holds the module, with" if _is_code(value) else "give it as"
             raise JobError(
                 f"job.json says {key}: {value!r}, which is not used without your consent",
@@ -143,11 +159,11 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
-    for name, kind in kinds_of(job).items():
-        yield from kind.untrusted(getattr(job, name))
-    for name, model in sections().items():
-        if not model.is_trusted and (section := getattr(job, name)):
-            yield name, section.model_dump()
+    for name in sections():
+        if (section := getattr(job, name)) != Job.model_fields[name].default:
+            content = section.model_dump(exclude_defaults=True)
+            for key in section.untrusted:
+                yield (f"{name}.{key}", content[key]) if key else (name, content)
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if job.table is not None and not is_opened(job.table):
@@ -162,6 +178,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     for place, model in declared.items():
         if model.base is not None and not is_opened(model.base):
             yield f"{place}.base", model.base
+        if (model.attention or "").endswith(DOWNLOADED):  # a kernel, which is code
+            yield f"{place}.attention", model.attention
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
         for part, file in model.parts.items():

@@ -6,7 +6,7 @@ nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -133,11 +133,6 @@ class ClipStep:
     @classmethod
     def make_readable(cls, job: dict[str, Any]) -> None:
         """Remove what `written` added, so that the job can be read as a job file."""
-
-    @classmethod
-    def untrusted(cls, section: Any) -> Iterator[tuple[str, Any]]:
-        """Yield the keys, with their values, that are not used because job.json says so."""
-        yield from ()
 
     @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> ClipStep | None:

@@ -6,7 +6,7 @@ output's clips is checked: it may be anybody's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -126,11 +126,6 @@ class MarkStep(ClipStep):
         (job.get("marks") or {}).pop("sign", None)  # certificate and key are the caller's
         for one in (job.get("marks") or {}).get("watermark") or []:
             one.pop("digest", None)
-
-    @classmethod
-    def untrusted(cls, section: settings.MarksSection) -> Iterator[tuple[str, Any]]:
-        if any(one.weights for one in section.watermark):  # which are pickles
-            yield "marks.watermark", section.model_dump(exclude_none=True)["watermark"]
 
     @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> Self | None:

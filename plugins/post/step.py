@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -86,11 +86,6 @@ class PostStep(ClipStep):
     def make_readable(cls, job: dict[str, Any]) -> None:
         for one in _mappings(job.get("post")):
             one.pop("digest", None)
-
-    @classmethod
-    def untrusted(cls, section: PostSection) -> Iterator[tuple[str, Any]]:
-        if any(isinstance(one, UpscaleSection) for one in section.root):  # as models of scores
-            yield "post", section.model_dump()
 
     @classmethod
     def for_choice(cls, section: PostSection) -> PostSection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -228,11 +228,6 @@ class ScoreStep(ClipStep):
     def functions(self) -> tuple[Callable[..., object], ...]:
         scores = (score.function for score in self.scores)
         return tuple(one.function for one in scores if isinstance(one, UsersScore) and one.function)
-
-    @classmethod
-    def untrusted(cls, section: ScoresSection) -> Iterator[tuple[str, Any]]:
-        if section.models or any(":" in name for name in section.names):
-            yield "scores", section.model_dump()
 
     @classmethod
     def for_choice(cls, section: ScoresSection) -> ScoresSection:

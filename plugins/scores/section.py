@@ -66,6 +66,10 @@ class ScoresSection(ListSection[list[str | ModelScore]]):
     }
 
     @property
+    def untrusted(self) -> tuple[str, ...]:
+        return ("",) if self.models or any(":" in name for name in self.names) else ()
+
+    @property
     def names(self) -> list[str]:
         return [score for score in self.root if isinstance(score, str)]
 

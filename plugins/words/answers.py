@@ -332,7 +332,7 @@ def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()
 @counting_requests()
 def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
     """Do what `judge` does, reporting to `watch`."""
-    job = job_of(place, ["fleet.address=auto", *sets], unused=["marks", "post", "recipe", "scores"])
+    job = job_of(place, ["fleet.address=auto", *sets], unused=["recipe"], steps=LateStep)
     outputs = _jobs_of_outputs(job).items()
     with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
     if not late_steps(job):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -129,8 +129,6 @@ class QuestionSection(FramesSection):
 class JudgeSection(ListSection[list[QuestionSection]]):
     """Questions about every clip, asked in the background. Each is a column, null until it is answered."""
 
-    is_trusted: ClassVar[bool] = False
-
     root: list[QuestionSection] = Field(default_factory=list)
 
 
@@ -150,8 +148,6 @@ class CaptionSection(FramesSection):
 
 class CaptionsSection(ListSection[Annotated[list[CaptionSection], BeforeValidator(as_list)]]):
     """Captions of clips, columns of the records: one, or a list."""
-
-    is_trusted: ClassVar[bool] = False
 
     root: Annotated[list[CaptionSection], BeforeValidator(as_list)] = Field(default_factory=list)
 
@@ -174,8 +170,6 @@ class RewriteSection(EndpointSection):
 
 class PromptsSection(Section):
     """Prompts that are written before anything is rendered, once; then rows keep them."""
-
-    is_trusted: ClassVar[bool] = False
 
     rewrite: RewriteSection
     """Replaces each prompt of the table; records have the original as `original_prompt`."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from framefleet.doors import runners, sections
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.section import Section
 from framefleet.jobs.render.claim import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from tests.commands import command
@@ -89,6 +91,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("marks", {"watermark": [{"name": "trustmark", "weights": "/tmp/theirs"}]}, "marks.watermark"),
         ("marks", {"watermark": [{"name": "videoseal", "weights": "a'b.pth"}]}, "marks.watermark"),
         ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),
+        ("model", {"attention": "flash_hub"}, "model.attention"),
     ],
 )
 def test_doors_are_asked_about(
@@ -102,6 +105,26 @@ def test_doors_are_asked_about(
     assert option == "--set"
     assert pasted.startswith(f"{key}=")
     claimed_job(str(tmp_path), [pasted])
+
+
+def test_who_sets_one_key_of_a_section_does_not_consent_to_its_others(out: str, tmp_path: Path) -> None:
+    rewrite = {"url": "http://127.0.0.1/", "model": "x"}
+    place = claiming(out, tmp_path, "", prompts={"rewrite": rewrite})
+    for sets in ([], ["prompts.rewrite.max_requests=5"], ["prompts.rewrite.url=http://127.0.0.2/"]):
+        with pytest.raises(JobError, match="not used without your consent"):
+            claimed_job(place, sets)
+    assert claimed_job(place, ["prompts.rewrite={url: 'http://127.0.0.2/', model: y}"])
+
+
+def test_a_section_is_not_trusted_unless_it_says_so() -> None:
+    """Those of other packages say nothing, unless somebody has thought about it."""
+
+    class Theirs(Section):
+        url: str = ""
+
+    trusted = {name: section().untrusted for name, section in sections().items() if name not in runners()}
+    assert Theirs().untrusted == ("",) == trusted["judge"] == trusted["captions"]
+    assert not any(trusted[name] for name in ("scores", "post", "marks"))  # as they are by default
 
 
 def test_a_section_that_is_not_used_needs_no_consent(out: str, tmp_path: Path) -> None:

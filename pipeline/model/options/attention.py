@@ -15,6 +15,7 @@ from torch import nn
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.model.options.schema import DOWNLOADED
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ CUDNN = "_native_cudnn"
 ON_HOPPER = ("_flash_3", CUDNN, "flash", "_native_flash", "native")
 ON_CUDA = ("flash", "_native_flash", "native")
 ON_CPU = ("_native_flash", "native")
-DOWNLOADED = "_hub"  # ends the names of kernels that are fetched from the hub when they are first asked for
 HOPPER = (9, 0)
 
 

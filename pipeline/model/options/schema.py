@@ -29,6 +29,7 @@ from framefleet.pipeline.model.specs.dtypes import DTypeName
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Skip = Annotated[int, Field(ge=1)] | None
 _Names = list[str] | None
+DOWNLOADED = "_hub"  # ends the names of attention kernels that are fetched from the hub when first asked for
 
 
 class FirstBlock(Strict):
