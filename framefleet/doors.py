@@ -6,15 +6,21 @@ registers its own under the entry point group `framefleet.plugins`. The core imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
 
 from framefleet.pipeline.errors import PluginError
 
@@ -226,6 +232,7 @@ class Plugin:
 
 
 _GROUP = "framefleet.plugins"
+_MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each mistake
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
@@ -234,35 +241,115 @@ _OURS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What the plugins add that every command needs. errors: why others, or parts of them, cannot be used."""
+
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    sections: dict[str, type[Section | ListSection[Any]]] = field(default_factory=dict)
+    runners: list[JobRunner] = field(default_factory=list)
+    errors: list[PluginError] = field(default_factory=list)
+
+
+# Base classes, imported with those that are to be theirs.
+_SECTION = "framefleet.jobs.job.section:SectionFacts"
+_CLIP_STEP = "framefleet.pipeline.outputs.clip_step:ClipStep"
+_PLACER = "framefleet.pipeline.model.device_placement:Placer"
+_loading: list[str] = []  # the plugin that is imported now
+
+
 @cache
+def _loaded() -> _Loaded:
+    if _loading:
+        problem = f"{_loading[0]}: a module of it imports what needs the sections of all plugins"
+        raise PluginError(problem, "import that inside of functions")
+    loaded = _Loaded()
+    for name in _OURS:
+        _add(loaded, name, import_module(f"framefleet.plugins.{name}.plugin").PLUGIN)
+    for entry in sorted(_registered(), key=lambda entry: entry.name):
+        _loading.append(title := _title(entry))
+        with _noted_in(loaded.errors):
+            if entry.name in loaded.plugins:
+                raise PluginError(
+                    f"{title}: another plugin has the same name",
+                    f"uninstall one of them, or rename it in its entry points of the group {_GROUP}",
+                )
+            _add(loaded, entry.name, _load(entry))
+        _loading.clear()
+    return loaded
+
+
+@contextmanager
+def _noted_in(errors: list[PluginError]) -> Iterator[None]:
+    try:
+        yield
+    except PluginError as error:
+        if error not in errors:
+            errors.append(error)
+
+
+def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
+    """Take a plugin, unless its sections or runners cannot be used."""
+    runners = [_made(name, place, JobRunner) for place in plugin.runners]
+    sections = {section: _subclass(name, place, _SECTION) for section, place in plugin.sections.items()}
+    known, ran = {**loaded.sections, **sections}, {getattr(runner, "section", "") for runner in runners}
+    for section in sections.keys() & loaded.sections.keys():
+        problem = f"plugin {name}: another plugin has the section {section!r}"
+        raise PluginError(problem, "uninstall one of them")
+    for door, names in (("runner", ran), ("clip step", plugin.clip_steps)):
+        if unknown := [section for section in names if section not in known]:
+            problem = f"plugin {name}: it has a {door} of the section {unknown[0]!r}, which no plugin adds"
+            raise PluginError(problem, "name the section in `sections` of its Plugin")
+    for section in sections.keys() - ran:  # a job need not have it
+        _made(name, plugin.sections[section], _SECTION)
+    loaded.plugins[name] = plugin
+    loaded.sections.update(sections)
+    loaded.runners.extend(runners)
+
+
+def refuse_section(section: str, problem: str) -> None:
+    """Have the plugin with this section count as one that cannot be used."""
+    loaded = _loaded()
+    name = next(name for name, plugin in loaded.plugins.items() if section in plugin.sections)
+    for own in loaded.plugins.pop(name).sections:
+        del loaded.sections[own]
+    loaded.runners[:] = [runner for runner in loaded.runners if runner.section in loaded.sections]
+    loaded.errors.append(PluginError(f"plugin {name}: {problem}", "rename it, or uninstall the plugin"))
+
+
 def plugins() -> Mapping[str, Plugin]:
-    """Return all plugins by name, ours first. Raises PluginError for one that cannot be used."""
-    by_name: dict[str, Plugin] = {
-        name: import_module(f"framefleet.plugins.{name}.plugin").PLUGIN for name in _OURS
-    }
-    for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
-        if entry.name in by_name:
-            raise PluginError(
-                f"{_title(entry)}: another plugin has the same name",
-                f"uninstall one of them, or rename it in its entry points of the group {_GROUP}",
-            )
-        by_name[entry.name] = _load(entry)
-    return by_name
+    """Return all plugins by name, ours first. Raises PluginError where one cannot be used."""
+    for error in _loaded().errors:
+        raise error
+    return _loaded().plugins
 
 
-def commands() -> Mapping[str, Sequence[Command]]:
-    """Return the commands of all plugins by their panel."""
+def broken_plugins() -> Sequence[PluginError]:
+    """Return why plugins cannot be used. Their commands are missing, and no job is opened without them."""
+    return _loaded().errors
+
+
+def commands(check: Callable[[str, Command], None]) -> Mapping[str, Sequence[Command]]:
+    """Return the commands of all plugins by their panel, without those that cannot be used.
+
+    check: raises for a function that cannot be a command of a panel.
+    """
     by_panel: dict[str, list[Command]] = {}
-    for name, plugin in plugins().items():
+    for name, plugin in [*_loaded().plugins.items()]:  # which the import of a command may find one to refuse
         for panel, places in plugin.commands.items():
-            by_panel.setdefault(panel, []).extend(_named(name, place) for place in places)
+            for place in places:
+                with _noted_in(_loaded().errors):
+                    function = _named(name, place)
+                    with _blamed_on(f"plugin {name}", place, "a command"):
+                        check(panel, function)
+                    by_panel.setdefault(panel, []).append(function)
     return by_panel
 
 
 @cache
 def job_kinds() -> frozenset[str]:
     """Return the sections that make a job one of another kind. Its output has <section>.json for job.json."""
-    return frozenset(section for plugin in plugins().values() for section in plugin.job_kinds)
+    return frozenset(section for plugin in _loaded().plugins.values() for section in plugin.job_kinds)
 
 
 def job_kind(sections: Iterable[str]) -> JobKind | None:
@@ -274,10 +361,9 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
     return None
 
 
-@cache
 def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
     """Return the models of all sections that plugins add to the job file."""
-    return {section: import_section() for section, import_section in _by_section("sections").items()}
+    return _loaded().sections
 
 
 def section_of(column: str) -> str | None:
@@ -293,7 +379,11 @@ def command_adding(column: str) -> Sequence[str]:
 @cache
 def clip_steps() -> Mapping[str, Callable[[], type[ClipStep]]]:
     """Return the step that each of these sections may ask for; imported when called."""
-    return _by_section("clip_steps")
+    return {
+        section: partial(_subclass, name, place, _CLIP_STEP)
+        for name, plugin in _loaded().plugins.items()
+        for section, place in plugin.clip_steps.items()
+    }
 
 
 def record_columns() -> Mapping[str, str]:
@@ -304,9 +394,7 @@ def record_columns() -> Mapping[str, str]:
 @cache
 def runners() -> Mapping[str, JobRunner]:
     """Return the runner of the jobs that have each of these sections."""
-    places = [(name, place) for name, plugin in plugins().items() for place in plugin.runners]
-    found = [_named(name, place)() for name, place in places]
-    return {runner.section: runner for runner in sorted(found, key=lambda runner: runner.order)}
+    return {runner.section: runner for runner in sorted(_loaded().runners, key=lambda runner: runner.order)}
 
 
 def runners_of(job: Job) -> Sequence[JobRunner]:
@@ -328,21 +416,10 @@ def inner_outputs() -> Mapping[str, JobRunner]:
     return {runner.inner: runner for runner in runners().values() if runner.inner}
 
 
-def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Callable[[], Any]]:
-    by_section: dict[str, Callable[[], Any]] = {}
-    for name, plugin in plugins().items():
-        for section, place in getattr(plugin, door).items():
-            if section in by_section:
-                raise PluginError(
-                    f"plugin {name}: another plugin has the section {section!r}", "uninstall one of them"
-                )
-            by_section[section] = partial(_named, name, place)
-    return by_section
-
-
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
-    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+    named = [(name, place) for name, plugin in _loaded().plugins.items() for place in plugin.listeners]
+    return [_made(name, place, Listener) for name, place in named]
 
 
 def notes(store: Store) -> list[str]:
@@ -353,44 +430,105 @@ def notes(store: Store) -> list[str]:
 def placements() -> Mapping[str, Callable[[], type[Placer]]]:
     """Return what puts a model on several devices, by the type of `model.placement`; imported when called."""
     places = [(name, *one) for name, plugin in plugins().items() for one in plugin.placements.items()]
-    return {kind: partial(_named, name, place) for name, kind, place in places}
+    return {kind: partial(_subclass, name, place, _PLACER) for name, kind, place in places}
 
 
 def planners() -> Sequence[Planner]:
     """Return a planner of each kind that a plugin has."""
-    return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.planners]
+    named = [(name, place) for name, plugin in plugins().items() for place in plugin.planners]
+    return [_made(name, place, Planner) for name, place in named]
 
 
 def families() -> Sequence[Family]:
     """Return the families of models that plugins know."""
-    places = [(name, place) for name, plugin in plugins().items() for place in plugin.families]
-    return [family for name, place in places for family in _named(name, place)]
+    from framefleet.pipeline.model.families.family import Family
+
+    families: list[Family] = []
+    for name, plugin in _loaded().plugins.items():
+        for place in plugin.families:
+            with _noted_in(_loaded().errors), _blamed_on(f"plugin {name}", place, "used"):
+                own = [*_named(name, place)]
+                if not all(isinstance(family, Family) for family in own):
+                    raise TypeError("it is not a sequence of Family")
+                families += own
+    return families
+
+
+def plugin_raising(error: BaseException) -> str:
+    """Return the plugin, of another package, whose code an error comes from; "" if it is not one's."""
+    modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+    packages = {__name__.partition(".")[0]: ""}
+    for name, plugin in [*_loaded().plugins.items()][len(_OURS) :]:
+        places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
+        places += [*plugin.planners, *chain.from_iterable(plugin.commands.values())]
+        packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
+    tops = [module.partition(".")[0] for module in reversed(modules)]
+    return next((packages[top] for top in tops if top in packages), "")
+
+
+def _registered() -> Iterator[EntryPoint]:
+    """Yield what installed packages register. In the current folder, which may be the first, nothing is."""
+    is_current = not sys.flags.safe_path and os.path.abspath(sys.path[0]) == os.getcwd()
+    names = set()
+    for package in distributions(path=sys.path[is_current:]):
+        entries = package.entry_points.select(group=_GROUP)
+        if entries and package.name not in names:
+            names.add(package.name)
+            yield from entries
 
 
 def _load(entry: EntryPoint) -> Plugin:
-    try:
+    with _blamed_on(_title(entry), entry.value):
         plugin = entry.load()
-    except Exception as error:  # somebody else's code: whatever it raises, say whose it is
-        raise _unusable(_title(entry), entry.value, error) from error
     if not isinstance(plugin, Plugin):
         raise PluginError(
             f"{_title(entry)}: {entry.value} is a {type(plugin).__name__}",
             "have the entry point name a value of the type framefleet.doors.Plugin",
         )
+    values = {one.name: getattr(plugin, one.name) for one in fields(plugin)}
+    try:
+        TypeAdapter(Plugin).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{_title(entry)}: {where} of {entry.value} is {first['input']!r}"
+        raise PluginError(problem, "give it the type that framefleet.doors.Plugin has for it") from None
     return plugin
 
 
 def _named(plugin: str, place: Place) -> Any:
     module, _, name = place.partition(":")
-    try:
+    with _blamed_on(f"plugin {plugin}", place):
         return getattr(import_module(module), name)
-    except Exception as error:  # as above
-        raise _unusable(f"plugin {plugin}", place, error) from error
 
 
-def _unusable(title: str, place: Place, error: Exception) -> PluginError:
-    problem = f"{title}: {place} cannot be imported: {type(error).__name__}: {error}"
-    return PluginError(problem, "repair or uninstall its package")
+def _subclass(plugin: str, place: Place, base: type | Place) -> Any:
+    value = _named(plugin, place)
+    if isinstance(base, str):
+        base = _named(plugin, base)
+    if not (isinstance(value, type) and issubclass(value, base)):
+        problem = f"plugin {plugin}: {place} is not a subclass of {base.__name__}"
+        raise PluginError(problem, "repair or uninstall its package")
+    return value
+
+
+def _made(plugin: str, place: Place, base: type | Place) -> Any:
+    kind = _subclass(plugin, place, base)
+    with _blamed_on(f"plugin {plugin}", place, "made without arguments"):
+        return kind()
+
+
+@contextmanager
+def _blamed_on(title: str, place: Place, what: str = "imported") -> Iterator[None]:
+    """Say whose code it is: whatever somebody else's raises."""
+    try:
+        yield
+    except PluginError:  # of another one, as where a module imports what needs all sections
+        raise
+    except (Exception, SystemExit) as error:
+        message = " ".join(str(error).split())[:_MAX_MESSAGE]
+        problem = f"{title}: {place} cannot be {what}: {type(error).__name__}: {message}"
+        raise PluginError(problem, "repair or uninstall its package") from error
 
 
 def _title(entry: EntryPoint) -> str:

@@ -6,9 +6,9 @@ they run only when they run it: `--help` answers at once. Plugins add theirs (fr
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections import Counter
 from functools import cache
 from inspect import getdoc
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.doors import Command, commands
+from framefleet.doors import Command, broken_plugins, commands
 from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
@@ -27,10 +27,10 @@ from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
-from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
 
+log = logging.getLogger(__name__)
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
 _MODEL_HELP = "List, describe, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
@@ -108,7 +108,7 @@ class _Group(_Plain, TyperGroup):
 
 @cache
 def command_line() -> typer.Typer:
-    """Return all commands, panel by panel: those of the core, then those of plugins. Raises PluginError."""
+    """Return all commands, panel by panel: those of the core, then those of plugins that can be used."""
     app = typer.Typer(
         help=_HELP,
         cls=_Group,
@@ -118,13 +118,19 @@ def command_line() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels = {panel: [*functions] for panel, functions in _PANELS.items()}
-    for panel, functions in commands().items():
+    names = {(panel == _MODEL, _name_of(one)) for panel, some in panels.items() for one in some}
+
+    def check(panel: str, function: Command) -> None:
+        if (title := (panel == _MODEL, _name_of(function))) in names:
+            raise ValueError(f"there is a command named {title[1]} already")
+        if not function.__module__.startswith("framefleet."):
+            alone = typer.Typer()
+            alone.command(help=_help_of(function))(function)
+            typer.main.get_command(alone)  # raises for parameters that it does not take
+        names.add(title)
+
+    for panel, functions in commands(check).items():
         panels.setdefault(panel, []).extend(functions)
-    names = Counter((panel == _MODEL, _name_of(one)) for panel, some in panels.items() for one in some)
-    for (_, name), count in names.items():
-        if count > 1:
-            problem = f"there are {count} commands named {name}"
-            raise PluginError(problem, "uninstall a plugin, or rename the function in it")
     model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
         model_app.command(_name_of(function), cls=_Command, help=_help_of(function))(function)
@@ -151,6 +157,9 @@ def main() -> None:
             finally:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
     except SystemExit as end:
+        for error in broken_plugins():
+            if error is not end.__context__:  # which is reported
+                log.warning("%s; %s", error.problem, error.fix)
         started = sys.modules.get("framefleet.cluster.fleet.start")
         if started and started.is_ray_left():
             sys.stderr.flush()

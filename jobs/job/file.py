@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 
 from framefleet.cluster.fleet.settings import missing_gpu
-from framefleet.doors import JobKind, job_kind
+from framefleet.doors import JobKind, job_kind, plugins
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
@@ -50,6 +50,7 @@ def load_job(
     sets: values to replace, as "fleet.workers=2", the value in YAML. table, model, output: the same, as text.
     The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
     """
+    plugins()  # raises for one that cannot be used: the job may need it
     if isinstance(job, kind):
         return job
     values, places, file = dict[str, Any](), dict[Key, str](), None

@@ -26,10 +26,10 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.doors import job_kind, job_kinds, runners, sections
+from framefleet.doors import job_kind, job_kinds, refuse_section, runners, sections
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
-from framefleet.pipeline.errors import JobError, PluginError
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.strict_model import NonEmpty
 from framefleet.pipeline.model.device_placement import Placement, by_type
 from framefleet.pipeline.model.ip_adapter import IpAdapter
@@ -320,9 +320,8 @@ if TYPE_CHECKING:
         """A `CoreJob` with the sections of plugins, each by its name."""
 
 else:
-    if twice := sections().keys() & CoreJob.model_fields.keys():
-        problem = f"a plugin adds the section {min(twice)!r}, which every job file has"
-        raise PluginError(problem, "rename it, or uninstall the plugin")
+    for _name in sections().keys() & CoreJob.model_fields.keys():
+        refuse_section(_name, f"it adds the section {_name!r}, which every job file has")
     _added = {}
     for _name, _section in sections().items():
         _kind, _default = (_section | None, None) if _name in runners() else (_section, _section())
@@ -350,7 +349,7 @@ def job_schema(section: str | None = None) -> dict[str, Any]:
     for mapping in (schema, *definitions.values()):
         for key in mapping.get("properties", {}).values():
             if name := key.get("$ref", "").rpartition("/")[2]:  # editors do not look there
-                key.setdefault("description", definitions[name]["description"])
+                key.setdefault("description", definitions[name].get("description", ""))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

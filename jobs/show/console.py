@@ -26,7 +26,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
-from framefleet.doors import sections
+from framefleet.doors import plugin_raising, sections
 from framefleet.pipeline.errors import (
     CONTROL,
     FramefleetError,
@@ -247,8 +247,10 @@ def _report(error: BaseException) -> int:
     elif code:
         complain(text, "check the path and its rights")
     else:
+        plugin = plugin_raising(error)
+        culprit = f"the plugin {plugin}" if plugin else "framefleet"
         complain(
-            f"a bug in framefleet: {type(error).__name__}: {text}",
+            f"a bug in {culprit}: {type(error).__name__}: {text}",
             "run it again with --verbose, and report what it prints",
         )
     return code or DEFECT

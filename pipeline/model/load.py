@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from framefleet.doors import plugins
 from framefleet.pipeline.errors import ModelError, message_of
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
@@ -40,6 +41,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
     """Load what `settings` say. expected: the SHA-256 of every file, as the driver found them."""
+    plugins()  # raises for one that cannot be used: the model may be of its family
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()

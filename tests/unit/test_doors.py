@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +11,16 @@ from textwrap import dedent
 
 import pytest
 
-from framefleet.doors import plugins
+from framefleet import doors
+from framefleet.doors import broken_plugins, families, plugins
 from framefleet.jobs.cli import command_line
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.guards.own_python import python
 from tests.commands import command
 
 Install = Callable[..., None]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -29,11 +35,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[framefleet.plugins]\n{name} = {value}\n")
-        plugins.cache_clear()
+        doors._loaded.cache_clear()
         command_line.cache_clear()
 
     yield write
-    plugins.cache_clear()
+    doors._loaded.cache_clear()
     command_line.cache_clear()
     for name in {*sys.modules} - before:
         if name.endswith("_package"):
@@ -60,34 +66,99 @@ def test_a_package_adds_a_command(install: Install) -> None:
     assert command("wave").stdout == "hello\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "code", "problem"),
-    [
-        ("broken", "import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("broken", "", "AttributeError"),
-        ("broken", "PLUGIN = {'commands': {}}", "broken_package:PLUGIN is a dict"),
-        ("export", "from framefleet.doors import Plugin\nPLUGIN = Plugin()", "another plugin has the same"),
-    ],
-)
-def test_a_plugin_that_cannot_be_used_is_named_with_its_package(
-    install: Install, name: str, code: str, problem: str
+DOORS = "from framefleet.doors import *\n"
+SECTION = "from framefleet.jobs.job.section import Section\nclass S(Section):\n    a: int = 1\n"
+BROKEN = [  # source, what its Plugin has (M: the module), what is said
+    ("import nowhere_at_all", "", "No module named 'nowhere_at_all'"),
+    ("import sys; sys.exit(3)", "", "SystemExit: 3"),
+    ("Plugin = dict", "", "M:PLUGIN is a dict"),
+    ("", "commands=['M:f']", "commands of M:PLUGIN is ['M:f']"),
+    ("", "commands={'Use clips': 'M:f'}", "commands.Use clips of M:PLUGIN is 'M:f'"),
+    ("", "commands={'Use clips': ['M:f']}", "M:f cannot be imported: AttributeError"),
+    ("f = 3", "commands={'Use clips': ['M:f']}", "M:f cannot be a command: "),
+    ("def f(x: 'Unknown'): 'F.'", "commands={'Use clips': ['M:f']}", "M:f cannot be a command: NameError"),
+    ("def render(): 'R.'", "commands={'Render': ['M:render']}", "there is a command named render already"),
+    ("", "sections={'mine': 'M:S'}", "M:S cannot be imported: AttributeError"),
+    ("S = {}", "sections={'mine': 'M:S'}", "M:S is not a subclass of SectionFacts"),
+    (SECTION, "sections={'marks': 'M:S'}", "another plugin has the section 'marks'"),
+    (f"{SECTION}    b: int", "sections={'mine': 'M:S'}", "M:S cannot be made without arguments: Validation"),
+    ("", "clip_steps={'mine': 'M:S'}", "it has a clip step of the section 'mine', which no plugin adds"),
+    ("class R(JobRunner): pass", "runners=['M:R']", "it has a runner of the section ''"),
+    ("class R: section = 'post'", "runners=['M:R']", "M:R is not a subclass of JobRunner"),
+    ("F = 3", "families=['M:F']", "M:F cannot be used: TypeError"),
+    ("F = [3]", "families=['M:F']", "M:F cannot be used: TypeError: it is not a sequence of Family"),
+]
+
+
+def in_package(text: str, name: str = "broken") -> str:
+    return text.replace("M:", f"{name}_package:")
+
+
+def source(code: str, values: str, name: str = "broken") -> str:
+    return in_package(f"{DOORS}{code}\nPLUGIN = Plugin({values})", name)
+
+
+@pytest.mark.parametrize(("code", "values", "problem"), BROKEN)
+def test_a_plugin_that_cannot_be_used_is_named_and_no_job_is_opened(
+    install: Install, code: str, values: str, problem: str
 ) -> None:
-    install(name, code, value=f"{name}_package:PLUGIN")
-    with pytest.raises(PluginError, match=f"plugin {name} of the package {name}-package: ") as raised:
+    install("broken", source(code, values), value="broken_package:PLUGIN")
+    assert command("--version").exit_code == command("stop", "--help").exit_code == 0
+    families()
+    (error,) = broken_plugins()
+    assert error.problem.startswith("plugin broken") and in_package(problem) in error.problem
+    with pytest.raises(PluginError) as raised:
+        load_job({"table": "t", "output": "o", "model": "m"})
+    assert (raised.value, raised.value.exit_code) == (error, 2)
+
+
+def test_two_plugins_of_one_name_are_not_both_used(install: Install) -> None:
+    install("export", source("", ""), value="export_package:PLUGIN")
+    with pytest.raises(PluginError, match="plugin export of the package export-package: another plugin"):
         plugins()
-    assert problem in raised.value.problem
-    assert raised.value.exit_code == 2
 
 
-def test_a_plugin_cannot_replace_a_command(install: Install) -> None:
-    code = """
-        from framefleet.doors import Plugin
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "framefleet", *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return subprocess.run(words, cwd=folder.parent, env=environment, capture_output=True, text=True)
 
-        def render_command() -> None:
-            pass
 
-        PLUGIN = Plugin(commands={"Render": ["mine_package:render_command"]})
-    """
-    install("mine", code, value="mine_package:PLUGIN")
-    with pytest.raises(PluginError, match="there are 2 commands named render"):
-        command_line()
+def test_a_broken_plugin_stops_no_command_that_opens_no_job(install: Install, tmp_path: Path) -> None:
+    install("broken", source(SECTION, "sections={'media': 'M:S'}"), value="broken_package:PLUGIN")
+    problem = "plugin broken: it adds the section 'media', which every job file has"
+    stopped = run(tmp_path, "stop", "nowhere").stderr.splitlines()
+    assert "nowhere does not exist" in stopped[0] and stopped[-1].startswith(f"warning: {problem}; ")
+    (tmp_path / "job.yaml").write_text("table: t\noutput: o\nmodel: m\n")
+    planned = run(tmp_path, "plan", str(tmp_path / "job.yaml"))
+    assert (planned.returncode, planned.stderr.count(problem)) == (2, 1), planned.stderr
+
+
+def test_a_bug_of_a_plugin_is_not_called_one_of_framefleet(install: Install, tmp_path: Path) -> None:
+    values = "commands={'Use clips': ['M:wave']}, sections={'mine': 'M:S'}"
+    code = source(f"{SECTION}def wave(): 'Wave.'; [][0]", values, "wave")
+    install("wave", code, value="wave_package:PLUGIN")
+    ended = run(tmp_path, "wave")
+    assert ended.returncode == 70 and "a bug in the plugin wave: IndexError" in ended.stderr
+    schema = run(tmp_path, "schema")
+    assert '"mine"' in schema.stdout, schema.stderr  # whose class has no docstring
+
+
+def test_what_lies_in_the_current_folder_is_not_installed(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit('a module of the folder ran')")
+    install("wave", "raise SystemExit('a plugin of the folder ran')", value="wave_package:PLUGIN")
+    monkeypatch.chdir(tmp_path)  # which is first on the path, as for `python -c`
+    assert "wave" not in plugins() and not broken_plugins()
+    shown = subprocess.run([sys.executable, "-m", "framefleet", "--version"], capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert subprocess.run(python("-c", "import wave_package"), capture_output=True).returncode == 1
+
+
+def test_every_python_is_started_without_the_current_folder() -> None:
+    """Ray starts the others, by `-IS` or in folders of its own."""
+    folders = [ROOT / package for package in ("pipeline", "cluster", "jobs", "plugins")]
+    sources = (path for folder in folders for path in folder.rglob("*.py"))
+    starting = {path.name for path in sources if "sys.executable" in path.read_text()}
+    assert starting == {"own_python.py", "start.py", "relay.py"}
