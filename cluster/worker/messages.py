@@ -104,13 +104,13 @@ class Failed:
     room: int = 0  # bytes of memory that it had, if it ran out of memory
 
     @classmethod
-    def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0) -> Self:
-        """Return what is reported of a row that raised this."""
+    def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0, step: str = "") -> Self:
+        """Return what is reported of a row that raised this. step: the section whose clip step did."""
         culprit = culprit_of(error)
         return cls(
             row_id=row_id,
             error_type=type(error).__name__,
-            message=public_message(error),
+            message=f"clip step {step}: " * bool(step) + public_message(error),
             traceback=shortened(public_text(traceback)),
             is_final=isinstance(error, RowError) and culprit.blame == "row",
             blame=culprit.blame,

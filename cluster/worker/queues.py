@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
-from framefleet.pipeline.outputs.clip_step import StepInput, StepValues
+from framefleet.pipeline.outputs.clip_step import StepInput, StepValues, checked_values
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
@@ -142,10 +142,16 @@ class Writers:
             try:
                 news: StoredRow | Failed = self._stored(clip, attempt, work)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
-                news = Failed.of(clip.row_id, error, traceback.format_exc())
+                news = Failed.of(clip.row_id, error, traceback.format_exc(), step=self._step_raising(error))
             with self._lock:
                 self._held = tuple(other for other in self._held if other is not work)
             self._report(news)
+
+    def _step_raising(self, error: Exception) -> str:
+        """Return the section of the clip step whose method an error comes from; "" for none."""
+        raised_in = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        steps = self._setup.steps.items()
+        return next((section for section, step in steps if any(step is one for one in raised_in)), "")
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
         store = self._setup.store
@@ -155,7 +161,8 @@ class Writers:
         values: dict[str, StepValues] = {}
         for section, step in self._setup.steps.items():
             held.measuring = section
-            values[section] = step.values(of, encoded.content, values_of(encoded.record))
+            added = step.values(of, encoded.content, values_of(encoded.record))
+            values[section] = checked_values(section, step.columns, added)
         held.measuring = None
         held.doing = "storing"
         announce(store, encoded.record, was_batched=clip.was_batched, values=values)

@@ -234,8 +234,8 @@ class Worker:
             finally:
                 gc.enable()
 
-            self._doing = "preparing clip steps"
-            for step in self._setup.steps.values():
+            for section, step in self._setup.steps.items():
+                self._doing = f"preparing the clip step {section}"
                 step.prepare()
             model = self._load()
             while True:

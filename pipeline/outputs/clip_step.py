@@ -6,14 +6,16 @@ nothing here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import EndpointError, Problem, StoreError
+from framefleet.pipeline.errors import EndpointError, Problem, RenderError, StoreError, shown
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
 from framefleet.pipeline.request import quickly_pickled
 
@@ -49,8 +51,8 @@ class StepInput:
 class ClipStep:
     """One step of one job. A subclass is a frozen dataclass of its settings, and overrides what it needs.
 
-    It is pickled to the workers. What it raises fails the row; a value that is merely missing is said in the
-    `errors` of `values`.
+    It is pickled to the workers. What it raises fails the row, and so does a value that its column would have
+    to change; one that is merely missing is said in the `errors` of `values`.
     """
 
     # Steps are called in ascending order; the last one sees the file as it is stored.
@@ -250,10 +252,44 @@ def all_values(values: Mapping[str, StepValues]) -> dict[str, CellValue]:
     return {name: value for of in values.values() for name, value in of.values.items()}
 
 
+def cell_of(column: pa.Field, value: object) -> CellValue:
+    """Return a value as the cell of a column. Raises ValueError for one that the column would change.
+
+    Numbers are rounded to the precision of a column of floats.
+    """
+    if value is None:
+        return None
+    with suppress(pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        plain: Any = value.item() if hasattr(value, "item") else value  # of NumPy or torch
+        cell: CellValue = pa.scalar(plain, column.type).as_py()
+        if pa.types.is_floating(column.type):
+            is_same = not isinstance(plain, bool) and math.isfinite(cell) == math.isfinite(plain)
+        else:
+            is_same = cell == plain
+        if is_same:
+            return cell
+    raise ValueError(f"the column {column.name!r} is {column.type}, and cannot hold {shown(value)}")
+
+
 def fitting_cells(columns: pa.Schema, values: Mapping[str, CellValue]) -> dict[str, CellValue]:
     """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
     cells: dict[str, CellValue] = dict.fromkeys(columns.names)
     for column in columns:
-        with suppress(pa.ArrowException, OverflowError):
-            cells[column.name] = pa.scalar(values.get(column.name), column.type).as_py()
+        with suppress(ValueError):
+            cells[column.name] = cell_of(column, values.get(column.name))
     return cells
+
+
+def checked_values(section: str, columns: pa.Schema, values: object) -> StepValues:
+    """Return what a section's step adds to a record. Raises RenderError for what its columns cannot hold."""
+    title = f"clip step {section}"
+    if not isinstance(values, StepValues):
+        raise RenderError(f"{title}: its values are {shown(values)}", "return StepValues")
+    if unknown := [name for name in values.values if name not in columns.names]:
+        problem = f"{title}: it has a value for {unknown[0]!r}, and no such column"
+        raise RenderError(problem, did_you_mean(unknown[0], columns.names))
+    try:
+        cells = {name: cell_of(columns.field(name), value) for name, value in values.values.items()}
+    except ValueError as error:
+        raise RenderError(f"{title}: {error}", "return a value of that type, or change `columns`") from None
+    return replace(values, values=cells)

@@ -27,7 +27,7 @@ from framefleet.jobs.render.claim import job_of
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns, may_answer_later
+from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, cell_of, late_columns, may_answer_later
 from framefleet.pipeline.outputs.frames.frames import Frames, plain_frames
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.output import Output, recorded_frames
@@ -202,7 +202,7 @@ class Answers:
                 value = self._step_of[name].ask(name, frames[name], with_arguments(record))
                 if value is None:
                     raise ValueError("there is no answer")
-                values[name] = pa.scalar(value, self._fields.field(name).type).as_py()
+                values[name] = cell_of(self._fields.field(name), value)
             except Exception as error:  # anybody's step; a damaged clip
                 if may_answer_later(error):
                     self._troubles[name] = error
