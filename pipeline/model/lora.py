@@ -23,6 +23,10 @@ ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
 MAX_WEIGHT = 1000  # people use up to 2; fp16 ends at 65,504
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# The name that peft gives the adapter, which DiffSynth leaves in the names of weights.
+ADAPTER_IN_NAME = re.compile(
+    r"(\.lora_(?:A|B|magnitude_vector))\.(?!weight$|bias$)\w+(?=(\.weight|\.bias)?$)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

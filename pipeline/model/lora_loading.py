@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import FramefleetError, ModelError, shown
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.lora import LoraFile, adapter_name
+from framefleet.pipeline.model.lora import ADAPTER_IN_NAME, LoraFile, adapter_name
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
@@ -79,6 +79,7 @@ SAID = {
 }
 _PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
 HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
+MAX_RANK = 1024  # which a description may say, whatever the weights have
 MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
 _MAX_SAID = 200  # letters of what a library says
 # diffusers' converters count from the first block to the last. No network has as many.
@@ -111,14 +112,20 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
     return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
 
 
-def changes_model(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return what in a LoRA's own description would change rows that do not use it, or never end."""
+def changes_model(metadata: Mapping[str, Any], rank: int) -> tuple[str, str] | None:
+    """Return what in a LoRA's own description would change rows that do not use it, or never end.
+
+    rank: the largest of its weights. peft makes layers of whatever rank the description says.
+    """
     usual = LoraConfig().to_dict()
     for key, value in metadata.items():
         name = key.rpartition(".")[2]
         if name not in SAID and value not in HARMLESS and value != usual.get(name):
             reason = f"it is one that changes the model's own weights ({key} is {shown(value)})"
             return reason, CONVERT
+        ranks = [value] if name == "r" else [*value.values()] if name == "rank_pattern" and value else []
+        if any(isinstance(one, int | float) and one > max(rank, MAX_RANK) for one in ranks):
+            return f"{key} is {shown(value)}, and its weights have a rank of {rank} at most", _AGAIN
         patterns = [value] if isinstance(value, str) else value or ()
         for pattern in map(str, patterns if name in _PATTERNS else ()):
             # One ends soon whatever it is tried on where nothing repeated is repeated.
@@ -135,6 +142,8 @@ _HALVES = {
 }
 # What is added to something: where it is zero, as extracted LoRAs have it for all norms, it adds nothing.
 _ADDED = re.compile(r"\.(diff|diff_b|diff_m|lora_(up|down|A|B)\.(weight|bias))$")
+# What programs that train wrap a network in.
+_WRAPPED = re.compile(r"^((base_model\.model|pipe|dit|module|_orig_mod|diffusion_model|transformer)\.)+")
 _LEFT_OUT = (
     f"{USE_OTHER}, or merge it into a copy of the model; if its other weights are enough, set "
     "`model.allow_unmatched_weights: true`"
@@ -206,17 +215,37 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
-        traced = {
-            key: Sourced.of(key, weight, conversion.read) if isinstance(weight, Tensor) else weight
-            for key, weight in conversion.weights.items()
-        }
-        parts = _as_tuple(convert(traced, *args[1:], **kwargs))
-        conversion.places.extend(_places(pipe, parts[0], file.lora.component))
+
+        def trace(spelling: Mapping[str, str]) -> tuple[tuple[Any, ...], list[Place]]:
+            conversion.read.clear()
+            traced = {
+                spelling[key]: Sourced.of(key, weight, conversion.read)
+                if isinstance(weight, Tensor)
+                else weight
+                for key, weight in conversion.weights.items()
+            }
+            parts = _as_tuple(convert(traced, *args[1:], **kwargs))
+            return parts, [*_places(pipe, parts[0], file.lora.component)]
+
+        def fits(spelling: Mapping[str, str]) -> bool:
+            try:
+                _, places = trace(spelling)
+            except Exception:  # whatever a converter makes of names that it does not know
+                return False
+            return bool(places) and not _misfit(places)
+
+        own, *others = _spellings(names)
+        # The file's own win: by them diffusers knows DiffSynth's weights of MiniMax-H3, which it reorders.
+        spelling = own if not others or fits(own) else next(filter(fits, others), own)
+        parts, places = trace(spelling)
+        conversion.places.extend(places)
         for alphas in filter(None, parts[1:-1]):
             conversion.alphas.update(alphas)
         refuse(_misfit(conversion.places))
-        result = convert(*args, **kwargs)
-        refuse(changes_model(_as_tuple(result)[-1] or {}))
+        renamed = {spelling[key]: weight for key, weight in conversion.weights.items()}
+        result = convert(*args, **kwargs) if spelling is own else convert(renamed, *args[1:], **kwargs)
+        ranks = [place.weight.shape[0] for place in conversion.places if ".lora_A." in place.key]
+        refuse(changes_model(_as_tuple(result)[-1] or {}, max(ranks, default=0)))
         return result
 
     level = transformers_logging.get_verbosity()
@@ -253,6 +282,16 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         refuse(other_adapter(unused))
     check_leftovers(where, lacking=lacking, fix=_AGAIN)
     check_leftovers(where, unused=unused, fix=_LEFT_OUT, allowed=allow_unmatched)
+
+
+def _spellings(names: Collection[str]) -> Iterator[dict[str, str]]:
+    """Yield what to call each weight: as the file does; then, where peft's adapter is named, without it."""
+    yield {name: name for name in names}
+    plain = {name: ADAPTER_IN_NAME.sub(r"\1", name) for name in names}
+    if {*plain.values()} != {*names}:
+        yield plain
+        for part in ("diffusion_model", "transformer", "unet"):  # a publisher's names, or those of diffusers
+            yield {name: f"{part}.{_WRAPPED.sub('', bare)}" for name, bare in plain.items()}
 
 
 def _weights_in(path: Path, where: str) -> dict[str, Any]:

@@ -91,3 +91,21 @@ def test_every_weight_of_a_file_has_an_effect_or_is_named_in_a_refusal(dialect: 
         assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), key
 
     check()
+
+
+@pytest.mark.parametrize("dialect", ["original Wan", "peft"])
+@pytest.mark.parametrize(
+    ("start", "adapter"), [("", "default"), ("pipe.dit.", "default"), ("base_model.model.", "style")]
+)
+def test_the_name_of_peft_s_adapter_is_left_out_of_names_as_diffsynth_has_them(
+    start: str, adapter: str, dialect: str, tmp_path: Path
+) -> None:
+    pipe, own = bare("wan"), DIALECTS[dialect]
+    usual = {key: weight for layer in own.layers(pipe) for key, weight in layer.items()}
+    ends = {"lora_down": "lora_A", "lora_up": "lora_B"}
+    named = {}
+    for key, weight in usual.items():
+        layer, half, end = key.partition(".")[2].rsplit(".", 2)
+        named[f"{start}{layer}.{ends.get(half, half)}.{adapter}.{end}"] = weight
+    pairs = zip(loaded(pipe, named, tmp_path, "a"), loaded(pipe, usual, tmp_path, "b"), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)

@@ -18,7 +18,13 @@ from framefleet.jobs.keep.replay.replay import check_files
 from framefleet.pipeline.errors import JobError, quoted
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
-from framefleet.pipeline.model.lora import adapter_name, adapters_in, fetch_lora, without_loras
+from framefleet.pipeline.model.lora import (
+    ADAPTER_IN_NAME,
+    adapter_name,
+    adapters_in,
+    fetch_lora,
+    without_loras,
+)
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import ModelOffload
@@ -26,7 +32,8 @@ from framefleet.pipeline.model.options.tuning import Setup, check_options, scrip
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.parts import by_component, open_parts
+from framefleet.pipeline.model.sources.headers import check_file_size
+from framefleet.pipeline.model.sources.parts import FILE_FORMATS, by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -205,7 +212,8 @@ def _parts(
     dtypes = for_diffusers(recorded.environment["dtype"])
     lines, names = {}, set()
     for name, file in by_name.items():
-        if classes[name].loader != "diffusers" or is_modular(spec.class_name):
+        is_plain = file.fetched().suffix in FILE_FORMATS  # diffusers does not know .GGUF
+        if classes[name].loader != "diffusers" or is_modular(spec.class_name) or not is_plain:
             problem = f"its {name} is of the file {file.where}, which a script cannot include"
             raise JobError(problem, "use `framefleet replay` without --script")
         dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
@@ -286,7 +294,12 @@ def _loras(recorded: Recorded) -> str:
         return ""
     lines = []
     for name, lora in sorted(recorded.model.loras.items()):
-        lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+        file = fetch_lora(name, lora, recorded.model.storage_options)
+        lora = file.lora
+        tensors = check_file_size(file.path) if file.path.suffix == SAFETENSORS else ()
+        if any(ADAPTER_IN_NAME.search(tensor.name) for tensor in tensors):
+            problem = f"the LoRA {name!r} of this row has names of weights that diffusers may not load"
+            raise JobError(problem, "use `framefleet replay` without --script")
         if "://" in lora.path:
             problem = f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs"
             raise JobError(problem, f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}")
