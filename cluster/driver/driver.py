@@ -241,6 +241,7 @@ class Driver:
         return True
 
     def _follow(self, event: events.Event, fleet: Fleet) -> None:
+        cause: Cause | None
         match event:
             case events.Lost():
                 return self._lose(event, fleet)

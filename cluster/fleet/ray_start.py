@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil  # which comes with Ray
 import ray
 from ray.exceptions import RpcError
 
@@ -65,12 +64,12 @@ def end_ray(*, wait_for_processes: bool = False) -> None:
 
 def kill_ray() -> None:
     """Kill the processes of a Ray of our own: frozen ones would not notice that this one ends."""
-    node = ray._private.worker._global_node
-    for started in (node.all_processes if node else {}).values():
-        for process in [psutil.Process(one.process.pid) for one in started if one.process.poll() is None]:
-            for each in [*process.children(recursive=True), process]:
-                with suppress(psutil.NoSuchProcess):
-                    each.kill()
+    psutil, node = _node.psutil, ray._private.worker._global_node
+    started = [one.process for of_name in node.all_processes.values() for one in of_name] if node else []
+    for process in [psutil.Process(one.pid) for one in started if one.poll() is None]:
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def _free_port() -> int:
