@@ -9,9 +9,9 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
@@ -19,8 +19,14 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.outputs.clip_step import late_field
+from framefleet.pipeline.outputs.layout import SCORES
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, INVALID_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.plugins.until.step import MARKS
 from tests import made_up_workers
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
@@ -53,9 +59,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
             write_rows(resolved, index, lock)
-    answers = [{"row_id": record["row_id"], "quality": 7.0} for record in records_of(folder / "run-7")]
-    (folder / "run-7/scores").mkdir()
-    pq.write_table(pa.Table.from_pylist(answers), folder / "run-7/scores/part-0.parquet")
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, late_field("quality", pa.float64()), *MARKS])
+    for number, accepted in enumerate([(True, True, True, False, None), (None, False, None, None, None)]):
+        writer = PartWriter(Store(str(folder / "run-7")), SCORES, schema, run=new_run(number))
+        for record, is_accepted in zip(records_of(folder / "run-7"), accepted, strict=True):
+            of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
+            writer.add(None, of_clip | {"quality": 7.0, "accepted": is_accepted, "surplus": None})
+        writer.flush()
     return folder
 
 
@@ -75,6 +85,15 @@ def test_columns_of_the_other_folders_are_named_in_order(fields: pa.Schema) -> N
 def test_duckdb_answers(query: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert duckdb.sql(query).fetchall()
+
+
+def test_marks_of_until_are_counted_as_our_own_reader_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (query,) = [query for query in QUERIES if "accepted" in query]
+    num_rows = framefleet.read_records("run-7", where="accepted").num_rows
+    assert duckdb.sql(query).fetchall() == [(num_rows,)] == [(2,)]
 
 
 def test_the_join_gives_each_row_its_own_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
