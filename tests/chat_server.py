@@ -7,8 +7,10 @@ POST /script takes a list of behaviours, each for one request, then {}; GET /log
     {"status": 429, "headers": {}} that status
     {"content": "..."}             this text in place of the answer
     {"raw": "..."}                 this text in place of the response
+    {"more": {...}}                these keys of the response
     {"wait_s": 1}                  late
     "always": true                 for all requests from here
+    "for": "..."                   for all requests whose messages have this text, and for no other
 """
 
 from __future__ import annotations
@@ -63,10 +65,12 @@ class Handler(BaseHTTPRequestHandler):
             with LOCK:
                 SCRIPT[:] = body
             return self._send(200, "{}")
+        text = json.dumps(body["messages"], ensure_ascii=False)
         with LOCK:
-            behaviour = SCRIPT[0] if SCRIPT else {}
-            if SCRIPT and not behaviour.get("always"):
-                SCRIPT.pop(0)
+            fitting = [one for one in SCRIPT if one.get("for", "") in text]
+            behaviour = fitting[0] if fitting else {}
+            if fitting and not behaviour.keys() & {"always", "for"}:
+                SCRIPT.remove(behaviour)
             LOG.append({"body": body, "key": self.headers["Authorization"], "path": self.path})
         time.sleep(behaviour.get("wait_s", 0))
         if "status" in behaviour:
@@ -76,7 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": behaviour.get("content", json.dumps(answer))}
         usage = {"prompt_tokens": 1000, "completion_tokens": 10}
         response = {"choices": [{"message": message}], "usage": usage}
-        self._send(200, behaviour.get("raw", json.dumps(response)))
+        response |= behaviour.get("more", {})
+        self._send(200, behaviour.get("raw", json.dumps(response)), behaviour.get("headers", {}))
 
     def do_GET(self) -> None:
         with LOCK:

@@ -64,6 +64,11 @@ def public_text(text: str) -> str:
     return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text
 
 
+def holds_secret(text: str, secret: str) -> bool:
+    """Return whether a text has a secret in it, in a form that `public_text` would hide."""
+    return any(form in text for form in _written(secret))
+
+
 def public_message(error: BaseException) -> str:
     """Return what any error says as `public_text` does, shortened."""
     return shortened(public_text(message_of(error)))

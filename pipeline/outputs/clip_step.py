@@ -216,8 +216,9 @@ class LateStep(ClipStep):
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
         """Return the cell of a column. frames: (T, H, W, 3) uint8, as `thinned` returned them.
 
-        record: its columns, and the row's arguments. Raises EndpointError or an OSError where nobody answers
-        now: the column is not asked for again in this pass. What else it raises is about this clip.
+        record: its columns, and the row's arguments. Raises EndpointError where nobody answers now: the
+        column is not asked for again in this pass, nor is it after some OSErrors in a row. What else it
+        raises is about this clip.
         """
         raise NotImplementedError
 

@@ -43,6 +43,7 @@ from framefleet.plugins.words.endpoint import counting_requests, each_answer, en
 # New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
 _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
 _MAX_MESSAGE = 300  # characters
+_MAX_FAULTS = 3  # in a row: then a plugin's service is down, and not only without an answer to these clips
 _DECODING = threading.Semaphore(8)  # clips in memory as a whole: 81 frames of 720p take 224 MB
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Answers:
 
     def __init__(self, store: Store, steps: Mapping[str, LateStep]) -> None:
         """Raises JobError where a column has answers to another question, or is another's."""
+        store.below(SCORES).sweep()  # what a killed run left half written
         self._store, self._steps = store, steps
         self._step_of = {name: step for step in steps.values() for name in step.columns.names}
         self._fields = pa.schema([field for step in steps.values() for field in step.columns])
@@ -88,6 +90,7 @@ class Answers:
         self._ended = threading.Event()
         self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no answer in this run
         self._troubles: dict[str, Exception] = {}  # of this pass, by column
+        self._num_faults: Counter[str] = Counter()  # in a row, by column
         self.num_answers = 0  # that were asked for
         self.num_left: Counter[str] = Counter()  # clips without a value after the last pass, by column
         columns: dict[bytes, set[str]] = {}  # by digest
@@ -130,6 +133,7 @@ class Answers:
         parts: of records; None: all that count.
         """
         self._troubles.clear()
+        self._num_faults.clear()
         total = sum(1 for _ in self._left(parts)) if watch else 0
         pace = ClipsPace("asked about", total=total, watch=watch) if watch and total else None
         self.num_left.clear()
@@ -194,7 +198,7 @@ class Answers:
             if answers := [value for value in there if value is not None]:
                 values[name] = answers[0]
                 continue
-            if self._ended.is_set() or name in self._troubles:
+            if self._ended.is_set() or self._num_faults[name] >= _MAX_FAULTS:
                 later.append(name)
                 continue
             try:
@@ -206,11 +210,13 @@ class Answers:
             except Exception as error:  # anybody's step; a damaged clip
                 if may_answer_later(error):
                     self._troubles[name] = error
+                    self._num_faults[name] += 1 if isinstance(error, OSError) else _MAX_FAULTS
                     later.append(name)
                 else:
                     errors[name] = _message(error)
             else:
                 self.num_answers += 1
+                self._num_faults[name] = 0
         return _Answered(values=values, errors=errors, later=later)
 
     def _frames(self, record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Frames | None]:

@@ -2,12 +2,17 @@
 
 The one place that asks endpoints: with retries, limits of rate, number and cost, and the key, which nothing
 else sees. All questions of a run to one model share its limits.
+
+A question that gets no answer is at fault itself (`NoAnswer`) while the endpoint answers others, else the
+endpoint is (`EndpointError`). Where no answer has come meanwhile, a trial decides: a question that everybody
+can answer. What comes from an endpoint is bounded, and neither shown nor kept with the key in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import threading
 import time
@@ -24,8 +29,10 @@ import tenacity
 
 from framefleet.pipeline.errors import EndpointError, JobError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.redaction import keep_secrets, public_text
-from framefleet.plugins.words.section import AnswerSection, EndpointSection, answer_schema, checked_answer
+from framefleet.pipeline.guards.proxy import proxy_of
+from framefleet.pipeline.guards.redaction import holds_secret, keep_secrets, public_text
+from framefleet.plugins.words.answer import answer_schema, checked_answer
+from framefleet.plugins.words.section import AnswerSection, EndpointSection
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -37,28 +44,41 @@ _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a lat
 _MAX_ANSWER_BYTES = 4 << 20
 _CLOSE_S = 5.0  # at most; closing a connection waits for nobody
 _MAX_SHOWN = 300  # characters of what an endpoint says
-# Clips that an endpoint may fail to answer before it has answered any: then it is not about the clips.
+# Questions that an endpoint may leave unanswered before it has answered any: then it is not about them.
 _MAX_UNANSWERED = 20
+_MAX_TOKENS = 1 << 40  # of one response; no model writes as many
 # Which the same request may pass later: timeouts, too early, too many.
 _MAY_PASS = (408, 409, 425, 429)
 # Which are about this request, as a picture or a text that is not allowed.
 _OF_REQUEST = (400, 413, 415, 422)
+_TRIAL = "Give any answer."
+_LATER = "run again when it answers"
+_SETTINGS = "check `url`, `model`, `options` and the key that `api_key_env` names"
+_FORM = "choose a model that answers by JSON schema"
 
 
 class NoAnswer(Exception):
     """The endpoint is there, and does not answer this question as it should; the text says how."""
 
 
-class _BadAnswer(NoAnswer):
-    """Of another form than was asked for."""
+class _Failed(Exception):
+    """A request that got no answer.
 
+    fix: if others get none either. may_pass: whether the same request may pass later, after `pause_s`.
+    is_refusal: the endpoint has read it, and refuses it.
+    """
 
-class _Later(Exception):
-    """It may answer later. pause_s: after which it wants to be asked."""
-
-    def __init__(self, problem: str, pause_s: float = 0.0) -> None:
-        super().__init__(problem)
-        self.pause_s = pause_s
+    def __init__(
+        self,
+        problem: str,
+        fix: str,
+        *,
+        may_pass: bool = False,
+        pause_s: float = 0.0,
+        is_refusal: bool = False,
+    ) -> None:
+        super().__init__(public_text(problem)[:_MAX_SHOWN])
+        self.fix, self.may_pass, self.pause_s, self.is_refusal = fix, may_pass, pause_s, is_refusal
 
 
 class _Endpoint:
@@ -67,14 +87,21 @@ class _Endpoint:
     def __init__(self, section: EndpointSection) -> None:
         self._url, self._model = f"{section.url.rstrip('/')}/chat/completions", section.model
         self.title = f"{section.model} at {urlsplit(section.url).netloc}"
-        key = api_key(section)
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = api_key(section)
+        # Without compression: some kilobytes of it could be gigabytes of an answer.
+        self._headers = {"Accept-Encoding": "identity"}
+        if self._key:
+            self._headers["Authorization"] = f"Bearer {self._key}"
         self._ended, self._lock, self._loop = threading.Event(), threading.Lock(), asyncio.new_event_loop()
         self._session: ClientSession | None = None
         threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True).start()
         self._next = 0.0  # when a request may begin, by time.monotonic()
         self._num_requests = self._num_answered = self._num_unanswered = 0
         self._cost = 0.0
+        self._trial = threading.Lock()
+        # When the last answer came, and when the last trial began that got none, by time.monotonic().
+        self._answered_at = self._failed_at = -math.inf
+        self._fault: _Failed | None = None  # what that trial showed
 
     def close(self) -> None:
         """End the requests that are under way."""
@@ -96,24 +123,29 @@ class _Endpoint:
             ending.result(_CLOSE_S)
 
     async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], str]:
-        """Return status, headers and text. Raises _Later where nobody answers in time."""
-        from aiohttp import ClientError, ClientSession, ClientTimeout
+        """Return status, headers and text. Raises _Failed where nobody answers in time."""
+        from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 
-        self._session = self._session or ClientSession(trust_env=True)
+        self._session = self._session or ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar())
         # `total`: however slowly an answer comes. A redirect would get the key.
         options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
+        options |= {"headers": self._headers, "proxy": proxy_of(self._url)}
         try:
-            async with self._session.post(self._url, json=body, headers=self._headers, **options) as response:
+            async with self._session.post(self._url, json=body, **options) as response:
                 content = bytearray()
                 async for chunk in response.content.iter_any():
                     content += chunk
                     if len(content) > _MAX_ANSWER_BYTES:
-                        raise _Later(f"its answer has more than {_MAX_ANSWER_BYTES:,} bytes")
+                        problem = f"its answer has more than {_MAX_ANSWER_BYTES:,} bytes"
+                        raise _Failed(problem, _LATER, may_pass=True)
                 return response.status, response.headers, content.decode("utf-8", "replace")
         except TimeoutError:
-            raise _Later(f"it has not answered in {timeout_s:g} s") from None
+            problem = f"it has not answered in {timeout_s:g} s"
+        except ValueError as error:  # of an address, or a proxy, that is none
+            raise _Failed(f"{type(error).__name__}: {error}", _SETTINGS) from None
         except (ClientError, OSError) as error:
-            raise _Later(f"{type(error).__name__}: {error}") from None
+            problem = f"{type(error).__name__}: {error}"
+        raise _Failed(problem, _LATER, may_pass=True)
 
     def ask(
         self,
@@ -122,42 +154,76 @@ class _Endpoint:
         answer: AnswerSection | None,
     ) -> float | str:
         """Do what `ask` promises."""
-        schema = {"name": "answer", "strict": True, "schema": answer_schema(answer)}
-        body = {
-            **section.options,
-            "model": self._model,
-            "messages": [{"role": "user", "content": content}],
-            "response_format": {"type": "json_schema", "json_schema": schema},
-        }
+        began = 0.0
+
+        def attempt() -> float | str:
+            nonlocal began
+            began = time.monotonic()
+            return self._attempt(section, content, answer)
+
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(section.attempts) | tenacity.stop_when_event_set(self._ended),
             wait=lambda state: max(
                 _PAUSE(state), getattr(state.outcome and state.outcome.exception(), "pause_s", 0.0)
             ),
             sleep=tenacity.sleep_using_event(self._ended),
-            # An answer of another form may be better the next time; what is refused stays refused.
-            retry=tenacity.retry_if_exception_type((_Later, _BadAnswer)),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Failed) and error.may_pass),
             reraise=True,
         )
         try:
-            value = attempts(self._attempt, section, body, answer)
-        except _Later as error:
-            raise self._error(str(error), "run again when it answers") from None
-        except NoAnswer as error:
+            value = attempts(attempt)
+        except _Failed as error:
+            trial = _TRIAL if isinstance(content, str) else [{"type": "text", "text": _TRIAL}]
+            with self._trial:  # those who wait for it take its outcome for theirs
+                # Who refuses is there: any answer at all shows that it does not refuse everything.
+                if self._answered_at <= (-math.inf if error.is_refusal else began):
+                    self._try_out(section, trial, answer, since=began)
             with self._lock:
                 self._num_unanswered += 1
-                is_hopeless = not self._num_answered and self._num_unanswered >= _MAX_UNANSWERED
+                most = max(_MAX_UNANSWERED, 2 * section.parallel)
+                is_hopeless = not self._num_answered and self._num_unanswered >= most
             if is_hopeless:
                 problem = f"it has answered none of {self._num_unanswered} questions, e.g. {error}"
-                raise self._error(problem, "choose a model that answers by JSON schema") from None
-            raise
+                raise self._error(problem, error.fix) from None
+            raise NoAnswer(str(error)) from None
         with self._lock:
             self._num_answered += 1
         return value
 
+    def _try_out(
+        self,
+        section: EndpointSection,
+        trial: str | Sequence[Mapping[str, Any]],
+        answer: AnswerSection | None,
+        *,
+        since: float,
+    ) -> None:
+        """Raise EndpointError where a trial gets no answer, or one has got none since."""
+        fault = self._fault if self._failed_at > since else None
+        if fault is None:
+            began = time.monotonic()
+            try:
+                self._attempt(section, trial, answer)
+                return
+            except _Failed as error:
+                self._failed_at, self._fault = began, error
+                fault = error
+        raise self._error(str(fault), fault.fix)
+
     def _attempt(
-        self, section: EndpointSection, body: Mapping[str, Any], answer: AnswerSection | None
+        self,
+        section: EndpointSection,
+        content: str | Sequence[Mapping[str, Any]],
+        answer: AnswerSection | None,
     ) -> float | str:
+        """Return the answer to one request. Raises _Failed."""
+        schema = {"name": "answer", "strict": True, "schema": answer_schema(answer)}
+        body: dict[str, Any] = {
+            **section.options,
+            "model": self._model,
+            "messages": [{"role": "user", "content": content}],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
         self._take_turn(section)
         try:
             with self._lock:
@@ -167,31 +233,42 @@ class _Endpoint:
             status, headers, text = posted.result()
         except CancelledError:
             raise _ended() from None
-        shown = public_text(f"HTTP {status}: {text}")[:_MAX_SHOWN]
-        if status >= 500 or status in _MAY_PASS:
-            pause_s = _retry_after(headers)
-            if pause_s > _MAX_PAUSE_S:
-                problem = f"it wants to be left alone for {pause_s:,.0f} s: {shown}"
-                raise self._error(problem, "run again then")
-            with self._lock:  # for the other threads, too
-                self._next = max(self._next, time.monotonic() + pause_s)
-            raise _Later(shown, pause_s)
-        if status in _OF_REQUEST:
-            raise NoAnswer(shown)
         if status != 200:
-            raise self._error(shown, "check `url`, `model` and the key that `api_key_env` names")
+            raise self._refusal(status, headers, text)
+        value = self._value(section, text, answer)
+        self._answered_at = time.monotonic()
+        return value
+
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Failed:
+        """Return what a status other than 200 means."""
+        problem = f"HTTP {status}: {text}"
+        if status < 500 and status not in _MAY_PASS:
+            return _Failed(problem, _SETTINGS, is_refusal=status in _OF_REQUEST)
+        pause_s = _retry_after(headers)
+        if pause_s > _MAX_PAUSE_S:
+            return _Failed(f"it wants to be left alone for {pause_s:,.0f} s: {problem}", "run again then")
+        with self._lock:  # for the other threads, too
+            self._next = max(self._next, time.monotonic() + pause_s)
+        return _Failed(problem, _LATER, may_pass=True, pause_s=pause_s)
+
+    def _value(self, section: EndpointSection, text: str, answer: AnswerSection | None) -> float | str:
+        """Return the answer in a response, which may be anything. An answer may be better the next time."""
         try:
             message = parse_json(text)
         except ValueError as error:
-            raise _BadAnswer(f"the response is not JSON ({error}): {shown}") from None
+            raise _Failed(f"the response is not JSON ({error}): {text}", _FORM, may_pass=True) from None
         self._pay(section, message)
         try:
             content = message["choices"][0]["message"]["content"]
-            return checked_answer(answer, parse_json(content)["answer"])
+            value = checked_answer(answer, parse_json(content)["answer"])
         except (LookupError, TypeError) as error:
-            raise _BadAnswer(f"the response has another form ({error}): {shown}") from None
+            problem = f"the response has another form ({error}): {text}"
+            raise _Failed(problem, _FORM, may_pass=True) from None
         except ValueError as error:
-            raise _BadAnswer(public_text(f"the answer is {content!r}: {error}")[:_MAX_SHOWN]) from None
+            raise _Failed(f"{error}: the answer {content!r}", _FORM, may_pass=True) from None
+        if self._key and isinstance(value, str) and holds_secret(value, self._key):
+            raise _Failed("its answer has the key in it, and is not kept", _FORM, may_pass=True)
+        return value
 
     def _take_turn(self, section: EndpointSection) -> None:
         """Wait until a request may begin. Raises EndpointError where a limit of the run is reached."""
@@ -211,18 +288,18 @@ class _Endpoint:
             raise _ended()
 
     def _pay(self, section: EndpointSection, message: Any) -> None:
-        """Count what a response costs. Raises EndpointError where there is a limit and it does not say."""
+        """Count what a response costs. Raises _Failed where there is a limit and it does not say."""
         if section.price is None:
             return
         usage = message.get("usage") if isinstance(message, dict) else None
         tokens = [usage.get(key) if isinstance(usage, dict) else None for key in _TOKENS]
-        num_input, num_output = (one if isinstance(one, int) and one >= 0 else None for one in tokens)
-        if num_input is None or num_output is None:
+        counts = [one for one in tokens if type(one) is int and 0 <= one <= _MAX_TOKENS]
+        if len(counts) < len(tokens):
             if section.max_cost is None:
                 return
-            raise self._error("it does not say how many tokens it used", "limit it by `max_requests` instead")
+            raise _Failed("it does not say how many tokens it used", "limit it by `max_requests` instead")
         with self._lock:
-            self._cost += (num_input * section.price.input + num_output * section.price.output) / 1e6
+            self._cost += (counts[0] * section.price.input + counts[1] * section.price.output) / 1e6
 
     def _error(self, problem: str, fix: str) -> EndpointError:
         return EndpointError(f"{self.title}: {problem}", fix)
@@ -241,8 +318,8 @@ def ask(
     """Return the answer to a question. For several threads.
 
     content: of a message, text or parts. answer: its form; None: a text. Raises NoAnswer where the endpoint
-    does not answer this question, EndpointError where it answers none now, a limit is reached, or the run
-    has ended.
+    answers others but not this question, EndpointError where it answers none now, a limit is reached, or the
+    run has ended.
     """
     with _opening:
         if _over.is_set():
@@ -336,6 +413,9 @@ def api_key(section: EndpointSection) -> str | None:
             f"set it, or leave `api_key_env` out if {urlsplit(section.url).netloc} wants no key",
         )
     keep_secrets({"key": key})
+    if not key.isprintable():  # no header can hold it
+        problem = f"api_key_env: the environment variable {section.api_key_env} holds control characters"
+        raise JobError(problem, "set it to the key alone, in one line")
     return key
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import re
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +32,9 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, is_job_file, job_of
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import check_valid, survey_rows
+from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, TableError, count_text, shown
+from framefleet.pipeline.errors import JobError, Problem, Refused, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
@@ -45,6 +47,9 @@ from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, readable, with_odd_cells
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.words.answer import checked_answer
 from framefleet.plugins.words.endpoint import (
     NoAnswer,
     api_key,
@@ -134,7 +139,8 @@ class _AskingStep(LateStep):
         question = self._question(column)
         if frames is None:
             raise NoAnswer("the clip has no frames")
-        content: list[dict[str, Any]] = [{"type": "text", "text": question_text(question.section, record)}]
+        text = question_text(question.section, record, is_quoted=True)
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         for frame in frames:
             buffer = io.BytesIO()
             Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
@@ -190,15 +196,25 @@ class CaptionStep(_AskingStep):
         return CaptionsSection([])  # drafts are chosen without
 
 
-def question_text(section: EndpointSection, values: Mapping[str, Any]) -> str:
-    """Return the question with the values that its {names} stand for. Raises NoAnswer for a value of none."""
-    texts = {}
-    for name in section.placeholders:
+# Where marks of the question's own stand around a placeholder, they are those of the text.
+_WITH_MARKS = re.compile(rf'"{PLACEHOLDER.pattern}"|{PLACEHOLDER.pattern}', re.ASCII)
+
+
+def question_text(section: EndpointSection, values: Mapping[str, Any], *, is_quoted: bool = False) -> str:
+    """Return the question with the values that its {names} stand for. Raises NoAnswer for a value of none.
+
+    is_quoted: texts stand in quotation marks, as in JSON, so that none can pass for a part of the question.
+    """
+
+    def text_of(place: re.Match[str]) -> str:
+        name = place[place.lastindex or 1]
         value = values.get(name)
         if value is None:
             raise NoAnswer(f"the row has no {name!r}, which the question names")
-        texts[name] = str(value)
-    return PLACEHOLDER.sub(lambda name: texts[name[1]], section.question)
+        is_text = is_quoted and (isinstance(value, str) or place[0].startswith('"'))
+        return json.dumps(str(value), ensure_ascii=False) if is_text else str(value)
+
+    return (_WITH_MARKS if is_quoted else PLACEHOLDER).sub(text_of, section.question)
 
 
 ORIGINAL = "original_prompt"
@@ -274,10 +290,10 @@ def write_prompts(
 
     limit: write only those of the first rows; the table then lacks later rows whose prompts are missing.
     scratch: only look; nothing is asked, and the table is written into this folder. Raises TableError for a
-    table without prompts, or whose prompt gets no answer, EndpointError where nobody answers; what was
-    answered is kept.
+    table without prompts, and for prompts that get no answer unless the job leaves such rows out;
+    EndpointError where nobody answers. What was answered is kept.
     """
-    section, store = rewrite_of(job), store_of_job(job)
+    section, store, refused = rewrite_of(job), store_of_job(job), dict[str, Refused]()
     with closing(resolve_job(job, Callback(), table)) as resolved:
         names, where = resolved.table.schema.names, f"prompts.rewrite: {resolved.table.location}"
         column = job.columns.get(_PROMPT, _PROMPT)
@@ -288,43 +304,58 @@ def write_prompts(
             problem = f"{where} has a column {ORIGINAL!r}, which it would add"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
-        keys = {key for *_, key in _questions(resolved, column, section) if key}
+        keys, is_sound = set[str](), True
+        for row in _questions(resolved, column, section):
+            keys |= {row.key} - {""}
+            is_sound &= not row.problems
         left: dict[str, int] = {}
-        later: set[str] = set()
-        if keys - answers.keys():
+        later = {key for key in keys if answers.get(key) == ""}  # emptied by `framefleet forget`
+        if keys and later == keys:
+            raise TableError(f"{where}: all of its prompts were forgotten", "add other rows")
+        if keys - answers.keys() or not is_sound:
             if not scratch:
                 check_claim(resolved)
             with closing(RowIndex()) as index:  # nobody is paid for rows that cannot be rendered
                 survey = survey_rows(resolved, index, Callback() if scratch else watch)
                 invalid = index.left_out_in(0, survey.num_rows)
-            if not scratch:
-                check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=limit)
-            for row, _, _, key in _questions(resolved, column, section):
-                if key and key not in answers and key not in left and row not in invalid:
-                    if limit is None or row < limit:
-                        left[key] = row
+            for row in _questions(resolved, column, section):
+                if row.key and row.key not in answers and row.key not in left and row.position not in invalid:
+                    if limit is None or row.position < limit:
+                        left[row.key] = row.position
                     else:
-                        later.add(key)
+                        later.add(row.key)
+            if not scratch:
+                _check_rows(survey, resolved, _questions(resolved, column, section), invalid, limit)
         if left and not scratch:
             api_key(section)
             watch.say(f"prompts: {len(left):,} of {len(keys):,} to be written by {section.model}")
-            _ask_all(store, resolved, column, section, left, watch)
+            refused = _ask_all(store, resolved, column, section, left, watch)
+            if refused:
+                rows = _questions(resolved, column, section, refused)
+                _check_rows(survey, resolved, rows, invalid, limit)
+                reason = next(iter(refused.values())).reason
+                watch.say(f"prompts: left out: {count_text(len(refused), 'prompt')}, e.g. {reason}")
             answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
             left = {}
         place = None
-        if not left and later < keys:
-            place = _table(job, resolved, column, section, answers, later, scratch)
+        if not left and (later < keys or not is_sound):
+            place = _table(
+                job, resolved, column, section, answers, later, scratch, refused=refused, is_sound=is_sound
+            )
         return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
 def written_in(store: Store) -> dict[str, dict[str, str]]:
-    """Return the texts of an output, by key: `original_prompt` and `prompt`; of several the newest."""
+    """Return the texts of an output, by key: `original_prompt` and `prompt`; of several the newest.
+
+    Both are empty where they were forgotten.
+    """
     paths = [part.path for part in parts_in(store, ANSWERS)]
     return {row["key"]: row for table in read_parts(store, paths, _FIELDS) for row in table.to_pylist()}
 
 
 def _by_original(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {row[ORIGINAL]: row[_PROMPT] for row in rows}
+    return {row[ORIGINAL]: row[_PROMPT] for row in rows if row[_PROMPT]}
 
 
 def corrections_in(file: Path) -> dict[str, str]:
@@ -358,6 +389,11 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     if unknown := [text for text in texts if text not in last]:
         problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
         raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
+    for original, text in texts.items():
+        try:
+            checked_answer(None, text)
+        except ValueError as error:
+            raise TableError(f"the new prompt for {shown(original)}: {error}", "correct it") from None
     with DriverLock(store, renders=False) as lock:
         writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
         new = {original: text for original, text in texts.items() if text != last[original]}
@@ -368,25 +404,60 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     return len(changed)
 
 
+class _Row(NamedTuple):
+    """What is asked for a row, by its position in the table. problems: why it cannot be rendered."""
+
+    position: int
+    text: str | None  # its prompt
+    question: str = ""
+    key: str = ""  # of the question; "" for a row without a prompt, and for one that cannot be asked about
+    problems: Sequence[Problem] = ()
+
+
 def _questions(
-    resolved: ResolvedJob, column: str, section: RewriteSection
-) -> Generator[tuple[int, str | None, str, str]]:
-    """Yield each row's position, prompt, question and its key; "" for those of a row without a prompt."""
+    resolved: ResolvedJob, column: str, section: RewriteSection, refused: Mapping[str, Refused] | None = None
+) -> Generator[_Row]:
+    """Yield all rows in order. refused: by key, why texts get no answer."""
     wanted = {column, *section.placeholders}
     for first, batch in resolved.table.batches():
-        names = [name for name in batch.schema.names if name in wanted]
-        for number, row in enumerate(batch.select(names).to_pylist()):
+        seen = readable(batch, [name for name in resolved.table.schema.names if name in wanted])
+        cells = iter(seen.cells.to_pylist())
+        for position in range(first, first + batch.num_rows):
+            if problems := seen.refused.get(position - first):
+                yield _Row(position, None, problems=problems)
+                continue
+            row = next(cells)
             text = row[column]
             if not isinstance(text, str) or not text.strip():
-                yield first + number, text, "", ""
+                yield _Row(position, text)
                 continue
             try:
                 question = question_text(section, {**row, _PROMPT: text})
             except NoAnswer as error:
-                problem = f"row {first + number}: prompts.rewrite: {error}"
-                raise TableError(problem, "fill the cell, or change the question") from None
+                why = Refused(reason=f"prompts.rewrite: {error}", fix="fill the cell, or change the question")
+                yield _Row(position, text, problems=[Problem(column, text, why)])
+                continue
             decides = {"model": section.model, "options": section.options, "question": question}
-            yield first + number, text, question, hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+            key = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+            why_not = refused.get(key) if refused else None
+            yield _Row(position, text, question, key, [Problem(column, text, why_not)] if why_not else ())
+
+
+def _check_rows(
+    survey: Survey, resolved: ResolvedJob, rows: Iterable[_Row], invalid: set[int], limit: int | None
+) -> None:
+    """Raise TableError for rows with problems, unless the job leaves them out, as `check_valid` does.
+
+    invalid: rows that the survey has refused; those with problems are added to both.
+    """
+    for row in rows:
+        if row.problems and row.position not in invalid:
+            invalid.add(row.position)
+            survey.num_invalid += 1
+            one = InvalidRow(index=row.position, problems=tuple(row.problems))
+            survey.invalid += [one][: MAX_SHOWN - len(survey.invalid)]
+    survey.find_places(resolved.table)
+    check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered", limit=limit)
 
 
 def _ask_all(
@@ -396,29 +467,32 @@ def _ask_all(
     section: RewriteSection,
     left: Mapping[str, int],
     watch: Watch,
-) -> None:
-    """Ask for these texts, and store each answer within seconds. left: by key, a row that has it."""
-    places = {*left.values()}
+) -> dict[str, Refused]:
+    """Ask for these texts, and store each answer within seconds; return why others get none, by key.
+
+    left: by key, a row that has it.
+    """
+    places, refused = {*left.values()}, dict[str, Refused]()
     pace = ClipsPace("written", total=len(left), watch=watch, noun="prompt")
 
-    def ask_for(row: tuple[int, str | None, str, str]) -> float | str:
-        place, text, question, _ = row
+    def ask_for(row: _Row) -> float | str | NoAnswer:
         try:
-            return ask(section, question)
+            return ask(section, row.question)
         except NoAnswer as error:
-            raise TableError(
-                f"row {place}: no text is written for the prompt {shown(text)}: {error}",
-                "run it again, change `prompts.rewrite.question`, or leave the row out",
-            ) from None
+            return error
 
-    def take(row: tuple[int, str | None, str, str], prompt: float | str) -> None:
-        writer.add(None, {"key": row[3], ORIGINAL: row[1], _PROMPT: prompt})
-        if writer.due(time.monotonic()):
-            writer.flush()
+    def take(row: _Row, prompt: float | str | NoAnswer) -> None:
+        if isinstance(prompt, NoAnswer):
+            fix = "run it again, or change the prompt or `prompts.rewrite.question`"
+            refused[row.key] = Refused(reason=f"{section.model} wrote no text for it: {prompt}", fix=fix)
+        else:
+            writer.add(None, {"key": row.key, ORIGINAL: row.text, _PROMPT: prompt})
+            if writer.due(time.monotonic()):
+                writer.flush()
         pace.add(1)
 
     with closing(_questions(resolved, column, section)) as every:
-        questions = (row for row in every if row[0] in places)
+        questions = (row for row in every if row.position in places)
         first = next(questions)
         answer = ask_for(first)  # before the lock is made: where nobody answers, nothing is left in the store
         # One process asks for all others, so that there is one answer to each.
@@ -431,6 +505,7 @@ def _ask_all(
             finally:
                 writer.flush()
     check_not_stopped(store, lock.epoch, ": the prompts that were written stay")
+    return refused
 
 
 def _table(
@@ -441,23 +516,32 @@ def _table(
     answers: Mapping[str, str],
     later: Collection[str],
     scratch: str | None,
+    *,
+    refused: Mapping[str, Refused],
+    is_sound: bool,
 ) -> str:
     """Store the table with the written prompts, as `store_made_table` does; return where.
 
-    later: keys of texts whose rows are left out.
+    later: keys of texts whose rows are left out. is_sound: no row of the job's table has problems. Those that
+    have some, or whose text is refused, are refused as rows of this table, too.
     """
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
     schema = pa.schema([texts[0] if field.name == column else field for field in own] + texts[1:])
-    questions = _questions(resolved, column, section)
+    has_problems = bool(refused) or not is_sound
+    schema = schema.append(ODD_FIELD) if has_problems else schema
+    questions = _questions(resolved, column, section, refused)
 
     def parts() -> Iterator[tuple[pa.RecordBatch, dict[str, list[Any]]]]:
         for _, batch in resolved.table.batches():
             rows = list(islice(questions, batch.num_rows))
             if later:
-                batch = batch.filter(pa.array([key not in later for *_, key in rows]))
-                rows = [row for row in rows if row[3] not in later]
-            prompts = [answers.get(key, text) for _, text, _, key in rows]
-            yield batch, {column: prompts, ORIGINAL: [text for _, text, _, _ in rows]}
+                batch = batch.filter(pa.array([row.key not in later for row in rows]))
+                rows = [row for row in rows if row.key not in later]
+            if has_problems:
+                problems = {offset: [*row.problems] for offset, row in enumerate(rows) if row.problems}
+                batch = with_odd_cells(batch.select(resolved.table.schema.names), problems)
+            prompts = [answers.get(row.key, row.text) for row in rows]
+            yield batch, {column: prompts, ORIGINAL: [row.text for row in rows]}
 
     return store_made_table(job, PROMPT_TABLES, schema, parts(), scratch=scratch)

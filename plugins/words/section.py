@@ -4,11 +4,11 @@ with them.
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.jobs.job.section import ListSection, Section, as_list
@@ -28,7 +28,12 @@ Identifier = Annotated[
 
 def _checked_url(url: str) -> str:
     # A user or a query may be a secret, and the section is stored.
-    if not re.fullmatch(r"https?://[^/?#@]+(/[^?#@]*)?", url):
+    try:
+        address = urlsplit(url)
+        is_address = address.port != 0 and bool((address.hostname or "").encode("idna"))
+    except ValueError:
+        is_address = False
+    if not is_address or not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
         example = "https://api.example.com/v1"
         raise PydanticCustomError("url", f"an address such as {example}, without user, password and query")
     if url.rstrip("/").endswith(_PATH):
@@ -56,10 +61,10 @@ class EndpointSection(Section):
     """What it is asked. {prompt} stands for the row's prompt, likewise other columns and arguments."""
     api_key_env: Identifier | None = None
     """Environment variable with the key, e.g. OPENAI_API_KEY. The key itself is never stored."""
-    options: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
-    """More keys of the request, e.g. {temperature: 0, max_tokens: 200}."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """More keys of the request, sent as they are, e.g. {temperature: 0, max_tokens: 200}."""
     attempts: int = Field(default=4, ge=1)
-    """How often a request is tried before the endpoint counts as down."""
+    """How often a question is asked that gets no answer, or one of another form."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Seconds until a request without an answer is given up."""
     parallel: int = Field(default=4, ge=1, le=256)
@@ -173,34 +178,3 @@ class PromptsSection(Section):
 
     rewrite: RewriteSection
     """Replaces each prompt of the table; records have the original as `original_prompt`."""
-
-
-def answer_schema(answer: AnswerSection | None) -> dict[str, Any]:
-    """Return the JSON Schema of an answer. answer: None for a text."""
-    kind: dict[str, Any] = {"type": "string"}
-    if answer and answer.number:
-        kind = {"type": "number", "minimum": answer.number[0], "maximum": answer.number[1]}
-    elif answer and answer.choice:
-        kind["enum"] = answer.choice
-    return {
-        "type": "object",
-        "properties": {"answer": kind},
-        "required": ["answer"],
-        "additionalProperties": False,
-    }
-
-
-def checked_answer(answer: AnswerSection | None, value: object) -> float | str:
-    """Return an answer as its cell. answer: None for a text. Raises ValueError for one of another form."""
-    if answer and answer.number:
-        low, high = answer.number
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{value!r} is not a number")
-        if not low <= value <= high:
-            raise ValueError(f"{value!r} is not in [{low:g}, {high:g}]")
-        return float(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is not a text")
-    if answer and answer.choice and value not in answer.choice:
-        raise ValueError(f"{value!r} is none of {', '.join(answer.choice)}")
-    return value.strip()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from framefleet import Store
@@ -14,7 +15,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from tests.chat_server import SERVER, Chat
 from tests.cluster.test_example_plugin import run
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
+from tests.jobs import PROMPTS, job_values, prompt_rows, records_of, write_job, write_table
 from tests.servers import listening
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "judge"
@@ -70,8 +71,7 @@ def test_a_draft_that_is_refused_an_answer_comes_last_and_delays_no_other(
     table = write_table(tmp_path / "t.parquet", prompt_rows(3))
     values = job_values(table, tmp_path / "out", address=ray_cluster, judge=[question(chat)])
     values |= {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "quality"}}}
-    refused = {"status": 400}
-    chat.will(refused, {}, {}, refused)  # of the drafts, and once more before the choice
+    chat.will({"for": PROMPTS[1], "status": 400})
     ended = command("render", write_job(tmp_path / "job.yaml", values))
     assert ended.exit_code == 0, ended.stderr
     assert "drafts without quality, by which they are chosen: 1, e.g." in ended.stderr
@@ -83,17 +83,24 @@ def test_a_draft_that_is_refused_an_answer_comes_last_and_delays_no_other(
 def test_written_prompts_are_rendered_and_stand_next_to_the_originals(
     tmp_path: Path, ray_cluster: str, chat: Chat
 ) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(3))
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
     rewrite = {"url": chat.url, "model": "pen", "question": "{prompt}"}
     values = job_values(table, tmp_path / "out", address=ray_cluster, prompts={"rewrite": rewrite})
-    job = write_job(tmp_path / "job.yaml", values)
+    job = write_job(tmp_path / "job.yaml", values | {"on_invalid": "skip"})
+    chat.will({"for": PROMPTS[1], "status": 400})
     ended = command("render", job)
     assert ended.exit_code == 0, ended.stderr
+    (left_out,) = pq.read_table(tmp_path / "out/invalid").to_pylist()
+    assert (left_out["row_index"], left_out["prompt"]) == (1, PROMPTS[1])
+    assert f"prompt is {PROMPTS[1]!r}, but pen wrote no text for it: HTTP 400" in left_out["reason"]
+    assert sorted(column(tmp_path / "out", "original_prompt")) == sorted({*PROMPTS} - {PROMPTS[1]})
+    chat.will()
+    assert command("render", job).exit_code == 0
     originals = column(tmp_path / "out", "original_prompt")
-    assert sorted(originals) == sorted(row["prompt"] for row in prompt_rows(3))
+    assert sorted(originals) == sorted(PROMPTS) and not [*(tmp_path / "out/invalid").glob("*")]
     assert column(tmp_path / "out", "prompt") == [f"In golden light: {text}" for text in originals]
     assert "nothing to do" in command("render", job).stderr
-    assert len(chat.log) == 3
+    assert len(chat.log) == 5
 
 
 def test_a_strangers_judge_is_a_plugin_of_thirty_lines(tmp_path: Path, ray_cluster: str) -> None:

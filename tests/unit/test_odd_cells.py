@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.jobs.render.survey import Survey
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
@@ -128,6 +131,16 @@ def test_a_row_of_many_odd_cells_is_told_by_some(tmp_path: Path, wan: PipelineSp
     odd = {"prompt": "a"} | {f"c{i}": "x" for i in range(100)}
     (tmp_path / "t.jsonl").write_text(lines(sound, sound, odd))
     assert len(told(tmp_path / "t.jsonl", wan)) == 8
+
+
+@pytest.mark.parametrize("cell", ["x", "7", '[["n"]]', "[[1, {}, [], null]]", "[" * 9999, 7, None])
+def test_a_strangers_file_may_say_anything_of_odd_cells(cell: Any, tmp_path: Path, wan: PipelineSpec) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], ODD_CELLS: [cell]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({ODD_CELLS: [cell]}), tmp_path / "alone.parquet")
+    with suppress(TableError):
+        assert all(len(line) < 999 for line in told(tmp_path / "t.parquet", wan))
+    with suppress(TableError):
+        assert [batch.num_rows for _, batch in open_table(str(tmp_path / "alone.parquet")).batches()] == [1]
 
 
 def test_batches_without_odd_cells_have_the_schema_of_the_table(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import EndpointError, TableError, UserError
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.words import endpoint, prompts
 from framefleet.plugins.words.plugin import PromptsRunner
 from framefleet.plugins.words.prompts import write_prompts
@@ -168,14 +170,44 @@ def test_a_job_that_is_to_stop_writes_no_more_prompts_and_renders_no_row(
     assert len(rows_rendered(job)) == 40 == len(chat.log)
 
 
-def test_a_prompt_without_an_answer_is_named_and_others_are_kept(tmp_path: Path, chat: Chat) -> None:
-    chat.will({}, {"status": 400, "always": True})
-    job = job_file(tmp_path, chat, attempts=1)
-    with pytest.raises(TableError, match="row 2: no text is written for the prompt 'rain'"):
+@pytest.mark.parametrize("mood", [{"status": 400}, {"status": 403}, {"status": 500}, {"raw": "<html>"}])
+def test_a_prompt_that_gets_no_answer_is_an_invalid_row(
+    mood: dict[str, Any], tmp_path: Path, chat: Chat
+) -> None:
+    chat.will({"for": "red", **mood}, {"for": "雨", **mood})  # the first, and the last
+    job = job_file(tmp_path, chat, attempts=2)
+    with pytest.raises(TableError, match="3 of 4 rows cannot be rendered") as refused:
         framefleet.prompts(job)
-    asked = len(chat.log)
+    assert all(f"row {row}: prompt is '{ROWS[row]['prompt']}', but pen wrote no text for it: " in
+               str(refused.value) for row in (0, 1, 3))  # fmt: skip
+    left_out = load_job(job, ["on_invalid=skip"])
+    with endpoint.counting_requests():
+        place = write_prompts(left_out, Callback()).place
+    with closing(resolve_job(left_out, Callback(), place)) as resolved:
+        rows = [row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch)]
+    valid = [row.index for row in rows if isinstance(row, IdentifiedRow)]
+    (message, *_), *_ = (row.messages()[0] for row in rows if isinstance(row, InvalidRow))
+    assert valid == [2] and message.startswith("row 0: prompt is 'a red ball', but pen wrote no text for it")
+    num_asked = len(chat.log)
     chat.will()
-    assert len(framefleet.prompts(job)) == 3 and len(chat.log) == asked + 2
+    assert len(framefleet.prompts(job)) == 3 and len(chat.log) == num_asked + 2
+
+
+def test_a_row_about_which_nothing_can_be_asked_is_an_invalid_row(tmp_path: Path, chat: Chat) -> None:
+    usual = {"prompt": "a lake " * 1500, "style": "photo", "n": 0}
+    odd = [{"prompt": "rain", "style": None, "n": 1}, {"prompt": "snow", "style": "photo", "n": "x"}]
+    table = tmp_path / "t.jsonl"  # a column's type is that of its cells in the first megabyte
+    table.write_text("\n".join(json.dumps(row) for row in [*[usual] * 130, *odd]))
+    section = {"url": chat.url, "model": "pen", "question": "{style}: {prompt}"}
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", prompts={"rewrite": section}))
+    with pytest.raises(TableError, match="2 of 132 rows cannot be rendered") as refused:
+        framefleet.prompts(job)
+    assert "prompt is 'rain', but prompts.rewrite: the row has no 'style'" in str(refused.value)
+    assert "n is 'x', but the column holds whole numbers" in str(refused.value)
+    assert chat.log == []
+    assert len(framefleet.prompts(load_job(job, ["on_invalid=skip"]))) == len(chat.log) == 1
+    planned = framefleet.plan(load_job(job, ["on_invalid=skip"]))
+    assert (planned.num_rows, planned.num_invalid) == (132, 2)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +217,7 @@ def test_a_prompt_without_an_answer_is_named_and_others_are_kept(tmp_path: Path,
         ({"seed": 1, "text": "a"}, {}, "rows have no 'prompt'"),
         ({"prompt": "a", "original_prompt": "b"}, {}, "'original_prompt'"),
         ({"prompt": "a"}, {"question": "Write!"}, r"\{prompt\}"),
+        ({"prompt": "a", "style": None}, {"question": "{style}: {prompt}"}, "the row has no 'style'"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(
@@ -257,5 +290,8 @@ def test_a_list_that_nobody_edited_changes_no_prompt_of_two_questions(tmp_path: 
     assert len({*written}) == 2 and texts == {"a fox": written[1]}
     framefleet.prompts(tmp_path / "out", corrections=texts)
     assert [row["prompt"] for row in rows_rendered(load_job(file))] == written
+    for unusable in ("", "a" * 70_000, "half \ud800", 7):
+        with pytest.raises(TableError, match="the new prompt for 'a fox'"):
+            framefleet.prompts(tmp_path / "out", corrections={"a fox": unusable})  # type: ignore[dict-item]
     framefleet.prompts(tmp_path / "out", corrections={"a fox": "a red fox"})
     assert [row["prompt"] for row in rows_rendered(load_job(file))] == ["a red fox"] * 2

@@ -19,7 +19,13 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.layout import OF_RUNS
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables import formats
-from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
+from framefleet.pipeline.rows.tables.row_cells import (
+    ODD_CELLS,
+    BadTexts,
+    odd_cells,
+    with_odd_cells,
+    without_empty,
+)
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
@@ -64,6 +70,7 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
             _check_meanings(parquet, file)
+            schema = pa.schema([field for field in schema if field.name != ODD_CELLS])  # of a made table
         else:
             schema, num_rows = _text_reader(file, None).schema, None
         if len(schema) > MAX_COLUMNS:
@@ -134,7 +141,7 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             skip -= length
             del groups[0]
         for batch in parquet.iter_batches(STEP_ROWS, row_groups=groups, use_threads=False):
-            names = batch.schema.names
+            names = [name for name in batch.schema.names if name != ODD_CELLS]
             is_part = may_lack_columns(file.name, schema) and {*names} <= {*schema.names}
             if names != schema.names and not is_part:
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
@@ -147,7 +154,8 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
                 else pa.nulls(len(rows), field.type)
                 for field in schema
             ]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows
+            taken = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows.select([])
+            yield with_odd_cells(taken, odd_cells(rows)) if len(names) < len(rows.schema) else taken
         return
     bad_texts = BadTexts(file.name)
     for batch, odd in _text_reader(file, schema):

@@ -5,6 +5,7 @@ Looked at in Arrow, before any cell becomes a Python value: a cell may be megaby
 
 Odd cells do not fit their column in a text file: null where they stand, and reported in a column of their
 own, which travels with the batch to `readable`, and no table's schema has. One odd cell is one refused row.
+Tables that are made of a job's rows store that column, for what refuses a row until then.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from framefleet.pipeline.rows.tables.formats import TO_UTF_8, likely_encoding, r
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
 _SHOWN = 100  # bytes of such a cell in a message
-ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a column of that name
+ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a text file with a column of that name
 ODD_FIELD = pa.field(ODD_CELLS, pa.string())
 MAX_TOLD = 8  # of one row: what is wrong with its ten thousand columns may be larger than the row
 _MAX_VALUE = 256  # characters of a cell's JSON, of which messages show fewer; and of a name
@@ -60,7 +61,7 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
         return {}
     return {
         offset: [
-            Problem(column, value, Refused(reason=reason, fix=fix))
+            Problem(str(column), value, Refused(reason=str(reason), fix=str(fix)))  # a file may say anything
             for column, value, reason, fix in json.loads(problems)
         ]
         for offset, problems in enumerate(batch.column(ODD_CELLS).to_pylist())
