@@ -127,6 +127,10 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         text("tokenizer/processor_config.json", '{"audio_tokenizer_name_or_path": "org/name"}'),
         "not the component's own",
     ),
+    "a config in place of this": (
+        config(ENCODER, configuration_files=["config.1.0.0.json"]),
+        "not the component's own",
+    ),
     "a vocabulary elsewhere": (config(TOKENIZER, vocab_file="/etc/passwd"), "not the component's own"),
     "one of any key": (config(TOKENIZER, more={"merges": "/etc/passwd"}), "not the component's own"),
     "a tokenizer elsewhere": (
@@ -230,6 +234,13 @@ def test_a_file_that_a_library_would_load_breaks_the_lock(kind: str, folder: Pat
         framefleet.load_model(folder)
     ended = command("model", "verify", folder)
     assert ended.exit_code == 2 and ADDED[kind] in ended.stderr and "hint:" in ended.stderr
+
+
+def test_each_scheduler_of_a_model_is_bounded(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("if_sr"), tmp_path / "model")
+    config("image_noising_scheduler/scheduler_config.json", num_train_timesteps=10**10)(folder)
+    with pytest.raises(ModelError, match="image_noising_scheduler: num_train_timesteps of scheduler is 1000"):
+        framefleet.load_model(folder)
 
 
 def test_a_library_finds_the_hashed_files_and_no_others(folder: Path) -> None:

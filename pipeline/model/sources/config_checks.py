@@ -59,6 +59,7 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("_experts_implementation_internal",), (KERNELS, _KERNEL)),
     "compression_config": ((None,), _QUANTIZED),
     **dict.fromkeys(("transformers_weights", "gguf_file"), ((None,), _OTHER_FILES)),
+    "configuration_files": ((None, []), _OTHER_FILES),  # one of which is read in place of config.json
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     # Of tokenizers: of sentencepiece, of analysers of Japanese, and what comes before all other arguments.
     **dict.fromkeys(("model_file", "model_proto"), ((None,), _OTHER_FILES)),

@@ -105,14 +105,16 @@ def _odd_values(config: Mapping[str, Any]) -> Iterator[Any]:
     """Yield what is not plain: what libraries would look up and call, and what takes memory or time."""
     if config["quant_method"] != "bitsandbytes":  # which libraries take it for, where one of these is set
         yield from (key for key in ("load_in_8bit", "load_in_4bit") if config.get(key))
-    yield from (key for key, value in config.items() if isinstance(value, Mapping) and key not in _MAPPINGS)
-    num_steps, waiting = 0, [("", config)]
+    mappings = (key for key, value in config.items() if value and isinstance(value, Mapping))
+    yield from (key for key in mappings if key not in _MAPPINGS)
+    num_steps = 0
+    waiting: list[tuple[str, Any]] = [("", config)]
     while waiting:
         key, value = waiting.pop()
         if isinstance(value, Mapping):
             if "_type" in value and not _is_known(value["_type"], value.get("_data")):
                 yield value["_type"]
-            waiting += [*value.items(), *(("", name) for name in value)]  # names of modules, too
+            waiting += [*value.items(), *(("", name) for name in value)]  # keys are names of modules, too
         elif isinstance(value, list):
             waiting += [(key, inner) for inner in value]
         elif isinstance(value, str):

@@ -152,6 +152,9 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         if name in _READ:
             file = "scheduler_config.json" if name == "scheduler" else "config.json"
             configs[name] = model_index.read_object(folder / name / file, fix)
+        elif name.endswith("_scheduler"):  # of sound, of a prior: bounded as the one for noise
+            config = model_index.read_object(folder / name / "scheduler_config.json", fix)
+            check_values({"scheduler": config}, {"scheduler": index.components[name]}, str(folder / name))
     if model_index.has_controlnets(configs):
         folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
         configs["controlnet"] = {model_index.NETS: len(model_index.network_folders("controlnet", folders))}
