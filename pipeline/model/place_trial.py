@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 PROGRAM = Path(__file__).with_name("place_trial_process.py")
 # The most that processors have without AMX and fp16, which is what virtual machines get wrong.
 SOUND_ISA = "AVX512_CORE_BF16"
+_MAX_WAIT_S = 120.0  # for that of another worker, which takes a fifth of it
 _REFUSALS = ("RuntimeError", "torch.AcceleratorError")  # not OutOfMemoryError: others may fill a GPU
 
 
@@ -39,7 +40,7 @@ def prove(device: str, dtypes: Collection[str]) -> None:
     if not wanted:
         return
     try:
-        with one_fetcher("the trial of this machine"):  # not one for each worker
+        with one_fetcher("the trial of this machine", max_wait_s=_MAX_WAIT_S):  # not one for each worker
             isa = needed_isa(device, wanted)
     except ModelError:  # there is no cache folder
         isa = needed_isa(device, wanted)
