@@ -168,6 +168,8 @@ def test_a_lora_of_another_model_is_refused_by_its_first_weight(model: str, file
         ({"r": "four"}, "does not fit"),
         ({"r": 10**9}, "does not fit"),
         ({"rank_pattern": [1]}, "does not fit"),
+        ({"rank_pattern": {"to_q": 10**8}}, "a rank of 4 at most"),
+        ({"r": 10**8}, "a rank of 4 at most"),
         ({"unheard_of": 3}, "changes the model's own weights"),
         ([1, 2], "does not fit"),
     ],
