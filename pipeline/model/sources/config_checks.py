@@ -50,8 +50,8 @@ _OTHER_FILES = (
     "take the key out, with the files under their own names",
 )
 _CODE = ("it asks to run code of the model", "use a model made for diffusers, without code of its own")
-# key: the values that change nothing, why the others are refused, and what to do
 _Why = tuple[str, str]
+# key: the values that change nothing, why the others are refused, and what to do
 KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("attn_implementation", "_attn_implementation"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("_attn_implementation_internal", "kernel_config"), (KERNELS, _KERNEL)),
@@ -61,7 +61,7 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("transformers_weights", "gguf_file"), ((None,), _OTHER_FILES)),
     "configuration_files": ((None, []), _OTHER_FILES),  # one of which is read in place of config.json
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
-    # Of tokenizers: of sentencepiece, of analysers of Japanese, and what comes before all other arguments.
+    # Of tokenizers: the model of sentencepiece, options of Japanese analysers, and arguments without names.
     **dict.fromkeys(("model_file", "model_proto"), ((None,), _OTHER_FILES)),
     **dict.fromkeys(("mecab_kwargs", "sudachi_kwargs", "jumanpp_kwargs"), ((None, {}), _OTHER_FILES)),
     "init_inputs": ((None, []), _OTHER_FILES),
@@ -71,7 +71,7 @@ _NOT_THAT = (
     "it names something that is not of this kind, and libraries call what has the name",
     "correct it, or fetch the model again",
 )
-# What transformers looks up among all that it has, also functions; and files, wherever they are.
+# transformers looks these names up among all that it has, functions included, and opens these files anywhere.
 _PROCESSOR = re.compile(r"\w+(ImageProcessor|VideoProcessor|AudioProcessor|FeatureExtractor)(Fast|Pil)?")
 _NAMES: Mapping[str, re.Pattern[str]] = {
     **dict.fromkeys(("image_processor_type", "video_processor_type", "audio_processor_type"), _PROCESSOR),
@@ -80,10 +80,10 @@ _NAMES: Mapping[str, re.Pattern[str]] = {
     "processor_class": re.compile(r"\w*Processor"),
     "fast_tokenizer_files": re.compile(r"tokenizer[\w.]*\.json"),
 }
-# The configs of which libraries open whatever file is named under any of their keys, but for these.
+# Tokenizers and processors open files that are named under many keys, but not under these two.
 _OPENING = ("tokenizer_config.json", "special_tokens_map.json", "processor_config.json")
 _NOTES = ("name_or_path", "special_tokens_map_file")
-# Its keys become arguments of the tokenizer's class.
+# Its keys become arguments of the tokenizer, like those of its config.
 _TOKENS, _TOKEN = "special_tokens_map.json", re.compile(r"\w*tokens?")
 
 

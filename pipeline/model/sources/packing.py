@@ -60,20 +60,20 @@ TORCHAO_ENUMS = frozenset(
 _MEMBER = re.compile(r"[A-Z][A-Z0-9_]*")
 _DTYPE = re.compile(r"(torch\.)?(none|bool|half|float|double|int|long|[a-z]{1,9}[0-9][a-z0-9_]*)")
 _OF_TORCH = ("dtype", "storage")  # ends of keys whose values are looked up in torch
-# The keys whose values are mappings. Of the others that a method has, some transform weights by other files.
+# The keys whose values may be mappings. Under others, AutoRound finds transformations of any size.
 _MAPPINGS = frozenset(
     {
         *("quant_type", "quant_type_kwargs", "modelopt_config", "calib_cfg"),
         *("extra_config", "modules_dtype_dict", "modules_quant_config"),
     }
 )
-# What texts consist of: names of modules, methods and devices, no paths. Some methods read them as patterns.
+# Texts are names of modules, methods and devices, and no paths. Some methods read them as patterns.
 _TEXT = re.compile(r"(?!/)(?!.*\.\./)[\w.:/\\, +*|()\[\]{}?$^-]*")
 _REPEATS = re.compile(r"[*+{?]")
 _REPEATED_GROUP = re.compile(r"\)[*+{?]")
-# A pattern costs a name as many steps as letters, once more for each repetition; here of all patterns.
+# Each repetition in a pattern multiplies the steps of matching a name by its letters. The limit is for all.
 _LETTERS, _MAX_STEPS = 64, 1_000_000
-# Tables grow with the square of some numbers. How few values a layer may have without being packed is larger.
+# Tables grow with the square of some numbers. Those of how small a layer stays plain (`minimum_`) are larger.
 _MOST, _MOST_VALUES, _MOST_BITS = 16_384, 2**24, 64
 
 
