@@ -251,10 +251,11 @@ class _Loaded:
     errors: list[PluginError] = field(default_factory=list)
 
 
-# Base classes, imported with those that are to be theirs.
+# Classes that are imported with those that are to be theirs, or before.
 _SECTION = "framefleet.jobs.job.section:SectionFacts"
 _CLIP_STEP = "framefleet.pipeline.outputs.clip_step:ClipStep"
 _PLACER = "framefleet.pipeline.model.device_placement:Placer"
+_FAMILY = "framefleet.pipeline.model.families.family:Family"
 _loading: list[str] = []  # the plugin that is imported now
 
 
@@ -441,14 +442,12 @@ def planners() -> Sequence[Planner]:
 
 def families() -> Sequence[Family]:
     """Return the families of models that plugins know."""
-    from framefleet.pipeline.model.families.family import Family
-
     families: list[Family] = []
     for name, plugin in _loaded().plugins.items():
         for place in plugin.families:
             with _noted_in(_loaded().errors), _blamed_on(f"plugin {name}", place, "used"):
                 own = [*_named(name, place)]
-                if not all(isinstance(family, Family) for family in own):
+                if not all(isinstance(family, _named(name, _FAMILY)) for family in own):
                     raise TypeError("it is not a sequence of Family")
                 families += own
     return families
@@ -504,10 +503,9 @@ def _named(plugin: str, place: Place) -> Any:
 
 def _subclass(plugin: str, place: Place, base: type | Place) -> Any:
     value = _named(plugin, place)
-    if isinstance(base, str):
-        base = _named(plugin, base)
-    if not (isinstance(value, type) and issubclass(value, base)):
-        problem = f"plugin {plugin}: {place} is not a subclass of {base.__name__}"
+    expected: type = _named(plugin, base) if isinstance(base, str) else base
+    if not (isinstance(value, type) and issubclass(value, expected)):
+        problem = f"plugin {plugin}: {place} is not a subclass of {expected.__name__}"
         raise PluginError(problem, "repair or uninstall its package")
     return value
 

@@ -100,9 +100,9 @@ def claimed_job(
         entries = content.get(kind, {}).items()
         content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
     for name in sections_with_steps(content):
-        kind = clip_steps()[name]()
-        kind.make_readable(content)  # what they added, no job file has
-        if not issubclass(kind, steps):
+        step = clip_steps()[name]()
+        step.make_readable(content)  # what they added, no job file has
+        if not issubclass(step, steps):
             del content[name]
     if isinstance(
         table := content.get("table"), str

@@ -262,13 +262,13 @@ def cell_of(column: pa.Field, value: object) -> CellValue:
         return None
     with suppress(pa.ArrowException, ArithmeticError, TypeError, ValueError):
         plain: Any = value.item() if hasattr(value, "item") else value  # of NumPy or torch
-        cell: CellValue = pa.scalar(plain, column.type).as_py()
+        cell: Any = pa.scalar(plain, column.type).as_py()
         if pa.types.is_floating(column.type):
             is_same = not isinstance(plain, bool) and math.isfinite(cell) == math.isfinite(plain)
         else:
             is_same = cell == plain
         if is_same:
-            return cell
+            return cell  # type: ignore[no-any-return]
     raise ValueError(f"the column {column.name!r} is {column.type}, and cannot hold {shown(value)}")
 
 

@@ -122,7 +122,7 @@ class MarksSection(Section):
 
     @property
     def untrusted(self) -> tuple[str, ...]:
-        """Weights are pickles. `sign` is never taken from job.json (step.py:make_readable)."""
+        # Weights are pickles. `sign` is never read from job.json.
         return ("watermark",) if any(one.weights for one in self.watermark) else ()
 
 
