@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.doctor.machine import CheckResult as CheckResult
     from framefleet.plugins.export.export import export as export
     from framefleet.plugins.export.records import read_records as read_records
+    from framefleet.plugins.forget.forget import forget as forget
     from framefleet.plugins.marks.trace import Traced as Traced, trace as trace
     from framefleet.plugins.models.models import (
         ModelFiles as ModelFiles,
@@ -161,6 +162,7 @@ _NAMES = {
     "framefleet.plugins.doctor.machine": ("CheckResult",),
     "framefleet.plugins.export.export": ("export",),
     "framefleet.plugins.export.records": ("read_records",),
+    "framefleet.plugins.forget.forget": ("forget",),
     "framefleet.plugins.marks.trace": ("Traced", "trace"),
     "framefleet.plugins.models.models": (
         "ModelFiles",

@@ -237,7 +237,7 @@ _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each 
 _OURS = (
     *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
-    "placement",
+    *("forget", "placement"),
 )
 
 

@@ -178,6 +178,7 @@ class _Seen:
     of: str
     num_rows: Annotated[int, Field(le=MAX_ROWS)]
     num_invalid: int
+    num_forgotten: int
     shapes: dict[str, int]
     examples: dict[str, Request]
 
@@ -220,12 +221,18 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         index.leave_out(np.flatnonzero(is_left_out) + first)
         num_valid += len(part)
         watch.show(Checked(num_rows=end))
-    if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:
+    if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid - seen.num_forgotten:
         raise not_ours(store.url_of(ROWS), f"the table has {count_text(seen.num_rows, 'row')}", _WRITE_AGAIN)
     index.leave_out(range(end, seen.num_rows))
-    return Survey(
-        num_rows=seen.num_rows, num_invalid=seen.num_invalid, shapes=Counter(seen.shapes), examples=checked
+    survey = Survey(
+        num_rows=seen.num_rows,
+        num_invalid=seen.num_invalid,
+        num_forgotten=seen.num_forgotten,
+        shapes=Counter(seen.shapes),
+        examples=checked,
     )
+    survey.say_forgotten(watch)
+    return survey
 
 
 def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
@@ -239,6 +246,7 @@ def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
         of=key,
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
+        num_forgotten=survey.num_forgotten,
         shapes=dict(survey.shapes),
         examples=survey.examples,
     )

@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.row_states import forgotten_rows
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import LaneKey, Shapes, lane_of, work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept
@@ -44,6 +45,7 @@ class Survey:
 
     num_rows: int = 0
     num_invalid: int = 0
+    num_forgotten: int = 0  # rows that `framefleet forget` has taken out of the output
     invalid: list[InvalidRow] = field(default_factory=list)  # the first of the rows that cannot be rendered
     places: dict[int, str] = field(default_factory=dict)  # where these are in files
     shapes: Counter[str] = field(default_factory=Counter)  # how many valid rows have each
@@ -73,6 +75,7 @@ class Survey:
         """Count the rows that a later survey has seen, too."""
         self.num_rows += later.num_rows
         self.num_invalid += later.num_invalid
+        self.num_forgotten += later.num_forgotten
         self.shapes += later.shapes
         self.examples = later.examples | self.examples
         return self
@@ -108,6 +111,13 @@ class Survey:
         examples = [(shape, row) for shape, row in self.examples.items() if lane_of(row) == lane]
         rows = [(self.shapes[shape], work_in(row)) for shape, row in examples]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
+
+    def say_forgotten(self, watch: Watch) -> None:
+        if self.num_forgotten:
+            rows = count_text(self.num_forgotten, "row")
+            watch.say(
+                f"note: not rendered, as `framefleet forget` was told so: {rows}; delete them from the table"
+            )
 
     def find_places(self, table: RowSource) -> None:
         """Find where the rows of `invalid` stand."""
@@ -146,6 +156,7 @@ def survey_rows(
     rows to read, from the first. start: the first row to read.
     """
     survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
+    forgotten = forgotten_rows(resolved.store)
     plans = [one.plan for one in resolved.rows.by_model.values()]
     prompts = {one.column for plan in plans for one in plan.readers if one.target == "prompt"}
     wildcards = Wildcards(prompts, resolved.table.swept if isinstance(resolved.table, Swept) else ())
@@ -156,6 +167,12 @@ def survey_rows(
             continue
         batch = batch if limit is None else batch.slice(0, limit - first)
         rows = list(resolved.rows.read(first, batch))
+        if forgotten:
+            gone = {row.index for row in rows if isinstance(row, IdentifiedRow) and row.row_id in forgotten}
+            rows = [row for row in rows if row.index not in gone]
+            index.leave_out(gone)
+            survey.num_rows += len(gone)
+            survey.num_forgotten += len(gone)
         survey.add(rows)
         wildcards.add(first, batch)
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
@@ -166,6 +183,7 @@ def survey_rows(
         if when_sound and is_sound and survey.examples:
             when_sound(lane_of(next(iter(survey.examples.values()))))
     survey.find_places(resolved.table)
+    survey.say_forgotten(watch)
     if note := wildcards.note():
         watch.say(note)
     for step in resolved.steps.values():

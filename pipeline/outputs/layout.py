@@ -1,7 +1,8 @@
 """What lies where in an output: who writes it, who may delete it, and what makes it count.
 
 The driver is the process that has the lock: that of `render`, `retry`, `repair` or `compact`. Only what a
-part in records/ names is committed; all else is found again, made again or swept.
+part in records/ names is committed; all else is found again, made again or swept. `forget` also has the
+lock, and takes its rows out of whatever is listed here.
 
     path                          written by         deleted by      counts
     job.json                      driver, once       nobody          its job goes on here; parts repeat it
@@ -41,6 +42,7 @@ part in records/ names is committed; all else is found again, made again or swep
     gallery/, report.html, .json  gallery, report    anybody         never: made again
     stars/<server>.jsonl          gallery --serve    anybody         stars and notes; of a clip the newest
     stars.jsonl                   gallery --serve    anybody         all of them together: made again
+    forgotten.json                forget             nobody          always: row_ids that are not rendered again
 
 Names of a row's files begin with its row_id, and each has one content. A row's clip is
 `clips/ab/<row_id>.mp4`. An attempt that is not repeatable, or that another version of a codec encoded, may
@@ -73,6 +75,7 @@ ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
 GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
+FORGOTTEN = "forgotten.json"
 
 
 TAG = 8  # digits

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import StringConstraints, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.outputs.layout import ADDED, FAILURES, LOGS, ROWS, TABLES
+from framefleet.pipeline.outputs.layout import ADDED, FAILURES, FORGOTTEN, LOGS, ROWS, TABLES
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
@@ -25,12 +27,19 @@ from framefleet.pipeline.outputs.parts.parts import (
     rows_of,
     whole_row_id,
 )
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_from, fields_named
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    RECORD_FIELDS,
+    ROW_ID,
+    fields_from,
+    fields_named,
+)
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.overview import Overview
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+_FORGOTTEN = TypeAdapter(frozenset[Annotated[str, StringConstraints(pattern=ROW_ID)]])
 _IN_TABLE, _HAS_RECORD, _HAS_FAILURE = 1, 2, 4
 _PLACES = pa.schema([("row_id", pa.string()), ("place", pa.uint8())])
 _COUNT = """
@@ -108,6 +117,14 @@ def count_rows(store: Store) -> OutputCounts:
 def added_in(store: Store) -> list[str]:
     """Return the files of rows that were added to an output's table, the oldest first."""
     return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
+
+
+def forgotten_rows(store: Store) -> frozenset[str]:
+    """Return the row_ids that `framefleet forget` has taken out of an output for good."""
+    try:
+        return read_json(store, FORGOTTEN, _FORGOTTEN)
+    except FileNotFoundError:
+        return frozenset()
 
 
 def row_ids_in(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
 """Kill a command before each change it makes to an output, and halfway through, and run it again.
 
-    python -m tools.chaos.crash_points [render repair compact retry add fleet export] [--every 3]
+    python -m tools.chaos.crash_points [render repair compact forget retry add fleet export] [--every 3]
 
 Each try begins with a copy of the same folder: six rows of a tiny model, without Ray. A change is a write,
 a rename or a deletion by `Folder`; halfway through a write, half of its temporary file is there. After the
@@ -129,6 +129,10 @@ def compact(place: Path) -> None:
     framefleet.compact(str(place / "output"))
 
 
+def forget(place: Path) -> None:
+    framefleet.forget(str(place / "output"), where="tag IN ('row 2', 'row 3')")
+
+
 def add(place: Path) -> None:
     """Add the rows that are there again, and one more; then render it."""
     framefleet.add(values(place), prompt_rows(NUM_ROWS + 1, num_inference_steps=1))
@@ -162,6 +166,7 @@ COMMANDS = {
     "render": Command(lambda _: None, render, render),
     "repair": Command(damaged, repair, repair),
     "compact": Command(many_parts, compact, render),
+    "forget": Command(render, forget, forget),
     "retry": Command(render_with_failures, retry, render),  # retry has nothing to do then
     "add": Command(render, add, render),
     "fleet": Command(lambda _: None, fleet, fleet),

@@ -1,0 +1,55 @@
+"""`framefleet forget`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+from typer import Option
+
+from framefleet.jobs import options
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
+
+_RowIds = Annotated[list[str] | None, Option("--row", metavar="ROW_ID", help="Row to forget; repeatable.")]
+_Where = Annotated[
+    str | None, Option("--where", metavar="SQL", help="Rows to forget: those for which this is true.")
+]
+_DryRun = Annotated[bool, Option("--dry-run", help="Print how many rows there are. Change nothing.")]
+
+
+def forget_command(
+    output: options.OutputToRead,
+    where: _Where = None,
+    row_ids: _RowIds = None,
+    dry_run: _DryRun = False,
+    as_json: options.AsJson = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Delete rows for good: clips, records, previews, answers, pages, and whatever else quotes them.
+
+    Rows of the job's table with the same row_id are not rendered again. If it is killed, run it again. Prints
+    where else these rows may be, e.g. in exports. Refused while a job writes to the output.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.job.file import output_at
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.plugins.forget.forget import forget_rows
+
+        with watch_on(stderr) as watch:
+            forgotten = forget_rows(
+                output_at(output, sets), watch, where=where, row_ids=row_ids or [], dry_run=dry_run
+            )
+        if as_json:
+            stdout.say(json.dumps(asdict(forgotten)))
+            return
+        rows = count_text(forgotten.num_rows, "row")
+        if dry_run:
+            stdout.say(f"would be forgotten: {rows}")
+        else:
+            files = f"{forgotten.num_deleted:,} files deleted, {forgotten.num_rewritten:,} rewritten"
+            stdout.say(f"forgotten: {rows}; {files}")
+        for line in forgotten.left:
+            stderr.say(f"not deleted: {line}")

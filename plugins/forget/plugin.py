@@ -1,0 +1,5 @@
+"""The command `framefleet forget`."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.forget.command:forget_command"]})

@@ -1,0 +1,240 @@
+"""In: an output, and the rows to forget. Out: its files without them. After a kill, each step is repeated."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from framefleet.cluster.driver.lock import DriverLock, read_holder
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.outputs import layout
+from framefleet.pipeline.outputs.parts.part_file import JOB, columns_of, metadata_of, read_part, to_parquet
+from framefleet.pipeline.outputs.parts.seals import (
+    Part,
+    epoch_path,
+    epochs_of,
+    live_parts,
+    part_path,
+    parts_in,
+)
+from framefleet.pipeline.outputs.query import rows_where
+from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
+from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.plugins.forget.texts import RowTexts, is_text, texts_in
+
+# Made again when they are wanted, or kept for people: they go whole, whomever they quote.
+_PAGES = (layout.GALLERY, layout.DAMAGED, layout.SCRATCH, "embeddings")
+_PAGE_FILES = ("report.html", "report.json")
+_STATE = "until.json"  # the values of groups; written again by the next run
+_TABLES = (layout.TABLES, layout.CHOSEN, layout.PROMPT_TABLES)
+_ANSWERED = "original_prompt"  # of a part of answers: what was rewritten, perhaps more than once
+_FILES = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
+_JSON = TypeAdapter(dict[str, Any])
+_PLACE = "framefleet_place"  # of a row in its table, while a condition is asked
+
+
+@dataclass(slots=True)
+class Removal:
+    """Takes rows out of one output."""
+
+    store: Store
+    hold: DriverLock
+    texts: RowTexts
+    where: str | None
+    columns: frozenset[str]  # that `where` is about
+    num_deleted: int = 0
+    num_rewritten: int = 0
+
+    def remember(self) -> None:
+        """Note the row_ids, and have the next run read its whole table again."""
+        self._delete(path for path in self.store.list(layout.ROWS) if not path.endswith(".parquet"))
+        row_ids = sorted(forgotten_rows(self.store) | self.texts.row_ids)
+        self.store.write(layout.FORGOTTEN, canonical_json(row_ids).encode())
+
+    # -- What quotes them --
+
+    def empty_tables(self) -> None:
+        """Take the rows out of tables in the output, and out of what was answered about their prompts."""
+        for path in (path for folder in _TABLES for path in self.store.list(folder)):
+            if path.endswith(".parquet"):
+                self._empty_table(path)
+        originals = pa.array(self.texts.rows_by_text, pa.string())
+        for part in parts_in(self.store, layout.ANSWERS):
+            table = self._table(part)
+            said = pc.is_in(table[_ANSWERED], originals)
+            if pc.any(said).as_py():  # the key stays: it is not asked again
+                for name in (_ANSWERED, "prompt"):
+                    texts = pc.if_else(said, "", table[name])
+                    table = table.set_column(table.column_names.index(name), table.schema.field(name), texts)
+                self._replace(part, table)
+        if self.store.exists(_STATE):
+            said = _texts_of(self.store.read(_STATE))
+            if said is None or not self.texts.rows_by_text.keys().isdisjoint(said):
+                self._delete([_STATE])
+
+    def empty_job(self) -> None:
+        """Take the texts out of the lists in job.json, as of a sweep; each part of records repeats it."""
+        if not self.store.exists(layout.CLAIM):
+            return
+        job = read_json(self.store, layout.CLAIM, _JSON)
+        if self._without_texts(job) == job:
+            return
+        for part in live_parts(self.store):
+            if text := metadata_of(self.store, part.path).get(JOB):
+                self._replace(part, self._table(part), job=self._job_text(parse_json(text)))
+        self.store.write(layout.CLAIM, self._job_text(job).encode())
+        self.num_rewritten += 1
+
+    def delete_quotes(self) -> None:
+        """Delete pages, picks, errors of earlier runs and invalid rows that may quote them."""
+        self._delete(path for folder in _PAGES for path in self.store.list(folder))
+        self._delete(path for path in _PAGE_FILES if self.store.exists(path))
+        for path in (*self.store.list(layout.PICK_FILES), layout.PICKS):
+            if self.store.exists(path):
+                self._empty_picks(path)
+        for epoch in epochs_of(self.store):
+            holder = read_holder(self.store, epoch)
+            if epoch != self.hold.epoch and holder and holder.error:
+                self.store.write(epoch_path(epoch), replace(holder, error="").to_bytes())
+                self.num_rewritten += 1
+        for part in parts_in(self.store, layout.INVALID):
+            table = self._table(part)
+            self._keep(part, table, self._are_others(table))
+
+    # -- What names them --
+
+    def delete_rows(self) -> None:
+        """Delete what names them in parts: scores, logs, rows/, failures, and last of all records."""
+        wanted = pa.array(self.texts.row_ids, pa.string())
+        folders = (layout.SCORES, layout.LOGS, layout.ROWS, layout.FAILURES)
+        for parts in (*(parts_in(self.store, folder) for folder in folders), live_parts(self.store)):
+            for part, ids in zip(parts, row_ids_in(self.store, parts), strict=True):
+                others = pc.invert(pc.is_in(ids["row_id"], wanted))
+                if not pc.all(others).as_py():
+                    self._keep(part, self._table(part), others)
+        self.hold.seal()  # parts without other rows are gone, which is no damage
+
+    def delete_files(self) -> None:
+        """Delete the files that their row_ids name."""
+        starts = {row_id[:2] for row_id in self.texts.row_ids}
+        folders = [f"{folder}/{start}" for folder in _FILES for start in sorted(starts)]
+        for folder in (*folders, layout.EXTRAS, layout.CHECKPOINTS, layout.PENDING):
+            paths = self.store.list(folder)
+            self._delete(path for path in paths if PurePosixPath(path).name[:32] in self.texts.row_ids)
+        self.store.sweep()
+
+    # -- How --
+
+    def _delete(self, paths: Iterable[str]) -> None:
+        if found := [*paths]:
+            self.hold.check()
+            self.store.delete_many(found)
+            self.num_deleted += len(found)
+
+    def _table(self, part: Part) -> pa.Table:
+        return read_part(self.store, part.path, columns_of(self.store, part.path)[0])
+
+    def _keep(self, part: Part, table: pa.Table, others: pa.ChunkedArray) -> None:
+        """Write a part again with these of its rows; one without any just goes."""
+        kept = table.filter(others)
+        if len(kept) == len(table):
+            return
+        if len(kept):
+            self._replace(part, kept)
+        else:
+            self._delete([part.path])
+
+    def _replace(self, part: Part, table: pa.Table, *, job: str | None = None) -> None:
+        """Write a part again, in its place among the others: of two that name a row, the later one counts."""
+        metadata = metadata_of(self.store, part.path)
+        content = to_parquet(table, metadata if job is None else metadata | {JOB: job})
+        self.hold.check()
+        if part.digest:
+            folder = str(PurePosixPath(part.path).parent)
+            path = part_path(folder, part.run, part.number, content)
+            if path != part.path:
+                self.store.create(path, content)
+                self.store.delete(part.path)
+        else:
+            self.store.write(part.path, content)
+        self.num_rewritten += 1
+
+    def _empty_table(self, path: str) -> None:
+        """Write a table again without the rows; of those that a job names, one without any other stays."""
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            file, new = Path(folder, "table.parquet"), Path(folder, "new.parquet")
+            self.store.download(path, file)
+            num_rows = num_kept = 0
+            with pq.ParquetFile(file) as table, pq.ParquetWriter(new, table.schema_arrow) as writer:
+                for batch in table.iter_batches():
+                    rows = pa.Table.from_batches([batch])
+                    kept = rows.filter(self._are_others(rows))
+                    num_rows, num_kept = num_rows + len(rows), num_kept + len(kept)
+                    writer.write_table(kept)
+            if num_kept == num_rows:
+                return
+            self.hold.check()
+            is_own = path.startswith(f"{layout.TABLES}/") and f"/{layout.ADDED}" not in path
+            if num_kept or is_own:
+                self.store.upload(path, new)
+                self.num_rewritten += 1
+            else:
+                self._delete([path])
+
+    def _are_others(self, table: pa.Table) -> pa.Array:
+        """Return which rows of a table are none of those to forget, by what they say and by the condition."""
+        texts = table.select([one.name for one in table.schema if is_text(one.type)])
+        others = [not self.texts.are_of(row) for row in texts.to_pylist()]
+        for place in self._chosen(texts):
+            others[place] = False
+        return pa.array(others, pa.bool_())
+
+    def _chosen(self, texts: pa.Table) -> list[int]:
+        """Return the places for which the condition is true, if it is about texts alone, and none is null.
+
+        Of a number, a table may say nothing, or something else than the job makes of it.
+        """
+        if self.where is None or not self.columns <= {*texts.column_names}:
+            return []
+        placed = texts.append_column(_PLACE, pa.array(range(len(texts)), pa.int64()))
+        told = placed.select([*self.columns, _PLACE]).drop_null()
+        (chosen,) = rows_where(iter([told]), self.where)
+        found: list[int] = chosen[_PLACE].to_pylist()
+        return found
+
+    def _empty_picks(self, path: str) -> None:
+        lines = self.store.read(path).splitlines(keepends=True)
+        kept = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
+        if len(kept) < len(lines):
+            self.hold.check()
+            self.store.write(path, b"".join(kept))
+            self.num_rewritten += 1
+
+    def _job_text(self, job: Any) -> str:
+        return json.dumps(self._without_texts(job), indent=2, ensure_ascii=False) + "\n"
+
+    def _without_texts(self, value: Any) -> Any:
+        """Return JSON whose lists have none of the texts."""
+        if isinstance(value, dict):
+            return {name: self._without_texts(inner) for name, inner in value.items()}
+        if not isinstance(value, list):
+            return value
+        texts = self.texts.rows_by_text
+        return [self._without_texts(one) for one in value if not (isinstance(one, str) and one in texts)]
+
+
+def _texts_of(content: bytes) -> set[str] | None:
+    """Return the texts in JSON; None where it is none, which its readers report or write again."""
+    try:
+        return {*texts_in(parse_json(content))}
+    except ValueError:
+        return None

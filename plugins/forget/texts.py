@@ -1,0 +1,103 @@
+"""From the rows to forget to what they alone say, and to the rows of other tables that say it too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.pipeline.outputs.layout import FAILURES, ROWS
+from framefleet.pipeline.outputs.parts.part_file import read_part
+from framefleet.pipeline.outputs.parts.parts import rows_in_table
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    RECORD_FIELDS,
+    ROW_FIELDS,
+    told_arguments,
+)
+from framefleet.pipeline.outputs.parts.seals import parts_in
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import inputs_in
+
+_OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
+
+
+@dataclass(slots=True)
+class RowTexts:
+    """What the rows to forget say in their own columns and arguments."""
+
+    row_ids: frozenset[str]
+    columns: set[str] = field(default_factory=set)  # of these rows
+    # By text: all texts of each row that has it. Only of texts that no other row has.
+    rows_by_text: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)  # images and videos that they name
+
+    @classmethod
+    def of(cls, stores: Collection[Store], row_ids: frozenset[str]) -> RowTexts:
+        """Read all rows of an output and its inner outputs, and return what these say."""
+        texts, of_inputs = cls(row_ids), set[str]()
+        if not row_ids:
+            return texts
+        for row in (row for store in stores for row in _rows_in(store) if row["row_id"] in row_ids):
+            cells, arguments = _own_cells(row), told_arguments(row)
+            texts.columns |= cells.keys() | arguments.keys()
+            inputs = {name: inputs_in(value) for name, value in arguments.items()}
+            texts.inputs.update(one["uri"] for some in inputs.values() for one in some)
+            of_inputs |= {name for name, some in inputs.items() if some}
+            of_row = frozenset(texts_in([cells, arguments]))
+            for text in of_row:
+                texts.rows_by_text.setdefault(text, []).append(of_row)
+        texts.columns -= of_inputs  # whose paths other tables may write in another way
+        for row in (row for store in stores for row in _rows_in(store) if row["row_id"] not in row_ids):
+            for text in texts_in([_own_cells(row), told_arguments(row)]):
+                texts.rows_by_text.pop(text, None)
+        return texts
+
+    def are_of(self, cells: Mapping[str, Any]) -> bool:
+        """Tell whether a row of another table is one of these, by its cells.
+
+        It names the row_id of one; or it says something that they alone say, and nothing else than they do.
+        """
+        if not self.row_ids.isdisjoint(texts_in(cells)):
+            return True
+        said = {*texts_in({name: cell for name, cell in cells.items() if name in self.columns})}
+        own = said & self.rows_by_text.keys()
+        return any(said <= of_row for text in own for of_row in self.rows_by_text[text])
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of a cell, however deep in it."""
+    if isinstance(value, str):
+        if value.strip():
+            yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(inner)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether cells of a column hold text, or may hold some."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _own_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: cell for name, cell in row.items() if name not in _OURS}
+
+
+def _rows_in(store: Store) -> Iterator[Mapping[str, Any]]:
+    """Yield the texts of every row of an output, of one that several parts have more than once."""
+    schema = record_schema_of(store)
+    own = [one.name for one in schema if one.name not in _OURS and is_text(one.type)]
+    yield from _rows_of(record_tables(store, ["row_id", "arguments", *own]), store)
+    for folder in (FAILURES, ROWS):
+        yield from _rows_of((read_part(store, part.path, None) for part in parts_in(store, folder)), store)
+
+
+def _rows_of(tables: Iterable[pa.Table], store: Store) -> Iterator[Mapping[str, Any]]:
+    for table in tables:
+        for rows in rows_in_table(table, store.url_of("")):
+            yield from rows

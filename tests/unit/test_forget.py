@@ -1,0 +1,231 @@
+"""`framefleet forget`: no file of an output says any more what its rows said, and the others stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet import Store
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.pending_clips import intent_path
+from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_schema, values_of
+from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run
+from tests.commands import command
+from tests.committed import committed
+from tests.outputs import write_driver
+from tests.rows import FAILURE
+from tests.small_output import PROMPT, rendered
+
+EMAIL = "alice@example.com"
+TEXTS = (EMAIL, f"{PROMPT} 2", f"{PROMPT} 4", "a word about Alice", "Alice rewritten")
+MAIL = pa.schema([("email", pa.string())])
+SHARED = "a prompt of many"
+
+
+def emails(count: int) -> list[str]:
+    return [EMAIL if number in (2, 4) else f"user-{number}@example.com" for number in range(count)]
+
+
+def write_part(store: Store, folder: str, columns: Mapping[str, list[Any]]) -> None:
+    """Write a part of plain columns."""
+    table = pa.table(dict(columns))
+    writer = PartWriter(store, folder, table.schema, run=new_run(1))
+    for row in table.to_pylist():
+        writer.add(None, row)
+    writer.flush()
+
+
+def write_parquet(store: Store, path: str, columns: Mapping[str, list[Any]]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)), sink)
+    store.write(path, sink.getvalue().to_pybytes())
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output of seven rows, the third and the fifth of one person, with all that can quote a row."""
+    store = Store(str(tmp_path / "out"))
+    records = rendered(store, carried={"email": emails(7), "user": [100 + number for number in range(7)]})
+    row_ids, prompts = [one["row_id"] for one in records], [f"{PROMPT} {number}" for number in range(7)]
+    failed = {"row_id": "f" * 32, "message": f"no {EMAIL}", "arguments": json.dumps({"prompt": TEXTS[3]})}
+    writer = PartWriter(store, "failures", failure_schema(MAIL), run=new_run(1))
+    writer.add(pa.RecordBatch.from_pydict({"email": [EMAIL]}, MAIL), values_of(FAILURE) | failed)
+    writer.add(pa.RecordBatch.from_pydict({"email": ["x"]}, MAIL), values_of(FAILURE) | {"row_id": "e" * 32})
+    writer.flush()
+    writer = PartWriter(store, "invalid", invalid_schema(MAIL), run=new_run(1))
+    for number, email in enumerate((EMAIL, "x")):
+        cells = pa.RecordBatch.from_pydict({"email": [email]}, MAIL)
+        writer.add(cells, {"row_index": number, "reason": f"{email} is wrong", "fix": ""})
+    writer.flush()
+    write_parquet(
+        store,
+        "rows/part-000000.parquet",
+        {"row_index": list(range(7)), "row_id": row_ids, "email": emails(7)},
+    )
+    store.write("rows/_survey.json", json.dumps({"example": prompts[2]}).encode())
+    clips = [one["media_sha256"] for one in records]
+    for captions in (
+        [f"of {EMAIL}" if email == EMAIL else "x" for email in emails(7)],
+        ["newer"] * 2 + [None] * 5,
+    ):
+        write_part(store, "scores", {"row_id": row_ids, "media_sha256": clips, "caption": captions})
+    table = {"prompt": [*prompts, SHARED, SHARED], "email": [*emails(7), EMAIL, "x"], "seed": list(range(9))}
+    for path in ("tables/" + "a" * 32, "chosen/" + "b" * 16, "chosen/0123456789abcdef/000001", "prompts/c"):
+        write_parquet(store, f"{path}.parquet", table)
+    write_parquet(store, "tables/added-1.parquet", {"prompt": [SHARED], "email": [EMAIL]})
+    answers = {"key": ["k1", "k2"], "original_prompt": [prompts[2], "x"], "prompt": ["Alice rewritten", "y"]}
+    write_part(store, "answers", answers)
+    store.write("until.json", json.dumps({"groups": [{"values": {"prompt": prompts[4]}}]}).encode())
+    job = {
+        "table": "/data/people.csv",
+        "output": str(tmp_path / "out"),
+        "sweep": {"prompt": [prompts[2], "x"]},
+    }
+    store.write("job.json", json.dumps({"job": job}).encode())
+    for path in ("gallery/data/1.js", "report.html", "damaged/records/part-0.parquet"):
+        store.write(path, EMAIL.encode())
+    for path in (
+        f"previews/{row_ids[2][:2]}/{row_ids[2]}.webp",
+        f"checkpoints/{row_ids[4]}-3",
+        "embeddings/ab/c",
+    ):
+        store.write(path, EMAIL.encode())
+    store.write(intent_path(row_ids[2], "a" * 64), EMAIL.encode())
+    picks = [
+        {"row_id": row_id, "stars": 3, "note": f"ask {email}"}
+        for row_id, email in zip(row_ids, emails(7), strict=True)
+    ]
+    store.write("stars.jsonl", "".join(f"{json.dumps(pick)}\n" for pick in picks).encode())
+    write_driver(store, ended=True, error=f"TableError: row 2: {prompts[2]!r} is too long")
+    return tmp_path / "out"
+
+
+def words_in(folder: Path, texts: tuple[str, ...] = TEXTS) -> list[tuple[str, str]]:
+    """Return each file with each of these texts in it; those of Parquet are unpacked."""
+    found = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".parquet" and content != EMAIL.encode():
+            rows, metadata = pq.read_table(file).to_pylist(), pq.read_metadata(file).metadata
+            content = json.dumps([rows, str(metadata)], default=str, ensure_ascii=False).encode()
+        forms = {text: {text, json.dumps(text)[1:-1]} for text in texts}
+        found += [
+            (str(file.relative_to(folder)), text)
+            for text, spelled in forms.items()
+            if any(form.encode() in content for form in spelled)
+        ]
+    return found
+
+
+def others_in(folder: Path) -> dict[str, Any]:
+    """Return what an output says of its other rows."""
+    records = framefleet.read_records(str(folder), where=f"email != '{EMAIL}'").to_pylist()
+    tables = {
+        str(path.relative_to(folder)): [
+            row for row in pq.read_table(path).to_pylist() if row["email"] != EMAIL
+        ]
+        for name in ("tables", "chosen", "prompts", "rows", "invalid")
+        for path in (folder / name).rglob("*.parquet")
+        if not path.name.startswith("added")
+    }
+    return {"records": records, "files": [(folder / row["path"]).read_bytes() for row in records], **tables}
+
+
+def test_after_it_a_search_of_every_file_finds_nothing_and_all_else_is_as_it_was(out: Path) -> None:
+    assert {text for _, text in words_in(out)} == {*TEXTS}
+    before, num_files = others_in(out), len([*out.rglob("*")])
+    dry = command("forget", out, "--where", f"email = '{EMAIL}'", "--dry-run")
+    assert dry.stdout == "would be forgotten: 3 rows\n" and len([*out.rglob("*")]) == num_files
+    done = command("forget", out, "--where", f"email = '{EMAIL}'")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("forgotten: 3 rows; ")
+    assert words_in(out) == []
+    assert "the job's table, /data/people.csv" in done.stderr and "exports, packs" in done.stderr
+    after = others_in(out)
+    assert {name: after[name] for name in before if not name.startswith("invalid")} == {
+        name: rows for name, rows in before.items() if not name.startswith("invalid")
+    }
+    assert len(after["records"]) == 5 and [row["caption"] for row in after["records"]][:2] == ["newer"] * 2
+    assert [row.row_id for row in framefleet.open_output(str(out)).failures()] == []  # of no row of the table
+    assert len((out / "stars.jsonl").read_text().splitlines()) == 5
+    assert command("verify", out, "--files").exit_code == 0 and gone_parts(Store(str(out))) == []
+    assert len(json.loads((out / "forgotten.json").read_text())) == 3
+    again = command("forget", out, "--where", f"email = '{EMAIL}'", "--json")
+    assert json.loads(again.stdout)["num_rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "num_rows"),
+    [
+        (("--where", '"user" = 102'), 1),
+        (("--where", "seed = 2 OR seed = 4"), 2),
+        (("--where", f"prompt LIKE '%{PROMPT} 2'"), 1),
+        (("--where", "caption = 'newer'"), 2),
+        (("--where", "seed > 99"), 0),
+        (("--row", "{row_ids[2]}"), 1),
+        (("--row", "{digits[2]}", "--where", "seed = 4"), 2),
+        (("--row", "clips/xx/{row_ids[4]}.mp4"), 1),
+    ],
+)
+def test_rows_are_named_by_any_column_of_records_or_by_row_id(
+    out: Path, options: tuple[str, ...], num_rows: int
+) -> None:
+    rows = framefleet.read_records(str(out), columns=["row_id", "seed"]).to_pylist()
+    row_ids = [row["row_id"] for row in sorted(rows, key=lambda row: row["seed"])]
+    named = {"row_ids": row_ids, "digits": [row_id[:6] for row_id in row_ids]}
+    done = command("forget", out, *(option.format(**named) for option in options), "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["num_rows"] == num_rows
+    assert len(framefleet.read_records(str(out))) == 7 - num_rows
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "no rows are named"),
+        (("--where", "emial = 'x'"), "there is no column 'emial'"),
+        (("--where", "email ="), "is not a condition on a row"),
+        (("--row", "0" * 32), "has no record of row 0000"),
+        (("--row", "12"), "too short for a row_id"),
+    ],
+)
+def test_what_names_no_row_is_refused_and_nothing_is_changed(
+    out: Path, options: tuple[str, ...], said: str
+) -> None:
+    before = words_in(out)
+    done = command("forget", out, *options)
+    assert done.exit_code == 2 and said in done.stderr, done.output
+    assert words_in(out) == before and not (out / "forgotten.json").exists()
+
+
+def test_texts_that_other_rows_have_too_stay_in_the_tables_of_these(out: Path) -> None:
+    """A prompt of two people is in the row of one of them after the other was forgotten."""
+    framefleet.forget(str(out), where=f"email = '{EMAIL}'")
+    rows = pq.read_table(out / "tables" / f"{'a' * 32}.parquet").to_pylist()
+    assert [row["email"] for row in rows if row["prompt"] == SHARED] == ["x"]
+    assert not (out / "tables/added-1.parquet").exists()  # all of its rows are gone
+
+
+def test_an_output_that_a_job_writes_to_is_left_alone(out: Path) -> None:
+    with DriverLock(Store(str(out))), pytest.raises(JobError, match="is being written by"):
+        framefleet.forget(str(out), where=f"email = '{EMAIL}'")
+    assert words_in(out)
+
+
+def test_a_row_that_was_forgotten_is_not_rendered_again_while_the_table_has_it(tmp_path: Path) -> None:
+    job = committed(tmp_path)
+    (row_id, *_) = framefleet.read_records(str(tmp_path / "out"), columns=["row_id"])["row_id"].to_pylist()
+    framefleet.forget(str(tmp_path / "out"), row_ids=[row_id])
+    planned = command("plan", job, "--json")
+    values = json.loads(planned.stdout)
+    assert (values["num_rows"], values["counts"]["rows"], values["counts"]["pending"]) == (6, 5, 0)
+    assert "as `framefleet forget` was told so: 1 row; delete them from the table" in planned.stderr
