@@ -6,6 +6,7 @@ has what one needs without framefleet: scripts, versions, digests. The files tha
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, claim_of
+from framefleet.jobs.job.paths import paths_in
 from framefleet.jobs.keep.replay.recorded_row import (
     NOTHING,
     Given,
@@ -27,7 +29,7 @@ from framefleet.jobs.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError, quoted
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.model.environment import device_name
+from framefleet.pipeline.model.environment import PACKAGES, device_name
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
 from framefleet.pipeline.outputs.output import (
     HOW,
@@ -48,6 +50,8 @@ from framefleet.plugins.picks import Pick, chosen_records, picked
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _VERSION = re.compile(r"[0-9A-Za-z._+!-]+")
+_LIBRARIES = ("framefleet", "torch", *PACKAGES)
+_UNFINISHED = ".framefleet-unfinished-pack"  # a file, until all others are there
 _INPUTS = "inputs"  # folder of the images and videos that rows take
 _README = """\
 # Clips to render again
@@ -55,9 +59,7 @@ _README = """\
 Each row can be rendered again and compared with its record. You need the weights, and nothing else of
 those who made it:
 
-    python{python} -m venv .venv
-    .venv/bin/pip install -r requirements.txt FRAMEFLEET
-    .venv/bin/framefleet verify . {options}
+{commands}
 
 FRAMEFLEET is a clone or the git+URL of its repository, in the version of requirements.txt. Replace other
 names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
@@ -68,13 +70,17 @@ To check that your weights are the same files, without framefleet:
 
     cd FOLDER_OF_THE_MODEL && sha256sum --check {checks}
 
-| row | model | seed | clip | script |
-|---|---|---|---|---|
+| row | model | seed | clip | script | libraries | rendered with |
+|---|---|---|---|---|---|---|
 {rows}
 
-A script needs only torch and diffusers, in the same versions; the folder of the model is in its line
-`MODEL = ...`. The clips were rendered with Python {python_whole} on {processor}.
+A script needs only torch and diffusers, in the versions of its row's libraries; the folder of the model is in
+its line `MODEL = ...`.
 """
+_COMMANDS = """\
+    python{python} -m venv {venv}
+    {venv}/bin/pip install -r {requirements} FRAMEFLEET
+    {venv}/bin/framefleet verify . {options}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -138,7 +144,8 @@ def pack_rows(
         raise JobError(problem, "leave one of them out")
     store = Output.open(output, given.storage_options).store
     folder = Path(folder or f"{PurePosixPath(store.url_of('')).name}-pack")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    is_half = (folder / _UNFINISHED).is_file()
+    if folder.exists() and not is_half and (not folder.is_dir() or any(folder.iterdir())):
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
@@ -161,8 +168,13 @@ def pack_rows(
     if not part_of:
         raise Output(store).no_records()
     was_there = folder.exists()
+    if is_half:
+        shutil.rmtree(folder)
     try:
-        without_script = _write(folder, store, claim, part_of, given)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _UNFINISHED).touch()
+        without_script = _write(folder, output, store, claim, part_of, given)
+        (folder / _UNFINISHED).unlink()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # half a pack is none, and would be in the way of the next
         if was_there:
@@ -172,7 +184,7 @@ def pack_rows(
 
 
 def _write(
-    folder: Path, store: Store, claim: Claim, part_of: Mapping[str, str], given: Given
+    folder: Path, output: str, store: Store, claim: Claim, part_of: Mapping[str, str], given: Given
 ) -> dict[str, str]:
     """Write the pack of these rows, by the part of each; return why some have no script."""
     paths, pack_store = {*part_of.values()}, Store(str(folder))
@@ -183,7 +195,8 @@ def _write(
     for record in records:
         _copy_files(store, record, pack_store)
         _copy_inputs(store, record, given, pack_store)
-    job = store.read(CLAIM).decode()
+    names = _names_of_places(claim_job := parse_json(store.read(CLAIM)), records)
+    job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"
     pack_store.write(CLAIM, job.encode())
     writer = PartWriter(pack_store, RECORDS, record_schema_of(store, parts), run=new_run(0), job=job)
     for record in records:
@@ -192,10 +205,12 @@ def _write(
     without_script = {}
     for record in records:
         try:
-            script = replay_script(str(folder), record["row_id"], given)
+            script = replay_script(output, record["row_id"], given)
         except FramefleetError as error:
             without_script[record["row_id"]] = error.problem
         else:
+            for place, name in names.items():
+                script = script.replace(repr(place), repr(name))
             pack_store.write(_script_of(record), script.encode())
     _describe(pack_store, claim, records, without_script)
     return without_script
@@ -234,26 +249,30 @@ def _script_of(record: Mapping[str, Any]) -> str:
     return f"scripts/{record['row_id']}.py"
 
 
+def _without_folder(place: str) -> str:
+    """Return a path or URL as anybody may see it: of a folder on this machine, only its name."""
+    return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place
+
+
+def _names_of_places(claim: Any, records: Collection[dict[str, Any]]) -> dict[str, str]:
+    """Take the folders of this machine out of job.json and records; return what is left of each place."""
+    names = {}
+    for path in paths_in(claim["job"]):
+        place, name = path.text, _without_folder(path.text)
+        path.replace(name)
+        names[place] = name
+    for record in records:
+        place, record["model"] = record["model"], _without_folder(record["model"])
+        names[place] = record["model"]
+    return names
+
+
 def _describe(
     to: Store, claim: Claim, records: list[dict[str, Any]], without_script: Collection[str]
 ) -> None:
     """Write versions, digests and the page that says what to do."""
-    environment = parse_json(records[0]["environment"])
-    libraries = {"framefleet", *(claim.model_extra or {}).get("versions", {})}
-    # As a record says: what is no version could be an option of pip, or a command of the reader's shell.
-    versions = {
-        name: value
-        for name, value in environment.items()
-        if isinstance(value, str) and _VERSION.fullmatch(value)
-    }
-    pinned = [
-        f"{name}=={version.partition('+')[0]}\n"
-        for name, version in sorted(versions.items())
-        if name in libraries and _VERSION.fullmatch(name)
-    ]
-    to.write("requirements.txt", "".join(pinned).encode())
     models = {name: one.files for name, one in claim.job.models.items()} or {"": claim.model_files}
-    options, checks = [f"--sample {len(records)}"], []
+    options, checks = [], []
     for name, files in models.items():
         options.append(quoted("--model", f"{name}=MODEL_{name}") if name else "--model MODEL")
         path = f"model-{name}.sha256" if name else "model.sha256"
@@ -269,20 +288,52 @@ def _describe(
     options += ["--allow-pickle"] if any(one.allow_pickle for one in opened) else []
     recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
     options += [quoted("--recipe", recipe) for recipe in recipes]
-    python = versions.get("python", "3")
+    by_versions: dict[tuple[str, str], list[dict[str, Any]]] = {}  # of Python; of the libraries, as pip reads
+    for record in records:
+        by_versions.setdefault(_versions_of(record), []).append(record)
+    lines, commands = {}, []
+    for number, ((python, pinned), some) in enumerate(by_versions.items(), start=1):
+        ending = f"-{number}" if number > 1 else ""
+        requirements = f"requirements{ending}.txt"
+        to.write(requirements, pinned.encode())
+        rows = [f"--row {record['row_id']}" for record in some]
+        only = rows if len(by_versions) > 1 else [f"--sample {len(records)}"]
+        commands.append(
+            _COMMANDS.format(
+                python=".".join(python.split(".")[:2]) or "3",
+                venv=f".venv{ending}",
+                requirements=requirements,
+                options=" ".join([*only, *options]),
+            )
+        )
+        lines |= {record["row_id"]: _line(record, without_script, python, requirements) for record in some}
     page = _README.format(
-        python=".".join(python.split(".")[:2]),
-        python_whole=python,
-        options=" ".join(options),
+        commands="\n".join(commands),
         checks=" ".join(checks),
-        rows="\n".join(_line(record, without_script) for record in records),
-        processor=" ".join(device_name(environment).split()),
+        rows="\n".join(lines[record["row_id"]] for record in records),
     )
     to.write("README.md", page.encode())
 
 
-def _line(record: Mapping[str, Any], without_script: Collection[str]) -> str:
-    row_id, path = record["row_id"], record["path"]
+def _versions_of(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the version of Python that rendered a row, and what pip is to install."""
+    # As the record says: what is no version could be an option of pip, or a command of the reader's shell.
+    values = parse_json(record["environment"]).items()
+    versions = {name: text for name, text in values if isinstance(text, str) and _VERSION.fullmatch(text)}
+    pinned = [f"{name}=={versions[name].partition('+')[0]}\n" for name in _LIBRARIES if name in versions]
+    return versions.get("python", ""), "".join(sorted(pinned))
+
+
+def _line(record: Mapping[str, Any], without_script: Collection[str], python: str, requirements: str) -> str:
+    row_id, path, model = record["row_id"], record["path"], json.dumps(record["model"], ensure_ascii=False)
     script = "" if row_id in without_script else f"[script]({_script_of(record)})"
-    model = json.dumps(record["model"], ensure_ascii=False).strip('"').replace("|", "\\|")
-    return f"| {row_id} | {model} | {record['seed']} | [clip]({path}) | {script} |"
+    device = device_name(parse_json(record["environment"]))
+    return (
+        f"| {row_id} | {_cell(model.strip(chr(34)))} | {record['seed']} | [clip]({path}) | {script} "
+        f"| [{requirements}]({requirements}) | {_cell(f'Python {python}, {device}')} |"
+    )
+
+
+def _cell(text: str) -> str:
+    """Return text of anybody's as a cell of Markdown shows it: no HTML, no link, no other cell."""
+    return re.sub(r"([\\`*_\[\]|!~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -31,6 +31,10 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     assert packed.exit_code == 0 and "3 rows" in packed.stdout, packed.output
     shutil.move(own / "model", theirs / "weights")
     shutil.rmtree(own)
+    for file in (theirs / "pack").rglob("*"):  # nothing says where its author keeps files
+        content = file.read_bytes() if file.is_file() else b""
+        texts = str(pq.read_table(file).to_pylist()).encode() if file.suffix == ".parquet" else b""
+        assert str(own).encode() not in content + texts, file
 
     pack, weights = theirs / "pack", theirs / "weights"
     verified = command("verify", pack, "--sample", "3", "--model", weights)
@@ -44,7 +48,7 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     assert "framefleet==0.1.0\n" in (pack / "requirements.txt").read_text()
     assert "torch==" in (pack / "requirements.txt").read_text()
     script = (pack / "scripts" / f"{records[0]['row_id']}.py").read_text()
-    script = script.replace(str(own / "model"), str(weights))
+    script = script.replace("MODEL = 'model'", f"MODEL = {str(weights)!r}")
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     assert ended.stdout.startswith("the same frames: ")
 
@@ -73,7 +77,8 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
         framefleet.pack(tmp_path / "out", tmp_path / "other", row_ids=row_ids)
     shutil.rmtree(pictures)
     shutil.rmtree(tmp_path / "out")
-    verified = framefleet.verify("out-pack", row_ids=row_ids)
+    given = framefleet.Given(model=str(tiny("wan_i2v")))
+    verified = framefleet.verify("out-pack", row_ids=row_ids, given=given)
     assert verified.is_well and len(verified.rows) == 2
 
 
@@ -136,3 +141,64 @@ def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(out: P
     assert "diffusers==" in pinned
     assert not [word for word in ("evil", "framefleet", "torch=") if word in pinned]
     assert "python3 -m venv" in page and "curl" not in page
+
+
+def changed_environments(out: Path, *changed: dict[str, str], job: str | None = None, **columns: str) -> None:
+    """Have the first records say something else of where they were rendered; and all of them of columns."""
+    (part,) = (out / "records").iterdir()
+    table = pq.read_table(part)
+    cells = [json.loads(cell) for cell in table["environment"].to_pylist()]
+    cells = [
+        json.dumps(cell | (changed[row] if row < len(changed) else {})) for row, cell in enumerate(cells)
+    ]
+    for name, values in {
+        "environment": cells,
+        **{name: [text] * len(table) for name, text in columns.items()},
+    }.items():
+        table = table.set_column(table.column_names.index(name), name, [values])
+    part.unlink()
+    pq.write_table(table, part.with_name("part-x.parquet"))
+    if job is not None:
+        (out / "job.json").write_text(job)
+
+
+def test_what_a_stranger_calls_a_library_is_not_installed_and_html_is_text(out: Path, tmp_path: Path) -> None:
+    job = json.loads((out / "job.json").read_text())
+    job["versions"] |= {"evil-package": "6.6"}
+    html = "<img src=x onerror=alert(1)> [a](javascript:b) ![c](http://d) `e` | f"
+    hostile = {"evil-package": "6.6", "gpu": html, "device": "cuda", "cpu": html}
+    changed_environments(out, *[hostile] * 4, job=json.dumps(job), model=html)
+    framefleet.pack(out, tmp_path / "pack")
+    assert "evil" not in "".join(file.read_text() for file in (tmp_path / "pack").glob("requirements*.txt"))
+    page = (tmp_path / "pack" / "README.md").read_text()
+    assert "<img" not in page and "&lt;img" in page
+    assert not [word for word in ("[a](", "![c]", " `e`", " | f") if word in page]
+
+
+def test_rows_of_several_versions_are_each_checked_with_their_own(out: Path, tmp_path: Path) -> None:
+    changed_environments(
+        out, {"torch": "2.10.0", "python": "3.12.1"}, {"torch": "2.10.0+cpu", "python": "3.12.1"}
+    )
+    framefleet.pack(out, tmp_path / "pack")
+    files = {file.name: file.read_text() for file in (tmp_path / "pack").glob("requirements*.txt")}
+    assert sorted(files) == ["requirements-2.txt", "requirements.txt"]
+    assert sorted("torch==2.10.0\n" in text for text in files.values()) == [False, True]
+    (own,) = [name for name, text in files.items() if "torch==2.10.0\n" in text]
+    page = (tmp_path / "pack" / "README.md").read_text()
+    assert "python3.12 -m venv" in page and page.count("framefleet verify . --row ") == 2
+    rows = [row["row_id"] for row in records_of(tmp_path / "pack") if "2.10.0" in row["environment"]]
+    assert len(rows) == 2
+    for row_id in rows:
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {row_id} ")]
+        assert f"[{own}]({own})" in line and "Python 3.12.1" in line
+
+
+def test_a_pack_that_was_killed_is_packed_again(out: Path, tmp_path: Path) -> None:
+    pack, script = tmp_path / "pack", "import os, sys, framefleet\nfrom framefleet.plugins.pack import pack\n"
+    script += "pack.replay_script = lambda *_: os._exit(9)\nframefleet.pack(*sys.argv[1:])"
+    assert subprocess.run([sys.executable, "-c", script, out, pack]).returncode == 9
+    assert (pack / "job.json").exists() and not (pack / "README.md").exists()
+    assert len(framefleet.pack(out, pack).row_ids) == 4
+    assert not [file for file in pack.iterdir() if file.name.startswith(".")]
+    with pytest.raises(JobError, match="is not an empty folder"):
+        framefleet.pack(out, pack)
