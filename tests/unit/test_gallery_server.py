@@ -234,6 +234,22 @@ def test_files_that_a_browser_could_run_are_not_served(served: GalleryServer, ou
         file.unlink()
 
 
+def test_the_page_is_our_own_and_data_is_nothing_but_data(served: GalleryServer, output: Store) -> None:
+    block = next(path for path in output.list("gallery/data"))
+    for path in ("gallery/index.html", "gallery/main.js", "gallery/gallery.css"):
+        before, ours = output.read(path), ask(served, path)
+        put(output, path, b"alert(1)")
+        assert ask(served, path) == ours and ours[0] == 200
+        put(output, path, before)
+    for path in (block, "gallery/manifest.js", "gallery/version.js"):
+        before = output.read(path)
+        assert ask(served, path) == (200, before)
+        for evil in (b"alert(1)", before + b"alert(1);\n", b"framefleet.block('a\\', alert(1),'b');\n"):
+            put(output, path, evil)
+            assert ask(served, path)[0] == 404, evil
+        put(output, path, before)
+
+
 def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer, output: Store) -> None:
     clip = put(output, "clips/aa/page.mp4")
     for path, kind in (("clips/aa/page.mp4", "video/mp4"), ("gallery/main.js", "text/javascript")):

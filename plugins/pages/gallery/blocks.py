@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -208,6 +209,15 @@ def script(function: str, *texts: str) -> bytes:
     """
     quoted = ",".join(f"'{text.replace(chr(92), chr(92) * 2).translate(_UNSAFE)}'" for text in texts)
     return f"framefleet.{function}({quoted});\n".encode("ascii")
+
+
+_TEXT = rb"'(?:[ -&(-\[\]-~]|\\[ -~])*'"
+_SCRIPT = re.compile(rb"framefleet\.[a-z]+\(%b(?:,%b)*\);\n" % (_TEXT, _TEXT))
+
+
+def is_script(content: bytes) -> bool:
+    """Tell whether a file could be one that `script` made: whoever wrote it, it does nothing else."""
+    return _SCRIPT.fullmatch(content) is not None
 
 
 def in_blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

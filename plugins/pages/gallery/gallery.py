@@ -49,11 +49,12 @@ from framefleet.plugins.pages.gallery.blocks import (
     shown_records,
 )
 
-_PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
     f"{layout.GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
 )
-_BLOCK = re.compile(rf"{layout.GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+BLOCK = re.compile(rf"{layout.GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+DATA = (_MANIFEST, _VERSION)  # besides the blocks
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 _AT_ONCE = 64  # clips that may wait for a thread
@@ -108,7 +109,7 @@ def write_gallery(
     # A digest of what the gallery shows, its page, its axes and its notes.
     parts = [store.details(folder) for folder in (layout.RECORDS, layout.FAILURES, layout.SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
-    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE.iterdir())]
     shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
     version = hashlib.sha256(shown.encode()).hexdigest()[:20]
     there = set(store.list(layout.GALLERY))
@@ -125,7 +126,7 @@ def write_gallery(
         for axis in filter(None, (x, y)):
             if axis not in names:
                 raise JobError(f"{store.url_of('')} has no column {axis!r}", fix_of_missing(axis, names))
-        for file in sorted(_PAGE.iterdir()):
+        for file in sorted(PAGE.iterdir()):
             _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
@@ -143,7 +144,7 @@ def write_gallery(
         store.write(_AXES, canonical_json(axes).encode())
     store.write(_MANIFEST, script("manifest", version, written_at, text))
     store.write(_VERSION, script("newest", version))
-    store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
+    store.delete_many(filter(BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
 
 

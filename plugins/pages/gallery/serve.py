@@ -1,9 +1,11 @@
 """A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
 
-    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/
+    http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/,
+                                                      and data in gallery/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
-`page_server.py` says who may ask.
+`page_server.py` says who may ask. Page and scripts are this package's own, whatever lies in the output, which
+may be somebody else's: of that, only scripts that are data are served.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from http import HTTPStatus
+from pathlib import PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,17 +21,18 @@ from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.pages.gallery.gallery import INDEX
+from framefleet.plugins.pages.gallery.blocks import is_script
+from framefleet.plugins.pages.gallery.gallery import BLOCK, DATA, INDEX, PAGE
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.picks import PickChange, PickKeeper
 
 # The page may ask this server alone, and knows by the second line that it keeps picks.
-_MAX_PAGE = 1 << 20
+_MAX_DATA = 1 << 28  # bytes of a block: a thousand rows, whose prompts may be pages
 _FILES_ALONE, _ASKS_TOO = b"default-src 'none';", b"default-src 'none'; connect-src 'self';"
 _PLACE = b'<meta name="framefleet-picks" content="../picks">'
 
-_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css"}
-_TYPES = {GALLERY: _PAGE_TYPES, CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
+_PAGE_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css"}
+_TYPES = {CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +59,18 @@ class _Handler(OutputHandler):
         "img-src 'self' data:; media-src 'self'"
     )
     picks: PickKeeper
+    pages: frozenset[str] = frozenset(file.name for file in PAGE.iterdir())
 
     def made(self, path: str) -> tuple[bytes, str] | None:
-        if path == INDEX:
-            page = self.store.read_own(INDEX, 0, _MAX_PAGE)
-            page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
-            return page, "text/html; charset=utf-8"
+        folder, _, name = path.partition("/")
+        if folder == GALLERY and name in self.pages:
+            page = (PAGE / name).read_bytes()
+            if path == INDEX:
+                page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
+            return page, _PAGE_TYPES[PurePosixPath(name).suffix]
+        if path in DATA or BLOCK.fullmatch(path):
+            data = self.store.read_own(path, 0, _MAX_DATA)
+            return (data, _PAGE_TYPES[".js"]) if is_script(data) else None
         if path != "picks":
             return None
         picks = [[key, pick.model_dump(exclude={"row_id", "at"})] for key, pick in self.picks.all().items()]
