@@ -42,7 +42,7 @@ lock, and takes its rows out of whatever is listed here.
     gallery/, report.html, .json  gallery, report    anybody         never: made again
     stars/<server>.jsonl          gallery --serve    anybody         stars and notes; of a clip the newest
     stars.jsonl                   gallery --serve    anybody         all of them together: made again
-    forgotten.json                forget             nobody          always: row_ids that are not rendered again
+    forgotten.json                forget             nobody          always: rows not to render again
 
 Names of a row's files begin with its row_id, and each has one content. A row's clip is
 `clips/ab/<row_id>.mp4`. An attempt that is not repeatable, or that another version of a codec encoded, may
