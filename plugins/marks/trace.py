@@ -23,8 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framefleet.jobs.render.claim import is_opened
 from framefleet.pipeline.errors import CONTROLS, JobError, StoreError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
@@ -130,6 +132,10 @@ def _listed(place: str) -> list[str]:
     lines = [line.decode("utf-8", "replace").strip() for line in content.removeprefix(BOM_UTF8).splitlines()]
     if len(content) > _MAX_INDEX_BYTES or any(map(CONTROLS.search, lines)):
         raise JobError(f"--output: {place} is neither an output nor a text file that lists outputs", fix)
+    for number, line in enumerate(lines, start=1):
+        if not is_opened(line):  # the list may be somebody else's, and the storage options are not
+            problem = f"--output: line {number} of {place} is {public_url(line)}, no folder or object store"
+            raise JobError(problem, "give it by itself with --output, if you trust it")
     return [line for line in lines if line]
 
 

@@ -115,6 +115,7 @@ def score(
     assert step is not None, "there are some"
     opened, columns = step.scores, step.columns
     step.prepare()
+    store.below(SCORES).sweep()  # what a killed run left half written; no lock is taken, which would do it
     _check_free(store, opened)
     nulls = {} if again else _null_scores(store, opened, columns)
     left = partial(_left, store, opened, where, nulls, again=again)

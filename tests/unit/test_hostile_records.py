@@ -30,6 +30,7 @@ from tests.gallery_output import write_output
 from tests.small_output import rendered
 
 Reader = Callable[[str, Path], object]
+ROW_ID = hashlib.md5(b"0").hexdigest()  # of the first row of `rendered`
 
 READERS: dict[str, Reader] = {
     "sheet": lambda out, to: sheet(out, to / "sheet.png"),
@@ -42,6 +43,13 @@ READERS: dict[str, Reader] = {
     "webdataset": lambda out, to: framefleet.export(out, str(to / "tar"), format="webdataset"),
     "parquet": lambda out, to: framefleet.export(out, str(to / "parquet"), format="parquet"),
     "hf": lambda out, to: framefleet.export(out, str(to / "hf"), format="hf"),
+    "pack": lambda out, to: framefleet.pack(out, to / "pack", rows=1),
+    "replay": lambda out, to: framefleet.replay(out, ROW_ID),
+    "script": lambda out, to: framefleet.replay_script(out, ROW_ID),
+    "verify": lambda out, to: [*framefleet.verify(out, files=True)],
+    "trace": lambda out, to: framefleet.trace(to / "out" / "clips", outputs=[out]),
+    "forget": lambda out, to: framefleet.forget(out, where="seed = 0"),
+    "compact": lambda out, to: framefleet.compact(out),
 }
 SAYS: dict[str, dict[str, Any]] = {
     "a number beyond all floats": {"arguments": json.dumps({"odd": 10**400, "num_inference_steps": 10**400})},
@@ -78,14 +86,41 @@ def test_whatever_a_record_says_it_is_shown_or_refused(said: str, tmp_path: Path
         writer.add(None, values)
     writer.flush()
     store.write("job.json", b"{}")
-    check_each(READERS, lambda reader: _read_by(reader, str(tmp_path / "out"), tmp_path / "read"))
+    check_each(READERS, lambda reader: _is_shown_or_refused(reader, str(tmp_path / "out"), tmp_path / "read"))
+
+
+def _is_shown_or_refused(reader: str, out: str, place: Path) -> None:
+    with contextlib.suppress(FramefleetError):
+        _read_by(reader, out, place)
 
 
 def _read_by(reader: str, out: str, place: Path) -> None:
     """Read a copy, which readers may write to."""
     shutil.copytree(out, place / reader / "out")
-    with contextlib.suppress(FramefleetError):
-        READERS[reader](str(place / reader / "out"), place / reader)
+    READERS[reader](str(place / reader / "out"), place / reader)
+
+
+@pytest.mark.parametrize("column", ["bytes", "arguments", "worker", "environment", "started_at"])
+def test_a_column_that_every_record_has_is_missed_by_name(column: str, tmp_path: Path) -> None:
+    (whole := tmp_path / "whole").mkdir()
+    rendered(Store(str(whole)), 2)
+    (whole / "job.json").write_text('{"job": {}}')
+    shutil.copytree(whole, lacking := tmp_path / "lacking")
+    (part,) = (lacking / "records").iterdir()
+    pq.write_table(pq.read_table(part).drop_columns([column]), part.with_name("part-0.parquet"))
+    part.unlink()
+    for reader in READERS.keys() - {"sheet by a column", "where", "webdataset", "hf", "replay", "script"}:
+        said = _said_by(reader, str(lacking), tmp_path / "read")
+        if "part-0.parquet" not in said or repr(column) not in said:
+            assert said == _said_by(reader, str(whole), tmp_path / "read whole"), reader
+
+
+def _said_by(reader: str, out: str, place: Path) -> str:
+    try:
+        _read_by(reader, out, place)
+    except FramefleetError as error:
+        return error.problem.replace(str(place), "")
+    return ""
 
 
 def as_type(values: list[int], kind: pa.DataType) -> pa.Array:
@@ -103,7 +138,7 @@ ODD_CELLS: dict[str, pa.Array] = {
 @pytest.mark.parametrize("cells", ODD_CELLS)
 def test_whatever_type_a_column_has_it_is_shown_or_refused(cells: str, tmp_path: Path) -> None:
     out = output_with(tmp_path / "out", ODD_CELLS[cells])
-    check_each(READERS, lambda reader: _read_by(reader, out, tmp_path / "read"))
+    check_each(READERS, lambda reader: _is_shown_or_refused(reader, out, tmp_path / "read"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +21,7 @@ from framefleet.pipeline.outputs.layout import SCORES, clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.outputs.stores.folder import TEMPORARY
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.commands import command
 from tests.jobs import ROOT
@@ -166,6 +169,17 @@ def test_what_an_interrupted_run_measured_is_kept(store: Store) -> None:
         framefleet.score(store.url_of(""), ["sharpness"], on_progress=interrupt, num_threads=1)
     assert len(store.list(SCORES)) == 1
     assert framefleet.score(store.url_of(""), ["sharpness"]).done == 4
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next(store: Store) -> None:
+    rendered(store, 1)
+    folder = Path(store.url_of(SCORES))
+    folder.mkdir()
+    for name, age_s in (("old", 120), ("new", 0)):
+        (file := folder / f"{TEMPORARY}{name}").write_bytes(b"half")
+        os.utime(file, (time.time() - age_s,) * 2)
+    framefleet.score(store.url_of(""), ["sharpness"])
+    assert [file.name for file in folder.iterdir() if file.suffix != ".parquet"] == [f"{TEMPORARY}new"]
 
 
 def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store) -> None:

@@ -228,7 +228,16 @@ def test_what_is_printed_cannot_be_forged_by_a_file(marked: Marked) -> None:
 
 
 def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None:
+    lists = {
+        name: tmp_path / f"{number}.txt"
+        for number, name in enumerate(
+            ("http://a:b@c/d", "ftp://c/d", "simplecache::s3://c/d", "github://c:d@e/")
+        )
+    }
+    for place, file in lists.items():
+        file.write_text(f"{marked.output}\n{place}\n")
     for arguments, said in (
+        *(((marked.clips[0], "--output", file), f"line 2 of {file} is") for file in lists.values()),
         ((tmp_path / "none.mp4",), "does not exist"),
         ((marked.clips[0], "--output", tmp_path), "is not an output"),
         ((marked.clips[0], "--output", marked.clips[0]), "neither an output nor a text file that lists"),

@@ -24,7 +24,12 @@ from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, may_come_later
+from framefleet.pipeline.outputs.parts.records import (
+    FIRST_FIELDS,
+    RECORD_FIELDS,
+    fields_named,
+    may_come_later,
+)
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -67,7 +72,9 @@ def record_tables(
     schema = all_columns.schema(store, columns)
     later = pa.schema([field for field in schema if field.name in all_columns.later.names])
     names = {*schema.names, "row_id", *(OF_CLIP.names if later.names else ())}
-    tables = _counting_records(store, _paths(parts), [f for f in all_columns.records if f.name in names])
+    there = all_columns.records
+    lacking = [field for field in FIRST_FIELDS if field.name not in there.names]  # for the part to be blamed
+    tables = _counting_records(store, _paths(parts), [f for f in (*there, *lacking) if f.name in names])
     if not later.names:
         yield from (shaped(table, schema) for table in tables)
         return
