@@ -23,6 +23,7 @@ _MAX_MODELS = 20
 # Those of the hub's own names that known models have: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "creativeml-openrail-m", "openrail++", "unknown")
 
+_TASKS = {"image": "text-to-image", "video": "text-to-video", "audio": "text-to-audio"}  # names of the hub
 _ROWS = "data/**/metadata.parquet"
 _TERMS = "column dataType extract field fileSet includes recordSet source"
 _CONTEXT = {
@@ -50,15 +51,20 @@ def write_card(
     *,
     columns: Sequence[pa.Field],
     endings: Collection[str],
+    num_rows: int,
+    feature: str,
+    language_models: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write card and metadata, unless the dataset has them: somebody may have written more into them.
 
     licensed: models of its rows, each with its license. columns: of its rows, as it names them. endings: of
-    its clips, as ".mp4".
+    its clips, as ".mp4". feature: what the clips are to `datasets`. language_models: those that were asked
+    about its rows, each with the section of the job that says so.
     """
     models = list(dict.fromkeys((_public(model), license) for model, license in licensed))[:_MAX_MODELS]
+    card = _card(models, language_models, num_rows=num_rows, feature=feature)
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
-    for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
+    for path, text in ((DATASET_CARD, card), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
             place.create(path, text.encode())
 
@@ -106,7 +112,13 @@ def _croissant(
     }
 
 
-def _card(models: Sequence[tuple[str, str]]) -> str:
+def _card(
+    models: Sequence[tuple[str, str]],
+    language_models: Sequence[tuple[str, str]],
+    *,
+    num_rows: int,
+    feature: str,
+) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
     # What the hub reads, as a library writes it: licenses have names of any kind.
@@ -114,17 +126,31 @@ def _card(models: Sequence[tuple[str, str]]) -> str:
     license_keys = (
         {"license": name.lower()} if is_of_hub else {"license": "other", "license_name": _plain(name)}
     )
-    values = {**license_keys, "tags": ["synthetic"]}
+    values = {**license_keys, "tags": ["synthetic"], "size_categories": [_size_category(num_rows)]}
+    if task := _TASKS.get(feature):
+        values["task_categories"] = [task]
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
     lines = []
     for model, license in models:
         terms = License(name=license, source="card").terms
         unusual = f": {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else ""
         lines.append(f"- `{_plain(model)}`: {_plain(license + unusual)}")
+    if language_models:
+        lines += ["", "Language models that were asked, by the section of the job:", ""]
+        lines += [f"- {_plain(section)}: `{_plain(_public(name))}`" for section, name in language_models]
     return (
         f"---\n{head}---\n\n# Clips rendered with framefleet\n\n"
         "Models, and the licenses of their weights:\n\n" + "\n".join([*lines, ""])
     )
+
+
+def _size_category(num_rows: int) -> str:
+    """Return how the hub calls a dataset of this size."""
+    edges = [*(f"{10**power}{unit}" for unit in ("K", "M", "B") for power in range(3)), "1T"]
+    number = max(0, len(str(num_rows)) - 3)
+    if number == 0:
+        return "n<1K"
+    return f"{edges[number - 1]}<n<{edges[number]}" if number < len(edges) else f"n>{edges[-1]}"
 
 
 def _plain(text: str) -> str:

@@ -14,12 +14,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from framefleet.doors import sections
+from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError, bytes_text, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.overview import Overview
@@ -178,7 +180,15 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.format == "hf":
         names_there = shard.own_names(selection.columns, shard.taken_in_folder(feature, selection.columns))
         fields = [one.with_name(name) for one, name in zip(selection.fields, names_there, strict=True)]
-        write_card(place, selection.licensed(), columns=fields, endings=plan.endings)
+        write_card(
+            place,
+            selection.licensed(),
+            columns=fields,
+            endings=plan.endings,
+            num_rows=plan.num_rows,
+            feature=feature,
+            language_models=_language_models(store),
+        )
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
     for number, planned in enumerate(plan.shards):
@@ -197,6 +207,24 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         num_not_compared=num_not_compared,
         num_newer_parts=num_newer,
     )
+
+
+def _language_models(store: Store) -> list[tuple[str, str]]:
+    """Return the models of the job's endpoints, each with the section that names it."""
+    try:
+        claim = find_claim_as(store, JOB_JSON)
+    except JobError:  # it is lost or damaged, as `verify` says: nobody knows whom the job asked
+        claim = None
+    named: dict[tuple[str, str], None] = {}
+    for section in sections():
+        level = [(claim.job.model_extra or {}).get(section)] if claim else []
+        while level:
+            mappings = [one for one in level if isinstance(one, Mapping)]
+            endpoints = (one["model"] for one in mappings if "url" in one and "model" in one)
+            named |= {(section, model): None for model in endpoints if isinstance(model, str)}
+            values = [inner for one in mappings for inner in one.values()]
+            level = values + [inner for one in level if isinstance(one, list) for inner in one]
+    return list(named)
 
 
 _KINDS: dict[ExportFormat, type[shard.ShardWriter]] = {

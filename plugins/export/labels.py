@@ -66,6 +66,12 @@ class Labels:
     def caption_columns(self) -> list[str]:
         return [name for _, name in self.template or () if name is not None]
 
+    @property
+    def repeated(self) -> str | None:
+        """The column whose text every caption is, and nothing else."""
+        texts = [pair for pair in self.template or () if pair != ("", None)]
+        return texts[0][1] if len(texts) == 1 and not texts[0][0] else None
+
     def renamed(self, column: str) -> str:
         """Return the name of a record's column in the export."""
         return f"{column}_of_row" if column in self.names else column

@@ -128,7 +128,8 @@ class Selection:
             template=None if choice.caption is None else read_template(choice.caption, record_schema.names),
         )
         if choice.columns is None:
-            wanted = lean_columns(store, parts)
+            repeated = {self._labels.repeated} - {PROMPT_COLUMN}
+            wanted = tuple(name for name in lean_columns(store, parts) if name not in repeated)
         else:
             wanted = tuple(record_schema.names) if choice.columns == ALL_COLUMNS else choice.columns
         for name in wanted:

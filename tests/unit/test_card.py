@@ -7,7 +7,7 @@ import json
 import pytest
 from huggingface_hub import DatasetCard
 
-from framefleet.plugins.export.card import _card, _public
+from framefleet.plugins.export.card import _card, _public, _size_category
 
 TEXTS = [
     *("apache-2.0", "cc-by: share, alike", "MIT # not", "'quoted", '"quoted', "`code`", "[a, b]", "{a: b}"),
@@ -31,12 +31,22 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_head_of_a_card_holds_a_license_of_any_text(text: str) -> None:
-    card = DatasetCard(_card([("some/model", text), ("other/model", text)]))
+    models, asked = [("some/model", text), ("other/model", text)], [("judge", text)]
+    card = DatasetCard(_card(models, asked, num_rows=1000, feature="video"))
     plain = " ".join(text.replace("`", "'").split())
     head = card.data.to_dict()
     other = {"license": "other", "license_name": plain}
-    assert head == {**({"license": text} if text == "apache-2.0" else other), "tags": ["synthetic"]}
+    tags = {"tags": ["synthetic"], "size_categories": ["1K<n<10K"], "task_categories": ["text-to-video"]}
+    assert head == {**({"license": text} if text == "apache-2.0" else other), **tags}
     assert "Models, and the licenses of their weights" in card.text, json.dumps(card.content)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (10**4, "10K<n<100K"), (10**9 - 1, "100M<n<1B"), (10**12, "n>1T")],
+)
+def test_a_card_says_how_large_a_dataset_is_in_the_words_of_the_hub(num_rows: int, category: str) -> None:
+    assert _size_category(num_rows) == category
 
 
 @pytest.mark.parametrize("model", ["/home/me/models/wan", "../models/wan/", "file:///srv/wan"])

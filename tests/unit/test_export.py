@@ -296,6 +296,37 @@ def test_a_dataset_for_the_hub_has_a_card_with_the_licenses_and_keeps_one_that_i
     assert not (exported(tmp_path, "webdataset", "tars") / "README.md").exists()
 
 
+def test_a_card_names_the_language_models_of_the_job_and_not_those_of_others(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    asked = {"url": "http://a/v1", "model": "pen"}
+    judges = [{"name": "good", "url": "http://a/v1", "model": "/models/eye"}]
+    job = {"prompts": {"rewrite": asked}, "judge": judges, "captions": [], "draft": {"model": "no endpoint"}}
+    (tmp_path / "out" / "job.json").write_text(json.dumps({"job": job}))
+    card = (exported(tmp_path, "hf") / "README.md").read_text()
+    assert "- prompts: `pen`\n" in card and "- judge: `eye`\n" in card
+    assert "captions" not in card and "no endpoint" not in card
+
+
+@pytest.mark.parametrize(
+    ("caption", "columns", "expected"),
+    [
+        ("{caption}", None, {"caption", "text"}),
+        ("{text}", None, {"caption", "caption_of_row"}),
+        ("{text}", ["text"], {"caption", "text"}),
+        ("{caption}", "all", {"caption", "caption_of_row", "text"}),
+        ("a {caption}", None, {"caption", "caption_of_row", "text"}),
+    ],
+)
+def test_a_text_that_is_the_caption_is_stored_once(
+    tmp_path: Path, caption: str, columns: Any, expected: set[str]
+) -> None:
+    rendered(Store(str(tmp_path / "out")), 2, carried={"caption": ["a", "b"], "text": ["c", "d"]})
+    to = exported(tmp_path, "parquet", caption=caption, columns=columns)
+    names = {*pq.read_schema(next(to.rglob("*.parquet"))).names}
+    assert names & {"caption", "caption_of_row", "text"} == expected
+
+
 def test_a_folder_for_datasets_is_described_as_croissant(
     tmp_path: Path, records: list[dict[str, Any]]
 ) -> None:
