@@ -21,7 +21,7 @@ import tenacity
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse, exit_code_of
+from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse, count_text, exit_code_of
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
@@ -92,17 +92,19 @@ def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseEx
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
     """Return what is said."""
-    content = json.loads(summary.to_json()) if summary else None
-    message: dict[str, object] = {"output": store_of_job(job).url_of(""), "summary": content, "error": None}
+    content, output = json.loads(summary.to_json()) if summary else None, store_of_job(job).url_of("")
+    message: dict[str, object] = {"output": output, "summary": content, "error": None}
     if summary:
         state = "incomplete" if summary.exit_code else "done"
-        return message | {"state": state, "exit_code": summary.exit_code}
+        text = f"{output}: {state}, {count_text(summary.done, 'row')} done, {summary.failed:,} failed"
+        return message | {"state": state, "exit_code": summary.exit_code, "text": text}
     if isinstance(error, Exception):
         problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
         if isinstance(error, FramefleetError):
             problem = {"problem": error.problem, "fix": error.fix}
-        return message | {"state": "error", "exit_code": exit_code_of(error), "error": problem}
-    return message | {"state": "interrupted", "exit_code": None}
+        of_error = {"state": "error", "exit_code": exit_code_of(error), "error": problem}
+        return message | of_error | {"text": f"{output}: error, {problem['problem']}"}
+    return message | {"state": "interrupted", "exit_code": None, "text": f"{output}: interrupted"}
 
 
 def url_at(place: str, text: str) -> str:
@@ -159,15 +161,18 @@ async def _answer(url: str, content: bytes | None) -> int:
     """Return the status of the answer. Raises TimeoutError however slowly it comes."""
     from aiohttp import ClientSession, ClientTimeout
 
+    from framefleet.pipeline.guards.proxy import proxy_of
+
     try:
         async with (
-            ClientSession(timeout=ClientTimeout(total=_WEBHOOK_S), trust_env=True) as session,
+            ClientSession(timeout=ClientTimeout(total=_WEBHOOK_S)) as session,
             session.request(
                 "GET" if content is None else "POST",
                 url,
                 data=content,
                 headers={} if content is None else {"Content-Type": "application/json"},
                 allow_redirects=False,
+                proxy=proxy_of(url),
             ) as response,
         ):
             return response.status

@@ -219,6 +219,20 @@ def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Brows
     page.close()
 
 
+def test_a_grid_begins_with_cells_that_clips_fill(opened: Browser, tmp_path: Path) -> None:
+    """Each prompt has a seed of its own: seeds across and a page for each prompt would be one cell of six."""
+    rows = [
+        {"prompt": f"ball {number}", "seed": 100 + number, "guidance_scale": number % 2}
+        for number in range(6)
+    ]
+    gallery(write_output(tmp_path, rows).url_of(""))
+    page = opened.new_page()
+    Shown(page, tmp_path).go("#view=grid")
+    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["seed", "", ""]
+    assert page.locator(".tile").count() == 6
+    page.close()
+
+
 def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path: Path) -> None:
     gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]).url_of(""))
     page = opened.new_page()

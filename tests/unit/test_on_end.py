@@ -88,7 +88,9 @@ def test_the_summary_is_posted_until_somebody_takes_it(tmp_path: Path) -> None:
     with listening(503, 500) as (url, sent), report_end(job(tmp_path, webhook=url)) as end:
         end(SUMMARY)
     assert len(sent) == 3
-    ending = {"state": "incomplete", "exit_code": 1, "output": str(tmp_path / "out"), "error": None}
+    out = str(tmp_path / "out")
+    ending = {"state": "incomplete", "exit_code": 1, "output": out, "error": None}
+    ending["text"] = f"{out}: incomplete, 3 rows done, {SUMMARY.failed} failed"
     assert sent[2] == ending | {"summary": sent[2]["summary"]} and sent[2]["summary"]["done"] == 3
 
 

@@ -132,7 +132,7 @@ def test_a_page_is_small_and_names_who_has_no_name(tmp_path: Path) -> None:
     framefleet.report(str(tmp_path), price=36.0)
     page = (tmp_path / "report.html").read_text()
     assert len(page) < 60_000
-    assert {"adopted", "at 36 per worker hour"} <= tags_and_texts(page)[1]
+    assert {"adopted", "cost, at a price of 36 per worker hour"} <= tags_and_texts(page)[1]
 
 
 def test_what_records_say_is_no_html_no_formula_and_no_control(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
     models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     body = [
         f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>",
+        fact_tiles(_headline(report), kind="tiles main"),
         fact_tiles(_facts(report)),
         f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else "",
         *_charts(report),
@@ -62,7 +63,7 @@ def html_text(value: object) -> str:
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
 
 
-def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
+def fact_tiles(facts: Iterable[tuple[str, str, bool]], *, kind: str = "tiles") -> str:
     """Return names with their values side by side, and whether each is bad."""
     tiles = [
         f'<div class="{"tile bad" if is_bad else "tile"}">'
@@ -71,21 +72,32 @@ def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
     ]
     # As many columns as leave the last line the fullest, so that no tile is alone in it.
     columns = max((6, 5, 4), key=lambda count: ((len(tiles) - 1) % count + 1) / count)
-    return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
+    return f'<div class="{kind}" style="--columns: {columns}">{"".join(tiles)}</div>'
+
+
+def _headline(report: Report) -> Iterator[tuple[str, str, bool]]:
+    """Yield what most people look for, first of all."""
+    rows, cost = report.rows, report.cost
+    of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
+    yield f"rows done{of}", f"{rows.done:,}", False
+    yield "rows failed", f"{rows.failed:,}", rows.failed > 0
+    if cost:
+        unit = report.unit.removesuffix("s")
+        yield f"cost, at a price of {cost.price_per_gpu_hour:g} per {unit}", f"{cost.total:,.2f}", False
+        if cost.per_clip is not None:
+            yield "cost per clip", rounded(cost.per_clip, 4), False
+    yield report.unit, rounded(report.gpu_hours), False
+    if seconds := report.throughput.wall_s:
+        yield "from first to last row", duration(seconds), False
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     rows, clips, work = report.rows, report.clips, report.work
-    of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
-    yield f"rows done{of}", f"{rows.done:,}", False
     if rows.left:
         yield "rows left", f"{rows.left:,}", False
     if rows.former:
         yield "clips of rows no longer in the table", f"{rows.former:,}", False
-    yield "rows failed", f"{rows.failed:,}", rows.failed > 0
     yield "invalid rows", f"{rows.invalid:,}", rows.invalid > 0
-    if seconds := report.throughput.wall_s:
-        yield "from first to last row", duration(seconds), False
     if report.throughput.bins:
         _, per = charts.rate_unit(report.throughput.bin_s)
         yield f"rows per {per}", rounded(charts.mean_rate(report.throughput)), False
@@ -97,25 +109,16 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "idle time of models", f"{work.idle_share:.1%}", False
     for name, share in report.gpu_idle.items():
         yield f"idle time of GPU {name}", f"{share:.1%}", False
-    yield report.unit, rounded(report.gpu_hours), False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_text(clips.peak_memory_bytes), False
     if figures := report.audits.said:
         yield "rows rendered again, all equal", f"{figures.num_equal:,}", False
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
         yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
-    if cost := report.cost:
-        yield (
-            f"at {cost.price_per_gpu_hour:g} per {report.unit.removesuffix('s')}",
-            f"{cost.total:,.2f}",
-            False,
-        )
-        if cost.per_clip is not None:
-            yield "per clip", rounded(cost.per_clip, 4), False
     if gain := report.clip_yield:
         yield "of the time became accepted clips", f"{gain.accepted_share:.1%}", False
         if gain.cost_per_accepted is not None and gain.accepted:
-            yield "per accepted clip", rounded(gain.cost_per_accepted, 4), False
+            yield "cost per accepted clip", rounded(gain.cost_per_accepted, 4), False
 
 
 def _charts(report: Report) -> Iterator[str]:

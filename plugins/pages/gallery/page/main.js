@@ -3,6 +3,7 @@
 
 const LOOK_EVERY_MS = 20_000; // whether there is more
 const MAX_AHEAD = 100; // blocks that are loaded before somebody asks: some 5 MB
+const MAX_CELLS = 1.25; // of a grid at first, for each clip: failed rows leave some empty
 const VIEWS = ["clips", "grid", "table", "picks", "failures"];
 const TYPING_MS = 60; // of rest, before what is typed on is looked for
 const MAX_FACTS = 3;
@@ -192,7 +193,10 @@ class App {
     return gridLayout(this, this.crossed, this.pageNumber, x, y);
   }
 
-  /** Choose axes where none are: seed, then arguments, then the user's columns, all of few values; pages by prompt. */
+  /**
+   * Choose axes where none are: seed, then arguments, then the user's columns, all of few values; pages by prompt. Of
+   * several only those whose cells the clips could fill: where each prompt has a seed of its own, most would be empty.
+   */
   chooseAxes() {
     const { state, records } = this;
     const rank = ({ name, role }) => (name === "seed" ? 0 : role === "argument" ? 1 : 2);
@@ -200,14 +204,18 @@ class App {
     const isAxis = (column) => column.distinct > 1 && column.values && (column.role === "argument" || (column.role === "carried" && 2 * column.distinct <= records.numRows && !isScore(column)));
     const columns = [...records.columns.values()].filter(isAxis);
     const may = columns.sort((one, other) => rank(one) - rank(other)).map((column) => column.name);
-    const free = (...taken) => may.find((name) => name !== "prompt" && !taken.includes(name)) ?? may.find((name) => !taken.includes(name)) ?? "";
+    const fills = (...names) => names.reduce((cells, name) => cells * (records.column(name)?.distinct ?? 1), 1) <= MAX_CELLS * records.numRows;
+    const free = (...taken) => {
+      const left = may.filter((name) => !taken.includes(name) && fills(...taken, name));
+      return left.find((name) => name !== "prompt") ?? left[0] ?? "";
+    };
     const isFirst = !state.x && !state.y;
     state.x ||= isFirst ? free() : "";
     state.y ||= isFirst ? free(state.x) : "";
     if (isFirst || this.isPageFree === undefined) {
       this.isPageFree = false;
       const isUsed = state.x === "prompt" || state.y === "prompt";
-      if (!state.page && !isUsed && records.column("prompt")?.distinct > 1) state.page = "prompt";
+      if (!state.page && !isUsed && records.column("prompt")?.distinct > 1 && fills(state.x, state.y, "prompt")) state.page = "prompt";
     }
   }
 

@@ -9,9 +9,11 @@ const [CHART_WIDTH, CHART_HEIGHT, CHART_EDGE] = [640, 300, 52];
 
 const isNumbers = (column) => column.kind === "number" && column.varies;
 
-/** Return the numbers that rows were given, scores among them: they are what is compared. */
+/** Return the numbers that rows were given, scores first, then whole numbers, which count or name something. */
 function scoresOf(table) {
-  return [...table.columns.values()].filter((column) => column.role === "carried" && isNumbers(column)).slice(0, MAX_SCORES);
+  const isWhole = (column) => Boolean(column.values?.every(([value]) => Number.isInteger(Number(value))));
+  const numbers = [...table.columns.values()].filter((column) => column.role === "carried" && isNumbers(column));
+  return numbers.sort((one, other) => isWhole(one) - isWhole(other)).slice(0, MAX_SCORES);
 }
 
 /** Return what stands on the wall: choices, chart, table. */
