@@ -397,6 +397,8 @@ class Driver:
         is_known = report.still_s and not lane.setup.model.options.compile
         pace = lane.dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
         longest_still_s = faults.longest_still_s(pace, num_rows=lane.setup.batching.max_rows)
+        if worker in self._faulty:  # as in the end, what asked it to end may not wait longer
+            longest_still_s = min(longest_still_s, faults.drain_s)
         unexplained = tuple(failed for failed in report.failed if failed.row_id in self._pending)
         report = replace(report, failed=unexplained)  # of others we know that they would fail everywhere
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)

@@ -5,12 +5,14 @@ One thread renders; `Writers` encode and upload in parallel with it, so that the
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -49,6 +51,7 @@ LOGGERS = (
     "framefleet.pipeline.render.rehearsal",
     place_trial.__name__,
 )
+_CLONE_FS = 0x200  # of `unshare(2)`; `os.CLONE_FS` comes with Python 3.12
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -225,6 +228,9 @@ class Worker:
             self._news.notify_all()
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # as a container may forbid it, nothing else relies on this
+            # Of its own from here on: the umask and current folder, which recipes change and writers need.
+            ctypes.CDLL(None).unshare(_CLONE_FS)
         try:
             # On the worker alone: the driver, which sends this class, needs no torch.
             # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.

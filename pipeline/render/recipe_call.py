@@ -27,6 +27,7 @@ from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import Around
+from framefleet.pipeline.hooks.process_state import PROCESS
 from framefleet.pipeline.model.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
@@ -174,7 +175,8 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]), tail.watch if tail else nullcontext():
+        process = PROCESS.kept() if recipe.is_own else nullcontext()
+        with working_on([row.adapters]), tail.watch if tail else nullcontext(), process:
             output = recipe.render(pipe, replace(request, arguments=opened))
         if tail:
             tail.end()  # before pixels are made, which is no look of the row's code

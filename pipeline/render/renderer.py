@@ -6,9 +6,10 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from tqdm.auto import tqdm
 
 from framefleet.pipeline.guards.mistakes import expected
@@ -366,13 +367,21 @@ class Renderer:
     def _seen(self) -> Iterator[None]:
         """See what rows call while the block runs."""
         seen = nullcontext() if self._batcher.is_surrounded else self._shared_calls.seen()
+        self._set_threads()
         with on_device(self.model.environment["device"]), seen:
             yield
 
-    def _around_rows(self) -> AbstractContextManager[None]:
-        return self._shared_calls.around_rows(
+    def _set_threads(self) -> None:
+        """Compute with as many threads as records say: another model or a row's code may have set others."""
+        torch.set_num_threads(self.model.settings.threads)
+
+    @contextmanager
+    def _around_rows(self) -> Iterator[None]:
+        with self._shared_calls.around_rows(
             lambda: row.seconds if (row := self._row_at_work) else None, self._second_try
-        )
+        ):
+            yield
+        self._set_threads()
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
@@ -431,6 +440,7 @@ class Renderer:
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._judge, row))
+        self._set_threads()
         with self.clock.spending("plain"):
             task.run()
         return task

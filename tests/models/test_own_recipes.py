@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -32,6 +34,14 @@ def sharper(pipe: Any, request: Request, *, odd: float = 0.0) -> Any:
             block.layer[1].layer_norm.variance_epsilon = epsilon
 
 
+def careless(pipe: Any, request: Request) -> Any:
+    """Leave the process as no other row could work in it."""
+    os.umask(0o777)
+    os.chdir("/")
+    vars(builtins)["open"] = None
+    return generate(pipe, request)
+
+
 def plain(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
@@ -52,6 +62,34 @@ def _renderer(*functions: Callable[..., Any], model: Model | None = None, **give
 def _rows(recipe: str, num: int = 4) -> list[Request]:
     arguments = SMALLEST["wan"] | {"max_sequence_length": 16, "prompt": "ball"}
     return [Request(arguments=arguments, seed=seed, recipe=recipe) for seed in range(num)]
+
+
+def test_the_process_is_as_before_once_a_row_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    before = (os.getcwd(), os.umask(0o027), open)
+    clips_in_order(_renderer(careless), _rows("careless", 2))
+    assert (os.getcwd(), os.umask(before[1]), open) == (before[0], 0o027, before[2])
+    assert "a recipe left builtins.open, the umask changed" in caplog.text
+
+
+def threaded(pipe: Any, request: Request) -> Any:
+    """Take more threads, and keep them."""
+    torch.set_num_threads(3 if request.seed == 1 else torch.get_num_threads())
+    return generate(pipe, request)
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+def test_forwards_have_the_threads_that_records_say_whatever_was_set_since(is_batched: bool) -> None:
+    model, seen = load_model(tiny("wan"), dtype="fp32", threads=1), []
+    load_model(tiny("wan"), dtype="fp32", threads=2)
+    layer = model.pipe.transformer.patch_embedding
+    layer.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    recipe = Recipe(name="threaded", function=threaded, digest="", is_batched=is_batched)
+    renderer = Renderer(model, Batching(min_gain=0), recipes={"threaded": recipe}, audit=Audit(every=0))
+    try:
+        clips = clips_in_order(renderer, _rows("threaded"))
+    finally:
+        torch.set_num_threads(1)
+    assert {*seen} == {1} == {clip.environment["threads"] for clip in clips}
 
 
 @pytest.mark.parametrize(("recipe", "num_calls"), [(declared, 2), (plain, 8)])

@@ -38,7 +38,7 @@ class Folder:
         self._was_there = False
 
     def read(self, path: str, count: int | None = None) -> bytes:
-        with open(self._regular(path), "rb") as file:
+        with self._regular(path).open("rb") as file:
             return file.read(-1 if count is None else count)
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
@@ -73,7 +73,7 @@ class Folder:
         self._put(path, content, os.replace)
 
     def upload(self, path: str, source: Path) -> None:
-        with open(source, "rb") as file:
+        with source.open("rb") as file:
             self._put(path, file, os.replace)
 
     def create(self, path: str, content: bytes) -> None:
@@ -171,7 +171,8 @@ def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
     """Yield a synced file next to `target`, and remove it unless it was renamed."""
     temporary = target.with_name(TEMPORARY + uuid.uuid4().hex)
     try:
-        with open(temporary, "xb") as file:  # not mkstemp: its files are readable by their owner only
+        # Not mkstemp, whose files are readable by their owner only, nor `open`, which recipes may replace.
+        with temporary.open("xb") as file:
             if isinstance(content, bytes):
                 file.write(content)
             else:
