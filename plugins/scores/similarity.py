@@ -173,7 +173,7 @@ def loaded_network(folder: Path, files: dict[str, str], class_name: str) -> Iter
         model, report = getattr(transformers, class_name).from_pretrained(
             place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-        loaded = LoadedNetwork(network=model, report=report, where=folder, is_packed=False)
+        loaded = LoadedNetwork(network=model, report=report, where=str(folder), is_packed=False)
         check_loaded([loaded], allow_unmatched=False)
         yield str(place), model.eval()
 

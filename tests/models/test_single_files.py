@@ -20,7 +20,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Model, load_model, plan
@@ -65,6 +65,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kind = gguf.GGMLQuantizationType.Q8_0
     packed = write_gguf(weights, folder / "q8.gguf", kind)
     write_gguf(weights | {"blocks.0.other.weight": torch.ones(64, 64)}, folder / "more.gguf", kind)
+    text = own_weights("text_encoder")
+    write(
+        {name: text[name] for name in text if ".0.layer.0" not in name}, folder / "text_lacking.safetensors"
+    )
+    write(text | {"encoder.other.weight": torch.zeros(2)}, folder / "text_more.safetensors")
+    write(text | {"shared.scale_weight": torch.ones(1)}, folder / "text_scaled.safetensors")
+    write(text | {"shared.weight": text["shared.weight"][:4]}, folder / "text_wide.safetensors")
+    write({"blocks.0.self_attn.q.lora_A.weight": torch.ones(2, 2)}, folder / "lora.safetensors")
     (folder / "short.gguf").write_bytes(packed.read_bytes()[:-100])
     (folder / "page.gguf").write_text("<!doctype html><html>sign in</html>")
     return folder
@@ -126,6 +134,90 @@ def test_a_file_of_wan_as_published_and_as_comfyui_has_it(tmp_path: Path, bare: 
     prefixed = write(original_layouts.wan(pipe.transformer), tmp_path / "comfy.safetensors")
     assert_equal_rows(load_model(files / "wan.safetensors", base=bare), pipe)
     assert_equal_rows(load_model(bare, parts={"transformer": prefixed}), pipe)
+
+
+def own_weights(component: str, model: str = "wan") -> Weights:
+    (file,) = (tiny(model) / component).glob("*.safetensors")
+    return load_file(file)
+
+
+def assert_same_weights(model: Model, expected: Model) -> None:
+    for name, network in expected.networks().items():
+        weights = model.networks()[name].state_dict()
+        assert all(torch.equal(weights[key], value) for key, value in network.state_dict().items()), name
+
+
+@pytest.mark.parametrize(
+    ("component", "names", "prefix"),
+    [
+        *(("transformer", "published", prefix) for prefix in ("_orig_mod.", "transformer.", "pipe.dit.")),
+        *(("transformer", "published", prefix) for prefix in ("diffusion_model.", "module.model.")),
+        *(("transformer", "own", prefix) for prefix in ("_orig_mod.", "diffusion_model.", "transformer.")),
+        *(
+            ("text_encoder", "own", prefix)
+            for prefix in ("", "module.", "text_encoders.umt5xxl.transformer.")
+        ),
+        ("text_encoder", "ComfyUI", ""),
+        ("vae", "own", "vae."),
+    ],
+)
+def test_names_that_all_have_one_prefix_are_read_without_it(
+    component: str, names: str, prefix: str, tmp_path: Path
+) -> None:
+    weights = wan_weights() if names == "published" else own_weights(component)
+    if names == "ComfyUI":
+        weights = {name: value for name, value in weights.items() if "embed_tokens" not in name}
+        weights["spiece_model"] = torch.zeros(9, dtype=torch.uint8)
+    file = write({f"{prefix}{name}": value for name, value in weights.items()}, tmp_path / "x.safetensors")
+    part = {"parts": {component: str(file)}}
+    counts = plan(
+        {
+            "output": str(tmp_path / "o"),
+            "sweep": {"prompt": ["a"]},
+            "model": {"path": str(tiny("wan")), **part},
+        }
+    )
+    assert counts.counts.pending == 1
+    assert_same_weights(load_model(tiny("wan"), **part), load_model(tiny("wan")))
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "_orig_mod."])
+def test_a_network_of_stable_diffusion_is_read_with_and_without_its_usual_prefix(
+    prefix: str, tmp_path: Path
+) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(tiny("sd"), dtype=torch.float32)
+    start, weights = "model.diffusion_model.", original_layouts.stable_diffusion(pipe)
+    named = {name.replace(start, prefix): weights[name] for name in weights if name.startswith(start)}
+    model = load_model(tiny("sd"), parts={"unet": write(named, tmp_path / "unet.safetensors")})
+    assert_same_weights(model, load_model(tiny("sd")))
+
+
+@pytest.mark.parametrize("ending", ["GGUF", "Gguf", "SAFETENSORS"])
+def test_the_case_of_an_ending_does_not_matter(ending: str, tmp_path: Path, bare: Path, files: Path) -> None:
+    is_packed = ending.lower() == "gguf"
+    file = shutil.copy(files / ("q8.gguf" if is_packed else "wan.safetensors"), tmp_path / f"wan.{ending}")
+    model = load_model(file, base=bare)
+    assert [name for name in model.digests if name.startswith("checkpoint")] == [
+        f"checkpoint.{ending.lower()}"
+    ]
+
+
+def test_one_file_for_a_base_of_two_denoisers_is_for_the_one_that_the_job_names(
+    files: Path, tmp_path: Path
+) -> None:
+    file, base = files / "wan.safetensors", tiny("wan_moe")
+    job = {
+        "output": str(tmp_path / "o"),
+        "sweep": {"prompt": ["a"]},
+        "model": {"path": str(file), "base": str(base)},
+    }
+    with pytest.raises(
+        ModelError, match=r"each of transformer, transformer_2 of its base\nhint: name the one"
+    ):
+        plan(job)
+    other = write(own_weights("transformer", "wan_moe"), tmp_path / "high.safetensors")
+    named = load_model(base, parts={"transformer": other, "transformer_2": file})
+    assert_same_weights(load_model(file, base=base, parts={"transformer": other}), named)
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_0"])
@@ -208,9 +300,10 @@ OTHER_SHA256 = {"path": "wan.safetensors", "sha256": "0" * 64}
 ULYSSES = {"parts": {"transformer": "q8.gguf"}, "placement": {"type": "ulysses", "devices": 2}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a file without its base": ({"path": "wan.safetensors"}, "without configs and tokenizers"),
+    "a LoRA": ({"path": "lora.safetensors"}, "is a LoRA, not a model"),
     "a base of a folder": ({"path": "base", "base": "base"}, "is not one file"),
     "a part of nothing": ({"parts": {"transfomer": "wan.safetensors"}}, "did you mean 'transformer'"),
-    "a pickle": ({"parts": {"transformer": "wan.ckpt"}}, "is a pickle"),
+    "a pickle": ({"parts": {"transformer": "wan.CKPT"}}, "is a pickle"),
     "a format nobody reads": ({"parts": {"transformer": "wan.onnx"}}, "is not a .safetensors or .gguf file"),
     "a file that is not there": ({"parts": {"transformer": "none.safetensors"}}, "does not exist"),
     "another file": ({"parts": {"transformer": OTHER_SHA256}}, "SHA-256"),
@@ -240,18 +333,28 @@ def test_what_cannot_be_read_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("part", "reason"),
+    ("component", "part", "reason"),
     [
-        ("half.safetensors", "has no weight"),
-        ("scaled.safetensors", "packed in fp8"),
-        ("more.gguf", "nothing uses: blocks.0.other.weight"),
-        ("q8.gguf", None),
+        ("transformer", "half.safetensors", "has no weight"),
+        ("transformer", "scaled.safetensors", "packed in fp8"),
+        ("transformer", "more.gguf", "nothing uses: blocks.0.other.weight"),
+        ("transformer", "q8.gguf", None),
+        ("transformer", "lora.safetensors", "is a LoRA, not a model"),
+        ("text_encoder", "wan.safetensors", "has no weight"),
+        ("text_encoder", "q8.gguf", "GGUF is read for networks of diffusers only"),
+        ("text_encoder", "text_lacking.safetensors", "has no weight encoder.block.0"),
+        ("text_encoder", "text_more.safetensors", "nothing uses: encoder.other.weight"),
+        ("text_encoder", "text_scaled.safetensors", "packed in fp8"),
+        ("text_encoder", "text_wide.safetensors", "shared.weight has the shape"),
     ],
 )
 def test_a_plan_compares_single_files_by_their_headers(
-    part: str, reason: str | None, tmp_path: Path, bare: Path, files: Path
+    component: str, part: str, reason: str | None, tmp_path: Path, bare: Path, files: Path
 ) -> None:
-    model = {"path": str(bare), "parts": {"transformer": str(files / part)}}
+    model = {
+        "path": str(bare),
+        "parts": {"transformer": str(files / "wan.safetensors"), component: str(files / part)},
+    }
     job = {"model": model, "sweep": {"prompt": ["a cat"]}, "output": str(tmp_path / "o")}
     if reason is None:
         assert plan(job).counts.pending == 1
@@ -259,6 +362,17 @@ def test_a_plan_compares_single_files_by_their_headers(
         with pytest.raises(ModelError, match=re.escape(reason)) as caught:
             plan(job)
         assert str(files / part) in caught.value.problem
+        assert "fetch the model again" not in caught.value.fix
+
+
+@pytest.mark.parametrize("base", ["flux", "sdxl", "wan", "cogvideox"])
+def test_a_plan_refuses_a_file_of_another_family_than_its_base_by_its_name(base: str, tmp_path: Path) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(tiny("sd"), dtype=torch.float32)
+    file = write(original_layouts.stable_diffusion(pipe), tmp_path / "sd15.safetensors")
+    model = {"path": str(file), "base": str(tiny(base))}
+    with pytest.raises(ModelError) as caught:
+        plan({"output": str(tmp_path / "o"), "sweep": {"prompt": ["a"]}, "model": model})
+    assert str(file) in caught.value.problem and "fetch the model again" not in caught.value.fix
 
 
 def test_a_text_encoder_of_a_file_is_not_quantised_and_the_driver_says_so(files: Path) -> None:

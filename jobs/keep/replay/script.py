@@ -33,7 +33,8 @@ from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.parts import FILE_FORMATS, by_component, open_parts
+from framefleet.pipeline.model.sources.network_loading import is_plain_file
+from framefleet.pipeline.model.sources.parts import by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -126,6 +127,11 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
     check_dtype(recorded.model.dtype, spec.components)
     components, parts = weights.components, weights.parts
     check_options(recorded.model, spec, folder=configs, components=components, parts=parts)
+    for component in components:
+        part = by_component(parts, components).get(component.name)
+        if part and not (is_plain_file(part, component, configs) and not is_modular(spec.class_name)):
+            problem = f"its {component.name} is of the file {part.where}, which a script cannot include"
+            raise JobError(problem, "use `framefleet replay` without --script")
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
     if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
         options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
@@ -164,7 +170,7 @@ def _call_of(
     networks = [component.name for component in components if component.has_weights]
     revision = f", revision={source.revision!r}" if source.revision else ""
     options = f"{revision}, dtype={for_diffusers(recorded.environment['dtype'])!r}"
-    lines, part_classes = _parts(recorded, spec, components)
+    lines, part_classes = _parts(recorded, components)
     options += "".join(f", {name}={name}" for name in lines)
     options += f", use_safetensors={dict.fromkeys(networks, safe) if modular else safe}"
     if setup.quantization:
@@ -202,9 +208,7 @@ def _call_of(
     )
 
 
-def _parts(
-    recorded: Recorded, spec: PipelineSpec, components: Collection[Component]
-) -> tuple[dict[str, str], set[str]]:
+def _parts(recorded: Recorded, components: Collection[Component]) -> tuple[dict[str, str], set[str]]:
     """Return the line that loads the single file of each component that has one, and the classes in it."""
     files = open_parts(recorded.model.parts, recorded.model.storage_options)
     by_name = by_component(files, components)
@@ -212,10 +216,6 @@ def _parts(
     dtypes = for_diffusers(recorded.environment["dtype"])
     lines, names = {}, set()
     for name, file in by_name.items():
-        is_plain = file.fetched().suffix in FILE_FORMATS  # diffusers does not know .GGUF
-        if classes[name].loader != "diffusers" or is_modular(spec.class_name) or not is_plain:
-            problem = f"its {name} is of the file {file.where}, which a script cannot include"
-            raise JobError(problem, "use `framefleet replay` without --script")
         dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
         packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf
         names |= {classes[name].class_name, *([GGUF_CONFIG] * file.is_gguf)}

@@ -20,6 +20,7 @@ FP8_SCALES = re.compile(
     r"(^|\.)((weight|input|output|activation)_(global_)?scale(_inv|_2|_b|_ub)?|scale_(weight|input|output)"
     r"|scaled_fp8|comfy_quant|weight\._scale|(weight|input)_quantizer\._(scale|amax))$"
 )
+_OF_ADAPTERS = re.compile(r"(^|[._])(lora|lokr|loha|hada)(_|\.)")
 _MAX_SHOWN, _MAX_NAME = 3, 120  # names in a message, and letters of each
 
 
@@ -64,6 +65,13 @@ def check_whole_numbers(where: str, tensors: Iterable[Tensor]) -> None:
         names = listed(tensor.name for tensor in packed)
         fix = "use the file with the plain weights (bf16 or fp16), and quantise them by `model.quantization`"
         raise ModelError(f"{where} holds weights that are {kind}: {names}", fix)
+
+
+def check_no_adapter(where: str, names: Iterable[str]) -> None:
+    """Raise ModelError for the weights of a LoRA, where those of a model are expected."""
+    if own := [name for name in names if _OF_ADAPTERS.search(name)]:
+        fix = "declare it by name (`loras: {style: FILE}`), and give the model that it changes as `model`"
+        raise ModelError(f"{where} is a LoRA, not a model: it holds {listed(own)}", fix)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from accelerate import init_empty_weights
 from diffusers.utils import logging
 from torch import nn
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import FramefleetError, ModelError, message_of
+from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
-from framefleet.pipeline.model.sources.single_file import SingleFile
+from framefleet.pipeline.model.sources.parts import FILE_FORMATS, PartFile
+from framefleet.pipeline.model.sources.single_file import FIX as OTHER_BASE, LEFT_OUT, SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -31,13 +34,16 @@ if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
 
 # What a checkpoint of a whole model holds besides the part that a pipeline uses. transformers passes over
-# some of it (T5's decoder), and warns of the rest.
+# some of it (T5's decoder), and warns of the rest. ComfyUI's files hold a tokenizer too.
 _OTHER_HALVES = {
-    "": re.compile(r"(lm_head|text_projection|visual_projection)\.|logit_scale$"),
+    "": re.compile(
+        r"(lm_head|text_projection|visual_projection)\.|logit_scale$|(spiece|tekken)_model$|tokenizer_json$"
+    ),
     "UMT5EncoderModel": re.compile(r"decoder\."),
 }
 _COUNTERS = "num_batches_tracked"  # of training, in norms that have it
 _OTHER_SHAPE = re.compile(r"because (\S+) expected shape torch\.Size\((.*?)\), but got torch\.Size\((.*?)\)")
+_MAX_REASON = 200  # letters of a library's own message
 _FIX = (
     "fetch the model again; if weights without a place are meant to be left out, set "
     "`model.allow_unmatched_weights: true`"
@@ -50,8 +56,9 @@ class LoadedNetwork:
 
     network: nn.Module
     report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
-    where: Path  # what to call its folder
+    where: str  # what to call its folder or file
     is_packed: bool  # its weights were quantized, and have other names now
+    fix: str = _FIX  # where weights are left over
 
 
 def load_networks(
@@ -78,11 +85,12 @@ def load_networks(
     dtypes = dtype if isinstance(dtype, Mapping) else {"default": dtype}
     configs = quantization.quant_mapping if quantization else {}
 
-    def load(kind: Any, name: str, folder: str) -> Any:
+    def load(kind: Any, name: str, folder: Path, called: str, fix: str = _FIX, prefix: str = "") -> Any:
+        """called: what messages call the folder. prefix: what names of weights begin with."""
         config = configs.get(name)
-        with _shapes_named(where / folder):
+        with _shapes_named(called):
             network, report = kind.from_pretrained(
-                place / folder,
+                folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
@@ -90,24 +98,33 @@ def load_networks(
                 # whose own error names none; they are in its report
                 **({"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
+                **({"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):
-            raise _other_shape(where / folder, key, [*shape], [*expected])
-        is_packed = config is not None or method_of(place, folder) is not None
+            raise _other_shape(called, key, [*shape], [*expected])
+        is_packed = config is not None or method_of(folder.parent, folder.name) is not None
         loaded.append(
-            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=is_packed)
+            LoadedNetwork(network=network, report=report, where=called, is_packed=is_packed, fix=fix)
         )
         return network
 
     for one in components:
         kind = class_of(one.library, one.class_name)
         if part := parts.get(one.name):
-            with _shapes_named(Path(part.where)):
-                one_dtype = dtypes.get(one.name, dtypes["default"])
-                networks[one.name] = part.network(one, place, one_dtype, configs.get(one.name))
+            make_blank = partial(blank_network, one, place)
+            with _blamed(part, one), _shapes_named(part.where):
+                if part.is_folder_like(one):
+                    with part.as_folder(place / one.name) as folder:
+                        prefix, _ = part.prefix(one, make_blank)
+                        networks[one.name] = load(kind, one.name, folder, part.where, OTHER_BASE, prefix)
+                else:
+                    one_dtype = dtypes.get(one.name, dtypes["default"])
+                    networks[one.name] = part.network(
+                        one, place, one_dtype, configs.get(one.name), make_blank
+                    )
         else:
             each = class_of(one.library, one.network_class)
-            several = [load(each, one.name, folder) for folder in one.folders]
+            several = [load(each, one.name, place / name, str(where / name)) for name in one.folders]
             networks[one.name] = several[0] if each is kind else kind(several)
     for file in dict.fromkeys(parts.values()):
         # A process that loads some of a file's components says nothing of its other weights.
@@ -116,8 +133,30 @@ def load_networks(
     return networks, loaded
 
 
+def is_plain_file(part: PartFile, component: Component, configs: Path) -> bool:
+    """Whether diffusers' own `from_single_file` reads the file as it is. configs: the base's folder."""
+    file = SingleFile(part.fetched(), part.is_gguf, part.where)
+    if component.loader != "diffusers" or file.path.suffix not in FILE_FORMATS:
+        return False
+    prefix, expected = file.prefix(component, partial(blank_network, component, configs))
+    return prefix in (expected, *LEFT_OUT)
+
+
 @contextmanager
-def _shapes_named(where: Path) -> Iterator[None]:
+def _blamed(part: SingleFile, component: Component) -> Iterator[None]:
+    """Raise ModelError, naming the file, for whatever a library makes of one of another model."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FramefleetError) or is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {message_of(error)[:_MAX_REASON]}"
+        problem = f"{part.where} cannot be read as the {component.name} of its base, a {component.class_name}"
+        raise ModelError(f"{problem} ({reason})", "give the base that the file was made for") from error
+
+
+@contextmanager
+def _shapes_named(where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # diffusers has none of its own
@@ -126,9 +165,9 @@ def _shapes_named(where: Path) -> Iterator[None]:
         raise
 
 
-def _other_shape(where: Path, key: str, shape: Any, expected: Any) -> ModelError:
+def _other_shape(where: str, key: str, shape: Any, expected: Any) -> ModelError:
     problem = f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}"
-    return ModelError(problem, "its weights and its config are of different models: fetch both again")
+    return ModelError(problem, "its weights and its config are of different models: use those of one model")
 
 
 def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
@@ -156,7 +195,7 @@ def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> N
         unexpected = {*report["unexpected_keys"]}
         unused = {name for name in unexpected if not any(half and half.match(name) for half in halves)}
         unused -= network.state_dict().keys() if unused else set()
-        check_leftovers(str(one.where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow_unmatched)
+        check_leftovers(one.where, unused=unused, lacking=lacking, fix=one.fix, allowed=allow_unmatched)
 
 
 def blank_pipeline(

@@ -27,11 +27,11 @@ from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.sources.integrity import check_sha256, checked_digest, sha256_of
-from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
+from framefleet.pipeline.model.sources.leftovers import check_no_adapter, check_whole_numbers
 from framefleet.pipeline.model.sources.packing import check_package, method_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import DENOISERS, is_denoiser
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
 FILE_FORMATS = (SAFETENSORS, headers.GGUF)
@@ -40,7 +40,7 @@ _AUTOENCODER = ("first_stage_model.", "vae.")
 _TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
 _HUB_FILE = re.compile(
     r"(?:hf://|https?://(?:huggingface\.co|hf\.co)/)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)"
-    r"(?:@(?P<revision>[\w.-]+)|/(?:blob|resolve)/(?P<page>[\w.-]+))?/(?P<file>[^?#]+\.(?:safetensors|gguf))"
+    r"(?:@(?P<revision>[\w.-]+)|/(?:blob|resolve)/(?P<page>[\w.-]+))?/(?P<file>[^?#]+\.(?i:safetensors|gguf))"
 )
 _SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: its commit is asked for by it
 
@@ -67,11 +67,14 @@ def base_and_parts(
         fields = {"path": str(part)} if isinstance(part, str | Path) else part
         fix = "give the path of a file, or a mapping with path, and perhaps revision and sha256"
         parts[name] = settings_of(ModelPart, fields, place=f"parts.{name}", fix=fix)
-    is_file = path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
+    here = Path(os.path.expanduser(path))
+    is_file = path.lower().endswith((*FILE_FORMATS, *PICKLES)) and not here.is_dir()
     is_local = "://" not in path and (path.startswith(("/", ".", "~")) or path.count("/") < 2)
-    if is_file and is_local and not os.path.exists(os.path.expanduser(path)):
+    if is_file and is_local and not here.exists():
         raise ModelError(f"model {path!r} does not exist", "correct its path")
     if base is None and is_file:
+        if here.is_file() and path.lower().endswith(SAFETENSORS):
+            check_no_adapter(path, (tensor.name for tensor in headers.check_file_size(here)))
         raise ModelError(
             f"model {public_url(path)!r} is one file, without configs and tokenizers",
             "name the pipeline that it was made for: `model: {path: FILE, base: ORG/NAME or FOLDER}`; or "
@@ -105,11 +108,11 @@ class PartFile:
     @property
     def key(self) -> str:
         """Its name among the model's files, in the model digest: wherever the file lies."""
-        return f"{self.name}{Path(self.file).suffix}"
+        return f"{self.name}{Path(self.file).suffix.lower()}"
 
     @property
     def is_gguf(self) -> bool:
-        return self.file.endswith(headers.GGUF)
+        return self.file.lower().endswith(headers.GGUF)
 
     @property
     def size(self) -> int:
@@ -152,29 +155,47 @@ class PartFile:
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
         return checked_digest(self.fetched(), expected, where=self.where)
 
-    def components(self, components: Iterable[Component]) -> tuple[str, ...]:
-        """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
+    def components(self, components: Iterable[Component], named: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the components whose weights it holds. named: in parts, which have files of their own.
+
+        Raises ModelError where it holds those of none, or might be for either of two.
+        """
         by_name = {component.name: component for component in components if component.has_weights}
-        if self.name != CHECKPOINT:
-            if self.name not in by_name:
-                problem = f"model.parts names {self.name!r}, which has no weights in this model"
-                raise ModelError(problem, did_you_mean(self.name, [*by_name, CHECKPOINT]))
-            return (self.name,)
+        if self.name == CHECKPOINT:
+            names = self._names_in({name: one for name, one in by_name.items() if name not in named})
+        elif self.name in by_name:
+            names = (self.name,)
+        else:
+            problem = f"model.parts names {self.name!r}, which has no weights in this model"
+            raise ModelError(problem, did_you_mean(self.name, [*by_name, CHECKPOINT]))
+        check_no_adapter(self.where, (tensor.name for tensor in self.tensors))
+        for name in names if self.is_gguf else ():
+            if by_name[name].loader == "transformers":
+                problem = (
+                    f"{self.where} is a GGUF file for {name}, and GGUF is read for networks of diffusers only"
+                )
+                raise ModelError(problem, f"use a {SAFETENSORS} file of the same {name}")
+        return names
+
+    def _names_in(self, by_name: Mapping[str, Component]) -> tuple[str, ...]:
         shapes = {tensor.name: tensor for tensor in self.tensors}
         is_vae = any(name.startswith(_AUTOENCODER) for name in shapes)
         has_texts = any(name.startswith(_TEXT_ENCODERS) for name in shapes)
-        is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in shapes)
+        has_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in shapes)
+        denoisers = sorted(filter(is_denoiser, by_name), key=lambda name: name not in DENOISERS)
+        # Wan 2.2 has two, of equal names and shapes.
+        alike = [name for name in denoisers if by_name[name].class_name == by_name[denoisers[0]].class_name]
+        if has_denoiser and len(alike) > 1:
+            raise ModelError(
+                f"{self.where} may be for each of {', '.join(alike)} of its base",
+                f"name the one that it is for: `{{path: BASE, parts: {{{alike[0]}: FILE}}}}`; in Wan 2.2, "
+                "transformer is for high noise and transformer_2 for low noise",
+            )
 
         def holds(one: Component) -> bool:
             if has_texts and one.name.startswith("text_encoder"):
-                # diffusers has no public functions for it (0.42); imports torch
-                from diffusers.loaders import single_file_utils as utils
-
-                if not one.class_name.startswith("CLIP"):
-                    return bool(utils.is_t5_in_single_file(shapes))
-                made = class_of(one.library, one.class_name)
-                return bool(utils.is_clip_model_in_single_file(made, shapes))
-            return is_vae if one.name == "vae" else is_denoiser and one.name in DENOISERS
+                return is_converted(one, shapes)
+            return is_vae if one.name == "vae" else has_denoiser and one.name in denoisers[:1]
 
         parts = tuple(name for name, component in by_name.items() if holds(component))
         if not parts:
@@ -182,6 +203,17 @@ class PartFile:
             fix = "give the base that the file was made for, or name its component in `model.parts`"
             raise ModelError(problem, fix)
         return parts
+
+
+def is_converted(component: Component, names: Mapping[str, Any]) -> bool:
+    """Whether diffusers knows the names that a file has for the weights of a text encoder."""
+    # diffusers has no public functions for it (0.42); imports torch
+    from diffusers.loaders import single_file_utils as utils
+
+    if not component.class_name.startswith("CLIP"):
+        return bool(utils.is_t5_in_single_file(names))
+    made = class_of(component.library, component.class_name)
+    return bool(utils.is_clip_model_in_single_file(made, names))
 
 
 def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
@@ -192,14 +224,14 @@ def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any
     return tuple(_opened(name, part, storage_options) for name, part in parts.items())
 
 
-def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, PartFile]:
-    """Return the file that each component is loaded from. Its own part wins over the checkpoint."""
+def by_component(files: Collection[PartFile], components: Iterable[Component]) -> dict[str, PartFile]:
+    """Return the file that each component is loaded from: its own, or else the checkpoint."""
     components = list(components)
-    ordered = sorted(files, key=lambda file: file.name != CHECKPOINT)
-    return {name: file for file in ordered for name in file.components(components)}
+    named = {file.name for file in files}
+    return {name: file for file in files for name in file.components(components, named)}
 
 
-def packed_by(folder: Path, components: Iterable[Component], files: Iterable[PartFile]) -> dict[str, str]:
+def packed_by(folder: Path, components: Iterable[Component], files: Collection[PartFile]) -> dict[str, str]:
     """Return the method of each component whose weights are packed. folder: holds the configs."""
     components = list(components)
     folders = [name for one in components if one.has_weights for name in one.folders]
@@ -208,7 +240,7 @@ def packed_by(folder: Path, components: Iterable[Component], files: Iterable[Par
     return {name: method for name, method in methods.items() if method}
 
 
-def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:
+def part_sizes(files: Collection[PartFile], components: Iterable[Component]) -> dict[str, int]:
     """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`.
 
     At least a byte for each weight: networks are built in four, whatever a file packs them in.
@@ -227,10 +259,10 @@ def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> di
 
 def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> PartFile:
     where, path = f"model.parts.{name}", part.path.removeprefix("file://")
-    if path.endswith(PICKLES):
+    if path.lower().endswith(PICKLES):
         problem = f"{where}: {public_url(path)} is a pickle, which can run code when it is opened"
         raise ModelError(problem, "use a .safetensors or .gguf file of the same model")
-    if not path.endswith(FILE_FORMATS):
+    if not path.lower().endswith(FILE_FORMATS):
         problem = f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file"
         raise ModelError(problem, "name the file")
     here = Path(os.path.abspath(os.path.expanduser(path)))
@@ -243,7 +275,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
         source = open_hub(hub["repo"], revision, _SMALL, only=hub["file"])
         file = hub["file"]
         if file not in source.files:
-            fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
+            fix = did_you_mean(file, [one for one in source.files if one.lower().endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
         folder, _, file = path.rpartition("/")

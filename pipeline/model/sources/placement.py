@@ -103,7 +103,7 @@ def check_placement(
             write_hollow(place / file, *header_of(file))
         for part in singles.values():  # a GGUF file becomes an ordinary one: its names and shapes stay
             tensors = [replace(one, dtype="F32") if part.is_gguf else one for one in part.tensors]
-            write_hollow(place / _PARTS / part.key, tensors)
+            write_hollow(place / _PARTS / f"{part.key}{SAFETENSORS}", tensors)
 
     try:
         strict, lenient = _errors(hashlib.sha256(json.dumps(content).encode()).hexdigest(), request, write)
@@ -173,7 +173,9 @@ def errors_of(
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
     from framefleet.pipeline.model.specs.spec import inspect_model
 
-    files = {key: SingleFile(place / _PARTS / key, False, name) for key, name in parts.values()}
+    files = {
+        key: SingleFile(place / _PARTS / f"{key}{SAFETENSORS}", False, name) for key, name in parts.values()
+    }
 
     def refusal(*, allow_unmatched: bool) -> _Error | None:
         try:

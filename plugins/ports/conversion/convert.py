@@ -27,6 +27,7 @@ from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.registry import object_at
+from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
 from framefleet.pipeline.model.sources.parts import ModelPart, PartFile, base_and_parts, by_component
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import alone
@@ -319,22 +320,31 @@ def _convert_parts(
     by_name = by_component(weights.parts, weights.components)
     by_key = {part.key: part for part in by_name.values()}
     opened = {key: SingleFile(part.fetched(), part.is_gguf, part.where) for key, part in by_key.items()}
-    dtypes = {key: dtype or file_dtype(part) for key, part in by_key.items()}
+    dtypes = {name: dtype or file_dtype(part) for name, part in by_name.items()}
     size = sum((stored / name).stat().st_size for name in weights.files)
-    size += sum(dtypes[key].itemsize * t.num_parameters for key, part in by_key.items() for t in part.tensors)
+    size += sum(
+        (dtype or file_dtype(part)).itemsize * tensor.num_parameters
+        for part in by_key.values()
+        for tensor in part.tensors
+    )
     with whole_folder(folder, size) as new, alone():
         for name in weights.files:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(stored / name, new / name)
-        for component in weights.components:
-            if component.name in by_name:
-                part = by_name[component.name]
-                network: Any = opened[part.key].network(component, configs, dtypes[part.key], None)
-                if part.is_gguf:
-                    network.dequantize()
-                    network.to(dtypes[part.key])
-                network.save_pretrained(new / component.name)
-        for file in opened.values():
-            file.check_all_placed(allow_unmatched=False)
+        networks, loaded = load_networks(
+            configs,
+            [component for component in weights.components if component.name in by_name],
+            dtype={"default": torch.float32, **dtypes},
+            use_safetensors=True,
+            parts={name: opened[part.key] for name, part in by_name.items()},
+            where=configs,
+        )
+        check_loaded(loaded, allow_unmatched=False)
+        network: Any
+        for name, network in networks.items():
+            if by_name[name].is_gguf:
+                network.dequantize()
+                network.to(dtypes[name])
+            network.save_pretrained(new / name)
     class_name = inspect_model(folder).class_name
     return Converted(folder=folder, class_name=class_name, variant=None, components=tuple(by_name))
