@@ -13,6 +13,7 @@ import datetime
 import logging
 import os
 import pickle
+import re
 import subprocess
 import traceback
 from collections.abc import Mapping
@@ -141,8 +142,15 @@ def parallel(network: Any, setup: RankSetup) -> Any:
     count = torch.accelerator.device_count
     if not count():  # where there is none, diffusers divides by their number
         torch.accelerator.device_count = lambda: 1
+    modules = dict(network.named_modules())
+    # The plan of Helios names 40 blocks, however many there are.
+    plan = {
+        path: part
+        for path, part in network._cp_plan.items()
+        if path in modules or not re.search(r"\.\d+(\.|$)", path)
+    }
     try:
-        network.enable_parallelism(config=config)
+        network.enable_parallelism(config=config, cp_plan=plan)
     finally:
         torch.accelerator.device_count = count
     return network

@@ -48,6 +48,11 @@ class Ulysses(Placer):
         if names:
             problem = f"model.placement: ulysses is set, and model.{names[0]} is too"
             raise ModelError(problem, "leave one of them out")
+        if any(name.startswith("controlnet") for name in spec.components):
+            problem = (
+                "model.placement: ulysses splits tokens, and diffusers does not split what a ControlNet adds"
+            )
+            raise ModelError(problem, "use components or layers")
         for name in denoisers_in(packed):  # the other processes build it from its config
             problem = f"model.placement: ulysses takes plain weights, and those of {name} are packed, by "
             raise ModelError(problem + packed[name], "use plain weights, or components or layers")
@@ -58,10 +63,14 @@ class Ulysses(Placer):
     def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
         size = self.placement.ranks or num
         for name, network in denoisers.items():
-            if not getattr(network, "_cp_plan", None):
+            plan: Mapping[str, Any] = getattr(network, "_cp_plan", None) or {}
+            inputs = [str(key) for part in plan.values() if isinstance(part, dict) for key in part]
+            # LTX gives each rank its heads, and the mask of all heads (diffusers 0.42).
+            has_mask = any(key.endswith("attention_mask") for key in inputs)
+            if not plan or has_mask:
                 raise ModelError(
-                    f"model.placement: diffusers has no context parallel plan for {name}, a "
-                    f"{type(network).__name__}",
+                    f"model.placement: diffusers has no context parallel plan for "
+                    f"{'the attention mask of ' * has_mask}{name}, a {type(network).__name__}",
                     "use components or layers",
                 )
             if (heads := getattr(network.config, "num_attention_heads", size)) < size:

@@ -211,12 +211,17 @@ signal.pause()
     os.close(ending)
 
 
+_TWO: dict[str, object] = {"placement": {"type": "ulysses", "devices": 2}}
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
         ("wan", {"placement": "ulysses"}, "does not say how many processes"),
-        ("wan", {"placement": {"type": "ulysses", "devices": 2}, "fuse_qkv": True}, "fuse_qkv"),
-        ("sd", {"placement": {"type": "ulysses", "devices": 2}}, "no context parallel plan for unet"),
+        ("wan", _TWO | {"fuse_qkv": True}, "fuse_qkv"),
+        ("sd", _TWO, "no context parallel plan for unet"),
+        *((name, _TWO, "plan for the attention mask of transformer") for name in ("ltx", "ltx2")),
+        ("flux_controlnet", _TWO, "what a ControlNet adds"),
         ("wan", {"placement": "components"}, "needs several GPUs"),
         ("wan", {"placement": {"type": "ulysses", "devices": 4}}, "has 2 attention heads"),
         ("wan", {"placement": "ulysses+components"}, "needs several GPUs"),
