@@ -64,7 +64,8 @@ def end_ray(*, wait_for_processes: bool = False) -> None:
 
 def kill_ray() -> None:
     """Kill the processes of a Ray of our own: frozen ones would not notice that this one ends."""
-    psutil, node = _node.psutil, ray._private.worker._global_node
+    psutil = _node.psutil
+    node: Any = ray._private.worker._global_node
     started = [one.process for of_name in node.all_processes.values() for one in of_name] if node else []
     for process in [psutil.Process(one.pid) for one in started if one.poll() is None]:
         for each in [*process.children(recursive=True), process]:

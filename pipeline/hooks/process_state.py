@@ -53,7 +53,7 @@ class ProcessState:
         self._num_rows = 0
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserved(self) -> Iterator[None]:
         """Have all that the block changes set back after it."""
         with self._lock:
             if not self._num_rows:

@@ -175,7 +175,7 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        process = PROCESS.kept() if recipe.is_own else nullcontext()
+        process = PROCESS.preserved() if recipe.is_own else nullcontext()
         with working_on([row.adapters]), tail.watch if tail else nullcontext(), process:
             output = recipe.render(pipe, replace(request, arguments=opened))
         if tail:

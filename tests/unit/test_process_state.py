@@ -72,22 +72,22 @@ def test_what_a_row_changes_of_its_process_is_set_back(
     monkeypatch.chdir(tmp_path)
     change, state = CHANGES[name]
     process, before = ProcessState(), state()
-    with pytest.raises(ValueError, match="the row's own"), process.kept():
+    with pytest.raises(ValueError, match="the row's own"), process.preserved():
         change()
         raise ValueError("the row's own")
     assert state() == before
     assert name in caplog.text
     caplog.clear()
-    with process.kept():
+    with process.preserved():
         """A row that leaves everything as it is."""
     assert state() == before and not caplog.records
 
 
 def test_rows_that_began_later_end_with_what_was_there_before_the_first() -> None:
     process, before = ProcessState(), _umask()
-    with process.kept(), ExitStack() as second:
+    with process.preserved(), ExitStack() as second:
         os.umask(0o777)
-        second.enter_context(process.kept())
+        second.enter_context(process.preserved())
         os.umask(0o000)
         second.close()
         assert _umask() == before, "the first may still be under way"
@@ -99,7 +99,7 @@ def test_the_clip_of_another_row_is_stored_while_a_recipe_has_replaced_open(
 ) -> None:
     caplog.set_level(logging.ERROR)
     store = Store(str(tmp_path / "out"))
-    with ProcessState().kept():
+    with ProcessState().preserved():
         builtins.open = _refuse
         store.write("clips/a", b"clip")
         assert store.read("clips/a") == b"clip"
