@@ -31,7 +31,7 @@ from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
-from framefleet.plugins.forget.removal import Removal
+from framefleet.plugins.forget.removal import TABLE_FOLDERS, Removal
 from framefleet.plugins.forget.texts import RowTexts, texts_in
 
 
@@ -95,23 +95,20 @@ def forget_rows(
         renamed = (claim.job.model_extra or {}).get("columns") if claim else None
         texts.columns |= {*texts_in(renamed)}  # what the job's table calls them
         left = tuple(_left(output.store, stores, texts, claim)) if texts.row_ids else ()
-        removals = [
-            Removal(store, lock, texts, where, columns) for store, lock in zip(stores, locks, strict=False)
-        ]
-        if texts.row_ids and removals:
+        # Tables are in the outermost folder, though its own rows may not have begun.
+        places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
+        if locks:
+            places = {output.url: (output.store, locks[0])} | places
+        removals = [Removal(store, lock, texts, where, columns) for store, lock in places.values()]
+        steps = [Removal.empty_tables]
+        if texts.row_ids:
+            steps = [Removal.remember, *steps, Removal.delete_quotes]
+            steps += [Removal.delete_rows, Removal.delete_files]
+        if removals:
             wait_for(watch, "deleting them")
-            root = Removal(output.store, locks[0], texts, where, columns)
+        for step in steps:
             for one in removals:
-                one.remember()
-            root.empty_tables()
-            for one in removals:
-                one.empty_job()
-                one.delete_quotes()
-            for one in removals:
-                one.delete_rows()
-            for one in removals:
-                one.delete_files()
-            removals.append(root)
+                step(one)
         return Forgotten(
             url=output.url,
             num_rows=len(found),
@@ -148,6 +145,9 @@ def _chosen_rows(stores: Collection[Store], where: str) -> tuple[set[str], froze
     """
     sources = [source for store in stores for source in _sources(store)]
     fields = {field.name: field for schema, _ in sources for field in schema}
+    if not sources:  # nothing was rendered yet
+        paths = ((one, path) for one in stores for folder in TABLE_FOLDERS for path in one.list(folder))
+        fields = {field.name: field for one, path in paths for field in columns_of(one, path)[0]}
     columns = frozenset(columns_in(where, pa.schema(fields.values())))
     chosen = set[str]()
     for schema, read in sources:
@@ -159,16 +159,15 @@ def _chosen_rows(stores: Collection[Store], where: str) -> tuple[set[str], froze
 
 def _sources(store: Store) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:
     """Yield where rows are listed: the columns, and what reads some of these."""
+
+    def read(path: str, schema: pa.Schema, names: list[str]) -> list[pa.Table]:
+        return [read_part(store, path, pa.schema([schema.field(name) for name in names]))]
+
     if live_parts(store):
         yield record_schema_of(store), partial(record_tables, store)
     for part in (*parts_in(store, FAILURES), *parts_in(store, ROWS)):
         schema = columns_of(store, part.path)[0]
-        yield (
-            schema,
-            lambda names, path=part.path, schema=schema: [
-                read_part(store, path, pa.schema([schema.field(name) for name in names]))
-            ],
-        )
+        yield schema, partial(read, part.path, schema)
 
 
 def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str]:

@@ -35,7 +35,7 @@ from framefleet.plugins.forget.texts import RowTexts, is_text, texts_in
 _PAGES = (layout.GALLERY, layout.DAMAGED, layout.SCRATCH, "embeddings")
 _PAGE_FILES = ("report.html", "report.json")
 _STATE = "until.json"  # the values of groups; written again by the next run
-_TABLES = (layout.TABLES, layout.CHOSEN, layout.PROMPT_TABLES)
+TABLE_FOLDERS = (layout.TABLES, layout.CHOSEN, layout.PROMPT_TABLES)
 _ANSWERED = "original_prompt"  # of a part of answers: what was rewritten, perhaps more than once
 _FILES = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
 _JSON = TypeAdapter(dict[str, Any])
@@ -63,25 +63,24 @@ class Removal:
     # -- What quotes them --
 
     def empty_tables(self) -> None:
-        """Take the rows out of tables in the output, and out of what was answered about their prompts."""
-        for path in (path for folder in _TABLES for path in self.store.list(folder)):
+        """Take the rows out of tables in the output, and of what was answered about their prompts."""
+        for path in (path for folder in TABLE_FOLDERS for path in self.store.list(folder)):
             if path.endswith(".parquet"):
                 self._empty_table(path)
+        for part in parts_in(self.store, layout.INVALID):
+            table = self._table(part)
+            self._keep(part, table, self._are_others(table))
         originals = pa.array(self.texts.rows_by_text, pa.string())
         for part in parts_in(self.store, layout.ANSWERS):
             table = self._table(part)
-            said = pc.is_in(table[_ANSWERED], originals)
+            said = pc.or_(pc.is_in(table[_ANSWERED], originals), pc.invert(self._are_others(table)))
             if pc.any(said).as_py():  # the key stays: it is not asked again
                 for name in (_ANSWERED, "prompt"):
                     texts = pc.if_else(said, "", table[name])
                     table = table.set_column(table.column_names.index(name), table.schema.field(name), texts)
                 self._replace(part, table)
-        if self.store.exists(_STATE):
-            said = _texts_of(self.store.read(_STATE))
-            if said is None or not self.texts.rows_by_text.keys().isdisjoint(said):
-                self._delete([_STATE])
 
-    def empty_job(self) -> None:
+    def _empty_job(self) -> None:
         """Take the texts out of the lists in job.json, as of a sweep; each part of records repeats it."""
         if not self.store.exists(layout.CLAIM):
             return
@@ -95,7 +94,12 @@ class Removal:
         self.num_rewritten += 1
 
     def delete_quotes(self) -> None:
-        """Delete pages, picks, errors of earlier runs and invalid rows that may quote them."""
+        """Delete pages, picks, errors of earlier runs, and what job.json and until.json say of them."""
+        self._empty_job()
+        if self.store.exists(_STATE):
+            said = _texts_of(self.store.read(_STATE))
+            if said is None or not self.texts.rows_by_text.keys().isdisjoint(said):
+                self._delete([_STATE])
         self._delete(path for folder in _PAGES for path in self.store.list(folder))
         self._delete(path for path in _PAGE_FILES if self.store.exists(path))
         for path in (*self.store.list(layout.PICK_FILES), layout.PICKS):
@@ -106,9 +110,6 @@ class Removal:
             if epoch != self.hold.epoch and holder and holder.error:
                 self.store.write(epoch_path(epoch), replace(holder, error="").to_bytes())
                 self.num_rewritten += 1
-        for part in parts_in(self.store, layout.INVALID):
-            table = self._table(part)
-            self._keep(part, table, self._are_others(table))
 
     # -- What names them --
 

@@ -291,7 +291,8 @@ def _describe(
     by_versions: dict[tuple[str, str], list[dict[str, Any]]] = {}  # of Python; of the libraries, as pip reads
     for record in records:
         by_versions.setdefault(_versions_of(record), []).append(record)
-    lines, commands = {}, []
+    lines: dict[str, str] = {}
+    commands = []
     for number, ((python, pinned), some) in enumerate(by_versions.items(), start=1):
         ending = f"-{number}" if number > 1 else ""
         requirements = f"requirements{ending}.txt"

@@ -461,6 +461,15 @@ def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) ->
     until(page, "document.getElementById('status').textContent === '2 of 24 clips'")
 
 
+def test_a_chart_begins_with_a_score_and_not_with_a_count(opened: Browser, tmp_path: Path) -> None:
+    rows = [row | {"draws": number % 7, "taste": number / 10} for number, row in enumerate(ROWS)]
+    gallery(write_output(tmp_path, rows).url_of(""))
+    page = opened.new_page()
+    Shown(page, tmp_path).go("#view=table")
+    assert page.input_value(".summary select >> nth=0") in ("taste", "sharpness")
+    page.close()
+
+
 def test_a_table_has_means_by_a_column_and_a_chart_that_opens_clips(shown: Shown) -> None:
     page = shown.go("#view=table&by=guidance_scale")
     heads = [cell.inner_text() for cell in page.query_selector_all(".summary thead th")]

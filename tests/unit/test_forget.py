@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import intent_path
-from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_schema, values_of
+from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_schema, record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.until.candidates import Candidates
+from framefleet.plugins.words.prompts import _questions, rewrite_of, write_prompts
 from tests.commands import command
 from tests.committed import committed
+from tests.jobs import job_values, write_table
 from tests.outputs import write_driver
-from tests.rows import FAILURE
+from tests.rows import FAILURE, record
 from tests.small_output import PROMPT, rendered
+from tests.unit.test_until import job_with
 
 EMAIL = "alice@example.com"
 TEXTS = (EMAIL, f"{PROMPT} 2", f"{PROMPT} 4", "a word about Alice", "Alice rewritten")
@@ -213,6 +224,64 @@ def test_texts_that_other_rows_have_too_stay_in_the_tables_of_these(out: Path) -
     rows = pq.read_table(out / "tables" / f"{'a' * 32}.parquet").to_pylist()
     assert [row["email"] for row in rows if row["prompt"] == SHARED] == ["x"]
     assert not (out / "tables/added-1.parquet").exists()  # all of its rows are gone
+
+
+def test_rows_that_were_never_rendered_leave_the_tables_too(tmp_path: Path) -> None:
+    store, texts = Store(str(tmp_path)), {"prompt": ["Alice", "rain", None], "seed": [1, 2, 3]}
+    store.write("job.json", b'{"job": {}}')
+    write_parquet(store, "tables/added-1.parquet", texts)
+    write_part(
+        store, "answers", {"key": ["a", "b"], "original_prompt": ["Alice", "x"], "prompt": ["A.", "y"]}
+    )
+    done = command("forget", tmp_path, "--where", "prompt = 'Alice'")
+    assert done.stdout.startswith("forgotten: 0 rows; 0 files deleted, 1 rewritten"), done.output
+    assert pq.read_table(tmp_path / "tables/added-1.parquet")["prompt"].to_pylist() == ["rain", None]
+    assert not (tmp_path / "forgotten.json").exists()
+
+
+def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "Alice"}, {"prompt": "rain"}])
+    rewrite = {"url": "http://127.0.0.1:9", "model": "pen", "question": "Write: {prompt}"}  # nobody is there
+    job = load_job(job_values(table, tmp_path / "out", prompts={"rewrite": rewrite}))
+    with closing(resolve_job(job, Callback())) as resolved:
+        claim(resolved)
+        keys = [row.key for row in _questions(resolved, "prompt", rewrite_of(job))]
+    answers = {"key": keys, "original_prompt": ["Alice", "rain"], "prompt": ["Alice in gold", "rain in gold"]}
+    write_part(Store(job.output), "answers", answers)
+    commit_rows(job, write_prompts(job, Callback()).place)
+    framefleet.forget(job.output, where="original_prompt = 'Alice'")
+    assert words_in(tmp_path / "out", ("Alice",)) == []
+    written = write_prompts(job, Callback())
+    assert written.place and pq.read_table(written.place)["prompt"].to_pylist() == ["rain in gold"]
+    assert framefleet.prompts(job.output) == {"rain": "rain in gold"}
+
+
+def commit_rows(job: Job, table: str | None) -> None:
+    """Commit the rows of a table, without clips."""
+    with closing(resolve_job(job, Callback(), table)) as resolved:
+        carried, names = resolved.rows.carried, resolved.rows.argument_fields.names
+        schema = record_schema(carried.schema(resolved.table.schema), resolved.rows.argument_fields)
+        writer = PartWriter(resolved.store, "records", schema, run=new_run(1))
+        for first, batch in resolved.table.batches():
+            for row in resolved.rows.read(first, batch):
+                assert isinstance(row, IdentifiedRow)
+                arguments = row.request().arguments
+                values = values_of(record(row.index)) | {name: arguments.get(name) for name in names}
+                values |= {"row_id": row.row_id, "arguments": json.dumps({"prompt": arguments["prompt"]})}
+                writer.add(carried.of(batch).slice(row.index - first, 1), values)
+        writer.flush()
+
+
+def test_until_asks_for_no_more_clips_of_a_row_that_was_forgotten(tmp_path: Path) -> None:
+    job = job_with(tmp_path)
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.ask(0)
+    own, second = asked[0].row_id, next(row.row_id for row in asked[1:] if row.place == 1)
+    Store(job.output).write("forgotten.json", json.dumps([own.hex()]).encode())
+    with closing(Candidates(job, Callback())) as candidates:
+        left = {row.row_id for row in candidates.ask(0)}
+        assert [group.values["prompt"] for group in candidates.groups] == ["b", "c"]
+    assert own not in left and second in left
 
 
 def test_an_output_that_a_job_writes_to_is_left_alone(out: Path) -> None:
