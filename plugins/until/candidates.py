@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count, islice, product
 from pathlib import Path
@@ -23,6 +24,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_left_out
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
@@ -32,7 +34,7 @@ from framefleet.pipeline.outputs.parts.record_tables import (
 )
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
-from framefleet.pipeline.outputs.row_states import added_in, row_ids_in
+from framefleet.pipeline.outputs.row_states import added_in, forgotten_rows, row_ids_in
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
@@ -43,6 +45,18 @@ from framefleet.plugins.until.section import UNTIL, UntilSection
 from framefleet.plugins.until.step import MARKS
 
 _MODEL = ("model", "model_name")  # what `per` may call a row's model
+
+
+def _key_of(cell: object, keys: Collection[str]) -> str | None:
+    """Return the key that means a cell, e.g. "5" for 5.0 and "true" for True; None if there is none."""
+    if str(cell) in keys:
+        return str(cell)
+    for key in keys if not isinstance(cell, str) else ():
+        with suppress(ValueError):
+            value = parse_json(key)
+            if value == cell and isinstance(value, bool) == isinstance(cell, bool):
+                return key
+    return None
 
 
 class SeedRow(NamedTuple):
@@ -69,7 +83,7 @@ class Candidates:
             )
         self._job, self._watch, self._has_own_table = job, watch, table is None
         self._store = store_of_job(job)
-        self._added = added_in(self._store)
+        self._added, self._forgotten = added_in(self._store), forgotten_rows(self._store)
         self._resolved = resolve_job(job, watch, table)
         try:
             if added and isinstance(self._resolved.table, Table):
@@ -130,6 +144,8 @@ class Candidates:
             rows, carried = list(resolved.rows.read(first, batch)), resolved.rows.carried.of(batch)
             survey.add(rows)
             for row in rows:
+                if isinstance(row, IdentifiedRow) and row.row_id in self._forgotten:
+                    continue
                 if not isinstance(row, IdentifiedRow):
                     if self._job.on_invalid == "skip":
                         self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
@@ -137,15 +153,16 @@ class Candidates:
                 request = row.request()
                 cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
                 cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
-                values = tuple(str(cells.get(name)) for name in names)
-                for (column, shares), value in zip(
-                    self.section.share.items(), values[len(self.section.per) :], strict=True
-                ):
-                    if value not in shares:
+                values = tuple(str(cells.get(name)) for name in self.section.per)
+                for column, shares in self.section.share.items():
+                    cell = cells.get(column)
+                    value = _key_of(cell, shares)
+                    if value is None:
                         raise TableError(
-                            f"row {row.index}: {column} is {shown(value)}, which until.share.{column} lacks",
+                            f"row {row.index}: {column} is {shown(cell)}, which until.share.{column} lacks",
                             f"use one of {', '.join(shares)}, or add its share",
                         )
+                    values = (*values, value)
                 bare = self._row_id(replace(request, seed=0))
                 other, theirs = without_seed.setdefault(bare, (row.index, values))
                 if theirs != values:
@@ -157,10 +174,14 @@ class Candidates:
                 by_stratum.setdefault(values, []).append(len(self._rows))
                 self._rows.append(row)
                 valid.append(row.index)
-            batches.append(batch)
+            batches.append(batch.select(resolved.table.schema.names))
         self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
         survey.find_places(resolved.table)
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
+        if not by_stratum:
+            raise TableError(
+                f"table {resolved.table.location}: all of its rows were forgotten", "add other rows"
+            )
         return by_stratum
 
     def list_left_out(self) -> None:
@@ -205,7 +226,7 @@ class Candidates:
 
     def _seeds_of(self, places: Sequence[int]) -> Iterator[SeedRow]:
         """Yield the rows of a group in its order, each once."""
-        seen: set[bytes] = set()
+        seen = {bytes.fromhex(row_id) for row_id in self._forgotten}
         for number in count():
             for place in places:
                 request = self._rows[place].request()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,25 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "keys"),
+    [
+        ("guidance_scale", [1.0, 5.0], ["1", "5"]),
+        ("guidance_scale", [1.0, 5.5], ["1.0", "5.50"]),
+        ("num_inference_steps", [1, 2], ["1", "2.0"]),
+        ("is_bright", [True, False], ["true", "False"]),
+        ("take", ["1", "01"], ["1", "01"]),
+    ],
+)
+def test_shares_are_by_the_values_of_cells(
+    tmp_path: Path, column: str, cells: list[Any], keys: list[str]
+) -> None:
+    rows = [{"prompt": f"a {cell}", column: cell} for cell in cells]
+    job = job_with(tmp_path, rows, per=[], share={column: dict.fromkeys(keys, 0.5)})
+    with closing(Candidates(job, Callback())) as candidates:
+        assert [group.values for group in candidates.groups] == [{column: key} for key in keys]
+
+
 def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "style": "x", "seed": 1}, {"prompt": "a", "style": "y", "seed": 9}]
     with pytest.raises(UserError, match="rows 0 and 1 are of two groups"):
@@ -108,6 +128,18 @@ def test_rows_that_are_left_out_are_listed(tmp_path: Path) -> None:
     assert framefleet.status(tmp_path / "out").num_invalid == 1
     (listed,) = pq.read_table(tmp_path / "out/invalid").to_pylist()
     assert (listed["row_index"], listed["reason"]) == (3, "prompt is '', but it is blank")
+
+
+def test_a_row_with_an_odd_cell_is_left_out_of_the_rows_with_new_seeds(tmp_path: Path) -> None:
+    usual = {"prompt": "a lake " * 1500, "n": 0}  # a column's type is that of its cells in the first megabyte
+    lines = [json.dumps(row) for row in [*[usual] * 130, {"prompt": "rain", "n": "x"}, {"prompt": "fog"}]]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    more = {"table": str(tmp_path / "t.jsonl"), "on_invalid": "skip"}
+    with closing(Candidates(job_with(tmp_path, job=more), Callback())) as candidates:
+        asked = [row for at in range(len(candidates.groups)) for row in candidates.extend(at, 1)]
+        place = candidates.write_to(tmp_path / "rows.parquet", asked)
+    assert pq.read_table(place).schema.names == ["prompt", "n", "seed"]
+    assert pq.read_table(place)["n"].to_pylist() == [0, None]
 
 
 def test_seeds_follow_those_of_the_table_in_turns_and_none_comes_twice(tmp_path: Path) -> None:
