@@ -116,7 +116,7 @@ class _Counter:
 
 _LORA = r"<lora:[^>]*>"  # `<lora:style:0.8>` of web interfaces
 # `{red|blue}` of dynamic prompts, `__animal__` of their files.
-_WILDCARD = rf"\{{[^{{}}|]*\|[^{{}}]*\}}|\b__[A-Za-z][\w/-]*__|{_LORA}"
+_WILDCARD = rf"\{{[^{{}}|]*\|[^{{}}]*\}}|__[^_\s{{}}|][^{{}}|\n]*__|{_LORA}"
 
 
 class Wildcards:

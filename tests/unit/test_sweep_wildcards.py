@@ -46,8 +46,60 @@ def test_lines_of_a_file_are_options_and_may_have_wildcards(folder: str) -> None
 
 def test_templates_json_and_escaped_braces_stay_as_they_are() -> None:
     assert prompts("a {size {x}|{y}} fox {{a|b}}", x="1", y="2") == ["a size 1 fox {a|b}", "a 2 fox {a|b}"]
-    texts = ['{"scene": "a|b", "size": {"w": 1}}', "{open | text", "a | b", "snake__case__x", "a } b"]
+    texts = [
+        '{"scene": "a|b", "size": {"w": 1}}',
+        "{open text",
+        "a | b",
+        "a } b",
+        "snake__case",
+        "a -- b ___",
+    ]
     assert prompts(*texts) == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "num"),
+    [
+        ("a herd of __sea/fish__s", "a herd of cods", 1),
+        ("一只__sea/fish__在雪中", "一只cod在雪中", 1),
+        ("a __3d-style__", "a low poly", 2),
+        ("__hair color__ hair", "red hair", 2),
+        ("__颜色__色", "红色", 2),
+        ("__p+2.1____3d-style__", "onelow poly", 4),
+        ("___3d-style___", "_low poly_", 2),
+        ('{"scene": "__3d-style__ {a|{b|c}}", "w": {"h": 1}}', '{"scene": "low poly a", "w": {"h": 1}}', 6),
+        ('{"STOP"|"GO"} sign', '"STOP" sign', 2),
+    ],
+)
+def test_a_wildcard_is_read_whatever_its_name_and_neighbours(
+    text: str, first: str, num: int, folder: str
+) -> None:
+    names = {"3d-style": "low poly\nclay", "hair color": "red\nblue", "颜色": "红\n蓝", "p+2.1": "one\ntwo"}
+    for name, words in names.items():
+        (Path(folder) / f"{name}.txt").write_text(words, "utf-8")
+    texts = prompts(text, wildcards=folder)
+    assert (texts[0], len(texts)) == (first, num)
+
+
+UNREAD = {
+    "names": "__*__ __sea/**__ __sea/[fg]ish__ __Animal__ __~animal__ __@animal__ __animal(a=b)__",
+    "places": "__../FOLDER/animal__ __memory://animal__ __x::memory://animal__ {2$$__animal__} 3#__animal__",
+    "halves": "__animal_ __animal __{animal|sea/fish}__ {red|blue {a|{b|c} ${a={b|c}} ${a:b} {~a|b} {@a|b}",
+    "weights": "__weights__ {red|.5::blue} {-2$$a|b} {3::red}",
+    "json": '{"a":{b|c}} {"a":"__{b|c}__"}',
+}
+SPACED = ["__ animal __", "{ 3 :: red|blue}", "{2$$ and $$a|b}", '--prompt "a fox" --steps 20']
+SPACED += ["a fox --ar 16:9 --v 6", "Negative prompt: blurry", "Steps: 20, Seed: 1"]
+
+
+@pytest.mark.parametrize("text", [text for some in UNREAD.values() for text in some.split()] + SPACED)
+def test_what_looks_like_a_wildcard_and_is_not_read_is_refused(text: str, folder: str) -> None:
+    text = text.replace("FOLDER", Path(folder).name)
+    (Path(folder) / "weights.txt").write_text("3::red\nblue\n")
+    (Path(folder) / "prompts.txt").write_text(f"a fox\n{text}\n")
+    for written in (text, {"file": f"{folder}/prompts.txt"}):
+        with pytest.raises(JobError, match=r"sweep\.prompt"):
+            prompts(written, wildcards=folder)
 
 
 def test_other_arguments_and_words_may_have_them_too() -> None:
@@ -82,7 +134,7 @@ def test_a_sample_draws_the_same_texts_for_a_seed_and_keeps_them_as_it_grows(tex
         ({"prompt": "{2$$a|b}"}, "sweep.prompt has '2$$'", "several times"),
         ({"prompt": "{0.5::a|b}"}, "sweep.prompt has '0.5::'", "several times"),
         ({"prompt": ["{a|b}", None]}, "and None, which is not a text", "leave"),
-        ({"prompt": "{" * 40 + "a|b"}, "braces in 32 others", "fewer"),
+        ({"prompt": "{" * 40 + "a|b" + "}" * 40}, "braces in 32 others", "fewer"),
         ({"prompt": "{a|b}" * 21}, "sweep.prompt stands for 2,097,152 texts", "sample"),
     ],
 )

@@ -8,7 +8,7 @@ from framefleet.jobs.render.prompt_notes import Wildcards
 
 
 def test_wildcards_are_counted_and_the_first_is_named() -> None:
-    prompts = ["a fox", None, "a {red|blue} fox", "an __animal__", "snake__case__x {a}"]
+    prompts = ["a fox", None, "a {red|blue} fox", "two __3d animal__s", "snake_case_x {a} ____"]
     found = Wildcards(["prompt"])
     found.add(0, pa.RecordBatch.from_pydict({"prompt": prompts[:2], "note": ["{a|b}"] * 2}))
     assert found.note() is None

@@ -34,9 +34,20 @@ from framefleet.pipeline.outputs.stores.retries import why_unread
 from framefleet.pipeline.rows.sweeps import settings
 from framefleet.pipeline.rows.tables import formats
 
-_TOKEN = re.compile(r"\{\{[^{}]*\}\}|\b__(?P<name>[A-Za-z][\w/-]*?)__(?!\w)|[{|}]")
-_JSON = re.compile(r'\s*\{\s*"')  # some models are prompted with JSON: it has no wildcards
-_WEIGHT = re.compile(r"\s*(?:[\d-]*\$\$|\d*\.?\d+::)")  # how many options, how often: of other programs
+_FILE = r"__(?P<name>(?!_)(?:(?!__)[^{}|\n])+)__"  # next to any text, also of languages without spaces
+_TOKEN = re.compile(rf"\{{\{{(?:(?!__)[^{{}}])*\}}\}}|{_FILE}|[{{|}}]")
+_JSON_STRING = r'"(?:[^"\\]|\\.)*"'
+_JSON = re.compile(rf"\s*\{{\s*{_JSON_STRING}\s*:")  # some models are prompted with it
+# What other programs read, and framefleet does not: how many options, how often, how they are drawn...
+_WEIGHT = re.compile(r"\s*[~@!]?(?:[\d\s,-]*\$\$|\s*\d*\.?\d*\s*::)")
+_DRAWN = re.compile(r"\s*[~@!]")
+# ...how often a line is taken, variables, settings as A1111 writes them, and options of a command.
+_FOREIGN = re.compile(
+    r"\d+#(?=__)|\$\{\w+\s*[=:]|^(?:negative prompt:|steps: \d+,)|(?<!\S)--[a-z]\w*(?:-\w+)*(?=[\s=]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_UNDERSCORES = re.compile(r"(?<!_)__(?!_)")
+_NOT_A_FILE = re.compile(r"[*?\[\]:#\\]|^/|(?:^|/)\.\.?(?:/|$)")  # of the names between underscores
 _MAX_DEPTH = 32  # of wildcards in options; a text is made by recursion
 _MAX_EVEN = 1 << 30  # drawn places have 30 bits: of more texts some would never be drawn
 
@@ -92,9 +103,12 @@ class WildcardText:
 
 
 def wildcard_texts(
-    texts: Sequence[object], lines_of: Callable[[str], Sequence[str]], place: str
+    texts: Sequence[object], lines_of: Callable[[str], Sequence[str]] | None, place: str
 ) -> Choices | None:
-    """Return what texts stand for; None without wildcards. lines_of: of `__name__`. Raises JobError."""
+    """Return what texts stand for; None without wildcards. Raises JobError.
+
+    lines_of: of `__name__`; None where the sweep has no folder of files.
+    """
     parser = _Parser(lines_of, place, {})
     own = [text for text in texts if isinstance(text, str)]
     parsed = [parser.parse(text) for text in own]
@@ -107,13 +121,18 @@ def wildcard_texts(
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    lines_of: Callable[[str], Sequence[str]]
+    lines_of: Callable[[str], Sequence[str]] | None
     place: str
     files: dict[str, Choices | None]  # by the names of wildcards; None: being read
 
     def parse(self, text: str) -> WildcardText:
+        if word := _FOREIGN.search(text):
+            raise self._unread(word[0], text, "settings are columns of a table, or keys of the sweep")
+        unpaired = _UNDERSCORES.findall(re.sub(_FILE, "|", text)) if "__" in text else []
+        if unpaired and (self.lines_of or len(unpaired) > 1):
+            raise self._unread("__", text, "write __animal__ for a line of animal.txt")
         if _JSON.match(text):
-            return _text([text])
+            return self._json(text)
         groups: list[list[list[str | Choices]]] = [[[]]]  # those that are open; each has options, of pieces
         end = 0
         for match in _TOKEN.finditer(text):
@@ -129,30 +148,59 @@ class _Parser:
                 groups[-1].append([])
             elif token == "}" and len(groups) > 1:
                 options = groups.pop()
-                groups[-1][-1] += [self._options(options)] if len(options) > 1 else ["{", *options[0], "}"]
+                self._check(options, text)
+                is_choice = len(options) > 1
+                groups[-1][-1] += [Choices.of(map(_text, options))] if is_choice else ["{", *options[0], "}"]
             elif len(token) > 1 and "|" in token:
                 groups[-1][-1].append(token[1:-1])  # {{red|blue}} is {red|blue} as it stands
             else:
                 groups[-1][-1].append(token)
         groups[-1][-1].append(text[end:])
         while len(groups) > 1:  # never closed
-            for number, option in enumerate(groups.pop()):
-                groups[-1][-1] += ["|" if number else "{", *option]
+            options = groups.pop()
+            if len(options) > 1:
+                raise self._unread("{", text, "close it with }, or leave it out")
+            groups[-1][-1] += ["{", *options[0]]
         return _text(groups[0][0])
 
-    def _options(self, options: list[list[str | Choices]]) -> Choices:
-        for pieces in options:
-            if pieces and isinstance(pieces[0], str) and (weight := _WEIGHT.match(pieces[0])):
-                raise JobError(
-                    f"{self.place} has {weight[0].strip()!r} in a wildcard, which framefleet does not read",
-                    "write an option several times to have it more often, or make a table",
-                )
-        return Choices.of(map(_text, options))
+    def _json(self, text: str) -> WildcardText:
+        """Return what JSON stands for: its strings may have wildcards, all other braces are its own."""
+        pieces: list[str | Choices] = []
+        for part in re.split(f"({_JSON_STRING})", text):
+            if part.startswith('"'):
+                pieces += self.parse(part).pieces
+            elif "|" in part:
+                raise self._unread("|", text, "write wildcards inside of the JSON's strings")
+            else:
+                pieces.append(part)
+        return _text(pieces)
+
+    def _check(self, options: list[list[str | Choices]], text: str) -> None:
+        """Raise JobError for weights and the like of other programs."""
+        fix = "write an option several times to have it more often"
+        for number, pieces in enumerate(options):
+            if pieces and isinstance(pieces[0], str):
+                is_drawn = len(options) > 1 and not number and _DRAWN.match(pieces[0])
+                if weight := _WEIGHT.match(pieces[0]) or is_drawn:
+                    raise self._unread(weight[0].strip(), text, fix)
+
+    def _unread(self, word: str, text: str, fix: str) -> JobError:
+        problem = f"{self.place} has {word!r} in {shown(text)}, which framefleet does not read"
+        return JobError(problem, f"{fix}; in a table, all text is plain")
 
     def _file(self, name: str) -> Choices:
+        if self.lines_of is None:
+            fix = f"set sweep.wildcards to the folder of {name}.txt; in a table it is plain text"
+            raise JobError(f"{self.place} has __{name}__, and sweep.wildcards is not set", fix)
+        if _NOT_A_FILE.search(name):
+            fix = "name one file; for lines of several, write {__cats__|__dogs__}"
+            raise JobError(f"{self.place} has __{name}__, which is not the name of a file", fix)
         if name not in self.files:
             self.files[name] = None
-            self.files[name] = Choices.of(map(self.parse, self.lines_of(name)))
+            lines = self.lines_of(name)
+            for line in lines:
+                self._check([[line]], line)
+            self.files[name] = Choices.of(map(self.parse, lines))
         if (options := self.files[name]) is None:
             raise JobError(f"{self.place}: the file of __{name}__ leads back to itself", "leave one out")
         return options
@@ -282,7 +330,8 @@ class _Reading:
         listed: list[Any] = written.values or []
         if written.file is not None:
             listed = lines_of(written.file, f"{place}.file", self.storage_options)
-        if kind in ("str", None) and (texts := wildcard_texts(listed, partial(self._lines, place), place)):
+        lines_of_file = partial(self._lines, place, self.wildcards) if self.wildcards else None
+        if kind in ("str", None) and (texts := wildcard_texts(listed, lines_of_file, place)):
             return texts
         if written.file is not None or kind in (*TEXT_KINDS, "bool"):
             return listed
@@ -294,12 +343,9 @@ class _Reading:
             raise JobError(problem, "give one range, e.g. 0-63")
         return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
 
-    def _lines(self, place: str, name: str) -> list[str]:
+    def _lines(self, place: str, folder: str, name: str) -> list[str]:
         """Return the lines of the file that `__name__` stands for; those that begin with # are comments."""
-        if self.wildcards is None:
-            fix = f"set sweep.wildcards to the folder of {name}.txt; in a table it is plain text"
-            raise JobError(f"{place} has __{name}__, and sweep.wildcards is not set", fix)
-        file = f"{self.wildcards.rstrip('/')}/{name}.txt"
+        file = f"{folder.rstrip('/')}/{name}.txt"
         lines = lines_of(file, f"{place}: __{name}__", self.storage_options)
         return [line for line in lines if not line.startswith("#")] or [""]
 
