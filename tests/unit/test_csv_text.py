@@ -108,6 +108,15 @@ def test_what_spreadsheets_leave_behind_is_left_out_or_reported_once(tmp_path: P
     assert read(tmp_path, "t.csv", late)[1] == ["column 3 is 'x', but the header has no name for its column"]
 
 
+def test_a_second_header_of_joined_files_is_refused(tmp_path: Path) -> None:
+    text = ",prompt,style\n0,a,x\n,prompt,style\n1,b,y\n,style,prompt\n,\ufeffprompt,style\n2,prompt,oil\n"
+    rows, problems = read(tmp_path, "t.csv", text)
+    assert len(rows) == 6 and rows[-1]["prompt"] == "prompt"
+    again = "the line is ',prompt,style', but that is the header again, as where files were joined"
+    assert problems == [again] * 3
+    assert read(tmp_path, "t.tsv", "prompt\na\nprompt\n")[1] == [again.replace(",prompt,style", "prompt")]
+
+
 def test_lines_above_the_header_are_not_taken_for_it(tmp_path: Path) -> None:
     error = refusal(tmp_path, "t.csv", "My prompts,,\nprompt,seed,style\na,1,x\n")
     assert "no names for the columns 2 and 3" in error.problem and "must be the header" in error.fix

@@ -131,7 +131,18 @@ class CsvRows:
                 is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
                 for offset in pc.indices_nonzero(is_blank).to_pylist():
                     odd[offset] = [Problem("every cell", None, _BLANK)]
+            for offset in self._headers(batch):
+                odd[offset] = [Problem("the line", ",".join(self._names), _HEADER)]
             yield pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
+
+    def _headers(self, batch: pa.RecordBatch) -> list[int]:
+        """Return the rows that are a header, of this file or of one that was appended to it."""
+        names = pa.array({text for name in self._names for text in (name, f"\ufeff{name}") if name})
+        named = [texts for name, texts in zip(self._names, batch.columns, strict=True) if name]
+        if not named or not pc.is_in(named[0], names).true_count:  # nearly always
+            return []
+        is_header = functools.reduce(pc.and_, (pc.is_in(texts, names) for texts in named))
+        return pc.indices_nonzero(is_header).to_pylist()  # type: ignore[no-any-return]
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
         columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
@@ -157,6 +168,10 @@ _NO_NAME = Refused(
     reason="the header has no name for its column", fix="name the column in the header, or empty the cell"
 )
 _BLANK = Refused(reason="a row needs a cell", fix="delete the line")
+_HEADER = Refused(
+    reason="that is the header again, as where files were joined",
+    fix="delete the line, or put the files into a folder of their own, unjoined, and name that",
+)
 
 
 def _shown(text: pa.Scalar) -> str:
