@@ -42,14 +42,14 @@ _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"ID3|\xff[\xfb\xf3\xf2]", "audio", "mp3"),
     (rb"\xff[\xf1\xf9]", "audio", "aac"),
     (rb"....ftypM4A ", "audio", "m4a"),
-    (rb"....(ftypqt|moov)", "video", "mov"),
+    (rb"....(ftypqt|moov|wide|free|skip|pnot|mdat)", "video", "mov"),
     (rb"....ftyp", "video", "mp4"),
     (rb"\x1a\x45\xdf\xa3", "video", "mkv or webm"),
     (rb"RIFF....AVI ", "video", "avi"),
     (rb"FLV\x01", "video", "flv"),
     (rb"OggS", "video", "ogg"),
     (rb"\0\0\x01\xba", "video", "mpeg"),
-    (rb"G.{187}G", "video", "mpeg-ts"),
+    (rb"G.{187}G|.{4}G.{191}G", "video", "mpeg-ts"),
     (rb"\x30\x26\xb2\x75", "video", "wmv"),
     (rb"%PDF", None, "a PDF"),
     (rb"PK\x03\x04", None, "a zip file"),
@@ -63,6 +63,7 @@ MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be
 # Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
 # files and URLs that are written in them, and one that draws any text as a film (tty).
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
+CONTAINERS += ",mxf,dv,nut,ivf,yuv4mpegpipe,mpegvideo,m4v,h264,hevc,obu"
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 # explode: raise for damage, where FFmpeg would go on with grey blocks.
 _CODEC_OPTIONS = {"err_detect": "explode"}
@@ -99,9 +100,19 @@ def file_kind(content: bytes) -> FileKind | None:
     return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
 
 
+def _container(content: bytes) -> FileKind | None:
+    """Return what FFmpeg takes a file for; None where it opens none."""
+    try:
+        with _opened(content, codec_whitelist="none") as container:
+            kind: MediaKind = "video" if container.streams.video else "audio"
+            return FileKind(kind=kind, name=container.format.name)
+    except (av.FFmpegError, EOFError, ValueError):
+        return None
+
+
 def checked_kind(content: bytes, wanted: MediaKind) -> FileKind:
     """Return what a file is. Raises InputError where it is not what is wanted: videos may have sound too."""
-    file = file_kind(content)
+    file = file_kind(content) or _container(content)
     if file and (file.kind == wanted or (wanted, file.kind) == ("audio", "video")):
         return file
     if file and file.name == "gif":  # an image, or a video without sound
