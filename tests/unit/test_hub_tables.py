@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfFileSystem
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import InputError, JobError
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.sweeps.factors import lines_of
 from tests.hub_server import HubServer, hub
-from tests.unit.test_table_folders import rows
+from tests.unit.test_table_folders import refusal, rows
 
 __all__ = ["hub"]  # a fixture
 
@@ -33,5 +37,50 @@ def test_a_dataset_of_the_hub_is_a_table(dataset: str) -> None:
     assert [row["prompt"] for row in rows(dataset)] == prompts
     assert [row["prompt"] for row in rows(f"{dataset}/data/*.parquet")] == prompts
     assert [row["prompt"] for row in rows(f"{dataset}@main/data/train-1.parquet")] == prompts[1:]
-    with pytest.raises(TableError, match="hf://datasets/org/nothing"):
-        rows("hf://datasets/org/nothing")
+
+
+@pytest.mark.parametrize(
+    ("repo", "reason", "fix"),
+    [
+        ("gated", "cannot be read: GatedRepo", "accept its terms"),
+        ("private", "cannot be read: RepoNotFound", "for a private repository set HF_TOKEN"),
+        ("none", "cannot be read: RepoNotFound", "check the spelling"),
+        ("prompts@v9", "cannot be read: RevisionNotFound", "a branch, a tag or a commit"),
+        ("prompts/data/none.csv", "does not exist", "check the path"),
+    ],
+)
+def test_the_reason_of_the_hub_reaches_the_user(
+    repo: str, reason: str, fix: str, dataset: str, hub: HubServer
+) -> None:
+    for name in ("gated", "private"):
+        hub.repos[f"org/{name}"] = hub.repos["org/prompts"]
+        getattr(hub, name).add(f"org/{name}")
+    url = f"hf://datasets/org/{repo}"
+    for place in [url] + [f"{url}/data/train-0.parquet", f"{url}/data/*.parquet"] * ("none.csv" not in url):
+        refused = refusal(place)
+        assert reason in refused.problem and fix in refused.fix
+    if "none" not in repo:
+        with pytest.raises(JobError) as unread:
+            lines_of(f"{url}/a.txt", "sweep.prompt.file", {})
+        assert fix in unread.value.fix
+        with pytest.raises(InputError) as unread_image:
+            Inputs([url]).read(f"{url}/a.png")
+        assert fix in unread_image.value.fix
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "Unauthorized"), (403, "Forbidden"), (404, "")])
+def test_the_reason_of_a_web_server_reaches_the_user(status: int, reason: str) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        problem = refusal(f"http://127.0.0.1:{server.server_port}/prompts.csv").problem
+        server.shutdown()
+    assert f"{status}, message='{reason}'" in problem if reason else "does not exist" in problem

@@ -63,6 +63,7 @@ _CODES: dict[str, StoreTrouble] = {
     "TokenRefreshRequired": "refused",
     "QuotaExceeded": "full",
     "XMinioStorageFull": "full",
+    "RevisionNotFound": "missing",  # the hub's
 }
 _STATUSES: dict[int, StoreTrouble] = {401: "refused", 403: "refused", 507: "full"}
 _STATUSES |= dict.fromkeys((408, 429, 500, 502, 503, 504), "unreachable")
@@ -88,6 +89,13 @@ NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or write ~/.aws/credentials; or give "
     "`storage_options: {key: ..., secret: ...}`"
 )
+
+# By what the hub calls it.
+_HUB_FIXES = {
+    "GatedRepo": "accept its terms on its page at the hub, and set HF_TOKEN",
+    "RepoNotFound": "check the spelling; for a private repository set HF_TOKEN, on every machine",
+    "RevisionNotFound": "give a branch, a tag or a commit of it, or none for main",
+}
 
 # The same command would fail again until somebody has changed something.
 LASTING: tuple[StoreTrouble, ...] = ("refused", "missing", "invalid")
@@ -119,22 +127,33 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     return "other"
 
 
-def has_no_credentials(error: BaseException) -> bool:
-    return type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError")
-
-
 def why_unread(error: Exception, fix: str = "check the path and the access") -> tuple[str, str]:
     """Return why fsspec could not read a place, and what to do about it, if nothing better: fix."""
     if isinstance(error, ImportError):
         return "its package is not installed", str(error)
-    return public_text(str(error)), NO_CREDENTIALS if has_no_credentials(error) else fix
+    return public_text(in_a_line(reason_of(error))), better_fix(error) or fix
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """Return the error that says why: libraries make "not found" of refusals, or bring no text at all."""
+    is_hidden = isinstance(error, FileNotFoundError) and trouble_of(error) != "other"
+    is_hidden = is_hidden or str(error) == "None"  # Ceph gives s3fs codes and no text
+    return error.__cause__ if is_hidden and error.__cause__ else error
+
+
+def better_fix(error: BaseException) -> str | None:
+    """Return what to do about an error that says what is wrong more closely than its kind does."""
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return NO_CREDENTIALS
+    return _HUB_FIXES.get(said_by_server(reason_of(error))[0])
 
 
 def in_a_line(error: BaseException) -> str:
     """Return what an error says, without the id of the request and the XML that Azure's bring along."""
     if _NO_TLS in str(error):
         return "this endpoint speaks http, not https"
-    return " ".join(str(error).partition("\nRequestId:")[0].split())
+    message = getattr(error, "server_message", None) or str(error)  # of the hub, whose text is a page
+    return " ".join(message.partition("\nRequestId:")[0].split())
 
 
 def said_by_server(error: BaseException | None) -> tuple[str, int]:
@@ -144,9 +163,10 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return str(response.get("Error", {}).get("Code", "")), status
     names = ("status_code", "status", "code")  # azure's, aiohttp's, gcsfs's
-    numbers = (str(getattr(error, name, "")) for name in names)
+    numbers = (str(getattr(source, name, "")) for source in (error, response) for name in names)
     status = next((int(number) for number in numbers if number.isdecimal()), 0)
-    code = getattr(error, "error_code", None) or ""
+    headers = getattr(response, "headers", None) or {}  # of the hub's client
+    code = getattr(error, "error_code", None) or headers.get("X-Error-Code") or ""
     return str(getattr(code, "value", code)), status  # azure's are enumerated
 
 

@@ -230,12 +230,11 @@ class Store:
                     f"{self.url_of(path)} is not a file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
-            reason = (str(error) == "None" and error.__cause__) or error  # Ceph gives s3fs codes and no text
+            reason = retries.reason_of(error)
             is_public = public_text(str(reason)) == str(reason)
             shown = public_text(f"{type(error).__name__}: {retries.in_a_line(reason)}")
             fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
-            if retries.has_no_credentials(error):
-                fix = retries.NO_CREDENTIALS
+            fix = retries.better_fix(error) or fix
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):

@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.outputs.stores.retries import NO_CREDENTIALS, OUTAGE_S
+from framefleet.pipeline.outputs.stores.retries import FIXES, OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.roots import (
     MAX_BYTES,
@@ -100,5 +100,5 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
         message = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
         _, mark, query = path.partition("?")
         problem = f"it cannot be read: {message.replace(mark + query, '')}"
-        has_fix = error.fix == NO_CREDENTIALS
-        raise InputError(problem, error.fix if has_fix else "check the path and the credentials") from None
+        is_close = error.fix not in FIXES.values()
+        raise InputError(problem, error.fix if is_close else "check the path and the credentials") from None
