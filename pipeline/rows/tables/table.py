@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat, takewhile
@@ -30,15 +32,24 @@ from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
-from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, why_unread
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, trouble_of, why_unread
 from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
-from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format
+from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format, raw_bytes
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi")
-_COLUMNS = dict.fromkeys(_IMAGES, "image") | dict.fromkeys(_VIDEOS, "video")
+log = logging.getLogger(__name__)
+
+# Endings of files that rows can name; .gif is a video next to videos.
+_IMAGES = ".png .jpg .jpeg .jpe .jfif .jif .webp .bmp .dib .tif .tiff .gif .apng"
+_VIDEOS = ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .flv .f4v .wmv .asf .ogv .ogm .mpg .mpeg .mpe"
+_VIDEOS += " .m2v .vob .ts .mts .m2ts .mxf .dv .nut .ivf .y4m"
+_COLUMNS = dict.fromkeys(_IMAGES.split(), "image") | dict.fromkeys(_VIDEOS.split(), "video")
+_PROMPTS = (".txt", ".caption")  # which lie next to images, and are theirs
+_HIDDEN = (".", "~$")  # how names begin
+_OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
+_OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__macosx"}
+_MOST_ENDINGS = 8  # in a message
 _MAX_PROMPT = 65_536  # bytes, as of a cell
 _MAX_TEXT = 256 << 20  # bytes of all prompts, which are in memory
 
@@ -65,17 +76,16 @@ def list_media(
     filesystem: Any, files: Sequence[str], below: Collection[str], *, folder: str, location: str
 ) -> ListedFolder:
     """Return the table of these images or videos, in order. below: all files of the folder. TableError."""
-    columns = {media_column(path): path for path in files}
+    columns = {media_column(path): path for path in files if not path.lower().endswith(".gif")}
+    columns = columns or {"image": files[0]}
     if len(columns) > 1:
         both = " and ".join(str(path) for path in columns.values())
         raise TableError(f"images and videos in {location}: {both}", "give a folder with one kind of them")
     names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
     rows = {next(iter(columns)): names, "file": names}
-    texts = [str(PurePosixPath(path).with_suffix(".txt")) for path in files]
-    if not (there := {*texts} & {*below}):
-        return _written(rows)
+    texts = prompt_files(files, below)
     size, prompts = 0, dict[str, str]()
-    for text in sorted(there):
+    for text in sorted(texts.values()):
         if isinstance(filesystem, LocalFileSystem):
             check_regular(text)
         content = filesystem.cat_file(text, 0, _MAX_PROMPT + 1)
@@ -88,7 +98,20 @@ def list_media(
             prompts[text] = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
-    return _written({**rows, "prompt": [prompts.get(text) for text in texts]})
+    if texts:
+        rows["prompt"] = [prompts.get(texts.get(path)) for path in files]
+    return _written(rows)
+
+
+def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
+    """Return the text files with the names of these, by them; of several the one that ends in .txt."""
+    texts = {
+        PurePosixPath(path).with_suffix(""): path
+        for path in sorted(below)
+        if PurePosixPath(path).suffix.lower() in _PROMPTS
+    }
+    stems = ((path, PurePosixPath(path).with_suffix("")) for path in files)
+    return {path: texts[stem] for path, stem in stems if stem in texts}
 
 
 def _written(rows: dict[Any, Any]) -> ListedFolder:
@@ -240,11 +263,11 @@ def open_table(
         patience = Patience(shown, outage_s)
         patience.has_answered = has_answered
         listed = partial(_paths, filesystem, path, shown)
-        paths, root = patience.ride_out(listed) if has_answered else listed()
+        paths, root, folder = patience.ride_out(listed) if has_answered else listed()
         if media_column(paths[0]):
-            below = _below(filesystem, path, shown)
-            filesystem = list_media(filesystem, paths, below, folder=path, location=shown)
-            paths, root = [f"{path.rstrip('/')}/files.parquet"], path
+            below = _below(filesystem, folder, shown)
+            filesystem = list_media(filesystem, paths, below, folder=folder, location=shown)
+            paths, root = [f"{folder.rstrip('/')}/files.parquet"], folder
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
         files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
@@ -268,12 +291,17 @@ def open_table(
     return table
 
 
-def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
-    """Return the table's files in sorted order, and its folder."""
+def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, str]:
+    """Return the table's files in sorted order, its folder, and the part of it that was named."""
+    folder, below = path, list[str]()
     if has_magic(path) and not filesystem.exists(path):
         parts = PurePosixPath(path).parts
-        stem = str(PurePosixPath(*takewhile(lambda part: not has_magic(part), parts)))
-        files, root = _visible(filesystem.glob(path), stem), _table_folder(stem)
+        folder = str(PurePosixPath(*takewhile(lambda part: not has_magic(part), parts)))
+        matches = filesystem.glob(path, detail=True).items()
+        below = [name for name, details in matches if details["type"] != "directory"]
+        if not below:
+            _raise_refusal(filesystem, folder)
+        files, root = _visible(below, folder) or _visible(below, folder, media_column), _table_folder(folder)
         below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
         # without those of partitions, which are many
         folders = {
@@ -292,17 +320,50 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
             check_regular(path)
+        _raise_refusal(filesystem, path)
         raise _no_table(filesystem, path, location)
-    for file in files if isinstance(filesystem, LocalFileSystem) else ():
-        check_regular(file)
+    for file in files:
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            problem = f"{location} has a file whose name is not UTF-8: {raw_bytes(file)!r}"
+            raise TableError(problem, "rename it") from None
+        if isinstance(filesystem, LocalFileSystem):
+            check_regular(file)
+    others = _other_files(below, files, folder)
     if not files:
-        raise TableError(f"no table files in {location}", f"{ENDINGS}; images and videos are rows too")
+        problem = f"no table files in {location}" + (f", which holds {others}" if others else "")
+        kinds = "; png, jpeg, webp, bmp, tiff and gif images, and videos, are rows too"
+        raise TableError(problem, ENDINGS + kinds)
     formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
         problem = f"files of several formats in {location}: {both}"
         raise TableError(problem, "give a glob, e.g. folder/*.parquet")
-    return files, root
+    if others:
+        log.warning("table %s: not read: %s", location, others)
+    return files, root, folder
+
+
+def _raise_refusal(filesystem: Any, path: str) -> None:
+    """Raise what the store says of a path: isfile(), isdir() and exists() answer False to each error."""
+    try:
+        filesystem.info(path)
+    except Exception as error:  # see `trouble_of`
+        if trouble_of(error) != "other":
+            raise
+
+
+def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> str:
+    """Return which of the files in a folder are neither rows nor their prompts: "3 .heic and 1 .avif"."""
+    is_media = bool(files) and media_column(files[0]) is not None
+    used = {*files, *(prompt_files(files, below).values() if is_media else ())}
+    others = {*_visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
+    endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
+    texts = [f"{num:,} {ending}" for ending, num in endings.most_common(_MOST_ENDINGS)]
+    if more := others and endings.total() - sum(num for _, num in endings.most_common(_MOST_ENDINGS)):
+        texts.append(f"{more:,} others")
+    return ", ".join(texts)
 
 
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
@@ -320,16 +381,22 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
 
 
 def _visible(
-    paths: Collection[str], root: str, kind_of: Callable[[str], str | None] = file_format
+    paths: Collection[str],
+    root: str,
+    kind_of: Callable[[str], str | None] = file_format,
+    *,
+    hidden: tuple[str, ...] = (*_HIDDEN, "_"),
 ) -> list[str]:
     """Return files of a kind in order, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
         *folders, name = PurePosixPath(path).parts[depth:]
+        if media_column(name):
+            name = name.lstrip("_")  # cameras write _DSC0001.jpg
         # a folder `_split=train` holds a column of that name
-        hidden = [name, *(folder for folder in folders if "=" not in folder)]
-        return not any(part.startswith((".", "_", "~$")) for part in hidden)
+        names = [name, *(folder for folder in folders if "=" not in folder)]
+        return not any(part.startswith(hidden) or part.lower() in _OF_SYSTEMS for part in names)
 
     return sorted(path for path in paths if shown(path) and kind_of(path))
 
