@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,13 @@ from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
 from framefleet.plugins.placement import lockstep
 from framefleet.plugins.placement.ulysses import Ulysses
-from tests.tiny import tiny
+from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start
 from tools.placements import narrow
 
 SIZE = {"height": 64, "width": 64, "num_frames": 5}
 DEMO = Path(__file__).parents[2] / "plugins/demo/shapes/model"  # its denoiser has three heads
+_TWO: dict[str, Any] = {"placement": {"type": "ulysses", "devices": 2}}
 TOO_SMALL = {"height": 16, "width": 16, "num_frames": 5}  # a rank has so few tokens that kernels differ
 
 
@@ -60,7 +62,7 @@ def alone() -> Model:
 
 @pytest.fixture(scope="module")
 def placed() -> Iterator[Model]:
-    model = load_model(tiny("wan"), dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 2})
+    model = load_model(tiny("wan"), dtype="fp32", device="cpu", **_TWO)
     yield model
     placer(model).close()
     assert not ranks()
@@ -107,6 +109,18 @@ def test_more_ranks_and_two_that_share_three_heads_have_the_bits_of_one_process(
     finally:
         placer(model).close()
     assert found == frames(load_model(folder, dtype="fp32", device="cpu"), requests)
+
+
+def test_a_model_of_fewer_blocks_than_its_class_plans_for_has_the_bits_of_one_process(placed: Model) -> None:
+    placer(placed).close()
+    size = {"height": 64, "width": 64, "num_inference_steps": 2}
+    row = Request(arguments=SMALLEST["helios"] | size | {"prompt": "a red ball"}, seed=1)
+    model = load_model(tiny("helios"), dtype="fp32", device="cpu", **_TWO)
+    try:
+        together = frames(model, [row])
+    finally:
+        placer(model).close()
+    assert together == frames(load_model(tiny("helios"), dtype="fp32", device="cpu"), [row])
 
 
 def test_rows_that_would_differ_are_refused_with_the_module_and_fast_renders_them(placed: Model) -> None:
@@ -211,9 +225,6 @@ signal.pause()
     os.close(ending)
 
 
-_TWO: dict[str, object] = {"placement": {"type": "ulysses", "devices": 2}}
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -230,6 +241,6 @@ _TWO: dict[str, object] = {"placement": {"type": "ulysses", "devices": 2}}
         ("wan", {"placement": {"type": "ulysses", "devices": 1}}, "placement.devices is 1"),
     ],
 )
-def test_what_cannot_be_placed_is_refused(name: str, settings: dict[str, object], message: str) -> None:
+def test_what_cannot_be_placed_is_refused(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load_model(tiny(name), device="cpu", **settings)  # type: ignore[arg-type]
+        load_model(tiny(name), device="cpu", **settings)
