@@ -70,11 +70,11 @@ def one_fetcher(name: str, *, max_wait_s: float = _MAX_WAIT_S) -> Iterator[None]
 
 
 def _holder(lock: Path) -> str:
-    """Return who holds a lock, as Linux lists it: "process 123 of user 1000"."""
+    """Return the process that has a lock, as Linux lists it: "process 123 of user 1000"."""
     with contextlib.suppress(OSError):
         locks = Path("/proc/locks").read_text()
-        if held := re.search(rf"FLOCK +\w+ +\w+ +([1-9]\d*) \S+:{lock.stat().st_ino} ", locks):
-            return f"process {held[1]} of user {os.stat(f'/proc/{held[1]}').st_uid}"
+        if match := re.search(rf"FLOCK +\w+ +\w+ +([1-9]\d*) \S+:{lock.stat().st_ino} ", locks):
+            return f"process {match[1]} of user {os.stat(f'/proc/{match[1]}').st_uid}"
     return "another process"
 
 
