@@ -51,6 +51,7 @@ class ProcessState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_rows = 0
+        self._reported: set[str] = set()
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
@@ -64,7 +65,8 @@ class ProcessState:
         finally:
             with self._lock:
                 self._num_rows -= 1
-                changed = self._set_back()
+                changed = [name for name in self._set_back() if name not in self._reported]
+                self._reported.update(changed)
             if changed:
                 log.warning("a recipe left %s changed; it was set back for the next rows", ", ".join(changed))
 
@@ -77,7 +79,7 @@ class ProcessState:
         os.umask(self._umask)
 
     def _set_back(self) -> list[str]:
-        """Return what was changed."""
+        """Return the names of what was changed."""
         changed = []
         for module, before in self._functions:
             now = vars(module)
