@@ -24,6 +24,7 @@ from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.verify.command import verify_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
+from framefleet.jobs.options import cut_option
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
@@ -77,6 +78,9 @@ class _Plain:
 
 class _Command(_Plain, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {name for one in self.params for name in one.opts}
+        if not ctx.resilient_parsing and (meant := cut_option(args, options)):
+            ctx.fail(f"A value ends at its first space: write {meant}")
         try:
             return super().parse_args(ctx, args)
         except Exception as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.jobs.job.section import Key
+from framefleet.jobs.job.yaml_text import NO_SPACE, yaml_of
 from framefleet.pipeline.guards.mistakes import QUOTED_TEXT, must_be, nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
@@ -21,6 +23,21 @@ NAMED: dict[Any, type[BaseModel]] = {
     "second_models": SecondModelSection,
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
+# Of keys, in other programs.
+_OTHER_NAMES = {
+    **dict.fromkeys(("store", "storage", "s3"), "storage_options"),
+    **dict.fromkeys(("codec", "video_codec", "vcodec"), "encoder"),
+    **dict.fromkeys(("batch_size", "max_batch_size", "max_batch"), "max_rows"),
+    **dict.fromkeys(("num_workers", "n_workers"), "workers"),
+    **dict.fromkeys(("gpus", "num_gpus"), "gpus_per_worker"),
+    **dict.fromkeys(("out", "output_dir", "output_path"), "output"),
+    **dict.fromkeys(("dataset", "input", "csv"), "table"),
+    "cpus": "cpus_per_worker",
+    "quality": "crf",
+    "extension": "format",
+    "model_name": "model",
+    "torch_dtype": "dtype",
+}
 
 
 def mistakes_in(
@@ -125,6 +142,8 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
     fix = f"it must be {' or '.join(wanted)}"
     if isinstance(errors[0]["input"], Mapping) and QUOTED_TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
+    if isinstance(errors[0]["input"], str) and "mapping" in fix and NO_SPACE.match(errors[0]["input"]):
+        fix += "; put a space after the colon"
     return f"`{name}` is {shown}", fix
 
 
@@ -135,10 +154,15 @@ def _nested(key: Key) -> str:
 
 
 def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
-    is_empty = isinstance(value, str | bool | list | dict | None) and not value
-    if not is_empty and (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
-        return "not usable"  # it may be a secret
+    if not _is_plain(key, value, job):
+        return "not usable"
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
+
+
+def _is_plain(key: Key, value: Any, job: type[BaseModel]) -> bool:
+    """Tell whether a value may be shown, because it is not a secret."""
+    is_empty = isinstance(value, str | bool | list | dict | None) and not value
+    return is_empty or not (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key))
 
 
 def _is_hidden(key: Key, model: type[BaseModel]) -> bool:
@@ -179,28 +203,42 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     section = [part for part in location[:-1] if not isinstance(part, int)]
     siblings = {path[-1]: path for place, path in places.items() if [*place[:-1]] == section}
     elsewhere: dict[str, tuple[str, ...]] = {}
-    for path in places.values():
-        if path != key and (path[0] == key[0] or path[0] not in _CHOSEN):
+    sections: dict[str, set[str]] = {}  # that have a word, by the word
+    for path in sorted(places.values(), key=len):
+        sections.setdefault(path[-1], set()).add(path[0])
+        is_near = path[0] == key[0] or (path[0] not in _CHOSEN and len(path) <= 2)
+        if path != key and is_near:
             elsewhere.setdefault(path[-1], path)
+    # `name` and `where` may be of many sections
+    elsewhere = {
+        word: path for word, path in elsewhere.items() if path[0] == key[0] or len(sections[word]) == 1
+    }
     word = str(location[-1])
+    if (usual := _OTHER_NAMES.get(word)) and (len(key) == 1 or usual in siblings):
+        word = usual
+    if word.partition(".")[0] in siblings and "." in word:
+        return f"write `{_nested((*key[:-1], *word.split('.')))}`"
+    value = error["input"]
+    line = yaml_of(public_value(value)) if _is_plain(key, value, job) else "..."
+    if isinstance(value, str) and re.fullmatch(r"[-:\d\s]+(,[-:\d\s]+)+", value):
+        line = f"[{value}]"
     argument = common_argument(word) if len(key) == 1 else None
     if argument == "prompt":
-        return f"to render it, write `sweep: {{prompt: {_shown(key, error['input'], job)}}}`"
-    if word in ("store", "storage", "s3"):
-        return "did you mean `storage_options`?"
-    for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
+        return f"to render it, write `sweep: {{prompt: {line}}}`"
+    for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument or len(key) > 1 else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     if len(key) == 1 and (argument := argument or common_argument(word, cutoff=0.7)):
-        value, is_one = error["input"], isinstance(error["input"], int | float)
-        line = f"{{{argument}: {_shown(key, value, job)}}}"
-        if isinstance(value, list) or (argument == "seed" and not is_one):
+        line = f"{{{argument}: {line}}}"
+        if isinstance(value, list) or (argument == "seed" and not isinstance(value, int | float)):
             fix = f"to render every row with each, write `sweep: {line}`"
             return fix if argument == "seed" else f"{fix}; to give all rows the list, `defaults: {line}`"
         return f"to set it for every row, write `defaults: {line}`"
     if len(key) == 1:
-        where = f"`defaults: {{{word}: ...}}`"  # without the value, which may be a secret
-        return f"an argument of the model belongs in {where}; `framefleet schema` prints every key"
+        return (
+            f"if it is an argument of the model, it belongs in `defaults: {{{word}: ...}}`; "
+            "`framefleet schema` prints every key"
+        )
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

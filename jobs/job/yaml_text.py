@@ -24,7 +24,11 @@ MAX_CHARACTERS = 1 << 18
 MAX_YAML_DEPTH = 32
 MAX_INT = 2**64
 _FIX = "look for a missing quote, bracket, colon or space, and at how far the line is indented"
-_KEY_FIX = "put it in quotes; or, if a comma in {...} has made a key of it, write a list: [0, 1, 2]"
+_KEY_FIX = (
+    "put it in quotes; or, if a comma in {...} has made a key of it, write a list, [0, 1, 2], or a point, 7.5"
+)
+NO_SPACE = re.compile(r"([\w.]+):([{\[\"']|(?=[\w.-]))")  # after the colon, so that YAML takes all for a text
+_WRITTEN = {"{": "{...}", "[": "[...]"}  # what follows may be a secret
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -34,7 +38,7 @@ _NUMBERS = {
     "float": r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
     r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
 }
-_BRACES_FIRST = re.compile(r"(?:^|[-:,\[]\s*)\{\w+\}\s*[^\s,\]}]")  # {style} ball
+_BRACES = re.compile(r"(?:^|[-:,\[]\s*)\{\w+\}\s*[^\s,\]}]|\w\s+\{\w+\}")  # {style} ball, a {style} ball
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # written as escapes: no path and no file can hold them
 # Characters that JSON has as they are, and that YAML refuses, or folds as ends of lines.
 _UNLIKE_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
@@ -120,8 +124,10 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
         if before and before[-1][mark.column : mark.column + 1] == "\t":
             problem, fix = "a tab", "indent with spaces, as YAML wants it"
-        elif any(map(_BRACES_FIRST.search, before)):
-            problem, fix = "a text begins with {, which begins a mapping of YAML", "put the text in quotes"
+        elif any(map(_BRACES.search, before)):
+            problem, fix = "a text has {, which begins a mapping of YAML", "put the text in quotes"
+        elif any(NO_SPACE.match(line.strip()) for line in before):
+            problem, fix = "no space after a colon", "write `key: value`"
         else:
             reason = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
             problem, fix = f"not YAML{reason}", _FIX
@@ -178,6 +184,10 @@ class _Walk:
                 if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TAG + "str", _TAG + "merge"):
                     shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
                     raise self._mistake(line, f"the key {shown:.80} is not text", _KEY_FIX)
+                is_empty = isinstance(child, yaml.ScalarNode) and not child.value and child.style is None
+                if key.style is None and (glued := NO_SPACE.match(key.value)) and (is_empty or glued[2]):
+                    problem = f"{glued[1]!r:.80} has no space after its colon"
+                    raise self._mistake(line, problem, f"write `{glued[1]}: {_WRITTEN.get(glued[2], '...')}`")
                 yield key.value, line, child
         elif isinstance(node, yaml.SequenceNode):
             for index, child in enumerate(node.value):

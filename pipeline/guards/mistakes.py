@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import glob
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ from framefleet.pipeline.errors import JobError, ModelError, UserError, shown
 
 _MODEL = "model"  # the place of a job's only one
 _AGAIN = "correct these, then run the same command again"
-_MOST_SHOWN = 20  # names in a message
+_MOST_SHOWN, _MOST_FOLDERS = 20, 3  # names in a message
 Expected = TypeVar("Expected")
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -81,6 +83,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"did you mean {near[0]!r}?"
     names = sorted(names) if len(names) <= _MOST_SHOWN else [*names[:_MOST_SHOWN], "..."]
     return f"use one of {', '.join(names)}"
+
+
+def folder_meant(folder: str, files: Collection[str]) -> str | None:
+    """Return the fix for a folder that has none of these files, where the one above or some below it have."""
+    if any(os.path.isfile(f"{folder}/../{name}") for name in files):
+        return f"did you mean {os.path.dirname(os.path.abspath(folder))!r}?"
+    for depth in ("*", "*/*"):
+        found = (place for name in files for place in glob.iglob(f"{glob.escape(folder)}/{depth}/{name}"))
+        if places := sorted({os.path.dirname(place) for place in found}):
+            return f"did you mean {' or '.join(map(repr, places[:_MOST_FOLDERS]))}?"
+    return None
 
 
 def either(fix: str, other: str) -> str:

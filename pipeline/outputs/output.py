@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, count_text, not_ours
-from framefleet.pipeline.guards.mistakes import expected
+from framefleet.pipeline.guards.mistakes import expected, folder_meant
 from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable, num_rows_of, read_part
@@ -183,7 +183,9 @@ class Output:
             problem = (
                 f"{output.url} does not exist, or is not an output: it has neither {layout.CLAIM} nor records"
             )
-            raise JobError(problem, "check the path")
+            is_local = isinstance(place, str) and "://" not in place
+            fix = folder_meant(layout.dated(place), [layout.CLAIM]) if is_local else None
+            raise JobError(problem, fix or "check the path")
         return output
 
     @classmethod

@@ -27,6 +27,7 @@ _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condit
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _TEXT_AS_NUMBER = re.compile(r"VARCHAR\b.*(explicit|type) cast")
+_BEFORE_VALUE = r"(?:[=>,]|\b(?i:in\s*\(|i?like))\s*"  # of a text without quotes
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
 FOUND, WRONG = b"r", b"w"  # what an answer begins with: then places of rows, or why there are none
 _MAX_BYTES = 2 << 30  # more than the process has
@@ -137,7 +138,8 @@ def _wrong(
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
         fix = fix_of_missing(name, names, source=source)
-        if not section_of(name) and f'"{name}"' in condition and "'" not in name:
+        is_value = re.search(rf'"{re.escape(name)}"|{_BEFORE_VALUE}{re.escape(name)}\b', condition)
+        if not section_of(name) and is_value and "'" not in name:
             near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"{place}: there is no column {name!r}", fix)

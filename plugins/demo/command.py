@@ -9,6 +9,7 @@ import typer
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import JobError, command
 
 
 def demo_command(
@@ -47,6 +48,9 @@ def demo_command(
         from framefleet.plugins.demo.prepare import prepare_demo, read_size
         from framefleet.plugins.demo.vocabulary import hint_about
 
+        if words and len(words) > 1 and all(word.isascii() and " " not in word for word in words):
+            problem = f"{len(words)} prompts of one word are given"
+            raise JobError(problem, f"put each prompt in quotes: {command('demo', ' '.join(words))}")
         job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
         for hint in filter(None, map(hint_about, words or [])):
             stderr.say(f"hint: {hint}")

@@ -54,6 +54,7 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
         (("--size", "9x64x144", "a red ball"), "width is 144"),
         (("--size", "9x64x64"), "is for words of your own"),
         (("球" * 22,), "has 66 bytes, and the model reads 63"),
+        (("a", "red", "ball"), "put each prompt in quotes: framefleet demo 'a red ball'"),
     ],
 )
 def test_what_the_demo_does_not_render_is_refused(

@@ -17,13 +17,13 @@ from tests.tiny import tiny
 @pytest.mark.parametrize(
     ("text", "problem", "fix"),
     [
-        ("sweep: {prompt: [a], guidance_scale: '1,3,5'}", "has '1,3,5', but it has", "a list: [1, 3, 5]"),
-        ("sweep: {prompt: a, seed: 0,1,2}", "the key '1' is not text", "write a list: [0, 1, 2]"),
+        ("sweep: {prompt: [a], guidance_scale: '1,3,5'}", "has '1,3,5', but it has", "sweep them: [1, 3, 5]"),
+        ("sweep: {prompt: a, seed: 0,1,2}", "the key '1' is not text", "write a list, [0, 1, 2]"),
         ("sweep:\n  prompt: a\n   seed: 1", "not YAML", "how far the line is indented"),
         ("sweep: {prompt: [a ball: it bounces]}", "`sweep.prompt.0` is", "a colon and a space in it needs"),
-        ("prompt: a ball", "unknown key `prompt`", "write `sweep: {prompt: 'a ball'}`"),
+        ("prompt: a ball", "unknown key `prompt`", 'write `sweep: {prompt: "a ball"}`'),
         ("sweep: {seed: 0-3}", "the rows have no 'prompt'", "`sweep: {prompt: [...]}`"),
-        ("sweep: {prompt: {style} ball}", "a text begins with {", "put the text in quotes"),
+        ("sweep: {prompt: {style} ball}", "a text has {", "put the text in quotes"),
         (
             "sweep: {prompt: prompts.txt}",
             "line 3: sweep.prompt has 'prompts.txt'",
@@ -83,7 +83,7 @@ def test_a_model_that_is_no_folder_of_a_pipeline_is_refused_with_its_place(tmp_p
     folder = tiny("wan")
     for place, fix in (
         (folder / "model_index.json", f"give the folder it is in: '{folder}'"),
-        (folder / "transformer", "the folder of a whole diffusers pipeline, not a component"),
+        (folder / "transformer", f"did you mean '{folder}'?"),
         (tmp_path / "none.gguf", "does not exist\nhint: correct its path"),
     ):
         planned = command("plan", "--prompt", "a", "--model", place, "--output", tmp_path / "out")

@@ -182,7 +182,7 @@ def test_a_key_without_a_value_means_its_default(tmp_path: Path) -> None:
         ("judge: [{naem: q}]", "did you mean `judge.name`?", ""),
         ("steps: 8", "", "to set it for every row, write `defaults: {num_inference_steps: 8}`"),
         ("seeds: [1, 2]", "", "to render every row with each, write `sweep: {seed: [1, 2]}`"),
-        ("seeds: '0-63'", "", "to render every row with each, write `sweep: {seed: '0-63'}`"),
+        ("seeds: '0-63'", "", 'to render every row with each, write `sweep: {seed: "0-63"}`'),
         ("sead: 3", "", "write `defaults: {seed: 3}`"),
         ("zeta: 3", "", "belongs in `defaults: {zeta: ...}`"),
         ("output: b", "line 4: 'output' is given already on line 2", ""),

@@ -51,7 +51,11 @@ def open_source(
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {}, only=only)
         if needs == INDEXES and not any(index in source.files for index in INDEXES):
+            below = sorted(
+                os.path.dirname(file) for file in source.files if os.path.basename(file) in INDEXES
+            )
             fix = "check the URL: it must be a diffusers pipeline's own folder"
+            fix = f"did you mean {f'{source.name}/{below[0]}'!r}?" if below else fix
             raise ModelError(f"{source.name} has no {INDEXES[0]}", fix)
         return source
     folder = os.path.abspath(os.path.expanduser(place))

@@ -92,8 +92,7 @@ def open_weights(
     where = source.name
     file = model_index.index_file(source.files)
     if file not in source.files:
-        fix = "give the folder of a whole diffusers pipeline, not a component or a checkpoint"
-        raise ModelError(f"{where}/{file} does not exist", fix)
+        raise ModelError(f"{where}/{file} does not exist", model_index.whole_pipeline(where))
 
     def read(file: str) -> bytes:
         if source.is_local:

@@ -168,7 +168,7 @@ def _whole(value: Any) -> Scalar | Refused:
     if isinstance(value, str):  # with all its digits
         text = value.strip()
         if _WITH_COMMA.fullmatch(text):
-            return _comma(text, between="" if _THOUSANDS.fullmatch(text) else ".")
+            return _comma(text, is_whole=True)
         if len(text) > _MAX_DIGITS or not _NUMBER.fullmatch(text):
             return _NOT_WHOLE
         value = Decimal(text)
@@ -187,11 +187,13 @@ def inexact(column: str) -> Refused:
     return Refused(reason=f"a {column} column does not hold it exactly", fix=fix)
 
 
-def _comma(text: str, *, between: str = ".") -> Refused:
-    point = text.strip().replace(".", "").replace(",", between)
+def _comma(text: str, *, is_whole: bool = False) -> Refused:
+    values = text.strip().split(",")
+    has_thousands = is_whole and _THOUSANDS.fullmatch(text.strip())
+    point = text.strip().replace(".", "").replace(",", "" if has_thousands else ".")
     fix = f"write numbers with a point and without marks between thousands, e.g. {point}"
-    if point.count(".") > 1:
-        fix = f"write several values as a list: [{', '.join(text.strip().split(','))}]"
+    if not has_thousands and (is_whole or len(values) > 2):
+        fix = f"write one number; to render each of several, sweep them: [{', '.join(values)}]"
     return Refused(reason="it has a comma", fix=fix)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.mistakes import folder_meant
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 
 Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
@@ -66,8 +67,15 @@ def parse_index(content: bytes, where: str) -> ModelIndex:
 def read_index(folder: Path) -> ModelIndex:
     """Return what the index of a folder says, as `parse_index` does."""
     path = folder / index_file([name for name in INDEXES if (folder / name).is_file()])
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist", whole_pipeline(str(folder)))
+    return _of_its_kind(index_of(read_object(path), str(path)))
+
+
+def whole_pipeline(folder: str) -> str:
+    """Return the fix for a folder without an index."""
     fix = "give the folder of a whole diffusers pipeline, not a component or a checkpoint"
-    return _of_its_kind(index_of(read_object(path, fix), str(path)))
+    return folder_meant(folder, INDEXES) or fix
 
 
 def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
