@@ -90,8 +90,8 @@ def folder_meant(folder: str, files: Collection[str]) -> str | None:
     if any(os.path.isfile(f"{folder}/../{name}") for name in files):
         return f"did you mean {os.path.dirname(os.path.abspath(folder))!r}?"
     for depth in ("*", "*/*"):
-        found = (place for name in files for place in glob.iglob(f"{glob.escape(folder)}/{depth}/{name}"))
-        if places := sorted({os.path.dirname(place) for place in found}):
+        matches = (path for name in files for path in glob.iglob(f"{glob.escape(folder)}/{depth}/{name}"))
+        if places := sorted({os.path.dirname(path) for path in matches}):
             return f"did you mean {' or '.join(map(repr, places[:_MOST_FOLDERS]))}?"
     return None
 

@@ -138,10 +138,10 @@ class CsvRows:
     def _headers(self, batch: pa.RecordBatch) -> list[int]:
         """Return the rows that are a header, of this file or of one that was appended to it."""
         names = pa.array({text for name in self._names for text in (name, f"\ufeff{name}") if name})
-        named = [texts for name, texts in zip(self._names, batch.columns, strict=True) if name]
-        if not named or not pc.is_in(named[0], names).true_count:  # nearly always
+        columns = [texts for name, texts in zip(self._names, batch.columns, strict=True) if name]
+        if not columns or not pc.is_in(columns[0], names).true_count:  # nearly always
             return []
-        is_header = functools.reduce(pc.and_, (pc.is_in(texts, names) for texts in named))
+        is_header = functools.reduce(pc.and_, (pc.is_in(texts, names) for texts in columns))
         return pc.indices_nonzero(is_header).to_pylist()  # type: ignore[no-any-return]
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
