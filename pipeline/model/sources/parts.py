@@ -155,14 +155,14 @@ class PartFile:
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
         return checked_digest(self.fetched(), expected, where=self.where)
 
-    def components(self, components: Iterable[Component], named: Collection[str] = ()) -> tuple[str, ...]:
-        """Return the components whose weights it holds. named: in parts, which have files of their own.
+    def components(self, components: Iterable[Component], part_names: Collection[str]) -> tuple[str, ...]:
+        """Return the components whose weights it holds. part_names: of all files, this one included.
 
-        Raises ModelError where it holds those of none, or might be for either of two.
+        Raises ModelError where it holds those of none, or may be for either of two.
         """
         by_name = {component.name: component for component in components if component.has_weights}
         if self.name == CHECKPOINT:
-            names = self._names_in({name: one for name, one in by_name.items() if name not in named})
+            names = self._names_in({name: one for name, one in by_name.items() if name not in part_names})
         elif self.name in by_name:
             names = (self.name,)
         else:
@@ -227,8 +227,8 @@ def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any
 def by_component(files: Collection[PartFile], components: Iterable[Component]) -> dict[str, PartFile]:
     """Return the file that each component is loaded from: its own, or else the checkpoint."""
     components = list(components)
-    named = {file.name for file in files}
-    return {name: file for file in files for name in file.components(components, named)}
+    part_names = {file.name for file in files}
+    return {name: file for file in files for name in file.components(components, part_names)}
 
 
 def packed_by(folder: Path, components: Iterable[Component], files: Collection[PartFile]) -> dict[str, str]:
