@@ -20,6 +20,7 @@ from framefleet.pipeline.guards.sandbox import ending
 
 log = logging.getLogger(__name__)
 
+_ending: list[Any] = []  # the processes of the Ray that was to end last
 _services: Any = ray._private.services
 _node: Any = ray._private.node
 # For Ray's raylet to be there, in one try after the other. Ray's own limit is the first.
@@ -55,22 +56,31 @@ def end_ray(*, wait_for_processes: bool = False) -> None:
     A thread that drops an object of Ray's just then would end this process without a word, and any may do so
     that collects garbage (https://github.com/ray-project/ray/pull/19115).
     """
+    _ending[:] = _own_processes()
     worker: Any = ray._private.worker.global_worker
     if core := getattr(worker, "core_worker", None):
         ray._private.worker.disconnect()  # needs it, and does nothing when `ray.shutdown` calls it again
         worker.core_worker = SimpleNamespace(shutdown_driver=core.shutdown_driver)
     ray.shutdown(wait_for_processes=wait_for_processes)
+    kill_ray()
 
 
 def kill_ray() -> None:
-    """Kill the processes of a Ray of our own: frozen ones would not notice that this one ends."""
-    psutil = _node.psutil
+    """Kill what is left of a Ray of our own: frozen processes would not notice that their parents end."""
+    for process in _ending or _own_processes():
+        with suppress(_node.psutil.NoSuchProcess):
+            process.kill()
+
+
+def _own_processes() -> list[Any]:
+    """Return the processes that this one has started for Ray, with all below them."""
     node: Any = ray._private.worker._global_node
-    started = [one.process for of_name in node.all_processes.values() for one in of_name] if node else []
-    for process in [psutil.Process(one.pid) for one in started if one.poll() is None]:
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
+    processes = []
+    for started in (one for of_name in (node.all_processes if node else {}).values() for one in of_name):
+        with suppress(_node.psutil.NoSuchProcess):
+            root = _node.psutil.Process(started.process.pid)
+            processes += [*root.children(recursive=True), root]
+    return processes
 
 
 def _free_port() -> int:
