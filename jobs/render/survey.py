@@ -116,7 +116,7 @@ class Survey:
         if self.num_forgotten:
             rows = count_text(self.num_forgotten, "row")
             watch.say(
-                f"note: not rendered, as `framefleet forget` was told so: {rows}; delete them from the table"
+                f"note: forgotten (`framefleet forget`), so not rendered: {rows}; delete them from the table"
             )
 
     def find_places(self, table: RowSource) -> None:

@@ -215,16 +215,16 @@ def _language_models(store: Store) -> list[tuple[str, str]]:
         claim = find_claim_as(store, JOB_JSON)
     except JobError:  # it is lost or damaged, as `verify` says: nobody knows whom the job asked
         claim = None
-    named: dict[tuple[str, str], None] = {}
+    models: dict[tuple[str, str], None] = {}
     for section in sections():
         level = [(claim.job.model_extra or {}).get(section)] if claim else []
         while level:
             mappings = [one for one in level if isinstance(one, Mapping)]
             endpoints = (one["model"] for one in mappings if "url" in one and "model" in one)
-            named |= {(section, model): None for model in endpoints if isinstance(model, str)}
+            models |= {(section, model): None for model in endpoints if isinstance(model, str)}
             values = [inner for one in mappings for inner in one.values()]
             level = values + [inner for one in level if isinstance(one, list) for inner in one]
-    return list(named)
+    return list(models)
 
 
 _KINDS: dict[ExportFormat, type[shard.ShardWriter]] = {

@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.forget.removal import TABLE_FOLDERS, Removal
-from framefleet.plugins.forget.texts import RowTexts, texts_in
+from framefleet.plugins.forget.texts import RowTexts, nested_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -80,20 +80,20 @@ def forget_rows(
     if where is None and not row_ids:
         raise JobError("no rows are named", "say which: --where SQL or --row ROW_ID")
     stores = [*outputs_in(output.store).values()]
-    with ExitStack() as held:
-        locks = [] if dry_run else [held.enter_context(DriverLock(one, renders=False)) for one in stores]
+    with ExitStack() as exits:
+        locks = [] if dry_run else [exits.enter_context(DriverLock(one, renders=False)) for one in stores]
         wait_for(watch, "looking for the rows")
         earlier = frozenset[str]().union(*map(forgotten_rows, stores))
-        found = _named_rows(stores, row_ids, earlier)
+        matches = _named_rows(stores, row_ids, earlier)
         columns = frozenset[str]()
         if where is not None:
             chosen, columns = _chosen_rows(stores, where)
-            found |= chosen
-        found |= _linked_rows(stores, found)
-        texts = RowTexts.of(stores, earlier | found)
+            matches |= chosen
+        matches |= _linked_rows(stores, matches)
+        texts = RowTexts.of(stores, earlier | matches)
         claim = read_claim(output.store) if output.store.exists(CLAIM) else None
         renamed = (claim.job.model_extra or {}).get("columns") if claim else None
-        texts.columns |= {*texts_in(renamed)}  # what the job's table calls them
+        texts.columns |= {*nested_texts(renamed)}  # what the job's table calls them
         left = tuple(_left(output.store, stores, texts, claim)) if texts.row_ids else ()
         # Tables are in the outermost folder, though its own rows may not have begun.
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
@@ -111,7 +111,7 @@ def forget_rows(
                 step(one)
         return Forgotten(
             url=output.url,
-            num_rows=len(found),
+            num_rows=len(matches),
             num_deleted=sum(one.num_deleted for one in removals),
             num_rewritten=sum(one.num_rewritten for one in removals),
             left=left,
@@ -129,13 +129,13 @@ def _named_rows(stores: Collection[Store], row_ids: Collection[str], earlier: Co
     parts = [(store, _parts_with_rows(store)) for store in stores]
     tables = (table for store, some in parts for table in row_ids_in(store, some))
     there = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
-    found = set()
+    whole_ids = set()
     for row_id in row_ids:
         whole = {whole_row_id(store, row_id, some) for store, some in parts}
         if not whole & (there | {*earlier}):
             raise no_record(next(iter(stores)), row_id)
-        found |= whole & there
-    return found
+        whole_ids |= whole & there
+    return whole_ids
 
 
 def _chosen_rows(stores: Collection[Store], where: str) -> tuple[set[str], frozenset[str]]:
@@ -187,8 +187,8 @@ def _left(root: Store, stores: Collection[Store], texts: RowTexts, claim: Claim 
     table = claim.job.table if claim else None
     if claim and table and not table.startswith(f"{claim.job.output.rstrip('/')}/"):
         yield f"the job's table, {table}: delete these rows there too"
-    if claim and (said := {*texts_in(claim.model_dump())} & texts.rows_by_text.keys()):
-        yield f"the job file, which says {count_text(len(said), 'text')} of theirs: change it"
+    if claim and (own_texts := {*nested_texts(claim.model_dump())} & texts.rows_by_text.keys()):
+        yield f"the job file, which says {count_text(len(own_texts), 'text')} of theirs: change it"
     if texts.inputs:
         files = count_text(len(texts.inputs), "image or video file")
         yield f"{files} that they name, e.g. {min(texts.inputs)}"

@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.seals import (
 from framefleet.pipeline.outputs.query import rows_where
 from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store, read_json
-from framefleet.plugins.forget.texts import RowTexts, is_text, texts_in
+from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
 
 # Made again when they are wanted, or kept for people: they go whole, whomever they quote.
 _PAGES = (layout.GALLERY, layout.DAMAGED, layout.SCRATCH, "embeddings")
@@ -73,15 +73,15 @@ class Removal:
         originals = pa.array(self.texts.rows_by_text, pa.string())
         for part in parts_in(self.store, layout.ANSWERS):
             table = self._table(part)
-            said = pc.or_(pc.is_in(table[_ANSWERED], originals), pc.invert(self._are_others(table)))
-            if pc.any(said).as_py():  # the key stays: it is not asked again
+            is_theirs = pc.or_(pc.is_in(table[_ANSWERED], originals), pc.invert(self._are_others(table)))
+            if pc.any(is_theirs).as_py():  # the key stays: it is not asked again
                 for name in (_ANSWERED, "prompt"):
-                    texts = pc.if_else(said, "", table[name])
+                    texts = pc.if_else(is_theirs, "", table[name])
                     table = table.set_column(table.column_names.index(name), table.schema.field(name), texts)
                 self._replace(part, table)
 
     def _empty_job(self) -> None:
-        """Take the texts out of the lists in job.json, as of a sweep; each part of records repeats it."""
+        """Take the texts out of the lists in job.json, e.g. of a sweep; each part of records repeats it."""
         if not self.store.exists(layout.CLAIM):
             return
         job = read_json(self.store, layout.CLAIM, _JSON)
@@ -97,8 +97,8 @@ class Removal:
         """Delete pages, picks, errors of earlier runs, and what job.json and until.json say of them."""
         self._empty_job()
         if self.store.exists(_STATE):
-            said = _texts_of(self.store.read(_STATE))
-            if said is None or not self.texts.rows_by_text.keys().isdisjoint(said):
+            values = _texts_of(self.store.read(_STATE))
+            if values is None or not self.texts.rows_by_text.keys().isdisjoint(values):
                 self._delete([_STATE])
         self._delete(path for folder in _PAGES for path in self.store.list(folder))
         self._delete(path for path in _PAGE_FILES if self.store.exists(path))
@@ -136,21 +136,21 @@ class Removal:
     # -- How --
 
     def _delete(self, paths: Iterable[str]) -> None:
-        if found := [*paths]:
+        if files := [*paths]:
             self.hold.check()
-            self.store.delete_many(found)
-            self.num_deleted += len(found)
+            self.store.delete_many(files)
+            self.num_deleted += len(files)
 
     def _table(self, part: Part) -> pa.Table:
         return read_part(self.store, part.path, columns_of(self.store, part.path)[0])
 
     def _keep(self, part: Part, table: pa.Table, others: pa.ChunkedArray) -> None:
         """Write a part again with these of its rows; one without any just goes."""
-        kept = table.filter(others)
-        if len(kept) == len(table):
+        rest = table.filter(others)
+        if len(rest) == len(table):
             return
-        if len(kept):
-            self._replace(part, kept)
+        if len(rest):
+            self._replace(part, rest)
         else:
             self._delete([part.path])
 
@@ -178,9 +178,9 @@ class Removal:
             with pq.ParquetFile(file) as table, pq.ParquetWriter(new, table.schema_arrow) as writer:
                 for batch in table.iter_batches():
                     rows = pa.Table.from_batches([batch])
-                    kept = rows.filter(self._are_others(rows))
-                    num_rows, num_kept = num_rows + len(rows), num_kept + len(kept)
-                    writer.write_table(kept)
+                    rest = rows.filter(self._are_others(rows))
+                    num_rows, num_kept = num_rows + len(rows), num_kept + len(rest)
+                    writer.write_table(rest)
             if num_kept == num_rows:
                 return
             self.hold.check()
@@ -207,17 +207,17 @@ class Removal:
         if self.where is None or not self.columns <= {*texts.column_names}:
             return []
         placed = texts.append_column(_PLACE, pa.array(range(len(texts)), pa.int64()))
-        told = placed.select([*self.columns, _PLACE]).drop_null()
-        (chosen,) = rows_where(iter([told]), self.where)
-        found: list[int] = chosen[_PLACE].to_pylist()
-        return found
+        complete = placed.select([*self.columns, _PLACE]).drop_null()
+        (chosen,) = rows_where(iter([complete]), self.where)
+        row_places: list[int] = chosen[_PLACE].to_pylist()
+        return row_places
 
     def _empty_picks(self, path: str) -> None:
         lines = self.store.read(path).splitlines(keepends=True)
-        kept = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
-        if len(kept) < len(lines):
+        rest = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
+        if len(rest) < len(lines):
             self.hold.check()
-            self.store.write(path, b"".join(kept))
+            self.store.write(path, b"".join(rest))
             self.num_rewritten += 1
 
     def _job_text(self, job: Any) -> str:
@@ -236,6 +236,6 @@ class Removal:
 def _texts_of(content: bytes) -> set[str] | None:
     """Return the texts in JSON; None where it is none, which its readers report or write again."""
     try:
-        return {*texts_in(parse_json(content))}
+        return {*nested_texts(parse_json(content))}
     except ValueError:
         return None

@@ -47,12 +47,12 @@ class RowTexts:
             inputs = {name: inputs_in(value) for name, value in arguments.items()}
             texts.inputs.update(one["uri"] for some in inputs.values() for one in some)
             of_inputs |= {name for name, some in inputs.items() if some}
-            of_row = frozenset(texts_in([cells, arguments]))
+            of_row = frozenset(nested_texts([cells, arguments]))
             for text in of_row:
                 texts.rows_by_text.setdefault(text, []).append(of_row)
         texts.columns -= of_inputs  # whose paths other tables may write in another way
         for row in (row for store in stores for row in _rows_in(store) if row["row_id"] not in row_ids):
-            for text in texts_in([_own_cells(row), told_arguments(row)]):
+            for text in nested_texts([_own_cells(row), told_arguments(row)]):
                 texts.rows_by_text.pop(text, None)
         return texts
 
@@ -61,21 +61,21 @@ class RowTexts:
 
         It names the row_id of one; or it says something that they alone say, and nothing else than they do.
         """
-        if not self.row_ids.isdisjoint(texts_in(cells)):
+        if not self.row_ids.isdisjoint(nested_texts(cells)):
             return True
-        said = {*texts_in({name: cell for name, cell in cells.items() if name in self.columns})}
-        own = said & self.rows_by_text.keys()
-        return any(said <= of_row for text in own for of_row in self.rows_by_text[text])
+        spoken = {*nested_texts({name: cell for name, cell in cells.items() if name in self.columns})}
+        own = spoken & self.rows_by_text.keys()
+        return any(spoken <= of_row for text in own for of_row in self.rows_by_text[text])
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def nested_texts(value: Any) -> Iterator[str]:
     """Yield the texts of a cell, however deep in it."""
     if isinstance(value, str):
         if value.strip():
             yield value
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from texts_in(inner)
+            yield from nested_texts(inner)
 
 
 def is_text(kind: pa.DataType) -> bool:

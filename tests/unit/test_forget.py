@@ -297,4 +297,4 @@ def test_a_row_that_was_forgotten_is_not_rendered_again_while_the_table_has_it(t
     planned = command("plan", job, "--json")
     values = json.loads(planned.stdout)
     assert (values["num_rows"], values["counts"]["rows"], values["counts"]["pending"]) == (6, 5, 0)
-    assert "as `framefleet forget` was told so: 1 row; delete them from the table" in planned.stderr
+    assert "forgotten (`framefleet forget`), so not rendered: 1 row; delete them" in planned.stderr

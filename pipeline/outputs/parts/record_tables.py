@@ -72,9 +72,7 @@ def record_tables(
     schema = all_columns.schema(store, columns)
     later = pa.schema([field for field in schema if field.name in all_columns.later.names])
     names = {*schema.names, "row_id", *(OF_CLIP.names if later.names else ())}
-    there = all_columns.records
-    lacking = [field for field in FIRST_FIELDS if field.name not in there.names]  # for the part to be blamed
-    tables = _counting_records(store, _paths(parts), [f for f in (*there, *lacking) if f.name in names])
+    tables = _counting_records(store, _paths(parts), [f for f in all_columns.records if f.name in names])
     if not later.names:
         yield from (shaped(table, schema) for table in tables)
         return
@@ -136,7 +134,9 @@ class _Columns:
             problem = f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}"
             raise JobError(problem, "move the parts that framefleet did not write out of the output")
         ours = {field.name: field for field in RECORD_FIELDS}
-        records = [ours.get(field.name, field) for field in _united([*(there or [RECORD_FIELDS]), added])]
+        # Also what no part has, but each must: who asks for it hears which part lacks it.
+        united = _united([*(there or [RECORD_FIELDS]), added, FIRST_FIELDS])
+        records = [ours.get(field.name, field) for field in united]
         return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)
 
     def schema(self, store: Store, names: Sequence[str] | None) -> pa.Schema:

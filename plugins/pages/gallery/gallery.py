@@ -49,7 +49,7 @@ from framefleet.plugins.pages.gallery.blocks import (
     shown_records,
 )
 
-PAGE = Path(__file__).with_name("page")
+PAGE_FOLDER = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
     f"{layout.GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
 )
@@ -109,7 +109,7 @@ def write_gallery(
     # A digest of what the gallery shows, its page, its axes and its notes.
     parts = [store.details(folder) for folder in (layout.RECORDS, layout.FAILURES, layout.SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
-    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE.iterdir())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE_FOLDER.iterdir())]
     shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
     version = hashlib.sha256(shown.encode()).hexdigest()[:20]
     there = set(store.list(layout.GALLERY))
@@ -126,7 +126,7 @@ def write_gallery(
         for axis in filter(None, (x, y)):
             if axis not in names:
                 raise JobError(f"{store.url_of('')} has no column {axis!r}", fix_of_missing(axis, names))
-        for file in sorted(PAGE.iterdir()):
+        for file in sorted(PAGE_FOLDER.iterdir()):
             _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()

@@ -22,7 +22,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.gallery.blocks import is_script
-from framefleet.plugins.pages.gallery.gallery import BLOCK, DATA, INDEX, PAGE
+from framefleet.plugins.pages.gallery.gallery import BLOCK, DATA, INDEX, PAGE_FOLDER
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.picks import PickChange, PickKeeper
 
@@ -59,12 +59,12 @@ class _Handler(OutputHandler):
         "img-src 'self' data:; media-src 'self'"
     )
     picks: PickKeeper
-    pages: frozenset[str] = frozenset(file.name for file in PAGE.iterdir())
+    pages: frozenset[str] = frozenset(file.name for file in PAGE_FOLDER.iterdir())
 
     def made(self, path: str) -> tuple[bytes, str] | None:
         folder, _, name = path.partition("/")
         if folder == GALLERY and name in self.pages:
-            page = (PAGE / name).read_bytes()
+            page = (PAGE_FOLDER / name).read_bytes()
             if path == INDEX:
                 page = page.replace(_FILES_ALONE, _ASKS_TOO, 1).replace(b"<head>", b"<head>" + _PLACE, 1)
             return page, _PAGE_TYPES[PurePosixPath(name).suffix]
