@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
+_Asked = tuple[str | Sequence[Mapping[str, Any]], AnswerSection | None]  # content, form of the answer
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
 _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
 _MAX_ANSWER_BYTES = 4 << 20
@@ -102,6 +103,7 @@ class _Endpoint:
         # When the last answer came, and when the last trial began that got none, by time.monotonic().
         self._answered_at = self._failed_at = -math.inf
         self._fault: _Failed | None = None  # what that trial showed
+        self._last_answered: list[_Asked] = []  # the last question that got an answer
 
     def close(self) -> None:
         """End the requests that are under way."""
@@ -177,7 +179,8 @@ class _Endpoint:
             with self._trial:  # those who wait for it take its outcome for theirs
                 # Who refuses is there: any answer at all shows that it does not refuse everything.
                 if self._answered_at <= (-math.inf if error.is_refusal else began):
-                    self._try_out(section, trial, answer, since=began)
+                    # Some models answer no question without a picture.
+                    self._try_out(section, [(trial, answer), *self._last_answered], since=began)
             with self._lock:
                 self._num_unanswered += 1
                 most = max(_MAX_UNANSWERED, 2 * section.parallel)
@@ -188,27 +191,21 @@ class _Endpoint:
             raise NoAnswer(str(error)) from None
         with self._lock:
             self._num_answered += 1
+            self._last_answered = [(content, answer)]
         return value
 
-    def _try_out(
-        self,
-        section: EndpointSection,
-        trial: str | Sequence[Mapping[str, Any]],
-        answer: AnswerSection | None,
-        *,
-        since: float,
-    ) -> None:
-        """Raise EndpointError where a trial gets no answer, or one has got none since."""
+    def _try_out(self, section: EndpointSection, trials: Sequence[_Asked], *, since: float) -> None:
+        """Raise EndpointError where no trial gets an answer, or none has got one since."""
         fault = self._fault if self._failed_at > since else None
-        if fault is None:
-            began = time.monotonic()
+        began = time.monotonic()
+        for content, answer in () if fault else trials:
             try:
-                self._attempt(section, trial, answer)
+                self._attempt(section, content, answer)
                 return
             except _Failed as error:
                 self._failed_at, self._fault = began, error
-                fault = error
-        raise self._error(str(fault), fault.fix)
+        assert self._fault is not None, "a trial is made, or one has failed"
+        raise self._error(str(self._fault), self._fault.fix)
 
     def _attempt(
         self,

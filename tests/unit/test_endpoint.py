@@ -126,6 +126,17 @@ def test_an_endpoint_that_answers_nobody_is_at_fault_itself(chat: Chat) -> None:
     ]
 
 
+def test_a_model_that_answers_no_trial_is_there_while_it_answers_what_it_has_answered(chat: Chat) -> None:
+    assert ask(section(chat), "red?")
+    chat.will(*({"for": text, "status": 500} for text in ("blue", "Give any answer")))
+    with pytest.raises(NoAnswer):
+        ask(section(chat), "blue?")
+    assert [one["body"]["messages"][0]["content"] for one in chat.log][2:] == ["Give any answer.", "red?"]
+    chat.will({"status": 500, "always": True})
+    with pytest.raises(EndpointError):
+        ask(section(chat), "blue?")
+
+
 def test_passwords_of_netrc_go_to_nobody(chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password of-another\n")
     (tmp_path / "netrc").chmod(0o600)
