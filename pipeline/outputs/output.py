@@ -183,8 +183,9 @@ class Output:
             problem = (
                 f"{output.url} does not exist, or is not an output: it has neither {layout.CLAIM} nor records"
             )
-            is_local = isinstance(place, str) and "://" not in place
-            fix = folder_meant(layout.dated(place), [layout.CLAIM]) if is_local else None
+            fix = None
+            if isinstance(place, str) and "://" not in place:
+                fix = folder_meant(layout.dated(place), [layout.CLAIM])
             raise JobError(problem, fix or "check the path")
         return output
 

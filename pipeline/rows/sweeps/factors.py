@@ -179,9 +179,9 @@ class _Parser:
         """Raise JobError for weights and the like of other programs."""
         fix = "write an option several times to have it more often"
         for number, pieces in enumerate(options):
-            if pieces and isinstance(pieces[0], str):
-                is_drawn = len(options) > 1 and not number and _DRAWN.match(pieces[0])
-                if weight := _WEIGHT.match(pieces[0]) or is_drawn:
+            if pieces and isinstance(first := pieces[0], str):
+                drawn = _DRAWN.match(first) if len(options) > 1 and not number else None
+                if weight := _WEIGHT.match(first) or drawn:
                     raise self._unread(weight[0].strip(), text, fix)
 
     def _unread(self, word: str, text: str, fix: str) -> JobError:

@@ -82,7 +82,7 @@ def list_media(
         both = " and ".join(str(path) for path in columns.values())
         raise TableError(f"images and videos in {location}: {both}", "give a folder with one kind of them")
     names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
-    rows = {next(iter(columns)): names, "file": names}
+    rows: dict[Any, Any] = {next(iter(columns)): names, "file": names}
     texts = prompt_files(files, below)
     size, prompts = 0, dict[str, str]()
     for text in sorted(texts.values()):
@@ -99,7 +99,7 @@ def list_media(
         except UnicodeDecodeError:
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
     if texts:
-        rows["prompt"] = [prompts.get(texts.get(path)) for path in files]
+        rows["prompt"] = [prompts.get(texts.get(path, "")) for path in files]
     return _written(rows)
 
 
@@ -360,8 +360,9 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
     others = {*_visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
     endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
-    texts = [f"{num:,} {ending}" for ending, num in endings.most_common(_MOST_ENDINGS)]
-    if more := others and endings.total() - sum(num for _, num in endings.most_common(_MOST_ENDINGS)):
+    most = endings.most_common(_MOST_ENDINGS)
+    texts = [f"{num:,} {ending}" for ending, num in most]
+    if more := endings.total() - sum(num for _, num in most):
         texts.append(f"{more:,} others")
     return ", ".join(texts)
 
