@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 import ray
 from ray.exceptions import RayError
@@ -31,3 +32,14 @@ def test_a_process_that_dies_is_reported_by_its_signal() -> None:
         for number in (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS):
             assert reason_of_death(number) == f"its process crashed with {number.name}"
         assert reason_of_death(signal.SIGKILL).startswith("its process was killed (e.g. by SIGKILL)")
+
+
+def test_frozen_processes_end_with_a_ray_of_our_own() -> None:
+    with connect(None, num_cpus=1):
+        raylets = [one for one in psutil.Process().children(recursive=True) if one.name() == "raylet"]
+        frozen = [below for raylet in raylets for below in raylet.children(recursive=True)]
+        assert frozen
+        for process in frozen:
+            process.suspend()
+    _, alive = psutil.wait_procs(frozen, timeout=20)
+    assert not alive
