@@ -50,6 +50,7 @@ def refusal(text: str, folder: Path) -> str:
         ("media: {codec: libx264}", "did you mean `media.encoder`?", "media: {encoder: libx264}"),
         ("codec: libx264", "did you mean `media.encoder`?", "media: {encoder: libx264}"),
         ("media.crf: 5", "write `media: {crf: ...}`", "media: {crf: 5}"),
+        ("defaults: {scheduler: 'unipc('}", "or `unipc` alone", "defaults: {scheduler: unipc}"),
         ("batch_size: 2", "did you mean `batching.max_rows`?", "batching: {max_rows: 2}"),
         ("fleet: {num_workers: 1}", "did you mean `fleet.workers`?", "fleet: {workers: 1}"),
         ("steps: 4", "write `defaults: {num_inference_steps: 4}`", "defaults: {num_inference_steps: 4}"),

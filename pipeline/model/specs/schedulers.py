@@ -214,7 +214,8 @@ def parse_scheduler(cell: str) -> tuple[str, dict[str, Scalar | None]]:
     parts = whole[2].split(",") if whole and whole[2].strip() else []
     settings = [_SETTING.fullmatch(part) for part in parts]
     if whole is None or not all(settings):
-        fix = "write `name(setting=value, ...)`, e.g. euler(timestep_spacing=trailing)"
+        name = cell.partition("(")[0].strip() or "name"
+        fix = f"write `{name}(setting=value, ...)`, or `{name}` alone"
         raise UserError(f"settings of a scheduler cannot be read in {shown(cell)}", fix)
     return whole[1], {match[1]: value_of(match[2]) for match in settings if match}
 
