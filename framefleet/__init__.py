@@ -20,11 +20,6 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.jobs.control.add import add as add
     from framefleet.jobs.control.control import pause as pause, resume as resume, stop as stop
     from framefleet.jobs.job.schema import job_schema as job_schema
-    from framefleet.jobs.keep.repair.repair import repair as repair
-    from framefleet.jobs.keep.replay.recorded_row import Given as Given
-    from framefleet.jobs.keep.replay.replay import replay as replay
-    from framefleet.jobs.keep.replay.script import replay_script as replay_script
-    from framefleet.jobs.keep.verify.verify import verify as verify
     from framefleet.jobs.look.failures import failures as failures
     from framefleet.jobs.look.status.status import Status as Status, status as status
     from framefleet.jobs.plan.plan import JobPlan as JobPlan, plan as plan
@@ -74,6 +69,11 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.export.export import export as export
     from framefleet.plugins.export.records import read_records as read_records
     from framefleet.plugins.forget.forget import forget as forget
+    from framefleet.plugins.keep.repair.repair import repair as repair
+    from framefleet.plugins.keep.replay.recorded_row import Given as Given
+    from framefleet.plugins.keep.replay.replay import replay as replay
+    from framefleet.plugins.keep.replay.script import replay_script as replay_script
+    from framefleet.plugins.keep.verify.verify import verify as verify
     from framefleet.plugins.marks.trace import Traced as Traced, trace as trace
     from framefleet.plugins.models.models import (
         ModelFiles as ModelFiles,
@@ -109,11 +109,6 @@ _NAMES = {
     "framefleet.jobs.control.add": ("add",),
     "framefleet.jobs.control.control": ("pause", "resume", "stop"),
     "framefleet.jobs.job.schema": ("job_schema",),
-    "framefleet.jobs.keep.repair.repair": ("repair",),
-    "framefleet.jobs.keep.replay.recorded_row": ("Given",),
-    "framefleet.jobs.keep.replay.replay": ("replay",),
-    "framefleet.jobs.keep.replay.script": ("replay_script",),
-    "framefleet.jobs.keep.verify.verify": ("verify",),
     "framefleet.jobs.look.failures": ("failures",),
     "framefleet.jobs.look.status.status": ("Status", "status"),
     "framefleet.jobs.plan.plan": ("JobPlan", "plan"),
@@ -163,6 +158,11 @@ _NAMES = {
     "framefleet.plugins.export.export": ("export",),
     "framefleet.plugins.export.records": ("read_records",),
     "framefleet.plugins.forget.forget": ("forget",),
+    "framefleet.plugins.keep.repair.repair": ("repair",),
+    "framefleet.plugins.keep.replay.recorded_row": ("Given",),
+    "framefleet.plugins.keep.replay.replay": ("replay",),
+    "framefleet.plugins.keep.replay.script": ("replay_script",),
+    "framefleet.plugins.keep.verify.verify": ("verify",),
     "framefleet.plugins.marks.trace": ("Traced", "trace"),
     "framefleet.plugins.models.models": (
         "ModelFiles",

@@ -235,7 +235,7 @@ _GROUP = "framefleet.plugins"
 _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each mistake
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
-    *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("keep", "models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
     *("forget", "placement"),
 )

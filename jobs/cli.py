@@ -19,9 +19,6 @@ from typer.core import TyperCommand, TyperGroup
 from framefleet.doors import Command, broken_plugins, commands
 from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.keep.repair.command import repair_command
-from framefleet.jobs.keep.replay.command import replay_command
-from framefleet.jobs.keep.verify.command import verify_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.options import cut_option
@@ -47,7 +44,7 @@ _PANELS: dict[str, tuple[Command, ...]] = {
         stop_command,
     ),
     "Look at clips": (),
-    "Check and repair": (verify_command, replay_command, repair_command, retry_command),
+    "Check and repair": (retry_command,),
     "Use clips": (),
     _SETUP: (schema_command,),
     _MODEL: (),

@@ -11,9 +11,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from framefleet.jobs import options
-from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, given_of
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import count_text
+from framefleet.plugins.keep.replay.command import MovedModels, ReadableRoots, given_of
 
 _Folder = Annotated[
     Path | None,

@@ -17,15 +17,6 @@ from typing import Any
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, claim_of
 from framefleet.jobs.job.paths import paths_in
-from framefleet.jobs.keep.replay.recorded_row import (
-    NOTHING,
-    Given,
-    arguments_of,
-    environment_of,
-    inputs_of_row,
-)
-from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError, quoted
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
@@ -46,6 +37,15 @@ from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import each_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
+from framefleet.plugins.keep.replay.recorded_row import (
+    NOTHING,
+    Given,
+    arguments_of,
+    environment_of,
+    inputs_of_row,
+)
+from framefleet.plugins.keep.replay.script import replay_script
+from framefleet.plugins.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.plugins.picks import Pick, chosen_records, picked
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")

@@ -14,8 +14,8 @@ import torch
 
 import framefleet
 from framefleet import Request
-from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.pipeline.render.audit.verdict import EQUAL
+from framefleet.plugins.keep.replay.recorded_row import Given
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 from tests.tiny import SMALLEST
 from tools.odd_recipes.plain import plain_calls

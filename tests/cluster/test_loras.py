@@ -11,10 +11,10 @@ import torch
 
 import framefleet
 from framefleet import Request
-from framefleet.jobs.keep.replay.recorded_row import Given
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
+from framefleet.plugins.keep.replay.recorded_row import Given
+from framefleet.plugins.keep.replay.replay import replay
+from framefleet.plugins.keep.replay.script import replay_script
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.loras import plain_digest, plain_pipe, save_lora

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import c2pa
 
-from framefleet.jobs.keep.replay.replay import replay
+from framefleet.plugins.keep.replay.replay import replay
 from tests.certificates import issue
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import framefleet
-from framefleet.jobs.keep.replay.replay import replay
+from framefleet.plugins.keep.replay.replay import replay
 from tests.commands import command
 from tests.jobs import job_values, records_of, write_job
 

@@ -10,9 +10,9 @@ import fsspec
 import pytest
 
 import framefleet
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError
+from framefleet.plugins.keep.replay.replay import replay
+from framefleet.plugins.keep.replay.script import replay_script
 from tests import jobs
 from tests.hub_server import HubServer, hub
 from tests.servers import S3Server

@@ -26,7 +26,7 @@ def test_products_are_summed_in_one_piece_and_the_record_says_so() -> None:
 
 def test_a_script_in_another_process_renders_the_same_frames(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="a job needs it")
-    from framefleet.jobs.keep.replay.script import replay_script
+    from framefleet.plugins.keep.replay.script import replay_script
     from tests.rendered import rendered
 
     output, row_ids = rendered(tmp_path, "wan", device="cuda", dtype="bf16")

@@ -19,8 +19,8 @@ from framefleet import (
     replay_script,
     verify,
 )
-from framefleet.jobs.keep.replay.recorded_row import NOTHING
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
+from framefleet.plugins.keep.replay.recorded_row import NOTHING
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.long import long_but

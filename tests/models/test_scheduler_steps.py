@@ -27,11 +27,11 @@ from framefleet import (
     step_log_prob,
 )
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.keep.replay.replay import replay
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, tiny

@@ -18,9 +18,6 @@ import pytest
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.keep.repair.repair import Repairs, mend, put_back
-from framefleet.jobs.keep.replay.compare import Again, compare
-from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs import output as output_module
@@ -30,6 +27,9 @@ from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
+from framefleet.plugins.keep.repair.repair import Repairs, mend, put_back
+from framefleet.plugins.keep.replay.compare import Again, compare
+from framefleet.plugins.keep.verify.verify import damages_of
 from tests.commands import command
 from tests.committed import committed
 from tests.outputs import committed_row_ids

@@ -20,7 +20,6 @@ from framefleet.doors import Listener, Scope
 from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.command import ending_lines
@@ -39,6 +38,7 @@ from framefleet.plugins.drafts.drafts import (
     most_kept,
     rows_of_drafts,
 )
+from framefleet.plugins.keep.repair import repair
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table
 from tests.outputs import write_driver

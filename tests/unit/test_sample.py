@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.plugins.keep.verify.verify import sample_rows
 from tests.rows import record
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from framefleet import Given, replay_script
 from framefleet.jobs.job.steps import steps_again
-from framefleet.jobs.keep.replay.recorded_row import find_recorded, recipe_of
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of
 from tests.commands import command
 from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with

@@ -13,7 +13,6 @@ from framefleet import Store
 from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.keep.verify import verify as verify_module
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -21,6 +20,7 @@ from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.keep.verify import verify as verify_module
 from tests.committed import committed
 from tests.jobs import prompt_rows, write_table
 from tests.rows import record

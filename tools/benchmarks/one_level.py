@@ -5,7 +5,7 @@
 Two clips: one drawn with a little grain, one of the tiny Wan, which is noise. Each is encoded as it is and
 with changes, and compared as decoded. "swallowed": of 20 single pixels, how many left no trace. "in class",
 of 29 patterns of single levels: how far at most decibels are below, and the worst block above, those of
-`one_level`, which the margins of `jobs/keep/replay/compare.py` are for. Then changes that are more.
+`one_level`, which the margins of `plugins/keep/replay/compare.py` are for. Then changes that are more.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import framefleet
-from framefleet.jobs.keep.replay.compare import Difference, difference, one_level
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.plugins.keep.replay.compare import Difference, difference, one_level
 from tests.tiny import tiny
 
 ENCODERS = (

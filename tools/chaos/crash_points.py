@@ -32,12 +32,12 @@ import framefleet
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.stores import folder as folder_module
 from framefleet.pipeline.outputs.stores.folder import _LEFT_AFTER_S, TEMPORARY, Folder
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.keep.verify.verify import damages_of
 from tests.driven import WorkersHere
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.tiny import tiny

@@ -26,10 +26,10 @@ def repair_command(
     Exit codes are those of `render`; with --dry-run 0: nothing to repair, 1: something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.keep.repair.repair import repair_job
-        from framefleet.jobs.keep.verify.command import DamageList
         from framefleet.jobs.render.command import show_ending
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.plugins.keep.repair.repair import repair_job
+        from framefleet.plugins.keep.verify.command import DamageList
 
         damages = DamageList(as_json=as_json)
         with watch_on(stderr) as watch:

@@ -19,10 +19,6 @@ from framefleet.doors import Scope, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
 from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
-from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
-from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
-from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.claim import claimed_job, differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
@@ -60,6 +56,10 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import lane_named
+from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
+from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of
+from framefleet.plugins.keep.replay.replay import Replayer, environment_differences, media_again
+from framefleet.plugins.keep.verify.row_process import replay_alone
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 # In place of formats with loss, whose files do not say which frames were rendered.

@@ -14,8 +14,8 @@ from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, std
 from framefleet.pipeline.errors import JobError, count_text, rounded
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.replay.compare import Compared
-    from framefleet.jobs.keep.replay.recorded_row import Given
+    from framefleet.plugins.keep.replay.compare import Compared
+    from framefleet.plugins.keep.replay.recorded_row import Given
 
 _RowId = Annotated[
     str,
@@ -106,7 +106,7 @@ def replay_command(
         is_equal = True
         if script:
             quiet_libraries()
-            from framefleet.jobs.keep.replay.script import replay_script
+            from framefleet.plugins.keep.replay.script import replay_script
 
             print(replay_script(output, row_id, consent), end="")
         else:
@@ -128,8 +128,8 @@ def given_of(
 ) -> Given:
     """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
     from framefleet.jobs.job.file import places
-    from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.pipeline.model.lora import NAME
+    from framefleet.plugins.keep.replay.recorded_row import Given
 
     pairs = [text.partition("=") for text in models or []]
     by_name = {name: place for name, equals, place in pairs if equals and NAME.fullmatch(name)}
@@ -156,8 +156,8 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()
-    from framefleet.jobs.keep.replay.recorded_row import find_recorded
-    from framefleet.jobs.keep.replay.replay import Replayer
+    from framefleet.plugins.keep.replay.recorded_row import find_recorded
+    from framefleet.plugins.keep.replay.replay import Replayer
 
     recorded = find_recorded(output, row_id, given)
     stderr.say("opening the model")

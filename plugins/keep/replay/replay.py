@@ -9,9 +9,6 @@ from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
-from framefleet.jobs.keep.replay import recorded_row
-from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
@@ -31,6 +28,9 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.request_checks import check_again
+from framefleet.plugins.keep.replay import recorded_row
+from framefleet.plugins.keep.replay.compare import Again, Compared, compare, compared_digests
+from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
 _RECIPE = "recipe source"

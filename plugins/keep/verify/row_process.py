@@ -11,13 +11,13 @@ import subprocess
 import sys
 
 from framefleet.jobs.job.job_json import claim_of
-from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
-from framefleet.jobs.keep.replay.replay import Replayed, Replayer
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.own_python import module_path, python
 from framefleet.pipeline.guards.sandbox import ending
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.keep.replay.recorded_row import Given, recorded_of
+from framefleet.plugins.keep.replay.replay import Replayed, Replayer
 
 
 def replay_alone(output: str, record: Record, given: Given) -> Replayed:

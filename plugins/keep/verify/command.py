@@ -14,15 +14,15 @@ from rich.table import Table
 from rich.text import Text
 from typer import Exit, Option
 
-from framefleet.jobs.keep.replay import command as replay
 from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text
+from framefleet.plugins.keep.replay import command as replay
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.verify.verify import VerifiedRow
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.outputs.damage import Damage, DamageKind
+    from framefleet.plugins.keep.verify.verify import VerifiedRow
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
 MAX_DAMAGES_SHOWN = 20  # a screenful; more are counted, and --json has them all
@@ -88,7 +88,7 @@ def verify_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options, storage_options_alone
-        from framefleet.jobs.keep.verify.verify import check_one_way, verified_rows
+        from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
         options = (storage_options if by_fleet else storage_options_alone)(sets)
         consent = replay.given_of(
@@ -117,10 +117,10 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-    from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.jobs.look.status.status import driver_of
     from framefleet.jobs.show.progress import watch_on
     from framefleet.pipeline.outputs.output import Output
+    from framefleet.plugins.keep.verify.verify import damages_of
 
     store = Output.open(output, storage_options).store
     damages = DamageList(as_json=as_json)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
-from framefleet.jobs.keep.replay.replay import check_files
 from framefleet.pipeline.errors import JobError, quoted
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
@@ -46,6 +44,8 @@ from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.request_checks import check_again
+from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
+from framefleet.plugins.keep.replay.replay import check_files
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare what it made with the record."""

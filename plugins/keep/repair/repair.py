@@ -17,7 +17,6 @@ from framefleet.jobs.job.file import storage_options
 from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.keep.verify.verify import job_damage
 from framefleet.jobs.render.claim import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
@@ -38,6 +37,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sw
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
+from framefleet.plugins.keep.verify.verify import job_damage
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 

@@ -1,0 +1,13 @@
+"""`framefleet verify`, `replay` and `repair`: an output stays what it was."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(
+    commands={
+        "Check and repair": [
+            "framefleet.plugins.keep.verify.command:verify_command",
+            "framefleet.plugins.keep.replay.command:replay_command",
+            "framefleet.plugins.keep.repair.command:repair_command",
+        ]
+    }
+)
