@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed
     from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.render.survey import Survey
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.device_placement import Placer
     from framefleet.pipeline.model.families.family import Family
@@ -85,8 +86,24 @@ class Shown(Protocol):
     def shown(self) -> Iterable[str | Table]: ...
 
 
+class Memory(Protocol):
+    """A dataclass, which `framefleet plan --json` prints: what the largest row of a model takes."""
+
+    @property
+    def summary(self) -> str:
+        """A few words."""
+
+    @property
+    def line(self) -> str:
+        """What `framefleet plan` prints: whether the row fits, and what to do where it does not."""
+
+
 class Planner:
     """Looks closer at a job that is planned. A plugin overrides what it needs."""
+
+    def memory(self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory | None:
+        """Return what the largest row takes of a model, of which the job has several by name."""
+        return None
 
     def call_pipeline(
         self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None

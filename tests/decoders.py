@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet.jobs.plan.stub_networks import metered
+from framefleet.plugins.memory.stub_networks import metered
 
 IN_2D = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
 IN_3D = dict(down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4)

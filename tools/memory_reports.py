@@ -9,8 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefleet.jobs.plan.footprint import CARDS_GB, FIXED_GB, Footprint, OffloadWay, Way
-from framefleet.jobs.plan.memory import MemoryCounts
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.source import open_source
@@ -18,6 +16,8 @@ from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.request import Request
+from framefleet.plugins.memory.footprint import CARDS_GB, FIXED_GB, Footprint, OffloadWay, Way
+from framefleet.plugins.memory.memory import MemoryCounts
 from framefleet.plugins.models.descriptions import fitting
 from tests.full_size import FULL_SIZE, write_full_size
 from tools.models_page import table

@@ -20,7 +20,6 @@ from framefleet.pipeline.errors import JobError, TableError, bytes_text, count_t
 if TYPE_CHECKING:
     from framefleet.doors import Shown
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
@@ -87,8 +86,7 @@ def plan_command(
             kind.show_plan(of_kind, probe=probe, as_json=as_json)
             return
         loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
-        from framefleet.jobs.plan.memory import read_memory
-        from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
+        from framefleet.jobs.plan.plan import PlanOptions, read_memory  # takes seconds: report mistakes first
 
         wanted = PlanOptions(
             hollow=hollow,
@@ -258,7 +256,8 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
                 "fps: the model does not state its frame rate, so clips without sound play at "
                 f"{argument.value:g}; set `media.fps`"
             )
-    yield memory_line(plan.memory)
+    if plan.memory:
+        yield plan.memory.line
 
 
 def _carried_lines(plan: JobPlan) -> list[str]:
@@ -307,51 +306,6 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
         return line
     return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
-
-
-def memory_line(memory: Memory) -> str:
-    """Return whether a row of the largest shape fits, and what to do where it does not."""
-    from framefleet.jobs.plan.footprint import FIXED_GB
-
-    parts = f"libraries {_size(FIXED_GB)}; weights {_size(memory.weights_gb)}"
-    if memory.activations_gb is not None:
-        parts += (
-            f"; the largest row: encoding {_size(memory.encoding_gb)}, denoising "
-            f"{_size(memory.activations_gb)}, decoding {_size(memory.decoding_gb)}"
-        )
-    if memory.missing:
-        else_ = "" if memory.activations_gb is None else " else"
-        parts += f"; what{else_} the row needs is not counted: {memory.missing}"
-    fullest = f" on the fullest of {memory.num_gpus} GPUs" if memory.num_gpus > 1 else ""
-    line = f"memory: about {_size(memory.peak_gb)}{fullest} ({parts})"
-    if memory.measured_gb is not None:
-        line += f", measured {_size(memory.measured_gb)}"
-    if memory.has_gb is None:
-        return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
-    line += f", of {_size(memory.has_gb)} of {memory.place}"
-    if memory.fits:
-        return line
-    several = f"; several GPUs: {memory.placement}" if memory.placement else ""
-    if fewer := int(memory.has_gb * (memory.cpu_workers or 0) / memory.peak_gb):
-        several = f"; it does with fewer workers: fleet.workers={fewer}"
-    first, *others = [f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways] or [""]
-    if memory.activations_gb is None:
-        advice = f"the weights do with {first}"
-        if not first:
-            offload = "" if memory.cpu_workers else "`model: {offload: group}`, or "
-            advice = f"try {offload}a smaller size or model"
-    elif first:
-        advice = f"the fastest that fits is {first}" + (f" (or {', '.join(others)})" if others else "")
-    else:
-        advice = "use a smaller size or model"
-    return f"{line}: it does not fit; {advice}{several}"
-
-
-def _size(gb: float) -> str:
-    from framefleet.jobs.plan.footprint import GB
-    from framefleet.pipeline.errors import bytes_text
-
-    return bytes_text(gb * GB)
 
 
 def show_probed(probed: Probed, table: str) -> None:

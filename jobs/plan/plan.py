@@ -16,37 +16,25 @@ from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.footprint import way_of
-from framefleet.jobs.plan.memory import (
-    Memory,
-    MemoryCounts,
-    estimate,
-    gpus_here,
-    native_row,
-    read_memory,
-    room_of,
-)
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import UserError, count_text
+from framefleet.pipeline.errors import JobError, UserError, count_text, read_bytes
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.options.schema import GroupOffload
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.damage import Gone
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
-from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import clip_fps, each_input, one_step
+from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
@@ -77,7 +65,7 @@ class ModelPlan:
     unusual: tuple[str, ...]  # what is far from the model's own sizes
     num_cut: int  # rows with prompts whose end the model does not read
     first_cut: CutPrompt | None
-    memory: Memory
+    memory: doors.Memory | None  # of the largest row; None: no plugin counts it
     hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
 
 
@@ -117,7 +105,6 @@ class JobPlan(Overview, ModelPlan):
 
     def overview(self) -> Mapping[str, object]:
         counts, memory = self.counts, self.memory
-        place = f" of {memory.has_gb:.1f} GB, {memory.place}" if memory.has_gb is not None else ""
         shapes = [f"{count:,} of {shape}" for shape, count in self.shapes.items()]
         notes = [
             *self.invalid[:1],
@@ -130,7 +117,7 @@ class JobPlan(Overview, ModelPlan):
             "to render": self.to_render,
             "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
             "model": f"{self.model} ({self.pipeline})",
-            "memory": f"about {memory.peak_gb:.1f} GB{place}",
+            "memory": memory.summary if memory else None,
             "audits": f"about {count_text(round(self.audits.num_audits), 'row')}" if self.audits else None,
             "output": self.output,
         }
@@ -165,6 +152,14 @@ def plan(
         if rows:
             loaded = loaded.with_rows_in(rows)
         return plan_job(loaded, Callback(), wanted)
+
+
+def read_memory(text: str | int) -> int:
+    """Return the bytes that "24GB" or "24" stands for. Raises JobError."""
+    try:
+        return read_bytes(f"{text}GB" if str(text).isdecimal() and len(str(text)) < 4 else text)
+    except ValueError as error:
+        raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +262,7 @@ def _plan(
 def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
     job, model, cut = resolved.job, resolved.models[name], survey.cut_prompts[name]
     options = model.settings.options.numerics()
+    memory = (planner.memory(resolved, name, survey, wanted) for planner in doors.planners())
     return ModelPlan(
         model=model.settings.name,
         license=str(model.license),
@@ -278,49 +274,8 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
         num_cut=cut.num_rows,
         first_cut=cut.first,
-        memory=_memory(resolved, name, survey, wanted),
+        memory=next(filter(None, memory), None),
     )
-
-
-def _memory(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory:
-    """Return what the largest row of a model takes, and whether it fits where the job renders it."""
-    job, model = resolved.job, resolved.models[name]
-    settings = model.settings
-    largest, own = survey.largest(model=name), way_of(settings.options)
-    # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
-    is_on_cpu = wanted.gpu_memory is None and (
-        settings.device == "cpu"
-        or job.fleet.gpus_per_worker == 0
-        or (job.fleet.gpus_per_worker == "auto" and job.fleet.address is None and not gpus_here())
-    )
-    cpu_workers, num_gpus = None, max(1, int(job.fleet.paid_gpus))
-    if is_on_cpu:  # those of a cluster may be on any of its machines
-        most = 1 if job.fleet.address else job.fleet.most_on_cpu
-        cpu_workers, num_gpus = max(1, min(most, survey.num_rows)), 1
-        if not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
-            own = replace(own, offload="none")  # weights wait in the memory that they are used from
-    elif settings.placement:
-        num_gpus = settings.placement.devices or num_gpus
-    measured_bytes = None
-    if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU
-        stored = memory_name(model.identity.model_digest, settings, one_step(largest))
-        memory = (Places(resolved.store).read(stored) or Found()).memory
-        measured_bytes = max((one.peak_bytes for one in memory), default=None)
-    recipes = job.folder or "" if wanted.hollow or wanted.probe else None
-    counts = MemoryCounts(
-        settings, model.weights, model.spec, model.configs, is_on_cpu=is_on_cpu, recipes=recipes
-    )
-    with closing(counts):
-        return estimate(
-            partial(counts.count, largest or native_row(model.spec)),
-            own,
-            place=room_of(wanted.gpu_memory, cpu_workers=cpu_workers, share=min(1, job.fleet.paid_gpus)),
-            measured_bytes=measured_bytes,
-            is_half=counts.is_half,
-            placement=settings.placement,
-            num_gpus=num_gpus,
-            cpu_workers=cpu_workers,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

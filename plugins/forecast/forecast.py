@@ -22,7 +22,6 @@ from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.doors import placements
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.memory import gpus_here
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Watch, wait_for
@@ -49,6 +48,7 @@ from framefleet.plugins.forecast.prediction import (
     in_turn,
     predict,
 )
+from framefleet.plugins.memory.room import gpus_here
 
 ONE = "one device"
 

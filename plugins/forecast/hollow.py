@@ -1,7 +1,7 @@
 """From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
 
 Sizes and lengths are known by rules (model/specs/pipeline_call.py, rows/tables/limits.py); what no rule says
-shows when the pipeline itself is called, over networks without weights (jobs/plan/blank_call.py).
+shows when the pipeline itself is called, over networks without weights (plugins/memory/blank_call.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from framefleet.jobs.plan.blank_call import BlankCalls
 from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.errors import count_text, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.identity import Shapes, decides_shape
+from framefleet.plugins.memory.blank_call import BlankCalls
 
 MAX_ALL_S = 900.0
 

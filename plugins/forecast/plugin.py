@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING
 from framefleet.doors import Planner, Plugin
 
 if TYPE_CHECKING:
-    from framefleet.jobs.plan.plan import Probed
+    from framefleet.jobs.plan.plan import PlanOptions, Probed
     from framefleet.jobs.render.resolve import ResolvedJob
+    from framefleet.jobs.render.survey import Survey
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.rows.identity import Shapes
     from framefleet.pipeline.rows.tables.index import RowIndex
     from framefleet.plugins.forecast.prediction import Prediction
+    from framefleet.plugins.memory.memory import Memory
 
 
 class Forecast(Planner):
+    def memory(self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory:
+        from framefleet.plugins.forecast.largest_row import memory_of
+
+        return memory_of(resolved, name, survey, wanted)
+
     def call_pipeline(
         self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
     ) -> Probed:

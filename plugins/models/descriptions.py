@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from framefleet.jobs.plan.footprint import Footprint, Way
-from framefleet.jobs.plan.memory import ways_for
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+from framefleet.plugins.memory.footprint import Footprint, Way
+from framefleet.plugins.memory.memory import ways_for
 
 MEASURED = Path(__file__).with_name("measured.json")
 Sound = Literal["none", "kept", "dropped"]

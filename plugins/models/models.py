@@ -256,9 +256,9 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
 
 def _fits(weights: Weights, spec: PipelineSpec) -> str:
     """Return which offload fits which GPU, for a row of the model's own size."""
-    from framefleet.jobs.plan.footprint import CARDS_GB, Way
-    from framefleet.jobs.plan.memory import MemoryCounts, native_row
     from framefleet.pipeline.model.model import ModelSettings
+    from framefleet.plugins.memory.footprint import CARDS_GB, Way
+    from framefleet.plugins.memory.memory import MemoryCounts, native_row
     from framefleet.plugins.models.descriptions import fitting
 
     settings = ModelSettings(path=weights.source.path)

@@ -16,13 +16,13 @@ from statistics import median
 from typing import Any
 
 from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import FarEnough, JobError, count_text, rounded
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
+from framefleet.plugins.memory.footprint import GB
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport

@@ -13,10 +13,6 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 
 from framefleet import Request, load_model
-from framefleet.jobs.plan.blank_call import BlankCalls
-from framefleet.jobs.plan.footprint import Footprint, Way
-from framefleet.jobs.plan.memory import MemoryCounts, _bits, _deciding, native_row
-from framefleet.jobs.plan.stub_networks import Repeated, metered
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
@@ -25,6 +21,10 @@ from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.plugins.memory.blank_call import BlankCalls
+from framefleet.plugins.memory.footprint import Footprint, Way
+from framefleet.plugins.memory.memory import MemoryCounts, _bits, _deciding, native_row
+from framefleet.plugins.memory.stub_networks import Repeated, metered
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, tiny
 

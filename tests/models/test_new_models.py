@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 import framefleet
-from framefleet.jobs.plan.command import memory_line
 from tests.jobs import ROOT, write_table
 from tests.long import long_but
 from tests.pictures import write_starts
@@ -76,7 +75,7 @@ def test_plan_of_the_same_class_is_complete(
     assert {"height", "width"} <= {argument.name for argument in plan.arguments}
     assert plan.memory.missing == ""
     assert plan.memory.activations_gb and plan.memory.decoding_gb and plan.memory.encoding_gb
-    assert "of 80.0 GB of the GPU" in memory_line(plan.memory)
+    assert "of 80.0 GB of the GPU" in plan.memory.line
     assert LICENSED.get(name, "model.license") in plan.license
 
 

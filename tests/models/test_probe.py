@@ -11,13 +11,13 @@ import torch
 from framefleet import Request
 from framefleet.jobs.plan.command import show_probed
 from framefleet.jobs.plan.plan import Probed
-from framefleet.jobs.plan.stub_networks import Decoded, hollow
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.identity import MAX_SHAPES, Shapes
+from framefleet.plugins.memory.stub_networks import Decoded, hollow
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
 from tests.tiny import SMALLEST, smallest_call, tiny

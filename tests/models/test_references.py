@@ -19,7 +19,6 @@ from transformers import PaddleOCRVLProcessor
 
 from framefleet import Inputs, Request, replay
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.plan.stub_networks import grey_reference
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import InputError
@@ -31,6 +30,7 @@ from framefleet.pipeline.rows.inputs.arguments import open_arguments
 from framefleet.pipeline.rows.inputs.pictures import describe
 from framefleet.pipeline.rows.inputs.video_frames import num_samples
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.memory.stub_networks import grey_reference
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table

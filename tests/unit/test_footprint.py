@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from framefleet.jobs.plan.blank_call import NetworkMemory
-from framefleet.jobs.plan.footprint import CARDS_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
-from framefleet.jobs.plan.memory import ways_for
+from framefleet.plugins.memory.blank_call import NetworkMemory
+from framefleet.plugins.memory.footprint import CARDS_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
+from framefleet.plugins.memory.memory import ways_for
 
 FOOTPRINT = Footprint(
     networks={

@@ -18,10 +18,7 @@ from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.command import memory_line
-from framefleet.jobs.plan.footprint import GB, Footprint, Way
-from framefleet.jobs.plan.memory import estimate, gpus_here, read_memory, room_of
-from framefleet.jobs.plan.plan import Argument, all_arguments
+from framefleet.jobs.plan.plan import Argument, all_arguments, read_memory
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, ModelError, shape_text
 from framefleet.pipeline.model.device_placement import Placement
@@ -32,6 +29,9 @@ from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
+from framefleet.plugins.memory.footprint import GB, Footprint, Way
+from framefleet.plugins.memory.memory import estimate
+from framefleet.plugins.memory.room import gpus_here, room_of
 from tests.tiny import tiny
 from tests.unit.test_footprint import FOOTPRINT, count
 
@@ -118,7 +118,7 @@ def test_sizes_are_written_frames_first() -> None:
     ],
 )
 def test_a_card_is_told_with_the_fewest_options_that_fit(has_gb: float | None, said: str) -> None:
-    assert said in memory_line(estimate(count, Way(), place=("the GPU", has_gb)))
+    assert said in estimate(count, Way(), place=("the GPU", has_gb)).line
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_card_is_told_with_the_fewest_options_that_fit(has_gb: float | None, s
 def test_what_was_measured_decides_whether_a_row_fits(measured_gb: float | None, said: str) -> None:
     measured = None if measured_gb is None else round(measured_gb * GB)
     memory = estimate(count, Way(), place=("the GPU", 40.0), measured_bytes=measured)
-    assert said in memory_line(memory)
+    assert said in memory.line
     assert memory.fits == (measured_gb == 38.0)
     if measured_gb == 49.0:  # with other options 9 GB more than counted, too
         assert memory.ways[0] == Way(offload="model")
@@ -149,17 +149,17 @@ def test_bf16_is_offered_where_it_saves_memory() -> None:
         return Footprint(networks=networks)
 
     memory = estimate(halved, Way(), place=("the GPU", 40.0), is_half=False)
-    assert "`model: {dtype: bf16}`" in memory_line(memory)
+    assert "`model: {dtype: bf16}`" in memory.line
 
 
 def test_a_row_that_does_not_fit_on_one_gpu_fits_on_several() -> None:
     memory = estimate(count, Way(), place=("the GPU", 31.0))
     placed = "fleet.gpus_per_worker=2 and model.placement=components"
-    assert memory.placement == placed and placed in memory_line(memory)
+    assert memory.placement == placed and placed in memory.line
     for kind, num in (("components", 2), ("layers", 2), ("layers", 4)):
         own = estimate(count, Way(), place=("the GPU", 31.0), placement=Placement(type=kind), num_gpus=num)
         assert own.fits and own.peak_gb < memory.peak_gb
-        assert f"on the fullest of {num} GPUs" in memory_line(own)
+        assert f"on the fullest of {num} GPUs" in own.line
 
 
 @pytest.mark.parametrize("is_counted", [True, False])
@@ -172,7 +172,7 @@ def test_on_a_cpu_nothing_is_offered_that_needs_a_gpu(has_gb: float, is_counted:
         return Footprint(networks=networks, missing="it looks at values")
 
     memory = estimate(footprint, Way(), place=("this machine", has_gb), cpu_workers=1, is_half=False)
-    line = memory_line(memory)
+    line = memory.line
     assert not {"offload", "placement", "GPU", "workers"} & {*re.findall(r"\w+", line)}
     assert ("vae_tiling" in line) == (has_gb == 36.0 and is_counted)
 
@@ -181,13 +181,13 @@ def test_workers_on_a_cpu_share_its_memory() -> None:
     _, all_gb = room_of(None, cpu_workers=1, share=1)
     place, has_gb = room_of(None, cpu_workers=4, share=1)
     assert all_gb and has_gb == all_gb / 4 and place == "this machine for each of 4 workers"
-    line = memory_line(estimate(count, Way(), place=(place, 30.0), cpu_workers=4))
+    line = estimate(count, Way(), place=(place, 30.0), cpu_workers=4).line
     assert line.endswith("use a smaller size or model; it does with fewer workers: fleet.workers=2")
 
 
 def test_a_container_has_memory_up_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr("framefleet.jobs.plan.memory._CONTAINER_LIMITS", (tmp_path / "none", limit))
+    monkeypatch.setattr("framefleet.plugins.memory.room._CONTAINER_LIMITS", (tmp_path / "none", limit))
     for text, has_gb in (("2000000000\n", 2.0), ("max\n", pytest.approx(all_gb()))):
         limit.write_text(text)
         assert room_of(None, cpu_workers=1, share=1)[1] == has_gb
@@ -253,7 +253,7 @@ def test_weights_that_exceed_a_card_are_offloaded_where_only_they_count(has_gb: 
         networks = {name: replace(one, peaks={}) for name, one in FOOTPRINT.networks.items()}
         return Footprint(networks=networks, missing="it takes more than 90 s")
 
-    assert advice in memory_line(estimate(stored, Way(), place=("the GPU", has_gb)))
+    assert advice in estimate(stored, Way(), place=("the GPU", has_gb)).line
     assert {*calls} == {Way()}  # no other call that would take 90 s
 
 
@@ -274,7 +274,7 @@ def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
     name, has_gb = room_of(10 * GB, cpu_workers=None, share=0.5)
     assert has_gb == 5.0
     memory = estimate(count, Way(), place=(name, has_gb))
-    assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(memory)
+    assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory.line
 
 
 @pytest.mark.parametrize(

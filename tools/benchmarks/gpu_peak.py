@@ -17,10 +17,10 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet.jobs.plan.stub_networks import metered
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.plugins.memory.stub_networks import metered
 from tests.decoders import COUNTED, Counted, decode_peak
 from tools.benchmarks.command_line import parsed, parser_of
 from tools.benchmarks.real_width import build, wan, wan_inputs

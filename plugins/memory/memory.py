@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.plan.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
-from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
-from framefleet.pipeline.errors import JobError, read_bytes
+from framefleet.pipeline.errors import bytes_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
@@ -35,11 +29,9 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
+from framefleet.plugins.memory.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
+from framefleet.plugins.memory.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
 
-# In bytes, of cgroups of version 2 and 1.
-_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_ASK_S = 5.0  # of a driver that hangs
-_ASK = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
@@ -79,13 +71,47 @@ class Memory:
         peak_gb = self.peak_gb if self.measured_gb is None else self.measured_gb
         return None if self.has_gb is None else peak_gb <= self.has_gb
 
+    @property
+    def summary(self) -> str:
+        place = f" of {self.has_gb:.1f} GB, {self.place}" if self.has_gb is not None else ""
+        return f"about {self.peak_gb:.1f} GB{place}"
 
-def read_memory(text: str | int) -> int:
-    """Return the bytes that "24GB" or "24" stands for. Raises JobError."""
-    try:
-        return read_bytes(f"{text}GB" if str(text).isdecimal() and len(str(text)) < 4 else text)
-    except ValueError as error:
-        raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
+    @property
+    def line(self) -> str:
+        """Whether the row fits, and what to do where it does not."""
+        parts = f"libraries {_size(FIXED_GB)}; weights {_size(self.weights_gb)}"
+        if self.activations_gb is not None:
+            parts += (
+                f"; the largest row: encoding {_size(self.encoding_gb)}, denoising "
+                f"{_size(self.activations_gb)}, decoding {_size(self.decoding_gb)}"
+            )
+        if self.missing:
+            else_ = "" if self.activations_gb is None else " else"
+            parts += f"; what{else_} the row needs is not counted: {self.missing}"
+        fullest = f" on the fullest of {self.num_gpus} GPUs" if self.num_gpus > 1 else ""
+        line = f"memory: about {_size(self.peak_gb)}{fullest} ({parts})"
+        if self.measured_gb is not None:
+            line += f", measured {_size(self.measured_gb)}"
+        if self.has_gb is None:
+            return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
+        line += f", of {_size(self.has_gb)} of {self.place}"
+        if self.fits:
+            return line
+        several = f"; several GPUs: {self.placement}" if self.placement else ""
+        if fewer := int(self.has_gb * (self.cpu_workers or 0) / self.peak_gb):
+            several = f"; it does with fewer workers: fleet.workers={fewer}"
+        ways = [f"`model: {{{way}}}`" if str(way) else "without options" for way in self.ways]
+        first, *others = ways or [""]
+        if self.activations_gb is None:
+            advice = f"the weights do with {first}"
+            if not first:
+                offload = "" if self.cpu_workers else "`model: {offload: group}`, or "
+                advice = f"try {offload}a smaller size or model"
+        elif first:
+            advice = f"the fastest that fits is {first}" + (f" (or {', '.join(others)})" if others else "")
+        else:
+            advice = "use a smaller size or model"
+        return f"{line}: it does not fit; {advice}{several}"
 
 
 class MemoryCounts:
@@ -373,39 +399,5 @@ def ways_for(
             yield replace(way, dtype=dtype)
 
 
-def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) -> tuple[str, float | None]:
-    """Return where a row is rendered, and the gigabytes that it has there, if they are known.
-
-    gpu_memory: of a card, in bytes. share: what a worker has of a card.
-    """
-    if cpu_workers is not None:
-        machine_gb = _memory_here() / GB
-        each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""
-        return f"this machine{each}", machine_gb / cpu_workers
-    card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
-    place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
-    return place, None if card is None else card / GB * share
-
-
-def _memory_here() -> int:
-    """Return the bytes of this machine's memory, or of its container's share."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # another version of cgroups, or "max"
-            sizes.append(int(Path(file).read_text()))
-    return min(sizes)
-
-
-@functools.cache
-def gpus_here() -> tuple[int, ...]:
-    """Return the memory of each that this process may use, in bytes; none without NVIDIA's driver."""
-    try:
-        printed = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-        gpus = [line.split(", ") for line in printed.splitlines()]
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "MIG-")
-        if "MIG-" not in visible:  # nvidia-smi lists no parts of GPUs here
-            names = [name.strip() for name in visible.split(",") if name.strip()]
-            gpus = [gpu for gpu in gpus if any(name == gpu[0] or gpu[1].startswith(name) for name in names)]
-        return tuple(int(memory) * 2**20 for _, _, memory in gpus)
-    except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or it is not well
-        return ()
+def _size(gb: float) -> str:
+    return bytes_text(gb * GB)

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.jobs.plan.blank_call import NetworkMemory
 from framefleet.pipeline.model.device_placement import Placement, placer_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.model_index import is_denoiser
+from framefleet.plugins.memory.blank_call import NetworkMemory
 
 OffloadWay = Literal["none", "model", "group"]
 OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first

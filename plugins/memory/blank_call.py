@@ -132,10 +132,10 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
     """Call the row's recipe, and note what each network takes. Raises whatever it raises."""
     import torch
 
-    from framefleet.jobs.plan.stub_networks import Decoded
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.specs.schedulers import schedulers_of
     from framefleet.pipeline.recipes.recipe import find_recipe
+    from framefleet.plugins.memory.stub_networks import Decoded
 
     wanted = question["request"]
     recipe = find_recipe(wanted["recipe"], question["recipes"])
@@ -170,11 +170,11 @@ def _max_bytes() -> int:
 @cache
 def _opened(question: str) -> Any:
     """Return the model's spec, its pipeline over hollow networks, their peaks, and the sizes of weights."""
-    from framefleet.jobs.plan.stub_networks import hollow
     from framefleet.pipeline.model.sources.components import components_in
     from framefleet.pipeline.model.sources.network_loading import blank_pipeline
     from framefleet.pipeline.model.specs.dtypes import torch_dtype
     from framefleet.pipeline.model.specs.spec import inspect_model
+    from framefleet.plugins.memory.stub_networks import hollow
 
     values = json.loads(question)
     folder, precision = Path(values["folder"]), Precision(**values["precision"])
@@ -250,11 +250,11 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
 
 def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
-    from framefleet.jobs.plan.stub_networks import grey, grey_reference
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras
     from framefleet.pipeline.model.specs.signature import references_of
     from framefleet.pipeline.request import each_input
+    from framefleet.plugins.memory.stub_networks import grey, grey_reference
 
     size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)
     plain = without_loras(arguments)
