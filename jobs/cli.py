@@ -1,7 +1,7 @@
 """The command line: which command is which function.
 
 Each is in the folder of what it does, in its `command` or in a file of the command's name. Those import what
-they run only when they run it: `--help` answers at once. Plugins add theirs (framefleet/doors.py).
+they run only when they run it: `--help` answers at once. Plugins add theirs (jobs/doors.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.doors import Command, broken_plugins, commands
 from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
+from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
@@ -27,6 +27,7 @@ from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
+from framefleet.pipeline.plugin import broken_plugins
 
 log = logging.getLogger(__name__)
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.driver.stop import Spent
-from framefleet.doors import inner_outputs
 from framefleet.pipeline.metrics import BATCH_SIZES, CLIP_BYTES, ROW_OUTCOMES, WORKER_SECONDS, of_runs
 from framefleet.pipeline.overview import Overview
+from framefleet.pipeline.plugin import inner_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,7 +4,7 @@ from urllib.request import urlopen
 
 import pyarrow as pa
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 from framefleet.jobs.job.section import Section
 from framefleet.pipeline.outputs.clip_step import LateStep, late_field
 

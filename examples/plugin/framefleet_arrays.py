@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 from framefleet.jobs.job.section import Section
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 
@@ -53,4 +53,5 @@ PLUGIN = Plugin(
     commands={"Look at clips": ["framefleet_arrays:brightest_command"]},
     sections={"arrays": "framefleet_arrays:ArraysSection"},
     clip_steps={"arrays": "framefleet_arrays:ArrayStep"},
+    suffixes=[".npy"],
 )

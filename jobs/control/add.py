@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.doors import runners_of
+from framefleet.jobs.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim, job_of
@@ -101,7 +101,7 @@ def add_rows(
     sets = ["fleet.address=auto", *sets]  # that of an output needs consent, and none is joined
     job = job_of(place, sets, unused=["scores", "judge", "captions"])
     runners = runners_of(job)
-    has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
+    has = [one.inner.name if one.inner else one.section for one in runners if not one.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:
         ways = ["add them to its table itself"] * (job.table is not None)

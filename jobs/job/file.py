@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 
 from framefleet.cluster.fleet.settings import missing_gpu
-from framefleet.doors import JobKind, job_kind, plugins
+from framefleet.jobs.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
@@ -24,6 +24,7 @@ from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.dtypes import without_torch
+from framefleet.pipeline.plugin import plugins
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output

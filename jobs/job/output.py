@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fsspec.core import has_magic
 
-from framefleet.doors import inner_outputs
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
@@ -17,6 +16,7 @@ from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, Medi
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.rows.tables.table import folder_of
 
 _KERNEL = ("/proc/", "/sys/")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.doors import sections
+from framefleet.jobs.doors import sections
 from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.doors import job_kind, job_kinds, refuse_section, runners, sections
+from framefleet.jobs.doors import job_kind, job_kinds, runners, sections
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError
@@ -39,6 +39,7 @@ from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
+from framefleet.pipeline.plugin import refuse_section
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS

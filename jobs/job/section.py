@@ -21,13 +21,6 @@ class SectionFacts:
 
     # Keys below it whose texts are paths or URLs; "*" is any name or number.
     paths: ClassVar[tuple[Key, ...]] = ()
-    # Columns that all records have, by name with Arrow's name of their type: null where no clip step of the
-    # section is asked for. Those that depend on a job are the step's own.
-    record_columns: ClassVar[Mapping[str, str]] = {}
-    # Columns that records have if the job has the section, and else not.
-    own_columns: ClassVar[tuple[str, ...]] = ()
-    # Columns that a command adds to the records of any output: its words, by the column's name.
-    added_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from framefleet.doors import clip_steps
+from framefleet.jobs.doors import clip_steps
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns

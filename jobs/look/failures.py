@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Option
 
-from framefleet.doors import inner_outputs
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text, escaped
 from framefleet.pipeline.outputs.layout import INVALID
+from framefleet.pipeline.plugin import inner_outputs
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -64,7 +64,7 @@ def failures_command(
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
     """Return what --json prints of a row that failed."""
-    is_of = {f"is_{runner.noun}": row.inner == name for name, runner in inner_outputs().items()}
+    is_of = {f"is_{kind.noun}": row.inner == name for name, kind in inner_outputs().items()}
     return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
 
 

@@ -18,7 +18,7 @@ from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError, bytes_text, count_text
 
 if TYPE_CHECKING:
-    from framefleet.doors import Shown
+    from framefleet.jobs.doors import Shown
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from framefleet import doors
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
+from framefleet.jobs import doors
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job

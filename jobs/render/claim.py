@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.doors import clip_steps, inner_outputs, job_kinds, sections
+from framefleet.jobs.doors import clip_steps, job_kinds, sections
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
 from framefleet.jobs.job.model import place_of
@@ -40,6 +40,7 @@ from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, dated
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.request import inputs_in
 
 if TYPE_CHECKING:

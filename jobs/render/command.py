@@ -119,14 +119,15 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.doors import inner_outputs, listeners, notes
+    from framefleet.jobs.doors import listeners, notes
     from framefleet.jobs.show.watch import duration
+    from framefleet.pipeline.plugin import inner_outputs
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
         lines = ["nothing to do: every row has a record"] if is_all else []
         if summary.is_none_kept:
-            lines = [runner.none_kept for name, runner in inner_outputs().items() if name in summary.inner]
+            lines = [kind.none_kept for name, kind in inner_outputs().items() if name in summary.inner]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{count_text(summary.done, 'row')} rendered in {duration(summary.elapsed_s)}{batch}"]

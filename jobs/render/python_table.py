@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from framefleet.doors import inner_outputs
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -25,6 +24,7 @@ from framefleet.pipeline.guards.redaction import USERINFO, public_url
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import DRIVERS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import inner_outputs
 
 log = logging.getLogger(__name__)
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path

@@ -20,7 +20,7 @@ from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_st
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.doors import Run, Scope, listeners, runners_of
+from framefleet.jobs.doors import Run, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job

@@ -34,7 +34,7 @@ from pydantic import Field, TypeAdapter
 
 from framefleet.cluster.driver.feed import Added
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.doors import More
+from framefleet.jobs.doors import More
 from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.lanes import plan_lanes
 from framefleet.jobs.render.resolve import ResolvedJob, with_added

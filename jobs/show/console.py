@@ -26,7 +26,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
-from framefleet.doors import plugin_raising, sections
+from framefleet.jobs.doors import sections
 from framefleet.pipeline.errors import (
     CONTROL,
     FramefleetError,
@@ -38,6 +38,7 @@ from framefleet.pipeline.errors import (
 )
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
+from framefleet.pipeline.plugin import plugin_raising
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.

@@ -11,6 +11,7 @@ from pydantic import Field
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
 from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.plugin import by_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,12 +107,10 @@ class Placer:
 
 def placer_of(placement: Placement, device: str) -> Placer:
     """Return what puts a model on several devices. Raises ModelError for one that is not there."""
-    from framefleet.doors import placements  # plugins use this module
-
-    if placement.type not in (types := placements()):
+    if placement.type not in (types := by_name("placements")):
         problem = f"model.placement is {placement.type!r}, and there is no such placement"
         raise ModelError(problem, did_you_mean(placement.type, types))
-    kind = types[placement.type]()
+    kind: type[Placer] = types[placement.type]()
     if placement.ranks and not kind.takes_ranks:
         problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"
         raise ModelError(problem, "leave out ranks, or use ulysses+components")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from framefleet.doors import plugins
 from framefleet.pipeline.errors import ModelError, message_of
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
@@ -37,6 +36,7 @@ from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.plugin import plugins
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:

@@ -92,7 +92,7 @@ class ClipStep:
     def suffix(self) -> str | None:
         """The ending of the file's name, e.g. ".npy", where it makes a file of another format of it.
 
-        Write it as an attribute of the class: readers of records accept those of installed plugins.
+        Readers of records accept those that installed plugins name as their `suffixes`.
         """
         return None
 

@@ -6,7 +6,7 @@ lock, and takes its rows out of whatever is listed here.
 
     path                          written by         deleted by      counts
     job.json                      driver, once       nobody          its job goes on here; parts repeat it
-    <section>.json                driver, once       nobody          as job.json, of a `doors.JobKind`
+    <section>.json                driver, once       nobody          as job.json, of a `JobKind`
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
     drivers/<epoch>.stop          stop               nobody          while its driver runs, which then ends
     drivers/<epoch>.pause         pause              resume          while its driver runs, which then waits
@@ -26,7 +26,7 @@ lock, and takes its rows out of whatever is listed here.
     pending/<row_id>-<tag>.json   worker             driver          until its row has a record
     checkpoints/<row_id>*         worker             driver          until its row has ended
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
-    <name>/                       its driver         -               an output of its own (`doors.JobRunner`)
+    <name>/                       its driver         -               an output of its own (`InnerOutput`)
     chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
     chosen/<16 hex>/*.parquet     driver             nobody          rows that a run with `until` renders
     until.json                    driver             driver          never: what is accepted of each group
@@ -56,13 +56,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from framefleet.doors import clip_steps
 from framefleet.pipeline.errors import not_ours
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
+from framefleet.pipeline.plugin import clip_suffixes
 
 CLAIM = "job.json"
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
@@ -140,17 +139,10 @@ def recorded_path(record: Mapping[str, Any], where: str) -> str:
     row_id, path = record["row_id"], str(record["path"])
     suffix = f".{path.partition('.')[2]}"
     is_clip = path.startswith((f"{CLIPS}/", f"{DERIVED}/"))
-    is_clip = is_clip and (suffix in _SUFFIXES or suffix in _suffixes_of_steps())
+    is_clip = is_clip and (suffix in _SUFFIXES or suffix in clip_suffixes())
     if not is_clip or row_named_by(path) != row_id:
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
     return path
-
-
-@cache
-def _suffixes_of_steps() -> set[str]:
-    """Return the endings that the steps of installed plugins give to clips."""
-    suffixes: list[Any] = [kind().suffix for kind in clip_steps().values()]
-    return {suffix for suffix in suffixes if isinstance(suffix, str)}  # else a property of the instances
 
 
 def dated(place: str | Path) -> str:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
-from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, count_text, not_ours
 from framefleet.pipeline.guards.mistakes import expected, folder_meant
 from framefleet.pipeline.outputs import layout, row_states
@@ -30,6 +29,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, re
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
+from framefleet.pipeline.plugin import inner_outputs
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ class Output:
     def inner(self) -> Mapping[str, Output]:
         """The outputs in it that its job has rendered to choose rows, by name."""
         outputs = {
-            name: runner.section
-            for name, runner in inner_outputs().items()
+            name: kind.section
+            for name, kind in inner_outputs().items()
             if (inner := self.store.below(name)).list(layout.DRIVERS) or parts_in(inner, layout.RECORDS)
         }
         try:

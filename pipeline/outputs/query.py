@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.doors import command_adding, section_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
@@ -22,6 +21,7 @@ from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, reco
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import command_adding, section_of
 
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)

@@ -1,5 +1,5 @@
 """The command `framefleet compact`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.compact.command:compact_command"]})

@@ -1,5 +1,5 @@
 """The command `framefleet demo`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Render": ["framefleet.plugins.demo.command:demo_command"]})

@@ -1,6 +1,6 @@
 """Jobs that a Ray cluster runs by itself: the commands `framefleet submit` and `framefleet logs`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     commands={

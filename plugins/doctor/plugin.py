@@ -1,5 +1,5 @@
 """The command `framefleet doctor`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Check and repair": ["framefleet.plugins.doctor.command:doctor_command"]})

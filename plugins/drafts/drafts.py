@@ -42,7 +42,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.drafts.section import DRAFT_ROW_ID, DRAFTS, SECTION, DraftSection, KeepSection
+from framefleet.plugins.drafts.plugin import DRAFT_ROW_ID, DRAFTS, SECTION
+from framefleet.plugins.drafts.section import DraftSection, KeepSection
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,20 @@
 """The section `draft` of a job: rows are rendered cheaply first, and only the best of them in full."""
 
-from framefleet.doors import Plugin
+from framefleet.api import InnerOutput, Plugin
+
+SECTION, DRAFTS = "draft", "drafts"  # of a job file; the output of the drafts in the job's
+DRAFT_ROW_ID = "draft_row_id"  # column of records
 
 PLUGIN = Plugin(
-    sections={"draft": "framefleet.plugins.drafts.section:DraftSection"},
+    sections={SECTION: "framefleet.plugins.drafts.section:DraftSection"},
     runners=["framefleet.plugins.drafts.runner:DraftRunner"],
+    inner_outputs=[
+        InnerOutput(
+            name=DRAFTS,
+            section=SECTION,
+            row_id_column=DRAFT_ROW_ID,
+            noun="draft",
+            none_kept="no draft was kept: none meets `draft.keep`",
+        )
+    ],
 )

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
+from framefleet.api import JobRunner, PlanRun, Run, Scope
+from framefleet.jobs.doors import runners_of, table_of
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.plugins.drafts.section import DRAFT_ROW_ID, DRAFTS, SECTION
+from framefleet.plugins.drafts.plugin import DRAFTS, SECTION
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 class DraftRunner(JobRunner):
     section = SECTION
     order = 100  # the last before rendering: whatever chooses among rows chooses among those in full
-    inner, inner_row_id = DRAFTS, DRAFT_ROW_ID
-    noun = "draft"
-    none_kept = "no draft was kept: none meets `draft.keep`"
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         """Do what `JobRunner.render` promises.

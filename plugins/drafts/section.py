@@ -9,8 +9,6 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.jobs.job.section import Arguments, Section, as_list
 
-SECTION, DRAFTS = "draft", "drafts"  # of a job file; the output of the drafts in the job's
-DRAFT_ROW_ID = "draft_row_id"  # column of records
 _Text = Annotated[str, Field(min_length=1)]
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.doors import sections
+from framefleet.jobs.doors import sections
 from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError, bytes_text, count_text

@@ -1,5 +1,5 @@
 """The command `framefleet export`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.export.command:export_command"]})

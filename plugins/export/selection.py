@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from framefleet.doors import section_of
 from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError, command, count_text, names_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -40,6 +39,7 @@ from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in
 from framefleet.pipeline.outputs.row_states import row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import section_of
 from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template

@@ -20,7 +20,7 @@ from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.doors import placements
+from framefleet.jobs.doors import placements
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob

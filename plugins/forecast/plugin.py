@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.doors import Planner, Plugin
+from framefleet.api import Planner, Plugin
 
 if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import PlanOptions, Probed

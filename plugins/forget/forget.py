@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.doors import inner_outputs
 from framefleet.jobs.job.job_json import Claim, read_claim
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, count_text
@@ -31,6 +30,7 @@ from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
+from framefleet.pipeline.plugin import inner_outputs
 from framefleet.plugins.forget.removal import TABLE_FOLDERS, Removal
 from framefleet.plugins.forget.texts import RowTexts, nested_texts
 

@@ -1,5 +1,5 @@
 """The command `framefleet forget`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.forget.command:forget_command"]})

@@ -1,6 +1,6 @@
 """`framefleet verify`, `replay` and `repair`: an output stays what it was."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     commands={

@@ -1,9 +1,10 @@
 """Marks that say that a model made a clip: the section `marks`, and the command `framefleet trace`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     commands={"Check and repair": ["framefleet.plugins.marks.command:trace_command"]},
     sections={"marks": "framefleet.plugins.marks.settings:MarksSection"},
     clip_steps={"marks": "framefleet.plugins.marks.step:MarkStep"},
+    record_columns={"marks": "string"},
 )

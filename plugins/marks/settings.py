@@ -93,7 +93,6 @@ class MarksSection(Section):
         ("watermark", "weights"),
         ("watermark", "*", "weights"),
     )
-    record_columns: ClassVar[Mapping[str, str]] = {"marks": "string"}
 
     sign: Signing | None = None
     """Sign mp4, png, webp, gif, flac and wav. Their bytes are then not repeatable."""

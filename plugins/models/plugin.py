@@ -1,6 +1,6 @@
 """The commands `framefleet model list`, `info`, `lock` and `verify`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 _COMMANDS = "framefleet.plugins.models.command"
 

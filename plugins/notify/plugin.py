@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from framefleet.doors import Listener, Plugin
+from framefleet.api import Listener, Plugin
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary

@@ -1,5 +1,5 @@
 """The command `framefleet pack`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.pack.command:pack_command"]})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from framefleet.doors import Listener, Plugin
+from framefleet.api import Listener, Plugin
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec

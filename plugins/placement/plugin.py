@@ -1,6 +1,6 @@
 """Several devices for one model, with the bits of one: the types of `model.placement`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     placements={

@@ -1,6 +1,6 @@
 """VideoCrafter, DynamiCrafter and Open-Sora v2, which diffusers lacks, and their converters."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     commands={"model": ["framefleet.plugins.ports.command:convert_command"]},

@@ -1,6 +1,6 @@
 """A second file of each clip, upscaled or with more frames: the section `post` of a job."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     sections={"post": "framefleet.plugins.post.section:PostSection"},

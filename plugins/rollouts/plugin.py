@@ -1,5 +1,5 @@
 """`framefleet.fleet`, for Python alone: it adds no command."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin()

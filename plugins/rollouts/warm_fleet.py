@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framefleet.api import Scope
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.doors import Scope, plugins, runners_of
+from framefleet.jobs.doors import runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -33,6 +34,7 @@ from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.plugin import plugins
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -147,7 +149,7 @@ class WarmFleet:
     def _begin(self, job: Job) -> ResolvedJob:
         """Take the output, and have the fleet start when it is asked for."""
         for runner in runners_of(job):
-            problem = f"a fleet that stays renders no {runner.inner or runner.section}"
+            problem = f"a fleet that stays renders no {runner.inner.name if runner.inner else runner.section}"
             raise JobError(problem, f"leave `{runner.section}` out of the job")
         followed = (name for plugin in plugins().values() if plugin.listeners for name in plugin.sections)
         for section in sorted(job.model_fields_set.intersection(followed)):

@@ -24,8 +24,8 @@ from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValue
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, with_arguments
 from framefleet.plugins.scores import measures, model_scores
+from framefleet.plugins.scores.names import BY_MODEL
 from framefleet.plugins.scores.section import (
-    BY_MODEL,
     AestheticSection,
     ModelScore,
     ScoresSection,

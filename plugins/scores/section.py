@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from framefleet.jobs.job.section import Key, ListSection, Section
+from framefleet.plugins.scores.names import SIMILARITY
 
-SIMILARITY = "similarity"
-WITHOUT_MODEL = ("sharpness", "motion", "flicker", "is_black", "is_static", "num_torn_frames", "text")
-BY_MODEL = {
-    SIMILARITY: "{similarity: /models/clip}",
-    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
-    "nsfw": "{nsfw: /models/nsfw}",
-}
 _Place = Annotated[str, Field(min_length=1)]
 
 
@@ -60,10 +53,6 @@ class ScoresSection(ListSection[list[str | ModelScore]]):
 
     root: list[str | ModelScore] = Field(default_factory=list)
     paths: ClassVar[tuple[Key, ...]] = tuple(("*", key) for key in (SIMILARITY, "aesthetic", "clip", "nsfw"))
-    added_by: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        name: ("score", "OUTPUT", "--scores", BY_MODEL.get(name, name))
-        for name in (*WITHOUT_MODEL, *BY_MODEL)
-    }
 
     @property
     def untrusted(self) -> tuple[str, ...]:

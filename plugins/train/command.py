@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from framefleet.doors import JobKind
+from framefleet.api import JobKind
 from framefleet.jobs import options
 from framefleet.jobs.plan.command import counted
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout

@@ -1,6 +1,6 @@
 """Trainings: the command `framefleet train`, and job files with the section `train`."""
 
-from framefleet.doors import Plugin
+from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     commands={"Render": ["framefleet.plugins.train.command:train_command"]},

@@ -41,7 +41,8 @@ from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until import acceptance
 from framefleet.plugins.until.marks import write_marks
-from framefleet.plugins.until.section import UNTIL, UntilSection
+from framefleet.plugins.until.names import UNTIL
+from framefleet.plugins.until.section import UntilSection
 from framefleet.plugins.until.step import MARKS
 
 _MODEL = ("model", "model_name")  # what `per` may call a row's model

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from framefleet.doors import JobRunner
+from framefleet.api import JobRunner
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.until.section import ACCEPTED, SURPLUS
+from framefleet.plugins.until.names import ACCEPTED, SURPLUS
 from framefleet.plugins.until.step import MARKS
 
 _KEY = pa.schema([*fields_named(RECORD_FIELDS, "row_id"), *OF_CLIP])
@@ -45,7 +45,7 @@ def write_marks(
 
 def copy_marks(store: Store, chosen_by: JobRunner) -> None:
     """Mark the clips of an output as the rows of the runner's own output that they were made from."""
-    inner = store.below(chosen_by.inner)
+    inner = store.below(chosen_by.name)
     if not live_parts(inner) or not {*MARKS.names} <= {*record_schema_of(inner).names}:
         return
     marks = {
@@ -54,4 +54,4 @@ def copy_marks(store: Store, chosen_by: JobRunner) -> None:
         for row_id, accepted, surplus in zip(*(column.to_pylist() for column in table.columns), strict=True)
         if accepted is not None
     }
-    write_marks(store, marks.get, chosen_by.inner_row_id)
+    write_marks(store, marks.get, chosen_by.row_id_column)

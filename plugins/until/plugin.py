@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from framefleet.doors import Listener, Plugin, runners_of
+from framefleet.api import Listener, Plugin
+from framefleet.jobs.doors import runners_of
+from framefleet.plugins.until.names import ACCEPTED, SURPLUS, UNTIL
 
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import Job
@@ -16,16 +18,14 @@ if TYPE_CHECKING:
 class UntilListener(Listener):
     def rendered(self, job: Job, watch: Watch) -> None:
         """Mark clips in full as their drafts are, before the listener of `words` captions by these marks."""
-        from framefleet.plugins.until.section import UNTIL
-
         if getattr(job, UNTIL) is None:
             return
         from framefleet.jobs.job.output import store_of_job
         from framefleet.plugins.until.marks import copy_marks
 
         for runner in runners_of(job):
-            if runner.inner:
-                copy_marks(store_of_job(job), runner)
+            if inner := runner.inner:
+                copy_marks(store_of_job(job), inner)
 
     def notes(self, store: Store) -> Sequence[str]:
         from framefleet.plugins.until.acceptance import read_acceptance
@@ -34,8 +34,9 @@ class UntilListener(Listener):
 
 
 PLUGIN = Plugin(
-    sections={"until": "framefleet.plugins.until.section:UntilSection"},
-    clip_steps={"until": "framefleet.plugins.until.step:AcceptanceStep"},
+    sections={UNTIL: "framefleet.plugins.until.section:UntilSection"},
+    clip_steps={UNTIL: "framefleet.plugins.until.step:AcceptanceStep"},
     runners=["framefleet.plugins.until.runner:UntilRunner"],
+    section_columns={UNTIL: (ACCEPTED, SURPLUS)},
     listeners=["framefleet.plugins.until.plugin:UntilListener"],
 )

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of
+from framefleet.api import JobRunner, PlanRun, Run, Scope
+from framefleet.jobs.doors import runners_of
 from framefleet.pipeline.errors import JobError
-from framefleet.plugins.until.section import UNTIL
+from framefleet.plugins.until.names import UNTIL
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary

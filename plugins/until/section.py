@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.jobs.job.section import Section, as_list
 
-UNTIL = "until"
-ACCEPTED, SURPLUS = "accepted", "surplus"  # columns of records
 _Text = Annotated[str, Field(min_length=1)]
 
 
 class UntilSection(Section):
     """New seeds of each row are rendered until enough clips of each group pass a condition."""
-
-    own_columns: ClassVar[tuple[str, ...]] = (ACCEPTED, SURPLUS)
 
     accepted: int = Field(ge=1)
     """Number of clips to accept of each group: the first that pass, in the order of their seeds."""

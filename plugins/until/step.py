@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.parts.records import MAY_COME_LATER
+from framefleet.plugins.until.names import ACCEPTED, SURPLUS
 from framefleet.plugins.until.section import UntilSection
 
-MARKS = pa.schema([pa.field(name, pa.bool_(), metadata=MAY_COME_LATER) for name in UntilSection.own_columns])
+MARKS = pa.schema([pa.field(name, pa.bool_(), metadata=MAY_COME_LATER) for name in (ACCEPTED, SURPLUS)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

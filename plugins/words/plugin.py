@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, Listener, PlanRun, Plugin, Run, Scope
+from framefleet.api import JobRunner, Listener, PlanRun, Plugin, Run, Scope
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary

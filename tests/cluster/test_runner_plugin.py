@@ -16,7 +16,8 @@ PLUGIN = """
 
     import pyarrow.parquet as pq
 
-    from framefleet.doors import JobRunner, Plugin
+    from framefleet.api import JobRunner
+    from framefleet.api import Plugin
     from framefleet.jobs.job.section import Section
     from framefleet.pipeline.outputs.output import Output
 

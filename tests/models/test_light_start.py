@@ -35,7 +35,7 @@ ASKED = ("framefleet.pipeline.model.library_process", "framefleet.pipeline.rows.
 SEVERAL = f"""
 import json, sys
 from framefleet.__main__ import main
-from framefleet.doors import plugins
+from framefleet.pipeline.plugin import plugins
 
 asked = []
 def listen(event, values):

@@ -23,7 +23,7 @@ class LouderWan(WanPipeline):
         return self._guidance_scale * 2
 """
 PLUGIN = """
-from framefleet.doors import Plugin
+from framefleet.pipeline.plugin import Plugin
 from framefleet.pipeline.model.families.family import Family
 
 FAMILIES = [Family(prefix="LouderWan", fps=16.0, pipelines={"LouderWan": "my_pipelines"})]

@@ -9,7 +9,7 @@ from pathlib import Path
 import framefleet
 from framefleet import Summary
 from framefleet.cluster.driver.progress import AuditFigures, LackingColumn
-from framefleet.doors import Scope
+from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.command import audits_line
 from framefleet.jobs.plan.plan import AuditPlan

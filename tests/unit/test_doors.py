@@ -11,12 +11,12 @@ from textwrap import dedent
 
 import pytest
 
-from framefleet import doors
-from framefleet.doors import broken_plugins, families, plugins
 from framefleet.jobs.cli import command_line
 from framefleet.jobs.job.file import load_job
+from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.own_python import python
+from framefleet.pipeline.plugin import broken_plugins, families, plugins
 from tests.commands import command
 
 Install = Callable[..., None]
@@ -35,11 +35,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[framefleet.plugins]\n{name} = {value}\n")
-        doors._loaded.cache_clear()
+        loading._loaded.cache_clear()
         command_line.cache_clear()
 
     yield write
-    doors._loaded.cache_clear()
+    loading._loaded.cache_clear()
     command_line.cache_clear()
     for name in {*sys.modules} - before:
         if name.endswith("_package"):
@@ -54,7 +54,7 @@ def test_ours_come_first_and_have_a_name_of_their_own() -> None:
 
 def test_a_package_adds_a_command(install: Install) -> None:
     code = """
-        from framefleet.doors import Plugin
+        from framefleet.api import Plugin
 
         def wave_command() -> None:
             '''Wave.'''
@@ -66,7 +66,7 @@ def test_a_package_adds_a_command(install: Install) -> None:
     assert command("wave").stdout == "hello\n"
 
 
-DOORS = "from framefleet.doors import *\n"
+DOORS = "from framefleet.api import *\n"
 SECTION = "from framefleet.jobs.job.section import Section\nclass S(Section):\n    a: int = 1\n"
 BROKEN = [  # source, what its Plugin has (M: the module), what is said
     ("import nowhere_at_all", "", "No module named 'nowhere_at_all'"),

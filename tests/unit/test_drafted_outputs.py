@@ -16,8 +16,8 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
-from framefleet.doors import Listener, Scope
 from framefleet.jobs.control.control import ask_driver
+from framefleet.jobs.doors import Listener, Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render import render

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.doors import runners, sections
+from framefleet.jobs.doors import runners, sections
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.section import Section

@@ -19,8 +19,8 @@ from tenacity import wait_none
 import framefleet
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.progress import Summary
-from framefleet.doors import Scope
 from framefleet.jobs.control.control import ask_driver
+from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job

@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs import query
 from framefleet.pipeline.outputs.query import check_where, rows_where
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
-from framefleet.plugins.scores.section import ScoresSection
+from framefleet.plugins.scores.plugin import PLUGIN as SCORES
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver
 from tests.small_output import rendered
@@ -172,7 +172,7 @@ def test_a_column_that_a_job_lacks_is_named_with_its_key(condition: str, source:
     with pytest.raises(JobError, match="no column") as caught:
         check_where(TABLE.schema, condition, source=source)
     assert fix in caught.value.fix
-    assert {*ScoresSection.added_by} >= {*OWN_SCORES}
+    assert {*SCORES.command_columns} >= {*OWN_SCORES}
 
 
 @pytest.mark.parametrize("condition", ["SEED = 1", "seed = 1 AND Seed = 7"])

@@ -10,7 +10,7 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.doors import Scope
+from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.lock import Holder, last_reports, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
-from framefleet.doors import notes
+from framefleet.jobs.doors import notes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips

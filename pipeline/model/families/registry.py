@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from framefleet import doors
 from framefleet.pipeline.model.families.family import (
     Family,
     Preset,
@@ -17,6 +16,7 @@ from framefleet.pipeline.model.families.family import (
     redrawn,
     trained,
 )
+from framefleet.pipeline.plugin import families
 
 # In the order in which messages list them, as below.
 IMAGE_FAMILIES = (
@@ -223,7 +223,8 @@ WITH_LAST_IMAGE = "a first-and-last-frame model, as Wan2.1-FLF2V"
 IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
 _NOT_INHERITED = ("note", "download_gb")
-FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *doors.families())  # in the order in which messages list them
+# In the order in which messages list them.
+FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *families())
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.doors import command_adding, record_columns, section_of
 from framefleet.pipeline.errors import JobError, command, not_ours
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
@@ -32,6 +31,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import command_adding, record_columns, section_of
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes

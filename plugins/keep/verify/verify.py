@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from framefleet.doors import Scope, runners_of, table_of
+from framefleet.api import Scope
+from framefleet.jobs.doors import runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
 from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again

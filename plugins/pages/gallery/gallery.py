@@ -30,7 +30,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from framefleet.doors import notes
+from framefleet.jobs.doors import notes
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout

@@ -1,0 +1,341 @@
+"""What plugins add to framefleet, as plain values, and which plugins there are.
+
+A plugin is one value of the type `Plugin`. Ours are in plugins/, one folder each. Somebody else's package
+registers its own under the entry point group `framefleet.plugins`. The core imports no plugin: it asks here,
+or in ../jobs/doors.py, which has the types of what jobs ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cache, partial
+from importlib import import_module
+from importlib.metadata import EntryPoint, distributions
+from itertools import chain
+from traceback import walk_tb
+from typing import Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from framefleet.pipeline.errors import PluginError
+
+Place: TypeAlias = str  # "module:name", imported when it is needed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerOutput:
+    """An output in a job's own, which has rows among which the job chooses.
+
+    Whatever reads the job's output, such as `status`, `failures`, `verify` and `repair`, reads it too.
+    """
+
+    # Also of its folder.
+    name: str
+    # Of the job file: jobs that have it have this output.
+    section: str
+    # Column of the job's records: the row of this output that a clip was made from.
+    row_id_column: str
+    # A row of it, for people.
+    noun: str
+    # What is said where the job chose none of them.
+    none_kept: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """What one plugin adds, as plain values and "module:name": workers and `--help` import what they use."""
+
+    # Panel of `framefleet --help`: functions for Typer, named as what is typed, with `_command` after it.
+    # Those of the panel "model" are commands of `framefleet model`.
+    commands: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    # Section of the job file: a JobKind.
+    job_kinds: Mapping[str, Place] = field(default_factory=dict)
+    # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
+    # That of a runner needs none: it is None in a job file without it.
+    sections: Mapping[str, Place] = field(default_factory=dict)
+    # Section: the subclass of ClipStep that it asks for where it differs from its defaults.
+    clip_steps: Mapping[str, Place] = field(default_factory=dict)
+    # Subclasses of JobRunner, each of a section above.
+    runners: Sequence[Place] = ()
+    # Subclasses of Listener.
+    listeners: Sequence[Place] = ()
+    # Subclasses of Planner.
+    planners: Sequence[Place] = ()
+    # Sequences of Family: what is known of models beyond their configs.
+    families: Sequence[Place] = ()
+    # Type of `model.placement`: the subclass of Placer that it asks for.
+    placements: Mapping[str, Place] = field(default_factory=dict)
+
+    # Columns that all records have, by name with Arrow's name of their type: null where no clip step fills
+    # them. Those that depend on a job are the step's own.
+    record_columns: Mapping[str, str] = field(default_factory=dict)
+    # Section: columns that records have if the job has it, and else not.
+    section_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Column: the words of the command that adds it to the records of any output.
+    command_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Endings that clip steps give to the files of clips, e.g. ".npy": others are not read.
+    suffixes: Sequence[str] = ()
+    # Outputs that a job may have in its own.
+    inner_outputs: Sequence[InnerOutput] = ()
+
+
+_GROUP = "framefleet.plugins"
+_MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each mistake
+# In the order in which `framefleet --help` lists their commands.
+_OURS = (
+    *("keep", "models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
+    *("forget", "placement"),
+)
+# The classes that values must be subclasses of, imported with them.
+_BASES = {
+    "sections": "framefleet.jobs.job.section:SectionFacts",
+    "clip_steps": "framefleet.pipeline.outputs.clip_step:ClipStep",
+    "placements": "framefleet.pipeline.model.device_placement:Placer",
+    "runners": "framefleet.jobs.doors:JobRunner",
+    "listeners": "framefleet.jobs.doors:Listener",
+    "planners": "framefleet.jobs.doors:Planner",
+}
+_FAMILY = "framefleet.pipeline.model.families.family:Family"
+_loading: list[str] = []  # the plugin that is imported now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What the plugins add that every command needs. errors: why others, or parts of them, cannot be used."""
+
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
+    runners: list[Any] = field(default_factory=list)
+    errors: list[PluginError] = field(default_factory=list)
+
+
+@cache
+def _loaded() -> _Loaded:
+    if _loading:
+        problem = f"{_loading[0]}: a module of it imports what needs the sections of all plugins"
+        raise PluginError(problem, "import that inside of functions")
+    loaded = _Loaded()
+    for name in _OURS:
+        _add(loaded, name, import_module(f"framefleet.plugins.{name}.plugin").PLUGIN)
+    for entry in sorted(_registered(), key=lambda entry: entry.name):
+        _loading.append(title := _title(entry))
+        with noted(loaded.errors):
+            if entry.name in loaded.plugins:
+                raise PluginError(
+                    f"{title}: another plugin has the same name",
+                    f"uninstall one of them, or rename it in its entry points of the group {_GROUP}",
+                )
+            _add(loaded, entry.name, _load(entry))
+        _loading.clear()
+    return loaded
+
+
+@contextmanager
+def noted(errors: list[PluginError] | None = None) -> Iterator[None]:
+    """Note that a plugin cannot be used, where that comes out in the block."""
+    try:
+        yield
+    except PluginError as error:
+        errors = _loaded().errors if errors is None else errors
+        if error not in errors:
+            errors.append(error)
+
+
+def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
+    """Take a plugin, unless its sections or runners cannot be used."""
+    runners = [_made(name, place, _BASES["runners"]) for place in plugin.runners]
+    sections = {
+        section: _subclass(name, place, _BASES["sections"]) for section, place in plugin.sections.items()
+    }
+    known, ran = {**loaded.sections, **sections}, {getattr(runner, "section", "") for runner in runners}
+    for section in sections.keys() & loaded.sections.keys():
+        problem = f"plugin {name}: another plugin has the section {section!r}"
+        raise PluginError(problem, "uninstall one of them")
+    for door, names in (("runner", ran), ("clip step", plugin.clip_steps)):
+        if unknown := [section for section in names if section not in known]:
+            problem = f"plugin {name}: it has a {door} of the section {unknown[0]!r}, which no plugin adds"
+            raise PluginError(problem, "name the section in `sections` of its Plugin")
+    for section in sections.keys() - ran:  # a job need not have it
+        _made(name, plugin.sections[section], _BASES["sections"])
+    loaded.plugins[name] = plugin
+    loaded.sections.update(sections)
+    loaded.runners.extend(runners)
+
+
+def refuse_section(section: str, problem: str) -> None:
+    """Have the plugin with this section count as one that cannot be used."""
+    loaded = _loaded()
+    name = next(name for name, plugin in loaded.plugins.items() if section in plugin.sections)
+    for own in loaded.plugins.pop(name).sections:
+        del loaded.sections[own]
+    loaded.runners[:] = [runner for runner in loaded.runners if runner.section in loaded.sections]
+    loaded.errors.append(PluginError(f"plugin {name}: {problem}", "rename it, or uninstall the plugin"))
+
+
+def plugins() -> Mapping[str, Plugin]:
+    """Return all plugins by name, ours first. Raises PluginError where one cannot be used."""
+    for error in _loaded().errors:
+        raise error
+    return _loaded().plugins
+
+
+def broken_plugins() -> Sequence[PluginError]:
+    """Return why plugins cannot be used. Their commands are missing, and no job is opened without them."""
+    return _loaded().errors
+
+
+def usable_plugins() -> Mapping[str, Plugin]:
+    """Return the plugins that can be used, by name."""
+    return _loaded().plugins
+
+
+def section_models() -> Mapping[str, Any]:
+    """Return the models of all sections of plugins."""
+    return _loaded().sections
+
+
+def runners_made() -> Sequence[Any]:
+    """Return a runner of each kind that a plugin has."""
+    return _loaded().runners
+
+
+def section_of(column: str) -> str | None:
+    """Return the section of a job without which its records have no such column; None: there is none."""
+    by_section = (one for plugin in usable_plugins().values() for one in plugin.section_columns.items())
+    return next((section for section, columns in by_section if column in columns), None)
+
+
+def command_adding(column: str) -> Sequence[str]:
+    """Return the words of the command that adds such a column to records; (): there is none."""
+    by_column = (plugin.command_columns for plugin in usable_plugins().values())
+    return next((columns[column] for columns in by_column if column in columns), ())
+
+
+def record_columns() -> Mapping[str, str]:
+    """Return the columns of plugins that all records have, with Arrow's names of their types."""
+    return {
+        name: kind for plugin in usable_plugins().values() for name, kind in plugin.record_columns.items()
+    }
+
+
+def clip_suffixes() -> frozenset[str]:
+    """Return the endings that clip steps give to the files of clips."""
+    return frozenset(suffix for plugin in usable_plugins().values() for suffix in plugin.suffixes)
+
+
+def inner_outputs() -> Mapping[str, InnerOutput]:
+    """Return the outputs that jobs may have in their own, by name."""
+    return {inner.name: inner for plugin in usable_plugins().values() for inner in plugin.inner_outputs}
+
+
+def made(door: Literal["listeners", "planners"]) -> list[Any]:
+    """Return one of each class that plugins add of this kind."""
+    places = [(name, place) for name, plugin in usable_plugins().items() for place in getattr(plugin, door)]
+    return [_made(name, place, _BASES[door]) for name, place in places]
+
+
+def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[], Any]]:
+    """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
+    return {
+        key: partial(_subclass, name, place, _BASES[door])
+        for name, plugin in usable_plugins().items()
+        for key, place in getattr(plugin, door).items()
+    }
+
+
+def families() -> Sequence[Any]:
+    """Return the families of models that plugins know."""
+    families: list[Any] = []
+    for name, plugin in _loaded().plugins.items():
+        for place in plugin.families:
+            with noted(), blamed_on(f"plugin {name}", place, "used"):
+                own = [*named(name, place)]
+                if not all(isinstance(family, named(name, _FAMILY)) for family in own):
+                    raise TypeError("it is not a sequence of Family")
+                families += own
+    return families
+
+
+def plugin_raising(error: BaseException) -> str:
+    """Return the plugin, of another package, whose code an error comes from; "" if it is not one's."""
+    modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+    packages = {__name__.partition(".")[0]: ""}
+    for name, plugin in [*_loaded().plugins.items()][len(_OURS) :]:
+        places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
+        places += [*plugin.planners, *chain.from_iterable(plugin.commands.values())]
+        packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
+    tops = [module.partition(".")[0] for module in reversed(modules)]
+    return next((packages[top] for top in tops if top in packages), "")
+
+
+def _registered() -> Iterator[EntryPoint]:
+    """Yield what installed packages register. In the current folder, which may be the first, nothing is."""
+    is_current = not sys.flags.safe_path and os.path.abspath(sys.path[0]) == os.getcwd()
+    names = set()
+    for package in distributions(path=sys.path[is_current:]):
+        entries = package.entry_points.select(group=_GROUP)
+        if entries and package.name not in names:
+            names.add(package.name)
+            yield from entries
+
+
+def _load(entry: EntryPoint) -> Plugin:
+    with blamed_on(_title(entry), entry.value):
+        plugin = entry.load()
+    if not isinstance(plugin, Plugin):
+        raise PluginError(
+            f"{_title(entry)}: {entry.value} is a {type(plugin).__name__}",
+            "have the entry point name a value of the type framefleet.api.Plugin",
+        )
+    values = {one.name: getattr(plugin, one.name) for one in fields(plugin)}
+    try:
+        TypeAdapter(Plugin).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{_title(entry)}: {where} of {entry.value} is {first['input']!r}"
+        raise PluginError(problem, "give it the type that framefleet.api.Plugin has for it") from None
+    return plugin
+
+
+def named(plugin: str, place: Place) -> Any:
+    """Import what a plugin names. Raises PluginError."""
+    module, _, name = place.partition(":")
+    with blamed_on(f"plugin {plugin}", place):
+        return getattr(import_module(module), name)
+
+
+def _subclass(plugin: str, place: Place, base: Place) -> Any:
+    value, expected = named(plugin, place), named(plugin, base)
+    if not (isinstance(value, type) and issubclass(value, expected)):
+        problem = f"plugin {plugin}: {place} is not a subclass of {expected.__name__}"
+        raise PluginError(problem, "repair or uninstall its package")
+    return value
+
+
+def _made(plugin: str, place: Place, base: Place) -> Any:
+    kind = _subclass(plugin, place, base)
+    with blamed_on(f"plugin {plugin}", place, "made without arguments"):
+        return kind()
+
+
+@contextmanager
+def blamed_on(title: str, place: Place, what: str = "imported") -> Iterator[None]:
+    """Say whose code it is: whatever somebody else's raises."""
+    try:
+        yield
+    except PluginError:  # of another one, as where a module imports what needs all sections
+        raise
+    except (Exception, SystemExit) as error:
+        message = " ".join(str(error).split())[:_MAX_MESSAGE]
+        problem = f"{title}: {place} cannot be {what}: {type(error).__name__}: {message}"
+        raise PluginError(problem, "repair or uninstall its package") from error
+
+
+def _title(entry: EntryPoint) -> str:
+    return f"plugin {entry.name}" + (f" of the package {entry.dist.name}" if entry.dist else "")

@@ -1,0 +1,9 @@
+"""The names of our scores, which are columns of records."""
+
+SIMILARITY = "similarity"
+WITHOUT_MODEL = ("sharpness", "motion", "flicker", "is_black", "is_static", "num_torn_frames", "text")
+BY_MODEL = {
+    SIMILARITY: "{similarity: /models/clip}",
+    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
+    "nsfw": "{nsfw: /models/nsfw}",
+}
