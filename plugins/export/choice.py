@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from framefleet.pipeline.errors import JobError
@@ -13,8 +13,7 @@ from framefleet.pipeline.errors import JobError
 if TYPE_CHECKING:
     from framefleet.plugins.picks import Pick
 
-OpenFormat = Literal["iceberg", "delta", "lance"]  # of records alone, whose clips stay where they are
-ExportFormat = Literal["webdataset", "parquet", "hf", "vbench", "iceberg", "delta", "lance"]
+ExportFormat = Literal["webdataset", "parquet", "hf", "vbench"]
 ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a clip step made
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
@@ -55,19 +54,6 @@ class ExportChoice:
                 f"near_duplicates is {self.near_duplicates}",
                 f"use 0 (equal hashes) to {_MAX_DISTANCE}; 4 to 8 finds clips that look the same",
             )
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the records alone are exported, to a table that others keep."""
-        return self.format in get_args(OpenFormat)
-
-    def check_table(self) -> None:
-        """Raise JobError for what only exports of clips have."""
-        plain = ExportChoice(format=self.format, where=self.where, columns=self.columns)
-        names = [field.name for field in fields(self)]
-        if other := [name for name in names if getattr(self, name) != getattr(plain, name)]:
-            problem = f"{other[0]} is set, and a table of {self.format} has all records"
-            raise JobError(problem, "leave it out; --where and --columns choose records")
 
     def description(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""

@@ -23,9 +23,6 @@ _READ_BY: dict[ExportFormat, str] = {
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
     "hf": "read it with datasets.load_dataset",
     "vbench": "score it with `vbench evaluate --videos_path DEST/videos`",
-    "iceberg": "read it with pyiceberg, DuckDB, Spark",
-    "delta": "read it with deltalake, DuckDB, Spark",
-    "lance": "read it with lance, DuckDB",
 }
 
 
@@ -37,7 +34,7 @@ def export_command(
         Option(
             "--format",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "vbench (file names that VBench scores), or iceberg, delta or lance (a table of the records).",
+            "or vbench (file names that VBench scores).",
         ),
     ],
     file: Annotated[
@@ -103,10 +100,9 @@ def export_command(
 ) -> None:
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
-    Or add the records to an Iceberg, Delta or Lance table. Every clip is compared with its record. Exit code
-    1: some clips are damaged and were left out. Run the same command again after an interruption, or to add
-    new records to a table. --set storage_options.KEY=VALUE sets an option of the stores of OUTPUT and DEST,
-    --set to_options.KEY=VALUE of DEST only.
+    Every clip is compared with its record. Exit code 1: some clips are damaged and were left out. Run the
+    same command again after an interruption. --set storage_options.KEY=VALUE sets an option of the stores
+    of OUTPUT and DEST, --set to_options.KEY=VALUE of DEST only.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import options_alone
@@ -137,14 +133,12 @@ def export_command(
         if private and not push:
             problem = "--private is about a dataset on the hub, and --push is not set"
             raise JobError(problem, "add --push, or leave it out")
-        if push and choice.is_table:
-            raise JobError(f"--push: a table of {format} is not a dataset of the hub", "use --format hf")
         opened = Output.open(output, theirs)
         hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
         with watch_on(stderr) as watch:
             to_options = options.get("to_options") or theirs
             exported = export_chosen(opened.store, to, to_options, choice, watch)
-            url = hub.push(exported.place, watch) if hub and exported.place else None
+            url = hub.push(exported.place, watch) if hub else None
         if choice.picks is not None and where is None and not in_table and file == "clip":
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - num_picked:
@@ -152,10 +146,10 @@ def export_command(
         if near_duplicates is not None:
             stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
         _show(exported, format)
-        stdout.say(exported.place.url_of("") if exported.place else to)
+        stdout.say(exported.place.url_of(""))
         if url:
             stdout.say(url)
-        if not in_table and not choice.is_table:
+        if not in_table:
             _say_former(opened)
     raise Exit(1 if exported.left_out else 0)
 
@@ -192,8 +186,5 @@ def _show(exported: Exported, format: ExportFormat) -> None:
     for split, num_rows in exported.splits.items():
         hint = "" if num_rows else ": too few prompts for this --validation"
         stderr.say(f"{split}: {count_text(num_rows, 'row')}{hint}")
-    if not exported.num_shards:
-        stderr.say(f"new in the table: {count_text(exported.num_rows, 'record')}; {_READ_BY[format]}")
-        return
     shards = count_text(exported.num_shards, "shard")
     stderr.say(f"{count_text(exported.num_rows, 'clip')} in {shards}; {_READ_BY[format]}")

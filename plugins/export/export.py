@@ -29,7 +29,6 @@ from framefleet.plugins.export import shard
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import CAPTION, prompt_of
-from framefleet.plugins.export.open_table import CATALOG, export_table
 from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
     SPLITS,
@@ -45,10 +44,10 @@ from framefleet.plugins.picks import picked
 class Exported(Overview):
     """What there is in the end, including the work of earlier runs."""
 
-    place: Store | None  # None for a table in a catalog
-    num_rows: int  # of a table: the rows that it was given now
-    num_bytes: int = 0
-    num_shards: int = 0
+    place: Store
+    num_rows: int
+    num_bytes: int
+    num_shards: int
     left_out: tuple[Damage, ...] = ()  # rows whose clips are damaged
     columns: tuple[str, ...] = ()  # of each row
     columns_left_out: tuple[str, ...] = ()  # of the records
@@ -61,11 +60,9 @@ class Exported(Overview):
     def overview(self) -> Mapping[str, object]:
         splits = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
         return {
-            "place": self.place.url_of("") if self.place else None,
+            "place": self.place.url_of(""),
             "rows": f"{self.num_rows:,}" + (f" ({splits})" if splits else ""),
-            "size": f"{bytes_text(self.num_bytes)} in {count_text(self.num_shards, 'shard')}"
-            if self.num_shards
-            else None,
+            "size": f"{bytes_text(self.num_bytes)} in {count_text(self.num_shards, 'shard')}",
             "left out": count_text(len(self.left_out), "damaged clip") if self.left_out else None,
             "near duplicates": f"{len(self.near_duplicates):,} left out" if self.near_duplicates else None,
             "columns": ", ".join(self.columns) or None,
@@ -94,13 +91,12 @@ def export(
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    vbench (file names that VBench scores), or iceberg, delta or lance: a table of the records, to which the
-    same call adds what is new. file: of each row; derived: the second one, which `post:` of the job made.
-    where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
-    saves it, whose stars and notes become columns, which `where` may name too. in_table: only rows that the
-    job's table still has. columns: of the records; "all"; None is what a trainer needs: prompt, seed, size,
-    scores and the table's own columns. caption: a template, e.g. "{prompt}, {style}". validation: this share
-    of the prompts goes to a validation split, with all their rows.
+    or vbench (file names that VBench scores). file: of each row; derived: the second one, which `post:` of
+    the job made. where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them
+    as the gallery saves it, whose stars and notes become columns, which `where` may name too. in_table:
+    only rows that the job's table still has. columns: of the records; "all"; None is what a trainer needs:
+    prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt}, {style}".
+    validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
     storage_options. The same call continues after an interruption. Rows whose clips are damaged are left out,
@@ -128,20 +124,11 @@ def export_chosen(
     store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
 ) -> Exported:
     """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
-    to = dated(to)
-    if choice.is_table and to.startswith(CATALOG):
-        return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
-    place = Store(to, options)
+    place = Store(dated(to), options)
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
     if one.startswith(other) or other.startswith(one):
         problem = f"{place.url_of('')} and the output {store.url_of('')} are inside each other"
         raise JobError(problem, "choose a separate place, as readers of one would read both")
-    if choice.is_table:
-        return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
-    return _export_clips(store, place, choice, watch)
-
-
-def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
     if choice.near_duplicates is not None and find_spec("imagehash") is None:
         raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
     wait_for(watch, "reading the records")

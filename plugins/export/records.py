@@ -1,4 +1,4 @@
-"""The records of an output as a table of another library: Arrow, pandas, `datasets` or a Ray Dataset."""
+"""The records of an output as a table of another library: Arrow, pandas or `datasets`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.query import check_where
 
-RecordsAs = Literal["arrow", "pandas", "datasets", "ray"]
+RecordsAs = Literal["arrow", "pandas", "datasets"]
 
 
 def read_records(
@@ -25,21 +24,14 @@ def read_records(
 ) -> Any:
     """Return the records of an output: of every row that is done, the one that counts.
 
-    output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame) or datasets (datasets.Dataset), which
-    are in memory; or ray (ray.data.Dataset), which the cluster's tasks read part by part. columns: all where
-    none are named. where: a condition on a record in SQL, as "sharpness > 0.4". Raises JobError for a column
-    that no record has.
+    output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame) or datasets (datasets.Dataset), in
+    memory. columns: all where none are named. where: a condition on a record in SQL, as "sharpness > 0.4".
+    Raises JobError for a column that no record has.
     """
     if to not in get_args(RecordsAs):
         raise JobError(f"to is {to!r}", f"use {', '.join(get_args(RecordsAs))}")
     opened = Output.open_rendered(output, storage_options)
     schema = record_schema_of(opened.store, columns=columns)
-    if to == "ray":
-        from framefleet.plugins.export.record_dataset import record_dataset  # imports Ray
-
-        if where is not None:
-            check_where(record_schema_of(opened.store), where)
-        return record_dataset(opened.store, schema, where)
     tables = list(opened.records(columns, where=where))
     table = pa.concat_tables(tables) if tables else schema.empty_table()
     if to == "pandas":
