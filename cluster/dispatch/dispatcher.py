@@ -27,7 +27,7 @@ may be why, its last try is in a new process.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.faults import MOST_EXCUSED, FaultPolicy
 from framefleet.cluster.dispatch.lease import (
@@ -126,13 +126,6 @@ class Dispatcher:
         assert row.row_id not in self._held, f"row {row.row_id} was added twice"
         self._held.add(row.row_id)
         self._waiting.fresh.add(row)
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give the rows that wait the shapes that they are now known to have; leased ones keep theirs.
-
-        reshaped: returns the rows it gets, in the same order, with other shapes.
-        """
-        self._waiting.fresh.regroup(reshaped)
 
     def close(self) -> None:
         """The table is exhausted."""

@@ -62,14 +62,6 @@ class Ranked:
             self._by_shape.pop(shape, None)
         return taken
 
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
-        entries = sorted(entry[1:] for heap in self._by_shape.values() for entry in heap)
-        self._by_shape.clear()
-        self._count = 0
-        for row in reshaped([row for _, row in entries]):
-            self.add(row)
-
     def _rank(self, row: Row) -> float:
         return -row.rank
 
@@ -98,10 +90,6 @@ class TableOrder(Ranked):
         if limit > 0 and shape in self._by_shape:
             self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
         return super().take(shape, limit)
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        self._line.clear()
-        super().regroup(reshaped)
 
     def _oldest_shape(self) -> str | None:
         """Return the shape of the oldest row, without looking through all: each row may have its own."""

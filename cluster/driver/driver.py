@@ -136,7 +136,6 @@ class Driver:
             is_complete = has_ended  # only now: another driver may have the output, and its checkpoints there
         finally:
             self._checkpoints.close(is_complete=is_complete)
-            self._lanes.close()
 
     @property
     def _is_ending(self) -> bool:
@@ -344,8 +343,6 @@ class Driver:
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
-        if report.prompt_lengths:
-            self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
         for remark in report.remarks:  # first: they led to what follows
             about = {"worker": worker, "row_id": remark.row_id}
             log.log(remark.level, "%s: %s", worker, remark.text, extra=about)

@@ -1,4 +1,4 @@
-"""From the table to the dispatcher's window, while it has room: which rows wait, and how they are grouped.
+"""From the table to the dispatcher's window, while it has room: which rows wait, and in which order.
 
 First, what a run is, and what of it is left for a driver, as plain values. Imports neither Ray nor torch.
 """
@@ -6,11 +6,11 @@ First, what a run is, and what of it is left for a driver, as plain values. Impo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
@@ -27,7 +27,6 @@ from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import AS_TABLE, LaneKey, lane_of, rank_of
-from framefleet.pipeline.rows.prompt_lengths import CountedApart
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
@@ -175,7 +174,6 @@ class Feed:
         self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
         self.table = table  # to be read from the next pass on
         self._rows = self._pass()
-        self._prompt_lengths: CountedApart | None = None
 
     def fill(self) -> None:
         while room := self._dispatcher.room:
@@ -183,7 +181,7 @@ class Feed:
             self.num_unread -= len(rows)
             pending = {row.row_id: row.payload for row in rows if isinstance(row.payload, Pending)}
             fresh = [row for row in rows if not self._adopts(row.row_id, pending[row.row_id])]
-            for row in self._reshaped(fresh):
+            for row in fresh:
                 self._pending[row.row_id] = pending[row.row_id]
                 self._dispatcher.add(row)
             if len(rows) == room:
@@ -193,20 +191,6 @@ class Feed:
                 return
             self._rows = self._pass()
 
-    def heed_lengths(self, lengths: bytes) -> None:
-        """Forwards were seen to be as long as prompts. lengths: a pickled `PromptLengths`."""
-        self._prompt_lengths = self._prompt_lengths or CountedApart(lengths)
-
-    def regroup(self) -> None:
-        """Group waiting rows by the lengths of their prompts, as soon as these can be counted."""
-        if self._prompt_lengths and self._prompt_lengths.becomes_ready():
-            log.info("batching rows with equal prompt lengths: denoiser calls depend on the prompt's length")
-            self._dispatcher.regroup(self._reshaped)
-
-    def close(self) -> None:
-        if self._prompt_lengths:
-            self._prompt_lengths.close()
-
     def _pass(self) -> Iterator[Row]:
         run, index, lane = self._work.run, self._work.index, self._lane
         # Counted here and now: rows that are added before the first is read are not in this table.
@@ -214,10 +198,6 @@ class Feed:
         return pending_rows(
             self.table, run.rows, index, num_pending=num_pending, order=run.job.order, lane=lane
         )
-
-    def _reshaped(self, rows: list[Row]) -> list[Row]:
-        """Separate rows by the lengths of their prompts too, if forwards are as long as the prompts."""
-        return by_prompt_lengths(rows, self._prompt_lengths) if self._prompt_lengths else rows
 
 
 def pending_rows(
@@ -253,20 +233,6 @@ def pending_rows(
             yield Row(row_id=row.row_id, shape=row.shape, payload=payload, rank=rank)
     if num_yielded < num_pending:
         raise _changed(table, "rows are gone")
-
-
-def by_prompt_lengths(
-    rows: list[Row], lengths: Callable[[Sequence[Mapping[str, Any]]], list[tuple[int, ...]] | None]
-) -> list[Row]:
-    """Return the rows with the lengths of their prompts in their shapes, where they are counted.
-
-    lengths: from rows' arguments; None where they are not.
-    """
-    payloads = [row.payload for row in rows]
-    counted = lengths([payload.request.arguments for payload in payloads if isinstance(payload, Pending)])
-    if counted is None:
-        return rows
-    return [replace(row, shape=f"{row.shape} {own}") for row, own in zip(rows, counted, strict=True)]
 
 
 def _changed(table: RowSource, what: str) -> TableError:

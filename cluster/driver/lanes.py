@@ -149,7 +149,6 @@ class Lanes:
     def fill(self) -> None:
         for lane in self:
             if not lane.error:
-                lane.feed.regroup()
                 lane.feed.fill()
 
     def reopen(self) -> None:
@@ -169,10 +168,6 @@ class Lanes:
                 lane.feed.table = added.table
             self.reopen()
             self._on_added(added)
-
-    def close(self) -> None:
-        for lane in self:
-            lane.feed.close()
 
     def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
         """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.

@@ -150,8 +150,6 @@ class WorkerReport:
     is_leaving: bool = False  # it was sent SIGTERM, and wants to be drained
     remarks: tuple[Remark, ...] = ()  # lines about rows, for the log
     audited: tuple[Audited, ...] = ()  # what became of audits
-    # A pickled `PromptLengths`, once forwards were seen to be as long as the prompts.
-    prompt_lengths: bytes | None = None
     # What it counted since its start, see `pipeline/metrics.py`.
     figures: Mapping[str, float] = field(default_factory=dict)
     still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others

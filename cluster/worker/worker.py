@@ -9,7 +9,6 @@ import ctypes
 import gc
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -111,7 +110,6 @@ class Worker:
         self._inbox = Inbox(self._checkpointer.fetch, self._tell)
         self._remarks = Remarks()
         self._notice = Notice()
-        self._told_lengths = False
         self._loaded = threading.Event()
         self._renderer: Renderer | None = None
         self._render: threading.Thread | None = None
@@ -194,14 +192,10 @@ class Worker:
             rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
             if self._renderer and (still_s := self._renderer.clock.still_s()) >= _STILL_S:
                 rows |= {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
-            # Once: tokenizers are megabytes. Pickled: the driver opens none.
-            lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
-            self._told_lengths |= lengths is not None
             report = messages.WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
-                prompt_lengths=pickle.dumps(lengths) if lengths else None,
                 figures=self._figures(),
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),

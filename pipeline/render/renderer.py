@@ -39,7 +39,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, StateWatch, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.prompt_watch import PromptWatch
+from framefleet.pipeline.render.prompt_readers import PromptReaders
 from framefleet.pipeline.render.recipe_call import RecipeCall, Tails
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
@@ -48,7 +48,6 @@ from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead
-from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.request_checks import request_check
 
 log = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ class Renderer:
             model.placer.begin(is_exact=self.batching.mode == "exact")
         self._rows = RowQueue(self._auditor.apart, all_alone=not is_shared)
         self._hand_over = HandOver(model, self.batching, self._watch)
-        self._prompts = PromptWatch(model.pipe.components.values())
+        self._prompts = PromptReaders(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
@@ -153,11 +152,6 @@ class Renderer:
     def room(self) -> int:
         """How many more rows are worth having under way now."""
         return self.capacity - len(self._rows)
-
-    @property
-    def prompt_lengths(self) -> PromptLengths | None:
-        """How to count the tokens of prompts, once forwards were seen to be as long as these."""
-        return self._prompts.lengths
 
     @property
     def capacity(self) -> int:
@@ -483,7 +477,6 @@ class Renderer:
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
-        self._prompts.saw(row.request, task.sizes)
         if isinstance(task.error, CameBack):
             self._tails.unlearn(row.request.recipe)
             self._rows.add_again(row)

@@ -175,7 +175,7 @@ def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str
     linked = set[str]()
     for store in stores:
         names = record_schema_of(store).names
-        for column in {one.inner_row_id for one in inner_outputs().values()} & {*names}:
+        for column in {one.row_id_column for one in inner_outputs().values()} & {*names}:
             for table in record_tables(store, ["row_id", column]):
                 pairs = zip(table["row_id"].to_pylist(), table[column].to_pylist(), strict=True)
                 linked.update(one for pair in pairs if {*pair} & {*row_ids} for one in pair if one)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -265,16 +265,6 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
             assert [worker for worker, _ in gone.errors] == row.failed_on
             assert gone.attempts == len(row.failed_on) + row.deaths
             self.end(row, gone.row.row_id, "given up")
-
-    @rule(lengths=st.lists(st.integers(1, 3), min_size=1, max_size=5))
-    def learn_of_lengths(self, lengths: list[int]) -> None:
-        """Shapes are told apart further: no row may be lost or doubled by it."""
-
-        def reshaped(rows: list[Row]) -> list[Row]:
-            known = [lengths[int(row.row_id) % len(lengths)] for row in rows]
-            return [replace(row, shape=f"{row.shape[:1]} {n}") for row, n in zip(rows, known, strict=True)]
-
-        self.dispatcher.regroup(reshaped)
 
 
 class EveryOrderOfEventsRanked(EveryOrderOfEvents):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, LeaseSize, Row
@@ -35,13 +33,6 @@ def test_a_worker_stays_with_the_shape_it_renders() -> None:
 def test_an_idle_worker_takes_the_shape_of_the_oldest_row() -> None:
     dispatcher = dispatcher_with("xxyyx", workers="AB")
     assert [ids(lease(dispatcher, "A")), ids(lease(dispatcher, "B"))] == ["0 1", "2 3"]
-
-
-def test_rows_that_wait_go_out_by_the_shapes_that_they_are_found_to_have() -> None:
-    dispatcher = dispatcher_with("xxxxxx", leases_per_worker=3)
-    assert ids(lease(dispatcher, "A")) == "0 1"
-    dispatcher.regroup(lambda rows: [replace(row, shape="x" + "ab"[int(row.row_id) % 2]) for row in rows])
-    assert [ids(lease(dispatcher, "A")) for _ in range(2)] == ["2 4", "3 5"]
 
 
 def test_reopened_for_rows_that_were_done_and_are_to_be_rendered_again() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -38,20 +37,6 @@ def test_each_row_comes_once(order: Callable[[], Ranked], rows: list[tuple[str, 
     found = filled(order(), rows)
     assert len(found) == len(rows)
     assert sorted(int(row.row_id) for row in emptied(found, limit)) == list(range(len(rows)))
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@given(rows=ROWS, lengths=st.lists(st.integers(1, 3), min_size=1))
-def test_other_shapes_change_nothing_else(
-    order: Callable[[], Ranked], rows: list[tuple[str, float]], lengths: list[int]
-) -> None:
-    found, expected = filled(order(), rows), emptied(filled(order(), rows))
-
-    def longer(row: Row) -> Row:
-        return replace(row, shape=f"{row.shape} {lengths[int(row.row_id) % len(lengths)]}")
-
-    found.regroup(lambda rows: [*map(longer, rows)])
-    assert [row.row_id for row in emptied(found)] == [row.row_id for row in expected]
 
 
 @given(rows=ROWS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -51,7 +51,6 @@ class RowTask:
         self.num_rows = sum(made.rows for made in self.journal.made)  # of all its forwards together
         self.first_forward_at = 0.0  # time.perf_counter(), like the next
         self.last_forward_at = 0.0
-        self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
         self.surroundings: ExitStack | None = None  # held for its whole life, see `Batcher.start_alone`
@@ -320,7 +319,7 @@ class Batcher:
 
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
         if not task.first_forward_at:
-            task.sizes, task.first_forward_at = self._forwards.sizes(call), started
+            task.first_forward_at = started
         task.last_forward_at = time.perf_counter()
         task.num_forwards += 1
         task.num_rows += result.rows

@@ -167,14 +167,6 @@ class Forwards:
                 by_loras.setdefault((number, calls[place].adapters.in_force), []).append(place)
         return list(by_loras.values())
 
-    def sizes(self, call: Call) -> Hashable | None:
-        """Return what of a row's call shows how long its prompts are, if anything: not lists of any size."""
-        if call.has_lists or not call.batch:
-            return None
-        lengths = [int(call.leaves[place].sum()) for place in self._company.masks(call)]
-        shapes = [leaf.shape for leaf in call.leaves if isinstance(leaf, torch.Tensor)]
-        return call.module, call.batch, (*shapes, *lengths)
-
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of one group; results in their order. Raises nothing that a row caused."""
         results: list[Result] = []
