@@ -12,7 +12,6 @@ import pytest
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import import_cycles
-from tools.house.dialect import dialect
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import arrows_between_siblings, figures
 from tools.house.help_texts import help_problem, help_texts, poor_help
@@ -23,9 +22,9 @@ from tools.house.markers import conflict_markers
 from tools.house.measurements import block, stray_measurements
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.rooms import poor_records, poor_rooms
+from tools.house.shape import DOORS, circles, hook_users, imports
 from tools.house.tests_at_doors import doors_in
 from tools.house.twice import doubled_names
-from tools.house.words import odd_words
 
 RENDER = """
 SIZE = 1
@@ -54,23 +53,6 @@ Check = Callable[[House], Iterable[Finding]]
 
 def problems(check: Check, text: str, path: str = "pipeline/README.md") -> list[str]:
     return [found.problem for found in check(House({**TEXTS, path: text})) if found.path == path]
-
-
-@pytest.mark.parametrize(
-    ("path", "text", "is_refused"),
-    [
-        ("docs/plan.md", "A row is told at once.", True),
-        ("docs/plan.md", "The same command goes on.", True),
-        ("jobs/plan/README.md", "The same command goes on.", False),
-        ("pipeline/rows/a.py", 'print(f"{1} rows in company")', True),
-        ("pipeline/rows/a.py", '"""Rows beside others."""', True),
-        ("pipeline/rows/a.py", "KEY = 'beside'", False),
-        ("pipeline/rows/checked_again.py", "", True),
-        ("pipeline/rows/feed.py", "", False),
-    ],
-)
-def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: bool) -> None:
-    assert bool(problems(odd_words, text, path)) is is_refused
 
 
 @pytest.mark.parametrize(
@@ -231,11 +213,10 @@ def test_a_cycle_of_files_is_found_and_one_for_type_checkers_is_not() -> None:
         ("", "missing"),
         ("Which rows are rendered.", "begins with 'Which'"),
         ("Render rows, and say so.", None),
-        ("Print what it tells.", "says 'tells'"),
         ("Number of rows to render.", None),
     ],
 )
-def test_a_help_text_is_a_phrase_of_common_words(text: str, problem: str | None) -> None:
+def test_a_help_text_is_a_phrase(text: str, problem: str | None) -> None:
     found = help_problem(text)
     assert found == problem or (problem and found and found.startswith(problem))
 
@@ -259,20 +240,39 @@ def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_pat
     assert read_house(tmp_path).texts == {".gitignore": "build/", "a.md": "text", "b.bin": ""}
 
 
-@pytest.mark.parametrize(
-    ("code", "word"),
-    [
-        ("def load():\n    found = 1", "found"),
-        ("def _told():\n    return 1", "_told"),
-        ('def load():\n    """Return it."""', "Return it."),
-        ("class Near:\n    kept: str\n\ndef load(known):\n    records = known", None),
-    ],
-)
-def test_packages_name_values_by_nouns(code: str, word: str | None) -> None:
-    path = "plugins/export/export.py"
-    texts = [text.partition(":")[0] for text in problems(dialect, code, path)]
-    assert texts == ([] if word is None else [f"says {word!r}"])
-    assert not problems(dialect, code, "tools/table.py")
+def test_hooks_and_the_plugins_that_use_them() -> None:
+    texts = {path: f"class {door}:\n    {door.lower()}: str = ''" for door, path in DOORS.items()}
+    texts["pipeline/outputs/clip_step.py"] = """
+class ClipStep:
+    order = 0
+    def frames(self): ...
+    def _own(self): ...
+class LateStep(ClipStep):
+    def ask(self): ...
+"""
+    texts["jobs/doors.py"] = (
+        "class Listener:\n    def notes(self): ...\nclass JobRunner: ...\nclass JobKind: ..."
+    )
+    texts["jobs/doors.py"] += "\nclass Planner: ..."
+    texts["plugins/a/step.py"] = "class Step(LateStep):\n    order = 1\n    def ask(self): ..."
+    texts["plugins/b/plugin.py"] = "PLUGIN = Plugin(plugin='x')\nclass Mine(Step):\n    def ask(self): ..."
+    users = hook_users(House(texts))
+    assert users["LateStep.ask"] == {"a", "b"} and users["ClipStep.order"] == {"a"}
+    assert users["Plugin.plugin"] == {"b"} and users["Listener.notes"] == users["ClipStep.frames"] == set()
+    assert "ClipStep._own" not in users
+
+
+def test_circles_of_imports_with_those_for_type_checkers() -> None:
+    of = "from framefleet.pipeline.{} import X"
+    texts = {
+        "pipeline/a.py": f"if TYPE_CHECKING:\n    {of.format('b')}",
+        "pipeline/b.py": "from framefleet.pipeline import c",
+        "pipeline/c.py": of.format("a"),
+        "pipeline/d.py": of.format("a"),
+    }
+    house = House(texts)
+    assert imports(house, "pipeline/b.py") == {"pipeline/c.py"}
+    assert circles({path: imports(house, path) for path in texts}) == [{*texts} - {"pipeline/d.py"}]
 
 
 def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_address() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import import_cycles
-from tools.house.dialect import dialect
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import figures
 from tools.house.help_texts import poor_help
@@ -17,13 +16,12 @@ from tools.house.keys import unknown_keys
 from tools.house.links import broken_links
 from tools.house.markers import conflict_markers
 from tools.house.measurements import stray_measurements
-from tools.house.measures import measures
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.plain_job import plain_job
 from tools.house.rooms import poor_records, poor_rooms
+from tools.house.shape import shape
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
-from tools.house.words import odd_words
 from tools.reference import stale_pages
 
 CHECKS = (
@@ -42,8 +40,6 @@ CHECKS = (
     unknown_keys,
     doubled_names,
     import_cycles,
-    odd_words,
-    dialect,
     stray_measurements,
     poor_rooms,
     poor_records,
@@ -55,7 +51,7 @@ def main(arguments: list[str]) -> int:
     gc.disable()  # all that is made here stays to the end; looking through it took half of the time
     house = read_house(Path(__file__).parents[2])
     if arguments == ["--figures"]:
-        print("\n".join([*figures(house), *measures(house), *walks(), *plain_job(PACKAGES)]))
+        print("\n".join([*figures(house), *shape(house), *walks(), *plain_job(PACKAGES)]))
         return 0
     if arguments:
         print("usage: python -m tools.house [--figures]", file=sys.stderr)
