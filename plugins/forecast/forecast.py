@@ -20,7 +20,6 @@ from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.doors import placements
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob
@@ -29,10 +28,12 @@ from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
 from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
+from framefleet.pipeline.model.device_placement import Placer
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.plugin import by_name
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import MAX_SEED, Request
@@ -62,7 +63,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     if own is None:
         return {}
     results: dict[str, float | str] = {}
-    kinds = {name: kind() for name, kind in placements().items()}
+    kinds: dict[str, type[Placer]] = {name: kind() for name, kind in by_name("placements").items()}
     for name in (ONE, *kinds):
         wait_for(watch, f"rendering a row: {name}")
         free_memory()  # of the model before, and all that it holds

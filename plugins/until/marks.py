@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from framefleet.api import JobRunner
+from framefleet.api import InnerOutput
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
@@ -43,15 +43,15 @@ def write_marks(
     writer.flush()
 
 
-def copy_marks(store: Store, chosen_by: JobRunner) -> None:
-    """Mark the clips of an output as the rows of the runner's own output that they were made from."""
-    inner = store.below(chosen_by.name)
-    if not live_parts(inner) or not {*MARKS.names} <= {*record_schema_of(inner).names}:
+def copy_marks(store: Store, inner: InnerOutput) -> None:
+    """Mark the clips of an output as the rows of an output in it that they were made from."""
+    rows = store.below(inner.name)
+    if not live_parts(rows) or not {*MARKS.names} <= {*record_schema_of(rows).names}:
         return
     marks = {
         row_id: (accepted, surplus)
-        for table in record_tables(inner, ["row_id", *MARKS.names])
+        for table in record_tables(rows, ["row_id", *MARKS.names])
         for row_id, accepted, surplus in zip(*(column.to_pylist() for column in table.columns), strict=True)
         if accepted is not None
     }
-    write_marks(store, marks.get, chosen_by.row_id_column)
+    write_marks(store, marks.get, inner.row_id_column)

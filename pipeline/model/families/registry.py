@@ -224,7 +224,7 @@ IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
 _NOT_INHERITED = ("note", "download_gb")
 # In the order in which messages list them.
-FAMILIES = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *families())
+FAMILIES: tuple[Family, ...] = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *families())
 _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
 
 
