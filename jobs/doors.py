@@ -83,7 +83,7 @@ class Shown(Protocol):
     def shown(self) -> Iterable[str | Table]: ...
 
 
-class Memory(Protocol):
+class RowMemory(Protocol):
     """A dataclass, which `framefleet plan --json` prints: what the largest row of a model takes."""
 
     @property
@@ -98,7 +98,9 @@ class Memory(Protocol):
 class Planner:
     """Looks closer at a job that is planned. A plugin overrides what it needs."""
 
-    def memory(self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory | None:
+    def memory(
+        self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions
+    ) -> RowMemory | None:
         """Return what the largest row takes of a model, of which the job has several by name."""
         return None
 

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from framefleet.pipeline.errors import PluginError
 
-Place: TypeAlias = str  # "module:name", imported when it is needed
+_Place: TypeAlias = str  # "module:name", imported when it is needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +51,24 @@ class Plugin:
 
     # Panel of `framefleet --help`: functions for Typer, named as what is typed, with `_command` after it.
     # Those of the panel "model" are commands of `framefleet model`.
-    commands: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    commands: Mapping[str, Sequence[_Place]] = field(default_factory=dict)
     # Section of the job file: a JobKind.
-    job_kinds: Mapping[str, Place] = field(default_factory=dict)
+    job_kinds: Mapping[str, _Place] = field(default_factory=dict)
     # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
     # That of a runner needs none: it is None in a job file without it.
-    sections: Mapping[str, Place] = field(default_factory=dict)
+    sections: Mapping[str, _Place] = field(default_factory=dict)
     # Section: the subclass of ClipStep that it asks for where it differs from its defaults.
-    clip_steps: Mapping[str, Place] = field(default_factory=dict)
+    clip_steps: Mapping[str, _Place] = field(default_factory=dict)
     # Subclasses of JobRunner, each of a section above.
-    runners: Sequence[Place] = ()
+    runners: Sequence[_Place] = ()
     # Subclasses of Listener.
-    listeners: Sequence[Place] = ()
+    listeners: Sequence[_Place] = ()
     # Subclasses of Planner.
-    planners: Sequence[Place] = ()
+    planners: Sequence[_Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
-    families: Sequence[Place] = ()
+    families: Sequence[_Place] = ()
     # Type of `model.placement`: the subclass of Placer that it asks for.
-    placements: Mapping[str, Place] = field(default_factory=dict)
+    placements: Mapping[str, _Place] = field(default_factory=dict)
 
     # Columns that all records have, by name with Arrow's name of their type: null where no clip step fills
     # them. Those that depend on a job are the step's own.
@@ -204,7 +204,7 @@ def runners_made() -> Sequence[Any]:
     return _loaded().runners
 
 
-def section_of(column: str) -> str | None:
+def section_adding(column: str) -> str | None:
     """Return the section of a job without which its records have no such column; None: there is none."""
     by_section = (one for plugin in usable_plugins().values() for one in plugin.section_columns.items())
     return next((section for section, columns in by_section if column in columns), None)
@@ -303,14 +303,14 @@ def _load(entry: EntryPoint) -> Plugin:
     return plugin
 
 
-def named(plugin: str, place: Place) -> Any:
+def named(plugin: str, place: _Place) -> Any:
     """Import what a plugin names. Raises PluginError."""
     module, _, name = place.partition(":")
     with blamed_on(f"plugin {plugin}", place):
         return getattr(import_module(module), name)
 
 
-def _subclass(plugin: str, place: Place, base: Place) -> Any:
+def _subclass(plugin: str, place: _Place, base: _Place) -> Any:
     value, expected = named(plugin, place), named(plugin, base)
     if not (isinstance(value, type) and issubclass(value, expected)):
         problem = f"plugin {plugin}: {place} is not a subclass of {expected.__name__}"
@@ -318,14 +318,14 @@ def _subclass(plugin: str, place: Place, base: Place) -> Any:
     return value
 
 
-def _made(plugin: str, place: Place, base: Place) -> Any:
+def _made(plugin: str, place: _Place, base: _Place) -> Any:
     kind = _subclass(plugin, place, base)
     with blamed_on(f"plugin {plugin}", place, "made without arguments"):
         return kind()
 
 
 @contextmanager
-def blamed_on(title: str, place: Place, what: str = "imported") -> Iterator[None]:
+def blamed_on(title: str, place: _Place, what: str = "imported") -> Iterator[None]:
     """Say whose code it is: whatever somebody else's raises."""
     try:
         yield

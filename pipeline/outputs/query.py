@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, reco
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import command_adding, section_of
+from framefleet.pipeline.plugin import command_adding, section_adding
 
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
@@ -139,7 +139,7 @@ def _wrong(
         name = unknown["name"]
         fix = fix_of_missing(name, names, source=source)
         is_value = re.search(rf'"{re.escape(name)}"|{_BEFORE_VALUE}{re.escape(name)}\b', condition)
-        if not section_of(name) and is_value and "'" not in name:
+        if not section_adding(name) and is_value and "'" not in name:
             near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"{place}: there is no column {name!r}", fix)

@@ -39,7 +39,7 @@ from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in
 from framefleet.pipeline.outputs.row_states import row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import section_of
+from framefleet.pipeline.plugin import section_adding
 from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
@@ -163,7 +163,7 @@ class Selection:
         or_all = "; or leave out in_table" * self._choice.in_table
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
-            for section in filter(None, map(section_of, self._conditioned)):
+            for section in filter(None, map(section_adding, self._conditioned)):
                 fix = f"{command('status', self._store.url_of(''))} says how far `{section}` is"
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TextRun:
     text: str
     font: Font
     language: str | None  # by which a Chinese sign is drawn as Japanese write it, or the other way round
@@ -49,15 +49,15 @@ class Run:
         return float(self.font.getlength(self.text, language=self.language))
 
 
-def runs_of(text: str, size: int) -> list[Run]:
+def runs_of(text: str, size: int) -> list[TextRun]:
     """Return the parts of a line; [] where it has none, or a letter that no font here has."""
     paths, language = _paths(text[:MAX_LINE_LENGTH]), _language(text)
-    runs: list[Run] = []
+    runs: list[TextRun] = []
     for path, part in _joined(paths):
         font = opened(path, size)
         if font is None:
             return []
-        runs.append(Run(part, font, language if path else None))  # Pillow lays its own out without
+        runs.append(TextRun(part, font, language if path else None))  # Pillow lays its own out without
     return runs
 
 

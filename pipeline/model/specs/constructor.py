@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, SimpleNamespace
 from typing import Any
 
-Scope = dict[str, Any]
+Names = dict[str, Any]
 _MOST, _MAX_TEXT = 1 << 16, 64  # of what a config says that is computed with: configs are anybody's
 _BUILTINS: dict[str, Callable[..., Any]] = {
     made.__name__: made for made in (len, sum, int, float, max, min, any, all, bool, tuple, list)
@@ -91,7 +91,7 @@ class Constructed:
             return of_class
         raise AttributeError(name)
 
-    def _returned(self, name: str, scope: Scope) -> Any:
+    def _returned(self, name: str, scope: Names) -> Any:
         """Return what a method that computes with attributes alone returns. Raises Unknown."""
         function = method(self.made, name)
         owner = next((base for base in self.made.__mro__ if name in vars(base)), self.made)
@@ -148,7 +148,7 @@ def _source(file: str) -> ast.Module:
     return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
-def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Iterator[ast.AST]:
+def steps(body: list[ast.stmt], scope: Names, names: Mapping[str, Any]) -> Iterator[ast.AST]:
     """Go through statements in order, note in `scope` what they assign, and yield each expression before.
 
     Where a condition is not known, both ways are gone, and what they assign is unknown.
@@ -182,7 +182,7 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                 yield statement
 
 
-def evaluated(expression: ast.expr, scope: Scope, names: Mapping[str, Any]) -> Any:
+def evaluated(expression: ast.expr, scope: Names, names: Mapping[str, Any]) -> Any:
     """Return the value of an expression. Raises Unknown."""
     code = _code(expression)
     if code is None:
@@ -217,7 +217,7 @@ def _code(expression: ast.expr) -> CodeType | None:
     return compile(ast.fix_missing_locations(bounded), "<source>", "eval")
 
 
-def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:
+def _assign(target: ast.expr, value: ast.expr, scope: Names, names: Mapping[str, Any]) -> None:
     owner, name = _place(target, scope)
     try:
         owner[name] = evaluated(value, scope, names)
@@ -225,7 +225,7 @@ def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str,
         owner.pop(name, None)
 
 
-def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any], str]:
+def _place(target: ast.expr, scope: Names) -> tuple[dict[str, Any], str]:
     """Return where a value is kept: among the locals, or the attributes of `self`; others nowhere."""
     match target:
         case ast.Name(id=name):

@@ -25,7 +25,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model import registry
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.specs.constructor import Constructed, Scope, Unknown, evaluated, method, steps
+from framefleet.pipeline.model.specs.constructor import Constructed, Names, Unknown, evaluated, method, steps
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, Configs, ModelIndex, index_of, is_modular
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of, with_several
 from framefleet.pipeline.request import MAX_FPS
@@ -249,7 +249,7 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
     if function is None:
         return
     names = vars(sys.modules[made.__module__])
-    scope: Scope = {"self": pipe}
+    scope: Names = {"self": pipe}
     of_row = {*_SIDES, *_FRAMES, _TEXT}  # what still is what the row gave
     for step in steps(function.body, scope, names):
         rounded = _right_of(ast.Mult, step)

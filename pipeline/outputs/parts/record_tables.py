@@ -31,7 +31,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import command_adding, record_columns, section_of
+from framefleet.pipeline.plugin import command_adding, record_columns, section_adding
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
@@ -158,7 +158,7 @@ def fix_of_missing(column: str, names: Iterable[str], *, source: str = "") -> st
     source: what could add it to records of a job that is not rendered yet.
     """
     fix = did_you_mean(column, names)
-    if section := section_of(column):
+    if section := section_adding(column):
         fix = f"only outputs of a job with `{section}:` have it"
     elif words := command_adding(column):
         return f"add {source}" if source else f"add it first: {command(*words)}"
