@@ -83,7 +83,7 @@ class Shown(Protocol):
     def shown(self) -> Iterable[str | Table]: ...
 
 
-class RowMemory(Protocol):
+class MemoryNeed(Protocol):
     """A dataclass, which `framefleet plan --json` prints: what the largest row of a model takes."""
 
     @property
@@ -100,7 +100,7 @@ class Planner:
 
     def memory(
         self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions
-    ) -> RowMemory | None:
+    ) -> MemoryNeed | None:
         """Return what the largest row takes of a model, of which the job has several by name."""
         return None
 

@@ -65,7 +65,7 @@ class ModelPlan:
     unusual: tuple[str, ...]  # what is far from the model's own sizes
     num_cut: int  # rows with prompts whose end the model does not read
     first_cut: CutPrompt | None
-    memory: doors.RowMemory | None  # of the largest row; None: no plugin counts it
+    memory: doors.MemoryNeed | None  # of the largest row; None: no plugin counts it
     hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
 
 
