@@ -150,7 +150,9 @@ def test_what_lies_in_the_current_folder_is_not_installed(
     (tmp_path / "typer.py").write_text("raise SystemExit('a module of the folder ran')")
     install("wave", "raise SystemExit('a plugin of the folder ran')", value="wave_package:PLUGIN")
     monkeypatch.chdir(tmp_path)  # which is first on the path, as for `python -c`
-    assert "wave" not in plugins() and not broken_plugins()
+    code = "from framefleet.pipeline import plugin as p; print('wave' in p.plugins(), p.broken_plugins())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False []\n"
     shown = subprocess.run([sys.executable, "-m", "framefleet", "--version"], capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert subprocess.run(python("-c", "import wave_package"), capture_output=True).returncode == 1

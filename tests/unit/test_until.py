@@ -32,8 +32,8 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.drafts.runner import DraftRunner
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
 from framefleet.plugins.until.marks import copy_marks, write_marks
@@ -232,10 +232,10 @@ def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
         records = framefleet.read_records(str(out.url_of("")), columns=["draft_row_id", *MARKS.names])
         return [tuple(row.values())[1:] for row in records.sort_by("draft_row_id").to_pylist()]
 
-    copy_marks(out, DraftRunner())
+    copy_marks(out, inner_outputs()["drafts"])
     assert in_full() == [(True, False), (False, True), (None, None)]
     write_marks(drafts, {row_ids[0]: (False, False), row_ids[2]: (True, False)}.get)
-    copy_marks(out, DraftRunner())
+    copy_marks(out, inner_outputs()["drafts"])
     assert in_full() == [(False, False), (False, False), (True, False)], "judged again"
 
 
