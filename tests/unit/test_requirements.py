@@ -26,7 +26,8 @@ AFFECTED = {
     "setuptools": ("78.1.0",),
     "torch": ("2.5.1", "2.9.1"),  # code in pickles that are read with weights_only
     "tqdm": ("4.66.2",),
-    "transformers": ("4.57.6",),
+    # code that configs name, files that they write, and files elsewhere that tokenizers read
+    "transformers": ("4.57.6", "5.4.0", "5.9.0", "5.11.0"),
 }
 
 
