@@ -49,7 +49,7 @@ def forget_command(
         if dry_run:
             stdout.say(f"would be forgotten: {rows}")
         else:
-            files = f"{forgotten.num_deleted:,} files deleted, {forgotten.num_rewritten:,} rewritten"
-            stdout.say(f"forgotten: {rows}; {files}")
+            files = count_text(forgotten.num_deleted, "file")
+            stdout.say(f"forgotten: {rows}; {files} deleted, {forgotten.num_rewritten:,} rewritten")
         for line in forgotten.left:
             stderr.say(f"not deleted: {line}")

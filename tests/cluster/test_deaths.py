@@ -35,8 +35,10 @@ def test_a_process_that_dies_is_reported_by_its_signal() -> None:
 
 
 def test_frozen_processes_end_with_a_ray_of_our_own() -> None:
+    others = {*psutil.Process().children(recursive=True)}
     with connect(None, num_cpus=1):
-        raylets = [one for one in psutil.Process().children(recursive=True) if one.name() == "raylet"]
+        ours = {*psutil.Process().children(recursive=True)} - others
+        raylets = [process for process in ours if process.name() == "raylet"]
         frozen = [below for raylet in raylets for below in raylet.children(recursive=True)]
         assert frozen
         for process in frozen:

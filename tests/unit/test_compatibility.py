@@ -226,5 +226,3 @@ def test_rows_whose_texts_are_cut_share_with_those_of_one_length() -> None:
     tasks = render(batcher_of(network, max_rows=ROWS), *recipes)
     assert [task.value[-1].item() for task in tasks] == [(i + 2) * n for i, n in enumerate(lengths)]
     assert network.noted[-2:] == [[5, 5], [3, 3]]
-    sizes = [task.sizes for task in tasks]
-    assert sizes[:2] == sizes[2:] and len(set(sizes)) == 2  # so that rows of one length are brought together

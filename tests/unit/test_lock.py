@@ -117,7 +117,7 @@ def test_a_driver_that_deletes_what_others_left_beats_until_it_fails(
 
     monkeypatch.setattr(seals, "sweep_late", sweep_slowly)
     before = {*threading.enumerate()}
-    with nullcontext() if error is None else pytest.raises(type(error)), lock(store, beat_s=0.01):
+    with nullcontext() if error is None else pytest.raises(type(error)), lock(store, beat_s=0.3):
         assert error is None
     wait_until(lambda: not {one for one in threading.enumerate() if one.name == "driver.lock"} - before)
     assert held(store).ended and held(store).left_nothing is (error is None)

@@ -28,14 +28,19 @@ MANY = re.compile(
 LIMIT = re.compile(r"(\w+\.)*[A-Z_]+")
 NEVER_ONE = {
     "a limit of two or more": ("{limit} frames", "{only} frames", "{longest} frames", "{least} frames"),
-    "more than a limit": ("{num_frames} frames", "{ratio} times"),
+    "more than a limit": (
+        "{num_frames} frames",
+        "{ratio} times",
+        "{num_tensors} tensors",
+        "{len(words)} prompts",
+    ),
     "one is no mistake": (
         *("{len(candidates)} files", "{array.shape[0]} clips", "{len(matches)} rows"),
         *("{len(arrays)} frames", "{len(shapes)} different shapes", "{seeds.count(twice[0])} clips"),
     ),
     "one has words of its own": (
         *("%d frames", "{len(lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
-        *("{num} GPUs", "{memory.num_gpus} GPUs", "{cpu_workers} workers"),
+        *("{num} GPUs", "{self.num_gpus} GPUs", "{cpu_workers} workers"),
     ),
     "several GPUs share a model": ("{needed} GPUs",),
     "a system gives hundreds": ("{soft} files",),
