@@ -46,23 +46,6 @@ HONEST: dict[str, dict[str, Any]] = {
     "torchao": torchao(
         **of_type("FqnToConfig", {"fqn_to_config": {"_default": of_type("PerRow"), "re:a.*": None}})
     ),
-    "modelopt": {
-        "quant_method": "modelopt",
-        "quant_type": "FP8_INT8",
-        "modules_to_not_convert": ["proj_out"],
-        "weight_only": True,
-        "block_quantize": 128,
-        "channel_quantize": -1,
-        "calib_cfg": {"method": "max"},
-        "modelopt_config": {
-            "quant_cfg": {
-                "*weight_quantizer": {"num_bits": [4, 3], "fake_quant": False},
-                "default": {"enable": False},
-            },
-            "algorithm": {"method": "max"},
-        },
-        "forward_loop": None,
-    },
     "auto-round": {
         "quant_method": "auto-round",
         "bits": 4,

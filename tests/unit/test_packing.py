@@ -44,8 +44,9 @@ def test_flags_of_another_method_and_methods_of_which_code_is_fetched_are_refuse
     for flag in ("load_in_8bit", "load_in_4bit"):  # libraries go by them alone
         with pytest.raises(ModelError, match=f"has '{flag}'"):
             check_packing("m/config.json", HONEST["gguf"] | {flag: True})
-    with pytest.raises(ModelError, match="fetched from the hub as code"):
-        check_packing("m/config.json", {"quant_method": "nunchaku_lite"})
+    for method, reason in (("nunchaku_lite", "fetched from the hub as code"), ("modelopt", "is a pickle")):
+        with pytest.raises(ModelError, match=reason):
+            check_packing("m/config.json", {"quant_method": method})
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])

@@ -32,8 +32,12 @@ METHOD_PACKAGES: Mapping[str, str] = {
     "torchao": "torchao",
 }
 ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need one
-# diffusers fetches the code of its kernels from the hub when it reads the weights.
-_FETCHES_CODE = ("nunchaku_lite",)
+_NUNCHAKU = "nunchaku_lite"
+# Methods of diffusers whose packed weights are not read here, and why.
+_REFUSED = {
+    "modelopt": "whose state is a pickle",
+    _NUNCHAKU: "whose kernels are fetched from the hub as code",
+}
 # What torchao's configs are made of. Its `config_from_dict` calls whatever its modules have under such a
 # name, also functions that they import, and by these any function of torch.
 TORCHAO_CONFIGS = frozenset(
@@ -88,12 +92,12 @@ def check_package(method: str, where: str) -> None:
 def check_packing(where: str, config: Any) -> None:
     """Raise ModelError for packed weights that cannot be read. config: the value of `quantization_config`."""
     method = config.get("quant_method") if isinstance(config, Mapping) else None
-    if method in _FETCHES_CODE:
-        problem = f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code"
+    if isinstance(method, str) and method in _REFUSED:
+        problem = f"{where}: {KEY} has the method {method!r}, {_REFUSED[method]}"
         raise ModelError(problem, "use the model's plain weights, or those packed by another method")
     if not isinstance(method, str) or method not in config_classes():
         problem = f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read"
-        methods = ", ".join(sorted(config_classes()))
+        methods = ", ".join(sorted(config_classes().keys() - _REFUSED.keys()))
         raise ModelError(problem, f"use the model's plain weights, or those packed by one of {methods}")
     for value in _odd_values(config):
         problem = f"{where}: {KEY} has {shown(value)}, which is not a class or value of such a config"
@@ -160,4 +164,4 @@ def config_classes(library: str = "diffusers") -> dict[str, Any]:
     classes = import_module(f"{library}.quantizers.auto").AUTO_QUANTIZATION_CONFIG_MAPPING
     # bitsandbytes has two entries, by its number of bits, and one name in configs.
     by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): kind for name, kind in classes.items()}
-    return {name: kind for name, kind in by_method.items() if name not in _FETCHES_CODE}
+    return {name: kind for name, kind in by_method.items() if name != _NUNCHAKU}
