@@ -17,11 +17,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
+from framefleet.jobs.cut_option import cut_option
 from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
-from framefleet.jobs.options import cut_option
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting

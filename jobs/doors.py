@@ -101,7 +101,7 @@ class Planner:
     def memory(
         self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions
     ) -> MemoryNeed | None:
-        """Return what the largest row takes of a model, of which the job has several by name."""
+        """Return how much memory the largest row of a model needs. name: of the model in the job."""
         return None
 
     def call_pipeline(

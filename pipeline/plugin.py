@@ -91,7 +91,7 @@ _OURS = (
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
     *("forget", "placement"),
 )
-# The classes that values must be subclasses of, imported with them.
+# By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
     "sections": "framefleet.jobs.job.section:SectionFacts",
     "clip_steps": "framefleet.pipeline.outputs.clip_step:ClipStep",
@@ -148,10 +148,8 @@ def noted(errors: list[PluginError] | None = None) -> Iterator[None]:
 
 def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
     """Take a plugin, unless its sections or runners cannot be used."""
-    runners = [_made(name, place, _BASES["runners"]) for place in plugin.runners]
-    sections = {
-        section: _subclass(name, place, _BASES["sections"]) for section, place in plugin.sections.items()
-    }
+    runners = [_made(name, place, "runners") for place in plugin.runners]
+    sections = {section: _subclass(name, place, "sections") for section, place in plugin.sections.items()}
     known, ran = {**loaded.sections, **sections}, {getattr(runner, "section", "") for runner in runners}
     for section in sections.keys() & loaded.sections.keys():
         problem = f"plugin {name}: another plugin has the section {section!r}"
@@ -161,7 +159,7 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
             problem = f"plugin {name}: it has a {door} of the section {unknown[0]!r}, which no plugin adds"
             raise PluginError(problem, "name the section in `sections` of its Plugin")
     for section in sections.keys() - ran:  # a job need not have it
-        _made(name, plugin.sections[section], _BASES["sections"])
+        _made(name, plugin.sections[section], "sections")
     loaded.plugins[name] = plugin
     loaded.sections.update(sections)
     loaded.runners.extend(runners)
@@ -236,13 +234,13 @@ def inner_outputs() -> Mapping[str, InnerOutput]:
 def made(door: Literal["listeners", "planners"]) -> list[Any]:
     """Return one of each class that plugins add of this kind."""
     places = [(name, place) for name, plugin in usable_plugins().items() for place in getattr(plugin, door)]
-    return [_made(name, place, _BASES[door]) for name, place in places]
+    return [_made(name, place, door) for name, place in places]
 
 
 def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[], Any]]:
     """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
     return {
-        key: partial(_subclass, name, place, _BASES[door])
+        key: partial(_subclass, name, place, door)
         for name, plugin in usable_plugins().items()
         for key, place in getattr(plugin, door).items()
     }
@@ -251,7 +249,7 @@ def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[],
 def families() -> Sequence[Any]:
     """Return the families of models that plugins know."""
     families: list[Any] = []
-    for name, plugin in _loaded().plugins.items():
+    for name, plugin in usable_plugins().items():
         for place in plugin.families:
             with noted(), blamed_on(f"plugin {name}", place, "used"):
                 own = [*named(name, place)]
@@ -265,7 +263,7 @@ def plugin_raising(error: BaseException) -> str:
     """Return the plugin, of another package, whose code an error comes from; "" if it is not one's."""
     modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
     packages = {__name__.partition(".")[0]: ""}
-    for name, plugin in [*_loaded().plugins.items()][len(_OURS) :]:
+    for name, plugin in [*usable_plugins().items()][len(_OURS) :]:
         places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
         places += [*plugin.planners, *chain.from_iterable(plugin.commands.values())]
         packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
@@ -310,16 +308,16 @@ def named(plugin: str, place: _Place) -> Any:
         return getattr(import_module(module), name)
 
 
-def _subclass(plugin: str, place: _Place, base: _Place) -> Any:
-    value, expected = named(plugin, place), named(plugin, base)
+def _subclass(plugin: str, place: _Place, door: str) -> Any:
+    value, expected = named(plugin, place), named(plugin, _BASES[door])
     if not (isinstance(value, type) and issubclass(value, expected)):
         problem = f"plugin {plugin}: {place} is not a subclass of {expected.__name__}"
         raise PluginError(problem, "repair or uninstall its package")
     return value
 
 
-def _made(plugin: str, place: _Place, base: _Place) -> Any:
-    kind = _subclass(plugin, place, base)
+def _made(plugin: str, place: _Place, door: str) -> Any:
+    kind = _subclass(plugin, place, door)
     with blamed_on(f"plugin {plugin}", place, "made without arguments"):
         return kind()
 

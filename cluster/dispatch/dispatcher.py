@@ -280,7 +280,7 @@ class Dispatcher:
                 self._put_back(entry)
 
     def saved(self, worker: str, row_id: str) -> None:
-        """A checkpoint of the row was stored, and it goes on there: it does not end its worker at once."""
+        """A checkpoint of the row was stored, so the row does not end its worker at once."""
         if worker in self._seats and row_id in self._seats[worker].rows:
             self._seats[worker].rows[row_id].saved_on = worker
 

@@ -160,7 +160,7 @@ def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
 
 
 def _is_plain(key: Key, value: Any, job: type[BaseModel]) -> bool:
-    """Tell whether a value may be shown, because it is not a secret."""
+    """Return whether a value may be shown: it is no secret."""
     is_empty = isinstance(value, str | bool | list | dict | None) and not value
     return is_empty or not (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key))
 

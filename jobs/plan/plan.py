@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs import doors
@@ -41,6 +41,7 @@ from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 
 log = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +212,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {count_text(len(shapes.first), 'shape')}")
             called = (shapes, model.plan.spec, configs[name], model.weights.config_files)
-            answers = (one.call_pipeline(*called, recipes=job.folder) for one in doors.planners())
-            if answer := next(filter(None, answers), None):
+            if answer := _first(one.call_pipeline(*called, recipes=job.folder) for one in doors.planners()):
                 hollow[name] = answer
         is_refused = any(one.refused for one in hollow.values())
         is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
@@ -220,13 +220,17 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         plan = _plan(resolved, survey, index, wanted, hollow)
         if wanted.probe and is_sound and index.counts().pending:
             num_audits = plan.audits.num_audits if plan.audits else 0.0
-            forecasts = (
-                planner.predict(resolved, index, watch, num_audits=num_audits) for planner in doors.planners()
+            prediction = _first(
+                one.predict(resolved, index, watch, num_audits=num_audits) for one in doors.planners()
             )
-            prediction = next(filter(None, forecasts), None)
         if table:  # that a runner made of the job's
             plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
+
+
+def _first(answers: Iterator[_Answer | None]) -> _Answer | None:
+    """Return the first answer that a planner gives, and ask no further one."""
+    return next(filter(None, answers), None)
 
 
 def _plan(
@@ -262,7 +266,6 @@ def _plan(
 def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
     job, model, cut = resolved.job, resolved.models[name], survey.cut_prompts[name]
     options = model.settings.options.numerics()
-    memory = (planner.memory(resolved, name, survey, wanted) for planner in doors.planners())
     return ModelPlan(
         model=model.settings.name,
         license=str(model.license),
@@ -274,7 +277,7 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
         num_cut=cut.num_rows,
         first_cut=cut.first,
-        memory=next(filter(None, memory), None),
+        memory=_first(one.memory(resolved, name, survey, wanted) for one in doors.planners()),
     )
 
 

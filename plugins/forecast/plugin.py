@@ -1,4 +1,4 @@
-"""`framefleet plan --hollow` and `--probe`: what the pipeline says to rows, and what these take."""
+"""What `framefleet plan` says of memory, and with `--hollow` and `--probe` of errors, time and price."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RowTexts:
         return texts
 
     def are_of(self, cells: Mapping[str, Any]) -> bool:
-        """Tell whether a row of another table is one of these, by its cells.
+        """Return whether the cells of a row in another table show that it is one of these.
 
         It names the row_id of one; or it says something that they alone say, and nothing else than they do.
         """
@@ -79,7 +79,7 @@ def nested_texts(value: Any) -> Iterator[str]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether cells of a column hold text, or may hold some."""
+    """Return whether the cells of a column may hold text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 

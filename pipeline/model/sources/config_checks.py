@@ -59,7 +59,10 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("_experts_implementation_internal",), (KERNELS, _KERNEL)),
     "compression_config": ((None,), _QUANTIZED),
     **dict.fromkeys(("transformers_weights", "gguf_file"), ((None,), _OTHER_FILES)),
-    "configuration_files": ((None, []), _OTHER_FILES),  # one of which is read in place of config.json
+    "configuration_files": (
+        (None, []),
+        _OTHER_FILES,
+    ),  # read instead of config.json
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     # Of tokenizers: the model of sentencepiece, options of Japanese analysers, and arguments without names.
     **dict.fromkeys(("model_file", "model_proto"), ((None,), _OTHER_FILES)),

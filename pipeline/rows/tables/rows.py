@@ -164,7 +164,6 @@ _A = {"image": "an image", "video": "a video", "audio": "a sound"}
 _REFERENCES = 'write it as [{"image": "a.png"}, {"video": "b.mp4"}, {"audio": "c.wav"}]'
 
 
-SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")

@@ -216,7 +216,7 @@ _SCRIPT = re.compile(rb"framefleet\.[a-z]+\(%b(?:,%b)*\);\n" % (_TEXT, _TEXT))
 
 
 def is_script(content: bytes) -> bool:
-    """Tell whether a file could be one that `script` made: whoever wrote it, it does nothing else."""
+    """Return whether a file looks as if `script` made it. If so it is harmless, whoever wrote it."""
     return _SCRIPT.fullmatch(content) is not None
 
 
