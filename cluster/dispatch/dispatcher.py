@@ -135,14 +135,14 @@ class Dispatcher:
         """Rows that were done are to be rendered again: there is more to add."""
         self._closed = False
 
-    def join(self, worker: str, *, at: Whereabouts = (), room: int = 0) -> None:
+    def join(self, worker: str, *, at: Whereabouts = (), room: int = 0, is_new: bool = True) -> None:
         """The worker is ready. Name a new process anew: reports are distinguished by worker and row only.
 
         at: where it is, the widest first; what is there too may fail for the same reason. room: bytes
-        of memory that a row has there.
+        of memory that a row has there. is_new: its process has had no row.
         """
         assert worker not in self._seats, f"worker {worker} joined twice"
-        self._seats[worker] = Seat(room=room)
+        self._seats[worker] = Seat(room=room, num_leases=0 if is_new else 1)
         self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
@@ -264,13 +264,12 @@ class Dispatcher:
         return None
 
     def num_for_new(self, worker: str) -> int:
-        """How many rows wait for a new process in a worker's place, as they failed in others."""
-        has_most = self._seats.get(worker, Seat()).room + SLACK_BYTES >= self._largest
+        """How many rows wait for a new process in a worker's place, as they failed in others like it."""
+        seat = self._seats.get(worker)
+        if seat is None or not seat.num_leases:
+            return 0
+        has_most = seat.room + SLACK_BYTES >= self._largest
         return len(self._for_new) + (len(self._oversized) if has_most else 0)
-
-    def judges(self, worker: str) -> None:
-        """The worker has a row that was not leased to it: its process is new no more."""
-        self._seats[worker].num_leases += 1
 
     def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
         """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
-from framefleet.cluster.driver.feed import Pending, Work
+from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.tally import Tally
-from framefleet.cluster.worker.messages import Assignment, StoredRow
+from framefleet.cluster.worker.messages import StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit import schedule, verdict as verdicts
-from framefleet.pipeline.render.audit.verdict import Audited, Digests, Verdict
-from framefleet.pipeline.rows.identity import LaneKey
+from framefleet.pipeline.render.audit.verdict import Audited
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +52,15 @@ class Audits:
         self._committer, self._checkpoints = committer, checkpoints
         self._reopen, self._tally = reopen, tally
 
-    def choose(self, row_id: str, kind: str) -> None:
+    def choose(self, row_id: str, kind: str, *, may_spoil: bool = False) -> None:
         """Decide whether a row is audited. Called once for each row, in the order of the table.
 
-        Where audits may take but a share of the time, that is decided as the row is leased.
+        Where audits may take but a share of the time, that is decided as the row is leased. may_spoil: the
+        row may change what its plain call would need. Such rows are never compared: `verify` does.
         """
-        if self._share is not None:
+        if may_spoil:
+            self._schedule.pass_over(kind)
+        elif self._share is not None:
             if self._one:
                 self._one.add(row_id, kind)
         elif not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
@@ -84,9 +85,6 @@ class Audits:
             self._due.add(row_id)
         return row_id in self._due
 
-    def is_chosen(self, row_id: str) -> bool:
-        return row_id in self._due
-
     @property
     def _has_differing(self) -> bool:
         """Whether rows of any kind differed, in this run or before, so that no share limits audits."""
@@ -94,7 +92,7 @@ class Audits:
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for an adopted clip: nobody here could choose it for an audit."""
-        is_compared = verdicts.remark_of(stored.record.environment) == verdicts.EQUAL
+        is_compared = verdicts.remark_of(stored.record.environment) in verdicts.EQUALS
         self._num_unknown += stored.was_batched and not is_compared
         return self.ended(stored.record, kind, was_batched=stored.was_batched)
 
@@ -108,7 +106,7 @@ class Audits:
                 self._schedule.owe(kind)
             return record
         remark = verdicts.remark_of(record.environment)
-        if remark == verdicts.EQUAL or not self._is_on:
+        if remark in verdicts.EQUALS or not self._is_on:
             return record
         self._num_unaudited += 1
         if remark == verdicts.UNREPEATABLE or kind in self._schedule.settled:
@@ -158,7 +156,7 @@ class Audits:
         self._num_equal.pop(kind, None)
         self._adoption.refuse(kind)
         self._checkpoints.drop()  # of rows that had company, maybe of this kind
-        return self.take_back(kind)
+        return self._take_back(kind)
 
     def figures(self) -> AuditFigures | None:
         """Return what audits say of this run's rows so far; None if there are no audits."""
@@ -178,7 +176,7 @@ class Audits:
         self._offered.discard(row_id)
         return was_due
 
-    def take_back(self, kind: str) -> int:
+    def _take_back(self, kind: str) -> int:
         """Take back the records of a kind that differs; return how many rows are rendered again."""
         withdrawn = self._committer.withdraw(kind)
         if withdrawn.num_rows:
@@ -196,87 +194,3 @@ class Audits:
                 withdrawn.num_elsewhere,
             )
         return withdrawn.num_rows
-
-
-_MOST_JUDGES = 4  # that may fail to render a row which was rendered before
-
-
-@dataclass(slots=True, kw_only=True)
-class Case:
-    """A row that is due. worker: that rendered it. first: how a first judge did, if otherwise."""
-
-    pending: Pending
-    stored: StoredRow
-    worker: str
-    first: StoredRow | None = None
-    num_judges: int = 0
-
-    @property
-    def row_id(self) -> str:
-        return self.stored.record.row_id
-
-
-@dataclass(slots=True)
-class Docket:
-    """Rows of users' recipes that are due for an audit, of all lanes. used: workers that have had a row.
-
-    A process that has run a user's code cannot judge it: what makes rows wrong may be there still. So a row
-    that is due is not committed before a new worker has rendered it by a plain call, as its first work. Where
-    that differs, another new worker says whether the row repeats at all.
-    """
-
-    waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
-    judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
-    used: set[str] = field(default_factory=set)
-
-    def is_open(self, lane: LaneKey) -> bool:
-        """Tell whether any row of a lane is still to be judged."""
-        return bool(self.waiting[lane]) or any(case.pending.lane == lane for case in self.judged.values())
-
-    def take(self, lane: LaneKey, worker: str) -> Assignment | None:
-        """Return the row that a worker must render before any other of its lane, if one waits."""
-        if worker in self.used or not self.waiting[lane]:
-            return None
-        case = self.judged[worker] = self.waiting[lane].popleft()
-        case.num_judges += 1
-        self.used.add(worker)
-        return Assignment(row_id=case.row_id, request=case.pending.request, attempt=1, is_judged=True)
-
-    def judge(self, worker: str, stored: StoredRow) -> tuple[Case, Verdict] | None:
-        """Take the row that a judge rendered; return the verdict, if it is reached."""
-        case = self.judged.get(worker)
-        if case is None or case.row_id != stored.record.row_id:
-            return None
-        del self.judged[worker]
-        before, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
-        if now != before and case.first is None:
-            case.first = stored
-            self.waiting[case.pending.lane].appendleft(case)
-            return None
-        first = now if case.first is None else recorded_digests(case.first.record)
-        return case, verdicts.verdict_of(before, first, now)
-
-    def failed(self, worker: str) -> Case | None:
-        """A judge did not render its row; return the case if no other judge will."""
-        case = self.judged.pop(worker, None)
-        if case is None or case.num_judges >= _MOST_JUDGES:
-            return case
-        self.waiting[case.pending.lane].appendleft(case)
-        return None
-
-    def left(self, worker: str) -> None:
-        """A judge has not come to its row, which is not the row's doing: another new worker will."""
-        if case := self.judged.pop(worker, None):
-            case.num_judges -= 1
-            self.waiting[case.pending.lane].appendleft(case)
-
-    def close(self) -> list[Case]:
-        """Return all open cases: nobody will judge them."""
-        cases = [*self.judged.values(), *(case for line in self.waiting.values() for case in line)]
-        self.judged.clear()
-        self.waiting.clear()
-        return cases
-
-
-def recorded_digests(record: Record) -> Digests:
-    return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

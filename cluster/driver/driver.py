@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
+from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.dispatch.faults import LostRows
-from framefleet.cluster.driver.audits import Audits, Case
+from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
 from framefleet.cluster.driver.feed import Added, Pending, Work
 from framefleet.cluster.driver.lanes import Lane, Lanes
@@ -34,7 +34,7 @@ from framefleet.pipeline.errors import (
 )
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
+from framefleet.pipeline.render.audit.verdict import Audited
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,6 @@ class Driver:
         if self._stop.is_urgent:
             log.warning("storing the records of rows that finished; Ctrl-C leaves without them")
         has_ended, is_complete = self._lanes.finished and self._lanes.error() is None, False
-        for case in self._lanes.docket.close():
-            if not self._audits.is_apart(case.pending.kind):  # else the next run renders it again
-                self._commit(case.worker, case.stored, case.pending)
         try:
             self._committer.close()
             is_complete = has_ended  # only now: another driver may have the output, and its checkpoints there
@@ -231,7 +228,8 @@ class Driver:
         """Commit a row whose clip an earlier run finished; tell whether there is such a clip."""
         stored = self._work.adoption.take(row_id, pending.request)
         if stored is None:
-            self._audits.choose(row_id, pending.kind)
+            may_spoil = self._lanes[pending.lane].may_spoil
+            self._audits.choose(row_id, pending.kind, may_spoil=may_spoil)
             return False
         record = self._audits.adopted(stored, pending.kind)
         self._committer.done(record, pending, worker=record.worker, values=stored.values)
@@ -257,9 +255,8 @@ class Driver:
                 lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
                 cause = self._refused(event, lane)
                 if cause is None:
-                    lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
-                    if event.hello.has_run:
-                        self._lanes.docket.used.add(event.worker)
+                    hello = event.hello
+                    lane.dispatcher.join(event.worker, at=event.at, room=hello.room, is_new=not hello.has_run)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
             case events.Reported():
                 # What fails as on a broken machine is the row's where the machine still renders others.
@@ -287,9 +284,8 @@ class Driver:
         One for which there is nothing goes too, where there are more than the rows left need, or where
         another lane's rows are worth a worker more.
         """
-        own, docket = self._lanes.of(worker), self._lanes.docket
-        is_spent = own.is_one_each and worker in docket.used and not self._has_rows(worker)
-        is_going = self._is_ending or self._tally.is_paused or worker in self._leaving or is_spent
+        own = self._lanes.of(worker)
+        is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
         has_rows = self._has_rows(worker)
         is_idle = not (is_going or has_rows or fleet.has_too_many)
@@ -323,15 +319,13 @@ class Driver:
 
     def _has_rows(self, worker: str) -> bool:
         rows = {*self._lanes.of(worker).dispatcher.rows_of(worker)}
-        return bool(rows - self._handed_back.get(worker, set())) or worker in self._lanes.docket.judged
+        return bool(rows - self._handed_back.get(worker, set()))
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
-        lane, docket = self._lanes.of(worker), self._lanes.docket
-        num_waiting = len(docket.waiting[lane.key]) + lane.dispatcher.num_for_new(worker)
-        if worker not in docket.used or not num_waiting:
-            return False
-        return fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
+        lane = self._lanes.of(worker)
+        num_waiting = lane.dispatcher.num_for_new(worker)
+        return bool(num_waiting) and fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str, cause: Cause | None = None) -> None:
         """Have a worker hand back its rows. cause: why, where it was not for us to decide."""
@@ -364,8 +358,6 @@ class Driver:
                 self._lanes.of(worker).dispatcher.saved(worker, row_id)
             if pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
                 self._checkpoints.drop([row_id])
-        if report.handed_back:
-            self._lanes.docket.left(worker)
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
             if worker in self._faulty:
@@ -401,10 +393,6 @@ class Driver:
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
-        if worker in self._lanes.docket.judged:
-            if judged := self._lanes.docket.judge(worker, rendered):
-                self._settle(worker, rendered, *judged)
-            return
         record, pending = rendered.record, self._pending.get(rendered.record.row_id)
         is_doubtful = rendered.was_batched and pending and self._audits.is_apart(pending.kind)
         dispatcher = self._lanes.of(worker).dispatcher
@@ -415,43 +403,15 @@ class Driver:
             pending = self._pending.pop(record.row_id)
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.drop([record.row_id])  # its clip is stored
-            is_due = self._lanes.of(worker).is_users and rendered.was_batched
-            if is_due and self._audits.is_chosen(record.row_id):
-                case = Case(pending=pending, stored=rendered, worker=worker)
-                self._lanes.docket.waiting[self._lanes.of(worker).key].append(case)
-                return
-            self._commit(worker, rendered, pending)
-
-    def _commit(self, worker: str, rendered: StoredRow, pending: Pending) -> None:
-        record = self._audits.ended(rendered.record, pending.kind, was_batched=rendered.was_batched)
-        self._committer.done(record, pending, worker=worker, values=rendered.values)
-        self._tally.lacking(record.row_id, rendered.values)
-
-    def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
-        """Commit a row that was judged, and act on what the verdict says of other rows."""
-        remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
-        worker, right = (judge, again) if verdict == "differs" else (case.worker, case.stored)
-        self._commit(worker, replace(right, record=with_remark(right.record, remark)), case.pending)
-        seconds = (again.record.compute_s or 0.0) + (self._lanes.of(judge).load_s or 0.0)
-        kind, size = case.pending.kind, case.stored.record.batch_size or 1.0
-        audited = Audited(kind=kind, row_id=case.row_id, verdict=verdict, seconds=seconds, batch_size=size)
-        self._heed_audit(judge, audited)
-
-    def _judge_failed(self, worker: str) -> None:
-        """A worker will not judge its row, if it had one; where nobody will, it counts unless such differ."""
-        if case := self._lanes.docket.failed(worker):
-            self._commit(case.worker, case.stored, case.pending)
-            if self._audits.is_apart(case.pending.kind) and self._audits.take_back(case.pending.kind):
-                self._has_more = True
+            record = self._audits.ended(record, pending.kind, was_batched=rendered.was_batched)
+            self._committer.done(record, pending, worker=worker, values=rendered.values)
+            self._tally.lacking(record.row_id, rendered.values)
 
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
-        if worker in self._lanes.docket.judged:
-            self._judge_failed(worker)
-            return
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
@@ -486,9 +446,6 @@ class Driver:
         rows = lane.dispatcher.rows_of(event.worker)
         for row_id in rows:
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
-        if cause.suspects == ():
-            self._lanes.docket.left(event.worker)
-        self._judge_failed(event.worker)
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
@@ -524,46 +481,27 @@ class Driver:
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all rows that it may have now."""
         assignments, kinds = [], set()
-        lane, docket = self._lanes.of(worker), self._lanes.docket
-        if case := docket.take(lane.key, worker):
-            lane.dispatcher.judges(worker)
-            return [case]
-        if worker in docket.judged or (lane.is_one_each and worker in docket.used):
-            return []
+        lane = self._lanes.of(worker)
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
-            for leased in self._of_lease(lane, worker, lease):
+            for leased in lease.rows:
                 if leased.attempt > 1:
                     self._tally.counts.add(ROW_RETRIES)
                     self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
                 pending = self._pending[leased.row.row_id]
                 kinds.add(pending.kind)
-                order = self._audits.order(leased.row.row_id, pending.kind)
                 assignment = Assignment(
                     row_id=leased.row.row_id,
                     request=pending.request,
                     attempt=leased.attempt,
                     is_apart=self._audits.is_apart(pending.kind),
-                    is_audited=not lane.is_users and order,
+                    is_audited=not lane.may_spoil and self._audits.order(leased.row.row_id, pending.kind),
                     has_checkpoint=leased.row.row_id in self._checkpoints,
                     largest=lane.largest,
                 )
                 assignments.append(assignment)
-            if lane.is_one_each:
-                break
-        if assignments:
-            docket.used.add(worker)
         self._audits.leased(worker, kinds)
         self._tally.leased(worker, len(assignments), now=time.monotonic())
         return assignments
-
-    def _of_lease(self, lane: Lane, worker: str, lease: Lease) -> Sequence[LeasedRow]:
-        """Return the rows of a lease; only the first if each needs a process of its own."""
-        kinds = (self._pending[leased.row.row_id].kind for leased in lease.rows)
-        lane.is_one_each |= lane.is_users and any(map(self._audits.is_apart, kinds))
-        if not lane.is_one_each:
-            return lease.rows
-        lane.dispatcher.put_back(worker, [leased.row.row_id for leased in lease.rows[1:]])
-        return lease.rows[:1]
 
     def _refused(self, event: events.Ready, lane: Lane) -> Cause | None:
         """Return why a worker must end: its machine has another model, or another GPU than the job wants."""

@@ -14,7 +14,6 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSiz
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import LEASE_S, MAX_LEASE_ROWS, Paces
 from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
-from framefleet.cluster.driver.audits import Docket
 from framefleet.cluster.driver.feed import Added, Feed, LanePlan, Pending, Work
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
@@ -35,14 +34,8 @@ class Lane:
     largest: Request | None  # the row that takes most memory, if it is to be rehearsed
     row_work: float  # what a row is expected to take, see `Backlog`
     load_s: float | None = None  # seconds that its last worker took to load, if any
-    # Each row gets a process of its own: rows of this user's recipe spoil later ones.
-    is_one_each: bool = False
     error: FramefleetError | None = None  # why this run gives up its rows
     num_killers: int = 0  # rows in failures/ for which it is given up
-
-    @property
-    def is_users(self) -> bool:
-        return bool(self.key.recipe)
 
     @property
     def num_unleased(self) -> int:
@@ -52,11 +45,11 @@ class Lane:
     @property
     def may_spoil(self) -> bool:
         """Whether its rows may change what later ones of their process need, as nobody says otherwise."""
-        return self.is_users and not self.setup.recipes[self.key.recipe].is_batched
+        return bool(self.key.recipe) and not self.setup.recipes[self.key.recipe].is_batched
 
 
 class Lanes:
-    """All lanes of a job. pending: rows that wait or are leased, by row_id. docket: those to be judged."""
+    """All lanes of a job. pending: rows that wait or are leased, by row_id."""
 
     def __init__(
         self, work: Work, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
@@ -65,7 +58,6 @@ class Lanes:
         self._work, self._adopts, self._on_added = work, adopts, on_added
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
-        self.docket = Docket()
         self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
         self._open(work.lanes, work.run.table)
 
@@ -88,6 +80,9 @@ class Lanes:
                 largest=plan.largest,
                 row_work=plan.row_work,
             )
+
+    def __getitem__(self, key: LaneKey) -> Lane:
+        return self._by_key[key]
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())
@@ -112,11 +107,7 @@ class Lanes:
 
     def left(self) -> list[LaneKey]:
         """Return the lanes with rows left, except those that no worker can serve."""
-        return [
-            lane.key
-            for lane in self
-            if not lane.error and (not lane.dispatcher.finished or self.docket.is_open(lane.key))
-        ]
+        return [lane.key for lane in self if not (lane.error or lane.dispatcher.finished)]
 
     def lose(self, key: LaneKey, error: FramefleetError) -> list[GivenUp]:
         """No worker can serve a lane any more: its rows are left for another run.
@@ -188,7 +179,7 @@ class Lanes:
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
             key: Backlog(
-                num_rows=lane.num_unleased + len(self.docket.waiting[lane.key]),
+                num_rows=lane.num_unleased,
                 row_s=lane.dispatcher.mean_seconds,
                 num_workers=num_workers.get(key, 0),
                 load_s=lane.load_s,

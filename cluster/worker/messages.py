@@ -84,8 +84,6 @@ class Assignment:
     attempt: int
     is_apart: bool = False  # an audit found rows of its kind to differ in a batch
     is_audited: bool = False  # it is compared with a plain call, unless it is one
-    # It is rendered by a plain call as the process's first work, for the driver to compare.
-    is_judged: bool = False
     has_checkpoint: bool = False  # it is half-done already
     largest: Request | None = None  # the job's row that takes most memory, rehearsed before the first row
 
@@ -125,8 +123,7 @@ class StoredRow:
     """One row whose clip is stored."""
 
     record: Record  # without `row_indices` and `worker`, which the driver knows
-    # Other rows were under way with it, or, of a user's recipe, before it in its process.
-    was_batched: bool = False
+    was_batched: bool = False  # no plain call made it
     values: Mapping[str, StepValues] = field(default_factory=dict)  # of clip steps, by section
 
 

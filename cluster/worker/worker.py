@@ -17,7 +17,6 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,6 @@ class Worker:
         self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's, as what follows
         self._has_run = False  # a row
-        self._later: set[str] = set()  # rows of a user's recipe that were not the first of this process
 
     def start(self) -> messages.Hello | messages.Loading:
         """Load the model, in several calls; raise what prevents that, or that clips are stored as asked."""
@@ -288,13 +286,9 @@ class Worker:
 
         for outcome in outcomes:
             self._checkpointer.ended(outcome.row_id)
-            is_later = outcome.row_id in self._later
-            self._later.discard(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
             if isinstance(outcome, Clip):
-                if is_later:
-                    outcome = replace(outcome, was_batched=True)
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
@@ -335,7 +329,6 @@ class Worker:
         for row_id in dropped:
             renderer.drop(row_id)  # not under the lock: the row's own code may take its time to end
             self._checkpointer.ended(row_id)
-            self._later.discard(row_id)
             with self._news:
                 self._rendering.discard(row_id)
                 del self._attempts[row_id]
@@ -344,12 +337,7 @@ class Worker:
         assignment = row.assignment
         if assignment.is_apart:
             renderer.set_apart(kind_of(assignment.request))
-        if self._has_run and self._setup.recipes:
-            self._later.add(assignment.row_id)
         self._has_run = True
-        if assignment.is_judged:
-            self._deliver([renderer.render_plainly(assignment.request, assignment.row_id)], renderer)
-            return
         checkpoint = row.checkpoint.result() if row.checkpoint else None
         self._checkpointer.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)

@@ -243,6 +243,10 @@ def _plan(
         for name in resolved.models
     }
     first = next(iter(plans.values()))
+    lanes = {lane: num for lane in index.lanes if (num := index.num_pending(lane))}
+    # Recipes that are not declared are not audited.
+    others = (lane for lane in lanes if lane.recipe and not resolved.recipes[lane.recipe].is_batched)
+    num_others = sum(lanes[lane] for lane in others)
     lookalikes = (pair for model in resolved.models.values() for pair in model.plan.lookalikes)
     return JobPlan(
         **{one.name: getattr(first, one.name) for one in fields(first)},
@@ -258,8 +262,14 @@ def _plan(
         carried=rows.carried.names,
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
-        lanes={lane.title: num for lane in index.lanes if (num := index.num_pending(lane))},
-        audits=plan_audits(resolved.audit, resolved.batching, shapes, num_pending=counts.pending),
+        lanes={lane.title: num for lane, num in lanes.items()},
+        audits=plan_audits(
+            resolved.audit,
+            resolved.batching,
+            shapes,
+            num_pending=counts.pending - num_others,
+            num_others=num_others,
+        ),
     )
 
 
@@ -293,9 +303,12 @@ class AuditPlan:
 
 
 def plan_audits(
-    audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int
+    audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int, num_others: int = 0
 ) -> AuditPlan | None:
-    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first."""
+    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first.
+
+    num_others: rows that are to be rendered besides, and are not audited.
+    """
     if not num_pending or not audit.is_on(batching.mode):
         return None
     odds, still = audit.odds(num_pending), num_pending / sum(shapes.values())
@@ -311,7 +324,7 @@ def plan_audits(
     return AuditPlan(
         num_audits=num_audits,
         share=num_audits / num_pending,
-        most_wrong=min(num_passed + odds.most_wrong(offered), num_pending),
+        most_wrong=min(num_passed + odds.most_wrong(offered), num_pending) + num_others,
         limit=audit.limit,
         is_limited=is_limited,
     )

@@ -64,4 +64,4 @@ def test_the_driver_is_answered_while_a_row_is_left_that_runs_on_a_thread_of_its
     GOES_ON.set()
     last = replace(_row(2).request, recipe="looking")
     assert [stored.record.seed for stored in stored_by(worker, 1, [replace(_row(2), request=last)])] == [2]
-    assert not worker._later and not worker._attempts
+    assert not worker._attempts

@@ -160,6 +160,8 @@ def test_a_plan_says_how_many_audits_there_will_be() -> None:
     assert found is not None and found.num_audits == pytest.approx(113, abs=1)
     # Rows that the share passes over count too.
     assert (round(found.share, 5), found.most_wrong) == (0.00113, 3567)
+    more = plan_audits(Audit(), Batching(), shapes, num_pending=100_000, num_others=50)
+    assert more is not None and more.most_wrong == found.most_wrong + 50
     asked = plan_audits(Audit(at_most=0.001), Batching(), shapes, num_pending=100_000)
     assert asked is not None and (asked.most_wrong, round(asked.num_audits, -2)) == (100, 2900)
     assert plan_audits(Audit(), Batching(max_rows=1), shapes, num_pending=9) is not None

@@ -103,9 +103,8 @@ def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_proce
     assert (dispatcher.num_for_new("A"), dispatcher.num_waiting) == (1, 2)
     assert ids(lease(dispatcher, "A")) == "1"
     assert dispatcher.done("A", "1", 0.0)
-    join(dispatcher, "judge")
-    dispatcher.judges("judge")
-    assert dispatcher.lease("A", 9e9) is dispatcher.lease("judge", 9e9) is None
+    dispatcher.join("renewed", is_new=False)
+    assert dispatcher.lease("A", 9e9) is dispatcher.lease("renewed", 9e9) is None
     join(dispatcher, "B")
     assert ids(lease(dispatcher, "B")) == "0"
     given_up = dispatcher.failed("B", "0", "bad", may_be_spoilt=True)

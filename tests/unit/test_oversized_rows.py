@@ -172,7 +172,7 @@ def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> N
     assert dispatcher.finished
 
 
-def test_a_row_that_ran_out_wants_a_new_process_where_a_judge_has_taken_the_last_one() -> None:
+def test_a_row_that_ran_out_wants_a_new_process_where_one_has_had_rows_of_an_earlier_run() -> None:
     dispatcher = Dispatcher(size=LeaseSize(min_rows=1))
     dispatcher.add(Row(row_id="0", shape="x"))
     dispatcher.close()
@@ -181,9 +181,9 @@ def test_a_row_that_ran_out_wants_a_new_process_where_a_judge_has_taken_the_last
     lease(dispatcher, "A")
     assert dispatcher.ran_out("A", "0", "no room", room=8 * GB, now=0.0) is None
     dispatcher.lost("A")
-    dispatcher.join("judge", at=("machine",), room=8 * GB)
-    dispatcher.judges("judge")
-    assert dispatcher.lease("judge", 1.0) is None, "it is new no more"
-    assert (dispatcher.num_for_new("judge"), dispatcher.num_for_new("small")) == (1, 0)
+    dispatcher.join("renewed", at=("machine",), room=8 * GB, is_new=False)
+    assert dispatcher.lease("renewed", 1.0) is None, "it is not new"
+    assert (dispatcher.num_for_new("renewed"), dispatcher.num_for_new("small")) == (1, 0)
     dispatcher.join("B", at=("machine",), room=8 * GB)
+    assert dispatcher.num_for_new("B") == 0, "it takes the row itself"
     assert lease(dispatcher, "B").alone

@@ -31,6 +31,7 @@ AUDIT = "audit"
 EQUAL = "compared with a plain call, and equal"
 # Of a user's recipe, which may have changed what both were made of.
 EQUAL_HERE = "equal to a plain call of the same process, which proves nothing about other processes"
+EQUALS = (EQUAL, EQUAL_HERE)
 PLAINLY = "rendered by a plain call"
 DIFFERED = "such a row was not, and an audit found that it differs"
 NOT_COMPARED = "not a plain call, not compared"
@@ -100,7 +101,7 @@ def with_remark(record: Record, remark: str) -> Record:
 def is_doubtful(environment: str) -> bool:
     """Tell whether a record's row may be wrong if others of its kind are: maybe no plain call made it."""
     remark = remark_of(environment) or ""
-    return not remark.startswith((EQUAL, PLAINLY))
+    return not remark.startswith((*EQUALS, PLAINLY))
 
 
 def kind_of_record(record: Mapping[str, Any]) -> str:
