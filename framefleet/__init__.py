@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.jobs.job.schema import job_schema as job_schema
     from framefleet.jobs.look.failures import failures as failures
     from framefleet.jobs.look.status.status import Status as Status, status as status
-    from framefleet.jobs.plan.plan import JobPlan as JobPlan, plan as plan
     from framefleet.jobs.render.render import render as render, retry as retry
     from framefleet.pipeline.errors import (
         AuthorityError as AuthorityError,
@@ -68,6 +67,8 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.doctor.machine import CheckResult as CheckResult
     from framefleet.plugins.export.export import export as export
     from framefleet.plugins.export.records import read_records as read_records
+    from framefleet.plugins.forecast.job_plan import JobPlan as JobPlan
+    from framefleet.plugins.forecast.plan import plan as plan
     from framefleet.plugins.forget.forget import forget as forget
     from framefleet.plugins.keep.repair.repair import repair as repair
     from framefleet.plugins.keep.replay.recorded_row import Given as Given
@@ -111,7 +112,6 @@ _NAMES = {
     "framefleet.jobs.job.schema": ("job_schema",),
     "framefleet.jobs.look.failures": ("failures",),
     "framefleet.jobs.look.status.status": ("Status", "status"),
-    "framefleet.jobs.plan.plan": ("JobPlan", "plan"),
     "framefleet.jobs.render.render": ("render", "retry"),
     "framefleet.pipeline.errors": (
         "AuthorityError",
@@ -157,6 +157,8 @@ _NAMES = {
     "framefleet.plugins.doctor.machine": ("CheckResult",),
     "framefleet.plugins.export.export": ("export",),
     "framefleet.plugins.export.records": ("read_records",),
+    "framefleet.plugins.forecast.job_plan": ("JobPlan",),
+    "framefleet.plugins.forecast.plan": ("plan",),
     "framefleet.plugins.forget.forget": ("forget",),
     "framefleet.plugins.keep.repair.repair": ("repair",),
     "framefleet.plugins.keep.replay.recorded_row": ("Given",),

@@ -22,7 +22,6 @@ from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
-from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.guards.mistakes import must_be
@@ -35,7 +34,7 @@ _MODEL_HELP = "List, describe, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
-    "Render": (plan_command, render_command),
+    "Render": (render_command,),
     "Watch and control": (
         status_command,
         failures_command,

@@ -1,4 +1,4 @@
-"""What jobs ask of plugins: commands, sections, job kinds, clip steps, runners, listeners and planners."""
+"""What jobs ask of plugins: commands, sections, job kinds, clip steps, runners and listeners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from framefleet.pipeline.plugin import (
@@ -15,7 +14,7 @@ from framefleet.pipeline.plugin import (
     blamed_on,
     by_name,
     inner_outputs,
-    made,
+    listeners_made,
     named,
     noted,
     plugins,
@@ -25,21 +24,13 @@ from framefleet.pipeline.plugin import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from framefleet.cluster.driver.progress import Summary
     from framefleet.cluster.driver.stop import Spent
     from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
-    from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed
-    from framefleet.jobs.render.resolve import ResolvedJob
-    from framefleet.jobs.render.survey import Survey
     from framefleet.jobs.show.watch import Watch
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.rows.identity import Shapes
-    from framefleet.pipeline.rows.tables.index import RowIndex
 
 Command: TypeAlias = Callable[..., None]
 
@@ -75,52 +66,6 @@ class Listener:
     def notes(self, store: Store) -> Sequence[str]:
         """Return lines about an output for its status, its pages and the end of `framefleet render`."""
         return ()
-
-
-class Shown(Protocol):
-    """A dataclass, which `framefleet plan --json` prints, and what `framefleet plan` prints of it."""
-
-    def shown(self) -> Iterable[str | Table]: ...
-
-
-class MemoryNeed(Protocol):
-    """A dataclass, which `framefleet plan --json` prints: what the largest row of a model takes."""
-
-    @property
-    def summary(self) -> str:
-        """A few words."""
-
-    @property
-    def line(self) -> str:
-        """What `framefleet plan` prints: whether the row fits, and what to do where it does not."""
-
-
-class Planner:
-    """Looks closer at a job that is planned. A plugin overrides what it needs."""
-
-    def memory(
-        self, resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions
-    ) -> MemoryNeed | None:
-        """Return how much memory the largest row of a model needs. name: of the model in the job."""
-        return None
-
-    def call_pipeline(
-        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
-    ) -> Probed | None:
-        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`.
-
-        recipes: the folder where modules of the user's own recipes may be.
-        """
-        return None
-
-    def predict(
-        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float
-    ) -> Shown | None:
-        """For `--probe`: return what the rows of `index` that are left take.
-
-        num_audits: rows that are expected to be rendered twice.
-        """
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +105,6 @@ class More(Protocol):
         """
 
 
-class PlanRun(Protocol):
-    """Returns what a run of a job would do."""
-
-    def __call__(
-        self, job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None
-    ) -> JobPlan: ...
-
-
 class JobRunner:
     """Renders the jobs that have its section by several runs: of the job with other rows, or of other jobs.
 
@@ -194,9 +131,12 @@ class JobRunner:
         raise NotImplementedError
 
     def plan(
-        self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
-    ) -> JobPlan:
-        """Return what `render` would do. run: plans one job. table: as for `render`."""
+        self, job: Job, watch: Watch, wanted: Any, *, run: Callable[..., Any], table: str | None = None
+    ) -> Any:
+        """Return what `render` would do, a JobPlan of plugins/forecast. wanted: its PlanOptions.
+
+        run: plans one job, called as this is. table: as for `render`.
+        """
         return run(job, watch, wanted, table=table)
 
     def table(self, job: Job) -> str | None:
@@ -280,14 +220,9 @@ def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:
 
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
-    return made("listeners")
+    return listeners_made()
 
 
 def notes(store: Store) -> list[str]:
     """Return what listeners say about an output."""
     return [line for listener in listeners() for line in listener.notes(store)]
-
-
-def planners() -> Sequence[Planner]:
-    """Return a planner of each kind that a plugin has."""
-    return made("planners")

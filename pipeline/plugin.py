@@ -63,8 +63,6 @@ class Plugin:
     runners: Sequence[_Place] = ()
     # Subclasses of Listener.
     listeners: Sequence[_Place] = ()
-    # Subclasses of Planner.
-    planners: Sequence[_Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[_Place] = ()
     # Type of `model.placement`: the subclass of Placer that it asks for.
@@ -98,7 +96,6 @@ _BASES = {
     "placements": "framefleet.pipeline.model.device_placement:Placer",
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
-    "planners": "framefleet.jobs.doors:Planner",
 }
 _FAMILY = "framefleet.pipeline.model.families.family:Family"
 _loading: list[str] = []  # the plugin that is imported now
@@ -231,10 +228,10 @@ def inner_outputs() -> Mapping[str, InnerOutput]:
     return {inner.name: inner for plugin in usable_plugins().values() for inner in plugin.inner_outputs}
 
 
-def made(door: Literal["listeners", "planners"]) -> list[Any]:
-    """Return one of each class that plugins add of this kind."""
-    places = [(name, place) for name, plugin in usable_plugins().items() for place in getattr(plugin, door)]
-    return [_made(name, place, door) for name, place in places]
+def listeners_made() -> list[Any]:
+    """Return one of each class of listeners that plugins add."""
+    places = [(name, place) for name, plugin in usable_plugins().items() for place in plugin.listeners]
+    return [_made(name, place, "listeners") for name, place in places]
 
 
 def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[], Any]]:
@@ -265,7 +262,7 @@ def plugin_raising(error: BaseException) -> str:
     packages = {__name__.partition(".")[0]: ""}
     for name, plugin in [*usable_plugins().items()][len(_OURS) :]:
         places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
-        places += [*plugin.planners, *chain.from_iterable(plugin.commands.values())]
+        places += chain.from_iterable(plugin.commands.values())
         packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
     tops = [module.partition(".")[0] for module in reversed(modules)]
     return next((packages[top] for top in tops if top in packages), "")

@@ -10,8 +10,8 @@ from typing import Self
 
 import pyarrow as pa
 
-from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.wildcards import Wildcards
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError, command, count_text
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.row_states import forgotten_rows
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import LaneKey, Shapes, lane_of, work_in
+from framefleet.pipeline.rows.identity import LaneKey, lane_of, work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
@@ -50,10 +50,6 @@ class Survey:
     places: dict[int, str] = field(default_factory=dict)  # where these are in files
     shapes: Counter[str] = field(default_factory=Counter)  # how many valid rows have each
     examples: dict[str, Request] = field(default_factory=dict)  # the request of one row of each shape
-    # By model: one row of each shape, if they are to be probed.
-    probed: Mapping[str, Shapes] = field(default_factory=dict)
-    # By model: rows whose prompts are too long, if asked.
-    cut_prompts: Mapping[str, CutPrompts] = field(default_factory=dict)
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -63,13 +59,9 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
-        for model, cut_prompts in self.cut_prompts.items():
-            cut_prompts.add(row for row in valid if row.model == model)
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
                 self.examples[shape] = row.request()
-        for row in valid if self.probed else ():
-            self.probed[row.model].add(row.index, row.request())
 
     def __iadd__(self, later: Survey) -> Survey:
         """Count the rows that a later survey has seen, too."""
@@ -143,19 +135,18 @@ def survey_rows(
     index: RowIndex,
     watch: Watch,
     *,
-    probed: Mapping[str, Shapes] | None = None,
-    cut_prompts: Mapping[str, CutPrompts] | None = None,
+    look_at: Callable[[Sequence[IdentifiedRow]], None] | None = None,
     when_sound: Callable[[LaneKey], None] | None = None,
     limit: int | None = None,
     start: int = 0,
 ) -> Survey:
     """Read the table, put its valid rows into `index`, and return what was seen.
 
-    probed: gets the rows that are to be probed, one of each shape, cut_prompts all rows: of each model.
-    when_sound: called with the lane of a row as soon as some were read and none has to be corrected. limit:
-    rows to read, from the first. start: the first row to read.
+    look_at: called with the valid rows, some at a time. when_sound: called with the lane of a row as soon as
+    some were read and none has to be corrected. limit: rows to read, from the first. start: the first row to
+    read.
     """
-    survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
+    survey = Survey()
     forgotten = forgotten_rows(resolved.store)
     plans = [one.plan for one in resolved.rows.by_model.values()]
     prompts = {one.column for plan in plans for one in plan.readers if one.target == "prompt"}
@@ -176,6 +167,8 @@ def survey_rows(
         survey.add(rows)
         wildcards.add(first, batch)
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
+        if look_at:
+            look_at(valid)
         index.add([(row.index, row.row_id) for row in valid], [row.lane for row in valid])
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))

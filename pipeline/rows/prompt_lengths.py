@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.sandbox import bound_memory
 
 PROMPT = "prompt"
 _ENDLESS = 1_000_000  # tokenizers that know no bound say 10**30
-_PARALLELISM = "TOKENIZERS_PARALLELISM"  # a thread of each core reserves memory, which is bounded
-_MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 
 def texts_of(arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -29,32 +22,6 @@ Count = Callable[[list[str]], list[int]]  # how many tokens each text has
 def token_counter(tokenizer: Any) -> Count:
     """Return what counts as a tokenizer does; it raises whatever that raises: it is a model's own."""
     return lambda texts: [len(ids) for ids in tokenizer(texts, padding=False, truncation=False)["input_ids"]]
-
-
-def count_tokens(folder: str, texts: list[str]) -> list[int]:
-    """Return how many tokens each text has for the tokenizer in a folder. Raises ModelError where it fails.
-
-    For the libraries' process: a tokenizer is a model's own.
-    """
-    os.environ[_PARALLELISM] = "false"
-    try:
-        count = _stored_in(folder)
-        bound_memory(_MAX_BYTES)
-        return count(texts)
-    except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
-        problem = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
-        raise ModelError(problem, "download the model again") from error
-
-
-@cache
-def _stored_in(folder: str) -> Count:
-    from transformers import AutoTokenizer
-
-    from framefleet.pipeline.model.sources.verified_folder import alone  # imports torch
-
-    with alone():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return token_counter(tokenizer)
 
 
 def texts_read(arguments: Mapping[str, Any]) -> list[str]:

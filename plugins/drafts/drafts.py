@@ -22,7 +22,6 @@ from framefleet.cluster.driver.stop import Spent
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
-from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -44,6 +43,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.drafts.plugin import DRAFT_ROW_ID, DRAFTS, SECTION
 from framefleet.plugins.drafts.section import DraftSection, KeepSection
+from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, PlanRun, Run, Scope
+from framefleet.api import JobRunner, Run, Scope
 from framefleet.jobs.doors import runners_of, table_of
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.plugins.drafts.plugin import DRAFTS, SECTION
@@ -19,8 +19,8 @@ from framefleet.plugins.drafts.plugin import DRAFTS, SECTION
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
     from framefleet.jobs.show.watch import Watch
+    from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
 class DraftRunner(JobRunner):

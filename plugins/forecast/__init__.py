@@ -1,1 +1,1 @@
-"""What a job takes: its pipeline called without weights, some rows rendered, the rest predicted."""
+"""`framefleet plan`: what a job would do, and take: also by calling its pipeline, and rendering some rows."""

@@ -12,11 +12,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.errors import count_text, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.identity import Shapes, decides_shape
+from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.blank_call import BlankCalls
 
 MAX_ALL_S = 900.0

@@ -6,12 +6,12 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from framefleet.jobs.plan.plan import PlanOptions
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.model.options.schema import GroupOffload
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.request import one_step
+from framefleet.plugins.forecast.job_plan import PlanOptions
 from framefleet.plugins.memory.footprint import way_of
 from framefleet.plugins.memory.memory import Memory, MemoryCounts, estimate, native_row
 from framefleet.plugins.memory.room import gpus_here, room_of

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from framefleet.api import JobKind
 from framefleet.jobs import options
-from framefleet.jobs.plan.command import counted
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import count_text, rounded
+from framefleet.plugins.forecast.command import counted
 from framefleet.plugins.train.job import TrainJob
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 from framefleet.pipeline.errors import count_text
+from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, PlanRun, Run, Scope
+from framefleet.api import JobRunner, Run, Scope
 from framefleet.jobs.doors import runners_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.until.names import UNTIL
@@ -22,8 +22,8 @@ from framefleet.plugins.until.names import UNTIL
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
     from framefleet.jobs.show.watch import Watch
+    from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
 class UntilRunner(JobRunner):

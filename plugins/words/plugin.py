@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, Listener, PlanRun, Plugin, Run, Scope
+from framefleet.api import JobRunner, Listener, Plugin, Run, Scope
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
     from framefleet.jobs.show.watch import Watch
+    from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
 class PromptsRunner(JobRunner):

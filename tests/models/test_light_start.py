@@ -29,7 +29,7 @@ from tests.rows import RECORD
 
 ROWS = prompt_rows(3)
 # Modules of processes that import the libraries, to inspect a model and to count tokens.
-ASKED = ("framefleet.pipeline.model.library_process", "framefleet.pipeline.rows.prompt_lengths")
+ASKED = ("framefleet.pipeline.model.library_process", "framefleet.plugins.forecast.cut_prompts")
 # Runs the commands of its argument one after the other. After each it says its exit code, how often it asked
 # another process, and which libraries and steps of plugins are imported so far.
 SEVERAL = f"""

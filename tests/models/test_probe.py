@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from framefleet import Request
-from framefleet.jobs.plan.command import show_probed
-from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.identity import MAX_SHAPES, Shapes
+from framefleet.plugins.forecast.command import show_probed
+from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.stub_networks import Decoded, hollow
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table

@@ -10,11 +10,11 @@ import pytest
 from framefleet import Audit, Batching, Request
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.plan.plan import plan_audits
 from framefleet.jobs.show.watch import audit_line, share_text
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import Verdict, kind_of, verdict_of
+from framefleet.plugins.forecast.plan import plan_audits
 from tools.benchmarks.audits_simulated import RATES, jobs_of
 
 ODDS = Odds(lowest=0.01)

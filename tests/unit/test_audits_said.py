@@ -11,12 +11,12 @@ from framefleet import Summary
 from framefleet.cluster.driver.progress import AuditFigures, LackingColumn
 from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.plan.command import audits_line
-from framefleet.jobs.plan.plan import AuditPlan
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import BATCH_SIZES, ROW_OUTCOMES, WORKERS
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_compared, with_remark
+from framefleet.plugins.forecast.command import audits_line
+from framefleet.plugins.forecast.job_plan import AuditPlan
 from framefleet.plugins.keep.replay.replay import environment_differences
 from framefleet.plugins.pages.report.page import page_of
 from framefleet.plugins.pages.report.report import report_of

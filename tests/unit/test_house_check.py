@@ -253,7 +253,6 @@ class LateStep(ClipStep):
     texts["jobs/doors.py"] = (
         "class Listener:\n    def notes(self): ...\nclass JobRunner: ...\nclass JobKind: ..."
     )
-    texts["jobs/doors.py"] += "\nclass Planner: ..."
     texts["plugins/a/step.py"] = "class Step(LateStep):\n    order = 1\n    def ask(self): ..."
     texts["plugins/b/plugin.py"] = "PLUGIN = Plugin(plugin='x')\nclass Mine(Step):\n    def ask(self): ..."
     users = hook_users(House(texts))

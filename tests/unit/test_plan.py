@@ -18,7 +18,6 @@ from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.plan import Argument, all_arguments, read_memory
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, ModelError, shape_text
 from framefleet.pipeline.model.device_placement import Placement
@@ -28,6 +27,7 @@ from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
+from framefleet.plugins.forecast.plan import Argument, all_arguments, read_memory
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from framefleet.plugins.memory.footprint import GB, Footprint, Way
 from framefleet.plugins.memory.memory import estimate

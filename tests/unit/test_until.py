@@ -15,7 +15,6 @@ import framefleet
 from framefleet import Store
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import resolve_job
@@ -34,6 +33,7 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.forecast.plan import PlanOptions, plan_job
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
 from framefleet.plugins.until.marks import copy_marks, write_marks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from framefleet.jobs.render.prompt_notes import Wildcards
+from framefleet.jobs.render.wildcards import Wildcards
 
 
 def test_wildcards_are_counted_and_the_first_is_named() -> None:

@@ -27,13 +27,13 @@ import pyarrow.parquet as pq
 
 from framefleet.cluster.driver.feed import pending_rows
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import CheckedRow
+from framefleet.plugins.forecast.plan import plan_job
 from tools.benchmarks.process_tree import process_tree, pss_mib
 from tools.benchmarks.table import build_model
 

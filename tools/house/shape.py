@@ -20,7 +20,6 @@ DOORS = {
     "JobRunner": "jobs/doors.py",
     "JobKind": "jobs/doors.py",
     "Listener": "jobs/doors.py",
-    "Planner": "jobs/doors.py",
 }
 
 

@@ -23,10 +23,10 @@ from framefleet import Store, train
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
+from framefleet.plugins.forecast.plan import plan_job
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import TrainProgress, read_losses
 from framefleet.plugins.train.train import TrainSummary

@@ -18,9 +18,9 @@ from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError, bytes_text, count_text
 
 if TYPE_CHECKING:
-    from framefleet.jobs.doors import Shown
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
+    from framefleet.plugins.forecast.job_plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
+    from framefleet.plugins.forecast.prediction import Prediction
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
@@ -86,7 +86,8 @@ def plan_command(
             kind.show_plan(of_kind, probe=probe, as_json=as_json)
             return
         loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
-        from framefleet.jobs.plan.plan import PlanOptions, read_memory  # takes seconds: report mistakes first
+        from framefleet.plugins.forecast.job_plan import PlanOptions
+        from framefleet.plugins.forecast.plan import read_memory  # takes seconds: report mistakes first
 
         wanted = PlanOptions(
             hollow=hollow,
@@ -100,9 +101,9 @@ def plan_command(
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
     from framefleet.jobs.job.schema import sections_not_stored
-    from framefleet.jobs.plan.plan import plan_job
     from framefleet.jobs.render.survey import check_valid_rows
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.plugins.forecast.plan import plan_job
 
     if wanted.probe:
         quiet_libraries()
@@ -171,7 +172,7 @@ def _section_line(section: BaseModel) -> str:
     return ", ".join(f"{name} {_text(one)}" if fields[name].repr else name for name, one in values.items())
 
 
-def _print(prediction: Shown | None) -> None:
+def _print(prediction: Prediction | None) -> None:
     for line in prediction.shown() if prediction else ():
         if isinstance(line, str):
             stdout.say(line)
@@ -241,7 +242,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
 
 
 def _model_lines(plan: ModelPlan) -> Iterator[str]:
-    from framefleet.jobs.plan.plan import FRAMEFLEET
+    from framefleet.plugins.forecast.job_plan import FRAMEFLEET
 
     for line in plan.unusual:
         yield f"unusual: {line}"

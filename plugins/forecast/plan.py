@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs import doors
@@ -17,7 +17,6 @@ from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
@@ -30,102 +29,29 @@ from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.outputs.damage import Gone
-from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
-from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.forecast.cut_prompts import CutPrompts
+from framefleet.plugins.forecast.hollow import probe_shapes
+from framefleet.plugins.forecast.job_plan import (
+    FRAMEFLEET,
+    Argument,
+    AuditPlan,
+    JobPlan,
+    ModelPlan,
+    PlanOptions,
+    PlanRun,
+    Probed,
+)
+from framefleet.plugins.forecast.largest_row import memory_of
 
 log = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
-    """What a pipeline says to one row of each shape."""
-
-    refused: tuple[tuple[str, str], ...]  # (problem, fix) of shapes that fail
-    unknown: tuple[str, ...]  # why others cannot be called
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPlan:
-    """What a model's rows come down to."""
-
-    model: str
-    license: str  # with what is unusual in it
-    pipeline: str
-    code: str | None  # the package that holds the pipeline, if neither diffusers nor framefleet
-    preset: str | None
-    options: Mapping[str, Any]  # that the job sets
-    arguments: tuple[Argument, ...]  # all, and who says each
-    unusual: tuple[str, ...]  # what is far from the model's own sizes
-    num_cut: int  # rows with prompts whose end the model does not read
-    first_cut: CutPrompt | None
-    memory: doors.MemoryNeed | None  # of the largest row; None: no plugin counts it
-    hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class JobPlan(Overview, ModelPlan):
-    """What a job comes down to. Of several models, what is of one model is of the first."""
-
-    table: str
-    sweep: str | None  # where rows come from, counted, if they do
-    output: str
-    marks: tuple[str, ...]  # what each clip carries
-    num_rows: int  # of the table
-    num_invalid: int  # of these, those that cannot be rendered
-    invalid: tuple[str, ...]  # why, of the first of them
-    counts: RowCounts
-    carried: Mapping[str, str]  # columns without a meaning, each with its name in records
-    lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
-    shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
-    # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
-    lanes: Mapping[str, int] = field(default_factory=dict)
-    models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several
-    prediction: Any = None  # what plugins predict, in lines of `shown()`; None: not asked for
-    audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
-    gone: Gone | None = None  # clips of records that are not there
-    limit: int | None = None  # rows that were read, from the first of the table; None: all
-    before: tuple[str, ...] = ()  # what is done before, in lines
-
-    @property
-    def to_render(self) -> int | str:
-        """How many rows are to be rendered, for people."""
-        return self.counts.pending
-
-    @classmethod
-    def of(cls, plan: JobPlan, **values: Any) -> Self:
-        """Return what another plan says, and these values."""
-        return cls(**{one.name: getattr(plan, one.name) for one in fields(plan)} | values)
-
-    def overview(self) -> Mapping[str, object]:
-        counts, memory = self.counts, self.memory
-        shapes = [f"{count:,} of {shape}" for shape, count in self.shapes.items()]
-        notes = [
-            *self.invalid[:1],
-            *(f"{one!r} is not read; did you mean {of}?" for one, of in self.lookalikes),
-        ]
-        return {
-            "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, "
-            + f"{count_text(counts.duplicates, 'duplicate')}, "
-            + "; ".join([f"{counts.done:,} done", *notes]),
-            "to render": self.to_render,
-            "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
-            "model": f"{self.model} ({self.pipeline})",
-            "memory": memory.summary if memory else None,
-            "audits": f"about {count_text(round(self.audits.num_audits), 'row')}" if self.audits else None,
-            "output": self.output,
-        }
-
-    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
-        """Yield what is printed: lines, plans of runs that come first, and this one."""
-        yield self
 
 
 def plan(
@@ -163,16 +89,6 @@ def read_memory(text: str | int) -> int:
         raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """What else is to be found out; see `plan`. gpu_memory: in bytes."""
-
-    hollow: bool = False
-    probe: bool = False
-    gpu_memory: int | None = None
-    limit: int | None = None
-
-
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
     """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
@@ -183,7 +99,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
             check(job)
         except UserError as error:  # maybe of this machine alone
             log.warning("`render` would stop here: %s; %s", error.problem, error.fix)
-    run: doors.PlanRun = _plan_of
+    run: PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)
     return run(job, watch, wanted)
@@ -203,43 +119,49 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
                 check_second_model_fits(second_model)
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
-        configs = {name: model.configs for name, model in resolved.models.items()}
-        cut = {name: CutPrompts(folder) for name, folder in configs.items()}
-        survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
+        cut = {name: CutPrompts(model.configs) for name, model in resolved.models.items()}
+
+        def look_at(rows: Sequence[IdentifiedRow]) -> None:
+            for name, cut_prompts in cut.items():
+                cut_prompts.add(row for row in rows if row.model == name)
+            for row in rows if is_called else ():
+                probed[row.model].add(row.index, row.request())
+
+        survey = survey_rows(resolved, index, watch, look_at=look_at, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
         hollow: dict[str, Probed] = {}
         for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {count_text(len(shapes.first), 'shape')}")
-            called = (shapes, model.plan.spec, configs[name], model.weights.config_files)
-            if answer := _first(one.call_pipeline(*called, recipes=job.folder) for one in doors.planners()):
-                hollow[name] = answer
+            hollow[name] = probe_shapes(
+                shapes, model.plan.spec, model.configs, model.weights.config_files, recipes=job.folder
+            )
         is_refused = any(one.refused for one in hollow.values())
         is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
-        plan = _plan(resolved, survey, index, wanted, hollow)
+        plan = _plan(resolved, survey, index, wanted, hollow, cut)
         if wanted.probe and is_sound and index.counts().pending:
+            from framefleet.plugins.forecast.forecast import predict_job  # torch, which not every plan needs
+
             num_audits = plan.audits.num_audits if plan.audits else 0.0
-            prediction = _first(
-                one.predict(resolved, index, watch, num_audits=num_audits) for one in doors.planners()
-            )
+            prediction = predict_job(resolved, index, watch, num_audits=num_audits)
         if table:  # that a runner made of the job's
             plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
 
 
-def _first(answers: Iterator[_Answer | None]) -> _Answer | None:
-    """Return the first answer that a planner gives, and ask no further one."""
-    return next(filter(None, answers), None)
-
-
 def _plan(
-    resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions, hollow: Mapping[str, Probed]
+    resolved: ResolvedJob,
+    survey: Survey,
+    index: RowIndex,
+    wanted: PlanOptions,
+    hollow: Mapping[str, Probed],
+    cut: Mapping[str, CutPrompts],
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
     plans = {
-        name: replace(_model_plan(resolved, name, survey, wanted), hollow=hollow.get(name))
+        name: replace(_model_plan(resolved, name, survey, wanted, cut[name]), hollow=hollow.get(name))
         for name in resolved.models
     }
     first = next(iter(plans.values()))
@@ -273,8 +195,10 @@ def _plan(
     )
 
 
-def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
-    job, model, cut = resolved.job, resolved.models[name], survey.cut_prompts[name]
+def _model_plan(
+    resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions, cut: CutPrompts
+) -> ModelPlan:
+    job, model = resolved.job, resolved.models[name]
     options = model.settings.options.numerics()
     return ModelPlan(
         model=model.settings.name,
@@ -287,19 +211,8 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
         num_cut=cut.num_rows,
         first_cut=cut.first,
-        memory=_first(one.memory(resolved, name, survey, wanted) for one in doors.planners()),
+        memory=memory_of(resolved, name, survey, wanted),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPlan:
-    """What is expected if no row is a plain call; there is less of it to do the more are."""
-
-    num_audits: float  # on average
-    share: float  # of the rows that are to be rendered
-    most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
-    limit: float | None = None  # the share of the models' time that audits may take; None: no limit
-    is_limited: bool = False  # there would be more without it
 
 
 def plan_audits(
@@ -346,19 +259,6 @@ def _num_passed(odds: Odds, counts: Sequence[int], share: float) -> int:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if is_over(middle) else (low, middle)
     return max(0, min(low, num_rows - 1))
-
-
-FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Argument:
-    """One argument."""
-
-    name: str
-    value: Any  # of rows that give none
-    origin: str  # who says so; "" of one that only rows give
-    column: str | None  # where rows give it; None: they do not
 
 
 def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:

@@ -1,4 +1,4 @@
-"""Notes on the prompts of a table: those of which the model does not read the end, and those with wildcards.
+"""From the rows of a table to those with prompts of which the model does not read the end.
 
 Tokens are counted in the libraries' process, and only of prompts that can be too long: none has more tokens
 than bytes, but for a few that mark its ends.
@@ -7,24 +7,25 @@ than bytes, but for a few that mark its ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from framefleet.pipeline.errors import ModelError, count_text
+from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.sandbox import Ended
+from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.rows.prompt_lengths import TextReader, count_tokens, reader_for, texts_read
+from framefleet.pipeline.rows.prompt_lengths import Count, TextReader, reader_for, texts_read, token_counter
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 
 log = logging.getLogger(__name__)
 
 _CONFIG = "tokenizer_config.json"
 _MAX_CONFIG_BYTES = 1 << 24
+_PARALLELISM = "TOKENIZERS_PARALLELISM"  # a thread of each core reserves memory, which is bounded
+_MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 _MARKS = 8  # tokens that a tokenizer adds
 _MAX_KNOWN = 1 << 16  # prompts whose length is remembered: they come again, with other seeds
 
@@ -114,36 +115,27 @@ class _Counter:
         return [self._known[text] for text in texts]
 
 
-_LORA = r"<lora:[^>]*>"  # `<lora:style:0.8>` of web interfaces
-# `{red|blue}` of dynamic prompts, `__animal__` of their files.
-_WILDCARD = rf"\{{[^{{}}|]*\|[^{{}}]*\}}|__[^_\s{{}}|][^{{}}|\n]*__|{_LORA}"
+def count_tokens(folder: str, texts: list[str]) -> list[int]:
+    """Return how many tokens each text has for the tokenizer in a folder. Raises ModelError where it fails.
 
-
-class Wildcards:
-    """columns: those that hold prompts. num_rows: with a wildcard; first: the first of them.
-
-    swept: columns that a sweep makes, whose wildcards it has replaced, or left where they were escaped.
+    For the libraries' process: a tokenizer is a model's own.
     """
+    os.environ[_PARALLELISM] = "false"
+    try:
+        count = _stored_in(folder)
+        bound_memory(_MAX_BYTES)
+        return count(texts)
+    except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
+        problem = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
+        raise ModelError(problem, "download the model again") from error
 
-    def __init__(self, columns: Collection[str], swept: Collection[str] = ()) -> None:
-        self._columns, self._swept, self.num_rows, self.first = columns, swept, 0, -1
 
-    def add(self, first_index: int, batch: pa.RecordBatch) -> None:
-        for name in {*self._columns} & {*batch.schema.names}:
-            if batch.schema.field(name).type in (pa.string(), pa.large_string()):
-                cells = batch.column(name).cast(pa.large_binary())  # some may not be UTF-8
-                pattern = _LORA if name in self._swept else _WILDCARD
-                rows = pc.indices_nonzero(pc.match_substring_regex(cells, pattern))
-                if len(rows) and not self.num_rows:
-                    self.first = first_index + rows[0].as_py()
-                self.num_rows += len(rows)
+@cache
+def _stored_in(folder: str) -> Count:
+    from transformers import AutoTokenizer
 
-    def note(self) -> str | None:
-        """Return what to say of them, if there are any."""
-        if not self.num_rows:
-            return None
-        return (
-            f"note: prompts of {count_text(self.num_rows, 'row')} have wildcards such as {{a|b}} or "
-            f"__animal__, or <lora:...>, row {self.first} first; the model reads them as text; `sweep:` of "
-            "the job renders each choice, and a column `lora` names LoRAs"
-        )
+    from framefleet.pipeline.model.sources.verified_folder import alone  # imports torch
+
+    with alone():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return token_counter(tokenizer)
