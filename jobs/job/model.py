@@ -18,11 +18,9 @@ from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
-from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.second_model import SecondModel
 
 
 def place_of(name: str) -> str:
@@ -80,29 +78,6 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
         adapter_files=adapter.digests if adapter else {},
         license=license,
     )
-
-
-def check_model_fits(model: OpenedModel) -> None:
-    """Raise ModelError for weights that loading the model would refuse. Reads none.
-
-    Takes seconds for a model that was not compared before.
-    """
-    settings = model.settings
-    _check_weights_fit(model.weights, settings)
-    if adapter := ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
-        allow_unmatched = settings.options.allow_unmatched_weights
-        ip_adapter.check_ip_adapter_fits(adapter, model.weights, model.spec, allow_unmatched=allow_unmatched)
-
-
-def check_second_model_fits(model: SecondModel) -> None:
-    """Raise ModelError as `check_model_fits` does."""
-    _check_weights_fit(weights_of(model.settings, source_of(model.settings)), model.settings)
-
-
-def _check_weights_fit(weights: Weights, settings: ModelSettings) -> None:
-    allow_unmatched = settings.options.allow_unmatched_weights
-    files, components, parts = weights.files, weights.components, weights.parts
-    check_placement(weights.source, files, components, parts=parts, allow_unmatched=allow_unmatched)
 
 
 def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:

@@ -19,11 +19,10 @@ from framefleet.pipeline.guards.mistakes import either, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
-from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
-from framefleet.pipeline.model.sources.weights import Weights, fetched_files
+from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 IP_ADAPTER_IMAGE = "ip_adapter_image"
@@ -131,21 +130,8 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
     return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
 
 
-def check_ip_adapter_fits(
-    files: IpAdapterFiles, weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
-) -> None:
-    """Raise ModelError for an IP-adapter that the model would refuse to load. Opens none of its weights."""
-    from framefleet.pipeline.model.sources.network_loading import blank_pipeline  # imports torch
-    from framefleet.pipeline.model.sources.placement import check_placement
-
-    adapter = files.adapter
-    source = FolderSource(str(files.folder))
-    check_placement(source, adapter.files[1:], [_encoder(adapter)], allow_unmatched=allow_unmatched)
-    blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
-    _check_places(blank, files.folder / adapter.weights, allowed=allow_unmatched)
-
-
-def _encoder(adapter: IpAdapter) -> Component:
+def image_encoder_of(adapter: IpAdapter) -> Component:
+    """Return the network that reads the picture."""
     return Component(
         name=adapter.image_encoder,
         library="transformers",
@@ -161,10 +147,10 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
     adapter = files.adapter
-    encoder = _encoder(adapter)
+    encoder = image_encoder_of(adapter)
     sizes = {file: (files.folder / file).stat().st_size for file in adapter.files}
     check_sizes(files.folder, [encoder], sizes, where=str(files.folder), is_built=True)
-    _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
+    check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
     with sealed(files.folder, adapter.files) as place:
         networks, loaded = load_networks(
             place, [encoder], dtype=pipe.dtype, use_safetensors=True, where=files.folder
@@ -175,7 +161,7 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
     pipe.set_ip_adapter_scale(adapter.scale)
 
 
-def _check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
+def check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
     """Raise ModelError unless the file holds what diffusers reads for this U-Net, and nothing else.
 
     It numbers the attention to text by twos, and leaves out what it does not ask for.

@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs import doors
 from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
+from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import given_rows
@@ -50,6 +50,7 @@ from framefleet.plugins.forecast.job_plan import (
     Probed,
 )
 from framefleet.plugins.forecast.largest_row import memory_of
+from framefleet.plugins.forecast.model_fit import check_model_fits, check_second_model_fits
 
 log = logging.getLogger(__name__)
 

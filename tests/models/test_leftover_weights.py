@@ -20,8 +20,8 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.leftovers import check_scales
-from framefleet.pipeline.model.sources.placement import check_placement, errors_of, write_hollow
 from framefleet.pipeline.model.sources.weights import open_weights
+from framefleet.plugins.forecast.weights_fit import check_weights_fit, errors_of, write_hollow
 from tests.hub_server import HubServer, hub
 from tests.tiny import tiny
 
@@ -175,11 +175,11 @@ def test_what_plan_finds_of_weights_is_remembered(folder: Path, caplog: pytest.L
     change(folder / ENCODER, extra)
     weights = open_weights(FolderSource(str(folder)))
     with pytest.raises(ModelError, match=r"text_encoder holds weights that nothing uses: extra\.weight"):
-        check_placement(weights.source, weights.files, weights.components, allow_unmatched=False)
+        check_weights_fit(weights.source, weights.files, weights.components, allow_unmatched=False)
     files = (cache_folder() / "classes").iterdir()
     (answer,) = [file for file in files if f"{folder}/text_encoder holds" in file.read_text()]
     answer.write_text(answer.read_text().replace("extra.weight", "remembered.weight"))
-    check_placement(weights.source, weights.files, weights.components, allow_unmatched=True)
+    check_weights_fit(weights.source, weights.files, weights.components, allow_unmatched=True)
     assert f"{folder}/text_encoder holds weights that nothing uses: remembered.weight" in caplog.text
 
 

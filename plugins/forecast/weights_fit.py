@@ -42,7 +42,7 @@ _Error = tuple[str, str]  # problem, fix
 _Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
 
 
-def check_placement(
+def check_weights_fit(
     source: Source,
     files: Collection[str],
     components: Sequence[Component],
