@@ -17,7 +17,7 @@ from framefleet.pipeline.plugin import inner_outputs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from framefleet.pipeline.outputs.damage import Gone  # imports pyarrow
+    from framefleet.pipeline.outputs.gone_clips import Gone  # imports pyarrow
     from framefleet.pipeline.outputs.stores.store import Store
 
 GONE = ("drained", "lost")

@@ -16,7 +16,7 @@ from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError, command, count_text
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.damage import Gone, look_for_clips
+from framefleet.pipeline.outputs.gone_clips import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema

@@ -13,7 +13,7 @@ from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.errors import command, count_text, escaped
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.damage import Gone
+    from framefleet.pipeline.outputs.gone_clips import Gone
 
 Standing: TypeAlias = "Awaited | Checked | Progress | Activity"
 

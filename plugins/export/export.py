@@ -19,7 +19,6 @@ from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError, bytes_text, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.parts.parts import rows_of
@@ -37,6 +36,7 @@ from framefleet.plugins.export.selection import (
     find_near_duplicates,
     read_clips,
 )
+from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.picks import picked
 
 

@@ -24,7 +24,6 @@ from PIL import Image
 from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError, command, count_text, names_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS, ROWS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
@@ -43,6 +42,7 @@ from framefleet.pipeline.plugin import section_adding
 from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
+from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.picks import chosen_records, with_labels
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.

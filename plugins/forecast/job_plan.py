@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from framefleet.pipeline.errors import count_text
-from framefleet.pipeline.outputs.damage import Gone
+from framefleet.pipeline.outputs.gone_clips import Gone
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.tables.index import RowCounts
 

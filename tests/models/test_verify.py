@@ -19,15 +19,16 @@ from safetensors.torch import save
 
 import framefleet
 from framefleet import Store
-from framefleet.pipeline.outputs.damage import look_at, look_for_clips
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
+from framefleet.pipeline.outputs.gone_clips import look_for_clips
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.plugins.keep.damage import look_at
 from framefleet.plugins.keep.replay.compare import Again, Compared, compare
 from tests.commands import command
 from tests.here import render_here

@@ -21,12 +21,12 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs import output as output_module
-from framefleet.pipeline.outputs.damage import look_at
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
+from framefleet.plugins.keep.damage import look_at
 from framefleet.plugins.keep.repair.repair import Repairs, mend, put_back
 from framefleet.plugins.keep.replay.compare import Again, compare
 from framefleet.plugins.keep.verify.verify import damages_of

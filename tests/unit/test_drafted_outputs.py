@@ -27,7 +27,6 @@ from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
 from framefleet.plugins.drafts.drafts import (
@@ -38,6 +37,7 @@ from framefleet.plugins.drafts.drafts import (
     most_kept,
     rows_of_drafts,
 )
+from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.keep.repair import repair
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table

@@ -15,13 +15,13 @@ from PIL import Image
 
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media
 from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
 from framefleet.plugins.marks.label import aigc_label, label_in, xmp_packet
 from framefleet.plugins.marks.settings import LABELLED, ClipMarks, Provider
 from framefleet.plugins.marks.step import MarkStep

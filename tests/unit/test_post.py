@@ -26,7 +26,6 @@ from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
 from framefleet.pipeline.errors import FramefleetError, ModelError, OutOfMemory, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
-from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, encode_input, store_clip
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
@@ -39,6 +38,7 @@ from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
 from framefleet.plugins.marks.settings import ClipMarks, Provider
 from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.post import networks

@@ -13,7 +13,6 @@ from PIL import Image
 
 from framefleet import Store
 from framefleet.jobs.render.claim import differences_of
-from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
 from framefleet.pipeline.outputs.layout import clip_path, preview_path
@@ -22,6 +21,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
+from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
 from tests.unit.test_encode_clip import CLIP, LOSSLESS
 
 

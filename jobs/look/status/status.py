@@ -18,7 +18,7 @@ from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerSta
 from framefleet.jobs.doors import notes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
-from framefleet.pipeline.outputs.damage import Gone, look_for_clips
+from framefleet.pipeline.outputs.gone_clips import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import num_rows_of

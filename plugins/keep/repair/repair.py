@@ -21,7 +21,14 @@ from framefleet.jobs.render.claim import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.damage import (
+from framefleet.pipeline.outputs.layout import CLAIM
+from framefleet.pipeline.outputs.output import HOW, Output, claim_in_parts_as, outputs_in
+from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
+from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
+from framefleet.pipeline.outputs.parts.seals import Hold, new_run
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
+from framefleet.plugins.keep.damage import (
     ClipIndex,
     Damage,
     DamageKind,
@@ -30,13 +37,6 @@ from framefleet.pipeline.outputs.damage import (
     damaged_records,
     strays,
 )
-from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.output import HOW, Output, claim_in_parts_as, outputs_in
-from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
-from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
-from framefleet.pipeline.outputs.parts.seals import Hold, new_run
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.keep.verify.verify import job_damage
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 
 from framefleet.pipeline.errors import NoFile, StoreError
-from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.frames.result import Pcm
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode
@@ -21,6 +20,7 @@ from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, recorded_clip, re
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.keep.damage import Damage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -28,6 +27,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.request_checks import check_again
+from framefleet.plugins.keep.damage import Damage, look_at
 from framefleet.plugins.keep.replay import recorded_row
 from framefleet.plugins.keep.replay.compare import Again, Compared, compare, compared_digests
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given

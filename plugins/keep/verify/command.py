@@ -21,7 +21,7 @@ from framefleet.plugins.keep.replay import command as replay
 
 if TYPE_CHECKING:
     from framefleet.jobs.show.watch import Watch
-    from framefleet.pipeline.outputs.damage import Damage, DamageKind
+    from framefleet.plugins.keep.damage import Damage, DamageKind
     from framefleet.plugins.keep.verify.verify import VerifiedRow
 
 _STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}

@@ -27,15 +27,6 @@ from framefleet.pipeline.errors import FramefleetError, JobError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.damage import (
-    ClipIndex,
-    Damage,
-    beside_parts,
-    damage_below,
-    damaged_records,
-    look_at,
-    strays,
-)
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS, SCRATCH
@@ -57,6 +48,15 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import lane_named
+from framefleet.plugins.keep.damage import (
+    ClipIndex,
+    Damage,
+    beside_parts,
+    damage_below,
+    damaged_records,
+    look_at,
+    strays,
+)
 from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.plugins.keep.replay.replay import Replayer, environment_differences, media_again
