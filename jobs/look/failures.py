@@ -6,8 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
-from itertools import groupby
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
@@ -66,31 +65,6 @@ def failure_values(row: FailedRow) -> dict[str, Any]:
     """Return what --json prints of a row that failed."""
     is_of = {f"is_{kind.noun}": row.inner == name for name, kind in inner_outputs().items()}
     return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
-
-
-def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
-    """Print what happened to a row, or to all rows to which anything happened.
-
-    What happened to several rows at once, e.g. when their worker was lost, is one line; in JSON one for each.
-    """
-    line = None
-    for _, same in groupby(
-        found.log(row_id), lambda one: replace(one, at=one.at.replace(microsecond=0), row_id="")
-    ):
-        line, *others = same
-        if as_json:
-            for one in (line, *others):
-                stdout.say(json.dumps(asdict(one) | {"at": one.at.isoformat()}))
-            continue
-        row = "" if row_id else f"  {line.row_id}"
-        at = line.at.isoformat(" ", "seconds")
-        about = f"{at}  {line.level:7}  {line.worker:10}{row}"
-        num_others = len({one.row_id for one in others} - {line.row_id})
-        more = f" (and {count_text(num_others, 'other row')})" if num_others else ""
-        stdout.say(f"{one_line(about)}  {one_line(line.message)}{more}")
-    if line is None:
-        whose = f"row {row_id}" if row_id else "any row"
-        stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
 def _show_by_type(

@@ -90,8 +90,8 @@ def logs_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at, storage_options_alone
-        from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
+        from framefleet.plugins.deploy.row_log import show_log
 
         if not (submitted or follow or address):
             show_log(output_at(output, sets), row_id, as_json=as_json)

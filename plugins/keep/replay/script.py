@@ -26,7 +26,7 @@ from framefleet.pipeline.model.lora import (
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import ModelOffload
-from framefleet.pipeline.model.options.tuning import Setup, check_options, script_setup
+from framefleet.pipeline.model.options.tuning import check_options
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
@@ -46,6 +46,7 @@ from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.plugins.keep.replay.replay import check_files
+from framefleet.plugins.keep.replay.script_setup import Setup, script_setup
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare what it made with the record."""

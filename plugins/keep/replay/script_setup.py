@@ -1,0 +1,56 @@
+"""From a model's options to the lines by which a script sets up its pipeline, as workers do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from framefleet.pipeline.model.options import offload, step_cache
+from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, PipeCall, imports
+from framefleet.pipeline.model.options.schema import GroupOffload, Options
+from framefleet.pipeline.model.options.tuning import (
+    compile_calls,
+    denoisers_in,
+    quantization_config,
+    weight_calls,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a script says to the same end."""
+
+    quantization: str  # of the weights as they are read, as code
+    lines: Sequence[str]  # after it
+    modules: Collection[str]  # that it imports
+    classes: Collection[str]  # that it imports from diffusers
+
+
+def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
+    denoisers = denoisers_in(libraries)
+    quantized = quantization_config(options, libraries)
+    first = weight_calls(options, libraries)
+    if isinstance(group := options.offload, GroupOffload):
+        folders = dict.fromkeys(denoisers, offload.OWN_FOLDER) if group.disk else {}
+        first += offload.group_calls(group, libraries, device=device, denoisers=denoisers, folders=folders)
+    elif options.offload:  # one row at a time, so diffusers' own hooks do
+        first.append(PipeCall(method="enable_model_cpu_offload", arguments={"device": device}))
+    last = compile_calls(options, denoisers)
+    if options.cache:
+        last += [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers]
+    placing = [] if options.offload else [f"pipe.to({device!r})"]
+    backend = []
+    if options.attention:
+        backend = [
+            "with attention_backend():  # the next call changes the default of the process; this resets it",
+            *(f"    pipe.{name}.set_attention_backend({options.attention!r})" for name in denoisers),
+        ]
+    lines = [*map(str, first), *placing, *backend, *map(str, last)]
+    needed = set(imports([quantized, *first, *last]))
+    modules = {module for module, _ in needed} - {DIFFUSERS}
+    return Setup(
+        quantization=str(quantized) if quantized else "",
+        lines=lines,
+        modules=modules | {"tempfile"} if any(offload.OWN_FOLDER in line for line in lines) else modules,
+        classes={name for _, name in needed if name} | ({"attention_backend"} if backend else set()),
+    )
