@@ -63,6 +63,8 @@ class Plugin:
     runners: Sequence[_Place] = ()
     # Subclasses of Listener.
     listeners: Sequence[_Place] = ()
+    # Sequences of Recipe: named in job files and cells as ours are.
+    recipes: Sequence[_Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[_Place] = ()
     # Type of `model.placement`: the subclass of Placer that it asks for.
@@ -87,7 +89,7 @@ _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each 
 _OURS = (
     *("keep", "models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
-    *("forget", "placement"),
+    *("forget", "placement", "recipes"),
 )
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
@@ -98,6 +100,7 @@ _BASES = {
     "listeners": "framefleet.jobs.doors:Listener",
 }
 _FAMILY = "framefleet.pipeline.model.families.family:Family"
+_RECIPE = "framefleet.pipeline.recipes.recipe:Recipe"
 _loading: list[str] = []  # the plugin that is imported now
 
 
@@ -245,15 +248,25 @@ def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[],
 
 def families() -> Sequence[Any]:
     """Return the families of models that plugins know."""
-    families: list[Any] = []
+    return _values_of("families", _FAMILY)
+
+
+def recipes() -> Sequence[Any]:
+    """Return the recipes that plugins add."""
+    return _values_of("recipes", _RECIPE)
+
+
+def _values_of(door: Literal["families", "recipes"], kind: _Place) -> list[Any]:
+    """Return what the sequences of plugins hold, each of them of one class."""
+    values: list[Any] = []
     for name, plugin in usable_plugins().items():
-        for place in plugin.families:
+        for place in getattr(plugin, door):
             with noted(), blamed_on(f"plugin {name}", place, "used"):
-                own = [*named(name, place)]
-                if not all(isinstance(family, named(name, _FAMILY)) for family in own):
-                    raise TypeError("it is not a sequence of Family")
-                families += own
-    return families
+                own, expected = [*named(name, place)], named(name, kind)
+                if not all(isinstance(value, expected) for value in own):
+                    raise TypeError(f"it is not a sequence of {expected.__name__}")
+                values += own
+    return values
 
 
 def plugin_raising(error: BaseException) -> str:

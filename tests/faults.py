@@ -21,7 +21,7 @@ from diffusers import WanTransformer3DModel
 import framefleet
 from framefleet import Request
 from framefleet.pipeline.errors import RowError
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 
 @framefleet.recipe(batched=True)

@@ -10,7 +10,7 @@ from diffusers import UniPCMultistepScheduler
 
 import framefleet
 from framefleet import Request
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 QUICK = 2  # steps of a row that never looks at the momentum
 

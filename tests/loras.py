@@ -16,7 +16,7 @@ from torch import nn
 from framefleet import Batching, Clip, Request, load_model
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 

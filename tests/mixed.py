@@ -13,7 +13,7 @@ import torch
 from framefleet import Request
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
 from tests.tinies import autumn

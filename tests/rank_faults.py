@@ -10,7 +10,7 @@ from typing import Any
 
 import framefleet
 from framefleet import Request
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from framefleet import Request
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.identity import Identity
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ from torch import nn
 
 import framefleet
 from framefleet import Request
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 
 def stronger_steps(pipe: Any, request: Request) -> Any:

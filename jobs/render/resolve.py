@@ -39,7 +39,8 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.row_states import added_in
-from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
+from framefleet.pipeline.recipes.catalog import find_recipe, recipe_of_row
+from framefleet.pipeline.recipes.recipe import Recipe, classes_called, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching

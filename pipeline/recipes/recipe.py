@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,34 +15,16 @@ from typing import Any, TypeVar
 
 import greenlet
 
-from framefleet.pipeline.errors import FarEnough, RecipeError, Refused, message_of, shown
-from framefleet.pipeline.guards.mistakes import did_you_mean, either
-from framefleet.pipeline.guards.named_function import named_function, source_digest
+from framefleet.pipeline.errors import FarEnough, RecipeError, Refused, message_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
-from framefleet.pipeline.recipes.conditioning import (
-    check_refine,
-    conditioned_class,
-    image_to_video,
-    refine,
-    refining_class,
-    text_to_image_to_video,
-    video_to_video,
-)
-from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.guidance import open_guidance
-from framefleet.pipeline.recipes.keyframes import (
-    check_keyframes,
-    keyframe_class,
-    keyframes,
-    text_to_keyframes_to_video,
-)
 from framefleet.pipeline.request import Request
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_BATCHED = "__framefleet_batched__"
+BATCHED = "__framefleet_batched__"  # the attribute of a function
 
 
 def recipe(*, batched: bool) -> Callable[[Function], Function]:
@@ -55,7 +35,7 @@ def recipe(*, batched: bool) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        setattr(function, _BATCHED, batched)
+        setattr(function, BATCHED, batched)
         return function
 
     return decorate
@@ -80,13 +60,15 @@ class Recipe:
 
     name: str
     function: Callable[..., Any]
-    # SHA-256 of its source file; None for framefleet's own, which the version covers.
+    # SHA-256 of its source file; None for those of framefleet, which the version covers.
     digest: str | None = None
     is_batched: bool = True  # its rows may be rendered together; a user's says so, see `framefleet.recipe`
     needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
     makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
     # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] | None = None
+    # From all arguments and the clip's rate, to what is wrong between those that are fine otherwise.
+    check_rate: Callable[[Mapping[str, Any], float], _Problems] | None = None
     # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
     # arguments. Raises RecipeError when the recipe cannot render with the model.
     pipeline: Callable[[str, Configs], str] = _models_own
@@ -141,110 +123,9 @@ class Recipe:
             ) from error
 
 
-def generate(pipe: Any, request: Request) -> Any:
-    """Call the pipeline once; return its output object, with frames as floats in [0, 1].
-
-    What it draws without the generator comes from the global ones of torch, NumPy and Python, which are at
-    the row's seed: the frames are those of a script that seeds these three before the call.
-    """
-    return pipe(**request.arguments, generator=request.generator(), output_type="np")
-
-
-def _refined(class_name: str, configs: Configs) -> str:
-    refining_class(class_name, configs)  # raises when there is none
-    return class_name
-
-
-def _built_in(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
+def recipe_of(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
+    """Return the recipe of a function that has its name. more: fields."""
     return Recipe(name=function.__name__, function=function, needs=needs, **more)
-
-
-_ON_IMAGE = functools.partial(conditioned_class, "image")
-_ON_VIDEO = functools.partial(conditioned_class, "video")
-_KEYFRAMES: dict[str, Any] = {"check": check_keyframes, "pipeline": keyframe_class}
-_ENDS = ("image", "last_image")
-_RECIPES = (
-    _built_in(generate),
-    _built_in(image_to_video, "image", pipeline=_ON_IMAGE),
-    _built_in(video_to_video, "video", pipeline=_ON_VIDEO, cut_to="num_frames"),
-    _built_in(text_to_image_to_video, "image_model", "height", "width", makes=("image",), pipeline=_ON_IMAGE),
-    _built_in(refine, "height", "width", check=check_refine, pipeline=_refined, then=refining_class),
-    _built_in(extend, "duration_s", check=check_extend, pipeline=check_extendable, then=following_class),
-    _built_in(keyframes, "duration_s", **_KEYFRAMES),
-    _built_in(text_to_keyframes_to_video, "duration_s", "keyframe_model", makes=_ENDS, **_KEYFRAMES),
-)
-BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
-
-
-def find_recipe(name: str, folder: str | None = None) -> Recipe:
-    """Return a built-in recipe, or import `module:function`.
-
-    folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
-    those who run the job: importing a module runs it. Raises RecipeError when there is none, or it does not
-    take `(pipe, request)`.
-    """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if not name.partition(":")[2]:
-        fix = either(did_you_mean(name, BUILT_IN), "name yours as module:function")
-        raise RecipeError(f"there is no recipe {name!r}", fix)
-    return _recipe_of(name, named_function(name, folder=folder))
-
-
-def recipe_of_row(name: str, own: Recipe) -> Recipe:
-    """Return the recipe that a row names: framefleet's, or one of the module of the job's own.
-
-    A table is not trusted, so nothing is imported, and what the module itself imported is not of it. Raises
-    RecipeError for every other name.
-    """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if name == own.name:
-        return own
-    of_job, colon, _ = own.name.partition(":")
-    module_name, _, function_name = name.partition(":")
-    if not colon or module_name != of_job:
-        own_module = f"{of_job}:FUNCTION" if colon else "set the job's `recipe` to MODULE:FUNCTION first"
-        raise RecipeError(
-            f"recipe {shown(name)} is not of a module that the job names",
-            f"use one of {', '.join(sorted(BUILT_IN))}, or {own_module}",
-        )
-    module = sys.modules.get(of_job)
-    names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
-    function: Any = names.get(function_name)
-    is_public = inspect.isfunction(function) and not function_name.startswith("_")
-    if not is_public or inspect.unwrap(function).__globals__ is not names:
-        raise RecipeError(
-            f"recipe {shown(name)}: {of_job} defines no such public function",
-            "check the spelling; what it only imports is not meant for rows",
-        )
-    return _recipe_of(name, function)
-
-
-def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
-        raise RecipeError(
-            f"recipe {name!r} takes {inspect.signature(function)}, not (pipe, request)",
-            "give it these two parameters, and a default to every other one",
-        ) from None
-    digest, is_batched = source_digest(function), getattr(function, _BATCHED, False)
-    return Recipe(name=name, function=function, digest=digest, is_batched=is_batched)
-
-
-class KnownRecipes(dict[str, Recipe]):
-    """Recipes by name. RecipeError for a name that may not be given, or that nothing has."""
-
-    def __init__(self, own: Mapping[str, Recipe] | None) -> None:
-        """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
-        super().__init__(own or {})
-        self._may_import = own is None
-
-    def __missing__(self, name: str) -> Recipe:
-        if not self._may_import and name not in BUILT_IN:
-            raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
-        return self.setdefault(name, find_recipe(name))
 
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:

@@ -35,7 +35,8 @@ from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
 from framefleet.pipeline.outputs.frames import result
 from framefleet.pipeline.outputs.frames.frames import LateFrames
-from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
+from framefleet.pipeline.recipes.catalog import KnownRecipes
+from framefleet.pipeline.recipes.recipe import frames_read
 from framefleet.pipeline.recipes.second_model import AROUND_SIBLINGS, SecondModels
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.row_thread import is_away, row_thread

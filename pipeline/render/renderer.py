@@ -24,7 +24,8 @@ from framefleet.pipeline.model.snapshot import Loaded
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, RecipeSet
+from framefleet.pipeline.recipes.catalog import KnownRecipes
+from framefleet.pipeline.recipes.recipe import Recipe, RecipeSet
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
 from framefleet.pipeline.render.audit.auditor import Auditor, PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable

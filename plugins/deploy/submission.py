@@ -41,7 +41,7 @@ from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.recipes.catalog import find_recipe
 
 _FILE = "job.json"
 _PROGRAMS = "framefleet_on_end"  # a folder of what goes with a job; no module of it has such a name

@@ -134,7 +134,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
 
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.specs.schedulers import schedulers_of
-    from framefleet.pipeline.recipes.recipe import find_recipe
+    from framefleet.pipeline.recipes.catalog import find_recipe
     from framefleet.plugins.memory.stub_networks import Decoded
 
     wanted = question["request"]

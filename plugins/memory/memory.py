@@ -26,7 +26,7 @@ from framefleet.pipeline.model.specs.dtypes import DTypeName, resolved
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.plugins.memory.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision

@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import invalid_schema
 from framefleet.pipeline.outputs.stores.store import Store, read_json
-from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.recipes.catalog import find_recipe
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex

@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 import own_words
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 
 def spies(pipe, request):

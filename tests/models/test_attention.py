@@ -8,7 +8,8 @@ from typing import Any
 
 from framefleet import Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from tests.options import GROWING, digest, plain, rendered, requests
 from tests.tiny import tiny
 from tests.unaudited import unaudited

@@ -13,7 +13,8 @@ import pytest
 from framefleet import Audit, Request, Summary, load_model
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
+from framefleet.pipeline.recipes.catalog import BUILT_IN, generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.auditor import PlainCalls
 from framefleet.pipeline.render.audit.verdict import DIFFERED, EQUAL, apart
 from framefleet.pipeline.render.row_queue import RenderRow

@@ -11,7 +11,8 @@ import torch
 
 from framefleet import Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from tests.tiny import SMALLEST, tiny
 
 

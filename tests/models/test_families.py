@@ -21,7 +21,7 @@ from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests import crafter

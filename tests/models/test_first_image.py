@@ -15,11 +15,12 @@ from framefleet import Clip, Failure, Renderer, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.conditioning import image_size
-from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import spec_for
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.recipes.conditioning import image_size
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 

@@ -13,8 +13,8 @@ import torch
 
 from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.guidance import open_guidance
-from framefleet.pipeline.recipes.recipe import BUILT_IN
 from tests.long import long_but
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited

@@ -18,7 +18,8 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, HalfDone, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
 from tests import hidden_state

@@ -25,7 +25,7 @@ from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, Ta
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.resolve import resolve_training

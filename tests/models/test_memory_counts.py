@@ -168,7 +168,7 @@ ROW = {"prompt": "a", **SMALLEST["sd"]}
 RECIPES = """
 import os, sys
 from pathlib import Path
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 PLACE = Path(__file__).parent
 

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.rows import Finder
 from tests.commands import command

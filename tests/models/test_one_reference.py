@@ -19,7 +19,7 @@ from framefleet import (
     replay_script,
     verify,
 )
-from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
+from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
 from framefleet.plugins.keep.replay.recorded_row import NOTHING
 from tests.here import render_here
 from tests.jobs import job_values, write_table

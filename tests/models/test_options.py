@@ -20,7 +20,8 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.offload import offload
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.step_cache import hooks_of
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from tests.compiled import without_kernels
 from tests.crafter import TEXT, crafter
 from tests.long import long_but

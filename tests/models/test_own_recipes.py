@@ -15,7 +15,8 @@ import torch
 from framefleet import Audit, Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.verdict import EQUAL, EQUAL_HERE, NOT_COMPARED
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import clips_in_order

@@ -21,7 +21,7 @@ from framefleet import Clip, Model, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import clips_in_order, unaudited
 

@@ -19,7 +19,8 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny

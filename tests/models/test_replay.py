@@ -13,7 +13,8 @@ import pytest
 
 from framefleet import Given, replay, replay_script
 from framefleet.pipeline.errors import JobError, ModelError, TableError
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import Recipe
 from tests.rendered import KINDS, rendered, run_script
 from tests.tiny import tiny
 

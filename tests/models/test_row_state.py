@@ -17,7 +17,8 @@ from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DMode
 
 from framefleet import Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.recipes.recipe import Recipe, generate
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import (
     SecondModels,
     as_sibling,

@@ -13,7 +13,7 @@ from framefleet import Request
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.row_plan import plan_rows

@@ -13,11 +13,12 @@ from framefleet.pipeline.errors import JobError, RecipeError, Refused, TableErro
 from framefleet.pipeline.model.lora import Lora, check_loras
 from framefleet.pipeline.model.specs.check import check_argument, check_seed
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.extend import num_frames_of
-from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import spec_for
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, Finder, InvalidRow
+from framefleet.plugins.recipes.extend import num_frames_of
 from tests.configs import SD, WAN, write_model
 
 DIGITS = "1" * 1_000_000

@@ -16,7 +16,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.own_python import python
-from framefleet.pipeline.plugin import broken_plugins, families, plugins
+from framefleet.pipeline.plugin import broken_plugins, families, plugins, recipes
 from tests.commands import command
 
 Install = Callable[..., None]
@@ -86,6 +86,7 @@ BROKEN = [  # source, what its Plugin has (M: the module), what is said
     ("class R(JobRunner): pass", "runners=['M:R']", "it has a runner of the section ''"),
     ("class R: section = 'post'", "runners=['M:R']", "M:R is not a subclass of JobRunner"),
     ("F = 3", "families=['M:F']", "M:F cannot be used: TypeError"),
+    ("F = [3]", "recipes=['M:F']", "M:F cannot be used: TypeError: it is not a sequence of Recipe"),
     ("F = [3]", "families=['M:F']", "M:F cannot be used: TypeError: it is not a sequence of Family"),
 ]
 
@@ -105,6 +106,7 @@ def test_a_plugin_that_cannot_be_used_is_named_and_no_job_is_opened(
     install("broken", source(code, values), value="broken_package:PLUGIN")
     assert command("--version").exit_code == command("stop", "--help").exit_code == 0
     families()
+    recipes()
     (error,) = broken_plugins()
     assert error.problem.startswith("plugin broken") and in_package(problem) in error.problem
     with pytest.raises(PluginError) as raised:
@@ -116,6 +118,26 @@ def test_two_plugins_of_one_name_are_not_both_used(install: Install) -> None:
     install("export", source("", ""), value="export_package:PLUGIN")
     with pytest.raises(PluginError, match="plugin export of the package export-package: another plugin"):
         plugins()
+
+
+def test_a_package_adds_a_recipe_whose_code_decides_row_ids(install: Install, tmp_path: Path) -> None:
+    install("loops", source("", "recipes=['more_films:RECIPES']"), value="loops_package:PLUGIN")
+    (tmp_path / "more_films.py").write_text(
+        "from framefleet.pipeline.recipes.recipe import recipe_of\n"
+        "def loop(pipe, request): ...\n"
+        "def extend(pipe, request): ...\n"
+        "RECIPES = [recipe_of(loop), recipe_of(extend)]\n"
+    )
+    code = (
+        "from framefleet.pipeline.recipes.catalog import BUILT_IN\n"
+        "print(len(BUILT_IN['loop'].digest), BUILT_IN['extend'].digest)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "64 None\n"
+    assert "a plugin's recipe 'extend' is not used" in shown.stderr
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,9 @@ from hypothesis import given, strategies as st
 from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.recipes.extend import check_extend, extend, join_segment
-from framefleet.pipeline.recipes.keyframes import between, keyframes
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.plugins.recipes.extend import check_extend, extend, join_segment
+from framefleet.plugins.recipes.keyframes import between, keyframes
 
 
 def _gray(*levels: int) -> Frames:

@@ -26,7 +26,7 @@ from framefleet.jobs.render.command import idle_lines
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
+from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
 from framefleet.pipeline.rows.identity import LaneKey
 from tests.jobs import ROOT
 

@@ -14,7 +14,7 @@ from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.deploy.submission import values_elsewhere
 from tests.commands import command
 

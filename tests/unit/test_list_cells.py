@@ -19,7 +19,7 @@ from framefleet.pipeline.model.specs.pipeline_call import call_of
 from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows

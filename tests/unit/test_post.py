@@ -35,7 +35,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays

@@ -11,10 +11,12 @@ from hypothesis import given, strategies as st
 
 from framefleet.pipeline.errors import RecipeError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.conditioning import check_strength, sizes_of
-from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import spec_for
+from framefleet.pipeline.rows.tables.limits import check_strength
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.plugins.recipes.conditioning import sizes_of
 from tests.configs import FLOW, WAN, write_model
 
 FLUX = {

@@ -10,7 +10,7 @@ import pytest
 
 from framefleet import Request
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe, generate, recipe_of_row
+from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe, generate, recipe_of_row
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import JobError, Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow

@@ -11,7 +11,8 @@ import pytest
 
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow

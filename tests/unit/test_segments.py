@@ -10,7 +10,7 @@ import pytest
 from framefleet import Request
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.recipes.extend import FilmSound, Segment, extend, silent_frames, to_segment
+from framefleet.plugins.recipes.extend import FilmSound, Segment, extend, silent_frames, to_segment
 
 RATE = 100  # of samples, at 10 frames in a second: ten for each frame
 

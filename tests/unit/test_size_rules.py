@@ -11,7 +11,8 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.specs.constructor import Constructed
 from framefleet.pipeline.model.specs.pipeline_call import source_facts
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import spec_for
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.plugins.demo.prepare import MODEL
 from tests.configs import FLOW, write_model

@@ -15,7 +15,7 @@ import pytest
 from framefleet import Given, replay_script
 from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of
 from tests.commands import command
 from tests.tiny import build

@@ -11,7 +11,7 @@ import pytest
 from framefleet import Request
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.configs import SD, WAN, write_model
 

@@ -14,7 +14,7 @@ import torch
 
 from framefleet.pipeline.guards.named_function import named_function
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 from tests.loras import WEIGHTS, plain_pipe
 from tools.odd_recipes.forked import LIMIT_S, in_fork

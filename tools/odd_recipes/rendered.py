@@ -9,7 +9,7 @@ from pathlib import Path
 
 from framefleet import Batching, Clip, Renderer, Request, Store, load_model
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.recipes.catalog import find_recipe
 from tests.tiny import tiny
 from tools.odd_recipes.case import FIRST_GENERATE, Case
 from tools.odd_recipes.forked import ForkError, in_fork

@@ -21,8 +21,6 @@ from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.conditioning import check_strength
-from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import is_first_only
 
@@ -82,6 +80,17 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
             yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")
     if "strength" in (arguments if is_modular(spec.class_name) else spec.parameters):
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
+
+
+def check_strength(strength: float, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
+    """Yield a strength that leaves no step: diffusers runs the last int(steps * strength) of them."""
+    steps = arguments.get("num_inference_steps")
+    if not 0 < strength <= 1:
+        yield "strength", Refused(reason="it must be above 0 and at most 1", fix="use 0.6, say")
+    elif steps is not None and int(steps * strength) < 1:
+        least = math.ceil(100 / steps) / 100
+        reason = f"of {count_text(steps, 'step')} that leaves none"
+        yield "strength", Refused(reason=reason, fix=f"use {least} or more, or more steps")
 
 
 def _sizes(arguments: Mapping[str, Any]) -> _Problems:
@@ -151,8 +160,8 @@ def late_problems(
 ) -> list[tuple[str, Refused]]:
     """Return what keeps recipe, model or scheduler from rendering values that are fine one by one."""
     problems = [*recipe.problems(arguments), *limits(spec, arguments)]
-    if fps is not None and "duration_s" in recipe.needs and not problems:
-        problems += check_film(arguments, arguments["duration_s"], fps)
+    if fps is not None and recipe.check_rate and not problems:
+        problems += recipe.check_rate(arguments, fps)
     return [*problems, *check_step_lists(arguments, scheduler, spec)]
 
 

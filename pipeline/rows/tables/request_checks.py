@@ -17,7 +17,8 @@ from framefleet.pipeline.model.specs.check import check_fps, check_seed
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, spec_for
+from framefleet.pipeline.recipes.catalog import KnownRecipes
+from framefleet.pipeline.recipes.recipe import Recipe, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, SecondModels
 from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.identity import Identity

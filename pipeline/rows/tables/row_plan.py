@@ -26,8 +26,9 @@ from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_step import ClipStep
+from framefleet.pipeline.recipes.catalog import BUILT_IN, recipe_of_row
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.tables import column_checks, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell

@@ -36,7 +36,8 @@ from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store, read_as
-from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
+from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
 

@@ -40,8 +40,8 @@ from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.guidance import is_schedule
-from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from framefleet import Batching, Clip, Inputs, Model, Request, load_model
 from framefleet.pipeline.errors import ModelError, TableError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.recipes.keyframes import keyframes, refined
+from framefleet.plugins.recipes.keyframes import keyframes, refined
 from tests.crafter import (
     GATE,
     IMAGE,

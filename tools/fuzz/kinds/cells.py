@@ -8,7 +8,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from tools.fuzz import hostile
 from tools.fuzz.case import Case
 from tools.fuzz.kinds.tables import planned

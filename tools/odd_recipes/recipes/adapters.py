@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 FILES = "ODD_RECIPES_FILES"  # the variable that names the folder of LoRAs and embeddings

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from framefleet import Request
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 
 _generator = torch.Generator().manual_seed(3)
 _random = random.Random(3)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 _deep: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 

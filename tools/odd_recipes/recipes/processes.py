@@ -22,7 +22,7 @@ from diffusers import (
 from diffusers.image_processor import VaeImageProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
-from framefleet.pipeline.recipes.recipe import generate
+from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.request import Request
 
 _LOGGER = logging.getLogger("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion")

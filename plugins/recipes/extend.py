@@ -20,8 +20,9 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels, to_frames
 from framefleet.pipeline.outputs.frames.result import Audio, Rendered, to_rendered
 from framefleet.pipeline.recipes import second_model
-from framefleet.pipeline.recipes.conditioning import check_strength, takes
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.limits import check_strength
+from framefleet.plugins.recipes.conditioning import takes
 
 MIN_S, MAX_S = 1, 60
 MAX_FILM_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
@@ -32,7 +33,7 @@ def num_frames_of(request: Request, duration_s: float) -> int:
     if request.fps is None:
         fix = "set media.fps, or an fps column"
         raise RecipeError(f"{request.recipe} renders seconds, and the row has no fps", fix)
-    for _, refused in check_film(request.arguments, duration_s, request.fps):
+    for _, refused in check_film({**request.arguments, "duration_s": duration_s}, request.fps):
         raise RecipeError(f"duration_s is {duration_s:g}, but {refused.reason}", refused.fix)
     return round(duration_s * request.fps)
 
@@ -43,9 +44,9 @@ def check_duration(duration_s: float) -> Iterator[tuple[str, Refused]]:
         yield "duration_s", Refused(reason=reason, fix="split what is longer into rows")
 
 
-def check_film(arguments: Mapping[str, Any], duration_s: float, fps: float) -> Iterator[tuple[str, Refused]]:
+def check_film(arguments: Mapping[str, Any], fps: float) -> Iterator[tuple[str, Refused]]:
     """Yield seconds that are too many frames at this rate, or frames too many at this size."""
-    num_frames = round(duration_s * fps)
+    num_frames = round(arguments["duration_s"] * fps)
     height, width = arguments.get("height") or 1, arguments.get("width") or 1
     reason = f"that is {count_text(num_frames, 'frame')} at {fps:g} fps"
     if num_frames > MAX_FILM_FRAMES:

@@ -16,8 +16,8 @@ from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes import second_model
-from framefleet.pipeline.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 from framefleet.pipeline.request import Request
+from framefleet.plugins.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 
 if TYPE_CHECKING:
     import torch

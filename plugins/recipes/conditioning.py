@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused, RenderError, count_text
+from framefleet.pipeline.errors import RecipeError, Refused, RenderError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.model import Model
@@ -31,6 +31,7 @@ from framefleet.pipeline.recipes.second_model import (
     sibling_class,
 )
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.limits import check_strength
 
 Medium = Literal["image", "video"]
 TASKS: dict[Medium, SiblingTask] = {"image": "image_to_video", "video": "video_to_video"}
@@ -169,12 +170,7 @@ def check_refine(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     yield from check_strength(own["strength"], arguments)
 
 
-def check_strength(strength: float, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield a strength that leaves no step: diffusers runs the last int(steps * strength) of them."""
-    steps = arguments.get("num_inference_steps")
-    if not 0 < strength <= 1:
-        yield "strength", Refused(reason="it must be above 0 and at most 1", fix="use 0.6, say")
-    elif steps is not None and int(steps * strength) < 1:
-        least = math.ceil(100 / steps) / 100
-        reason = f"of {count_text(steps, 'step')} that leaves none"
-        yield "strength", Refused(reason=reason, fix=f"use {least} or more, or more steps")
+def check_refinable(class_name: str, configs: Configs) -> str:
+    """Return the class itself. Raises RecipeError where there is no second pipeline for it."""
+    refining_class(class_name, configs)
+    return class_name

@@ -1,0 +1,113 @@
+"""Recipes by name: `generate`, those of plugins, and functions of whoever runs the job."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from framefleet.pipeline.errors import RecipeError, shown
+from framefleet.pipeline.guards.mistakes import did_you_mean, either
+from framefleet.pipeline.guards.named_function import named_function, source_digest
+from framefleet.pipeline.plugin import recipes
+from framefleet.pipeline.recipes.recipe import BATCHED, Recipe, recipe_of
+from framefleet.pipeline.request import Request
+
+log = logging.getLogger(__name__)
+
+
+def generate(pipe: Any, request: Request) -> Any:
+    """Call the pipeline once; return its output object, with frames as floats in [0, 1].
+
+    What it draws without the generator comes from the global ones of torch, NumPy and Python, which are at
+    the row's seed: the frames are those of a script that seeds these three before the call.
+    """
+    return pipe(**request.arguments, generator=request.generator(), output_type="np")
+
+
+def _by_name() -> dict[str, Recipe]:
+    """Return `generate` and those of plugins; of other packages' the code decides row_ids, as of users'."""
+    by_name = {"generate": recipe_of(generate)}
+    for recipe in recipes():
+        is_ours = recipe.function.__module__.startswith("framefleet.")
+        own = recipe if is_ours else replace(recipe, digest=source_digest(recipe.function))
+        if by_name.setdefault(recipe.name, own) is not own:
+            log.warning("a plugin's recipe %r is not used: another one has this name", recipe.name)
+    return by_name
+
+
+BUILT_IN = _by_name()
+
+
+def find_recipe(name: str, folder: str | None = None) -> Recipe:
+    """Return a built-in recipe, or import `module:function`.
+
+    folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
+    those who run the job: importing a module runs it. Raises RecipeError when there is none, or it does not
+    take `(pipe, request)`.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if not name.partition(":")[2]:
+        fix = either(did_you_mean(name, BUILT_IN), "name yours as module:function")
+        raise RecipeError(f"there is no recipe {name!r}", fix)
+    return _recipe_of(name, named_function(name, folder=folder))
+
+
+def recipe_of_row(name: str, own: Recipe) -> Recipe:
+    """Return the recipe that a row names: framefleet's, or one of the module of the job's own.
+
+    A table is not trusted, so nothing is imported, and what the module itself imported is not of it. Raises
+    RecipeError for every other name.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name == own.name:
+        return own
+    of_job, colon, _ = own.name.partition(":")
+    module_name, _, function_name = name.partition(":")
+    if not colon or module_name != of_job:
+        own_module = f"{of_job}:FUNCTION" if colon else "set the job's `recipe` to MODULE:FUNCTION first"
+        raise RecipeError(
+            f"recipe {shown(name)} is not of a module that the job names",
+            f"use one of {', '.join(sorted(BUILT_IN))}, or {own_module}",
+        )
+    module = sys.modules.get(of_job)
+    names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
+    function: Any = names.get(function_name)
+    is_public = inspect.isfunction(function) and not function_name.startswith("_")
+    if not is_public or inspect.unwrap(function).__globals__ is not names:
+        raise RecipeError(
+            f"recipe {shown(name)}: {of_job} defines no such public function",
+            "check the spelling; what it only imports is not meant for rows",
+        )
+    return _recipe_of(name, function)
+
+
+def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise RecipeError(
+            f"recipe {name!r} takes {inspect.signature(function)}, not (pipe, request)",
+            "give it these two parameters, and a default to every other one",
+        ) from None
+    digest, is_batched = source_digest(function), getattr(function, BATCHED, False)
+    return Recipe(name=name, function=function, digest=digest, is_batched=is_batched)
+
+
+class KnownRecipes(dict[str, Recipe]):
+    """Recipes by name. RecipeError for a name that may not be given, or that nothing has."""
+
+    def __init__(self, own: Mapping[str, Recipe] | None) -> None:
+        """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
+        super().__init__(own or {})
+        self._may_import = own is None
+
+    def __missing__(self, name: str) -> Recipe:
+        if not self._may_import and name not in BUILT_IN:
+            raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
+        return self.setdefault(name, find_recipe(name))

@@ -1,0 +1,5 @@
+"""All recipes but `generate`."""
+
+from framefleet.api import Plugin
+
+PLUGIN = Plugin(recipes=["framefleet.plugins.recipes.recipes:RECIPES"])
