@@ -13,7 +13,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
@@ -95,24 +95,6 @@ class Identity:
 
 def _sha256(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousands would take an hour
-
-
-@dataclass(slots=True)
-class Shapes:
-    """The first row of each distinct shape of a table. num_others: rows of further shapes."""
-
-    first: dict[str, tuple[int, Request]] = field(default_factory=dict)
-    num_others: int = 0
-
-    def add(self, index: int, request: Request) -> None:
-        shape = input_shape(request)
-        if shape not in self.first and len(self.first) == MAX_SHAPES:
-            self.num_others += 1
-        else:
-            self.first.setdefault(shape, (index, request))
 
 
 def input_shape(request: Request) -> str:

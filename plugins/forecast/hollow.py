@@ -9,17 +9,33 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from framefleet.pipeline.errors import count_text, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, is_model
-from framefleet.pipeline.rows.identity import Shapes, decides_shape
+from framefleet.pipeline.rows.identity import decides_shape, input_shape
 from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.blank_call import BlankCalls
 
+MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousands would take an hour
 MAX_ALL_S = 900.0
+
+
+@dataclass(slots=True)
+class Shapes:
+    """The first row of each distinct shape of a table. num_others: rows of further shapes."""
+
+    first: dict[str, tuple[int, Request]] = field(default_factory=dict)
+    num_others: int = 0
+
+    def add(self, index: int, request: Request) -> None:
+        shape = input_shape(request)
+        if shape not in self.first and len(self.first) == MAX_SHAPES:
+            self.num_others += 1
+        else:
+            self.first.setdefault(shape, (index, request))
 
 
 def probe_shapes(

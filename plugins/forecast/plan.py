@@ -32,13 +32,12 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import clip_fps, each_input
-from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.forecast.cut_prompts import CutPrompts
-from framefleet.plugins.forecast.hollow import probe_shapes
+from framefleet.plugins.forecast.hollow import Shapes, probe_shapes
 from framefleet.plugins.forecast.job_plan import (
     FRAMEFLEET,
     Argument,

@@ -14,8 +14,8 @@ from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.rows.identity import MAX_SHAPES, Shapes
 from framefleet.plugins.forecast.command import show_probed
+from framefleet.plugins.forecast.hollow import MAX_SHAPES, Shapes
 from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.stub_networks import Decoded, hollow
 from tests.commands import command
