@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import RecipeError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.plugin import recipes
-from framefleet.pipeline.recipes.recipe import BATCHED, Recipe, recipe_of
+from framefleet.pipeline.recipes.recipe import BATCHED, Recipe, recipe_from
 from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def generate(pipe: Any, request: Request) -> Any:
 
 def _by_name() -> dict[str, Recipe]:
     """Return `generate` and those of plugins; of other packages' the code decides row_ids, as of users'."""
-    by_name = {"generate": recipe_of(generate)}
+    by_name = {"generate": recipe_from(generate)}
     for recipe in recipes():
         is_ours = recipe.function.__module__.startswith("framefleet.")
         own = recipe if is_ours else replace(recipe, digest=source_digest(recipe.function))

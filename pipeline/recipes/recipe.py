@@ -123,7 +123,7 @@ class Recipe:
             ) from error
 
 
-def recipe_of(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
+def recipe_from(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
     """Return the recipe of a function that has its name. more: fields."""
     return Recipe(name=function.__name__, function=function, needs=needs, **more)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from framefleet.pipeline.recipes.recipe import recipe_of
+from framefleet.pipeline.recipes.recipe import recipe_from
 from framefleet.plugins.recipes.conditioning import (
     check_refinable,
     check_refine,
@@ -32,11 +32,13 @@ from framefleet.plugins.recipes.keyframes import (
 _ON_IMAGE = partial(conditioned_class, "image")
 _ON_VIDEO = partial(conditioned_class, "video")
 RECIPES = (
-    recipe_of(image_to_video, "image", pipeline=_ON_IMAGE),
-    recipe_of(video_to_video, "video", pipeline=_ON_VIDEO, cut_to="num_frames"),
-    recipe_of(text_to_image_to_video, "image_model", "height", "width", makes=("image",), pipeline=_ON_IMAGE),
-    recipe_of(refine, "height", "width", check=check_refine, pipeline=check_refinable, then=refining_class),
-    recipe_of(
+    recipe_from(image_to_video, "image", pipeline=_ON_IMAGE),
+    recipe_from(video_to_video, "video", pipeline=_ON_VIDEO, cut_to="num_frames"),
+    recipe_from(
+        text_to_image_to_video, "image_model", "height", "width", makes=("image",), pipeline=_ON_IMAGE
+    ),
+    recipe_from(refine, "height", "width", check=check_refine, pipeline=check_refinable, then=refining_class),
+    recipe_from(
         extend,
         "duration_s",
         check=check_extend,
@@ -44,8 +46,10 @@ RECIPES = (
         pipeline=check_extendable,
         then=following_class,
     ),
-    recipe_of(keyframes, "duration_s", check=check_keyframes, check_rate=check_film, pipeline=keyframe_class),
-    recipe_of(
+    recipe_from(
+        keyframes, "duration_s", check=check_keyframes, check_rate=check_film, pipeline=keyframe_class
+    ),
+    recipe_from(
         text_to_keyframes_to_video,
         "duration_s",
         "keyframe_model",

@@ -123,10 +123,10 @@ def test_two_plugins_of_one_name_are_not_both_used(install: Install) -> None:
 def test_a_package_adds_a_recipe_whose_code_decides_row_ids(install: Install, tmp_path: Path) -> None:
     install("loops", source("", "recipes=['more_films:RECIPES']"), value="loops_package:PLUGIN")
     (tmp_path / "more_films.py").write_text(
-        "from framefleet.pipeline.recipes.recipe import recipe_of\n"
+        "from framefleet.pipeline.recipes.recipe import recipe_from\n"
         "def loop(pipe, request): ...\n"
         "def extend(pipe, request): ...\n"
-        "RECIPES = [recipe_of(loop), recipe_of(extend)]\n"
+        "RECIPES = [recipe_from(loop), recipe_from(extend)]\n"
     )
     code = (
         "from framefleet.pipeline.recipes.catalog import BUILT_IN\n"
