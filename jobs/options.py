@@ -11,24 +11,24 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import dated
 
 
-def _output(context: Context, place: str) -> str:
-    return _checked(place, context, or_job=False)
-
-
-def _job_or_output(context: Context, place: str) -> str:
-    return _checked(place, context, or_job=True)
-
-
-def _checked(place: str, context: Context, *, or_job: bool) -> str:
-    if context.resilient_parsing:  # a shell completes what is typed
-        return place
-    if os.path.isfile(place):
+def output_place(context: Context, place: str) -> str:
+    if os.path.isfile(place) and not context.resilient_parsing:  # else a shell completes what is typed
         from framefleet.jobs.job.file import check_output_place
         from framefleet.jobs.show.console import reporting
 
         with reporting(verbose=False):
-            check_output_place(place, or_job=or_job, of=context.info_name or "")
+            check_output_place(place)
     return dated(place)
+
+
+def _job_file(context: Context, place: str) -> str:
+    if not context.resilient_parsing:
+        from framefleet.jobs.job.file import check_job_place
+        from framefleet.jobs.show.console import reporting
+
+        with reporting(verbose=False):
+            check_job_place(place, of=context.info_name or "")
+    return place
 
 
 JobFile = Annotated[
@@ -38,17 +38,14 @@ JobFile = Annotated[
         help="Job file. Options override its keys. Without a job file, give all keys as options.",
     ),
 ]
-JobOrOutput = Annotated[
-    str,
-    Argument(
-        metavar="OUTPUT|JOB.YAML",
-        help="Output (its job.json has the settings), or job file.",
-        callback=_job_or_output,
-    ),
+GivenJob = Annotated[
+    str, Argument(metavar="JOB.YAML", help="Job file. --set overrides its keys.", callback=_job_file)
 ]
 OutputToRead = Annotated[
     str,
-    Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=_output),
+    Argument(
+        metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=output_place
+    ),
 ]
 TablePlaces = Annotated[
     list[str] | None,

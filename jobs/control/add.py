@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framefleet.jobs.doors import runners_of
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
-from framefleet.jobs.render.claim import check_claim, job_of
+from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
@@ -80,9 +81,9 @@ def add(
 ) -> Addition:
     """Add rows to the table of a job. If it runs, it renders them after all others; else the next run does.
 
-    job: an output, whose job.json says the rest; or a job file, or its content. rows: a table's path or URL,
-    or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
-    table do. sets: as "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
+    job: a job file's path, or its content. rows: a table's path or URL, or rows as `render` takes them, with
+    columns of the job's table. Paths in cells start where those of that table do. sets: as
+    "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
     TableError for rows that cannot be rendered, unless the job leaves them out, and JobError for a job with a
     runner or a sweep.
     """
@@ -90,7 +91,7 @@ def add(
 
 
 def add_rows(
-    place: Job | str | Path | Mapping[str, Any],
+    job: Job | str | Path | Mapping[str, Any],
     rows: object,
     watch: Watch,
     sets: Sequence[str] = (),
@@ -98,8 +99,7 @@ def add_rows(
     wait_s: float = ANSWER_S,
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
-    sets = ["fleet.address=auto", *sets]  # that of an output needs consent, and none is joined
-    job = job_of(place, sets, unused=["scores", "judge", "captions"])
+    job = load_job(job, sets)
     runners = runners_of(job)
     has = [one.inner.name if one.inner else one.section for one in runners if not one.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
@@ -108,8 +108,6 @@ def add_rows(
         ways += ["add values to its sweep"] * bool(job.sweep)
         fix = f"{', or '.join(ways) or 'change the job file'}, and run it again"
         raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
-    if runners:  # which may choose by scores and judgements
-        job = job_of(place, sets)
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
+from framefleet.jobs.options import GivenJob, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text
 
@@ -62,7 +62,7 @@ _Rows = Annotated[
 
 
 def add_command(
-    job: JobOrOutput,
+    job: GivenJob,
     table: _Rows,
     sets: Sets = None,
     as_json: SummaryAsJson = False,

@@ -21,7 +21,7 @@ from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml, yaml_of
 from framefleet.pipeline.errors import FramefleetError, JobError, command, quoted
 from framefleet.pipeline.guards.mistakes import expected
-from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
+from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.dtypes import without_torch
 from framefleet.pipeline.plugin import plugins
@@ -59,6 +59,7 @@ def load_job(
         values = _as_in_a_file(dict(job))
     elif job is not None:
         fix = "give a job file's path, or a mapping of its keys; rows in Python are passed as `table`"
+        check_job_place(str(job))
         file = Path(job) if isinstance(job, str) else expected(job, Path, "job", fix)
         values, places = _read(file)
     options = {"table": table, "model": model, "output": output}
@@ -232,18 +233,26 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     return open_it(place, storage_options_alone(sets))
 
 
-def check_output_place(place: str, *, or_job: bool, of: str) -> None:
-    """Raise JobError for a file in an output's place. or_job: a job file is one. of: the command's name."""
+def check_job_place(place: str, *, of: str = "") -> None:
+    """Raise JobError for an output, or a table, in a job file's place. of: the command's name."""
+    from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
+
+    if of == "add" and Path(place).suffix not in JOB_FILES and file_format(place):
+        fix = f"the job file comes first: {command('add', 'JOB.YAML', place)}"
+        raise JobError(f"{place} is a table, not a job file", fix)
+    if "://" in place or os.path.isdir(place):
+        fix = "give the job file that has it as `output`"
+        problem = f"{public_url(place)} is an output, and a job file belongs here"
+        raise JobError(problem, f"{fix}: {command(of, 'JOB.YAML')}" if of else fix)
+
+
+def check_output_place(place: str) -> None:
+    """Raise JobError for a file in an output's place."""
     from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
     from framefleet.pipeline.rows.tables.formats import file_format
 
-    is_job = Path(place).suffix in JOB_FILES
-    if is_job and or_job:
-        return
-    if not is_job and file_format(place):
+    if Path(place).suffix not in JOB_FILES and file_format(place):
         fix = "give an output: the folder or URL that a job file names as `output`"
-        if of == "add":
-            fix = f"the output comes first: {command('add', 'OUTPUT', place)}"
         raise JobError(f"{place} is a table, not an output", fix)
     if Path(place).name == CLAIM:
         raise JobError(f"{place} is a file of an output", f"give the output: {Path(place).parent}")

@@ -64,7 +64,6 @@ class Claim(Written):
 
     framefleet: str = ""
     job: ClaimedJob
-    withheld: list[str] = []  # keys of the job that are written down without what is secret in their URLs
     recipe_digest: str | None = None
     model_files: dict[str, str] = {}
 

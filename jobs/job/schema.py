@@ -331,7 +331,7 @@ else:
 
 
 def sections_not_stored() -> set[str]:
-    """Return the sections that job.json does not have, and that are not taken from there."""
+    """Return the sections that job.json does not have."""
     return {name for name, section in sections().items() if not section.is_stored}
 
 

@@ -21,17 +21,8 @@ class SectionFacts:
 
     # Keys below it whose texts are paths or URLs; "*" is any name or number.
     paths: ClassVar[tuple[Key, ...]] = ()
-    # Whether job.json has it, so that whoever reads an output takes it over.
+    # Whether job.json has it.
     is_stored: ClassVar[bool] = True
-
-    @property
-    def untrusted(self) -> tuple[str, ...]:
-        """Its keys that are not taken from job.json, which may be anybody's; "" stands for all of them.
-
-        Whoever continues an output without its job file has to give them again. A plugin may name fewer, if
-        the others run no code, open no connection and show no file of this machine.
-        """
-        return ("",)
 
     @property
     def row_arguments(self) -> Mapping[str, Any]:

@@ -97,7 +97,7 @@ def _show_by_type(
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
         stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
-    stderr.say(f"to retry them: {command('retry', url)}; if it asks for your consent, give the job file")
+    stderr.say(f"to retry them: {command('retry', 'JOB.YAML')}")
 
 
 def _show_invalid(opened: Output, *, limit: int) -> None:

@@ -1,9 +1,6 @@
-"""job.json: what an output was made with. Written once; a job that would make other clips is refused.
+"""From a job to the job.json of its output, without secrets, for people and for commands that only read.
 
-From an output to the job that made it, as job.json says, so that it can go on without its file.
-
-job.json may be anybody's: what runs code or opens doors has to be said again by whoever runs it
-(docs/damage.md). What is secret was never in it.
+A job that would make other clips than those that are there is refused.
 """
 
 from __future__ import annotations
@@ -11,123 +8,34 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.jobs.doors import clip_steps, job_kinds, sections
-from framefleet.jobs.job.file import load_job, set_values
-from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
-from framefleet.jobs.job.model import place_of
+from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.output import base_of
-from framefleet.jobs.job.paths import JOB_FILES, absolute_paths, without_scheme
+from framefleet.jobs.job.paths import absolute_paths, without_scheme
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, sections_with_steps
-from framefleet.pipeline.errors import JobError, setting
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
-from framefleet.pipeline.model.options.schema import DOWNLOADED
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.outputs.clip_step import ClipStep
-from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, dated
+from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES
 from framefleet.pipeline.outputs.output import find_claim_as
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.request import inputs_in
 
 if TYPE_CHECKING:
     from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel  # imports codecs
-
-# Keys of job.json that a job file does not have: digests of what was found.
-_FOUND = {
-    "loras": ("sha256",),
-    "second_models": ("digest",),
-    "models": ("digest", "numerics", "files", "pipeline", "preset"),
-}
-# Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
-# web server of this machine's network.
-STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
-
-
-def job_of(
-    job: Job | str | Path | Mapping[str, Any],
-    sets: Sequence[str] = (),
-    unused: Sequence[str] = (),
-    *,
-    steps: type[ClipStep] = ClipStep,
-) -> Job:
-    """Return a job: of its file, of what that would hold, or of the output that it made.
-
-    sets: values to replace, as of `load_job`. unused, steps: as of `claimed_job`. Raises JobError.
-    """
-    is_output = isinstance(job, str | Path) and not is_job_file(job)
-    return claimed_job(str(job), sets, unused, steps=steps) if is_output else load_job(job, sets)
-
-
-def is_job_file(place: str | Path) -> bool:
-    """Tell a job file from an output."""
-    return Path(place).suffix in JOB_FILES and not Path(place).is_dir()
-
-
-def claimed_job(
-    output: str,
-    sets: Sequence[str] = (),
-    unused: Sequence[str] = (),
-    *,
-    steps: type[ClipStep] = ClipStep,
-) -> Job:
-    """Return the job of an output. sets: as in `load_job`, in place of what job.json says.
-
-    unused: sections that the caller does not use, left out unless `sets` has them, so they need no consent.
-    steps: the clip steps that it uses; sections of others are left out in the same way. Raises JobError where
-    there is no job.json, or it is damaged, and for what it is not trusted with.
-    """
-    values = set_values(sets)
-    store = Store(output := dated(output), values.get("storage_options"))
-    claim = claim_of(store)
-    content: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
-    content.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
-    for section in (*sections_not_stored(), *unused):  # nor the first: anybody may have written them there
-        content.pop(section, None)
-    for kind, keys in _FOUND.items():
-        entries = content.get(kind, {}).items()
-        content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
-    for name in sections_with_steps(content):
-        step = clip_steps()[name]()
-        step.make_readable(content)  # what they added, no job file has
-        if not issubclass(step, steps):
-            del content[name]
-    if isinstance(
-        table := content.get("table"), str
-    ):  # in the output, or the one around it: where that is now
-        old, new = str(content.get("output")).rstrip("/"), store.url_of("").rstrip("/")
-        if is_table_above(table, old):
-            old, new = old.rpartition("/")[0], new.rpartition("/")[0]
-        content["table"] = new + table.removeprefix(old) if table.startswith(f"{old}/") else table
-    for key in claim.withheld:
-        if not _is_given(key, values):
-            raise JobError(
-                f"job.json has {key} only in part: it does not store users, passwords and queries of URLs",
-                f"give it as {setting(key, '...')}; or give the job file",
-            )
-    job = load_job(content | {"output": output}, sets)
-    for key, value in _untrusted(job):
-        if not all(_is_given(leaf, values) for leaf, _ in flat(key, value)):
-            how = "run from the folder that holds the module, with" if _is_code(value) else "give it as"
-            raise JobError(
-                f"job.json says {key}: {value!r}, which is not used without your consent",
-                f"if that is right, {how} {setting(key, value)}; or give the job file",
-            )
-    return job
-
 
 _GIVEN = re.compile(rf"/{TABLES}/[0-9a-f]{{32}}\.parquet")
 
@@ -139,75 +47,10 @@ def is_table_above(table: str, output: str) -> bool:
     return is_inner and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
 
 
-def _is_given(key: str, section: Any) -> bool:
-    """Return whether `--set` says a value, by itself or with the section that it is in."""
-    for name in key.split("."):
-        if not isinstance(section, Mapping):
-            return True
-        if name not in section:
-            return False
-        section = section[name]
-    return True
-
-
-def _is_code(value: Any) -> bool:
-    """Return whether a value, or one of a list, is of the form `module:function`."""
-    values = value if isinstance(value, list) else [value]
-    return any(isinstance(one, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", one) for one in values)
-
-
-def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
-    """Yield what would run code, write to other places, show any text file, or open a private network."""
-    if ":" in job.recipe:
-        yield "recipe", job.recipe
-    for name in sections():
-        if (section := getattr(job, name)) != Job.model_fields[name].default:
-            content = section.model_dump(exclude_defaults=True)
-            for key in section.untrusted:
-                yield (f"{name}.{key}", content[key]) if key else (name, content)
-    if job.fleet.address not in (None, "auto"):
-        yield "fleet.address", job.fleet.address
-    if job.table is not None and not is_opened(job.table):
-        yield "table", job.table
-    for key, file in job.sweep.files.items():  # each line goes into the records, whatever the file is
-        yield f"sweep.{key}", file
-    if not all(map(is_opened, job.inputs.roots)):
-        yield "inputs.roots", job.inputs.roots
-    if job.inputs.base is not None and not is_opened(job.inputs.base):
-        yield "inputs.base", job.inputs.base
-    declared: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
-    for place, model in declared.items():
-        if model.base is not None and not is_opened(model.base):
-            yield f"{place}.base", model.base
-        if (model.attention or "").endswith(DOWNLOADED):  # a kernel, which is code
-            yield f"{place}.attention", model.attention
-        if disk := getattr(model.offload, "disk", None):
-            yield f"{place}.offload.disk", disk
-        for part, file in model.parts.items():
-            if not is_opened(file.path):
-                yield f"{place}.parts.{part}.path", file.path
-        if (adapter := model.ip_adapter) and not is_opened(adapter.path):
-            yield f"{place}.ip_adapter.path", adapter.path
-    declared |= {f"loras.{name}": lora for name, lora in job.loras.items()}
-    declared |= {f"second_models.{name}": model for name, model in job.second_models.items()}
-    for name, section in declared.items():
-        if not is_opened(section.path):
-            yield f"{name}.path", section.path
-        if section.allow_pickle:
-            yield f"{name}.allow_pickle", True
-
-
-def is_opened(place: str) -> bool:
-    """Return whether a place is a folder, a hub model or in an object store."""
-    scheme = re.match("([a-z0-9]+)://", place)
-    is_plain = scheme[1] in STORES if scheme else "://" not in place
-    return is_plain and "::" not in place and not place.startswith("~")
-
-
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "overrides", "columns", "recipe")
 # Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
-# them where their images are. And what is stored of their steps. `retry` and `repair` go by the last run.
+# them where their images are. And what is stored of their steps.
 _CHANGING = ("table", "sweep", "inputs", "keep")
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {
@@ -242,15 +85,15 @@ def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description, is_written = _description(resolved), False
     if claimed := check_claim(resolved):
-        theirs, withheld = claimed.model_dump(), description["withheld"]
+        theirs = claimed.model_dump()
         before, now = theirs["job"], description["job"]
         by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
         is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
-        is_written &= all(before.get(key) == now[key] for key in _CHANGING) and theirs["withheld"] == withheld
+        is_written &= all(before.get(key) == now[key] for key in _CHANGING)
         changing = {key: now[key] for key in ("output", *_CHANGING)}
         # Models and LoRAs that only rows of earlier runs name stay.
         job = {**before, **changing, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
-        description = {**theirs, "job": job, "withheld": withheld}
+        description = {**theirs, "job": job}
         try:
             is_written &= read_claim(resolved.store) is not None
         except (FileNotFoundError, JobError):  # it was read from parts
@@ -273,20 +116,10 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     model = {} if resolved.job.models else _opened(resolved.first)
     names = {"digest": "model_digest", "files": "model_files"}  # as job.json has always had them
-    # What is written down with less than rows need: URLs without signatures.
-    job, inputs = resolved.job, _names_of_inputs(resolved)
-    withheld = {
-        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
-        "overrides": job.overrides,
-        **_arguments_of_sections(job),
-        "sweep": job.sweep.model_dump(),
-        "inputs": job.inputs.model_dump(),
-    }
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": _job_values(resolved),
-        "withheld": [key for key, value in flat("", withheld) if _public(value) != value],
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
         **{names.get(key, key): value for key, value in model.items()},
     }
@@ -346,7 +179,7 @@ def _named_model(model: ResolvedModel) -> dict[str, Any]:
 
 
 def _opened(model: ResolvedModel) -> dict[str, Any]:
-    """Return what a model turned out to be; `output_job` takes it out again."""
+    """Return what a model turned out to be."""
     return {
         "pipeline": model.spec.class_name,
         "preset": model.spec.preset.name if model.spec.preset else None,

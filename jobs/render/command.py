@@ -187,7 +187,7 @@ def idle_lines(summary: Summary) -> list[str]:
 
 
 def retry_command(
-    job: options.JobOrOutput,
+    job: options.GivenJob,
     error_types: options.ErrorTypes = None,
     metrics_port: options.MetricsPort = None,
     log_format: options.LogFormat = "text",
@@ -202,12 +202,12 @@ def retry_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.render.claim import job_of
+        from framefleet.jobs.job.file import load_job
         from framefleet.jobs.render.render import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 
-        resolved = job_of(job, sets or [])
-        failed = rows_to_retry(resolved, frozenset(error_types or []))
+        loaded = load_job(job, sets or [])
+        failed = rows_to_retry(loaded, frozenset(error_types or []))
         for kind, count in failed.num_by_type.most_common():
             message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
             if not quiet:
@@ -216,10 +216,10 @@ def retry_command(
         code = 0
         if failed.row_ids:
             code = show_render(
-                resolved, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+                loaded, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
             )
         else:
-            store = Store(resolved.output, resolved.storage_options)
+            store = Store(loaded.output, loaded.storage_options)
             if not quiet:
                 kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
                 stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")

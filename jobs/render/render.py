@@ -25,7 +25,7 @@ from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render import row_parts
-from framefleet.jobs.render.claim import check_claim, claim, job_of
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -323,15 +323,15 @@ def retry(
 ) -> Summary:
     """Render the rows of a job again that failed, and no others; return how many were done, how many failed.
 
-    job: an output, whose job.json says the rest; or a job file, or its content. error_types: only those of
-    these errors, as "OutOfMemory". sets: as "fleet.workers=2". Raises as `render` does.
+    job: a job file's path, or its content. error_types: only those of these errors, as "OutOfMemory". sets:
+    as "fleet.workers=2". Raises as `render` does.
     """
-    resolved = job_of(job, sets)
-    failed = rows_to_retry(resolved, error_types)
+    loaded = load_job(job, sets)
+    failed = rows_to_retry(loaded, error_types)
     if not failed.row_ids:
-        store = Store(resolved.output, resolved.storage_options)
+        store = Store(loaded.output, loaded.storage_options)
         return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
-    return render_job(resolved, Callback(on_progress), only=failed.row_ids)
+    return render_job(loaded, Callback(on_progress), only=failed.row_ids)
 
 
 def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:

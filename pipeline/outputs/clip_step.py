@@ -133,10 +133,6 @@ class ClipStep:
         return section if cls.changes_file else {}
 
     @classmethod
-    def make_readable(cls, job: dict[str, Any]) -> None:
-        """Remove what `written` added, so that the job can be read as a job file."""
-
-    @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> ClipStep | None:
         """Return the step that makes a row's file again. section: as in job.json. Raises JobError."""
         return None

@@ -55,9 +55,5 @@ class DraftSection(Section):
     keep: KeepSection
 
     @property
-    def untrusted(self) -> tuple[str, ...]:
-        return ()  # arguments of rows, and a condition, which is evaluated in a sandbox
-
-    @property
     def row_arguments(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__)

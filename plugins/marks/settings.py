@@ -119,11 +119,6 @@ class MarksSection(Section):
     training: TrainingUse = "notAllowed"
     """Whether others may train on the clips or mine them, as signed manifests state it."""
 
-    @property
-    def untrusted(self) -> tuple[str, ...]:
-        # Weights are pickles. `sign` is never read from job.json.
-        return ("watermark",) if any(one.weights for one in self.watermark) else ()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipMarks:

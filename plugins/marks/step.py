@@ -121,13 +121,6 @@ class MarkStep(ClipStep):
         }
 
     @classmethod
-    def make_readable(cls, job: dict[str, Any]) -> None:
-        claimed_marks(job.get("marks"))  # raises for what cannot be
-        (job.get("marks") or {}).pop("sign", None)  # certificate and key are the caller's
-        for one in (job.get("marks") or {}).get("watermark") or []:
-            one.pop("digest", None)
-
-    @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> Self | None:
         claimed = claimed_marks(section)
         for one in claimed.watermark:

@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.render.claim import is_opened
 from framefleet.pipeline.errors import CONTROLS, JobError, StoreError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import public_url
@@ -34,6 +33,7 @@ from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
+from framefleet.plugins.keep.replay.recorded_row import is_opened
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
 from framefleet.plugins.marks.manifest import read_pem

@@ -30,7 +30,3 @@ class PostSection(ListSection[list[UpscaleSection | InterpolateSection]]):
 
     root: list[UpscaleSection | InterpolateSection] = Field(default_factory=list)
     paths: ClassVar[tuple[Key, ...]] = (("*", "upscale"),)
-
-    @property
-    def untrusted(self) -> tuple[str, ...]:
-        return ("",) if any(isinstance(one, UpscaleSection) for one in self.root) else ()

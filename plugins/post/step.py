@@ -83,11 +83,6 @@ class PostStep(ClipStep):
         return [(one.get("digest"), one.get("interpolate")) for one in _mappings(section)]
 
     @classmethod
-    def make_readable(cls, job: dict[str, Any]) -> None:
-        for one in _mappings(job.get("post")):
-            one.pop("digest", None)
-
-    @classmethod
     def for_choice(cls, section: PostSection) -> PostSection:
         return PostSection()
 

@@ -55,10 +55,6 @@ class ScoresSection(ListSection[list[str | ModelScore]]):
     paths: ClassVar[tuple[Key, ...]] = tuple(("*", key) for key in (SIMILARITY, "aesthetic", "clip", "nsfw"))
 
     @property
-    def untrusted(self) -> tuple[str, ...]:
-        return ("",) if self.models or any(":" in name for name in self.names) else ()
-
-    @property
     def names(self) -> list[str]:
         return [score for score in self.root if isinstance(score, str)]
 

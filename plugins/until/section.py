@@ -45,10 +45,6 @@ class UntilSection(Section):
                 raise PydanticCustomError("share", "shares of 0 or more that add up to 1 for each column")
         return share
 
-    @property
-    def untrusted(self) -> tuple[str, ...]:
-        return ()  # a condition is evaluated in a sandbox
-
     def __str__(self) -> str:
         per = f" of each {' and '.join(self.per)}" * bool(self.per)
         per += f", by the shares of {' and '.join(self.share)}," * bool(self.share)

@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from framefleet.cluster.driver.lock import BEAT_S, STOP, requests_to
 from framefleet.jobs.doors import runners_of
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_recorded, for_choice, kinds_of
-from framefleet.jobs.render.claim import job_of
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
 from framefleet.pipeline.guards.redaction import public_text
@@ -329,16 +329,16 @@ def fill_at_end(job: Job, watch: Watch) -> None:
 def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()) -> bool:
     """Ask about the clips of a job that have no answers yet; return whether every clip has its answers now.
 
-    job: an output, whose job.json says the rest; or a job file, or its content. sets: as "judge=[...]". The
-    same call continues after an interruption. Raises JobError for a job that asks nothing, or has no clips.
+    job: a job file's path, or its content. sets: as "judge=[...]". The same call continues after an
+    interruption. Raises JobError for a job that asks nothing, or has no clips.
     """
     return judge_clips(job, Callback(), sets)
 
 
 @counting_requests()
-def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
+def judge_clips(job: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
     """Do what `judge` does, reporting to `watch`."""
-    job = job_of(place, ["fleet.address=auto", *sets], unused=["recipe"], steps=LateStep)
+    job = load_job(job, sets)
     outputs = _jobs_of_outputs(job).items()
     with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
     if not late_steps(job):

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
+from framefleet.jobs.options import AsJson, GivenJob, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 
-def judge_command(output: JobOrOutput, sets: Sets = None, verbose: Verbose = False) -> None:
-    """Ask about the clips of an output that have no answers yet: judgements and captions.
+def judge_command(job: GivenJob, sets: Sets = None, verbose: Verbose = False) -> None:
+    """Ask about the clips of a job that have no answers yet: judgements and captions.
 
     Needs no cluster. Run it again to continue. Exit code 1: some clips still have no answer.
     """
@@ -21,14 +21,14 @@ def judge_command(output: JobOrOutput, sets: Sets = None, verbose: Verbose = Fal
         from framefleet.plugins.words.answers import judge_clips
 
         with watch_on(stderr) as watch:
-            is_whole = judge_clips(output, watch, sets or [])
+            is_whole = judge_clips(job, watch, sets or [])
         if is_whole:
             stderr.say("every clip has its answers")
     raise Exit(0 if is_whole else 1)
 
 
 def prompts_command(
-    output: JobOrOutput,
+    job: GivenJob,
     corrections: Annotated[
         Path | None,
         Option(
@@ -42,7 +42,7 @@ def prompts_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the prompts that were written for a job. Given a job file, write those that are missing first.
+    """Show the prompts that were written for a job. Write those that are missing first.
 
     Nothing is rendered. After a correction, rows with the prompt are rendered again by the next run.
     """
@@ -54,7 +54,7 @@ def prompts_command(
 
         texts = None if corrections is None else prompts.corrections_in(corrections)
         with watch_on(stderr) as watch:
-            written = prompts.corrected_prompts(output, watch, sets or [], corrections=texts)
+            written = prompts.corrected_prompts(job, watch, sets or [], corrections=texts)
         for original, text in written.items():
             if as_json:
                 row = {prompts.ORIGINAL: original, "prompt": text}

@@ -26,10 +26,10 @@ import pyarrow as pa
 from PIL import Image
 
 from framefleet.cluster.driver.lock import STOP, DriverLock, check_not_stopped
-from framefleet.jobs.job.file import storage_options_alone
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import check_claim, is_job_file, job_of
+from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, survey_rows
@@ -39,7 +39,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES, dated
+from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
@@ -237,38 +237,30 @@ def prompts(
     corrections: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Return the prompts that were written for a job, by their originals.
+    """Return the prompts that were written for a job, by their originals; write those that are missing first.
 
-    job: an output; or a job file, or its content, for which those that are missing are written first.
-    corrections: texts in place of written ones, by their originals; the next run renders their rows again.
-    sets: as "storage_options.key=...". Raises JobError for an output without written prompts, and as `render`
-    does for a job; TableError for a prompt that gets no answer or has nothing to correct, EndpointError.
+    job: a job file's path, or its content. corrections: texts in place of written ones, by their originals;
+    the next run renders their rows again. sets: as "storage_options.key=...". Raises as `render` does;
+    TableError for a prompt that gets no answer or has nothing to correct, EndpointError.
     """
     return corrected_prompts(job, Callback(), sets, corrections=corrections)
 
 
 @counting_requests()
 def corrected_prompts(
-    place: Job | str | Path | Mapping[str, Any],
+    job: Job | str | Path | Mapping[str, Any],
     watch: Watch,
     sets: Sequence[str],
     *,
     corrections: Mapping[str, str] | None,
 ) -> dict[str, str]:
     """Do what `prompts` does, reporting to `watch`."""
-    if isinstance(place, str | Path) and not is_job_file(place):
-        store = Store(dated(place), storage_options_alone(sets))
-    else:
-        job = job_of(place, sets)
-        store = store_of_job(job)
-        write_prompts(job, watch)
+    job = load_job(job, sets)
+    store = store_of_job(job)
+    write_prompts(job, watch)
     if corrections is not None:
         watch.say(f"{count_text(replace_prompts(store, corrections), 'prompt')} replaced")
-    written = _by_original(written_in(store).values())
-    if not written:
-        problem = f"{store.url_of('')} has no written prompts"
-        raise JobError(problem, "give the job file, which has a section `prompts`")
-    return written
+    return _by_original(written_in(store).values())
 
 
 def rewrite_of(job: Job) -> RewriteSection:
@@ -373,7 +365,7 @@ def corrections_in(file: Path) -> dict[str, str]:
             original = text = None
         if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
             problem = f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}"
-            raise TableError(problem, "write it as `framefleet prompts OUTPUT --json` does")
+            raise TableError(problem, "write it as `framefleet prompts JOB.YAML --json` does")
         texts[original] = text
     return texts
 
@@ -388,7 +380,7 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     last = _by_original(written.values())
     if unknown := [text for text in texts if text not in last]:
         problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
-        raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
+        raise TableError(problem, "take `original_prompt` as `framefleet prompts JOB.YAML --json` prints it")
     for original, text in texts.items():
         try:
             checked_answer(None, text)

@@ -83,7 +83,7 @@ def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_tha
     assert answers[0] is True and answers[-1] is False
 
     monkeypatch.undo()
-    late = command("add", output, write_table(tmp_path / "late.parquet", rows[-1:]))
+    late = command("add", job, write_table(tmp_path / "late.parquet", rows[-1:]))
     assert late.stdout.startswith("1 row added before"), late.output
     finish(start_render(job))
     assert tags_of(output) == sorted(row["tag"] for row in rows), "each once"

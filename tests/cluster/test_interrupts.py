@@ -72,7 +72,7 @@ def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster:
     num_before = jobs.num_clips(out)
     time.sleep(2)
     assert process.poll() is None and jobs.num_clips(out) == num_before < len(rows)
-    added = framefleet.add(str(out), jobs.prompt_rows(104)[98:], sets=["recipe=tests.faults:lingers"])
+    added = framefleet.add(values, jobs.prompt_rows(104)[98:])
     assert added.num_rows == 6
     framefleet.resume(str(out))
     printed, _ = process.communicate(timeout=400)

@@ -126,8 +126,6 @@ def test_a_strangers_judge_is_a_plugin_of_thirty_lines(tmp_path: Path, ray_clust
     down = run(folder, "-m", "framefleet", "render", job)
     assert (down.returncode, len(records_of(tmp_path / "out"))) == (0, 2), down.stderr
     assert "2 clips without warmth" in down.stderr
-    stranger = run(folder, "-m", "framefleet", "judge", tmp_path / "out")  # an output may be anybody's
-    assert (stranger.returncode, "job.json says warmth: {'url': " in stranger.stderr) == (2, True)
     with listening([SERVER[0], str(service), "-p"], tmp_path) as address:
         again = run(folder, "-m", "framefleet", "judge", job, "--set", f"warmth.url={address}")
     assert again.returncode == 0, again.stderr

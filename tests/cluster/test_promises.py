@@ -83,7 +83,7 @@ def test_a_lost_clip_is_found_and_rendered_again_with_the_same_bytes(
     content = clip.read_bytes()
     clip.unlink()
     assert command("verify", rendered / "out").exit_code == 1
-    repaired = command("repair", rendered / "out", "--set", f"fleet.address={ray_cluster}")
+    repaired = command("repair", rendered / "job.yaml", "--set", f"fleet.address={ray_cluster}")
     assert repaired.exit_code == 0, repaired.output
     assert clip.read_bytes() == content
     assert command("verify", rendered / "out").exit_code == 0

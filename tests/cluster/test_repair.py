@@ -11,15 +11,11 @@ from tests.commands import command
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_job, write_table
 
 
-def at(address: str) -> tuple[str, ...]:
-    """An address is not taken on the word of job.json."""
-    return ("--set", f"fleet.address={address}")
-
-
 def test_a_damaged_output_is_repaired_and_has_the_same_frames(tmp_path: Path, ray_cluster: str) -> None:
     out = tmp_path / "out"
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), out, address=ray_cluster)
-    assert command("render", write_job(tmp_path / "job.yaml", values)).exit_code == 0
+    job = write_job(tmp_path / "job.yaml", values)
+    assert command("render", job).exit_code == 0
     before = digests_by_tag(out)
     some = sorted(out.glob("clips/*/*.mp4"))
     some[0].unlink()
@@ -28,14 +24,16 @@ def test_a_damaged_output_is_repaired_and_has_the_same_frames(tmp_path: Path, ra
     assert command("verify", out, "--files").exit_code == 1
     dry = command("repair", out, "--dry-run")
     assert dry.exit_code == 1 and "job.json would be put back" in dry.stderr
-    refused = command("repair", out)
-    assert refused.exit_code == 2 and "fleet.address" in refused.stderr
-    repaired = command("repair", out, *at(ray_cluster))
+    mended = command("repair", out)
+    assert mended.exit_code == 1 and "2 records taken out" in mended.stderr, mended.output
+    assert "to render them: framefleet render JOB.YAML" in mended.stderr
+    sorted(out.glob("clips/*/*.mp4"))[0].unlink()
+    repaired = command("repair", job)
     assert repaired.exit_code == 0, repaired.output
-    assert "2 records taken out" in repaired.stderr and "2 rows rendered" in repaired.stderr
+    assert "1 record taken out" in repaired.stderr and "3 rows rendered" in repaired.stderr
     assert digests_by_tag(out) == before
     assert command("verify", out, "--files").exit_code == 0
-    verified = command("verify", out, "--fleet", "--sample", "2", *at(ray_cluster))
+    verified = command("verify", out, "--fleet", job, "--sample", "2")
     assert verified.exit_code == 0 and verified.stdout.count("bit-exact") == 2, verified.output
     assert not (out / ".verify").exists() or not list((out / ".verify").iterdir())
 
@@ -50,15 +48,17 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
         table, out, address=ray_cluster, retries={"attempts": 1}, recipe="tests.faults:raises_while"
     )
     broken.touch()
-    assert command("render", write_job(tmp_path / "job.yaml", values)).exit_code == 1
+    job = write_job(tmp_path / "job.yaml", values)
+    assert command("render", job).exit_code == 1
     write_table(table, rows)  # one more, which is not to be rendered yet
     broken.unlink()
-    said = (*at(ray_cluster), "--set", "recipe=tests.faults:raises_while")
-    assert "nothing to retry" in command("retry", out, "--error", "KeyError", *said).stderr
-    retried = command("retry", out, "--json", *said)
+    refused = command("retry", out)
+    assert refused.exit_code == 2 and "framefleet retry JOB.YAML" in refused.stderr, refused.output
+    assert "nothing to retry" in command("retry", job, "--error", "KeyError").stderr
+    retried = command("retry", job, "--json")
     assert (retried.exit_code, json.loads(retried.stdout)["done"]) == (0, 1), retried.output
     assert "1 row failed with ValueError, e.g. broken" in retried.stderr
     assert sorted(row["tag"] for row in records_of(out)) == ["row 0", "row 1", "row 2"]
     assert records_of(out, "failures") == []
-    nothing = command("retry", out, "--json", "--quiet", *said)
+    nothing = command("retry", job, "--json", "--quiet")
     assert (nothing.exit_code, json.loads(nothing.stdout)["done"], nothing.stderr) == (0, 0, "")

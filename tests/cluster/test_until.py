@@ -164,7 +164,7 @@ def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> No
         ({"model": "wan"}, 2),
         ({"model": "ltx"}, 2),
     ]
-    consent = ["--set", f"scores={json.dumps(SCORES)}", "--set", f"fleet.address={ray_cluster}"]
-    verified = command("verify", tmp_path / "out", "--fleet", "--sample", "1", *consent)
+    file = write_job(tmp_path / "job.yaml", job)
+    verified = command("verify", tmp_path / "out", "--fleet", file, "--sample", "1")
     assert verified.exit_code == 0, verified.stderr
     assert command("verify", tmp_path / "out", "--files").exit_code == 0

@@ -14,7 +14,7 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.claim import check_claim, claim, claimed_job
+from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, write_rows
 from framefleet.jobs.render.survey import survey_rows
@@ -138,7 +138,7 @@ def test_frames_are_those_of_a_job_of_one_model(
 def test_an_output_goes_on_is_verified_and_reported_by_model(rendered: tuple[Path, dict[str, Any]]) -> None:
     output, values = rendered
     assert render_driven(values).done == 0
-    with closing(resolve_job(claimed_job(str(output)), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         check_claim(resolved)
     assert framefleet.verify(output, files=True).is_well
     verified = framefleet.verify(output, sample=2)

@@ -37,7 +37,7 @@ from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.unit.test_drain import Workers, interrupt
 
 ROWS = prompt_rows(9, num_inference_steps=2)
@@ -107,7 +107,7 @@ def test_rows_are_added_to_an_output_of_scores_and_a_judge_without_asking_it(val
     judge |= {"question": "Well?", "answer": {"number": [0, 1]}}
     scores = {"scores": ["tests.unit.test_score:number"]}
     run(values | scores | {"judge": [judge], "captions": {"url": judge["url"], "model": "m"}})
-    assert framefleet.add(values["output"], ROWS[7:]).num_rows == len(ROWS[7:])
+    assert framefleet.add(values, ROWS[7:]).num_rows == len(ROWS[7:])
 
 
 def test_before_the_first_run_status_says_that_added_rows_wait(values: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any
     large = [
         field.with_type(pa.large_string()) if field.type == pa.string() else field for field in later.schema
     ]
-    framefleet.add(values["output"], later.cast(pa.schema(large)))
+    framefleet.add(values | {"table": job.table}, later.cast(pa.schema(large)))
     del values["table"]
     planned = framefleet.plan(values, table=ROWS[:7])
     assert (planned.counts.done, planned.to_render) == (7, 1)
@@ -237,10 +237,11 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
         "tag,prompt,seed,guidance_scale,num_inference_steps\n"
         + "".join(f"{r['tag']},{r['prompt']},{r['seed']},{r['guidance_scale']},2\n" for r in ROWS[7:])
     )
-    found = command("add", values["output"], more)
+    job = write_job(tmp_path / "job.yaml", values)
+    found = command("add", job, more)
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
     assert f"the next run with the output {values['output']} renders what was added" in found.stderr
-    assert command("add", values["output"], more).stdout.startswith("2 rows added before")
+    assert command("add", job, more).stdout.startswith("2 rows added before")
     listed = command("status", values["output"], "--check")
     assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
     summary = run(values)

@@ -13,6 +13,7 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.jobs.cli import command_line
+from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.jobs import write_job
 from tests.small_output import rendered
@@ -118,7 +119,7 @@ def test_the_name_of_a_preset_is_refused_with_its_model(tmp_path: Path) -> None:
         assert "name of a preset; its model is Wan-AI/Wan2.2-T2V-A14B-Diffusers" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["status", "failures", "logs", "stop", "verify", "trace", "prompts"])
+@pytest.mark.parametrize("name", ["status", "failures", "logs", "stop", "verify", "trace", "repair"])
 def test_commands_that_read_no_job_take_no_other_key_than_storage_options(name: str, tmp_path: Path) -> None:
     ended = command(name, tmp_path, "--set", "nonsense=1")
     assert ended.exit_code == 2
@@ -133,7 +134,7 @@ def test_an_option_of_a_store_is_named_with_its_section(tmp_path: Path) -> None:
     assert (ended.exit_code, "did you mean `storage_options`?" in ended.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["status", "logs", "stop", "retry", "replay"])
+@pytest.mark.parametrize("name", ["status", "logs", "stop", "repair", "replay"])
 def test_the_date_in_an_output_is_todays_for_every_command(name: str, tmp_path: Path) -> None:
     ended = command(name, f"{tmp_path}/night-{{date}}", *["ab12"] * (name == "replay"))
     assert ended.exit_code == 2 and f"{tmp_path}/night-20" in ended.stderr, ended.output
@@ -205,19 +206,31 @@ def test_a_number_that_is_none_is_answered_with_what_the_option_means(words: str
     assert (refused.exit_code, must_be in text) == (2, True), text
 
 
-@pytest.mark.parametrize("name", ["status", "gallery", "sheet", "verify", "replay", "add", "retry"])
+@pytest.mark.parametrize("name", ["status", "gallery", "sheet", "verify", "replay", "repair"])
 def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
     (tmp_path / "t.csv").write_text("prompt\na red ball\n")
-    more = {"replay": ["010e"], "add": [tmp_path]}.get(name, [])
+    more = {"replay": ["010e"]}.get(name, [])
     refused = command(name, tmp_path / "t.csv", *more)
     assert refused.exit_code == 2
     assert f"{tmp_path / 't.csv'} is a table, not an output" in refused.stderr
-    assert ("framefleet add OUTPUT" in refused.stderr) == (name == "add")
-    if name not in ("add", "retry"):  # which take a job file
+    if name != "repair":  # which takes a job file, too
         refused = command(name, tmp_path / "job.yaml", *more)
         assert "is a job file, not an output" in refused.stderr
         assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["retry", "add", "judge", "prompts"])
+def test_an_output_in_place_of_a_job_file_is_refused_and_the_fix_is_named(name: str, tmp_path: Path) -> None:
+    more = ["t.csv"] if name == "add" else []
+    for output in (tmp_path, "s3://bucket/run-7"):
+        refused = command(name, output, *more)
+        assert (refused.exit_code, f"{output} is an output" in refused.stderr) == (2, True), refused.output
+        assert f"framefleet {name} JOB.YAML" in refused.stderr.replace("\n", " ")
+        with pytest.raises(JobError, match="a job file belongs here"):
+            getattr(framefleet, name)(str(output), *more)
+    swapped = command("add", tmp_path / "t.csv", tmp_path / "job.yaml")
+    assert "the job file comes first: framefleet add JOB.YAML" in swapped.stderr.replace("\n", " ")
 
 
 def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None:
@@ -235,7 +248,7 @@ PLACES += ["--recipe m:f", "--root /x", "--allow-pickle"]
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        *((f"verify out --fleet {one}", one) for one in PLACES),
+        *((f"verify out --fleet JOB {one}", one) for one in PLACES),
         *((f"verify out --files {one}", one) for one in (*PLACES, "--seed 3")),
         ("verify out --row 1234 --seed 3", "--seed"),
         ("replay out 1234 --script --save x.mp4", "--save"),

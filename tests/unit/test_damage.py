@@ -162,7 +162,7 @@ def test_a_whole_output_is_said_to_be(job: Path, out: Path) -> None:
     verified = command("verify", out, "--files")
     assert (verified.exit_code, verified.stdout) == (0, "")
     assert "all is well" in verified.stderr
-    for option in (("--row", "9bd6"), ("--sample", "3"), ("--fleet",)):
+    for option in (("--row", "9bd6"), ("--sample", "3"), ("--fleet", job)):
         refused = command("verify", out, "--files", *option)
         assert refused.exit_code == 2 and f"{option[0]} is about rows to render" in refused.stderr
     assert command("repair", out, "--dry-run").stdout == "nothing to repair\n"
@@ -189,7 +189,8 @@ def test_damage_is_found_told_and_taken_out(
     assert {line["kind"] for line in lines[:-1]} == found == set(lines[-1]["found"])
     dry = command("repair", out, "--dry-run")
     assert dry.exit_code == verified.exit_code
-    assert is_harmless != ("rows that then have no record would be rendered" in dry.stderr)
+    if found != {"job"}:
+        assert is_harmless != ("rows would then have no record" in dry.stderr)
     assert kinds(out) == found
     rendered = command("render", job) if found != {"job"} else command("plan", job)  # it mends job.json
     assert rendered.exit_code == code, rendered.output

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim, claimed_job
+from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -84,8 +86,8 @@ def test_the_best_drafts_become_a_table_with_their_seeds_and_scores(tmp_path: Pa
             assert (request.seed, request.arguments["num_inference_steps"]) == (drafts[tag].seed, 2)
             assert drafts[tag].request().arguments["num_inference_steps"] == 1
         assert {"draft_row_id", "draft_path", "draft_sharpness", "tag"} <= set(full.rows.carried.names)
-    claimed = claimed_job(draft_job(job).output)
-    assert (claimed.overrides, claimed.draft) == (draft_job(job).overrides, None)
+    claimed = read_claim(Store(draft_job(job).output)).model_dump()["job"]
+    assert (claimed["overrides"], claimed["draft"]) == (draft_job(job).overrides, None)
 
 
 def test_the_same_choice_is_the_same_file_and_another_is_another(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_they_stand_by_type_the_most_frequent_first_and_so_many_of_each(tmp_path
     assert lines[0] == "ValueError: 12 rows"
     assert "  and 10 more: --limit, or --json for all" in lines
     assert "WorkerDied: 1 row" in lines
-    assert f"framefleet retry {tmp_path}" in ended.stderr.replace("\n", "")
+    assert "framefleet retry JOB.YAML" in ended.stderr.replace("\n", "")
 
 
 def test_the_prompt_of_a_row_is_shown(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> N
     assert words_in(tmp_path / "out", ("Alice",)) == []
     written = write_prompts(job, Callback())
     assert written.place and pq.read_table(written.place)["prompt"].to_pylist() == ["rain in gold"]
-    assert framefleet.prompts(job.output) == {"rain": "rain in gold"}
+    assert framefleet.prompts(job) == {"rain": "rain in gold"}
 
 
 def commit_rows(job: Job, table: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,9 +20,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.render import python_table
-from framefleet.jobs.render.claim import claim, claimed_job
+from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import arrow_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
@@ -45,6 +48,10 @@ def claimed_rows(job: Any) -> int:
     with closing(resolve_job(job, Callback())) as resolved, closing(RowIndex()) as index:
         claim(resolved)
         return survey_rows(resolved, index, Callback()).num_rows
+
+
+def claimed_table(folder: Path) -> str | None:
+    return read_claim(Store(str(folder / "out"))).job.table
 
 
 @pytest.mark.parametrize(
@@ -127,10 +134,11 @@ def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None
     job = with_rows(values(tmp_path), ROWS)
     assert claimed_rows(job) == 2
     assert Path(job.table or "").parent == tmp_path / "out/tables"
-    assert claimed_job(str(tmp_path / "out")).table == job.table == with_rows(values(tmp_path), ROWS).table
+    assert claimed_table(tmp_path) == job.table == with_rows(values(tmp_path), ROWS).table
     shutil.move(tmp_path / "out", tmp_path / "moved")  # with its rows
-    moved = claimed_job(str(tmp_path / "moved"))
-    assert Path(moved.table or "").parent == tmp_path / "moved/tables" and claimed_rows(moved) == 2
+    table = tmp_path / "moved/tables" / Path(job.table or "").name
+    moved = load_job(values(tmp_path) | {"output": str(tmp_path / "moved"), "table": str(table)})
+    assert claimed_rows(moved) == 2
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -141,7 +149,7 @@ def test_other_rows_may_follow_and_a_named_table_may_not(scheme: str, tmp_path: 
     (tmp_path / "out/clips/x.mp4").touch()
     more = with_rows(named, [*ROWS, {"prompt": "rain"}])
     assert claimed_rows(more) == 3
-    assert claimed_job(str(tmp_path / "out")).table == more.table
+    assert claimed_table(tmp_path) == more.table
     arrow_of(ROWS).to_pandas().to_csv(tmp_path / "t.csv")
     with pytest.raises(JobError, match=r"table: tables there, .*t\.csv here"):
         claimed_rows(with_rows(values(tmp_path), tmp_path / "t.csv"))
@@ -155,7 +163,7 @@ def test_rows_that_are_refused_leave_nothing(is_there: bool, tmp_path: Path) -> 
     rows = [{"prompt": "a", "seed": 1}, {"prompt": "b", "seed": -1}]
     calls = [
         lambda: framefleet.render(values(tmp_path), table=rows),
-        lambda: framefleet.add(tmp_path / "out", rows),
+        lambda: framefleet.add(values(tmp_path) | {"table": claimed_table(tmp_path)}, rows),
     ]
     for call in calls[: 1 + is_there]:
         with pytest.raises(TableError) as caught:
@@ -198,12 +206,12 @@ def test_paths_of_rows_start_where_they_were_given(tmp_path: Path, monkeypatch: 
     (tmp_path / "here").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    claimed_rows(with_rows(values(tmp_path), ROWS))
+    job = with_rows(values(tmp_path), ROWS)
     monkeypatch.chdir(tmp_path / "elsewhere")
-    job = claimed_job(str(tmp_path / "out"))
     assert base_of(job) == str(tmp_path / "here")
     claimed_rows(with_rows(values(tmp_path, inputs={"base": "cats"}), ROWS))
-    assert base_of(claimed_job(str(tmp_path / "out"))) == str(tmp_path / "elsewhere/cats")
+    claimed = json.loads((tmp_path / "out/job.json").read_text())["job"]
+    assert claimed["inputs"]["base"] == str(tmp_path / "elsewhere/cats")
 
 
 @pytest.mark.parametrize("has_sweep", [True, False])

@@ -23,7 +23,7 @@ from framefleet import Store, Summary, plan
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
-from framefleet.jobs.render.claim import claim, claimed_job
+from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.watch import Callback
@@ -344,10 +344,3 @@ def test_job_json_does_not_have_it(tmp_path: Path) -> None:
         claim(resolved)
         written = resolved.store.read("job.json").decode()
     assert "on_end" not in written and "secret" not in written and "notify" not in written
-
-
-def test_the_words_of_a_stranger_are_not_run(tmp_path: Path) -> None:
-    said = {"table": "t.csv", "output": "out", "model": {"path": "m"}, "on_end": {"command": ["rm"]}}
-    store = Store(str(tmp_path))
-    store.write("job.json", json.dumps({"job": said}).encode())
-    assert claimed_job(str(tmp_path)).on_end.command == []

@@ -241,7 +241,7 @@ def test_a_job_is_planned_with_its_prompts(more: dict[str, Any], tmp_path: Path,
     assert "prompts: 2 of 2 to be written first, by pen" in command("plan", file).stdout
     with closing(resolve_job(job, Callback(), write_prompts(job, Callback()).place)) as resolved:
         claim(resolved)
-    framefleet.prompts(job.output, corrections={"rain": "rain", "a red ball": "rain"})
+    framefleet.prompts(job, corrections={"rain": "rain", "a red ball": "rain"})
     files = sorted(Path(job.output).rglob("*"))
     planned = command("plan", file)
     assert planned.exit_code == 0, planned.stderr
@@ -255,23 +255,21 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     planned = command("plan", job)
     assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
     assert chat.log == [] and not (tmp_path / "out").exists()
-    nothing = command("prompts", tmp_path / "out")
-    assert (nothing.exit_code, "no written prompts" in nothing.stderr) == (2, True)
     shown = command("prompts", job)
     assert "rain\n    In golden light: Write: rain" in shown.stdout, shown.stderr
-    lines = command("prompts", tmp_path / "out", "--json").stdout.splitlines()
+    lines = command("prompts", job, "--json").stdout.splitlines()
     texts = [json.loads(line) for line in lines]
     assert len(texts) == 3
     texts[1]["prompt"] = "rain on a tin roof"
     edited = tmp_path / "edited.jsonl"
     edited.write_text("\ufeff" + "\r\n".join(json.dumps(text) for text in texts), "utf-8")  # as Notepad
-    corrected = command("prompts", tmp_path / "out", "--from", edited)
+    corrected = command("prompts", job, "--from", edited)
     assert "1 prompt replaced" in corrected.stderr, corrected.stderr
     assert [row["prompt"] for row in rows_rendered(load_job(job))][2] == "rain on a tin roof"
     assert len(chat.log) == 3
     assert "written first" not in command("plan", job).stdout
     edited.write_text('{"original_prompt": "nobody", "prompt": "x"}')
-    unknown = command("prompts", tmp_path / "out", "--from", edited)
+    unknown = command("prompts", job, "--from", edited)
     assert (unknown.exit_code, "nothing written for the prompt 'nobody'" in unknown.stderr) == (2, True)
 
 
@@ -288,10 +286,10 @@ def test_a_list_that_nobody_edited_changes_no_prompt_of_two_questions(tmp_path: 
     texts = framefleet.prompts(file)
     written = [row["prompt"] for row in rows_rendered(load_job(file))]
     assert len({*written}) == 2 and texts == {"a fox": written[1]}
-    framefleet.prompts(tmp_path / "out", corrections=texts)
+    framefleet.prompts(file, corrections=texts)
     assert [row["prompt"] for row in rows_rendered(load_job(file))] == written
     for unusable in ("", "a" * 70_000, "half \ud800", 7):
         with pytest.raises(TableError, match="the new prompt for 'a fox'"):
-            framefleet.prompts(tmp_path / "out", corrections={"a fox": unusable})  # type: ignore[dict-item]
-    framefleet.prompts(tmp_path / "out", corrections={"a fox": "a red fox"})
+            framefleet.prompts(file, corrections={"a fox": unusable})  # type: ignore[dict-item]
+    framefleet.prompts(file, corrections={"a fox": "a red fox"})
     assert [row["prompt"] for row in rows_rendered(load_job(file))] == ["a red fox"] * 2

@@ -15,6 +15,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -56,25 +57,32 @@ def commit(out: Path, row_id: str, extra_outputs: str | None = None) -> None:
 def test_rows_that_were_added_are_in_its_table(runs: list[Run], tmp_path: Path) -> None:
     job, out = committed(tmp_path, 2), tmp_path / "out"
     more = [{name: row[name] for name in ("prompt", "seed")} for row in prompt_rows(3)[2:]]
-    framefleet.add(out, write_table(tmp_path / "more.parquet", more))
+    framefleet.add(job, write_table(tmp_path / "more.parquet", more))
     with closing(resolve_job(load_job(job), Callback())) as resolved:
         *_, added = row_ids_of(resolved)
     commit(out, added)
-    framefleet.verify(out, by_fleet=True, row_ids=[added])
+    framefleet.verify(out, fleet_job=job, row_ids=[added])
     ((_, chosen, row_ids),) = runs
     assert {*chosen} == {added} and added in row_ids and len(row_ids) == 3
     assert not Store(str(out)).list(".verify")
 
 
 def test_each_row_is_rendered_with_what_was_stored_of_its_steps(runs: list[Run], tmp_path: Path) -> None:
-    out = committed(tmp_path, 2).parent / "out"
+    job, out = committed(tmp_path, 2), tmp_path / "out"
     kept = {"latents": [0, -1], "log_probs": False}
     commit(out, "a" * 32, canonical_json({"kept": kept}))
     commit(out, "b" * 32)
     commit(out, "c" * 32, canonical_json({"kept": kept | {"latents": "all"}}))
-    framefleet.verify(out, by_fleet=True, row_ids=[letter * 32 for letter in "abc"])
-    assert [(job.keep.latents, job.keep.log_probs, *chosen) for job, chosen, _ in runs] == [
+    framefleet.verify(out, fleet_job=job, row_ids=[letter * 32 for letter in "abc"])
+    assert [(of.keep.latents, of.keep.log_probs, *chosen) for of, chosen, _ in runs] == [
         ([0, -1], False, "a" * 32),
         ([], False, "b" * 32),
         ("all", False, "c" * 32),
     ]
+
+
+def test_the_job_must_be_that_of_the_output(tmp_path: Path) -> None:
+    job = committed(tmp_path, 2)
+    with pytest.raises(JobError, match=r"the output of this job is .*/other") as refused:
+        framefleet.verify(tmp_path / "out", fleet_job=job, sets=[f"output={tmp_path / 'other'}"])
+    assert f"--set output={tmp_path / 'out'}" in refused.value.fix

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
-from typer import Exit, Option
+from typer import Argument, Context, Exit, Option
 
 from framefleet.jobs import options
+from framefleet.jobs.job.paths import JOB_FILES
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.outputs.layout import DAMAGED
 
+
+def _job_or_output(context: Context, place: str) -> str:
+    is_job = Path(place).suffix in JOB_FILES and not os.path.isdir(place)
+    return place if is_job else options.output_place(context, place)
+
+
+_JobOrOutput = Annotated[
+    str,
+    Argument(
+        metavar="OUTPUT|JOB.YAML", help="Output, or the job file that renders to it.", callback=_job_or_output
+    ),
+]
 _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
 
 
 def repair_command(
-    job: options.JobOrOutput,
+    job: _JobOrOutput,
     dry_run: _DryRun = False,
     as_json: options.AsJson = False,
     sets: options.Sets = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Read every file of an output, remove what is damaged, and render what is missing.
+    """Read every file of an output, and remove what is damaged. Given the job file, render what is missing.
 
-    Exit codes are those of `render`; with --dry-run 0: nothing to repair, 1: something to repair.
+    Exit codes are those of `render`. Without a job file 1: rows may lack a record, so render the job; with
+    --dry-run 1: something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.render.command import show_ending
@@ -35,8 +51,10 @@ def repair_command(
         with watch_on(stderr) as watch:
             repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
         damages.show()
+        num_lost = 0
         for name, done in {"": repaired, **repaired.inner}.items():
             repairs, would = done.repairs, "would be " if dry_run else ""
+            num_lost += repairs.num_rows + repairs.num_set_aside
             files = count_text(repairs.num_swept, "file")
             parts = count_text(repairs.num_set_aside, "damaged part")
             for is_done, line in (
@@ -49,9 +67,10 @@ def repair_command(
                     stderr.say(f"{name}: {line}" if name else line)
         if not damages.num_found and repaired.summary is None and not as_json:
             stdout.say("nothing to repair")
-        elif dry_run and damages.num_damages:
-            stderr.say("rows that then have no record would be rendered")
-        code = 1 if damages.num_damages else 0
+        elif num_lost and repaired.summary is None:
+            then = "would then have" if dry_run else "now have"
+            stderr.say(f"rows {then} no record; to render them: {command('render', 'JOB.YAML')}")
+        code = 1 if (damages.num_damages if dry_run else num_lost) else 0
         if repaired.summary is not None:
             code = show_ending(repaired.summary)
     raise Exit(code)

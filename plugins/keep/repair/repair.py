@@ -1,4 +1,4 @@
-"""From an output without what is damaged in it, by an ordinary render, to all rows again."""
+"""From an output to the same without what is damaged in it; with its job file, to all rows again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.driver.lock import DriverLock, check_not_stopped
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.jobs.job.file import storage_options
+from framefleet.jobs.job.file import load_job, storage_options_alone
 from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.paths import JOB_FILES
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError, count_text
@@ -73,10 +72,10 @@ def repair(
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Repaired:
-    """Take out of an output what is damaged, and render what is then missing.
+    """Take out of an output what is damaged, and render what is then missing if its job is given.
 
-    job: an output, whose job.json says the rest; or a job file, or its content. dry_run: change nothing, and
-    return what would be done. sets: as "fleet.workers=2". Raises as `render` does.
+    job: an output; or a job file's path, or its content. dry_run: change nothing, and return what would be
+    done. sets: as "fleet.workers=2"; of an output, only "storage_options.key=...". Raises as `render` does.
     """
     return repair_job(job, Callback(on_progress), dry_run=dry_run, sets=sets)
 
@@ -90,37 +89,36 @@ def repair_job(
     found: Callable[[Damage], None] = lambda damage: None,
 ) -> Repaired:
     """Do what `repair` promises, reporting to `watch`. found: called for each damage."""
-    if isinstance(job, str | Path) and not is_job_file(job):
-        store = Output.open(str(job), storage_options(sets)).store
+    is_output = isinstance(job, str | Path) and (Path(job).suffix not in JOB_FILES or Path(job).is_dir())
+    loaded = None if is_output else load_job(job, sets)
+    if loaded is None:
+        store = Output.open(str(job), storage_options_alone(sets)).store
     else:
-        store = Output.open(store_of_job(job_of(job, sets))).store
-    resolve = partial(job_of, job, sets)
-    open_job = None if dry_run else resolve
+        store = Output.open(store_of_job(loaded)).store
     repaired = Repaired(store=store, repairs=Repairs())
     if "" in outputs_in(store):
-        repaired = _mended(store, watch, found, open_job)
+        repaired = _mended(store, watch, found, dry_run=dry_run)
     inner = {}
     for name, one in Output(store).inner.items():  # anew: job.json says which there are
 
         def note(damage: Damage, name: str = name) -> None:
             found(damage_below(name, damage))
 
-        inner[name] = _mended(one.store, watch, note, open_job)
+        inner[name] = _mended(one.store, watch, note, dry_run=dry_run)
     repaired = replace(repaired, inner=inner)
-    return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
+    if loaded is None or dry_run:
+        return repaired
+    return replace(repaired, summary=render_job(loaded, watch))
 
 
-def _mended(
-    store: Store, watch: Watch, found: Callable[[Damage], None], resolve: Callable[[], Job] | None
-) -> Repaired:
-    """Take out of an output what is damaged; resolve: opens its job; None changes nothing."""
+def _mended(store: Store, watch: Watch, found: Callable[[Damage], None], *, dry_run: bool) -> Repaired:
+    """Take out of an output what is damaged. dry_run: change nothing."""
     if damage := job_damage(store):
         found(damage)
-    if resolve is None:
+    if dry_run:
         return Repaired(store=store, repairs=mend(store, None, watch, found), is_job_back=damage is not None)
     with DriverLock(store, renders=False) as lock:
         is_job_back = put_back(store, lock)
-        resolve()  # raises before anything is taken out
         repairs = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
     check_not_stopped(store, lock.epoch, ": what was repaired stays")

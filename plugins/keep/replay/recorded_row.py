@@ -6,6 +6,7 @@ by whoever replays the row (docs/damage.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -13,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, Sha256, claim_of
-from framefleet.jobs.render.claim import STORES, is_opened
 from framefleet.pipeline.errors import JobError, not_ours, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
@@ -42,6 +42,9 @@ from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
 
 _MAX_THREADS = 1024  # torch starts as many
+# Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
+# web server of this machine's network.
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 _List = Annotated[list[str | int | float], Field(max_length=MAX_LIST)]
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -226,6 +229,13 @@ def _options(
 
 def _option(option: str, name: str) -> str:
     return quoted(f"--{option}", f"{name}=PLACE")
+
+
+def is_opened(place: str) -> bool:
+    """Return whether a place is a folder, a hub model or in an object store."""
+    scheme = re.match("([a-z0-9]+)://", place)
+    is_plain = scheme[1] in STORES if scheme else "://" not in place
+    return is_plain and "::" not in place and not place.startswith("~")
 
 
 def _place(place: str, what: str, option: str) -> str:

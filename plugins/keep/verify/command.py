@@ -53,11 +53,9 @@ _RowIds = Annotated[
     list[str] | None,
     Option("--row", metavar="ROW_ID", help="Check this row instead of a sample; repeatable."),
 ]
-_ByFleet = Annotated[
-    bool,
-    Option(
-        "--fleet", help="Render on the fleet of the output's job.json, or of --set fleet.address=ADDRESS."
-    ),
+_FleetJob = Annotated[
+    str | None,
+    Option("--fleet", metavar="JOB.YAML", help="Render on the fleet of the output's job file."),
 ]
 
 
@@ -67,7 +65,7 @@ def verify_command(
     sample: _Sample = None,
     seed: _Seed = 0,
     row_ids: _RowIds = None,
-    by_fleet: _ByFleet = False,
+    fleet_job: _FleetJob = None,
     as_json: AsJson = False,
     models: replay.MovedModels = None,
     parts: replay.MovedParts = None,
@@ -87,17 +85,16 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options, storage_options_alone
+        from framefleet.jobs.job.file import load_job, storage_options, storage_options_alone
         from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
-        options = (storage_options if by_fleet else storage_options_alone)(sets)
+        options = (storage_options if fleet_job else storage_options_alone)(sets)
         consent = replay.given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options, attention
         )
         quiet_libraries()
-        check_one_way(
-            files, sample=sample, seed=seed, row_ids=row_ids or (), by_fleet=by_fleet, given=consent
-        )
+        by_fleet, row_ids = fleet_job is not None, row_ids or []
+        check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:
@@ -106,10 +103,9 @@ def verify_command(
                 output,
                 sample=sample,
                 seed=seed,
-                row_ids=row_ids or [],
-                by_fleet=by_fleet,
+                row_ids=row_ids,
+                job=load_job(fleet_job, sets or []) if fleet_job else None,
                 given=consent,
-                sets=sets or [],
             )
             is_well = show_verified(verify, as_json=as_json)
     raise Exit(0 if is_well else 1)
@@ -131,7 +127,9 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     # A driver that is at work merges parts all the time.
     is_doubled = damages.num_found["late"] > 0 and not driver_of(store).is_at_work
     if damages.num_damages:
-        stderr.say(f"`{command('repair', store.url_of(''))}` takes out what is damaged and renders it again")
+        stderr.say(
+            f"`{command('repair', store.url_of(''))}` takes out what is damaged; then render the job again"
+        )
     elif is_doubled:
         stderr.say(
             "every record is well, but DuckDB and pandas count the rows of parts that do not count, too"

@@ -12,18 +12,21 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from framefleet.api import Scope
 from framefleet.jobs.doors import runners_of, table_of
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
-from framefleet.jobs.job.schema import StepsSection
+from framefleet.jobs.job.output import below, store_of_job
+from framefleet.jobs.job.schema import Job, StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
-from framefleet.jobs.render.claim import claimed_job, differences_of
+from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
-from framefleet.pipeline.errors import FramefleetError, JobError, count_text
+from framefleet.pipeline.errors import FramefleetError, JobError, count_text, setting
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.clips import Clip
@@ -108,26 +111,27 @@ def verify(
     sample: AtLeastOne | None = None,
     seed: int = 0,
     row_ids: Collection[str] = (),
-    by_fleet: bool = False,
+    fleet_job: Job | str | Path | Mapping[str, Any] | None = None,
     given: Given = NOTHING,
     sets: Sequence[str] = (),
 ) -> Verified:
     """Render some rows of an output again and compare them; or read all of its files, and compare digests.
 
     files: the latter. sample: number of rows, chosen by seed, 8 if unset; row_ids: these, and no sample.
-    by_fleet: as the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else
-    in this process. given: what the output is not trusted with. Raises JobError where it has no such rows.
+    fleet_job: the output's job file, or its content, by whose fleet they are rendered, with sets, as
+    "fleet.workers=2"; None: in this process. given: what the output is not trusted with. Raises JobError
+    where it has no such rows.
     """
     watch, output = Callback(), str(output)
-    check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given)
+    is_by_fleet = fleet_job is not None
+    check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=is_by_fleet, given=given)
     if files:
         store = Output.open(output, given.storage_options).store
         last = deque([Checked(num_rows=0)], maxlen=1)
         damages = tuple(damages_of(store, Callback(last.append, Checked)))
         return Verified(damages=damages, num_read=last[0].num_rows)
-    rows = verified_rows(
-        output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
-    )
+    job = None if fleet_job is None else load_job(fleet_job, sets)
+    rows = verified_rows(output, watch, sample=sample, seed=seed, row_ids=row_ids, job=job, given=given)
     return Verified(rows=tuple(rows))
 
 
@@ -136,7 +140,7 @@ def check_one_way(
 ) -> None:
     """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways.
 
-    Also for what has no effect: a fleet opens what job.json and `sets` name.
+    Also for what has no effect: a fleet opens what its job names.
     """
     names = [field.name for field in fields(given) if field.name != "storage_options"]
     moved = [name for name in names if getattr(given, name) != getattr(NOTHING, name)]
@@ -151,7 +155,7 @@ def check_one_way(
     if row_ids and seed:
         raise JobError("--row names the rows, and --seed is about choosing some", "leave one of them out")
     if by_fleet and places:
-        problem = f"--fleet renders as job.json says, and {places[0]} has no effect there"
+        problem = f"--fleet renders as its job says, and {places[0]} has no effect there"
         raise JobError(problem, "leave it out, or give the job's key, e.g. --set model.path=PLACE")
 
 
@@ -220,12 +224,14 @@ def verified_rows(
     sample: int | None,
     seed: int,
     row_ids: Collection[str],
-    by_fleet: bool,
+    job: Job | None,
     given: Given,
-    sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
-    """Render rows again as `verify` does; yield each as it is done."""
-    store = Output.open(output, given.storage_options).store
+    """Render rows again as `verify` does; yield each as it is done. job: whose fleet does; None: here."""
+    store = Output.open(output, job.storage_options if job else given.storage_options).store
+    if job and (place := store_of_job(job).url_of("")) != store.url_of(""):
+        fix = f"give the job file of {store.url_of('')}; or, if it was moved, add {setting('output', output)}"
+        raise JobError(f"--fleet: the output of this job is {place}", fix)
     if row_ids:
         records = [parts.find_record(store, row_id) for row_id in row_ids]
     else:
@@ -233,13 +239,13 @@ def verified_rows(
         records = [*filter(None, (parts.record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
-    if by_fleet:
+    if job:
         # What is stored of a row's steps may change between runs: each is rendered with what its record has.
         by_steps: dict[KeptSteps, list[Record]] = {}
         for record in records:
             by_steps.setdefault(kept_in(record.extra_outputs), []).append(record)
         for steps, alike in by_steps.items():
-            yield from _by_fleet(output, store, alike, sets, watch, steps)
+            yield from _by_fleet(job, store, alike, watch, steps)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -261,7 +267,7 @@ def verified_rows(
 
 
 def _by_fleet(
-    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch, keep: KeptSteps
+    job: Job, store: Store, records: Sequence[Record], watch: Watch, keep: KeptSteps
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
     row_ids = [record.row_id for record in records]
@@ -270,7 +276,7 @@ def _by_fleet(
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
     run = new_run(0)
-    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, keep=keep, run=run) as scratch:
+    with rendered_by_fleet(job, row_ids, watch, format=media.format, keep=keep, run=run) as scratch:
         where = scratch.url_of(RECORDS)
         again = {
             row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
@@ -302,9 +308,8 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 
 @contextmanager
 def rendered_by_fleet(
-    output: str,
+    job: Job,
     row_ids: Collection[str],
-    sets: Sequence[str],
     watch: Watch,
     *,
     format: MediaFormat,
@@ -313,12 +318,11 @@ def rendered_by_fleet(
 ) -> Iterator[Store]:
     """Yield an output that holds these rows, rendered now, as far as they could be; it goes afterwards.
 
-    sets: as of `load_job`, in place of what job.json says. format: of the output's clips; those rendered now
+    job: that rendered them, in its output. format: of the output's clips; those rendered now
     are lossless. keep: what of the steps is stored. run: a name that no other such render has.
     """
-    job = claimed_job(output, sets)
-    place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
-    store, scratch = (Store(one, job.storage_options) for one in (output, place))
+    place = below(job, f"{SCRATCH}/{run}")
+    store, scratch = store_of_job(job), store_of_job(job, place)
     try:
         for path in added_in(store):  # the job's table has these rows where they lie in its output
             scratch.write(path, store.read(path))

@@ -43,7 +43,7 @@ function checked(app, player) {
   const command = (...words) => element("code", { textContent: ["framefleet", ...words.map(shellQuoted)].join(" ") });
   player.onerror = () => player.replaceWith(element("p", { className: "unplayed" },
     "The clip is gone or damaged, or this browser does not play its codec. ", command("verify", outputOf(app), "--files"), " finds out; ",
-    command("repair", outputOf(app)), " renders it again."));
+    command("repair", outputOf(app)), " takes it out, for the job to render it again."));
   return player;
 }
 
