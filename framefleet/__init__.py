@@ -11,9 +11,10 @@ Names are imported when first used: `import framefleet` loads neither torch nor 
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING
+
+from framefleet.lazy_names import homes, lazy_names
 
 if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is public
     from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
@@ -104,99 +105,12 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
 
 __version__ = "0.1.0"
 
-# By module: the public names in it.
-_NAMES = {
-    "framefleet.cluster.driver.progress": ("Progress", "Summary"),
-    "framefleet.jobs.control.add": ("add",),
-    "framefleet.jobs.control.control": ("pause", "resume", "stop"),
-    "framefleet.jobs.job.schema": ("job_schema",),
-    "framefleet.jobs.look.failures": ("failures",),
-    "framefleet.jobs.look.status.status": ("Status", "status"),
-    "framefleet.jobs.render.render": ("render", "retry"),
-    "framefleet.pipeline.errors": (
-        "AuthorityError",
-        "BrokenWorker",
-        "EndpointError",
-        "FleetError",
-        "FramefleetError",
-        "InputError",
-        "JobError",
-        "ModelError",
-        "NoFile",
-        "OutOfMemory",
-        "OutputInUse",
-        "PluginError",
-        "RecipeError",
-        "RenderError",
-        "RowError",
-        "ServiceError",
-        "StoreConflict",
-        "StoreError",
-        "TableError",
-        "UserError",
-    ),
-    "framefleet.pipeline.model.load_model": ("load_model",),
-    "framefleet.pipeline.model.model": ("Model",),
-    "framefleet.pipeline.outputs.clips": ("Clip", "Failure"),
-    "framefleet.pipeline.outputs.frames.result": ("KeptSteps",),
-    "framefleet.pipeline.outputs.output": ("Output", "open_output"),
-    "framefleet.pipeline.outputs.row_states": ("FailedRow", "OutputCounts"),
-    "framefleet.pipeline.outputs.stores.store": ("Store",),
-    "framefleet.pipeline.recipes.recipe": ("recipe",),
-    "framefleet.pipeline.render.audit.schedule": ("Audit",),
-    "framefleet.pipeline.render.checkpoints.checkpoint": ("HalfDone",),
-    "framefleet.pipeline.render.fused.batching": ("Batching",),
-    "framefleet.pipeline.render.renderer": ("Renderer",),
-    "framefleet.pipeline.render.scheduler_steps": ("step_log_prob",),
-    "framefleet.pipeline.request": ("Request",),
-    "framefleet.pipeline.rows.inputs.access": ("Inputs",),
-    "framefleet.plugins.compact.command": ("compact",),
-    "framefleet.plugins.demo.demo": ("demo",),
-    "framefleet.plugins.deploy.submission": ("logs", "submit"),
-    "framefleet.plugins.doctor.doctor": ("Diagnosis", "doctor"),
-    "framefleet.plugins.doctor.machine": ("CheckResult",),
-    "framefleet.plugins.export.export": ("export",),
-    "framefleet.plugins.export.records": ("read_records",),
-    "framefleet.plugins.forecast.job_plan": ("JobPlan",),
-    "framefleet.plugins.forecast.plan": ("plan",),
-    "framefleet.plugins.forget.forget": ("forget",),
-    "framefleet.plugins.keep.repair.repair": ("repair",),
-    "framefleet.plugins.keep.replay.recorded_row": ("Given",),
-    "framefleet.plugins.keep.replay.replay": ("replay",),
-    "framefleet.plugins.keep.replay.script": ("replay_script",),
-    "framefleet.plugins.keep.verify.verify": ("verify",),
-    "framefleet.plugins.marks.trace": ("Traced", "trace"),
-    "framefleet.plugins.models.models": (
-        "ModelFiles",
-        "ModelInfo",
-        "lock_model",
-        "model_info",
-        "verify_model",
-    ),
-    "framefleet.plugins.pack.pack": ("pack",),
-    "framefleet.plugins.pages.gallery.gallery": ("gallery",),
-    "framefleet.plugins.pages.gallery.serve": ("GalleryServer",),
-    "framefleet.plugins.pages.report.live_page": ("StatusServer",),
-    "framefleet.plugins.pages.report.report": ("report",),
-    "framefleet.plugins.pages.report.values": ("Report",),
-    "framefleet.plugins.pages.sheet.sheet": ("Drawn", "grid", "sheet"),
-    "framefleet.plugins.ports.conversion.convert": ("Converted", "convert_model"),
-    "framefleet.plugins.rollouts.warm_fleet": ("WarmFleet", "fleet"),
-    "framefleet.plugins.scores.score_output": ("score",),
-    "framefleet.plugins.train.plan": ("TrainPlan", "plan_training"),
-    "framefleet.plugins.train.train": ("train",),
-    "framefleet.plugins.until.acceptance": ("Acceptance", "acceptance"),
-    "framefleet.plugins.words.answers": ("judge",),
-    "framefleet.plugins.words.prompts": ("prompts",),
-}
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_HOMES)
+_find = lazy_names(__name__)
+__all__ = sorted(homes(__name__))
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = _find(name)
     if not isinstance(value, FunctionType):
         return value
     from framefleet.pipeline.guards.arguments import check_arguments_once

@@ -20,7 +20,6 @@ from framefleet.pipeline.plugin import (
     plugins,
     runners_made,
     section_models,
-    usable_plugins,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def commands(check: Callable[[str, Command], None]) -> Mapping[str, Sequence[Com
     check: raises for a function that cannot be a command of a panel.
     """
     by_panel: dict[str, list[Command]] = {}
-    for name, plugin in [*usable_plugins().items()]:  # which the import of a command may find one to refuse
+    for name, plugin in [*plugins().items()]:  # which the import of a command may find one to refuse
         for panel, places in plugin.commands.items():
             for place in places:
                 with noted():
@@ -176,7 +175,7 @@ def commands(check: Callable[[str, Command], None]) -> Mapping[str, Sequence[Com
 
 def job_kinds() -> frozenset[str]:
     """Return the sections that make a job one of another kind. Its output has <section>.json for job.json."""
-    return frozenset(section for plugin in usable_plugins().values() for section in plugin.job_kinds)
+    return frozenset(section for plugin in plugins().values() for section in plugin.job_kinds)
 
 
 def job_kind(sections: Iterable[str]) -> JobKind | None:

@@ -69,6 +69,8 @@ class Plugin:
     families: Sequence[_Place] = ()
     # Type of `model.placement`: the subclass of Placer that it asks for.
     placements: Mapping[str, _Place] = field(default_factory=dict)
+    # Name: a format of `framefleet export`, a subclass of ShardWriter.
+    export_formats: Mapping[str, _Place] = field(default_factory=dict)
 
     # Columns that all records have, by name with Arrow's name of their type: null where no clip step fills
     # them. Those that depend on a job are the step's own.
@@ -79,6 +81,10 @@ class Plugin:
     command_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # Endings that clip steps give to the files of clips, e.g. ".npy": others are not read.
     suffixes: Sequence[str] = ()
+    # Files and folders of its own in outputs, which may be there before an output begins: "rows", tables of a
+    # job's rows, from which `framefleet forget` takes rows; "derived", which are made again, and which it
+    # deletes; "kept", all others.
+    files: Mapping[str, Literal["rows", "derived", "kept"]] = field(default_factory=dict)
     # Outputs that a job may have in its own.
     inner_outputs: Sequence[InnerOutput] = ()
 
@@ -98,6 +104,7 @@ _BASES = {
     "placements": "framefleet.pipeline.model.device_placement:Placer",
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
+    "export_formats": "framefleet.plugins.export.shard_writer:ShardWriter",
 }
 _FAMILY = "framefleet.pipeline.model.families.family:Family"
 _RECIPE = "framefleet.pipeline.recipes.recipe:Recipe"
@@ -176,20 +183,13 @@ def refuse_section(section: str, problem: str) -> None:
 
 
 def plugins() -> Mapping[str, Plugin]:
-    """Return all plugins by name, ours first. Raises PluginError where one cannot be used."""
-    for error in _loaded().errors:
-        raise error
+    """Return the plugins that can be used, by name, ours first."""
     return _loaded().plugins
 
 
 def broken_plugins() -> Sequence[PluginError]:
-    """Return why plugins cannot be used. Their commands are missing, and no job is opened without them."""
+    """Return why others cannot be used. What they would add is missing: raise these where it is asked for."""
     return _loaded().errors
-
-
-def usable_plugins() -> Mapping[str, Plugin]:
-    """Return the plugins that can be used, by name."""
-    return _loaded().plugins
 
 
 def section_models() -> Mapping[str, Any]:
@@ -204,44 +204,47 @@ def runners_made() -> Sequence[Any]:
 
 def section_adding(column: str) -> str | None:
     """Return the section of a job without which its records have no such column; None: there is none."""
-    by_section = (one for plugin in usable_plugins().values() for one in plugin.section_columns.items())
+    by_section = (one for plugin in plugins().values() for one in plugin.section_columns.items())
     return next((section for section, columns in by_section if column in columns), None)
 
 
 def command_adding(column: str) -> Sequence[str]:
     """Return the words of the command that adds such a column to records; (): there is none."""
-    by_column = (plugin.command_columns for plugin in usable_plugins().values())
+    by_column = (plugin.command_columns for plugin in plugins().values())
     return next((columns[column] for columns in by_column if column in columns), ())
 
 
 def record_columns() -> Mapping[str, str]:
     """Return the columns of plugins that all records have, with Arrow's names of their types."""
-    return {
-        name: kind for plugin in usable_plugins().values() for name, kind in plugin.record_columns.items()
-    }
+    return {name: kind for plugin in plugins().values() for name, kind in plugin.record_columns.items()}
 
 
 def clip_suffixes() -> frozenset[str]:
     """Return the endings that clip steps give to the files of clips."""
-    return frozenset(suffix for plugin in usable_plugins().values() for suffix in plugin.suffixes)
+    return frozenset(suffix for plugin in plugins().values() for suffix in plugin.suffixes)
+
+
+def files_of_plugins() -> Mapping[str, str]:
+    """Return the files and folders of plugins in outputs, each with what it is: rows, derived or kept."""
+    return {path: kind for plugin in plugins().values() for path, kind in plugin.files.items()}
 
 
 def inner_outputs() -> Mapping[str, InnerOutput]:
     """Return the outputs that jobs may have in their own, by name."""
-    return {inner.name: inner for plugin in usable_plugins().values() for inner in plugin.inner_outputs}
+    return {inner.name: inner for plugin in plugins().values() for inner in plugin.inner_outputs}
 
 
 def listeners_made() -> list[Any]:
     """Return one of each class of listeners that plugins add."""
-    places = [(name, place) for name, plugin in usable_plugins().items() for place in plugin.listeners]
+    places = [(name, place) for name, plugin in plugins().items() for place in plugin.listeners]
     return [_made(name, place, "listeners") for name, place in places]
 
 
-def by_name(door: Literal["clip_steps", "placements"]) -> dict[str, Callable[[], Any]]:
+def by_name(door: Literal["clip_steps", "placements", "export_formats"]) -> dict[str, Callable[[], Any]]:
     """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
     return {
         key: partial(_subclass, name, place, door)
-        for name, plugin in usable_plugins().items()
+        for name, plugin in plugins().items()
         for key, place in getattr(plugin, door).items()
     }
 
@@ -259,7 +262,7 @@ def recipes() -> Sequence[Any]:
 def _values_of(door: Literal["families", "recipes"], kind: _Place) -> list[Any]:
     """Return what the sequences of plugins hold, each of them of one class."""
     values: list[Any] = []
-    for name, plugin in usable_plugins().items():
+    for name, plugin in plugins().items():
         for place in getattr(plugin, door):
             with noted(), blamed_on(f"plugin {name}", place, "used"):
                 own, expected = [*named(name, place)], named(name, kind)
@@ -273,7 +276,7 @@ def plugin_raising(error: BaseException) -> str:
     """Return the plugin, of another package, whose code an error comes from; "" if it is not one's."""
     modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
     packages = {__name__.partition(".")[0]: ""}
-    for name, plugin in [*usable_plugins().items()][len(_OURS) :]:
+    for name, plugin in [*plugins().items()][len(_OURS) :]:
         places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
         places += chain.from_iterable(plugin.commands.values())
         packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.parts.seals import Part
-from framefleet.pipeline.outputs.query import columns_in, records_where, rows_where
-from framefleet.pipeline.outputs.stores.object_store import Stored
-from framefleet.pipeline.outputs.stores.store import Store, read_as
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import ROW_ID, Output, Store, Stored, columns_in, read_as, rows_where
+from framefleet.api.texts import parse_json
 
+PICKS, PICK_FILES = "stars.jsonl", "stars"
 _MAX_BYTES = 1 << 28  # half a million picks with prompts and notes
 _MAX_STARS = 5
 _STAMP_S = 2.0  # the coarsest clock of file systems: two changes within it may look alike
@@ -169,18 +164,14 @@ def _pick(line: bytes, where: str) -> tuple[str, Pick]:
 
 
 def chosen_records(
-    store: Store,
-    names: Iterable[str],
-    where: str | None,
-    picks: Mapping[str, Pick] | None,
-    parts: Sequence[Part] | None = None,
+    output: Output, names: Iterable[str], where: str | None, picks: Mapping[str, Pick] | None
 ) -> Iterator[pa.Table]:
-    """Yield an output's records as `records_where` does; of picks, only those that are picked."""
+    """Yield these columns of an output's records; of picks, only those that are picked."""
     if picks is None:
-        yield from records_where(store, names, where, parts)
+        yield from output.records([*names], where=where)
         return
     row_ids = pa.array(picks, pa.string())
-    for table in labelled_records(store, names, where, picks, parts):
+    for table in labelled_records(output, ["row_id", *names], where, picks):
         yield table.filter(pc.is_in(table["row_id"], row_ids))
 
 
@@ -190,20 +181,20 @@ def with_labels(schema: pa.Schema) -> pa.Schema:
 
 
 def labelled_records(
-    store: Store,
+    output: Output,
     names: Iterable[str],
     where: str | None,
     picks: Mapping[str, Pick],
-    parts: Sequence[Part] | None = None,
     *,
     place: str = "where",
 ) -> Iterator[pa.Table]:
-    """Yield records as `records_where` does; the condition may be about `LABELS` that they lack."""
+    """Yield these columns of records and those of a condition, which may be about `LABELS` they lack."""
+    columns = [*dict.fromkeys(names)]
     if where is None:
-        return records_where(store, names, None, parts)
-    schema = record_schema_of(store, parts)
+        return output.records(columns)
+    schema = output.schema()
     labels = [field for field in LABELS if field.name not in schema.names]
-    needed = dict.fromkeys([*names, "row_id", *columns_in(where, schema, place=place)])
+    wanted = dict.fromkeys([*columns, "row_id", *columns_in(where, schema, place=place)])
 
     def labelled(table: pa.Table) -> pa.Table:
         of_rows = [picks.get(row_id, Pick()) for row_id in table["row_id"].to_pylist()]
@@ -212,7 +203,7 @@ def labelled_records(
             table = table.append_column(field, pa.array(cells, field.type))
         return table
 
-    tables = map(labelled, record_tables(store, [name for name in needed if name in schema.names], parts))
+    tables = map(labelled, output.records([*wanted]))
     return rows_where(tables, where, with_labels(schema).names, place=place)
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import grimp
 from typer.main import get_command
 
-import framefleet
 from framefleet.jobs.cli import command_line
+from framefleet.lazy_names import homes
 from tests.durations import FILE, last_full_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,7 +145,7 @@ def _path(module: str) -> str:
 def _graph() -> grimp.ImportGraph:
     """Return all imports, also by names in texts, and what is behind commands and public names of tests."""
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
-    files = {f"framefleet.{name}": module for module, names in framefleet._NAMES.items() for name in names}
+    files = {f"framefleet.{name}": module for name, module in homes("framefleet").items()}
     files |= {f'"{name}"': module for name, module in _commands(get_command(command_line()))}
     used = re.compile("|".join(rf"{re.escape(word)}(?!\w)" for word in files))
     for module in graph.modules:

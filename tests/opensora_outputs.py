@@ -16,7 +16,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import pack_latents
+from framefleet.plugins.latent_tokens import pack_latents
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests import opensora
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet import Store
+from framefleet import Output, Store
 from framefleet.pipeline.outputs.layout import LOGS, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
@@ -23,6 +23,13 @@ from tests.outputs import RUN
 from tests.rows import NOON, record
 
 NO_COLUMNS = pa.table({})
+
+
+def records_in(store: Store) -> pa.Table:
+    """Return our columns of the records that count."""
+    output = Output(store)
+    columns = RECORD_FIELDS.names
+    return pa.concat_tables([output.schema(columns).empty_table(), *output.records(columns)])
 
 
 def write_records(

@@ -143,6 +143,11 @@ def read_holder(store: Store, epoch: int) -> Holder | None:
         return None
 
 
+def newest_holder(store: Store) -> Holder | None:
+    """Return who has the output, or had it last."""
+    return read_holder(store, max(seals.epochs_of(store), default=0))
+
+
 def last_reports(store: Store) -> list[Progress]:
     """Return each driver's last report, as far as it can be read; files may be anybody's."""
     holders = (read_holder(store, epoch) for epoch in seals.epochs_of(store))
@@ -326,6 +331,14 @@ class DriverLock:
             merged = seals.sealed_of(parts, self._ours.merged)
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
         self._write()  # if that fails, the next beat says it
+
+    def forget_errors(self) -> int:
+        """Take the errors of earlier drivers out of their files; return how many had one."""
+        holders = {epoch: read_holder(self._store, epoch) for epoch in seals.epochs_of(self._store)}
+        failed = {epoch: one for epoch, one in holders.items() if epoch != self.epoch and one and one.error}
+        for epoch, holder in failed.items():
+            self._store.write(seals.epoch_path(epoch), replace(holder, error="").to_bytes())
+        return len(failed)
 
     def tell(self, progress: Progress) -> None:
         """Have the next beat write the job's progress; returns at once."""

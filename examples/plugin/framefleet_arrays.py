@@ -1,15 +1,19 @@
-"""A plugin: the score `brightness`, the output format .npy and the command `brightest`."""
+"""A plugin: a score, a format of clips, a recipe, a format of exports and a command."""
 
 import io
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+import framefleet
 from framefleet.api import Plugin
-from framefleet.jobs.job.section import Section
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
+from framefleet.api.clips import ClipStep, StepInput, StepValues
+from framefleet.api.exports import ShardWriter
+from framefleet.api.sections import Section
 
 
 class ArraysSection(Section):
@@ -39,14 +43,26 @@ class ArrayStep(ClipStep):
         return StepValues(values={"brightness": float(of.clip.frames.mean()) / 255})
 
 
+class ZipShard(ShardWriter):
+    """A zip file of clips."""
+
+    read_by = "read it with zipfile"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.zip"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        self.writer = self.writer or zipfile.ZipFile(self.file, "w")
+        for path, clip in zip(rows["path"].to_pylist(), clips, strict=True):
+            self.writer.writestr(path, clip)
+
+
 def brightest_command(output: str) -> None:
     """Print the path of the brightest clip of an output."""
-    import framefleet
-
-    rows = framefleet.open_output(output).records(["path", "brightness"])
-    print(
-        max((row for table in rows for row in table.to_pylist()), key=lambda row: row["brightness"])["path"]
-    )
+    tables = framefleet.open_output(output).records(["path", "brightness"])
+    rows = (row for table in tables for row in table.to_pylist())
+    print(max(rows, key=lambda row: row["brightness"])["path"])
 
 
 PLUGIN = Plugin(
@@ -54,4 +70,6 @@ PLUGIN = Plugin(
     sections={"arrays": "framefleet_arrays:ArraysSection"},
     clip_steps={"arrays": "framefleet_arrays:ArrayStep"},
     suffixes=[".npy"],
+    recipes=["framefleet_recipes:RECIPES"],
+    export_formats={"zip": "framefleet_arrays:ZipShard"},
 )

@@ -24,7 +24,7 @@ from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.dtypes import without_torch
-from framefleet.pipeline.plugin import plugins
+from framefleet.pipeline.plugin import broken_plugins
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -51,7 +51,6 @@ def load_job(
     sets: values to replace, as "fleet.workers=2", the value in YAML. table, model, output: the same, as text.
     The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
     """
-    plugins()  # raises for one that cannot be used: the job may need it
     if isinstance(job, kind):
         return job
     values, places, file = dict[str, Any](), dict[Key, str](), None
@@ -75,6 +74,9 @@ def load_job(
     keep_secrets(values)
     values = _without_nulls(values)
     check_paths(values)
+    if not values.keys() <= kind.model_fields.keys():
+        for error in broken_plugins():  # the key may be of one that cannot be used
+            raise error
     _check_texts_of_sweep(values, places, file.parent if file else Path())
     try:
         loaded = kind.model_validate(values)

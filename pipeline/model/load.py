@@ -36,12 +36,10 @@ from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.plugin import plugins
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
     """Load what `settings` say. expected: the SHA-256 of every file, as the driver found them."""
-    plugins()  # raises for one that cannot be used: the model may be of its family
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()

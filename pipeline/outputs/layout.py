@@ -27,21 +27,12 @@ lock, and takes its rows out of whatever is listed here.
     checkpoints/<row_id>*         worker             driver          until its row has ended
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
     <name>/                       its driver         -               an output of its own (`InnerOutput`)
-    chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
-    chosen/<16 hex>/*.parquet     driver             nobody          rows that a run with `until` renders
-    until.json                    driver             driver          never: what is accepted of each group
-    answers/part-*.parquet        driver, prompts    nobody          the texts that replace prompts
-    prompts/<digest>.parquet      driver, prompts    nobody          the job's rows with these prompts
+    <name>                        a plugin           -               as the plugin says (`Plugin.files`)
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
     weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them
     embeddings/, .probes/         worker             anybody         never: computed again
     damaged/<path>                repair             anybody         never: kept for people to look at
-    .verify/<run>/                verify             verify          never
-    .doctor-<run>/                doctor             doctor          never
-    gallery/, report.html, .json  gallery, report    anybody         never: made again
-    stars/<server>.jsonl          gallery --serve    anybody         stars and notes; of a clip the newest
-    stars.jsonl                   gallery --serve    anybody         all of them together: made again
     forgotten.json                forget             nobody          always: rows not to render again
 
 Names of a row's files begin with its row_id, and each has one content. A row's clip is
@@ -72,14 +63,11 @@ CHOSEN, TABLES = "chosen", "tables"
 ANSWERS, PROMPT_TABLES = "answers", "prompts"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
-PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
-GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
+PROBES, DAMAGED = ".probes", "damaged"
 FORGOTTEN = "forgotten.json"
 
 
 TAG = 8  # digits
-# Tables of one run each.
-OF_RUNS = re.compile(rf"(?:^|/)(?:{CHOSEN}|{PROMPT_TABLES})/[0-9a-f]{{16}}\.parquet")
 LABEL_SUFFIX = ".xmp"
 _NAMED = re.compile(
     r"(?:(?:clips|previews|derived)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"

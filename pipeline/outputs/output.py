@@ -11,22 +11,37 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, count_text, not_ours
 from framefleet.pipeline.guards.mistakes import expected, folder_meant
 from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.parts.part_file import is_unreadable, num_rows_of, read_part
-from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.part_file import is_unreadable, num_rows_of
+from framefleet.pipeline.outputs.parts.parts import (
+    PartWriter,
+    find_record,
+    job_in_parts,
+    read_parts,
+)
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.seals import parts_in
+from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, Record, fields_named
+from framefleet.pipeline.outputs.parts.seals import (
+    SEALED,
+    Part,
+    is_sealed,
+    live_parts,
+    new_run,
+    parts_in,
+    sealed_of,
+)
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 from framefleet.pipeline.plugin import inner_outputs
@@ -163,6 +178,7 @@ class Output:
     """
 
     store: Store
+    _parts: tuple[Part, ...] | None = None  # of records, those that are read; None: all that count by then
 
     def __post_init__(self) -> None:
         expected(self.store, Store, "store", "open an output by framefleet.open_output(...)")
@@ -240,35 +256,90 @@ class Output:
         "sharpness > 0.4". Raises JobError for a column that no record has.
         """
         if where is None:
-            return record_tables(self.store, columns)
-        schema = record_schema_of(self.store)
+            return record_tables(self.store, columns, self._parts)
+        schema = self.schema()
         wanted = list(schema.names if columns is None else columns)
         names = dict.fromkeys([*wanted, *columns_in(where, schema)])
-        tables = rows_where(record_tables(self.store, list(names)), where, schema.names)
+        tables = rows_where(record_tables(self.store, list(names), self._parts), where, schema.names)
         return (table.select(wanted) for table in tables)
 
-    def failures(self) -> Iterator[row_states.FailedRow]:
+    def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
+        """Return the columns of `records`; of these, if some are named. Raises as it does."""
+        return record_schema_of(self.store, self._parts, columns=columns)
+
+    def record(self, row_id: str) -> Record:
+        """Return the record of a row_id, its first digits (four or more) or the name of a clip."""
+        return find_record(self.store, row_id, self._parts)
+
+    def holding(self, row_ids: Collection[str]) -> Output:
+        """Return the output with those parts of its records alone that have some of these rows."""
+        wanted, parts = pa.array(row_ids, pa.string()), live_parts(self.store)
+        tables = zip(parts, row_states.row_ids_in(self.store, parts), strict=True)
+        some = (part for part, table in tables if pc.any(pc.is_in(table["row_id"], wanted)).as_py())
+        return replace(self, _parts=tuple(some))
+
+    def now(self) -> Output:
+        """Return the output with the records that it has now, however it grows."""
+        return replace(self, _parts=tuple(live_parts(self.store)))
+
+    def since(self, earlier: Output) -> Output:
+        """Return the output with the records that it has now, and had not yet at `earlier.now()`."""
+        before = frozenset(earlier._parts or ())
+        return replace(self, _parts=tuple(part for part in live_parts(self.store) if part not in before))
+
+    def newest(self, num_parts: int) -> Output:
+        """Return the output with the records of the parts that were written last."""
+        return replace(self, _parts=tuple(live_parts(self.store)[-num_parts:]))
+
+    def version(self) -> Mapping[str, Any]:
+        """Return as JSON which records it has, for `at`."""
+        return sealed_of(live_parts(self.store) if self._parts is None else self._parts)
+
+    def at(self, version: object) -> Output | None:
+        """Return the output with the records of this version; None where some are in other parts by now.
+
+        Raises ValueError for what is not a version.
+        """
+        sealed = SEALED.validate_python(version)
+        parts = [part for part in live_parts(self.store) if is_sealed(part, sealed)]
+        return replace(self, _parts=tuple(parts)) if sealed_of(parts) == sealed else None
+
+    def num_newer_parts(self) -> int:
+        """Return how many parts of records there are that it does not read."""
+        return len(live_parts(self.store)) - len(self._parts) if self._parts is not None else 0
+
+    def failures(self, *, with_inner: bool = True) -> Iterator[row_states.FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
-        for name, one in self.inner.items():
+        for name, one in self.inner.items() if with_inner else ():
             yield from (replace(row, inner=name) for row in row_states.failed_rows(one.store))
         yield from row_states.failed_rows(self.store)
+
+    def failure_tables(self) -> Iterator[pa.Table]:
+        """Yield what `failures` does, without inner outputs, as failures/ has it."""
+        return row_states.failed_tables(self.store)
 
     def log(self, row_id: str | None = None) -> Iterator[row_states.LogLine]:
         """Yield what happened to a row, or to all rows, the oldest first."""
         return row_states.log_lines(self.store, row_id)
 
-    def rows(self) -> Iterator[pa.Table]:
+    def tables(self, folder: str, fields: pa.Schema | None = None) -> Iterator[pa.Table]:
+        """Yield the parts of a folder as they were written, such as a plugin's own. fields: unset, all."""
+        return read_parts(self.store, [part.path for part in parts_in(self.store, folder)], fields)
+
+    def writer(self, folder: str, schema: pa.Schema, *, job: str = "") -> PartWriter:
+        """Return what writes rows as parts of a folder, beside what is there. job: the text of job.json."""
+        return PartWriter(self.store, folder, schema, run=new_run(0), job=job)
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.
 
-        As the table was when it was last rendered, in its order.
+        As the table was when it was last rendered, in its order. columns: unset, all; else some of `Row`.
         """
-        for part in parts_in(self.store, layout.ROWS):
-            yield read_part(self.store, part.path, None)
+        return self.tables(layout.ROWS, None if columns is None else fields_named(ROW_FIELDS, *columns))
 
     def invalid_rows(self) -> Iterator[pa.Table]:
         """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
-        for part in parts_in(self.store, layout.INVALID):
-            yield read_part(self.store, part.path, None)
+        return self.tables(layout.INVALID)
 
     def frames(self, record: Mapping[str, Any]) -> Frames:
         """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).
@@ -277,6 +348,20 @@ class Output:
         JobError where it is not what was committed.
         """
         return recorded_frames(self.store, record)
+
+    def files(self, record: Mapping[str, Any]) -> Iterator[tuple[str, bytes | Unsound]]:
+        """Yield where each file of a record lies but its preview, and its content, or what is wrong with it.
+
+        The clip comes first. Raises JobError for a path or size that no file of this row has.
+        """
+        for file in recorded_files(record):
+            yield file.path, sound_content(self.store, file)
+
+    def unsound_files(self, record: Mapping[str, Any]) -> Iterator[tuple[str, Unsound]]:
+        """Read the files of a record, however large; yield those that are not as it says, and why."""
+        for file in recorded_files(record):
+            if why := why_unsound(self.store, file):
+                yield file.path, why
 
     def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tensors that a record's row has besides its clip, by name. Raises as `frames` does."""

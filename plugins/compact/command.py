@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.watch import Callback, Checked, Watch
+from framefleet.api.commands import (
+    AsJson,
+    Callback,
+    Checked,
+    OutputToRead,
+    StorageSets,
+    Verbose,
+    Watch,
+    reporting,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
+    from framefleet.api.outputs import Output
     from framefleet.plugins.compact.compaction import Compacted
 
 
@@ -25,8 +34,7 @@ def compact_command(
     query. Does not change records or clips. Refused while a job writes to the output.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
-        from framefleet.jobs.show.progress import watch_on
+        from framefleet.api.jobs import output_at, watch_on
 
         with watch_on(stderr) as watch:
             compacted = compact_output(output_at(output, sets), watch)
@@ -42,21 +50,22 @@ def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) ->
     storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
     part is damaged; StoreError.
     """
-    from framefleet.pipeline.outputs.output import Output
+    from framefleet.api.outputs import Output
 
     return compact_output(Output.open(output, storage_options), Callback())
 
 
 def compact_output(output: Output, watch: Watch) -> Compacted:
     """Do what `compact` does, reporting to `watch`."""
-    from framefleet.cluster.driver.lock import DriverLock
-    from framefleet.pipeline.outputs.output import outputs_in
+    from framefleet.api.outputs import DriverLock, HeldOutput, outputs_in
     from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
 
     compacted = []
     for store in outputs_in(output.store).values():
         with DriverLock(store, renders=False) as lock:
-            compacted.append(merge_small_parts(store, lock, lambda num: watch.show(Checked(num_rows=num))))
+            compacted.append(
+                merge_small_parts(HeldOutput(store, lock), lambda num: watch.show(Checked(num_rows=num)))
+            )
     return Compacted(
         num_before=sum(one.num_before for one in compacted),
         num_after=sum(one.num_after for one in compacted),

@@ -1,9 +1,7 @@
 """Many small parts of records merged into a few large ones, while no job adds any.
 
-A larger part is stored, then one write lets it count in place of the others (`MergingHold`), then these go.
-So each row is in one part that counts at every moment. Wherever a kill comes, the next driver deletes what is
-left. The rows of a larger part are in the order of the table, so that neighbours are read together. Parts
-without an epoch are people's, and stay.
+Each row is in one part that counts at every moment, see `HeldOutput.merge`. The rows of a larger part are in
+the order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
 """
 
 from __future__ import annotations
@@ -14,12 +12,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
-from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, live_parts, merging_run, part_path
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
+from framefleet.api.commands import Overview
+from framefleet.api.outputs import RECORDS, HeldOutput, Part
 
 # As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
 LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 128 << 20
@@ -72,31 +66,19 @@ class _Group:
         )
 
 
-def merge_small_parts(
-    store: Store, hold: MergingHold, on_rows: Callable[[int], None] = lambda num: None
-) -> Compacted:
-    """Merge the small parts of records. The caller has the output's lock, and adds no part meanwhile.
+def merge_small_parts(held: HeldOutput, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
+    """Merge the small parts of records, while nobody adds any.
 
     on_rows: is called with how many records were merged. Raises JobError for a part that is damaged.
     """
-    parts = live_parts(store)
-    sizes = {path: stored.size for path, stored in store.details(RECORDS).items()}
+    parts = held.parts(RECORDS)
+    sizes = {path: stored.size for path, stored in held.store.details(RECORDS).items()}
     small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
     num_after, num_rows = len(parts), 0
-    run, num_merged, schema = "", 0, None  # a run of larger parts, which all have the same columns
-    for group in _groups(store, small, sizes):
+    for group in _groups(held, small, sizes):
         if len(group.parts) == 1:
             continue
-        if schema is None or not group.tables[0].schema.equals(schema):
-            run, num_merged, schema = merging_run(hold.epoch), 0, group.tables[0].schema
-            hold.merged((), run=run, count=0)
-        num_merged += 1
-        content = _merged(store, group)
-        hold.check()
-        store.create(part_path(RECORDS, run, num_merged, content), content)
-        hold.merged(group.parts, run=run, count=num_merged)
-        hold.check()
-        store.delete_many([part.path for part in group.parts])
+        held.merge(group.parts, _merged(group.tables))
         num_after -= len(group.parts) - 1
         num_rows += group.num_rows
         on_rows(num_rows)
@@ -104,11 +86,10 @@ def merge_small_parts(
     return Compacted(num_before=len(parts), num_after=num_after, num_rows_merged=num_rows)
 
 
-def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
+def _groups(held: HeldOutput, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
     """Yield neighbours of equal columns that make a large part together; one that is large by itself."""
     group = _Group()
-    tables = read_parts(store, [part.path for part in parts], None)
-    for part, table in zip(parts, tables, strict=True):
+    for part, table in zip(parts, held.read(parts), strict=True):
         alone = _Group()
         alone.takes(part, table, sizes[part.path])
         if alone.is_large:
@@ -121,14 +102,10 @@ def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> It
         yield group
 
 
-def _merged(store: Store, group: _Group) -> bytes:
-    """Return the file of the part in place of these."""
-    table = pa.concat_tables(group.tables)
+def _merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return all rows, in the order of the table where they say it."""
+    table = pa.concat_tables(tables)
     places = table["row_indices"]
     if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():
-        table = table.take(pc.sort_indices(pc.list_element(places, 0)))  # in the order of the table
-    # All parts of a run say the same of themselves, and of the newest run counts what it says.
-    first_of_run = {part.run: part for part in reversed(group.parts)}
-    jobs = (metadata_of(store, part.path).get(JOB) for part in first_of_run.values())
-    job = next(filter(None, jobs), None)
-    return to_parquet(table, {JOB: job} if job else {})
+        table = table.take(pc.sort_indices(pc.list_element(places, 0)))
+    return table

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.options import Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, command
+from framefleet.api.commands import Verbose, reporting, stderr, stdout
+from framefleet.api.errors import JobError, command
 
 
 def demo_command(

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.api.outputs import Output, Store
+from framefleet.api.sections import AtLeastOne
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Progress, Summary
+    from framefleet.api.jobs import Progress, Summary
 
 MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
 _MAX_DRAWN = 200  # clips on the contact sheet
@@ -47,8 +45,8 @@ def draw_pictures(folder: Path) -> dict[str, Path]:
     """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
     import framefleet
 
-    store = Store(str(folder))
-    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
+    tables = Output(Store(str(folder))).records(["row_indices"])
+    rows = sorted(places[0] for table in tables for places in table["row_indices"].to_pylist())
     if not rows:
         return {}
     sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"

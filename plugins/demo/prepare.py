@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import JobError, Refused, count_text
+from framefleet.api.errors import JobError, Refused, count_text
+from framefleet.api.jobs import Job, load_job
+from framefleet.api.models import inspect_model
+from framefleet.api.outputs import Output, Store
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.signature import ScalarKind
-from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.stores.store import Store
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.api.texts import nearest
 
 SHAPES = ("ball", "square", "triangle", "star", "ring")
 COLORS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")  # RGB's corners: far apart

@@ -7,9 +7,17 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, command
+from framefleet.api.commands import (
+    AsJson,
+    OutputToRead,
+    Sets,
+    StorageSets,
+    Verbose,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import JobError, command
 
 _OwnFile = Annotated[Path, Argument(metavar="JOB.YAML", help="Job file.")]
 _JobServer = Annotated[
@@ -41,7 +49,7 @@ _Follow = Annotated[
 
 
 def submit_command(
-    job: _OwnFile, address: _JobServer = None, sets: options.Sets = None, verbose: options.Verbose = False
+    job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
 ) -> None:
     """Submit a job to a Ray cluster. This machine may then be switched off.
 
@@ -49,8 +57,7 @@ def submit_command(
     with `framefleet status`, `logs`, `pause` and `stop`.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.job.output import store_of_job
+        from framefleet.api.jobs import load_job, store_of_job
         from framefleet.jobs.job.paths import absolute_paths, paths_in
         from framefleet.plugins.deploy.submission import program_at_end, submit
 
@@ -74,14 +81,14 @@ def submit_command(
 
 
 def logs_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     row_id: _RowId = None,
     submitted: _Submitted = False,
     address: _JobServer = None,
     follow: _Follow = False,
-    as_json: options.AsJson = False,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
 
@@ -89,8 +96,8 @@ def logs_command(
     cluster instead.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at, storage_options_alone
-        from framefleet.pipeline.outputs.stores.store import Store
+        from framefleet.api.jobs import output_at, storage_options_alone
+        from framefleet.api.outputs import Store
         from framefleet.plugins.deploy.row_log import show_log
 
         if not (submitted or follow or address):

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, replace
 from itertools import groupby
 
+from framefleet.api.commands import stderr, stdout
+from framefleet.api.errors import count_text
+from framefleet.api.outputs import Output
 from framefleet.jobs.look.failures import one_line
-from framefleet.jobs.show.console import stderr, stdout
-from framefleet.pipeline.errors import count_text
-from framefleet.pipeline.outputs.output import Output
 
 
 def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:

@@ -24,24 +24,21 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 from requests import RequestException
 
-from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, read_holder
+from framefleet.api.errors import FleetError, FramefleetError, JobError, OutputInUse, command, quoted
+from framefleet.api.jobs import Job, load_job, store_of_job
+from framefleet.api.models import find_recipe
+from framefleet.api.outputs import Store, dated
+from framefleet.api.texts import public_text
+from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, newest_holder
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.connection import needs_token
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import base_of, store_of_job
+from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.show.console import SUBMITTED
-from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, OutputInUse, command, quoted
-from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.retries import Soon
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.catalog import find_recipe
 
 _FILE = "job.json"
 _PROGRAMS = "framefleet_on_end"  # a folder of what goes with a job; no module of it has such a name
@@ -168,7 +165,7 @@ def _user_of(job: Job) -> Holder | None:
     def read() -> Holder | None:
         with suppress(FramefleetError):
             store = Store(job.output, job.storage_options, outage_s=_PATIENCE_S)
-            return read_holder(store, max(epochs_of(store), default=0))
+            return newest_holder(store)
         return None
 
     holder = soon.ask(read)

@@ -11,9 +11,8 @@ from typing import Annotated
 from rich.text import Text
 from typer import Argument, Option
 
-from framefleet.jobs.options import AsJson, Sets, Verbose
-from framefleet.jobs.show.console import reporting, stdout
-from framefleet.pipeline.errors import escaped
+from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stdout
+from framefleet.api.errors import escaped
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -45,8 +44,8 @@ def doctor_command(
     cluster cannot be joined.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import job_kind_of, load_job, storage_options_alone
-        from framefleet.jobs.job.schema import Job
+        from framefleet.api.jobs import Job, load_job, storage_options_alone
+        from framefleet.jobs.job.file import job_kind_of
         from framefleet.plugins.doctor.doctor import doctor
 
         kind = job_kind_of(path, sets or []) if path else None

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framefleet.api.commands import Overview
+from framefleet.api.errors import FleetError, JobError
+from framefleet.api.outputs import dated
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, missing_gpu, shares
 from framefleet.jobs.job.paths import absolute_path
-from framefleet.pipeline.errors import FleetError, JobError
-from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.doctor import machine
 from framefleet.plugins.doctor.machine import CheckResult
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import TableJob
+    from framefleet.api.jobs import TableJob
     from framefleet.plugins.doctor.everywhere import Met
 
 _CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
@@ -76,8 +76,8 @@ def doctor(
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     fleet, devices = FleetSettings(), dict[tuple[str | int, ...], str]()
     if job is not None:
-        from framefleet.jobs.job.file import devices_of, load_job
-        from framefleet.jobs.job.schema import TableJob
+        from framefleet.api.jobs import TableJob, load_job
+        from framefleet.jobs.job.file import devices_of
 
         read = job if isinstance(job, TableJob) else load_job(job)
         theirs = targets.storage_options or read.storage_options

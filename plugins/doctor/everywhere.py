@@ -16,10 +16,10 @@ import ray
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from framefleet.api.errors import FleetError
 from framefleet.cluster.fleet.connection import Head, connect
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import worker_variables
-from framefleet.pipeline.errors import FleetError
 
 _CONNECT_S = 3.0
 

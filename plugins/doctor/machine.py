@@ -25,9 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
-from framefleet.pipeline.guards.own_python import python
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.api.errors import FleetError, FramefleetError, count_text
+from framefleet.api.texts import public_text, python
 from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
 
@@ -368,8 +367,8 @@ def inspect_encoders() -> Iterator[CheckResult]:
     """Yield which video encoders work, by encoding two frames with each."""
     import numpy as np
 
-    from framefleet.pipeline.outputs.media.media import encode
-    from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
+    from framefleet.api.clips import Media, encode
+    from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS
 
     frames = np.zeros((2, 160, 160, 3), np.uint8)  # NVENC takes no smaller ones
     failing = []

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.guards.redaction import public_text, public_url
+from framefleet.api.errors import FramefleetError
+from framefleet.api.texts import public_text, public_url
 from framefleet.plugins.doctor.machine import CheckResult, error, ok, warning
 
 _PATIENCE_S = 4.0  # less than a check may take, of which there are several requests
@@ -30,7 +30,7 @@ def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]
 
     What it writes lies in a folder of its own, which it deletes, as it does folders on the way there.
     """
-    from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.api.outputs import Store
 
     store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor-{secrets.token_hex(8)}"
     absent = [] if "://" in url else [one for one in (Path(url), *Path(url).parents) if not one.exists()]

@@ -8,6 +8,7 @@ DRAFT_ROW_ID = "draft_row_id"  # column of records
 PLUGIN = Plugin(
     sections={SECTION: "framefleet.plugins.drafts.section:DraftSection"},
     runners=["framefleet.plugins.drafts.runner:DraftRunner"],
+    files={"chosen": "rows"},
     inner_outputs=[
         InnerOutput(
             name=DRAFTS,

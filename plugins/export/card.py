@@ -12,9 +12,9 @@ from contextlib import suppress
 import pyarrow as pa
 import yaml
 
+from framefleet.api.outputs import Store
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.outputs.stores.store import Store
 
 # Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,
 # but of such a card `datasets` remembers the folder's name alone, and opens what another folder held.

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from framefleet.pipeline.errors import JobError
+from framefleet.api.errors import JobError
+from framefleet.pipeline.plugin import by_name
 
 if TYPE_CHECKING:
     from framefleet.plugins.picks import Pick
 
-ExportFormat = Literal["webdataset", "parquet", "hf", "vbench"]
 ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a clip step made
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
@@ -23,7 +23,7 @@ _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in abo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportChoice:
-    format: ExportFormat
+    format: str
     file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
     picks: Mapping[str, Pick] | None = None  # only these rows
@@ -37,8 +37,8 @@ class ExportChoice:
     shard_mb: int = SHARD_MB  # of clips
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(ExportFormat):
-            raise JobError(f"format is {self.format!r}", f"use {', '.join(get_args(ExportFormat))}")
+        if self.format not in (formats := by_name("export_formats")):
+            raise JobError(f"format is {self.format!r}", f"use {', '.join(formats)}")
         if self.file not in get_args(ClipFile):
             raise JobError(f"file is {self.file!r}", f"use {' or '.join(get_args(ClipFile))}")
         if self.format == "vbench" and self.validation is not None:

@@ -7,34 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import FramefleetError, count_text
-from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportFormat
+from framefleet.api.commands import OutputToRead, StorageSets, Verbose, Where, reporting, stderr, stdout
+from framefleet.api.errors import FramefleetError, count_text
+from framefleet.pipeline.plugin import by_name
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
+    from framefleet.api.outputs import Output
     from framefleet.plugins.export.export import Exported
 
 _MAX_SHOWN = 20  # a screenful
 _SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
-_READ_BY: dict[ExportFormat, str] = {
-    "webdataset": "read it with webdataset.WebDataset",
-    "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
-    "hf": "read it with datasets.load_dataset",
-    "vbench": "score it with `vbench evaluate --videos_path DEST/videos`",
-}
 
 
 def export_command(
     output: OutputToRead,
     to: Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")],
     format: Annotated[
-        ExportFormat,
+        str,
         Option(
             "--format",
+            metavar="webdataset|parquet|hf|vbench|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "or vbench (file names that VBench scores).",
+            "vbench (file names that VBench scores), or one that a plugin adds.",
         ),
     ],
     file: Annotated[
@@ -105,10 +100,9 @@ def export_command(
     of OUTPUT and DEST, --set to_options.KEY=VALUE of DEST only.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import options_alone
-        from framefleet.jobs.show.progress import watch_on
-        from framefleet.pipeline.errors import JobError
-        from framefleet.pipeline.outputs.output import Output
+        from framefleet.api.errors import JobError
+        from framefleet.api.jobs import options_alone, watch_on
+        from framefleet.api.outputs import Output
         from framefleet.plugins.export.choice import ExportChoice
         from framefleet.plugins.export.export import export_chosen
         from framefleet.plugins.export.push import Hub
@@ -137,7 +131,7 @@ def export_command(
         hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
         with watch_on(stderr) as watch:
             to_options = options.get("to_options") or theirs
-            exported = export_chosen(opened.store, to, to_options, choice, watch)
+            exported = export_chosen(opened, to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub else None
         if choice.picks is not None and where is None and not in_table and file == "clip":
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
@@ -162,7 +156,7 @@ def _say_former(opened: Output) -> None:
             stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
 
 
-def _show(exported: Exported, format: ExportFormat) -> None:
+def _show(exported: Exported, format: str) -> None:
     for damage in exported.left_out[:_MAX_SHOWN]:
         stderr.say(f"{damage.path}: {_SAID[damage.kind]}, so row {damage.row_id} is left out")
     if len(exported.left_out) > _MAX_SHOWN:
@@ -187,4 +181,6 @@ def _show(exported: Exported, format: ExportFormat) -> None:
         hint = "" if num_rows else ": too few prompts for this --validation"
         stderr.say(f"{split}: {count_text(num_rows, 'row')}{hint}")
     shards = count_text(exported.num_shards, "shard")
-    stderr.say(f"{count_text(exported.num_rows, 'clip')} in {shards}; {_READ_BY[format]}")
+    stderr.say(
+        f"{count_text(exported.num_rows, 'clip')} in {shards}; {by_name('export_formats')[format]().read_by}"
+    )

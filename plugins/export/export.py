@@ -14,19 +14,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.jobs.doors import sections
-from framefleet.jobs.job.job_json import JOB_JSON
-from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
-from framefleet.pipeline.errors import JobError, bytes_text, count_text
-from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.outputs.output import Output, find_claim_as
-from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
-from framefleet.pipeline.overview import Overview
-from framefleet.plugins.export import shard
+from framefleet.api.commands import Callback, ClipsPace, ClipsProgress, Overview, Watch, wait_for
+from framefleet.api.errors import JobError, bytes_text, count_text
+from framefleet.api.jobs import JOB_JSON, sections
+from framefleet.api.outputs import Output, Store, dated, rows_of
+from framefleet.api.sections import AtLeastOne
+from framefleet.pipeline.outputs.output import find_claim_as
+from framefleet.pipeline.outputs.stores.store import sweep_in_background
+from framefleet.pipeline.plugin import by_name
+from framefleet.plugins.export import formats, shard, shard_writer
 from framefleet.plugins.export.card import write_card
-from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
 from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
@@ -34,7 +32,6 @@ from framefleet.plugins.export.selection import (
     NearDuplicate,
     Selection,
     find_near_duplicates,
-    read_clips,
 )
 from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.picks import picked
@@ -73,7 +70,7 @@ def export(
     output: str,
     to: str,
     *,
-    format: ExportFormat,
+    format: str,
     file: ClipFile = "clip",
     where: str | None = None,
     picks: str | Path | Collection[str] | None = None,
@@ -91,11 +88,12 @@ def export(
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    or vbench (file names that VBench scores). file: of each row; derived: the second one, which `post:` of
-    the job made. where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them
-    as the gallery saves it, whose stars and notes become columns, which `where` may name too. in_table:
-    only rows that the job's table still has. columns: of the records; "all"; None is what a trainer needs:
-    prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt}, {style}".
+    vbench (file names that VBench scores), or one that a plugin adds. file: of each row; derived: the second
+    one, which `post:` of the job made. where: SQL on a record's columns, as "sharpness > 0.4". picks:
+    row_ids, or a file of them as the gallery saves it, whose stars and notes become columns, which `where`
+    may name too. in_table: only rows that the job's table still has. columns: of the records; "all"; None is
+    what a trainer needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g.
+    "{prompt}, {style}".
     validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
@@ -117,44 +115,44 @@ def export(
         shard_mb=shard_mb,
     )
     theirs = options if to_options is None else to_options
-    return export_chosen(Output.open(output, options).store, to, theirs, choice, Callback(on_progress))
+    return export_chosen(Output.open(output, options), to, theirs, choice, Callback(on_progress))
 
 
 def export_chosen(
-    store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
+    output: Output, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
 ) -> Exported:
     """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
     place = Store(dated(to), options)
-    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
+    one, other = (f"{at.url_of('').rstrip('/')}/" for at in (output.store, place))
     if one.startswith(other) or other.startswith(one):
-        problem = f"{place.url_of('')} and the output {store.url_of('')} are inside each other"
+        problem = f"{place.url_of('')} and the output {output.url} are inside each other"
         raise JobError(problem, "choose a separate place, as readers of one would read both")
     if choice.near_duplicates is not None and find_spec("imagehash") is None:
         raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
     wait_for(watch, "reading the records")
-    parts, num_newer = shard.parts_to_export(store, place)
-    if num_newer:
+    version = shard.version_to_export(output, place)
+    if num_newer := version.num_newer_parts():
         watch.say(
             f"note: left out: {count_text(num_newer, 'part')} of records, newer than this export; "
             "export to another place to include them"
         )
-    selection = Selection(store, choice, parts)
+    selection = Selection(version, choice)
     duplicates, num_not_compared = list[NearDuplicate](), 0
     if choice.near_duplicates is not None:
-        duplicates, num_not_compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
+        duplicates, num_not_compared = find_near_duplicates(selection, choice.near_duplicates, watch)
         selection.leave_out([duplicate.row_id for duplicate in duplicates])
     plan = shard.plan_of(selection)
-    feature = shard.feature_of(plan.endings)
+    feature = formats.feature_of(plan.endings)
     if choice.format == "hf":
-        shard.check_folder(plan.endings, feature, selection.schema)
+        formats.check_folder(plan.endings, feature, selection.schema)
     names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
-    shard.claim_place(place, choice, plan, parts, selection.columns)
+    shard.claim_place(place, choice, plan, version, selection.columns)
     sweep_in_background(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
     ):
-        target = shard.Target(
+        target = shard_writer.Target(
             place=place,
             columns=selection.columns,
             added=frozenset(selection.added),
@@ -163,9 +161,11 @@ def export_chosen(
             copiers=readers,
             names=names,
         )
-        damages = write_shards(store, selection, choice, plan, target, watch)
+        damages = write_shards(selection, choice, plan, target, watch)
     if choice.format == "hf":
-        names_there = shard.own_names(selection.columns, shard.taken_in_folder(feature, selection.columns))
+        names_there = shard_writer.own_names(
+            selection.columns, shard_writer.taken_in_folder(feature, selection.columns)
+        )
         fields = [one.with_name(name) for one, name in zip(selection.fields, names_there, strict=True)]
         write_card(
             place,
@@ -174,7 +174,7 @@ def export_chosen(
             endings=plan.endings,
             num_rows=plan.num_rows,
             feature=feature,
-            language_models=_language_models(store),
+            language_models=_language_models(output),
         )
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
@@ -196,10 +196,10 @@ def export_chosen(
     )
 
 
-def _language_models(store: Store) -> list[tuple[str, str]]:
+def _language_models(output: Output) -> list[tuple[str, str]]:
     """Return the models of the job's endpoints, each with the section that names it."""
     try:
-        claim = find_claim_as(store, JOB_JSON)
+        claim = find_claim_as(output.store, JOB_JSON)
     except JobError:  # it is lost or damaged, as `verify` says: nobody knows whom the job asked
         claim = None
     models: dict[tuple[str, str], None] = {}
@@ -214,24 +214,15 @@ def _language_models(store: Store) -> list[tuple[str, str]]:
     return list(models)
 
 
-_KINDS: dict[ExportFormat, type[shard.ShardWriter]] = {
-    "webdataset": shard.TarShard,
-    "parquet": shard.ParquetShard,
-    "hf": shard.FolderShard,
-    "vbench": shard.VBenchShard,
-}
-
-
 def write_shards(
-    store: Store,
     selection: Selection,
     choice: ExportChoice,
     plan: shard.ExportPlan,
-    target: shard.Target,
+    target: shard_writer.Target,
     watch: Watch,
 ) -> dict[int, list[Damage]]:
     """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
-    kind = _KINDS[choice.format]
+    kind: type[shard_writer.ShardWriter] = by_name("export_formats")[choice.format]()
     # A shard that lacks rows is made again: they may be back.
     names = [kind.path_of(planned.name) for planned in plan.shards]
     wanting = {Path(path).stem for path in target.place.list(f"{shard.NOTES}/left-out")}
@@ -241,10 +232,10 @@ def write_shards(
     pace = ClipsPace("exported", total=plan.num_rows, before=before, watch=watch)
     pieces = (piece for piece in selection.pieces(is_whole=True) if piece.shard not in done)
     damages: dict[int, list[Damage]] = {}
-    clips = read_clips(store, pieces, target.copiers)
+    clips = selection.read_clips(pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
         # All at once, and only if it holds the rows that were planned.
-        writer: shard.ShardWriter | None = None
+        writer: shard_writer.ShardWriter | None = None
         digest, left_out = hashlib.sha256(), list[Damage]()
         for piece, contents in read:
             piece.digest(digest)

@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import RECORDS, fix_of_missing, rows_of
 from framefleet.plugins.picks import Pick
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"

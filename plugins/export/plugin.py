@@ -1,5 +1,13 @@
-"""The command `framefleet export`."""
+"""The command `framefleet export`, and its formats."""
 
 from framefleet.api import Plugin
 
-PLUGIN = Plugin(commands={"Use clips": ["framefleet.plugins.export.command:export_command"]})
+PLUGIN = Plugin(
+    commands={"Use clips": ["framefleet.plugins.export.command:export_command"]},
+    export_formats={
+        "webdataset": "framefleet.plugins.export.formats:TarShard",
+        "parquet": "framefleet.plugins.export.formats:ParquetShard",
+        "hf": "framefleet.plugins.export.formats:FolderShard",
+        "vbench": "framefleet.plugins.export.formats:VBenchShard",
+    },
+)

@@ -14,10 +14,11 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, ServiceError
-from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.api.commands import Watch, wait_for
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import Store
+from framefleet.api.texts import public_text
+from framefleet.pipeline.errors import ServiceError
 from framefleet.plugins.export.card import CROISSANT, DATASET_CARD
 from framefleet.plugins.export.shard import NOTES
 

@@ -7,9 +7,8 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import Output
 
 RecordsAs = Literal["arrow", "pandas", "datasets"]
 
@@ -31,9 +30,8 @@ def read_records(
     if to not in get_args(RecordsAs):
         raise JobError(f"to is {to!r}", f"use {', '.join(get_args(RecordsAs))}")
     opened = Output.open_rendered(output, storage_options)
-    schema = record_schema_of(opened.store, columns=columns)
     tables = list(opened.records(columns, where=where))
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    table = pa.concat_tables(tables) if tables else opened.schema(columns).empty_table()
     if to == "pandas":
         return table.to_pandas()
     if to == "datasets":

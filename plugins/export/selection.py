@@ -21,23 +21,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError, command, count_text, names_text, not_ours
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.layout import RECORDS, ROWS
-from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
-from framefleet.pipeline.outputs.parts.record_tables import (
+from framefleet.api.clips import decode
+from framefleet.api.commands import ClipsPace, Watch
+from framefleet.api.errors import JobError, StoreError, command, count_text, names_text, not_ours
+from framefleet.api.outputs import (
+    MAX_CLIP_BYTES,
+    RECORD_FIELDS,
+    RECORDS,
+    ROWS,
+    Output,
+    check_where,
+    columns_in,
     fix_of_missing,
-    record_schema_of,
-    record_tables,
-    with_nulls,
+    told_arguments,
 )
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
-from framefleet.pipeline.outputs.parts.seals import Part, parts_in
-from framefleet.pipeline.outputs.query import check_where, columns_in
-from framefleet.pipeline.outputs.row_states import row_ids_in
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.plugin import section_adding
 from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
@@ -105,15 +103,15 @@ class Piece:
 class Selection:
     """The records of an output that are chosen, in the order in which they were committed.
 
-    parts: those that were there when the export began; the output may grow.
+    output: as it was when the export began.
     """
 
-    def __init__(self, store: Store, choice: ExportChoice, parts: Sequence[Part]) -> None:
+    def __init__(self, output: Output, choice: ExportChoice) -> None:
         """Raises JobError for columns and conditions that its records do not have, and where it has none."""
-        self._store, self._choice, self._parts = store, choice, parts
-        record_schema = record_schema_of(store, parts)
-        if not store.list(RECORDS):
-            raise Output(store).no_records()
+        self._output, self._choice = output, choice
+        record_schema = output.schema()
+        if not output.store.list(RECORDS):
+            raise output.no_records()
         self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
             labelled = with_labels(record_schema)
@@ -129,7 +127,7 @@ class Selection:
         )
         if choice.columns is None:
             repeated = {self._labels.repeated} - {PROMPT_COLUMN}
-            wanted = tuple(name for name in lean_columns(store, parts) if name not in repeated)
+            wanted = tuple(name for name in lean_columns(output) if name not in repeated)
         else:
             wanted = tuple(record_schema.names) if choice.columns == ALL_COLUMNS else choice.columns
         for name in wanted:
@@ -142,7 +140,7 @@ class Selection:
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._duplicates: pa.Array = pa.array([], pa.string())
-        self._in_table = _ids_in_table(store) if choice.in_table else None
+        self._in_table = _ids_in_table(output) if choice.in_table else None
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -164,13 +162,13 @@ class Selection:
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
             for section in filter(None, map(section_adding, self._conditioned)):
-                fix = f"{command('status', self._store.url_of(''))} says how far `{section}` is"
+                fix = f"{command('status', self._output.url)} says how far `{section}` is"
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"
             return JobError("no row is chosen", f"{fix}{or_all}")
-        inner = Output(self._store).inner.items()
+        inner = self._output.inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
-        problem = f"none of the picks is a clip of {self._store.url_of('')}{present}"
+        problem = f"none of the picks is a clip of {self._output.url}{present}"
         return JobError(problem, f"{fix}pick clips in this output's own gallery{or_all}")
 
     def leave_out(self, row_ids: Collection[str]) -> None:
@@ -188,6 +186,26 @@ class Selection:
         """Yield these columns of the chosen rows, besides `CLIP_COLUMNS`, `columns`, and those of prompts."""
         yield from self._tables(None, True, columns)
 
+    def read_clips(
+        self, pieces: Iterable[Piece], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Piece, list[bytes | Damage]]]:
+        """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
+        waiting: deque[tuple[Piece, list[Future[bytes | Damage]]]] = deque()
+        for piece in pieces:
+            rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
+            waiting.append((piece, [readers.submit(self._clip, row) for row in rows]))
+            if len(waiting) > _PIECES_AHEAD:
+                first, reads = waiting.popleft()
+                yield first, [read.result() for read in reads]
+        for piece, reads in waiting:
+            yield piece, [read.result() for read in reads]
+
+    def _clip(self, record: dict[str, Any]) -> bytes | Damage:
+        path, content = next(self._output.files(record))
+        if isinstance(content, bytes):
+            return content
+        return Damage(kind=content, path=path, row_id=record["row_id"])
+
     def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
         whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
@@ -197,9 +215,7 @@ class Selection:
             others = {}
         read = dict.fromkeys((*names, *others.values()))
         choice = self._choice
-        for table in chosen_records(self._store, read, choice.where, choice.picks, self._parts):
-            lacking = [name for name in read if name not in table.column_names]  # of an earlier version
-            table = with_nulls(table, map(RECORD_FIELDS.field, lacking))
+        for table in chosen_records(self._output, read, choice.where, choice.picks):
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
             if self._in_table is not None:
                 ids = _bytes_of(rows)
@@ -227,7 +243,7 @@ class Selection:
                 if not 0 <= size <= MAX_CLIP_BYTES:
                     row_id = table["row_id"][end].as_py()
                     raise not_ours(
-                        self._store.url_of(RECORDS),
+                        self._output.store.url_of(RECORDS),
                         f"the clip of {row_id} has {count_text(size, 'byte')}",
                         f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
                     )
@@ -244,11 +260,12 @@ class Selection:
                 yield Piece(shard=shard, split=split, rows=table.slice(start))
 
 
-def _ids_in_table(store: Store) -> npt.NDArray[np.bytes_]:
+def _ids_in_table(output: Output) -> npt.NDArray[np.bytes_]:
     """Return the row_ids of the table as it was last rendered, sorted: 16 bytes each."""
-    ids = [_bytes_of(rows) for rows in row_ids_in(store, parts_in(store, ROWS))]
+    ids = [_bytes_of(rows) for rows in output.rows(["row_id"])]
     if not any(map(len, ids)):
-        raise JobError(f"{store.url_of(ROWS)} has no rows: nobody wrote down the table", "leave out in_table")
+        problem = f"{output.store.url_of(ROWS)} has no rows: nobody wrote down the table"
+        raise JobError(problem, "leave out in_table")
     return np.sort(np.concatenate(ids))
 
 
@@ -256,19 +273,19 @@ def _bytes_of(rows: pa.Table) -> npt.NDArray[np.bytes_]:
     return ids_of(rows["row_id"]).astype(">u8").view("S16")[:, 0]
 
 
-def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
+def lean_columns(output: Output) -> tuple[str, ...]:
     """Return the columns about the clip itself: prompt, seed, size, scores, and labels from the user's table.
 
     Of framefleet's own columns and the pipeline's arguments those of `_LEAN`, so no model's place and no
     machine's name; and those that tell rows apart, as what was swept. Reads the records once. A column
     without any value is left out.
     """
-    names = record_schema_of(store, parts).names
+    names = output.schema().names
     deciding = [name for name in names if name in _DECIDING]
     maybe = [name for name in names if name not in RECORD_FIELDS.names or name in _LEAN or name in deciding]
     filled: set[str] = set()
     arguments, others = _Values(), _Values()
-    for table in record_tables(store, [*maybe, "arguments"], parts):
+    for table in output.records([*maybe, "arguments"]):
         filled |= {name for name in maybe if table[name].null_count < len(table)}
         for text in table["arguments"].unique().to_pylist():
             arguments.add(told_arguments({"arguments": text}))
@@ -300,29 +317,6 @@ class _Values:
         self._is_empty = False
 
 
-def read_clips(
-    store: Store, pieces: Iterable[Piece], readers: ThreadPoolExecutor
-) -> Iterator[tuple[Piece, list[bytes | Damage]]]:
-    """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
-    waiting: deque[tuple[Piece, list[Future[bytes | Damage]]]] = deque()
-    for piece in pieces:
-        rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
-        waiting.append((piece, [readers.submit(_clip, store, row) for row in rows]))
-        if len(waiting) > _PIECES_AHEAD:
-            first, reads = waiting.popleft()
-            yield first, [read.result() for read in reads]
-    for piece, reads in waiting:
-        yield piece, [read.result() for read in reads]
-
-
-def _clip(store: Store, record: dict[str, Any]) -> bytes | Damage:
-    file = recorded_clip(record)
-    content = sound_content(store, file)
-    if isinstance(content, bytes):
-        return content
-    return Damage(kind=content, path=file.path, row_id=record["row_id"])
-
-
 Hashes: TypeAlias = npt.NDArray[np.uint64]  # (3,): of the first, middle and last frame
 
 
@@ -336,7 +330,7 @@ class NearDuplicate:
 
 
 def find_near_duplicates(
-    store: Store, selection: Selection, distance: int, watch: Watch
+    selection: Selection, distance: int, watch: Watch
 ) -> tuple[list[NearDuplicate], int]:
     """Return the rows that look like an earlier one: all their hashes differ in at most `distance` bits.
 
@@ -349,7 +343,7 @@ def find_near_duplicates(
     duplicates: list[NearDuplicate] = []
     num_without_frames = 0
     with ThreadPoolExecutor(CLIPS_AT_ONCE) as readers, ThreadPoolExecutor(os.cpu_count() or 1) as decoders:
-        for piece, clips in read_clips(store, selection.pieces(), readers):
+        for piece, clips in selection.read_clips(selection.pieces(), readers):
             row_ids = piece.rows["row_id"].to_pylist()
             for row_id, clip, hashes in zip(row_ids, clips, decoders.map(_hashes, clips), strict=True):
                 pace.add(1, len(clip) if isinstance(clip, bytes) else 0)

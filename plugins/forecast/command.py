@@ -12,13 +12,13 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
+from framefleet.api.commands import quiet_libraries, reporting, stderr, stdout
+from framefleet.api.errors import JobError, TableError, bytes_text, count_text
 from framefleet.jobs import options
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
-from framefleet.pipeline.errors import JobError, TableError, bytes_text, count_text
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import Job
+    from framefleet.api.jobs import Job
     from framefleet.plugins.forecast.job_plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
     from framefleet.plugins.forecast.prediction import Prediction
 
@@ -72,7 +72,8 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
+        from framefleet.api.jobs import load_job
+        from framefleet.jobs.job.file import job_kind_of, option_sets
 
         sets = option_sets(
             prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
@@ -100,9 +101,9 @@ def plan_command(
 
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    from framefleet.api.jobs import watch_on
     from framefleet.jobs.job.schema import sections_not_stored
     from framefleet.jobs.render.survey import check_valid_rows
-    from framefleet.jobs.show.progress import watch_on
     from framefleet.plugins.forecast.plan import plan_job
 
     if wanted.probe:
@@ -146,10 +147,10 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
 
 def _spent_lines(job: Job) -> Iterator[str]:
     """Yield what earlier runs have used of the budget, and whether `render` would stop at once."""
+    from framefleet.api.jobs import store_of_job
+    from framefleet.api.outputs import Output
     from framefleet.cluster.driver.earlier_runs import spent_before
     from framefleet.cluster.driver.stop import Spent
-    from framefleet.jobs.job.output import store_of_job
-    from framefleet.pipeline.outputs.output import Output
 
     store, gpus = store_of_job(job), job.fleet.paid_gpus
     if job.budget.per == "run" or not job.budget.limits():
@@ -321,7 +322,7 @@ def show_probed(probed: Probed, table: str) -> None:
 
 
 def _text(value: Any) -> str:
-    from framefleet.pipeline.guards.json_text import canonical_json
+    from framefleet.api.texts import canonical_json
 
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.errors import ModelError
+from framefleet.api.texts import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.rows.prompt_lengths import Count, TextReader, reader_for, texts_read, token_counter

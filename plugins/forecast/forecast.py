@@ -16,27 +16,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from framefleet.api.clips import Clip, Outcome, Request
+from framefleet.api.commands import Watch, wait_for
+from framefleet.api.errors import FramefleetError, JobError, RenderError
+from framefleet.api.jobs import Job
+from framefleet.api.models import Model, ModelSettings, Placer, Renderer, free_memory, is_out_of_memory, load
+from framefleet.api.texts import public_text, python
 from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
-from framefleet.pipeline.guards.own_python import python
-from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.memory import free_memory, is_out_of_memory
-from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model, ModelSettings
-from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.plugin import by_name
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.forecast.prediction import (

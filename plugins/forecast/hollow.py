@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from framefleet.pipeline.errors import count_text, shown
-from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.request import Request, is_model
+from framefleet.api.clips import Request, is_model
+from framefleet.api.errors import count_text, shown
+from framefleet.api.models import PipelineSpec
 from framefleet.pipeline.rows.identity import decides_shape, input_shape
 from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.blank_call import BlankCalls

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import Overview
+from framefleet.api.errors import count_text
 from framefleet.pipeline.outputs.gone_clips import Gone
-from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.tables.index import RowCounts
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job
     from framefleet.plugins.forecast.cut_prompts import CutPrompt
     from framefleet.plugins.forecast.prediction import Prediction
     from framefleet.plugins.memory.memory import Memory

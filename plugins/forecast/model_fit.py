@@ -5,9 +5,9 @@ Takes seconds for a model that was not compared before.
 
 from __future__ import annotations
 
+from framefleet.api.models import ModelSettings, source_of, weights_of
 from framefleet.jobs.job.model import OpenedModel
 from framefleet.pipeline.model.ip_adapter import check_places, fetch_ip_adapter, image_encoder_of
-from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.recipes.second_model import SecondModel

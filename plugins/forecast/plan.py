@@ -11,27 +11,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from framefleet.api.clips import clip_fps, each_input
+from framefleet.api.commands import Callback, Watch
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import Job, load_job
+from framefleet.api.models import FRAME_PARAMETERS
+from framefleet.api.sections import AtLeastOne
+from framefleet.api.texts import public_url
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs import doors
-from framefleet.jobs.job.file import check_gpu, load_job
+from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.model import place_of
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError, UserError, count_text, read_bytes
-from framefleet.pipeline.guards.arguments import AtLeastOne
+from framefleet.pipeline.errors import UserError, read_bytes
 from framefleet.pipeline.guards.mistakes import naming_model
-from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan

@@ -10,10 +10,10 @@ from itertools import cycle
 from rich import box
 from rich.table import Table
 
+from framefleet.api.clips import Request
+from framefleet.api.commands import duration
+from framefleet.api.errors import bytes_text, count_text, rounded
 from framefleet.cluster.driver.stop import HOUR_S
-from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import bytes_text, count_text, rounded
-from framefleet.pipeline.request import Request
 
 # Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
 MAX_TEXTS = 1 << 20

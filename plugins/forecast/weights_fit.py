@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.api.errors import ModelError
+from framefleet.api.models import SAFETENSORS, by_component
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
@@ -29,8 +30,8 @@ from framefleet.pipeline.model.sources.headers import Notes, Tensor, read_header
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
-from framefleet.pipeline.model.sources.parts import PartFile, by_component
-from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
+from framefleet.pipeline.model.sources.parts import PartFile
+from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 
 log = logging.getLogger(__name__)
@@ -168,10 +169,10 @@ def errors_of(
     """
     import torch
 
+    from framefleet.api.models import inspect_model
     from framefleet.pipeline.model.sources import network_loading  # imports the libraries
     from framefleet.pipeline.model.sources.single_file import SingleFile
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
-    from framefleet.pipeline.model.specs.spec import inspect_model
 
     files = {
         key: SingleFile(place / _PARTS / f"{key}{SAFETENSORS}", False, name) for key, name in parts.values()

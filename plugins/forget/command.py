@@ -8,9 +8,8 @@ from typing import Annotated
 
 from typer import Option
 
-from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import AsJson, OutputToRead, StorageSets, Verbose, reporting, stderr, stdout
+from framefleet.api.errors import count_text
 
 _RowIds = Annotated[list[str] | None, Option("--row", metavar="ROW_ID", help="Row to forget; repeatable.")]
 _Where = Annotated[
@@ -20,13 +19,13 @@ _DryRun = Annotated[bool, Option("--dry-run", help="Print how many rows there ar
 
 
 def forget_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     where: _Where = None,
     row_ids: _RowIds = None,
     dry_run: _DryRun = False,
-    as_json: options.AsJson = False,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Delete rows for good: clips, records, previews, answers, pages, and whatever else quotes them.
 
@@ -34,8 +33,7 @@ def forget_command(
     where else these rows may be, e.g. in exports. Refused while a job writes to the output.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import output_at
-        from framefleet.jobs.show.progress import watch_on
+        from framefleet.api.jobs import output_at, watch_on
         from framefleet.plugins.forget.forget import forget_rows
 
         with watch_on(stderr) as watch:

@@ -7,7 +7,7 @@ forgotten.json keeps the row_ids: rows of a table that have them are not rendere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,23 +15,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.job_json import Claim, read_claim
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, FORGOTTEN, ROWS
-from framefleet.pipeline.outputs.output import Output, outputs_in
-from framefleet.pipeline.outputs.parts.part_file import columns_of, read_part
-from framefleet.pipeline.outputs.parts.parts import no_record, whole_row_id
-from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
-from framefleet.pipeline.outputs.query import columns_in, rows_where
-from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
+from framefleet.api.commands import Callback, Overview, Watch, wait_for
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import Claim, read_claim
+from framefleet.api.outputs import (
+    CLAIM,
+    FAILURES,
+    RECORDS,
+    ROWS,
+    DriverLock,
+    HeldOutput,
+    Output,
+    OutputFiles,
+    Part,
+    Store,
+    columns_in,
+    outputs_in,
+    rows_where,
+)
+from framefleet.pipeline.outputs.layout import FORGOTTEN
 from framefleet.pipeline.plugin import inner_outputs
-from framefleet.plugins.forget.removal import TABLE_FOLDERS, Removal
+from framefleet.plugins.forget.removal import Removal, table_folders
 from framefleet.plugins.forget.texts import RowTexts, nested_texts
 
 
@@ -83,11 +87,12 @@ def forget_rows(
     with ExitStack() as exits:
         locks = [] if dry_run else [exits.enter_context(DriverLock(one, renders=False)) for one in stores]
         wait_for(watch, "looking for the rows")
-        earlier = frozenset[str]().union(*map(forgotten_rows, stores))
-        matches = _named_rows(stores, row_ids, earlier)
+        files = [OutputFiles(store) for store in stores]
+        earlier = frozenset[str]().union(*(one.forgotten() for one in files))
+        matches = _named_rows(files, row_ids, earlier)
         columns = frozenset[str]()
         if where is not None:
-            chosen, columns = _chosen_rows(stores, where)
+            chosen, columns = _chosen_rows(files, where)
             matches |= chosen
         matches |= _linked_rows(stores, matches)
         texts = RowTexts.of(stores, earlier | matches)
@@ -99,7 +104,9 @@ def forget_rows(
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
         if locks:
             places = {output.url: (output.store, locks[0])} | places
-        removals = [Removal(store, lock, texts, where, columns) for store, lock in places.values()]
+        removals = [
+            Removal(HeldOutput(store, lock), lock, texts, where, columns) for store, lock in places.values()
+        ]
         steps = [Removal.empty_tables]
         if texts.row_ids:
             steps = [Removal.remember, *steps, Removal.delete_quotes]
@@ -118,36 +125,31 @@ def forget_rows(
         )
 
 
-def _parts_with_rows(store: Store) -> list[Part]:
-    return [*live_parts(store), *parts_in(store, FAILURES), *parts_in(store, ROWS)]
-
-
-def _named_rows(stores: Collection[Store], row_ids: Collection[str], earlier: Collection[str]) -> set[str]:
+def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier: Collection[str]) -> set[str]:
     """Return the whole row_ids. Raises JobError for one that no row has."""
     if not row_ids:
         return set()
-    parts = [(store, _parts_with_rows(store)) for store in stores]
-    tables = (table for store, some in parts for table in row_ids_in(store, some))
-    there = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
+    columns = (ids for one in files for ids in one.row_ids(one.parts(RECORDS, FAILURES, ROWS)))
+    there = {row_id for ids in columns for row_id in ids.to_pylist()}
     whole_ids = set()
     for row_id in row_ids:
-        whole = {whole_row_id(store, row_id, some) for store, some in parts}
+        whole = {one.whole_row_id(row_id) for one in files}
         if not whole & (there | {*earlier}):
-            raise no_record(next(iter(stores)), row_id)
+            raise files[0].no_record(row_id)
         whole_ids |= whole & there
     return whole_ids
 
 
-def _chosen_rows(stores: Collection[Store], where: str) -> tuple[set[str], frozenset[str]]:
+def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], frozenset[str]]:
     """Return the rows for which a condition is true, by their records, failures, or what rows/ carries.
 
     And the columns that it is about. Raises JobError for what is no condition on rows of this output.
     """
-    sources = [source for store in stores for source in _sources(store)]
+    sources = [source for one in files for source in _sources(one)]
     fields = {field.name: field for schema, _ in sources for field in schema}
     if not sources:  # nothing was rendered yet
-        paths = ((one, path) for one in stores for folder in TABLE_FOLDERS for path in one.list(folder))
-        fields = {field.name: field for one, path in paths for field in columns_of(one, path)[0]}
+        tables = ((one, part) for one in files for part in one.parts(*table_folders()))
+        fields = {field.name: field for one, part in tables for field in one.schema(part)}
     columns = frozenset(columns_in(where, pa.schema(fields.values())))
     chosen = set[str]()
     for schema, read in sources:
@@ -157,26 +159,27 @@ def _chosen_rows(stores: Collection[Store], where: str) -> tuple[set[str], froze
     return chosen, columns
 
 
-def _sources(store: Store) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:
+def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:
     """Yield where rows are listed: the columns, and what reads some of these."""
 
-    def read(path: str, schema: pa.Schema, names: list[str]) -> list[pa.Table]:
-        return [read_part(store, path, pa.schema([schema.field(name) for name in names]))]
+    def read(part: Part, names: list[str]) -> list[pa.Table]:
+        return [files.table(part).select(names)]
 
-    if live_parts(store):
-        yield record_schema_of(store), partial(record_tables, store)
-    for part in (*parts_in(store, FAILURES), *parts_in(store, ROWS)):
-        schema = columns_of(store, part.path)[0]
-        yield schema, partial(read, part.path, schema)
+    if files.parts(RECORDS):
+        output = Output(files.store)
+        yield output.schema(), output.records
+    for part in files.parts(FAILURES, ROWS):
+        yield files.schema(part), partial(read, part)
 
 
 def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str]:
     """Return the drafts of rows, and the rows that were made of drafts."""
     linked = set[str]()
     for store in stores:
-        names = record_schema_of(store).names
+        output = Output(store)
+        names = output.schema().names
         for column in {one.row_id_column for one in inner_outputs().values()} & {*names}:
-            for table in record_tables(store, ["row_id", column]):
+            for table in output.records(["row_id", column]):
                 pairs = zip(table["row_id"].to_pylist(), table[column].to_pylist(), strict=True)
                 linked.update(one for pair in pairs if {*pair} & {*row_ids} for one in pair if one)
     return linked
@@ -192,7 +195,7 @@ def _left(root: Store, stores: Collection[Store], texts: RowTexts, claim: Claim 
     if texts.inputs:
         files = count_text(len(texts.inputs), "image or video file")
         yield f"{files} that they name, e.g. {min(texts.inputs)}"
-    if unknown := {row_id for store in stores for row_id in announced_rows(store)} - texts.row_ids:
+    if unknown := {row_id for store in stores for row_id in OutputFiles(store).uncommitted()} - texts.row_ids:
         rows = count_text(len(unknown), "row")
         yield f"{rows} of an interrupted run that have no record yet: run the job, then forget again"
     yield (

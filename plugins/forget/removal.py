@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,65 +14,65 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from framefleet.cluster.driver.lock import DriverLock, read_holder
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.api.outputs import DriverLock, HeldOutput, Part, Store, read_json, rows_where
+from framefleet.api.texts import canonical_json, parse_json
 from framefleet.pipeline.outputs import layout
-from framefleet.pipeline.outputs.parts.part_file import JOB, columns_of, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.parts.seals import (
-    Part,
-    epoch_path,
-    epochs_of,
-    live_parts,
-    part_path,
-    parts_in,
-)
-from framefleet.pipeline.outputs.query import rows_where
-from framefleet.pipeline.outputs.row_states import forgotten_rows, row_ids_in
-from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.pipeline.plugin import files_of_plugins
 from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
+from framefleet.plugins.picks import PICK_FILES, PICKS
 
-# Made again when they are wanted, or kept for people: they go whole, whomever they quote.
-_PAGES = (layout.GALLERY, layout.DAMAGED, layout.SCRATCH, "embeddings")
-_PAGE_FILES = ("report.html", "report.json")
+# Computed again, or kept for people: they go whole, whomever they quote, as what is derived does.
+_DERIVED = ("damaged", "embeddings")
 _STATE = "until.json"  # the values of groups; written again by the next run
-TABLE_FOLDERS = (layout.TABLES, layout.CHOSEN, layout.PROMPT_TABLES)
-_ANSWERED = "original_prompt"  # of a part of answers: what was rewritten, perhaps more than once
+_ANSWERS, _ANSWERED = (
+    "answers",
+    "original_prompt",
+)  # of a part of answers: what was rewritten, perhaps more than once
 _FILES = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
 _JSON = TypeAdapter(dict[str, Any])
 _PLACE = "framefleet_place"  # of a row in its table, while a condition is asked
+
+
+def table_folders() -> list[str]:
+    """Return the folders of tables of a job's rows."""
+    return [layout.TABLES, *(path for path, kind in files_of_plugins().items() if kind == "rows")]
 
 
 @dataclass(slots=True)
 class Removal:
     """Takes rows out of one output."""
 
-    store: Store
-    hold: DriverLock
+    held: HeldOutput
+    lock: DriverLock  # of it
     texts: RowTexts
     where: str | None
     columns: frozenset[str]  # that `where` is about
     num_deleted: int = 0
     num_rewritten: int = 0
 
+    @property
+    def store(self) -> Store:
+        return self.held.store
+
     def remember(self) -> None:
         """Note the row_ids, and have the next run read its whole table again."""
         self._delete(path for path in self.store.list(layout.ROWS) if not path.endswith(".parquet"))
-        row_ids = sorted(forgotten_rows(self.store) | self.texts.row_ids)
+        row_ids = sorted(self.held.forgotten() | self.texts.row_ids)
         self.store.write(layout.FORGOTTEN, canonical_json(row_ids).encode())
 
     # -- What quotes them --
 
     def empty_tables(self) -> None:
         """Take the rows out of tables in the output, and of what was answered about their prompts."""
-        for path in (path for folder in TABLE_FOLDERS for path in self.store.list(folder)):
+        for path in (path for folder in table_folders() for path in self.store.list(folder)):
             if path.endswith(".parquet"):
                 self._empty_table(path)
-        for part in parts_in(self.store, layout.INVALID):
-            table = self._table(part)
+        for part in self.held.parts(layout.INVALID):
+            table = self.held.table(part)
             self._keep(part, table, self._are_others(table))
         originals = pa.array(self.texts.rows_by_text, pa.string())
-        for part in parts_in(self.store, layout.ANSWERS):
-            table = self._table(part)
+        for part in self.held.parts(_ANSWERS):
+            table = self.held.table(part)
             is_theirs = pc.or_(pc.is_in(table[_ANSWERED], originals), pc.invert(self._are_others(table)))
             if pc.any(is_theirs).as_py():  # the key stays: it is not asked again
                 for name in (_ANSWERED, "prompt"):
@@ -87,9 +87,9 @@ class Removal:
         job = read_json(self.store, layout.CLAIM, _JSON)
         if self._without_texts(job) == job:
             return
-        for part in live_parts(self.store):
-            if text := metadata_of(self.store, part.path).get(JOB):
-                self._replace(part, self._table(part), job=self._job_text(parse_json(text)))
+        for part in self.held.parts(layout.RECORDS):
+            if text := self.held.job_of(part):
+                self._replace(part, self.held.table(part), job=self._job_text(parse_json(text)))
         self.store.write(layout.CLAIM, self._job_text(job).encode())
         self.num_rewritten += 1
 
@@ -100,29 +100,26 @@ class Removal:
             values = _texts_of(self.store.read(_STATE))
             if values is None or not self.texts.rows_by_text.keys().isdisjoint(values):
                 self._delete([_STATE])
-        self._delete(path for folder in _PAGES for path in self.store.list(folder))
-        self._delete(path for path in _PAGE_FILES if self.store.exists(path))
-        for path in (*self.store.list(layout.PICK_FILES), layout.PICKS):
+        derived = (*_DERIVED, *(path for path, kind in files_of_plugins().items() if kind == "derived"))
+        self._delete(path for folder in derived for path in self.store.list(folder))
+        self._delete(path for path in derived if self.store.exists(path))
+        for path in (*self.store.list(PICK_FILES), PICKS):
             if self.store.exists(path):
                 self._empty_picks(path)
-        for epoch in epochs_of(self.store):
-            holder = read_holder(self.store, epoch)
-            if epoch != self.hold.epoch and holder and holder.error:
-                self.store.write(epoch_path(epoch), replace(holder, error="").to_bytes())
-                self.num_rewritten += 1
+        self.num_rewritten += self.lock.forget_errors()
 
     # -- What names them --
 
     def delete_rows(self) -> None:
         """Delete what names them in parts: scores, logs, rows/, failures, and last of all records."""
         wanted = pa.array(self.texts.row_ids, pa.string())
-        folders = (layout.SCORES, layout.LOGS, layout.ROWS, layout.FAILURES)
-        for parts in (*(parts_in(self.store, folder) for folder in folders), live_parts(self.store)):
-            for part, ids in zip(parts, row_ids_in(self.store, parts), strict=True):
-                others = pc.invert(pc.is_in(ids["row_id"], wanted))
+        for folder in (layout.SCORES, layout.LOGS, layout.ROWS, layout.FAILURES, layout.RECORDS):
+            parts = self.held.parts(folder)
+            for part, row_ids in zip(parts, self.held.row_ids(parts), strict=True):
+                others = pc.invert(pc.is_in(row_ids, wanted))
                 if not pc.all(others).as_py():
-                    self._keep(part, self._table(part), others)
-        self.hold.seal()  # parts without other rows are gone, which is no damage
+                    self._keep(part, self.held.table(part), others)
+        self.lock.seal()  # parts without other rows are gone, which is no damage
 
     def delete_files(self) -> None:
         """Delete the files that their row_ids name."""
@@ -137,12 +134,8 @@ class Removal:
 
     def _delete(self, paths: Iterable[str]) -> None:
         if files := [*paths]:
-            self.hold.check()
-            self.store.delete_many(files)
+            self.held.delete(files)
             self.num_deleted += len(files)
-
-    def _table(self, part: Part) -> pa.Table:
-        return read_part(self.store, part.path, columns_of(self.store, part.path)[0])
 
     def _keep(self, part: Part, table: pa.Table, others: pa.ChunkedArray) -> None:
         """Write a part again with these of its rows; one without any just goes."""
@@ -155,18 +148,7 @@ class Removal:
             self._delete([part.path])
 
     def _replace(self, part: Part, table: pa.Table, *, job: str | None = None) -> None:
-        """Write a part again, in its place among the others: of two that name a row, the later one counts."""
-        metadata = metadata_of(self.store, part.path)
-        content = to_parquet(table, metadata if job is None else metadata | {JOB: job})
-        self.hold.check()
-        if part.digest:
-            folder = str(PurePosixPath(part.path).parent)
-            path = part_path(folder, part.run, part.number, content)
-            if path != part.path:
-                self.store.create(path, content)
-                self.store.delete(part.path)
-        else:
-            self.store.write(part.path, content)
+        self.held.rewrite(part, table, job=job)
         self.num_rewritten += 1
 
     def _empty_table(self, path: str) -> None:
@@ -183,7 +165,7 @@ class Removal:
                     writer.write_table(rest)
             if num_kept == num_rows:
                 return
-            self.hold.check()
+            self.lock.check()
             is_own = path.startswith(f"{layout.TABLES}/") and f"/{layout.ADDED}" not in path
             if num_kept or is_own:
                 self.store.upload(path, new)
@@ -216,7 +198,7 @@ class Removal:
         lines = self.store.read(path).splitlines(keepends=True)
         rest = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
         if len(rest) < len(lines):
-            self.hold.check()
+            self.lock.check()
             self.store.write(path, b"".join(rest))
             self.num_rewritten += 1
 

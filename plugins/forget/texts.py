@@ -8,20 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.outputs.layout import FAILURES, ROWS
-from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.parts import rows_in_table
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import (
+from framefleet.api.clips import inputs_in
+from framefleet.api.outputs import (
     FAILURE_FIELDS,
+    FAILURES,
     RECORD_FIELDS,
     ROW_FIELDS,
+    ROWS,
+    Output,
+    Store,
     told_arguments,
 )
-from framefleet.pipeline.outputs.parts.seals import parts_in
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.request import inputs_in
 
+_ROWS_AT_ONCE = 1024  # as Python has them
 _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
 
 
@@ -90,14 +89,14 @@ def _own_cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rows_in(store: Store) -> Iterator[Mapping[str, Any]]:
     """Yield the texts of every row of an output, of one that several parts have more than once."""
-    schema = record_schema_of(store)
+    output = Output(store)
+    schema = output.schema()
     own = [one.name for one in schema if one.name not in _OURS and is_text(one.type)]
-    yield from _rows_of(record_tables(store, ["row_id", "arguments", *own]), store)
+    yield from _rows_of(output.records(["row_id", "arguments", *own]))
     for folder in (FAILURES, ROWS):
-        yield from _rows_of((read_part(store, part.path, None) for part in parts_in(store, folder)), store)
+        yield from _rows_of(output.tables(folder))
 
 
-def _rows_of(tables: Iterable[pa.Table], store: Store) -> Iterator[Mapping[str, Any]]:
-    for table in tables:
-        for rows in rows_in_table(table, store.url_of("")):
-            yield from rows
+def _rows_of(tables: Iterable[pa.Table]) -> Iterator[Mapping[str, Any]]:
+    for batch in (batch for table in tables for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE)):
+        yield from batch.to_pylist()

@@ -13,15 +13,12 @@ from functools import partial
 from itertools import chain, groupby, islice
 from typing import Any, Literal
 
-from framefleet.pipeline.errors import JobError
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import RECORD_FIELDS, Output, OutputFiles, Store
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs import layout, output
-from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.parts import rows_in_table
-from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal, part_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs import layout
+from framefleet.pipeline.outputs.output import Unsound
+from framefleet.pipeline.outputs.parts.records import fields_named
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
@@ -48,9 +45,13 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 # too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
 # came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
 # uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
-DamageKind = Literal[output.Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
-_LATE = "it came after its driver had lost the output, or its rows are in a larger part; it does not count"
-_MERGED = "its rows are in another part, as a driver was killed while it merged parts; it does not count"
+DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
+_UNREAD = {
+    "foreign": "",
+    "late": "it came after its driver had lost the output, or its rows are in a larger part; "
+    "it does not count",
+    "merged": "its rows are in another part, as a driver was killed while it merged parts; it does not count",
+}
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 
 
@@ -71,11 +72,12 @@ class Damage:
 
 def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
     """Read every part and every file that its records name; yield what is wrong, fill `index`."""
-    num_checked, paths = 0, [part.path for part in live_parts(store)]
+    files, num_checked = OutputFiles(store), 0
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        for path in paths:
+        for part in files.parts(layout.RECORDS):
+            path = part.path
             try:
-                for rows in rows_in_table(read_part(store, path, _FIELDS), store.url_of(path)):
+                for rows in files.rows(part, _FIELDS):
                     damages = list(readers.map(partial(look_at, store), rows))
                     index.add(path, zip(rows, (not some for some in damages), strict=True))
                     yield from chain.from_iterable(damages)
@@ -90,9 +92,8 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 
 def look_at(store: Store, record: Mapping[str, Any]) -> list[Damage]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
-    files = output.recorded_files(record)
-    kinds = ((file.path, output.why_unsound(store, file)) for file in files)
-    return [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds if kind]
+    kinds = Output(store).unsound_files(record)
+    return [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds]
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
@@ -102,22 +103,17 @@ def damage_below(folder: str, damage: Damage) -> Damage:
 
 def beside_parts(store: Store) -> Iterator[Damage]:
     """Yield what lies in records/ and is not read, and parts that are gone."""
-    live, seal = {part.path for part in live_parts(store)}, newest_seal(store)
-    for path in store.list(layout.RECORDS):
-        if path in live:
-            continue
-        if (part := part_of(path)) is None:
-            yield Damage(kind="foreign", path=path)
-        else:
-            yield Damage(kind="late", path=path, reason=_LATE if seal.is_late(part) else _MERGED)
-    for path in gone_parts(store):
+    files = OutputFiles(store)
+    for path, kind in files.unread():
+        yield Damage(kind="foreign" if kind == "foreign" else "late", path=path, reason=_UNREAD[kind])
+    for path in files.gone():
         reason = "it was there when the last driver began or ended, and is gone"
         yield Damage(kind="part", path=path, reason=reason)
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
-    uncommitted = announced_rows(store)
+    uncommitted = OutputFiles(store).uncommitted()
     of_rows = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
     names = (f"{name}/{number:02x}" for number in range(256) for name in of_rows)
     folders = iter([*names, layout.EXTRAS])

@@ -9,5 +9,6 @@ PLUGIN = Plugin(
             "framefleet.plugins.keep.replay.command:replay_command",
             "framefleet.plugins.keep.repair.command:repair_command",
         ]
-    }
+    },
+    files={".verify": "derived"},
 )

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import FramefleetError, bytes_text
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.api.clips import Request
+from framefleet.api.errors import FramefleetError, bytes_text
+from framefleet.api.texts import canonical_json, public_text
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS, LibraryProcess
-from framefleet.pipeline.request import Request
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,9 +131,9 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
     """Call the row's recipe, and note what each network takes. Raises whatever it raises."""
     import torch
 
+    from framefleet.api.models import find_recipe
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
     from framefleet.pipeline.model.specs.schedulers import schedulers_of
-    from framefleet.pipeline.recipes.catalog import find_recipe
     from framefleet.plugins.memory.stub_networks import Decoded
 
     wanted = question["request"]
@@ -170,10 +169,9 @@ def _max_bytes() -> int:
 @cache
 def _opened(question: str) -> Any:
     """Return the model's spec, its pipeline over hollow networks, their peaks, and the sizes of weights."""
+    from framefleet.api.models import inspect_model, torch_dtype
     from framefleet.pipeline.model.sources.components import components_in
     from framefleet.pipeline.model.sources.network_loading import blank_pipeline
-    from framefleet.pipeline.model.specs.dtypes import torch_dtype
-    from framefleet.pipeline.model.specs.spec import inspect_model
     from framefleet.plugins.memory.stub_networks import hollow
 
     values = json.loads(question)
@@ -219,7 +217,7 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
     """Return the bytes of its weights, and of those that `offload: group` has on the GPU at once."""
     from torch import nn
 
-    from framefleet.pipeline.model.specs.model_index import is_denoiser
+    from framefleet.api.models import is_denoiser
 
     bits, counted = precision.bits.get(name), set[int]()  # two layers may have one weight
 
@@ -250,10 +248,10 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
 
 def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
+    from framefleet.api.clips import each_input
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras
     from framefleet.pipeline.model.specs.signature import references_of
-    from framefleet.pipeline.request import each_input
     from framefleet.plugins.memory.stub_networks import grey, grey_reference
 
     size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)

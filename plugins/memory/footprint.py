@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from framefleet.api.models import DTypeName, is_denoiser
 from framefleet.pipeline.model.device_placement import Placement, placer_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.plugins.memory.blank_call import NetworkMemory
 
 OffloadWay = Literal["none", "model", "group"]

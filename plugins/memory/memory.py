@@ -11,23 +11,27 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import bytes_text
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.api.clips import Request, each_input, is_model
+from framefleet.api.errors import bytes_text
+from framefleet.api.models import (
+    FRAME_PARAMETERS,
+    SAFETENSORS,
+    DTypeName,
+    ModelSettings,
+    PipelineSpec,
+    by_component,
+    is_denoiser,
+)
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
 from framefleet.pipeline.model.sources.headers import Tensor, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
-from framefleet.pipeline.model.sources.parts import by_component
-from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
+from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.dtypes import DTypeName, resolved
-from framefleet.pipeline.model.specs.model_index import is_denoiser
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.model.specs.dtypes import resolved
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.plugins.memory.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
 from framefleet.plugins.memory.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way

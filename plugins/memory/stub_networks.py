@@ -30,10 +30,9 @@ from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from framefleet.pipeline.errors import FarEnough
+from framefleet.api.clips import Media, encode
+from framefleet.api.errors import FarEnough
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 
 
 class Meter(TorchDispatchMode):

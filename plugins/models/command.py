@@ -9,10 +9,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.options import AllowPickle, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import bytes_text, command, count_text
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.api.commands import AllowPickle, Verbose, reporting, stderr, stdout
+from framefleet.api.errors import bytes_text, command, count_text
+from framefleet.api.texts import public_url
 
 if TYPE_CHECKING:
     from framefleet.plugins.models.models import ModelFiles, ModelInfo
@@ -53,7 +52,7 @@ def lock_command(
 ) -> None:
     """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places
+        from framefleet.api.jobs import places
         from framefleet.plugins.models.models import lock_model
 
         with stderr.status(f"reading {public_url(model)}"):
@@ -81,7 +80,7 @@ def verify_command(
 ) -> None:
     """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places
+        from framefleet.api.jobs import places
         from framefleet.plugins.models.models import verify_model
 
         with stderr.status(f"reading {public_url(model)}"):

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from framefleet.pipeline.errors import count_text
-from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+from framefleet.api.errors import count_text
+from framefleet.api.families import Preset
+from framefleet.api.models import FRAME_PARAMETERS
 from framefleet.plugins.memory.footprint import Footprint, Way
 from framefleet.plugins.memory.memory import ways_for
 

@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from framefleet.pipeline.errors import JobError, ModelError, command
+from framefleet.api.commands import Overview
+from framefleet.api.errors import JobError, ModelError, command
+from framefleet.api.models import model_digest
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, is_named, model_digest
-from framefleet.pipeline.overview import Overview
+from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, is_named
 
 if TYPE_CHECKING:
+    from framefleet.api.models import PipelineSpec
     from framefleet.pipeline.model.sources.weights import Weights
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +75,8 @@ def model_info(model: str, *, revision: str | None = None, allow_pickle: bool = 
     model: a pipeline's folder, hub id or URL. Raises ModelError for what cannot be rendered with.
     """
     with LIBRARY_PROCESS.use():
+        from framefleet.api.models import inspect_model
         from framefleet.pipeline.model.license import license_of
-        from framefleet.pipeline.model.specs.spec import inspect_model
 
         weights = opened_model(model, revision=revision, allow_pickle=allow_pickle)
         spec = inspect_model(weights.configs())
@@ -205,8 +206,8 @@ def _sizes(weights: Weights) -> dict[str, int]:
 
 def _components(weights: Weights) -> Iterator[ComponentInfo]:
     """Yield what each component holds, in the order of model_index.json. Reads headers, and no tensor."""
+    from framefleet.api.models import SAFETENSORS
     from framefleet.pipeline.model.sources.headers import read_header
-    from framefleet.pipeline.model.sources.selection import SAFETENSORS
 
     source = weights.source
     for component in weights.components:
@@ -228,7 +229,7 @@ def _components(weights: Weights) -> Iterator[ComponentInfo]:
 
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
-    from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+    from framefleet.api.models import FRAME_PARAMETERS
     from framefleet.plugins.models.descriptions import in_words
 
     step = spec.frame_step
@@ -256,7 +257,7 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
 
 def _fits(weights: Weights, spec: PipelineSpec) -> str:
     """Return which offload fits which GPU, for a row of the model's own size."""
-    from framefleet.pipeline.model.model import ModelSettings
+    from framefleet.api.models import ModelSettings
     from framefleet.plugins.memory.footprint import CARDS_GB, Way
     from framefleet.plugins.memory.memory import MemoryCounts, native_row
     from framefleet.plugins.models.descriptions import fitting

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from framefleet.cluster.driver.progress import Summary
-from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import OutputInUse
+from framefleet.api.errors import OutputInUse
+from framefleet.api.jobs import Job, Summary
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried, url_at
 from framefleet.plugins.notify.section import HeartbeatSection

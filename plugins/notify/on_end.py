@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from framefleet.cluster.driver.progress import Summary
-from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse, count_text, exit_code_of
+from framefleet.api.errors import FramefleetError, JobError, OutputInUse, count_text
+from framefleet.api.jobs import Job, Summary, store_of_job
+from framefleet.api.texts import keep_secrets, public_text
+from framefleet.pipeline.errors import exit_code_of
 from framefleet.pipeline.guards.mistakes import Mistakes
-from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
+from framefleet.pipeline.guards.redaction import public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
@@ -161,7 +161,7 @@ async def _answer(url: str, content: bytes | None) -> int:
     """Return the status of the answer. Raises TimeoutError however slowly it comes."""
     from aiohttp import ClientSession, ClientTimeout
 
-    from framefleet.pipeline.guards.proxy import proxy_of
+    from framefleet.api.texts import proxy_of
 
     try:
         async with (

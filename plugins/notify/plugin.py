@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from framefleet.api import Listener, Plugin
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Summary
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job, Summary
 
 
 class EndListener(Listener):

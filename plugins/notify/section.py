@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from framefleet.jobs.job.section import Section
-from framefleet.pipeline.guards.strict_model import MustBe
+from framefleet.api.sections import MustBe, Section
 
 # ${NAME} is a variable of the machine that renders the job.
 Url = Annotated[

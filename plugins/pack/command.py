@@ -10,9 +10,17 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import (
+    AsJson,
+    OutputToRead,
+    StorageSets,
+    Verbose,
+    Where,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import count_text
 from framefleet.plugins.keep.replay.command import MovedModels, ReadableRoots, given_of
 
 _Folder = Annotated[
@@ -41,18 +49,18 @@ _RowIds = Annotated[
 
 
 def pack_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     folder: _Folder = None,
     rows: _Rows = None,
     seed: _Seed = 0,
-    where: options.Where = None,
+    where: Where = None,
     picks: _Picks = None,
     row_ids: _RowIds = None,
     models: MovedModels = None,
     roots: ReadableRoots = None,
-    as_json: options.AsJson = False,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Pack some clips, so that somebody else can render them again and compare.
 
@@ -60,7 +68,7 @@ def pack_command(
     folder. Weights, LoRAs and the code of your own recipes are not in it.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.api.jobs import storage_options_alone
         from framefleet.plugins.pack.pack import pack_rows
         from framefleet.plugins.picks import picked
 

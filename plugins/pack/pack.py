@@ -10,31 +10,22 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from framefleet.jobs.job.job_json import Claim, ClaimedModel, claim_of
+from framefleet.api.clips import each_input
+from framefleet.api.commands import Overview
+from framefleet.api.errors import FramefleetError, JobError, quoted
+from framefleet.api.jobs import Claim, claim_of
+from framefleet.api.outputs import CLAIM, HOW, RECORD_FIELDS, RECORDS, Output, Store
+from framefleet.api.sections import AtLeastOne
+from framefleet.api.texts import canonical_json, parse_json
+from framefleet.jobs.job.job_json import ClaimedModel
 from framefleet.jobs.job.paths import paths_in
-from framefleet.pipeline.errors import FramefleetError, JobError, quoted
-from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import PACKAGES, device_name
-from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
-from framefleet.pipeline.outputs.output import (
-    HOW,
-    Output,
-    recorded_files,
-    sound_content,
-)
-from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part, whole_row_id
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
-from framefleet.pipeline.request import each_input
+from framefleet.pipeline.outputs.parts.records import record_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.plugins.keep.replay.recorded_row import (
@@ -48,7 +39,6 @@ from framefleet.plugins.keep.replay.script import replay_script
 from framefleet.plugins.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.plugins.picks import Pick, chosen_records, picked
 
-_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _VERSION = re.compile(r"[0-9A-Za-z._+!-]+")
 _LIBRARIES = ("framefleet", "torch", *PACKAGES)
 _UNFINISHED = ".framefleet-unfinished-pack"  # a file, until all others are there
@@ -142,63 +132,57 @@ def pack_rows(
     if row_ids and (chosen_by := [option for option, value in others.items() if value is not None]):
         problem = f"--row names the rows, and {chosen_by[0]} chooses some"
         raise JobError(problem, "leave one of them out")
-    store = Output.open(output, given.storage_options).store
+    opened = Output.open(output, given.storage_options)
+    store = opened.store
     folder = Path(folder or f"{PurePosixPath(store.url_of('')).name}-pack")
     is_half = (folder / _UNFINISHED).is_file()
     if folder.exists() and not is_half and (not folder.is_dir() or any(folder.iterdir())):
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
-        wanted = [whole_row_id(store, row_id, live_parts(store)) or row_id for row_id in row_ids]
-        in_parts: dict[str, str] = {}
-        for path, table in tables_by_part(store, _ROW_ID):
-            in_parts |= dict.fromkeys({*wanted} & {*table["row_id"].to_pylist()}, path)
-        if missing := [row_id for row_id in wanted if row_id not in in_parts]:
-            raise no_record(store, missing[0])
-        part_of = {row_id: in_parts[row_id] for row_id in wanted}
+        chosen = [*dict.fromkeys(opened.record(row_id).row_id for row_id in row_ids)]
     else:
         among = None
-        if live_parts(store) and (where is not None or picks is not None):
-            tables = chosen_records(store, ["row_id"], where, picks)
+        if store.list(RECORDS) and (where is not None or picks is not None):
+            tables = chosen_records(opened, ["row_id"], where, picks)
             among = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
             if not among:
                 raise JobError("no row is chosen", "loosen --where, or pick other clips of this output")
         count = rows or (NUM_SAMPLED if among is None else len(among))
-        part_of = {row.row_id: row.part for row in sample_rows(store, count, seed=seed, among=among)}
-    if not part_of:
-        raise Output(store).no_records()
+        chosen = [row.row_id for row in sample_rows(opened, count, seed=seed, among=among)]
+    if not chosen:
+        raise opened.no_records()
     was_there = folder.exists()
     if is_half:
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _UNFINISHED).touch()
-        without_script = _write(folder, output, store, claim, part_of, given)
+        without_script = _write(folder, output, opened, claim, chosen, given)
         (folder / _UNFINISHED).unlink()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # half a pack is none, and would be in the way of the next
         if was_there:
             folder.mkdir()
         raise
-    return Packed(folder=str(folder), row_ids=tuple(part_of), without_script=without_script)
+    return Packed(folder=str(folder), row_ids=tuple(chosen), without_script=without_script)
 
 
 def _write(
-    folder: Path, output: str, store: Store, claim: Claim, part_of: Mapping[str, str], given: Given
+    folder: Path, output: str, opened: Output, claim: Claim, row_ids: Sequence[str], given: Given
 ) -> dict[str, str]:
-    """Write the pack of these rows, by the part of each; return why some have no script."""
-    paths, pack_store = {*part_of.values()}, Store(str(folder))
-    parts = [part for part in live_parts(store) if part.path in paths]
-    tables = record_tables(store, None, parts)
-    by_id = {row["row_id"]: row for table in tables for row in table.to_pylist() if row["row_id"] in part_of}
-    records = [by_id[row_id] for row_id in part_of]
+    """Write the pack of these rows; return why some have no script."""
+    holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), {*row_ids}
+    rows = (row for table in holding.records() for row in table.to_pylist())
+    by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
+    records = [by_id[row_id] for row_id in row_ids]
     for record in records:
-        _copy_files(store, record, pack_store)
-        _copy_inputs(store, record, given, pack_store)
-    names = _names_of_places(claim_job := parse_json(store.read(CLAIM)), records)
+        _copy_files(opened, record, pack_store)
+        _copy_inputs(opened.store, record, given, pack_store)
+    names = _names_of_places(claim_job := parse_json(opened.store.read(CLAIM)), records)
     job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"
     pack_store.write(CLAIM, job.encode())
-    writer = PartWriter(pack_store, RECORDS, record_schema_of(store, parts), run=new_run(0), job=job)
+    writer = Output(pack_store).writer(RECORDS, holding.schema(), job=job)
     for record in records:
         writer.add(None, record)
     writer.flush()
@@ -216,13 +200,12 @@ def _write(
     return without_script
 
 
-def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
-    for file in recorded_files(record):
-        content = sound_content(store, file)
+def _copy_files(opened: Output, record: dict[str, Any], to: Store) -> None:
+    for path, content in opened.files(record):
         if not isinstance(content, bytes):
             fix = "run `framefleet repair`, or choose other rows"
-            raise JobError(f"{store.url_of(file.path)} is not as its record says: {HOW[content]}", fix)
-        to.write(file.path, content)
+            raise JobError(f"{opened.store.url_of(path)} is not as its record says: {HOW[content]}", fix)
+        to.write(path, content)
     record |= {"uri": record["path"], "preview_path": None}
 
 

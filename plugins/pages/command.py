@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, command, count_text, rounded
-from framefleet.pipeline.outputs.layout import PICKS
+from framefleet.api.commands import (
+    Every,
+    OutputToRead,
+    Port,
+    StorageSets,
+    Verbose,
+    Where,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import JobError, command, count_text, rounded
 
 EVERY_S = 5.0
 
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def gallery_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     x: Annotated[
         str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
     ] = None,
@@ -38,9 +46,9 @@ def gallery_command(
         bool,
         Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
     ] = False,
-    port: options.Port = 0,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    port: Port = 0,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
 
@@ -48,10 +56,9 @@ def gallery_command(
     outputs.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
-        from framefleet.jobs.show.progress import watch_on
-        from framefleet.jobs.show.watch import wait_for
-        from framefleet.pipeline.outputs.output import Output
+        from framefleet.api.commands import wait_for
+        from framefleet.api.jobs import storage_options_alone, watch_on
+        from framefleet.api.outputs import Output
         from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
         from framefleet.plugins.pages.gallery.serve import GalleryServer
 
@@ -66,6 +73,8 @@ def gallery_command(
         if not serve:
             stdout.say(place)
             return
+        from framefleet.plugins.picks import PICKS
+
         with GalleryServer(store, port=port) as server:
             _serve(server, f"stars and notes are saved in {store.url_of(PICKS)}; ")
 
@@ -101,13 +110,13 @@ _Limit = Annotated[
 
 
 def sheet_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
     ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: options.Where = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
@@ -120,8 +129,8 @@ def sheet_command(
             help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
         ),
     ] = None,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of their table.
 
@@ -135,20 +144,20 @@ def sheet_command(
 
 
 def grid_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
     ] = Path("grid.mp4"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: options.Where = None,
+    where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
         int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
     ] = 192,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
@@ -158,13 +167,10 @@ def grid_command(
         _show(draw, rows, columns, sets)
 
 
-def _show(
-    draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: options.StorageSets
-) -> None:
+def _show(draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: StorageSets) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
-    from framefleet.jobs.job.file import storage_options_alone
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.jobs.show.watch import wait_for
+    from framefleet.api.commands import wait_for
+    from framefleet.api.jobs import storage_options_alone, watch_on
 
     options_of_store = storage_options_alone(sets)
     with watch_on(stderr) as watch:
@@ -184,7 +190,7 @@ def _show(
 
 
 def report_command(
-    output: options.OutputToRead,
+    output: OutputToRead,
     price: Annotated[
         float | None,
         Option(
@@ -206,11 +212,11 @@ def report_command(
     serve: Annotated[
         bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
     ] = False,
-    port: options.Port = 0,
-    every_s: options.Every = EVERY_S,
+    port: Port = 0,
+    every_s: Every = EVERY_S,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
-    sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 
@@ -218,7 +224,7 @@ def report_command(
     --serve writes nothing: it serves a live page of a job that is running. Needs no cluster.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
+        from framefleet.api.jobs import output_at
 
         every = None if every_s == EVERY_S else every_s
         of_report = {"--price": price, "--accepted": accepted, "--json": as_json}
@@ -229,8 +235,8 @@ def report_command(
             with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
                 _serve(server)
             return
-        from framefleet.jobs.show.progress import watch_on
-        from framefleet.jobs.show.watch import wait_for
+        from framefleet.api.commands import wait_for
+        from framefleet.api.jobs import watch_on
         from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
 
         opened = output_at(output, sets, is_rendered=True)

@@ -20,8 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from framefleet.pipeline.errors import FramefleetError, JobError, NoFile
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.api.errors import FramefleetError, JobError, NoFile
+from framefleet.api.outputs import Store
 
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})", re.ASCII)
 _NAME = r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*"

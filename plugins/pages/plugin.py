@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from framefleet.api import Listener, Plugin
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
+    from framefleet.api.outputs import Store  # imports fsspec
 
 
 class GalleryListener(Listener):
@@ -32,6 +32,13 @@ PLUGIN = Plugin(
             "framefleet.plugins.pages.command:sheet_command",
             "framefleet.plugins.pages.command:grid_command",
         ],
+    },
+    files={
+        "gallery": "derived",
+        "report.html": "derived",
+        "report.json": "derived",
+        "stars": "kept",
+        "stars.jsonl": "kept",
     },
     listeners=["framefleet.plugins.pages.plugin:GalleryListener"],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
 from framefleet.plugins.pictures import lettering
 
 BACKGROUND: lettering.Colour = (15, 17, 21)

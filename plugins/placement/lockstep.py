@@ -29,8 +29,10 @@ from diffusers import ContextParallelConfig
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FileStore, PrefixStore
 
-from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
-from framefleet.pipeline.guards.own_python import module_path, python
+from framefleet.api.errors import OutOfMemory
+from framefleet.api.texts import python
+from framefleet.pipeline.errors import BrokenWorker
+from framefleet.pipeline.guards.own_python import module_path
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.numerics import Numerics
 

@@ -29,7 +29,7 @@ def main() -> None:
     except EOFError:  # the parent has closed its end
         pass
     except BaseException as error:  # the parent raises it for the row
-        from framefleet.pipeline.memory import is_out_of_memory
+        from framefleet.api.models import is_out_of_memory
 
         connection.send_bytes(pickle.dumps((is_out_of_memory(error), f"{type(error).__name__}: {error}")))
     finally:

@@ -14,15 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, RowError, count_text, message_of
+from framefleet.api.errors import ModelError, RowError, count_text
+from framefleet.api.models import ModelSettings, PipelineSpec, Placer, is_out_of_memory
+from framefleet.pipeline.errors import message_of
 from framefleet.pipeline.hooks.tree import flatten
-from framefleet.pipeline.memory import is_out_of_memory
-from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.lockstep import Ranks
 from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes

@@ -16,14 +16,12 @@ import torch
 from accelerate.hooks import ModelHook
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, count_text
+from framefleet.api.errors import ModelError, count_text
+from framefleet.api.models import ModelSettings, PipelineSpec, Placer
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import on_device
-from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # What pipelines call of networks besides their forward.
 _METHODS = ("encode", "decode", "generate", "get_text_features", "get_image_features")

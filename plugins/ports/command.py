@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from framefleet.jobs.options import Verbose
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import command
+from framefleet.api.commands import Verbose, quiet_libraries, reporting, stderr, stdout
+from framefleet.api.errors import command
 
 
 def convert_command(
@@ -67,7 +66,8 @@ def convert_command(
     have. With --base: whatever diffusers reads from a single file.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import config_values, places
+        from framefleet.api.jobs import places
+        from framefleet.jobs.job.file import config_values
 
         settings, files = config_values(sets or []), places(parts or [], "--part")
         quiet_libraries()

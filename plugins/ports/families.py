@@ -1,6 +1,6 @@
 """Families of models whose pipelines are in this folder."""
 
-from framefleet.pipeline.model.families.family import Family, TrainingInput
+from framefleet.api.families import Family, TrainingInput
 
 OPENSORA_MAX_FRAMES = 129  # of the longest clips that it was trained on
 ORIGINALS = "the original checkpoint of VideoCrafter or DynamiCrafter, or the folder of Open-Sora v2"

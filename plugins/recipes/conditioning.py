@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused, RenderError
+from framefleet.api.clips import Request
+from framefleet.api.errors import Refused, RenderError
+from framefleet.api.models import FRAME_PARAMETERS, Model
+from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
-from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.pipeline_call import source_facts
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import size_multiple
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
@@ -30,7 +31,6 @@ from framefleet.pipeline.recipes.second_model import (
     configs_of,
     sibling_class,
 )
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.limits import check_strength
 
 Medium = Literal["image", "video"]

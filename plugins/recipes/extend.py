@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused, RenderError, count_text
+from framefleet.api.clips import Audio, Frames, Request
+from framefleet.api.errors import Refused, RenderError, count_text
+from framefleet.api.models import FRAME_PARAMETERS
+from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.specs.check import too_large
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.outputs.frames.frames import Frames, Pixels, to_frames
-from framefleet.pipeline.outputs.frames.result import Audio, Rendered, to_rendered
+from framefleet.pipeline.outputs.frames.frames import Pixels, to_frames
+from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes import second_model
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.limits import check_strength
 from framefleet.plugins.recipes.conditioning import takes
 

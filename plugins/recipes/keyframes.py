@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused
+from framefleet.api.clips import Frames, Request
+from framefleet.api.errors import Refused
+from framefleet.api.models import FRAME_PARAMETERS, Model
+from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.model.families.registry import FROM_IMAGE_TO_IMAGE
-from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes import second_model
-from framefleet.pipeline.request import Request
 from framefleet.plugins.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 
 if TYPE_CHECKING:

@@ -12,28 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.api import Scope
+from framefleet.api.commands import Callback
+from framefleet.api.errors import JobError, ModelError
+from framefleet.api.jobs import Job, Progress, Summary, runners_of
+from framefleet.api.models import model_digest
+from framefleet.api.outputs import DriverLock, Output
+from framefleet.api.texts import did_you_mean
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
-from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.jobs.doors import runners_of
 from framefleet.jobs.job.file import check_gpu
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import render_pending
 from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
-from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.plugin import plugins
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -92,7 +87,7 @@ class WarmFleet:
             row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
             index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
             are_new = index.counts().done == 0
-            earlier = {part.path for part in live_parts(resolved.store)}
+            earlier = Output(resolved.store).now()
             self._lock.tell_more()
             self.summary = render_pending(
                 resolved, survey, index, self._lock, self._watch, self._start, Scope(only=row_ids)
@@ -102,12 +97,10 @@ class WarmFleet:
         store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
         wanted = pa.array(row_ids, pa.string())
         # An output of many calls has many parts. With other weights, all rows are in the last ones.
-        parts = [part for part in live_parts(store) if are_new and part.path not in earlier] or None
-        tables = [
-            table.filter(pc.is_in(table["row_id"], wanted)) for table in record_tables(store, parts=parts)
-        ]
+        output = Output(store).since(earlier) if are_new else Output(store)
+        tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in output.records()]
         if not tables:
-            return pa.table({"row_id": pa.array([], pa.string())})
+            return Output(store).schema().empty_table()
         records = pa.concat_tables(tables)
         places = {row_id: place for place, row_id in enumerate(records["row_id"].to_pylist())}
         return records.take([places[row_id] for row_id in row_ids if row_id in places])

@@ -11,17 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.api.errors import ModelError
+from framefleet.api.models import is_denoiser, model_digest
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.model.registry import class_of
-from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
-from framefleet.pipeline.model.specs.model_index import is_denoiser
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
+    from framefleet.api.models import Model, ModelSettings
+    from framefleet.api.outputs import Store
     from framefleet.jobs.job.model import OpenedModel
-    from framefleet.pipeline.model.model import Model, ModelSettings
-    from framefleet.pipeline.outputs.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

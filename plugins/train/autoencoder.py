@@ -14,8 +14,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor, nn
 from torch.nn import functional
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import ModelError
 from framefleet.plugins.train.task import Prepared, TrainingRow
 
 # Autoencoders that take pictures, so that a clip is a batch of them; the others take clips.

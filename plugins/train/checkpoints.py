@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.errors import not_ours
-from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.api.errors import not_ours
+from framefleet.api.outputs import Store, read_json
 
 TRAIN_CHECKPOINTS, _MARKER = "checkpoints", "checkpoint.json"
 _STEP = re.compile("[0-9]{1,18}")

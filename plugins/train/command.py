@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 from framefleet.api import JobKind
+from framefleet.api.commands import quiet_libraries, reporting, stderr, stdout
+from framefleet.api.errors import count_text, rounded
 from framefleet.jobs import options
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text, rounded
 from framefleet.plugins.forecast.command import counted
 from framefleet.plugins.train.job import TrainJob
 
@@ -30,9 +30,8 @@ def train_command(
     129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.show.progress import watch_on
-        from framefleet.jobs.show.watch import duration
+        from framefleet.api.commands import duration
+        from framefleet.api.jobs import load_job, watch_on
 
         loaded = load_job(
             job,
@@ -57,9 +56,10 @@ def train_command(
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.errors import SHAPE_ORDER, bytes_text
+    from framefleet.api.commands import duration
+    from framefleet.api.errors import bytes_text
+    from framefleet.api.jobs import watch_on
+    from framefleet.pipeline.errors import SHAPE_ORDER
     from framefleet.plugins.train.plan import plan_train_job
 
     quiet_libraries()

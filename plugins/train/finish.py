@@ -15,10 +15,9 @@ import safetensors.torch
 import torch
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.model import source_of
-from framefleet.pipeline.model.specs.dtypes import torch_dtype
-from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.api.models import source_of, torch_dtype
+from framefleet.api.outputs import Store, read_json
+from framefleet.api.texts import parse_json
 from framefleet.plugins.train.task import TrainingTask
 from framefleet.plugins.train.world import World, whole_tensor
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.specs.model_index import is_denoiser
+from framefleet.api.errors import JobError
+from framefleet.api.models import is_denoiser
+from framefleet.api.texts import nearest
 from framefleet.plugins.train.job import LoraSettings, TrainSettings
 from framefleet.plugins.train.world import weights_by_name, whole_tensor
 

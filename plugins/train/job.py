@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from framefleet.api.jobs import TableJob
+from framefleet.api.models import DTypeName
+from framefleet.api.sections import MustBe, Strict
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
-from framefleet.jobs.job.schema import TableJob
-from framefleet.pipeline.guards.strict_model import MustBe, Strict
-from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]
 _Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]

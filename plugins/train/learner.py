@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.specs.dtypes import torch_dtype
+from framefleet.api.errors import JobError
+from framefleet.api.models import torch_dtype
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import Step
 from framefleet.plugins.train.task import Prepared, TrainingTask

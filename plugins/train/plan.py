@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import FarEnough, JobError, count_text, rounded
-from framefleet.pipeline.model.model import source_of, weights_of
+from framefleet.api.commands import Callback, Overview, Watch, wait_for
+from framefleet.api.errors import FarEnough, JobError, count_text, rounded
+from framefleet.api.jobs import load_job
+from framefleet.api.models import source_of, weights_of
+from framefleet.api.outputs import Store
+from framefleet.jobs.job.file import check_gpu
 from framefleet.pipeline.model.sources.selection import is_weights
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.memory.footprint import GB
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.job import TrainJob

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
-from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import count_text
-from framefleet.pipeline.outputs.stores.store import Store, read_as
+from framefleet.api.commands import duration
+from framefleet.api.errors import count_text
+from framefleet.api.outputs import Store, read_as
 
 LOSSES_PATH = "loss.jsonl"
 

@@ -8,7 +8,6 @@ train.json: what a training was begun with. A job that would come to other weigh
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,29 +18,32 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 import framefleet
+from framefleet.api.clips import Request
+from framefleet.api.commands import Checked, Watch
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import store_of_job
+from framefleet.api.models import (
+    FRAME_PARAMETERS,
+    DType,
+    ModelSettings,
+    PipelineSpec,
+    find_recipe,
+    model_digest,
+)
+from framefleet.api.outputs import CLAIM, Output, Store, read_json
+from framefleet.api.texts import did_you_mean, public_url
 from framefleet.jobs.job.job_json import Written
 from framefleet.jobs.job.model import OpenedModel, open_model
-from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.render.claim import flat, public_location
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
-from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import JobError, UserError, count_text
-from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.environment import PACKAGES
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.tuning import check_options
-from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES
-from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.layout import CLAIM, INVALID
-from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.model.specs.dtypes import check_dtype
+from framefleet.pipeline.model.specs.signature import PLACES
+from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.records import invalid_schema
-from framefleet.pipeline.outputs.stores.store import Store, read_json
-from framefleet.pipeline.recipes.catalog import find_recipe
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import checked
@@ -231,7 +233,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     """
     store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
     earlier = store.list(INVALID)
-    writer = PartWriter(store, INVALID, invalid_schema(table.schema), run=uuid.uuid4().hex)
+    writer = Output(store).writer(INVALID, invalid_schema(table.schema))
     surveyed = Survey()
 
     def refused(row: InvalidRow, cells: pa.RecordBatch) -> None:

@@ -16,21 +16,16 @@ from typing import Any
 
 import torch
 
-from framefleet.pipeline.errors import JobError, RenderError, StoreError
-from framefleet.pipeline.memory import is_out_of_memory
-from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.api.clips import Media, Outcome, Request, clip_fps, encode
+from framefleet.api.errors import JobError, RenderError, StoreError
+from framefleet.api.models import ModelSettings, Renderer, is_out_of_memory, load
+from framefleet.api.outputs import Store
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.outputs.clips import Failure, Outcome
+from framefleet.pipeline.outputs.clips import Failure
 from framefleet.pipeline.outputs.frames.frames import to_frames
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import Request, clip_fps
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints

@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from framefleet.api.clips import Frames
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.errors import shape_text
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.frames.frames import Frames
 
 Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can hold it
 

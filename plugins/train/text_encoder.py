@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import ModelError
 from framefleet.plugins.train.task import Prepared, TrainingRow
 
 TEMPERATURE = 0.07  # CLIP's first

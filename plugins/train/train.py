@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.cluster.driver.lock import STOP, DriverLock
-from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import count_text, rounded
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
+from framefleet.api.commands import Callback, Overview, Watch
+from framefleet.api.errors import count_text, rounded
+from framefleet.api.jobs import load_job
+from framefleet.api.outputs import DriverLock, Store
+from framefleet.cluster.driver.lock import STOP
+from framefleet.jobs.job.file import check_gpu
 from framefleet.plugins.train import resolve
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished

@@ -24,9 +24,9 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import framefleet
+from framefleet.api.errors import FleetError, FramefleetError, JobError, count_text
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
-from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, count_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.plugins.train.reports import TrainingReport
 from framefleet.plugins.train.run import Training, run_training

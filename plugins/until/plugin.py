@@ -38,5 +38,6 @@ PLUGIN = Plugin(
     clip_steps={UNTIL: "framefleet.plugins.until.step:AcceptanceStep"},
     runners=["framefleet.plugins.until.runner:UntilRunner"],
     section_columns={UNTIL: (ACCEPTED, SURPLUS)},
+    files={"chosen": "rows", "until.json": "kept"},
     listeners=["framefleet.plugins.until.plugin:UntilListener"],
 )

@@ -93,6 +93,7 @@ PLUGIN = Plugin(
         "judge": "framefleet.plugins.words.prompts:JudgeStep",
         "captions": "framefleet.plugins.words.prompts:CaptionStep",
     },
+    files={"answers": "kept", "prompts": "rows"},
     runners=["framefleet.plugins.words.plugin:PromptsRunner"],
     listeners=["framefleet.plugins.words.plugin:WordsListener"],
 )

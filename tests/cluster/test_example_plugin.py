@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,16 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
 
 
-def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path) -> None:
-    assert len((EXAMPLE / "framefleet_arrays.py").read_text().splitlines()) <= 60
+def test_an_installed_plugin_adds_a_score_a_recipe_formats_and_a_command(tmp_path: Path) -> None:
+    assert len((EXAMPLE / "framefleet_arrays.py").read_text().splitlines()) <= 80
     shutil.copytree(EXAMPLE, tmp_path / "plugin")  # pip builds in the folder
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--target", tmp_path / "installed"]
     installed = run(tmp_path, "-m", "pip", "install", *options, tmp_path / "plugin")
     assert installed.returncode == 0, installed.stderr
     table = write_table(tmp_path / "t.parquet", prompt_rows(2))
-    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", arrays={"npy": True}))
+    job = write_job(
+        tmp_path / "job.yaml", job_values(table, tmp_path / "out", arrays={"npy": True}, recipe="unguided")
+    )
     ended = run(tmp_path / "installed", "-m", "framefleet", "render", job)
     assert ended.returncode == 0, ended.stderr
     clips = sorted((tmp_path / "out" / "clips").rglob("*.npy"))
@@ -38,5 +41,12 @@ def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path)
     assert shown.stdout.strip() == str(brightest.relative_to(tmp_path / "out")), shown.stderr
     again = run(tmp_path / "installed", "-m", "framefleet", "render", job, "--set", "arrays.npy=false")
     assert (again.returncode, "arrays.npy: True there, False here" in again.stderr) == (2, True)
+    export = ["-m", "framefleet", "export", tmp_path / "out", tmp_path / "set", "--format"]
+    exported = run(tmp_path / "installed", *export, "zip")
+    assert exported.returncode == 0 and "read it with zipfile" in exported.stderr, exported.stderr
+    with zipfile.ZipFile(tmp_path / "set" / "shard-000000.zip") as archive:
+        assert {*archive.namelist()} == {str(clip.relative_to(tmp_path / "out")) for clip in clips}
+    refused = run(tmp_path / "installed", *export, "tar")
+    assert (refused.returncode, "use webdataset, parquet, hf, vbench, zip" in refused.stderr) == (2, True)
     verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "out")
     assert verified.returncode == 0, verified.stderr

@@ -24,7 +24,7 @@ class LouderWan(WanPipeline):
 """
 PLUGIN = """
 from framefleet.pipeline.plugin import Plugin
-from framefleet.pipeline.model.families.family import Family
+from framefleet.api.families import Family
 
 FAMILIES = [Family(prefix="LouderWan", fps=16.0, pipelines={"LouderWan": "my_pipelines"})]
 PLUGIN = Plugin(families=["my_plugin:FAMILIES"])

@@ -15,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import DriverLock, Holder
+from framefleet.pipeline.outputs.held_output import HeldOutput
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
@@ -50,7 +51,7 @@ class World:
                 writer.flush()
                 self.num_rows += 1
         with DriverLock(self.store, beat_s=3600) as lock:
-            merge_small_parts(self.store, lock)
+            merge_small_parts(HeldOutput(self.store, lock))
 
     def go_on(self) -> None:
         """Let the driver make one more change; the next one begins where it ends."""

@@ -15,6 +15,7 @@ import framefleet
 from framefleet import Output, Store
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.render import rows_to_retry
+from framefleet.pipeline.outputs.held_output import HeldOutput
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, replace_part, withdraw
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
@@ -70,7 +71,7 @@ class Written:
             list(withdraw(self.store, lambda row: row["row_id"] in gone, Held()))
             self.done -= ids
         elif kind == "compacted":
-            merge_small_parts(self.store, Held())
+            merge_small_parts(HeldOutput(self.store, Held()))
         elif kind == "forgotten":  # they were tried again, and their run ended well
             gone = {f"{one:032x}" for one in ids}
             for number, part in enumerate(parts_in(self.store, FAILURES), start=1):

@@ -21,6 +21,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs import output as output_module
+from framefleet.pipeline.outputs.held_output import HeldOutput
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import values_of
@@ -121,8 +122,8 @@ class Held:
 def mended(out: Path) -> Repairs:
     store = Store(str(out))
     with DriverLock(store) as lock:
-        put_back(store, lock)
-        found = mend(store, lock, Callback())
+        put_back(HeldOutput(store, lock))
+        found = mend(store, HeldOutput(store, lock), Callback())
         lock.seal()
     return found
 
@@ -149,7 +150,7 @@ class Keeping(Store):
 def test_parts_that_others_would_count_are_not_called_well(out: Path) -> None:
     store = Keeping(str(out))
     with DriverLock(store) as lock:
-        assert merge_small_parts(store, lock).num_before > 1
+        assert merge_small_parts(HeldOutput(store, lock)).num_before > 1
     verified = command("verify", out, "--files")
     assert verified.exit_code == 1 and "all is well" not in verified.stderr
     assert "`framefleet compact " in verified.stderr
@@ -228,7 +229,7 @@ def test_what_a_machine_runs_out_of_is_no_damage(
     for place, name, value in copies if "copy" in way else [(Folder, "read", read)]:
         monkeypatch.setattr(place, name, value)
     with pytest.raises((StoreError, type(error))):
-        mend(Store(str(out)), Held(1), Callback())
+        mend(Store(str(out)), HeldOutput(Store(str(out)), Held(1)), Callback())
     assert sorted(out.rglob("*.*")) == before
 
 
@@ -265,8 +266,8 @@ def test_strays_are_swept_but_not_foreign_files_and_a_damaged_clip_is_none(out: 
     clip.with_name("notes.txt").unlink()
     flip(clip)
     with DriverLock(Store(str(out))) as lock:
-        for hold in (None, lock):
-            assert mend(Store(str(out)), hold, Callback()).num_found == {"bytes": 1}
+        for held in (None, HeldOutput(Store(str(out)), lock)):
+            assert mend(Store(str(out)), held, Callback()).num_found == {"bytes": 1}
 
 
 def test_of_doubles_the_one_whose_clip_is_whole_stays(out: Path) -> None:
@@ -306,8 +307,8 @@ def test_a_repair_that_is_killed_anywhere_is_done_by_the_next(original: Path, tm
         store = Dying(str(out))
         for store.left, epoch in ((steps, 2), (1000, 3)):
             with contextlib.suppress(StoreError):
-                put_back(store, Held(epoch))
-                mend(store, Held(epoch), Callback())
+                put_back(HeldOutput(store, Held(epoch)))
+                mend(store, HeldOutput(store, Held(epoch)), Callback())
         assert kinds(out) <= {"stray"}  # of rows that the render which follows gives a record
         assert len(row_ids(out)) == NUM_ROWS - 2
 

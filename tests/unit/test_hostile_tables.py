@@ -17,7 +17,7 @@ import pytest
 from framefleet import Store
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
@@ -26,6 +26,7 @@ from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import WAN, write_model
+from tests.parts import records_in
 from tests.rows import RECORD
 
 LATIN = "ein café".encode("latin-1")
@@ -269,7 +270,7 @@ def test_carried_columns_of_large_rows_are_written_in_small_parts(tmp_path: Path
         writer.add(batch, values | {"row_id": f"{count:032x}"})
         assert writer.due(0.0) is (count == 8)
     writer.flush()
-    assert read_folder(Store(str(tmp_path))).num_rows == 8
+    assert records_in(Store(str(tmp_path))).num_rows == 8
 
 
 def _seeds() -> list[tuple[str, bytes]]:

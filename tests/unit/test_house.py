@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import framefleet
+from framefleet.lazy_names import homes
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +32,17 @@ def test_public_names_are_sorted_and_listed_by_dir_and_others_are_none() -> None
 @pytest.mark.parametrize("name", framefleet.__all__)
 def test_a_public_name_resolves_to_something_of_that_name(name: str) -> None:
     assert getattr(framefleet, name).__name__ == name
+
+
+AREAS = sorted(area.stem for area in (ROOT / "framefleet" / "api").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_every_name_of_the_api_is_there(area: str) -> None:
+    module = import_module(f"framefleet.api.{area}")
+    assert [name for name in homes(module.__name__) if not hasattr(module, name)] == []
+    with pytest.raises(ImportError, match="cannot import name 'rendr'"):
+        exec(f"from {module.__name__} import rendr")
 
 
 @pytest.mark.parametrize("folder", ["pipeline", "cluster", "jobs", "plugins"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from framefleet.pipeline.model.latent_tokens import pack_latents, positions, unpack_latents
+from framefleet.plugins.latent_tokens import pack_latents, positions, unpack_latents
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
 from framefleet.plugins.ports.opensora.conditions import (
     ASPECT_RATIOS,

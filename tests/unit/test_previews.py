@@ -18,10 +18,11 @@ from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
 from framefleet.pipeline.outputs.layout import clip_path, preview_path
 from framefleet.pipeline.outputs.media.media import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
+from tests.parts import records_in
 from tests.unit.test_encode_clip import CLIP, LOSSLESS
 
 
@@ -71,7 +72,7 @@ def test_previews_can_be_left_out(tmp_path: Path) -> None:
     record = store_clip(store, encode_clip(CLIP, replace(LOSSLESS, previews=False)))
     commit(store, record)
     assert (record.preview_path, store.list("previews")) == (None, [])
-    assert read_folder(store)["preview_path"].to_pylist() == [None]
+    assert records_in(store)["preview_path"].to_pylist() == [None]
 
 
 def test_a_missing_or_broken_preview_is_no_damage_and_a_spare_one_is_a_stray(tmp_path: Path) -> None:

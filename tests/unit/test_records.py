@@ -16,7 +16,7 @@ from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_folder
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
     RECORD_FIELDS,
@@ -28,6 +28,7 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.jobs import all_columns
 from tests.outputs import committed_row_ids
+from tests.parts import records_in
 from tests.rows import NOON, failure, record
 from tests.small_output import rendered
 
@@ -81,13 +82,8 @@ def test_a_part_holds_what_was_added_and_is_named_by_run_number_and_digest(store
     assert table.schema.equals(record_schema(CARRIED)) and table.column_names[:2] == CARRIED.names
     assert table["id"].to_pylist() == ["id-1", "id-2", "id-3"]
     assert find_record(store, f"{2:032x}") == record(2)
-    assert read_folder(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
-    assert read_folder(store).column_names == RECORD_FIELDS.names
-    fields = pa.schema([*FIRST_FIELDS, ("id", pa.string()), ("other", pa.string())])
-    found = read_folder(store, fields=fields)
-    assert found.column_names == fields.names
-    assert found["id"].to_pylist() == ["id-1", "id-2", "id-3"]
-    assert found["other"].null_count == 3
+    assert records_in(store)["row_id"].to_pylist() == [f"{number:032x}" for number in (1, 2, 3)]
+    assert records_in(store).column_names == RECORD_FIELDS.names
 
 
 def test_a_part_is_due_after_256_rows_or_5_seconds(store: Store) -> None:
@@ -161,7 +157,7 @@ def test_of_records_that_are_doubled_the_last_counts(store: Store) -> None:
             writer.add(None, values_of(record(number, worker=run)))
         writer.flush()
     assert find_record(store, f"{2:032x}").worker == "000001-20260102T030405-89abcdef"
-    found = read_folder(store).select(["row_id", "worker"]).to_pylist()
+    found = records_in(store).select(["row_id", "worker"]).to_pylist()
     assert [row["worker"][:2] for row in sorted(found, key=lambda row: row["row_id"])] == ["r1", "00", "00"]
 
 
@@ -172,7 +168,7 @@ def test_a_copied_part_doubles_its_rows(store: Store) -> None:
     copy = path.replace(".parquet", " (copy).parquet")
     store.write(copy, store.read(path))
     assert committed_row_ids(store) == [[f"{1:032x}"]] * 2
-    assert read_folder(store).num_rows == 1
+    assert records_in(store).num_rows == 1
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
@@ -202,7 +198,7 @@ def test_failures_and_refused_rows_are_written_the_same_way(store: Store) -> Non
 
 def test_an_output_without_records_has_none(store: Store) -> None:
     assert committed_row_ids(store) == []
-    assert read_folder(store).num_rows == 0
+    assert records_in(store).num_rows == 0
     with pytest.raises(JobError, match="no record of row"):
         find_record(store, "0" * 32)
 

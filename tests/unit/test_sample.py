@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.plugins.keep.verify.verify import sample_rows
 from tests.rows import record
@@ -29,18 +30,21 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_sample_has_as_many_as_can_be_of_each_kind_and_machine(store: Store) -> None:
-    chosen = sample_rows(store, 6)
+    chosen = sample_rows(Output(store), 6)
     assert sorted(Counter(one.group[0] for one in chosen).values()) == [3, 3]
     assert len({one.group[2] for one in chosen}) == 4
     assert len({one.row_id for one in chosen}) == 6
 
 
-def test_equal_seeds_choose_equal_rows_with_their_parts(store: Store) -> None:
-    chosen = sample_rows(store, 5, seed=1)
-    assert chosen == sample_rows(store, 5, seed=1) != sample_rows(store, 5, seed=2)
+def test_equal_seeds_choose_equal_rows_whose_parts_alone_are_read(store: Store) -> None:
+    output = Output(store)
+    chosen = sample_rows(output, 5, seed=1)
+    assert chosen == sample_rows(output, 5, seed=1) != sample_rows(output, 5, seed=2)
+    holding = output.holding([one.row_id for one in chosen])
+    assert holding.num_newer_parts() > 0
     for one in chosen:
-        assert record_in(store, one.part, one.row_id) == find_record(store, one.row_id)
+        assert holding.record(one.row_id) == output.record(one.row_id)
 
 
 def test_all_are_chosen_where_there_are_fewer_and_groups_that_are_too_many_are_one(store: Store) -> None:
-    assert [len(sample_rows(store, count)) for count in (1000, 60_000)] == [100, 100]
+    assert [len(sample_rows(Output(store), count)) for count in (1000, 60_000)] == [100, 100]

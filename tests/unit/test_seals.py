@@ -13,7 +13,7 @@ from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder, replace_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, replace_part
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_GONE,
@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.parts.seals import (
     sweep_late,
 )
 from tests.outputs import committed_row_ids
+from tests.parts import records_in
 from tests.rows import record
 
 
@@ -68,7 +69,7 @@ def test_a_part_that_lands_after_a_takeover_is_ignored_by_every_reader_and_swept
             sweep_late(store, first)
         assert store.exists(path)
         assert committed(store) == [1]
-        assert read_folder(store).num_rows == 1
+        assert records_in(store).num_rows == 1
         with pytest.raises(Exception, match="no record of row"):
             find_record(store, f"{2:032x}")
         write(writer(store, second), 2)

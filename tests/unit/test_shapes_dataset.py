@@ -182,7 +182,7 @@ def test_scores_are_printed_for_people_and_for_machines(
 
 
 def test_outputs_without_records_of_another_table_or_without_a_clip_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="has no records"):
+    with pytest.raises(JobError, match="is not an output"):
         evaluate(str(tmp_path / "none"))
     write_output(tmp_path / "other", [record(1)])
     with pytest.raises(JobError, match="no column 'color'"):

@@ -10,6 +10,7 @@ from tools.house.house import PACKAGES, House
 from tools.house.tests_at_doors import tests_at_doors
 
 CORE = PACKAGES[:-1]  # without plugins
+_HELPERS = ("typing", "framefleet.lazy_names")  # of framefleet/api
 # The classes that plugins subclass, or fill in, each with the file where it stands.
 DOORS = {
     "Plugin": "pipeline/plugin.py",
@@ -33,6 +34,10 @@ def shape(house: House) -> Iterator[str]:
     graph = {path: imports(house, path) for path in house.trees if path.startswith(PACKAGES)}
     of_core = {to for path, imported in graph.items() if path.startswith("plugins/") for to in imported}
     yield f"core modules that plugins name: {sum(to.startswith(CORE) for to in of_core)}"
+    api = [tree for path, tree in house.trees.items() if path.startswith("framefleet/api/")]
+    imported = (node for tree in api for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    num_names = sum(len(node.names) for node in imported if node.module not in _HELPERS)
+    yield f"names of framefleet.api, which plugins import: {num_names}"
     of_plugins = [to for path in graph if path.startswith(CORE) for to in graph[path] if "plugins/" in to]
     yield f"imports from core to plugins: {len(of_plugins)}"
     yield f"the largest circle of imports, types counted: {max(map(len, circles(graph)), default=0)} files"

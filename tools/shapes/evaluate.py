@@ -7,17 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 from pydantic import TypeAdapter
 from rich.progress import track
 
+from framefleet import Output
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.output import recorded_frames
-from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
-from framefleet.pipeline.outputs.stores.store import Store, read_as
+from framefleet.pipeline.outputs.stores.store import read_as
 from framefleet.plugins.demo.prepare import Size
 from tools.shapes.measure import Measured, measure
 
@@ -39,7 +36,6 @@ class _Arguments:
 
 
 _ARGUMENTS = TypeAdapter(_Arguments)
-_CARRIED = pa.schema([(name, pa.string()) for name in (*ATTRIBUTES, "language")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -83,19 +79,16 @@ def measured_clips(
     output: str, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[dict[str, Any], Measured]]:
     """Yield each record, and what its clip shows."""
-    store = Store(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
-    records = read_folder(store, fields=pa.schema([*RECORD_FIELDS, *_CARRIED]))
-    if not records.num_rows:
-        raise JobError(f"{store.url_of(RECORDS)} has no records", "give the output of a render job")
-    missing = [name for name in ATTRIBUTES if records[name].null_count == len(records)]
-    if missing:
+    rendered = Output.open_rendered(output.rstrip("/").removesuffix(f"/{RECORDS}"), storage_options)
+    columns = rendered.schema().names
+    if missing := [name for name in ATTRIBUTES if name not in columns]:
         raise JobError(
-            f"the records in {store.url_of(RECORDS)} do not say what was asked: no column {missing[0]!r}",
+            f"the records of {rendered.url} do not say what was asked: no column {missing[0]!r}",
             "render the table that `python -m tools.shapes prompts` writes",
         )
-    rows = rows_of(records, store.url_of(RECORDS))
+    rows = [row for table in rendered.records() for row in table.to_pylist()]
     for record in track(rows, "measuring clips", console=stderr):
-        yield record, measure(recorded_frames(store, record))
+        yield record, measure(rendered.frames(record))
 
 
 def _settings_of(record: Mapping[str, Any]) -> Settings:

@@ -28,6 +28,7 @@ from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.specs.constructor import Constructed, Names, Unknown, evaluated, method, steps
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, Configs, ModelIndex, index_of, is_modular
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of, with_several
+from framefleet.pipeline.plugin import broken_plugins
 from framefleet.pipeline.request import MAX_FPS
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     others = (other for other in dir(diffusers) if other.endswith("Pipeline"))
     near = nearest(name, [*registry.PIPELINES, *others])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
+    for error in broken_plugins():  # the class may be of one that cannot be used
+        raise error
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
     raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
 

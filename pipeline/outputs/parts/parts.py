@@ -10,7 +10,7 @@ the output next finishes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, groupby
@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError, not_ours
-from framefleet.pipeline.outputs.layout import DAMAGED, RECORDS
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import Hold, Part, live_parts, new_run, part_path, parts_in
+from framefleet.pipeline.outputs.parts.seals import Hold, Part, live_parts, new_run, part_path
 from framefleet.pipeline.outputs.stores.store import Store
 
 # When a part is written: after this many rows, or this long. What has no record yet when a driver dies is
@@ -47,7 +47,6 @@ _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _REASONS = ("recipe", "arguments", "environment", "model_name")
 _FILES = ("row_id", "media_sha256", "extra_outputs_sha256", "derived_sha256")
 _FIELDS = fields_named(RECORD_FIELDS, *_FILES, "bytes", *_REASONS)
-_MAX_BYTES = 1 << 30  # as of a part
 
 
 class PartWriter:
@@ -159,9 +158,12 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
         yield rows_of(pa.Table.from_batches([batch]), where)
 
 
-def find_record(store: Store, row_id: str) -> Record:
-    """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
-    parts = live_parts(store)
+def find_record(store: Store, row_id: str, parts: Sequence[Part] | None = None) -> Record:
+    """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError.
+
+    parts: where to look; None: in all that count.
+    """
+    parts = live_parts(store) if parts is None else parts
     whole = whole_row_id(store, row_id, parts)
     for part in reversed(parts) if whole else ():  # of doubles the last counts
         if record := record_in(store, part.path, whole):
@@ -201,16 +203,6 @@ def record_in(store: Store, path: str, row_id: str) -> Record | None:
         return None
     table, where = read_part(store, path, RECORD_FIELDS), store.url_of(path)
     return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
-
-
-def read_folder(store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS) -> pa.Table:
-    """Return columns of all parts as one table that fits in memory; of doubled records the last one."""
-    parts = live_parts(store) if folder == RECORDS else parts_in(store, folder)
-    table = pa.concat_tables([fields.empty_table(), *(read_part(store, part.path, fields) for part in parts)])
-    if folder != RECORDS:
-        return table
-    last = {row_id: place for place, row_id in enumerate(table["row_id"].to_pylist())}
-    return table.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
@@ -282,15 +274,6 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
         if part.path in replaced:
             hold.check()
             store.delete(part.path)
-
-
-def set_aside(store: Store, path: str, hold: Hold) -> None:
-    """Move a file into damaged/. Only the driver with the lock."""
-    if store.exists(path) and store.stat(path).size > _MAX_BYTES:  # a link may lead to nothing
-        problem = f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's"
-        raise JobError(problem, "move it out of the output")
-    hold.check()
-    store.move(path, f"{DAMAGED}/{path}")
 
 
 def withdraw(

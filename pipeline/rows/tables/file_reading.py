@@ -16,8 +16,8 @@ import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.layout import OF_RUNS
 from framefleet.pipeline.outputs.parts.records import are_records
+from framefleet.pipeline.plugin import files_of_plugins
 from framefleet.pipeline.rows.tables import formats
 from framefleet.pipeline.rows.tables.row_cells import (
     ODD_CELLS,
@@ -38,6 +38,7 @@ _CSV_ROW = re.compile(r"Row #(\d+): ?")
 _HEAD_BYTES = 256
 _BROKEN = (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
+_OF_RUN = re.compile(r"[0-9a-f]{16}\.parquet")  # a table of one run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,9 @@ class FileToRead:
 
 def may_lack_columns(path: str, schema: pa.Schema) -> bool:
     """Return whether a file may lack columns of its table: one of several runs, or versions of framefleet."""
-    return are_records(schema) or OF_RUNS.search(path) is not None
+    folder, _, name = path.rpartition("/")
+    is_of_run = files_of_plugins().get(folder.rpartition("/")[2]) == "rows" and _OF_RUN.fullmatch(name)
+    return are_records(schema) or bool(is_of_run)
 
 
 def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from typer import Argument, Context, Exit, Option
 
+from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stderr, stdout
+from framefleet.api.errors import command, count_text
 from framefleet.jobs import options
 from framefleet.jobs.job.paths import JOB_FILES
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.outputs.layout import DAMAGED
 
 
@@ -32,9 +32,9 @@ _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Ch
 def repair_command(
     job: _JobOrOutput,
     dry_run: _DryRun = False,
-    as_json: options.AsJson = False,
-    sets: options.Sets = None,
-    verbose: options.Verbose = False,
+    as_json: AsJson = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
 ) -> None:
     """Read every file of an output, and remove what is damaged. Given the job file, render what is missing.
 
@@ -42,8 +42,8 @@ def repair_command(
     --dry-run 1: something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
+        from framefleet.api.jobs import watch_on
         from framefleet.jobs.render.command import show_ending
-        from framefleet.jobs.show.progress import watch_on
         from framefleet.plugins.keep.repair.repair import repair_job
         from framefleet.plugins.keep.verify.command import DamageList
 

@@ -10,23 +10,31 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver.lock import DriverLock, check_not_stopped
-from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.jobs.job.file import load_job, storage_options_alone
-from framefleet.jobs.job.job_json import JOB_JSON
-from framefleet.jobs.job.output import store_of_job
+from framefleet.api.commands import Callback, Checked, Overview, Watch
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import (
+    JOB_JSON,
+    Job,
+    Progress,
+    Summary,
+    load_job,
+    storage_options_alone,
+    store_of_job,
+)
+from framefleet.api.outputs import (
+    CLAIM,
+    HOW,
+    RECORDS,
+    DriverLock,
+    HeldOutput,
+    Output,
+    Store,
+    outputs_in,
+    read_as,
+)
+from framefleet.cluster.driver.lock import check_not_stopped
 from framefleet.jobs.job.paths import JOB_FILES
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.render import render_job
-from framefleet.jobs.show.watch import Callback, Checked, Watch
-from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.output import HOW, Output, claim_in_parts_as, outputs_in
-from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
-from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
-from framefleet.pipeline.outputs.parts.seals import Hold, new_run
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.keep.damage import (
     ClipIndex,
     Damage,
@@ -118,27 +126,27 @@ def _mended(store: Store, watch: Watch, found: Callable[[Damage], None], *, dry_
     if dry_run:
         return Repaired(store=store, repairs=mend(store, None, watch, found), is_job_back=damage is not None)
     with DriverLock(store, renders=False) as lock:
-        is_job_back = put_back(store, lock)
-        repairs = mend(store, lock, watch, found)
+        is_job_back = put_back(HeldOutput(store, lock))
+        repairs = mend(store, HeldOutput(store, lock), watch, found)
         lock.seal()  # parts were replaced
     check_not_stopped(store, lock.epoch, ": what was repaired stays")
     return Repaired(store=store, repairs=repairs, is_job_back=is_job_back)
 
 
-def put_back(store: Store, hold: Hold) -> bool:
-    """Write job.json anew if it is not what it was; return whether it was not. Needs the output's lock.
+def put_back(held: HeldOutput) -> bool:
+    """Write job.json anew if it is not what it was; return whether it was not.
 
     What is there is kept in damaged/. Raises JobError where no part holds it.
     """
-    if (damage := job_damage(store)) is None:
+    if (damage := job_damage(store := held.store)) is None:
         return False
-    text = job_in_parts(store)
-    if text is None or claim_in_parts_as(store, JOB_JSON) is None:
+    if (text := held.job()) is None:
         problem = f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it"
         raise JobError(problem, "put it back as it was, or choose another output")
-    hold.check()
+    read_as(JOB_JSON, text, store.url_of(RECORDS))  # raises for what is none
+    held.hold.check()
     if store.exists(CLAIM):
-        set_aside(store, CLAIM, hold)
+        held.set_aside(CLAIM)
     store.write(CLAIM, text.encode())
     return True
 
@@ -154,11 +162,14 @@ class Repairs:
 
 
 def mend(
-    store: Store, hold: Hold | None, watch: Watch, found: Callable[[Damage], None] = lambda damage: None
+    store: Store,
+    held: HeldOutput | None,
+    watch: Watch,
+    found: Callable[[Damage], None] = lambda damage: None,
 ) -> Repairs:
     """Read the whole output, and take out of it what is damaged. found: called for each damage.
 
-    hold: of the output; None changes nothing, and returns what would be done.
+    held: None changes nothing, and returns what would be done.
     """
     counts: Counter[DamageKind] = Counter()
     hurt: set[str] = set()  # rows that lose their record, and with it what names their files
@@ -175,17 +186,17 @@ def mend(
         read = damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
         aside = [damage.path for damage in map(note, read) if damage.kind in ("part", "unreadable")]
         late = [damage.path for damage in map(note, beside_parts(store)) if damage.kind == "late"]
-        if hold:
+        if held:
             for path in aside:
-                set_aside(store, path, hold)
-        num_rows, run = 0, new_run(hold.epoch) if hold else ""
+                held.set_aside(path)
+        num_rows = 0
         # Let no part name a row whose files are damaged, nor one that a later record names.
-        for number, (path, row_ids) in enumerate(index.take_spare(), start=1):
+        for path, row_ids in index.take_spare():
             num_rows += len(row_ids)
-            if hold:
-                replace_part(store, path, row_ids, run=run, number=number, hold=hold)
+            if held:
+                held.take_out(path, row_ids)
         # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
-        intents: set[str] = set()
+        swept_later: set[tuple[str, str]] = set()
 
         def spare() -> Iterator[str]:
             for damage in map(note, strays(store, index)):
@@ -193,15 +204,14 @@ def mend(
                     if index.has(damage.row_id):
                         yield damage.path
                     else:
-                        intents.add(intent_to_sweep(damage.path, damage.row_id))
+                        swept_later.add((damage.path, damage.row_id))
 
         unnamed = chain(late, spare())
         num_swept = 0
         while some := list(islice(unnamed, _SWEPT_AT_ONCE)):
             num_swept += len(some)
-            if hold:
-                hold.check()
-                store.delete_many(some)
-        if hold:
-            disown(store, intents)
+            if held:
+                held.delete(some)
+        if held:
+            held.sweep_later(swept_later)
     return Repairs(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import AllowPickle, OutputToRead, StorageSets, Verbose
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, count_text, rounded
+from framefleet.api.commands import (
+    AllowPickle,
+    OutputToRead,
+    StorageSets,
+    Verbose,
+    quiet_libraries,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import JobError, count_text, rounded
 
 if TYPE_CHECKING:
     from framefleet.plugins.keep.replay.compare import Compared
@@ -95,7 +103,7 @@ def replay_command(
     the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.api.jobs import storage_options_alone
 
         if script and save is not None:
             raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
@@ -127,7 +135,7 @@ def given_of(
     attention: HubKernel = None,
 ) -> Given:
     """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
-    from framefleet.jobs.job.file import places
+    from framefleet.api.jobs import places
     from framefleet.pipeline.model.lora import NAME
     from framefleet.plugins.keep.replay.recorded_row import Given
 

@@ -11,15 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from framefleet.pipeline.errors import NoFile, StoreError
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.api.clips import Frames, Media, Pictures, decode, decode_audio, encode
+from framefleet.api.errors import NoFile, StoreError
+from framefleet.api.outputs import MAX_CLIP_BYTES, Record, Store
 from framefleet.pipeline.outputs.frames.result import Pcm
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode
-from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media
-from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, recorded_clip, recorded_extras
+from framefleet.pipeline.outputs.media.media import decode_floats
+from framefleet.pipeline.outputs.media.media_settings import LOSSY
+from framefleet.pipeline.outputs.output import recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
-from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.plugins.keep.damage import Damage
 
 

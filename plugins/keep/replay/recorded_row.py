@@ -13,13 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, Sha256, claim_of
-from framefleet.pipeline.errors import JobError, not_ours, quoted
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.api.clips import Request, inputs_in, is_model
+from framefleet.api.errors import JobError, not_ours, quoted
+from framefleet.api.jobs import Claim, claim_of
+from framefleet.api.models import DType, DTypeName, ModelSettings, Recipe, find_recipe
+from framefleet.api.outputs import Output, Record, Store, dated, read_as
+from framefleet.api.sections import Strict
+from framefleet.api.texts import parse_json
+from framefleet.jobs.job.job_json import ClaimedModel, ClaimedOfSeveral, Sha256
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
-from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import (
     DOWNLOADED,
     Matmul,
@@ -30,15 +33,8 @@ from framefleet.pipeline.model.options.schema import (
 from framefleet.pipeline.model.sources.packing import check_packing
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
-from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.store import Store, read_as
-from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
-from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request, inputs_in, is_model
+from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.access import Inputs
 
 _MAX_THREADS = 1024  # torch starts as many
@@ -157,7 +153,7 @@ class Recorded:
 def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
     store = Store(dated(output), given.storage_options)
-    return recorded_of(store, claim_of(store), find_record(store, row_id), given)
+    return recorded_of(store, claim_of(store), Output(store).record(row_id), given)
 
 
 def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:

@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from framefleet.api.clips import Clip, Media, is_model
+from framefleet.api.commands import Overview
+from framefleet.api.errors import FramefleetError, InputError, JobError, ModelError, quoted
+from framefleet.api.models import Model, ModelSettings, Renderer, load, model_digest
+from framefleet.api.outputs import Record
+from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
-from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model, ModelSettings
-from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
-from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.overview import Overview
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import AUDIT
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.plugins.keep.damage import Damage, look_at
 from framefleet.plugins.keep.replay import recorded_row

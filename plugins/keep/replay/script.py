@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import JobError, quoted
+from framefleet.api.clips import inputs_in
+from framefleet.api.errors import JobError, quoted
+from framefleet.api.models import (
+    SAFETENSORS,
+    PipelineSpec,
+    by_component,
+    inspect_model,
+    source_of,
+    weights_of,
+)
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.lora import (
@@ -23,7 +32,6 @@ from framefleet.pipeline.model.lora import (
     fetch_lora,
     without_loras,
 )
-from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import check_options
@@ -32,17 +40,14 @@ from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.network_loading import is_plain_file
-from framefleet.pipeline.model.sources.parts import by_component, open_parts
-from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.model.sources.parts import open_parts
 from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.guidance import is_schedule
-from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.plugins.keep.replay.replay import check_files

@@ -14,13 +14,22 @@ from rich.table import Table
 from rich.text import Text
 from typer import Exit, Option
 
-from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text
+from framefleet.api.commands import (
+    AllowPickle,
+    AsJson,
+    OutputToRead,
+    Sets,
+    Verbose,
+    quiet_libraries,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import command, count_text
 from framefleet.plugins.keep.replay import command as replay
 
 if TYPE_CHECKING:
-    from framefleet.jobs.show.watch import Watch
+    from framefleet.api.commands import Watch
     from framefleet.plugins.keep.damage import Damage, DamageKind
     from framefleet.plugins.keep.verify.verify import VerifiedRow
 
@@ -85,7 +94,8 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import load_job, storage_options, storage_options_alone
+        from framefleet.api.jobs import load_job, storage_options_alone
+        from framefleet.jobs.job.file import storage_options
         from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
         options = (storage_options if fleet_job else storage_options_alone)(sets)
@@ -113,9 +123,9 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
+    from framefleet.api.jobs import watch_on
+    from framefleet.api.outputs import Output
     from framefleet.jobs.look.status.status import driver_of
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.pipeline.outputs.output import Output
     from framefleet.plugins.keep.verify.verify import damages_of
 
     store = Output.open(output, storage_options).store
@@ -142,7 +152,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
 
 def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: bool) -> bool:
     """Print how rows compare that `verify` renders again; return whether all have the same bits."""
-    from framefleet.jobs.show.progress import watch_on
+    from framefleet.api.jobs import watch_on
 
     verdicts, errors = Counter[str](), []
     with watch_on(stderr) as watch:

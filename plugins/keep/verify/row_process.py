@@ -10,12 +10,12 @@ import pickle
 import subprocess
 import sys
 
-from framefleet.jobs.job.job_json import claim_of
-from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.guards.own_python import module_path, python
+from framefleet.api.errors import FramefleetError, JobError
+from framefleet.api.jobs import claim_of
+from framefleet.api.outputs import Record, Store
+from framefleet.api.texts import python
+from framefleet.pipeline.guards.own_python import module_path
 from framefleet.pipeline.guards.sandbox import ending
-from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.keep.replay.recorded_row import Given, recorded_of
 from framefleet.plugins.keep.replay.replay import Replayed, Replayer
 

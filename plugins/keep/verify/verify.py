@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,39 +18,44 @@ from typing import Any
 import numpy as np
 
 from framefleet.api import Scope
-from framefleet.jobs.doors import runners_of, table_of
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
-from framefleet.jobs.job.output import below, store_of_job
-from framefleet.jobs.job.schema import Job, StepsSection
+from framefleet.api.clips import (
+    Audio,
+    Clip,
+    ClipStep,
+    Media,
+    MediaFormat,
+    Request,
+    StepInput,
+    decode,
+    decode_audio,
+    read_metadata,
+)
+from framefleet.api.commands import Callback, Checked, Overview, Watch, wait_for
+from framefleet.api.errors import FramefleetError, JobError, count_text
+from framefleet.api.jobs import (
+    JOB_JSON,
+    Job,
+    below,
+    claim_of,
+    load_job,
+    read_claim,
+    runners_of,
+    store_of_job,
+    table_of,
+)
+from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, outputs_in, told_arguments
+from framefleet.api.sections import AtLeastOne
+from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.render import render_rows
-from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
-from framefleet.pipeline.errors import FramefleetError, JobError, count_text, setting
-from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
-from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.errors import setting
 from framefleet.pipeline.outputs.encode_clip import encode_file
-from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
-from framefleet.pipeline.outputs.layout import CLAIM, RECORDS, SCRATCH
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
-from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in, recorded_clip
-from framefleet.pipeline.outputs.parts import parts
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    Record,
-    fields_named,
-    record_of,
-    told_arguments,
-    values_of,
-)
-from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.outputs.row_states import added_in, failed_rows
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.outputs.frames.result import KeptSteps, kept_in
+from framefleet.pipeline.outputs.media.media import decode_floats
+from framefleet.pipeline.outputs.media.media_settings import LOSSY
+from framefleet.pipeline.outputs.output import claim_in_parts_as, recorded_clip
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.rows.identity import lane_named
 from framefleet.plugins.keep.damage import (
     ClipIndex,
@@ -69,7 +75,8 @@ _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or pu
 # In place of formats with loss, whose files do not say which frames were rendered.
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 _KIND = ("recipe", "height", "width", "num_frames")
-_FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+_COLUMNS = ("row_id", *_KIND, "node", "worker")
+SCRATCH = ".verify"  # folder of an output for what a fleet renders again
 NUM_SAMPLED = 8  # it is minutes where one takes one
 _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
@@ -228,17 +235,17 @@ def verified_rows(
     given: Given,
 ) -> Iterator[VerifiedRow]:
     """Render rows again as `verify` does; yield each as it is done. job: whose fleet does; None: here."""
-    store = Output.open(output, job.storage_options if job else given.storage_options).store
-    if job and (place := store_of_job(job).url_of("")) != store.url_of(""):
-        fix = f"give the job file of {store.url_of('')}; or, if it was moved, add {setting('output', output)}"
+    opened = Output.open(output, job.storage_options if job else given.storage_options)
+    store = opened.store
+    if job and (place := store_of_job(job).url_of("")) != opened.url:
+        fix = f"give the job file of {opened.url}; or, if it was moved, add {setting('output', output)}"
         raise JobError(f"--fleet: the output of this job is {place}", fix)
-    if row_ids:
-        records = [parts.find_record(store, row_id) for row_id in row_ids]
-    else:
-        chosen = sample_rows(store, sample or NUM_SAMPLED, seed=seed)
-        records = [*filter(None, (parts.record_in(store, row.part, row.row_id) for row in chosen))]
+    if not row_ids:
+        row_ids = [row.row_id for row in sample_rows(opened, sample or NUM_SAMPLED, seed=seed)]
+        opened = opened.holding(row_ids)
+    records = [opened.record(row_id) for row_id in row_ids]
     if not records:
-        raise Output(store).no_records()
+        raise opened.no_records()
     if job:
         # What is stored of a row's steps may change between runs: each is rendered with what its record has.
         by_steps: dict[KeptSteps, list[Record]] = {}
@@ -275,15 +282,16 @@ def _by_fleet(
     media = media_again(claimed)
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
-    run = new_run(0)
+    run = uuid.uuid4().hex
     with rendered_by_fleet(job, row_ids, watch, format=media.format, keep=keep, run=run) as scratch:
-        where = scratch.url_of(RECORDS)
-        again = {
-            row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
-        }
+        rendered_now = Output(scratch)
+        there = (
+            row_id for table in rendered_now.records(["row_id"]) for row_id in table["row_id"].to_pylist()
+        )
+        again = {row_id: rendered_now.record(row_id) for row_id in there}
         errors = {
             row.row_id: JobError(f"it failed: {row.error_type}: {row.message}", row.fix)
-            for row in failed_rows(scratch)
+            for row in rendered_now.failures(with_inner=False)
         }
         for then in records:
             if then.row_id not in again:
@@ -324,7 +332,7 @@ def rendered_by_fleet(
     place = below(job, f"{SCRATCH}/{run}")
     store, scratch = store_of_job(job), store_of_job(job, place)
     try:
-        for path in added_in(store):  # the job's table has these rows where they lie in its output
+        for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
             scratch.write(path, store.read(path))
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
@@ -383,12 +391,11 @@ class Candidate:
 
     lot: bytes
     row_id: str
-    part: str
     group: tuple[str, str, str]  # kind, node, worker
 
 
 def sample_rows(
-    store: Store, count: int, *, seed: int = 0, among: Collection[str] | None = None
+    output: Output, count: int, *, seed: int = 0, among: Collection[str] | None = None
 ) -> list[Candidate]:
     """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
 
@@ -397,18 +404,14 @@ def sample_rows(
     # Of each group of like rows those with the lowest lots.
     groups: dict[tuple[str, str, str], list[Candidate]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
-    rows = (
-        (path, row)
-        for path, table in parts.tables_by_part(store, _FIELDS)
-        for some in parts.rows_in_table(table, store.url_of(path))
-        for row in some
-        if among is None or row["row_id"] in among
-    )
-    for path, row in rows:
+    rows = (row for table in output.records(_COLUMNS) for row in table.to_pylist())
+    for row in rows:
+        if among is not None and row["row_id"] not in among:
+            continue
         lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
         kind = " ".join(str(row[name]) for name in _KIND)
         key = (kind, row["node"], row["worker"])
-        one = Candidate(lot, row["row_id"], path, key)
+        one = Candidate(lot, row["row_id"], key)
         if key not in groups and len(groups) >= max_groups:
             key = ("", "", "")  # the rest together: what a group is called may be anybody's
         group = groups.setdefault(key, [])

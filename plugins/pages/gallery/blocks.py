@@ -20,13 +20,19 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import (
+    FAILURE_FIELDS,
+    RECORD_FIELDS,
+    RECORDS,
+    Output,
+    Store,
+    preview_path,
+    recorded_path,
+    told_arguments,
+)
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, loras_text
-from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS, preview_path, recorded_path
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
-from framefleet.pipeline.outputs.row_states import failed_tables
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.layout import PREVIEWS
 
 _MAX_ARGUMENTS = 200  # that have columns: no call has as many, and rows may have made up any number of names
 _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
@@ -36,9 +42,9 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
     """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
     previews: set[str] | None = None
     argument_names: set[str] = set()
-    column_names = record_schema_of(store).names  # maybe without the two
+    column_names = Output(store).schema().names  # maybe without the two
     columns = dict.fromkeys([*column_names, "path", "preview_path"])
-    for table in record_tables(store, list(columns)):
+    for table in Output(store).records(list(columns)):
         rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
         if previews is None and any(row["preview_path"] is None for row in rows):
             previews = set(store.list(PREVIEWS))  # made later, or by a worker that was cut off
@@ -62,7 +68,7 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
 def shown_failures(store: Store) -> Iterator[pa.Table]:
     """Yield the rows that failed and have no record, with every scalar argument as a column."""
     argument_names: set[str] = set()
-    for table in failed_tables(store):
+    for table in Output(store).failure_tables():
         yield _with_arguments(table, argument_names)
 
 

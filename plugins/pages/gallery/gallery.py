@@ -30,15 +30,14 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from framefleet.jobs.doors import notes
-from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.api.errors import FramefleetError, JobError
+from framefleet.api.jobs import notes
+from framefleet.api.outputs import Output, Store, fix_of_missing, read_json
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
-from framefleet.pipeline.outputs.output import FRAMES_OF, Output, recorded_frames
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_tables
-from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.pipeline.outputs.output import FRAMES_OF
 from framefleet.plugins.pages.gallery.blocks import (
     BLOCK_ROWS,
     TableBlocks,
@@ -49,11 +48,12 @@ from framefleet.plugins.pages.gallery.blocks import (
     shown_records,
 )
 
+GALLERY = "gallery"
 PAGE_FOLDER = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
-    f"{layout.GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
+    f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
 )
-BLOCK = re.compile(rf"{layout.GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 DATA = (_MANIFEST, _VERSION)  # besides the blocks
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
@@ -112,7 +112,7 @@ def write_gallery(
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(PAGE_FOLDER.iterdir())]
     shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
     version = hashlib.sha256(shown.encode()).hexdigest()[:20]
-    there = set(store.list(layout.GALLERY))
+    there = set(store.list(GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
         return store.url_of(INDEX)
@@ -127,7 +127,7 @@ def write_gallery(
             if axis not in names:
                 raise JobError(f"{store.url_of('')} has no column {axis!r}", fix_of_missing(axis, names))
         for file in sorted(PAGE_FOLDER.iterdir()):
-            _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
+            _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
     manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables, "notes": lines}
@@ -157,7 +157,7 @@ class _Blocks:
         self._written: list[Any] = []
 
     def put(self, name: str, content: bytes) -> None:
-        path = f"{layout.GALLERY}/data/{name}.js"
+        path = f"{GALLERY}/data/{name}.js"
         if path not in self.named:
             while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
                 self._written.pop(0).result()
@@ -196,7 +196,7 @@ def make_stills(store: Store) -> int:
 
 def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield where each clip with a picture is, and what its record says of it."""
-    for table in record_tables(store, FRAMES_OF):
+    for table in Output(store).records(FRAMES_OF):
         for record in table.to_pylist():
             try:
                 clip = layout.recorded_path(record, layout.RECORDS)
@@ -208,7 +208,7 @@ def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
     try:
-        content = preview_of(recorded_frames(store, record))
+        content = preview_of(Output(store).frames(record))
     except FramefleetError as error:
         log.warning("%s: no preview: %s", store.url_of(clip), error)
         return False

@@ -17,12 +17,12 @@ from pathlib import PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
 
-from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.layout import CLIPS, GALLERY, PREVIEWS
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.api.errors import FramefleetError
+from framefleet.api.outputs import Store
+from framefleet.api.texts import parse_json
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.plugins.pages.gallery.blocks import is_script
-from framefleet.plugins.pages.gallery.gallery import BLOCK, DATA, INDEX, PAGE_FOLDER
+from framefleet.plugins.pages.gallery.gallery import BLOCK, DATA, GALLERY, INDEX, PAGE_FOLDER
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.picks import PickChange, PickKeeper
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import JobError, escaped, rounded
+from framefleet.api.commands import duration
+from framefleet.api.errors import JobError, escaped, rounded
 from framefleet.plugins.pages.report.values import ModelTime, Throughput
 
 try:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.api.texts import canonical_json, parse_json
 from framefleet.pipeline.render.audit.verdict import AUDIT, EQUAL, NOT_COMPARED, PLAINLY, UNREPEATABLE
 
 COLUMNS = [

@@ -12,18 +12,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from framefleet.api.commands import duration
+from framefleet.api.errors import JobError, bytes_text, command, count_text, rounded
+from framefleet.api.outputs import RECORDS, Output, Store, preview_path, recorded_path, told_arguments
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import Status, StatusReader
-from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.errors import JobError, bytes_text, command, count_text, rounded
-from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, RECORDS, preview_path, recorded_path
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.pages.report import page
 from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart
@@ -88,7 +84,7 @@ class NewClip:
 def newest_clips(store: Store, count: int) -> list[NewClip]:
     """Return the clips that were finished last, of those in the newest parts; the newest first."""
     names = ["finished_at", "row_id", "uri", "path", "arguments"]
-    tables = list(record_tables(store, names, live_parts(store)[-_NEW_PARTS:]))
+    tables = list(Output(store).newest(_NEW_PARTS).records(names))
     if not tables:
         return []
     rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)

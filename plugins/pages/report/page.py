@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from framefleet.jobs.show.watch import VAGUE, duration, share_text
-from framefleet.pipeline.errors import bytes_text, count_text, escaped, rounded
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.api.commands import duration
+from framefleet.api.errors import bytes_text, count_text, escaped, rounded
+from framefleet.api.texts import canonical_json
+from framefleet.jobs.show.watch import VAGUE, share_text
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.plugins.pages.report import charts
 from framefleet.plugins.pages.report.values import Report

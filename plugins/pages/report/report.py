@@ -12,15 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import framefleet
+from framefleet.api.models import is_denoiser
+from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
-from framefleet.pipeline.model.specs.model_index import is_denoiser
-from framefleet.pipeline.outputs.layout import preview_path
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts, failed_rows
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
@@ -80,7 +76,7 @@ def write_report(store: Store, made: values.Report) -> None:
 def report_of(store: Store, *, price: float | None = None, accepted: str | None = None) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
     figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
-    for table in record_tables(store, COLUMNS):
+    for table in Output(store).records(COLUMNS):
         figures.add(table)
     figures.timeline.settle()
     by_type, failures = _failures(store)
@@ -205,7 +201,7 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[values.FailedAlike, ...
     by_type: Counter[str] = Counter()
     alike: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], FailedRow] = {}
-    for row in failed_rows(store):
+    for row in Output(store).failures(with_inner=False):
         kind = tally(by_type, row.error_type, 1, THE_REST)
         message = (kind, row.message)
         if message in last or len(last) < MAX_NAMES:
@@ -262,12 +258,12 @@ def _yield_of(
 def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     if not condition:
-        return record_tables(store, [COMPUTE])
+        return Output(store).records([COMPUTE])
     picks = {
         row_id: Pick(stars=pick.stars if "stars" in pick.model_fields_set else None, note=pick.note or None)
         for row_id, pick in read_picks(store).items()
     }
-    return labelled_records(store, [COMPUTE], condition, picks, place="accepted")
+    return labelled_records(Output(store), [COMPUTE], condition, picks, place="accepted")
 
 
 def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:

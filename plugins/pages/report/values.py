@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from framefleet.api.commands import Overview
+from framefleet.api.errors import count_text, rounded
+from framefleet.api.outputs import FailedRow
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.pipeline.errors import count_text, rounded
-from framefleet.pipeline.outputs.row_states import FailedRow
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 

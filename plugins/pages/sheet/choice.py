@@ -16,15 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.api.clips import Frames
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import RECORDS, Output, Store, fix_of_missing, rows_of, told_arguments
 from framefleet.pipeline.outputs.output import FRAMES_OF
-from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of
-from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pictures import contact_sheet
 from framefleet.plugins.pictures.lettering import draw_line, runs_of
 
@@ -95,7 +90,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
 
 def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
-    columns = list(record_schema_of(store).names)
+    columns = list(Output(store).schema().names)
     first = next(_records(store, choice), None)
     columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
     for name in choice.names if first else ():
@@ -105,7 +100,9 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
 
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
     """Yield what is read of the records with a picture that the condition holds for."""
-    for table in records_where(store, [*_READ, *choice.names], choice.where):
+    output = Output(store)
+    names = [name for name in choice.names if name in output.schema().names]  # others are arguments
+    for table in output.records([*dict.fromkeys([*_READ, *names])], where=choice.where):
         for record in rows_of(table, store.url_of(RECORDS)):
             if record["frames_sha256"]:
                 yield record

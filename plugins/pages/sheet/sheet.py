@@ -12,18 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from framefleet.jobs.show.watch import ClipsProgress
-from framefleet.pipeline.errors import FramefleetError, JobError, Refused, count_text
-from framefleet.pipeline.guards.arguments import AtLeastOne
+from framefleet.api.clips import Frames, Media, clip_fps, encode
+from framefleet.api.commands import ClipsProgress, Overview
+from framefleet.api.errors import FramefleetError, JobError, Refused, count_text
+from framefleet.api.outputs import Output, Store, told_arguments
+from framefleet.api.sections import AtLeastOne
 from framefleet.pipeline.model.specs.check import check_fps
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.output import Output, recorded_frames
-from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
-from framefleet.pipeline.request import clip_fps
 from framefleet.plugins.pages.sheet import choice
 from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
@@ -190,7 +184,7 @@ def _shown(
     Raises JobError where the frames, enlarged, take more than `MAX_SHOWN_BYTES`.
     """
     try:
-        frames = recorded_frames(store, record)
+        frames = Output(store).frames(record)
     except FramefleetError as error:
         log.warning("%s", error)
         return None

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from framefleet.pipeline.errors import FramefleetError, ModelError
+from framefleet.api.errors import FramefleetError, ModelError
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, check_file_size, foreign, read_first
 from framefleet.pipeline.model.sources.selection import is_junk
 

@@ -23,17 +23,23 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from framefleet.pipeline.errors import ModelError, count_text
+from framefleet.api.errors import ModelError, count_text
+from framefleet.api.models import (
+    ModelSettings,
+    by_component,
+    inspect_model,
+    source_of,
+    torch_dtype,
+    weights_of,
+)
 from framefleet.pipeline.model.families.registry import FAMILIES
-from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.registry import object_at
 from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
-from framefleet.pipeline.model.sources.parts import ModelPart, PartFile, base_and_parts, by_component
+from framefleet.pipeline.model.sources.parts import ModelPart, PartFile, base_and_parts
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import alone
-from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
+from framefleet.pipeline.model.specs.dtypes import NAMES
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
-from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.plugins.ports.conversion.checkpoint import DTYPES, Checkpoint, open_checkpoint
 from framefleet.plugins.ports.conversion.plan import Conversion, Converter, Network, check
 from framefleet.plugins.ports.families import ORIGINALS

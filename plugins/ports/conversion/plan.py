@@ -14,8 +14,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, count_text, setting
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.api.errors import ModelError, count_text
+from framefleet.api.texts import did_you_mean
+from framefleet.pipeline.errors import setting
 from framefleet.pipeline.model.sources.leftovers import check_scales, listed
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 

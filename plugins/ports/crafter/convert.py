@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from framefleet.pipeline.errors import ModelError, setting
+from framefleet.api.errors import ModelError
+from framefleet.pipeline.errors import setting
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 from framefleet.plugins.ports.crafter import keys, pipeline_videocrafter, resampler

@@ -14,9 +14,9 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
 
-from framefleet.pipeline.errors import Refused
-from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import Refused
+from framefleet.api.models import PipelineSpec
 from framefleet.plugins.ports.families import OPENSORA_MAX_FRAMES
 
 _Given = Any  # an image or a video, or a list of those; None where there is none

@@ -17,8 +17,8 @@ from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.errors import ModelError
+from framefleet.api.texts import parse_json
 from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint

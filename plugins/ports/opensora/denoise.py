@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import pack_latents, positions, unpack_latents
+from framefleet.plugins.latent_tokens import pack_latents, positions, unpack_latents
 
 ALWAYS_GUIDED = 10  # steps from the start at which oscillating guidance does not let go
 

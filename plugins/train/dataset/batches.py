@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from framefleet.pipeline.errors import SHAPE_ORDER, JobError, Refused, TableError, count_text, shape_text
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.api.errors import JobError, Refused, TableError, count_text
+from framefleet.api.models import FRAME_PARAMETERS, PipelineSpec
+from framefleet.api.texts import canonical_json, parse_json
+from framefleet.pipeline.errors import SHAPE_ORDER, shape_text
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.plugins.train.job import TrainSettings

@@ -27,11 +27,11 @@ from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from framefleet.pipeline.errors import InputError, JobError, TableError
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.api.clips import Frames
+from framefleet.api.errors import InputError, JobError, TableError
+from framefleet.api.outputs import Store, read_json
+from framefleet.api.texts import canonical_json, parse_json
 from framefleet.pipeline.model.class_cache import cache_folder
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -16,11 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import InputError, Problem, Refused
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.api.errors import InputError, Problem, Refused
+from framefleet.api.outputs import Output, Store
+from framefleet.api.texts import public_url
 from framefleet.pipeline.model.specs.signature import InputKind
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
@@ -100,10 +98,11 @@ class _Videos:
         self._inputs, self._kind = inputs, kind
         self._index = InputIndex(inputs)
         self._known: dict[tuple[str, InputKind], Described] = {}
-        for described in rows_of(read_folder(store, _FOLDER, _SCHEMA), store.url_of(_FOLDER)):
+        output = Output(store)
+        for described in (row for table in output.tables(_FOLDER, _SCHEMA) for row in table.to_pylist()):
             place, kind = described.pop("place"), described.pop("kind")
             self._known[place, kind] = Described(**described)
-        self._writer = PartWriter(store, _FOLDER, _SCHEMA, run=uuid.uuid4().hex)
+        self._writer = output.writer(_FOLDER, _SCHEMA)
         self._written = time.monotonic()
 
     def look_at(self, cells: Sequence[Any]) -> None:

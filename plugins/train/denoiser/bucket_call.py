@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import FarEnough, TableError
+from framefleet.api.errors import FarEnough, TableError
 from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten

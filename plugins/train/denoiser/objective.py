@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.families.family import LatentLayout
+from framefleet.api.clips import Frames
+from framefleet.api.errors import ModelError
+from framefleet.api.families import LatentLayout
 from framefleet.pipeline.model.families.registry import FAMILIES, family_of
-from framefleet.pipeline.model.latent_tokens import pack_latents
 from framefleet.pipeline.model.specs.schedulers import steps_flow
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.latent_tokens import pack_latents
 
 Drawing = Literal["uniform", "logit_normal"]
 

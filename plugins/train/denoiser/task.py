@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import TableError
+from framefleet.api.clips import Frames
+from framefleet.api.errors import TableError
+from framefleet.api.families import TrainingInput
+from framefleet.api.models import FRAME_PARAMETERS
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.families.family import TrainingInput
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import object_at
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, INPUTS
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.model.specs.signature import INPUTS
 from framefleet.pipeline.recipes.second_model import call_parameters, fitted_arguments
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.text_encoders import Memo

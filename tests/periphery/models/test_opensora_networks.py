@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import unpack_latents
+from framefleet.plugins.latent_tokens import unpack_latents
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.conditions import named_size
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas

@@ -14,7 +14,7 @@ from torch import Tensor
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
-from framefleet.pipeline.model.latent_tokens import pack_latents, unpack_latents
+from framefleet.plugins.latent_tokens import pack_latents, unpack_latents
 from framefleet.plugins.train.denoiser.objective import latents_of
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters

@@ -1,0 +1,15 @@
+"""A format of `framefleet export`: what writes a shard of rows and their clips."""
+
+from typing import TYPE_CHECKING
+
+from framefleet.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from framefleet.plugins.export.shard_writer import (
+        ShardWriter as ShardWriter,
+        Target as Target,
+        file_names as file_names,
+        own_columns as own_columns,
+    )
+else:
+    __getattr__ = lazy_names(__name__)

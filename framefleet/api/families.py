@@ -1,0 +1,15 @@
+"""What is known of a family of models beyond its configs."""
+
+from typing import TYPE_CHECKING
+
+from framefleet.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.families.family import (
+        Family as Family,
+        LatentLayout as LatentLayout,
+        Preset as Preset,
+        TrainingInput as TrainingInput,
+    )
+else:
+    __getattr__ = lazy_names(__name__)

@@ -1,0 +1,29 @@
+"""Names that a module has from others, each imported when it is first used: `import framefleet` is light."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+
+def lazy_names(module: str) -> Callable[[str], object]:
+    """Return `__getattr__` of a module, for the names that it imports below `if TYPE_CHECKING:`."""
+    home_of = homes(module)
+
+    def find(name: str) -> object:
+        if name not in home_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(import_module(home_of[name]), name)
+
+    return find
+
+
+def homes(module: str) -> dict[str, str]:
+    """Return these names, each with the module where it is."""
+    spec = sys.modules[module].__spec__
+    source = spec.loader.get_source(module)  # type: ignore[union-attr]  # a file has both
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    imports = (node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: node.module or "" for node in imports for alias in node.names}

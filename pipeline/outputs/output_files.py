@@ -1,0 +1,104 @@
+"""An output by its files: its parts one by one, and which rows they name. For commands that change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs import row_states
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
+from framefleet.pipeline.outputs.parts.part_file import columns_of, read_part
+from framefleet.pipeline.outputs.parts.parts import (
+    job_in_parts,
+    no_record,
+    read_parts,
+    rows_in_table,
+    whole_row_id,
+)
+from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
+from framefleet.pipeline.outputs.parts.seals import (
+    Part as Part,
+    gone_parts,
+    live_parts,
+    newest_seal,
+    part_of,
+    parts_in,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+
+
+@dataclass(slots=True)
+class OutputFiles:
+    """The files of an output, as `Output` reads them."""
+
+    store: Store
+
+    def parts(self, *folders: str) -> list[Part]:
+        """Return the parts of folders, the oldest first; of records/ those that count."""
+        return [
+            part
+            for folder in folders
+            for part in (live_parts(self.store) if folder == RECORDS else parts_in(self.store, folder))
+        ]
+
+    def read(self, parts: Iterable[Part]) -> Iterator[pa.Table]:
+        """Yield what parts have, as it was written."""
+        return read_parts(self.store, [part.path for part in parts], None)
+
+    def table(self, part: Part) -> pa.Table:
+        """Return what a part has, texts as texts."""
+        return next(read_parts(self.store, [part.path], self.schema(part)))
+
+    def rows(self, part: Part, fields: pa.Schema) -> Iterator[list[dict[str, Any]]]:
+        """Yield columns of a part as Python has them, some rows at a time."""
+        return rows_in_table(read_part(self.store, part.path, fields), self.store.url_of(part.path))
+
+    def unread(self) -> Iterator[tuple[str, Literal["foreign", "late", "merged"]]]:
+        """Yield what lies in records/ and does not count: other files, late parts, merged parts."""
+        seal, live = newest_seal(self.store), {part.path for part in live_parts(self.store)}
+        for path in self.store.list(RECORDS):
+            if path not in live:
+                part = part_of(path)
+                yield path, "foreign" if part is None else "late" if seal.is_late(part) else "merged"
+
+    def gone(self) -> list[str]:
+        """Return the parts of records that counted and are not there any more."""
+        return gone_parts(self.store)
+
+    def schema(self, part: Part) -> pa.Schema:
+        return columns_of(self.store, part.path)[0]
+
+    def row_ids(self, parts: Iterable[Part]) -> Iterator[pa.ChunkedArray]:
+        """Yield the row_ids of each part."""
+        return (table["row_id"] for table in row_states.row_ids_in(self.store, parts))
+
+    def whole_row_id(self, row_id: str) -> str:
+        """Return the row_id that its first digits or a clip's name stand for in records, failures and rows/.
+
+        "" for none; one that is whole is not looked for. Raises JobError for too few digits.
+        """
+        return whole_row_id(self.store, row_id, self.parts(RECORDS, FAILURES, ROWS))
+
+    def no_record(self, row_id: str) -> JobError:
+        """Return the error for a row that nothing here names."""
+        return no_record(self.store, row_id)
+
+    def forgotten(self) -> frozenset[str]:
+        """Return the rows that were taken out for good: they are not rendered again."""
+        return row_states.forgotten_rows(self.store)
+
+    def added(self) -> list[str]:
+        """Return the files of rows that were added to the job's table, the oldest first."""
+        return row_states.added_in(self.store)
+
+    def uncommitted(self) -> set[str]:
+        """Return the rows of an interrupted run whose clips may be there without a record."""
+        return announced_rows(self.store)
+
+    def job(self) -> str | None:
+        """Return job.json by the newest part of records that repeats it. JobError: none can be read."""
+        return job_in_parts(self.store)

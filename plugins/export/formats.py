@@ -1,0 +1,205 @@
+"""Our formats of `framefleet export`: tars, Parquet files, folders for `datasets`, videos for VBench."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import tarfile
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from framefleet.api.errors import JobError
+from framefleet.api.exports import ShardWriter, Target, file_names, own_columns
+from framefleet.api.outputs import rows_of
+from framefleet.plugins.export.labels import CAPTION, prompt_of
+from framefleet.plugins.export.shard_writer import FILES_COLUMN, Feature, taken_in_folder
+
+# As the `datasets` library sorts endings; clip: several, or what it has no name for.
+_FEATURES: dict[Feature, frozenset[str]] = {
+    "video": frozenset({".mp4", ".mkv", ".webm"}),
+    "image": frozenset({".png", ".webp", ".gif"}),
+    "audio": frozenset({".flac", ".wav"}),
+}
+# Of these the library makes clips.
+_CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def feature_of(endings: frozenset[str]) -> Feature:
+    """Return what the clips are to the `datasets` library."""
+    return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
+
+
+def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
+    """Raise JobError for clips that `load_dataset` does not take as one feature, and for others' files."""
+    if feature == "clip" or ".webm" in endings:  # which it takes for sound
+        raise JobError(
+            f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
+            "use --format parquet or webdataset; or choose clips of one format with --where",
+        )
+
+    for column in columns:
+        if _names_files(column.type):  # by itself it is renamed
+            problem = f"column {column.name!r} has fields that datasets takes for names of files"
+            raise JobError(problem, "leave it out with --columns")
+
+
+def _names_files(kind: pa.DataType) -> bool:
+    """Return whether a field in a struct, at any depth, has a name by which the library opens files."""
+    inner = [kind.field(number) for number in range(kind.num_fields)]
+    return any(FILES_COLUMN.fullmatch(field.name) or _names_files(field.type) for field in inner)
+
+
+class FolderShard(ShardWriter):
+    """A folder that `datasets.load_dataset` opens: files, and `metadata.parquet` about them.
+
+    Clips go first: until `metadata.parquet` is there, nothing names them.
+    """
+
+    read_by = "read it with datasets.load_dataset"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{_folder(name)}/metadata.parquet"
+
+    @staticmethod
+    def _clips(name: str) -> str:
+        """Return the folder of its clips."""
+        return _folder(name)
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        target, folder = self.target, self._clips(self.name)
+        names = [target.names.get(name.partition(".")[0], name) for name in file_names(rows)]
+        paths = [f"{folder}/{name}" for name in names]
+        list(target.copiers.map(target.place.write, paths, clips))
+        table = own_columns(rows, target.columns, taken=taken_in_folder(target.feature, target.columns))
+        # `load_dataset` makes Python's values of the cells of a folder.
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
+            if largest is not None and largest >= 2**63:
+                raise JobError(
+                    f"column {name!r} holds {largest}, and datasets reads only numbers below 2**63 from a "
+                    "folder",
+                    "leave it out with --columns, or use --format parquet",
+                )
+        beside = PurePosixPath(self.path_of(self.name)).parent
+        names = [str(PurePosixPath(path).relative_to(beside)) for path in paths]
+        table = table.add_column(0, "file_name", pa.array(names))
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.file, table.schema, compression="zstd")
+        self.writer.write_table(table)
+
+
+def _folder(name: str) -> str:
+    """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
+    split, _, number = name.partition("-")
+    return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
+
+
+class VBenchShard(FolderShard):
+    """Clips called as VBench looks for them, all in one folder with nothing else in it, and a Parquet file.
+
+    VBench takes the ending of all videos from any file of that folder.
+    """
+
+    read_by = "score it with `vbench evaluate --videos_path DEST/videos`"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
+
+    @staticmethod
+    def _clips(name: str) -> str:
+        return "videos"
+
+
+class ParquetShard(ShardWriter):
+    """A Parquet file with the clips in it: structs `{bytes, path}`, as `datasets` has them.
+
+    A row group is what is added at one time. `datasets` and the hub show the clips by their feature.
+    """
+
+    read_by = "read it with datasets.load_dataset, DuckDB, pandas"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        feature = self.target.feature
+        paths = file_names(rows)
+        arrays = [pa.array(clips, pa.binary()), pa.array(paths)]
+        cells = pa.StructArray.from_arrays(arrays, fields=list(_CLIP))
+        table = own_columns(rows, self.target.columns, taken=[feature])
+        table = table.append_column(pa.field(feature, _CLIP), cells)
+        if self.writer is None:
+            # Columns as Parquet names them, nested ones by their leaves.
+            sink = pa.BufferOutputStream()
+            pq.write_table(table.schema.empty_table(), sink)
+            parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+            leaves = [parquet.column(index).path for index in range(len(parquet))]
+            features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
+            self.writer = pq.ParquetWriter(
+                self.file,
+                table.schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
+                compression=dict.fromkeys(leaves, "zstd") | {f"{feature}.bytes": "none"},
+                use_dictionary=[name for name in table.column_names if name != feature],
+            )
+        self.writer.write_table(table, row_group_size=len(table))
+
+
+class TarShard(ShardWriter):
+    """A tar that the webdataset library reads: `<row_id>.mp4`, `.json`, `.txt` for each row.
+
+    Members have no owner and no time: equal rows give equal bytes.
+    """
+
+    read_by = "read it with webdataset.WebDataset"
+
+    def __init__(self, target: Target, name: str) -> None:
+        super().__init__(target, name)
+        self.writer = tarfile.open(self.file, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.tar"
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        named_clips = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
+        for row, name, clip in named_clips:
+            values = {column: row[column] for column in self.target.columns}
+            self._write(name, clip)
+            self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())
+            text = row[CAPTION] if CAPTION in self.target.added else prompt_of(row)
+            self._write(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
+
+    def _write(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self.writer.addfile(member, io.BytesIO(content))
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has of a cell: times as ISO 8601, bytes as base64, no number for what is none."""
+    match value:
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case None | bool() | int() | str():
+            return value
+        case _:  # a decimal, a length of time
+            return str(value)

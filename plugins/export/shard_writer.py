@@ -1,0 +1,103 @@
+"""What a format of `framefleet export` is made of: a class that writes one shard of rows and their clips."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from framefleet.api.errors import JobError
+from framefleet.api.outputs import Store
+
+Feature = Literal["video", "image", "audio", "clip"]
+FILES_COLUMN = re.compile("(.*_)?file_names?")  # of a column: `datasets` makes clips of what it names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    place: Store
+    columns: tuple[str, ...]  # of each row
+    added: frozenset[str]  # those the export made
+    feature: Feature
+    scratch: Path  # a folder for what is under way
+    copiers: ThreadPoolExecutor  # where a shard is many files
+    names: Mapping[str, str] = field(default_factory=dict)  # of clips by row_id; else as `file_name` says
+
+
+class ShardWriter(ABC):
+    """One shard. Of one that is not finished no reader sees anything that it takes for data."""
+
+    read_by: ClassVar[str] = ""  # what `framefleet export` prints: how to read it
+
+    def __init__(self, target: Target, name: str) -> None:
+        """Begin it. name: its split and number, e.g. shard-000000 or train-000000."""
+        self.target, self.name = target, name
+        self.file = target.scratch / name  # its last file, while it is under way
+        self.writer: Any = None  # of the file, opened by whoever writes first
+
+    @staticmethod
+    @abstractmethod
+    def path_of(name: str) -> str:
+        """Return where it is, or its last file, when it is finished."""
+
+    @abstractmethod
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        """Take rows, which have all columns that records may have, and the clip of each."""
+
+    def finish(self) -> None:
+        """Put it where readers look."""
+        self.writer.close()
+        self.target.place.upload(self.path_of(self.name), self.file)
+        self.file.unlink()
+
+
+def file_names(rows: pa.Table) -> list[str]:
+    """Return what the clips of rows are called: the row_id and the ending of its format."""
+    records = rows.select(["row_id", "path", "uri"]).to_pylist()
+    return [row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes) for row in records]
+
+
+def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:
+    """Return the columns that are handed on, as types that `datasets` has.
+
+    One whose name the format needs for itself ends in `_of_row`.
+    """
+    names = own_names(columns, taken)
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JobError(f"columns: two would be called {twice!r}", "leave one of them out with --columns")
+    handed_on = rows.select(list(columns)).rename_columns(names)
+    kinds = [readable_type(kind) for kind in handed_on.schema.types]
+    return handed_on.cast(pa.schema(list(zip(names, kinds, strict=True))))
+
+
+def own_names(columns: Sequence[str], taken: Collection[str]) -> list[str]:
+    return [f"{name}_of_row" if name in taken else name for name in columns]
+
+
+def taken_in_folder(feature: str, columns: Iterable[str]) -> list[str]:
+    """Return the names that a folder of clips needs for itself, as `datasets` reads it."""
+    return [feature, *filter(FILES_COLUMN.fullmatch, columns)]
+
+
+def readable_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type that `datasets` has for the same values: it knows neither maps nor others' own types."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return readable_type(kind.storage_type)
+    if pa.types.is_map(kind):
+        entry = pa.struct([("key", readable_type(kind.key_type)), ("value", readable_type(kind.item_type))])
+        return pa.list_(entry)
+    if pa.types.is_struct(kind):
+        inner = (kind.field(number) for number in range(kind.num_fields))
+        return pa.struct([field.with_type(readable_type(field.type)) for field in inner])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(readable_type(kind.value_type), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(readable_type(kind.value_type))
+    return pa.list_(readable_type(kind.value_type)) if pa.types.is_list(kind) else kind
