@@ -21,7 +21,7 @@ from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, 
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
@@ -158,8 +158,8 @@ def render_driven(
             finish_taking_back(resolved.store, index, lock)
             mark_done(resolved, index, Callback())
             write_rows(resolved, index, lock)
-            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-            work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
+            run = replace(run, more=Additions(resolved, survey, index, lock).take)
             todo = [meanwhile] if meanwhile else []
 
             def seen(_: Progress) -> None:
@@ -167,8 +167,8 @@ def render_driven(
                     todo.pop()()
                     lock.num_tables += 1  # as its next beat sees
 
-            with closing(WorkersHere(work.setups, num_workers)) as workers:
-                summary = Driver(work, on_progress=seen).run(cast(Fleet, workers))
+            with closing(WorkersHere(run.setups, num_workers)) as workers:
+                summary = Driver(run, on_progress=seen).run(cast(Fleet, workers))
             if lanes is not None:
                 lanes += workers.lanes.values()
             return summary

@@ -10,7 +10,7 @@ import pyarrow as pa
 from framefleet import Audit, Clip, Renderer
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.load import load
@@ -35,8 +35,8 @@ def render_here(
     rows = [
         row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
     ]
-    work = work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
-    setup = next(iter(work.setups.values()))
+    run = run_of(resolved, RowIndex(), None, run_id="r1")  # type: ignore[arg-type]
+    setup = next(iter(run.setups.values()))
     renderer = Renderer(
         load(setup.model, setup.model_files),
         setup.batching,

@@ -20,7 +20,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -176,8 +176,8 @@ def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
         survey_rows(resolved, index, Callback())
         finish_taking_back(store, index, lock)
         mark_done(resolved, index, Callback())
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        summary = Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
+        summary = Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
         sweep_late(store, lock)
         sweep(store, intents_in(store), lock)
         return summary

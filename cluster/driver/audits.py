@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
-from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.worker.messages import StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
@@ -23,22 +23,22 @@ class Audits:
 
     def __init__(
         self,
-        work: Work,
+        run: Run,
         committer: Committer,
         checkpoints: HalfDoneRows,
         reopen: Callable[[], None],
         tally: Tally,
     ) -> None:
         """reopen: called when rows with a record are to be rendered again."""
-        audit, counts = work.run.audit, work.index.counts()
-        self._is_on = audit.is_on(work.run.batching.mode)
+        audit, counts = run.audit, run.index.counts()
+        self._is_on = audit.is_on(run.batching.mode)
         self._schedule = schedule.AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
         self._share = audit.limit if self._is_on else None
         self._kinds = schedule.AuditedKinds()
         self._one: schedule.OneAudit | None = None  # row, where that is all that the share allows
         if self._share and schedule.is_small(self._share, counts.pending + counts.done):
             self._one = schedule.OneAudit(self._kinds)
-        self._time_before = work.model_time  # of earlier runs
+        self._time_before = run.model_time  # of earlier runs
         self._longest_s: float | None = None  # of an audit
         self._due: set[str] = set()  # of the rows that wait or are leased
         self._offered: set[str] = set()  # of these, where a share limits: decided as they were leased
@@ -47,7 +47,7 @@ class Audits:
         self._num_unaudited = 0  # with a record; neither plain calls nor compared
         self._num_unknown = 0  # of these, rows that no schedule counts
         self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
-        self._adoption = work.adoption
+        self._adoption = run.adoption
         self.is_apart = self._adoption.is_apart  # rows of these kinds are rendered by plain calls
         self._committer, self._checkpoints = committer, checkpoints
         self._reopen, self._tally = reopen, tally

@@ -21,7 +21,8 @@ from typing import Any
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.driver.earlier_runs import TakenBack, note_apart, path_of, take_back
-from framefleet.cluster.driver.feed import Pending, Work
+from framefleet.cluster.driver.feed import Pending
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import StoreError
@@ -122,16 +123,16 @@ class Committer:
     In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
     """
 
-    def __init__(self, work: Work) -> None:
-        run, store = work.run, work.run.store
-        self._models = {key.model: lane.setup.model.name for key, lane in work.lanes.items()}
-        self._store, self._index, self._lock = store, work.index, work.lock
+    def __init__(self, run: Run) -> None:
+        store = run.store
+        self._models = {key.model: lane.setup.model.name for key, lane in run.lanes.items()}
+        self._store, self._index, self._lock = store, run.index, run.lock
         carried, self._arguments = run.rows.carried.schema(run.table.schema), run.rows.argument_fields
         self._added = added_columns(run.steps)
         job = ""
         with suppress(FileNotFoundError):
             job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
-        num_parts, run_id = len(live_parts(store)), work.run_id
+        num_parts, run_id = len(live_parts(store)), run.run_id
         records = record_schema(carried, self._arguments, self._added)
         self._records = PartWriter(store, RECORDS, records, run=run_id, job=job, num_before=num_parts)
         self._failures = PartWriter(store, FAILURES, failure_schema(carried, self._arguments), run=run_id)

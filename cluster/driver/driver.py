@@ -14,10 +14,11 @@ from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
-from framefleet.cluster.driver.feed import Added, Pending, Work
+from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.run import Added, Run
 from framefleet.cluster.driver.stop import BudgetLimit, Stop
 from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet import events
@@ -49,27 +50,27 @@ class Driver:
     """Renders the pending rows of one job."""
 
     def __init__(
-        self, work: Work, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
+        self, run: Run, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
     ) -> None:
         """stop: says when to end before everything is done."""
-        self._work = work
+        self._run = run
         self._stop = stop or Stop()
         self._on_progress = on_progress
-        self._lanes = Lanes(work, self._adopts, self._on_added)
+        self._lanes = Lanes(run, self._adopts, self._on_added)
         self._pending = self._lanes.pending
-        counts = work.index.counts()
+        counts = run.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
-        self._committer = Committer(work)
-        self._checkpoints = HalfDoneRows(work.run.store, is_whole=work.index.is_whole)
-        self._audits = Audits(work, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
+        self._committer = Committer(run)
+        self._checkpoints = HalfDoneRows(run.store, is_whole=run.index.is_whole)
+        self._audits = Audits(run, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, why those end then that we would have kept
         self._handed_back: dict[str, set[str]] = defaultdict(set)  # by them: rows that are theirs until then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
-        elastic = work.run.job.fleet.elastic
+        elastic = run.fleet.elastic
         self._scale = Scale(elastic) if elastic else None
-        self._device_name = work.device_name
+        self._device_name = run.device_name
         self._has_failed = False
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
         self._num_tables = 0
@@ -83,9 +84,9 @@ class Driver:
         """
         fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
         self._open = fleet.open
-        fleet.grow(self._work.index.counts().pending)
+        fleet.grow(self._run.index.counts().pending)
         try:
-            self._checkpoints.find(self._work.index.is_pending)
+            self._checkpoints.find(self._run.index.is_pending)
             self._lanes.fill()
             while not self._is_ending:
                 if self._lanes.finished:
@@ -106,7 +107,7 @@ class Driver:
         finally:
             self._close()
             progress = self._ended(self._progress())
-            self._work.lock.tell(progress)
+            self._run.lock.tell(progress)
         self._on_progress(progress)  # what is scraped now is what the summary says
         summary = self._tally.summary(progress)
         if self._is_ending:
@@ -120,7 +121,7 @@ class Driver:
             return progress
         num_left = progress.total - progress.done
         num_done = progress.before + progress.done
-        overrun = self._work.overrun(self._over_budget, progress.spent, num_done=num_done, num_left=num_left)
+        overrun = self._run.overrun(self._over_budget, progress.spent, num_done=num_done, num_left=num_left)
         return replace(progress, over_budget=overrun.message, to_continue=overrun.to_continue)
 
     def _close(self) -> None:
@@ -141,32 +142,32 @@ class Driver:
 
     def _turn(self, fleet: Fleet) -> None:
         arrived = fleet.wait(WAIT_S)
-        self._work.lock.check_seen()
+        self._run.lock.check_seen()
         self._heed_requests(fleet)
         for event in arrived:
             self._follow(event, fleet)
         self._committer.flush_due(time.monotonic())
         self._tally.unused = fleet.unused
         progress = self._progress()
-        self._work.lock.tell(progress)
+        self._run.lock.tell(progress)
         fleet.publish(progress.figures)
         if self._scale and not (self._is_ending or self._tally.is_paused):
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
         if not (self._is_ending or self._lanes.finished):
             now = datetime.now().astimezone()
-            self._over_budget = self._work.over_budget(progress.spent, now=now)
-            if self._work.is_extended and self._extension.is_due(progress, self._lanes):
+            self._over_budget = self._run.over_budget(progress.spent, now=now)
+            if self._run.is_extended and self._extension.is_due(progress, self._lanes):
                 self._take_added()
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
-        requests = self._work.lock.asked
+        requests = self._run.lock.asked
         if STOP in requests and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
             self._stop.ask()
-        if self._num_tables != self._work.lock.num_tables and not self._is_ending:
-            self._num_tables = self._work.lock.num_tables
+        if self._num_tables != self._run.lock.num_tables and not self._is_ending:
+            self._num_tables = self._run.lock.num_tables
             self._lanes.take_added()
         if self._has_more:
             self._has_more = False
@@ -184,15 +185,15 @@ class Driver:
 
     def _progress(self) -> Progress:
         progress = self._tally.progress(time.monotonic())
-        figures = added(progress.figures, self._work.run.store.counts.figures())
-        if (cost := self._work.cost(progress.spent)) is not None:
+        figures = added(progress.figures, self._run.store.counts.figures())
+        if (cost := self._run.cost(progress.spent)) is not None:
             figures[SPENT_MONEY.key()] = cost
         return replace(progress, audits=self._audits.figures(), figures=figures)
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back their rows, until the limit has passed or Ctrl-C came again."""
         fleet.resize(0)
-        limit_s = self._work.run.job.retries.drain_s
+        limit_s = self._run.retries.drain_s
         began = reported = time.monotonic()
         if left := self._lanes.in_hand():
             log.warning(
@@ -213,12 +214,12 @@ class Driver:
 
     def _take_added(self) -> None:
         """Take rows that were added; of a run that is extended by its records, once all are written."""
-        if self._work.is_extended:
+        if self._run.is_extended:
             self._committer.flush()
         self._lanes.take_added(self._extension.num_needed(self._lanes))
 
     def _on_added(self, added: Added) -> None:
-        level = logging.INFO if self._work.is_extended else logging.WARNING
+        level = logging.INFO if self._run.is_extended else logging.WARNING
         log.log(level, "rows added to the table, to be rendered after it: %s", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
         self._open({key: lane.setup for key, lane in added.lanes.items()})
@@ -226,7 +227,7 @@ class Driver:
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
         """Commit a row whose clip an earlier run finished; tell whether there is such a clip."""
-        stored = self._work.adoption.take(row_id, pending.request)
+        stored = self._run.adoption.take(row_id, pending.request)
         if stored is None:
             may_spoil = self._lanes[pending.lane].may_spoil
             self._audits.choose(row_id, pending.kind, may_spoil=may_spoil)
@@ -380,7 +381,7 @@ class Driver:
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
-        lane, faults, silent_s = self._lanes.of(worker), self._work.run.job.retries, report.store_silent_s
+        lane, faults, silent_s = self._lanes.of(worker), self._run.retries, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not lane.setup.model.options.compile

@@ -14,7 +14,8 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSiz
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import LEASE_S, MAX_LEASE_ROWS, Paces
 from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
-from framefleet.cluster.driver.feed import Added, Feed, LanePlan, Pending, Work
+from framefleet.cluster.driver.feed import Feed, Pending
+from framefleet.cluster.driver.run import Added, LanePlan, Run
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
 from framefleet.pipeline.request import Request
@@ -52,31 +53,31 @@ class Lanes:
     """All lanes of a job. pending: rows that wait or are leased, by row_id."""
 
     def __init__(
-        self, work: Work, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
+        self, run: Run, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
     ) -> None:
         self.pending: dict[str, Pending] = {}
-        self._work, self._adopts, self._on_added = work, adopts, on_added
+        self._run, self._adopts, self._on_added = run, adopts, on_added
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
-        self._open(work.lanes, work.run.table)
+        self._open(run.lanes, run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
         for key, plan in plans.items():
-            job, paces, max_rows = self._work.run.job, Paces(), plan.setup.batching.max_rows
+            run, paces, max_rows = self._run, Paces(), plan.setup.batching.max_rows
             dispatcher = Dispatcher(
-                job.retries,
+                run.retries,
                 size=LeaseSize(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S),
-                order=order_of(job.order, paces),
+                order=order_of(run.order, paces),
                 paces=paces,
                 proven=self._proven[key.model],
             )
             self._by_key[key] = Lane(
                 key=key,
                 setup=plan.setup,
-                digest=self._work.run.rows.by_model[key.model].identity.model_digest,
+                digest=run.rows.by_model[key.model].identity.model_digest,
                 dispatcher=dispatcher,
-                feed=Feed(self._work, dispatcher, self.pending, self._adopts, lane=key, table=table),
+                feed=Feed(run, dispatcher, self.pending, self._adopts, lane=key, table=table),
                 largest=plan.largest,
                 row_work=plan.row_work,
             )
@@ -124,7 +125,7 @@ class Lanes:
     def error(self) -> FramefleetError | None:
         """Return why rows are left, if any are; with several lanes, how many of each."""
         lost = [(lane, lane.error) for lane in self if lane.error]
-        if not lost or len(self._work.index.lanes) < 2:
+        if not lost or len(self._run.index.lanes) < 2:
             return lost[0][1] if lost else None
         lines = []
         for lane, error in lost:
@@ -149,11 +150,11 @@ class Lanes:
 
     def take_added(self, num_rows: int = 0) -> None:
         """Take rows that were added: each feed reads its own after all others. num_rows: needed now."""
-        while added := self._work.more(num_rows):
+        while added := self._run.more(num_rows):
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
             for key in new:
-                self._work.index.reopen(key)  # all rows of which were added
+                self._run.index.reopen(key)  # all rows of which were added
             self._open(new, added.table)
             for lane in self:
                 lane.feed.table = added.table

@@ -6,8 +6,9 @@ A process that has run a user's code renders nothing else, and what it remembers
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
-from framefleet.cluster.driver.feed import LanePlan
+from framefleet.cluster.driver.run import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
@@ -41,10 +42,14 @@ def plan_lanes(resolved: ResolvedJob, index: RowIndex, survey: Survey) -> dict[L
     return plans
 
 
+def rendering_of(resolved: ResolvedJob) -> dict[str, Any]:
+    """Return what all workers share, by the fields of `Rendering`."""
+    return {field.name: getattr(resolved, field.name) for field in fields(Rendering)}
+
+
 def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
     """Return what a worker of one of its lanes needs."""
     model = resolved.models[lane.model]
-    shared = {field.name: getattr(resolved, field.name) for field in fields(Rendering)}
     recipes = {lane.recipe: resolved.recipes[lane.recipe]} if lane.recipe else {}
     batching = resolved.batching
     for recipe in recipes.values():  # of a user's, whose process says nothing that others may believe
@@ -52,7 +57,7 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         batching = replace(batching, max_rows=max_rows, remember=False)
     steps = {name: step for name, step in resolved.steps.items() if not isinstance(step, LateStep)}
     return WorkerSetup(
-        **shared | {"recipes": recipes, "batching": batching, "steps": steps},
+        **rendering_of(resolved) | {"recipes": recipes, "batching": batching, "steps": steps},
         model=model.settings,
         model_files=model.files,
         update=model.update,

@@ -15,18 +15,19 @@ from typing import Any, Literal
 
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.jobs.doors import Run, Scope, listeners, runners_of
+from framefleet.jobs import doors
+from framefleet.jobs.doors import Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render import row_parts
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
+from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, rendering_of, setup_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
@@ -88,7 +89,7 @@ def render_job(
     """
     with ExitStack() as running:
         endings = [running.enter_context(listener.running(job)) for listener in listeners()]
-        run: Run = render_rows
+        run: doors.Run = render_rows
         for runner in reversed(runners_of(job)):
             run = partial(runner.render, run=run)
         summary = run(job, watch, Scope(only=only, limit=limit))
@@ -181,17 +182,17 @@ def render_pending(
     watch.say(", ".join(parts))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, before=counts.done)
     if counts.pending:
-        work = work_of(resolved, index, lock, run=run_id, survey=survey)
+        run = run_of(resolved, index, lock, run_id=run_id, survey=survey)
         deadline = resolved.job.budget.deadline(scope.began)
-        work = replace(work, spent_elsewhere=scope.spent, deadline=deadline)
+        run = replace(run, spent_elsewhere=scope.spent, deadline=deadline)
         if index.is_whole:
             additions = row_parts.Additions(resolved, survey, index, lock, scope.more)
-            work = replace(work, more=additions.take, is_extended=scope.more is not None)
-        if limit := work.over_budget(Spent(), now=datetime.now().astimezone()):
-            return _not_begun(work, limit, summary)
-        if line := _budget_line(work):
+            run = replace(run, more=additions.take, is_extended=scope.more is not None)
+        if limit := run.over_budget(Spent(), now=datetime.now().astimezone()):
+            return _not_begun(run, limit, summary)
+        if line := _budget_line(run):
             watch.say(line)
-        summary = _drive(work, resolved, watch, start)
+        summary = _drive(run, resolved, watch, start)
     if summary.over_budget:
         return summary  # as after an interruption: what else there is waits for the run that goes on
     lock.check()
@@ -215,10 +216,10 @@ def render_pending(
     return replace(summary, num_parts_gone=len(gone))
 
 
-def _not_begun(work: Work, limit: BudgetLimit | Literal["stop_at"], summary: Summary) -> Summary:
+def _not_begun(run: Run, limit: BudgetLimit | Literal["stop_at"], summary: Summary) -> Summary:
     """Return how a run ended whose budget was spent before, and report it for `framefleet status`."""
-    counts = work.index.counts()
-    overrun = work.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
+    counts = run.index.counts()
+    overrun = run.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
     summary = replace(summary, over_budget=overrun.message, to_continue=overrun.to_continue)
     of_run: dict[str, Any] = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
     progress = Progress(
@@ -229,14 +230,14 @@ def _not_begun(work: Work, limit: BudgetLimit | Literal["stop_at"], summary: Sum
         workers=(),
         **of_run,
     )
-    work.lock.tell(progress)
+    run.lock.tell(progress)
     return summary
 
 
-def _budget_line(work: Work) -> str | None:
+def _budget_line(run: Run) -> str | None:
     """Return how far the budget goes, by what rows of earlier runs took; None where that is not known."""
-    counts = work.index.counts()
-    num_left = work.num_rows_left(counts.done)
+    counts = run.index.counts()
+    num_left = run.num_rows_left(counts.done)
     if num_left is None:
         return None
     rows = "all" if num_left >= counts.pending else f"about {num_left:,} of the"
@@ -244,11 +245,11 @@ def _budget_line(work: Work) -> str | None:
     return f"budget: enough for {rows} {left} left, if each takes as much as those before"
 
 
-def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
+def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
     """Render what has no record, on a fleet."""
-    if num_found := len(work.adoption.finished):
+    if num_found := len(run.adoption.finished):
         watch.say(f"used: {count_text(num_found, 'clip')} of an earlier run without a record yet")
-    _begin(start, resolved, *lanes_of(resolved, work.index))
+    _begin(start, resolved, *lanes_of(resolved, run.index))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
     what = "joining the Ray cluster" if resolved.job.fleet.address else "starting Ray"
@@ -257,13 +258,13 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 
         def waiting() -> None:
             watch.show(awaited)
-            if STOP in work.lock.asked and not stop.is_asked:
+            if STOP in run.lock.asked and not stop.is_asked:
                 log.warning("asked to end by `framefleet stop`, before the first row")
                 stop.ask()
             stop.check()
 
         start.is_urgent = lambda: stop.is_urgent
-        return Driver(work, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
+        return Driver(run, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
 
 
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
@@ -273,14 +274,20 @@ def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     start.begin(setups, names)
 
 
-def work_of(
-    resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str, survey: Survey | None = None
-) -> Work:
-    """Return what is left of a run. run: its name, never used before. survey: of the rows in the index."""
+def run_of(
+    resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run_id: str, survey: Survey | None = None
+) -> Run:
+    """Return what is left of a job. run_id: never used before. survey: of the rows in the index."""
     job, store = resolved.job, resolved.store
-    work = Work(
-        run=resolved,
-        run_id=run,
+    run = Run(
+        **rendering_of(resolved),
+        run_id=run_id,
+        fleet=job.fleet,
+        retries=job.retries,
+        budget=job.budget,
+        order=job.order,
+        table=resolved.table,
+        rows=resolved.rows,
         index=index,
         lock=lock,
         lanes=plan_lanes(resolved, index, survey or Survey()),
@@ -288,12 +295,12 @@ def work_of(
         model_time=ComputeTime() if resolved.audit.limit is None else earlier_runs.model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
-    if job.budget.is_limited and work.over_budget(Spent(), now=datetime.now().astimezone()):
-        return work  # and read no clip: none would be adopted
+    if job.budget.is_limited and run.over_budget(Spent(), now=datetime.now().astimezone()):
+        return run  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     opened = resolved.models.items()
     models = {name: (model.settings.name, model.identity.model_digest) for name, model in opened}
-    return replace(work, adoption=earlier_runs.find_adoptable(resolved, left, models))
+    return replace(run, adoption=earlier_runs.find_adoptable(resolved, left, models))
 
 
 def _first_device(store: Store) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.driver.feed import JobRun
+from framefleet.cluster.worker.messages import Rendering
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -74,10 +74,12 @@ class ResolvedModel(OpenedModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedJob(JobRun):
-    """A run as those see it who set it up: with its whole job, and its models as they were opened."""
+class ResolvedJob(Rendering):
+    """A job whose parts were opened, and fit each other."""
 
     job: Job
+    table: RowSource
+    rows: ModelRows  # reads the table's rows
     models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
     recipes: dict[str, Recipe]  # grows as rows name others
     finder: InputIndex

@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter
 
-from framefleet.cluster.driver.feed import Added
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.run import Added
 from framefleet.jobs.doors import More
 from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.lanes import plan_lanes

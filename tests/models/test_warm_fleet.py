@@ -14,7 +14,7 @@ import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import note_apart
-from framefleet.cluster.driver.feed import Work
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module
 from framefleet.pipeline.outputs.parts import parts
@@ -29,9 +29,9 @@ ROWS = prompt_rows(6, num_inference_steps=1)
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[Any]]:
     """Open a fleet of one worker of this process, on `out`."""
 
-    def drive(work: Work, *_: object) -> Any:
-        with closing(WorkersHere(work.setups, 1)) as workers:
-            return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+    def drive(run: Run, *_: object) -> Any:
+        with closing(WorkersHere(run.setups, 1)) as workers:
+            return Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
 
     monkeypatch.setattr(render_module, "_drive", drive)
     values = job_values(tmp_path, tmp_path / "out")

@@ -28,7 +28,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import stored_rows
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
@@ -60,8 +60,8 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         mark_done(resolved, index, Callback())
         write_rows(resolved, index, lock)
         lock.promise(resolved.added)
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        work = replace(work, more=Additions(resolved, survey, index, lock).take)
+        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
+        run = replace(run, more=Additions(resolved, survey, index, lock).take)
 
         def then(what: Callable[[], None]) -> None:
             what()
@@ -71,7 +71,7 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         workers = Workers(resolved.store, hello, at=turns)
         try:
             with Stop() as stop:
-                return Driver(work, on_progress=workers.seen.append, stop=stop).run(cast(Fleet, workers))
+                return Driver(run, on_progress=workers.seen.append, stop=stop).run(cast(Fleet, workers))
         except KeyboardInterrupt:
             return None
 

@@ -150,10 +150,10 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     with closing(resolve_job(load_job(values | {"budget": {"hours": 2}}), Callback())) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
-        assert render.work_of(resolved, RowIndex(), None, run="r1").over_budget(Spent(), now=NOON)  # type: ignore[arg-type]
+        assert render.run_of(resolved, RowIndex(), None, run_id="r1").over_budget(Spent(), now=NOON)  # type: ignore[arg-type]
         assert not looked
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=3600))
-        render.work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
+        render.run_of(resolved, RowIndex(), None, run_id="r1")  # type: ignore[arg-type]
         assert looked
 
 

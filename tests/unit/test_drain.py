@@ -37,7 +37,7 @@ from framefleet.cluster.worker.messages import (
     WorkerSetup,
 )
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -182,10 +182,10 @@ def run(resolved: ResolvedJob) -> Run:
             workers = Workers(resolved.store, hello, lock=lock, **more)
             survey_rows(resolved, index, Callback())
             mark_done(resolved, index, Callback())
-            work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+            run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
             try:
                 with Stop() as stop:
-                    driver = Driver(work, on_progress=workers.seen.append, stop=stop)
+                    driver = Driver(run, on_progress=workers.seen.append, stop=stop)
                     return workers, driver.run(cast(Fleet, workers))
             except KeyboardInterrupt:
                 return workers, None

@@ -17,7 +17,7 @@ from framefleet.cluster.dispatch.lease import Paces, Row
 from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
 from framefleet.cluster.driver.lanes import order_of
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -49,8 +49,8 @@ def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> li
 def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS)
     retries = {"attempts": 5, "worker_deaths": 7, "faults": 2}
-    work = work_of(_resolved(tmp_path, retries=retries), RowIndex(), None, run="r1")  # type: ignore[arg-type]
-    assert work.run.job.retries == FaultPolicy(**retries)
+    run = run_of(_resolved(tmp_path, retries=retries), RowIndex(), None, run_id="r1")  # type: ignore[arg-type]
+    assert run.retries == FaultPolicy(**retries)
 
 
 RANKED = [
@@ -74,9 +74,9 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
     resolved = _resolved(tmp_path, order=order)
     with closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
-        work = work_of(resolved, index, None, run="r1")  # type: ignore[arg-type]
+        run = run_of(resolved, index, None, run_id="r1")  # type: ignore[arg-type]
         dispatcher = Dispatcher(size=LeaseSize(max_rows=1), order=order_of(order, Paces()))
-        feed = Feed(work, dispatcher, {}, lambda row_id, pending: False, lane=LaneKey(), table=work.run.table)
+        feed = Feed(run, dispatcher, {}, lambda row_id, pending: False, lane=LaneKey(), table=run.table)
         feed.fill()
         dispatcher.join("w")
         leases = [dispatcher.lease("w", 0.0)]

@@ -23,7 +23,7 @@ from framefleet.cluster.worker.messages import Assignment, Failed, Hello, Stored
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -124,8 +124,8 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
     fleet = Played(resolved.first.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch), survey=survey)
-        return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
+        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch), survey=survey)
+        return Driver(run, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 
 def failed(blame: str, *, is_final: bool = False) -> WorkerReport:

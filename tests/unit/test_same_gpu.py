@@ -19,7 +19,7 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -77,9 +77,9 @@ def render(resolved: ResolvedJob, *environments: dict[str, str], only: int = 4) 
         survey_rows(resolved, index, Callback())
         mark_done(resolved, index, Callback())
         index.leave_only(row_id for _, row_id in index.pending_in(0, only))
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
+        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
         workers = Mixed(resolved.store, hello, environments=environments)
-        Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+        Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
     return workers.refused
 
 

@@ -27,7 +27,7 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import work_of
+from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -142,10 +142,10 @@ def drive_null_workers(resolved: ResolvedJob, index: RowIndex, lock: DriverLock,
     """Dispatch and commit every pending row."""
     rows = index.counts().pending
     watcher = Watcher(rows)
-    work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-    fleet = Fleet(FleetSettings(workers=workers), work.setups, work.run.job.retries, worker_class=NullWorker)
+    run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
+    fleet = Fleet(FleetSettings(workers=workers), run.setups, run.retries, worker_class=NullWorker)
     with fleet:
-        Driver(work, on_progress=watcher).run(fleet)  # until all is committed; then Ray is stopped
+        Driver(run, on_progress=watcher).run(fleet)  # until all is committed; then Ray is stopped
         assert watcher.began is not None
         elapsed_s, cpu_s = time.monotonic() - watcher.began, time.process_time() - watcher.cpu_s
     return Rate(

@@ -30,7 +30,7 @@ import torch
 
 import framefleet
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.feed import Work
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
@@ -66,10 +66,10 @@ class NoStart:
         """Workers are threads."""
 
 
-def drive(work: Work, *_: object) -> Any:
+def drive(run: Run, *_: object) -> Any:
     """Render with a worker in this process."""
-    with closing(WorkersHere(work.setups, 1)) as workers:
-        return Driver(work, on_progress=lambda _: None).run(cast(Fleet, workers))
+    with closing(WorkersHere(run.setups, 1)) as workers:
+        return Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
 
 
 def values(place: Path) -> dict[str, Any]:

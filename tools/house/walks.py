@@ -24,7 +24,7 @@ def walks() -> Iterator[str]:
     """Yield a line for each walk. Renders a row of the demo in this process."""
     from framefleet.jobs.job.file import load_job
     from framefleet.jobs.render.claim import claim
-    from framefleet.jobs.render.render import work_of
+    from framefleet.jobs.render.render import run_of
     from framefleet.jobs.render.resolve import resolve_job
     from framefleet.jobs.show.watch import Callback
     from framefleet.pipeline.rows.tables.index import RowIndex
@@ -42,11 +42,11 @@ def walks() -> Iterator[str]:
         def set_up() -> Any:
             resolved = resolve_job(load_job(values), Callback())
             claim(resolved)
-            return resolved, work_of(resolved, RowIndex(), None, run="r1")
+            return resolved, run_of(resolved, RowIndex(), None, run_id="r1")
 
-        stops, (resolved, work) = _walk(set_up)
+        stops, (resolved, run) = _walk(set_up)
         yield _line("a job, until its workers start", stops)
-        stops, _ = _walk(_one_clip(resolved, next(iter(work.setups.values()))))
+        stops, _ = _walk(_one_clip(resolved, next(iter(run.setups.values()))))
         yield _line("a clip, from its row to its record", stops)
 
 
