@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, RootModel
@@ -23,11 +22,6 @@ class SectionFacts:
     paths: ClassVar[tuple[Key, ...]] = ()
     # Whether job.json has it.
     is_stored: ClassVar[bool] = True
-
-    @property
-    def row_arguments(self) -> Mapping[str, Any]:
-        """Arguments of rows that it has. What may be secret in their URLs is not written into job.json."""
-        return {}
 
 
 class Section(SectionFacts, Strict):

@@ -18,7 +18,7 @@ from framefleet.jobs.doors import clip_steps, job_kinds, sections
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
-from framefleet.jobs.job.schema import Job, sections_not_stored
+from framefleet.jobs.job.schema import sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, sections_with_steps
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -58,6 +58,8 @@ _NAMED = {
     "second_models": ("digest", "dtype"),
     "models": ("digest", "numerics"),
 }
+# Written without what is secret in their URLs, as are defaults that name images, and a section's arguments.
+_MAY_HOLD_URLS = ("table", "overrides", "sweep", "inputs")
 _MAX_SHOWN = 200  # characters of a value that differs
 
 
@@ -128,6 +130,9 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
 def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
+    values |= {key: _public(values[key]) for key in _MAY_HOLD_URLS}
+    arguments = {name: getattr(getattr(job, name), "model_extra", None) for name in sections()}
+    values |= {name: values[name] | _public(of_rows) for name, of_rows in arguments.items() if of_rows}
     url_names = _names_of_inputs(resolved) & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
@@ -138,13 +143,10 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
     written = {
         **values,
-        "table": None if job.table is None else public_location(job.table),
-        "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
+        "sweep": values["sweep"] if job.sweep else None,
         "output": resolved.store.url_of(""),
         "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in url_names},
-        "overrides": _public(values["overrides"]),
-        **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
-        "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},
+        "inputs": values["inputs"] | {"base": public_location(base_of(job)) if is_named else None},
         "models" if job.models else "model": models,
         "media": values["media"] | {"format": media.format, "encoder": media.codec, "crf": media.quality},
         **{name: step.written(values[name]) for name, step in resolved.steps.items()},
@@ -194,16 +196,6 @@ def public_location(location: str) -> str:
     return public_url(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
 
 
-def _in_any_folder(sweep: Any) -> Any:
-    """Return a sweep whose text files are named as other folders find them, without secrets in URLs."""
-    if not isinstance(sweep, dict):
-        return _public(sweep)
-    return {  # values of a word that is called `file` are a list
-        name: public_location(value) if name == "file" and isinstance(value, str) else _in_any_folder(value)
-        for name, value in sweep.items()
-    }
-
-
 def _public(value: Any) -> Any:
     """Return a value, nested or not, without what may be secret in its URLs."""
     if isinstance(value, Mapping):
@@ -217,12 +209,6 @@ def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
     """Return the arguments that name images or videos in the job itself; their URLs may hold secrets."""
     bases = (model.plan.base for model in resolved.models.values())
     return {name for base in bases for name, value in base.items() if inputs_in(value)}
-
-
-def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
-    """Return the arguments of rows that sections of plugins have."""
-    added = {name: getattr(job, name) for name in sections()}
-    return {name: one.row_arguments for name, one in added.items() if one is not None and one.row_arguments}
 
 
 def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
