@@ -131,7 +131,8 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
     values |= {key: _public(values[key]) for key in _MAY_HOLD_URLS}
-    arguments = {name: getattr(getattr(job, name), "model_extra", None) for name in sections()}
+    stored = [name for name in sections() if name in values]
+    arguments = {name: getattr(getattr(job, name), "model_extra", None) for name in stored}
     values |= {name: values[name] | _public(of_rows) for name, of_rows in arguments.items() if of_rows}
     url_names = _names_of_inputs(resolved) & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever

@@ -19,7 +19,7 @@ Url = Annotated[
 class OnEndSection(Section):
     """What to do when a run ends, for whatever reason. Not stored in job.json."""
 
-    # An address may be a secret, and a command in a job.json may be anybody's.
+    # An address may be a secret.
     is_stored: ClassVar[bool] = False
 
     when: Literal["always", "failed"] = "always"
