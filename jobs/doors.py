@@ -87,7 +87,7 @@ class Scope:
     more: More | None = None
 
 
-class Run(Protocol):
+class RunJob(Protocol):
     """Renders the rows of a job that have no record yet; returns how that ended."""
 
     def __call__(self, job: Job, watch: Watch, scope: Scope) -> Summary: ...
@@ -122,7 +122,7 @@ class JobRunner:
         """An output in the job's, which has rows among which it chooses."""
         return next((inner for inner in inner_outputs().values() if inner.section == self.section), None)
 
-    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Render the job by runs of it, or of jobs made of it; return how that ended.
 
         run: renders one job, by the other runners whose section it has.

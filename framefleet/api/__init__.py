@@ -4,7 +4,7 @@ from framefleet.jobs.doors import (
     JobKind as JobKind,
     JobRunner as JobRunner,
     Listener as Listener,
-    Run as Run,
+    RunJob as RunJob,
     Scope as Scope,
 )
 from framefleet.pipeline.plugin import InnerOutput as InnerOutput, Plugin as Plugin

@@ -20,8 +20,7 @@ from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
 from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.jobs import doors
-from framefleet.jobs.doors import Scope, listeners, runners_of
+from framefleet.jobs.doors import RunJob, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -89,7 +88,7 @@ def render_job(
     """
     with ExitStack() as running:
         endings = [running.enter_context(listener.running(job)) for listener in listeners()]
-        run: doors.Run = render_rows
+        run: RunJob = render_rows
         for runner in reversed(runners_of(job)):
             run = partial(runner.render, run=run)
         summary = run(job, watch, Scope(only=only, limit=limit))

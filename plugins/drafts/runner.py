@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, Run, Scope
+from framefleet.api import JobRunner, RunJob, Scope
 from framefleet.jobs.doors import runners_of, table_of
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.plugins.drafts.plugin import DRAFTS, SECTION
@@ -27,7 +27,7 @@ class DraftRunner(JobRunner):
     section = SECTION
     order = 100  # the last before rendering: whatever chooses among rows chooses among those in full
 
-    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Do what `JobRunner.render` promises.
 
         scope.only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full

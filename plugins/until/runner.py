@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, Run, Scope
+from framefleet.api import JobRunner, RunJob, Scope
 from framefleet.jobs.doors import runners_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.until.names import UNTIL
@@ -31,7 +31,7 @@ class UntilRunner(JobRunner):
     order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
     takes_added = True
 
-    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Do what `JobRunner.render` promises. scope.only: no rows are added, as by `retry`."""
         if _is_chosen(job):
             return run(job, watch, scope)
@@ -45,7 +45,7 @@ class UntilRunner(JobRunner):
             if job.budget.per == "run":
                 scope = replace(scope, spent=ended.spent + scope.spent if scope.spent else ended.spent)
 
-    def _render(self, job: Job, watch: Watch, scope: Scope, run: Run) -> tuple[Summary, bool]:
+    def _render(self, job: Job, watch: Watch, scope: Scope, run: RunJob) -> tuple[Summary, bool]:
         """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
         from framefleet.jobs.job.output import below
         from framefleet.plugins.until.candidates import Candidates

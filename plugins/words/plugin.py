@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framefleet.api import JobRunner, Listener, Plugin, Run, Scope
+from framefleet.api import JobRunner, Listener, Plugin, RunJob, Scope
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
@@ -23,7 +23,7 @@ class PromptsRunner(JobRunner):
     section = "prompts"
     order = -100  # the first: whatever else makes rows makes them of these prompts
 
-    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
         # A row that failed has its prompt: `retry` needs no other.
