@@ -18,12 +18,9 @@ from framefleet.lazy_names import homes, lazy_names
 
 if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is public
     from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
-    from framefleet.jobs.control.add import add as add
-    from framefleet.jobs.control.control import pause as pause, resume as resume, stop as stop
     from framefleet.jobs.job.schema import job_schema as job_schema
-    from framefleet.jobs.look.failures import failures as failures
-    from framefleet.jobs.look.status.status import Status as Status, status as status
     from framefleet.jobs.render.render import render as render, retry as retry
+    from framefleet.jobs.status import Status as Status, status as status
     from framefleet.pipeline.errors import (
         AuthorityError as AuthorityError,
         BrokenWorker as BrokenWorker,
@@ -100,6 +97,9 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.train.plan import TrainPlan as TrainPlan, plan_training as plan_training
     from framefleet.plugins.train.train import train as train
     from framefleet.plugins.until.acceptance import Acceptance as Acceptance, acceptance as acceptance
+    from framefleet.plugins.watch.add import add as add
+    from framefleet.plugins.watch.control import pause as pause, resume as resume, stop as stop
+    from framefleet.plugins.watch.failures import failures as failures
     from framefleet.plugins.words.answers import judge as judge
     from framefleet.plugins.words.prompts import prompts as prompts
 

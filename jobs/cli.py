@@ -16,12 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.cut_option import cut_option
 from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
-from framefleet.jobs.look.failures import failures_command
-from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.guards.mistakes import must_be
@@ -35,14 +32,7 @@ _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
     "Render": (render_command,),
-    "Watch and control": (
-        status_command,
-        failures_command,
-        add_command,
-        pause_command,
-        resume_command,
-        stop_command,
-    ),
+    "Watch and control": (),
     "Look at clips": (),
     "Check and repair": (retry_command,),
     "Use clips": (),

@@ -93,9 +93,9 @@ _GROUP = "framefleet.plugins"
 _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each mistake
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
-    *("keep", "models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
-    *("forget", "placement", "recipes"),
+    *("watch", "forecast", "keep", "models", "deploy", "train", "demo", "pages", "export", "doctor"),
+    *("ports", "scores", "marks", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
+    *("pack", "forget", "placement", "recipes"),
 )
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {

@@ -9,7 +9,7 @@ from itertools import groupby
 from framefleet.api.commands import stderr, stdout
 from framefleet.api.errors import count_text
 from framefleet.api.outputs import Output
-from framefleet.jobs.look.failures import one_line
+from framefleet.plugins.watch.failures import one_line
 
 
 def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:

@@ -25,7 +25,6 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import run_of
@@ -33,6 +32,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.status import driver_of
 from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -48,7 +48,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 def test_ours_come_first_and_have_a_name_of_their_own() -> None:
     names = [*plugins()]
-    assert names[:4] == ["keep", "models", "deploy", "train"]
+    assert names[:4] == ["watch", "forecast", "keep", "models"]
     assert len(names) == len({*names})
 
 

@@ -16,7 +16,6 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
-from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.doors import Listener, Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
@@ -39,6 +38,7 @@ from framefleet.plugins.drafts.drafts import (
 )
 from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.keep.repair import repair
+from framefleet.plugins.watch.control import ask_driver
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table
 from tests.outputs import write_driver

@@ -22,7 +22,6 @@ from tenacity import wait_none
 import framefleet
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import STOP, DriverLock
-from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, StoreError
@@ -31,6 +30,7 @@ from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.plugins.watch.control import ask_driver
 from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.answers import Answers, following, late_steps
 from framefleet.plugins.words.prompts import JudgeStep

@@ -24,11 +24,11 @@ from framefleet.cluster.driver.lock import (
     requests_to,
     this_process,
 )
-from framefleet.jobs.control.control import RESUME, ask_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.folder import Folder
+from framefleet.plugins.watch.control import RESUME, ask_driver
 
 FIRST = epoch_path(1)
 

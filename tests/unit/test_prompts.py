@@ -19,7 +19,6 @@ from tenacity import wait_none
 import framefleet
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.progress import Summary
-from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
@@ -31,6 +30,7 @@ from framefleet.pipeline.errors import EndpointError, TableError, UserError
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.watch.control import ask_driver
 from framefleet.plugins.words import endpoint, prompts
 from framefleet.plugins.words.plugin import PromptsRunner
 from framefleet.plugins.words.prompts import write_prompts

@@ -20,12 +20,12 @@ from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.stop import SIGNALS, Stop
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.worker import Notice
-from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.render import render
 from framefleet.jobs.show.console import reporting
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 from framefleet.plugins.keep.repair import repair
+from framefleet.plugins.watch.control import ask_driver
 from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_table
 

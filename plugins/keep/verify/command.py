@@ -125,7 +125,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     """Read every file and print what is wrong; return whether all is well."""
     from framefleet.api.jobs import watch_on
     from framefleet.api.outputs import Output
-    from framefleet.jobs.look.status.status import driver_of
+    from framefleet.jobs.status import driver_of
     from framefleet.plugins.keep.verify.verify import damages_of
 
     store = Output.open(output, storage_options).store

@@ -16,7 +16,7 @@ from framefleet.api.commands import duration
 from framefleet.api.errors import JobError, bytes_text, command, count_text, rounded
 from framefleet.api.outputs import RECORDS, Output, Store, preview_path, recorded_path, told_arguments
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.status.status import Status, StatusReader
+from framefleet.jobs.status import Status, StatusReader
 from framefleet.pipeline import metrics
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS

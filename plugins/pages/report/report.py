@@ -15,7 +15,7 @@ import framefleet
 from framefleet.api.models import is_denoiser
 from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
 from framefleet.jobs.job.job_json import gpus_per_worker
-from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
+from framefleet.jobs.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
 from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (

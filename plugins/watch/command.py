@@ -40,15 +40,15 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
 def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
     """Continue a paused job, from any machine. Its workers start again and continue half-done rows."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.control import RESUME
+        from framefleet.plugins.watch.control import RESUME
 
         _make_request(output, sets, RESUME, "continue")
 
 
 def _make_request(output: str, sets: StorageSets, what: str, verb: str) -> str:
     """Ask the output's driver, and print who was asked; return the output's URL."""
-    from framefleet.jobs.control.control import ask_driver
     from framefleet.jobs.job.file import output_at
+    from framefleet.plugins.watch.control import ask_driver
 
     opened = output_at(output, sets)
     driver = ask_driver(opened, what)
@@ -74,8 +74,8 @@ def add_command(
     running, or it has a `--limit` or ends before it confirms, the next run renders them.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.add import add_rows
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.plugins.watch.add import add_rows
 
         with watch_on(stderr) as watch:
             added = add_rows(job, table, watch, sets or [])

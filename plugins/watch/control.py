@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.cluster.driver.lock import PAUSE, STOP
-from framefleet.jobs.look.status.status import DriverSeen, driver_of
+from framefleet.jobs.status import DriverSeen, driver_of
 from framefleet.pipeline.errors import JobError, command
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path

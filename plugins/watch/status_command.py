@@ -15,14 +15,14 @@ from typer import Exit, Option
 
 from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs import options
-from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.watch import audit_line, duration, gone_line
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.metrics import BLOCKED_PLACES
+from framefleet.plugins.watch.failures import failure_values, one_line
 
 if TYPE_CHECKING:
-    from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
+    from framefleet.jobs.status import DriverSeen, Status, StatusReader
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
 _Check = Annotated[
@@ -52,7 +52,7 @@ def status_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
-        from framefleet.jobs.look.status.status import StatusReader
+        from framefleet.jobs.status import StatusReader
 
         opened = output_at(output, sets)
         reader = StatusReader(opened)

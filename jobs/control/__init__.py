@@ -1,1 +1,0 @@
-"""Jobs under way, directed from anywhere that reaches their output."""

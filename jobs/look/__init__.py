@@ -1,1 +1,0 @@
-"""Commands that show an output: how far it is, and what failed."""

@@ -1,1 +1,0 @@
-"""Progress of an output, by its files."""

@@ -1,0 +1,1 @@
+"""Jobs watched and directed from anywhere, by their output."""
