@@ -54,22 +54,14 @@ class Sandbox:
         except OSError:
             raise Ended(self._last_words()) from None
 
-    def receive(self, *, within_s: float | None = None) -> bytes:
-        """Return its next message. Raises Ended, also where there is none in time.
-
-        within_s: for this one, in place of `max_silence_s`.
-        """
-        limit_s = self._max_silence_s if within_s is None else within_s
+    def receive(self) -> bytes:
+        """Return its next message. Raises Ended, also where there is none in time."""
         try:
-            if self._connection.poll(limit_s):
+            if self._connection.poll(self._max_silence_s):
                 return self._connection.recv_bytes()
         except (EOFError, OSError):
             raise Ended(self._last_words()) from None
-        raise Ended(f"it takes more than {limit_s:.0f} s")
-
-    def has_message(self) -> bool:
-        """Whether `receive` would not wait."""
-        return self._connection.poll()
+        raise Ended(f"it takes more than {self._max_silence_s:.0f} s")
 
     def end(self) -> None:
         self._connection.close()
