@@ -84,28 +84,6 @@ def record_tables(
             yield shaped(scores.joined(table), schema)
 
 
-def doubled_rows(store: Store, parts: Sequence[Part]) -> dict[str, str]:
-    """Return the row_ids that several records have, each with the path of the part whose record counts."""
-    paths = _paths(parts)
-    counts = _which_count(store, paths)
-    doubled = {
-        row_id
-        for path, is_last in zip(paths, counts, strict=True)
-        if not is_last.all()
-        for row_id in _ids(store, path, ~is_last)
-    }
-    counting: dict[str, str] = {}
-    for path, is_last in zip(paths, counts, strict=True) if doubled else ():
-        counting |= {row_id: path for row_id in _ids(store, path, is_last) if row_id in doubled}
-    return counting
-
-
-def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
-    (table,) = read_parts(store, [path], _ROW_ID)
-    row_ids: list[str] = table["row_id"].filter(pa.array(mask)).to_pylist()
-    return row_ids
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
     records: pa.Schema  # those of the parts
