@@ -1,4 +1,4 @@
-"""A job: its file, its plan, its run, and what its output says of it."""
+"""A job: its file and its output, what job.json says, and the progress of a run."""
 
 from typing import TYPE_CHECKING
 

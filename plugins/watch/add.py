@@ -15,21 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.jobs.doors import runners_of
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import Job
+from framefleet.api.commands import Callback, Overview, Watch, wait_for
+from framefleet.api.errors import JobError, TableError, shown
+from framefleet.api.jobs import Job, load_job, runners_of
+from framefleet.api.texts import did_you_mean
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.jobs.status import driver_of
-from framefleet.pipeline.errors import JobError, TableError, shown
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.row_states import added_in
-from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import open_table
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from typer import Argument
 
-from framefleet.jobs.options import GivenJob, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text
+from framefleet.api.commands import OutputToRead, Sets, StorageSets, Verbose, reporting, stderr, stdout
+from framefleet.api.errors import command, count_text
+from framefleet.jobs.options import GivenJob, SummaryAsJson
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -47,7 +47,7 @@ def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verb
 
 def _make_request(output: str, sets: StorageSets, what: str, verb: str) -> str:
     """Ask the output's driver, and print who was asked; return the output's URL."""
-    from framefleet.jobs.job.file import output_at
+    from framefleet.api.jobs import output_at
     from framefleet.plugins.watch.control import ask_driver
 
     opened = output_at(output, sets)
@@ -74,7 +74,7 @@ def add_command(
     running, or it has a `--limit` or ends before it confirms, the next run renders them.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.show.progress import watch_on
+        from framefleet.api.jobs import watch_on
         from framefleet.plugins.watch.add import add_rows
 
         with watch_on(stderr) as watch:

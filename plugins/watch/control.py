@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from framefleet.api.errors import JobError, command
+from framefleet.api.outputs import Output
 from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.jobs.status import DriverSeen, driver_of
-from framefleet.pipeline.errors import JobError, command
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 
 RESUME = "resume"

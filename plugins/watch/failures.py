@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Option
 
+from framefleet.api.commands import reporting, stderr, stdout
+from framefleet.api.errors import command, count_text, escaped
 from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text, escaped
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.plugin import inner_outputs
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.output import Output
-    from framefleet.pipeline.outputs.row_states import FailedRow
+    from framefleet.api.outputs import FailedRow, Output
 
 _MAX_PROMPT = 100  # characters: enough to know which row it is
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
@@ -46,7 +45,7 @@ def failures_command(
     Needs no cluster and no model. The exit code is 0 with or without failures.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
+        from framefleet.api.jobs import output_at
 
         opened = output_at(output, sets)
 
@@ -142,7 +141,7 @@ def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -
 
     Those of inner outputs first. storage_options: as of fsspec. Raises JobError where there is no output.
     """
-    from framefleet.pipeline.outputs.output import Output
+    from framefleet.api.outputs import Output
 
     rows = Output.open(output, storage_options).failures()
     return sorted(rows, key=lambda row: (not row.inner, row.positions))

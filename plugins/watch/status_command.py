@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.text import Text
 from typer import Exit, Option
 
+from framefleet.api.commands import duration, reporting, stdout
+from framefleet.api.errors import command, count_text
 from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stdout
-from framefleet.jobs.show.watch import audit_line, duration, gone_line
-from framefleet.pipeline.errors import command, count_text
+from framefleet.jobs.show.watch import audit_line, gone_line
 from framefleet.pipeline.metrics import BLOCKED_PLACES
 from framefleet.plugins.watch.failures import failure_values, one_line
 
@@ -51,7 +51,7 @@ def status_command(
     running.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at
+        from framefleet.api.jobs import output_at
         from framefleet.jobs.status import StatusReader
 
         opened = output_at(output, sets)
