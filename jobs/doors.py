@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.plugin import (
-    InnerOutput,
     blamed_on,
     by_name,
     inner_outputs,
@@ -25,6 +25,7 @@ from framefleet.pipeline.plugin import (
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.cluster.driver.stop import Spent
+    from framefleet.cluster.fleet.start import Start
     from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.show.watch import Watch
@@ -85,6 +86,10 @@ class Scope:
     on_start: Callable[[], None] | None = None
     # Adds rows while it renders; for the last runner of a job, as others take none.
     more: More | None = None
+    # Workers of an earlier run, which render these rows too; None: those of this run alone.
+    fleet: Start | None = None
+    # Whether the fleet stays for another run, asked after the last row; else it ends with this one.
+    stays: Callable[[], bool] = lambda: False
 
 
 class RunJob(Protocol):
@@ -107,20 +112,13 @@ class More(Protocol):
 class JobRunner:
     """Renders the jobs that have its section by several runs: of the job with other rows, or of other jobs.
 
-    A run may have an output of its own in the job's: an `InnerOutput` of the same section.
+    A run may have an output of its own in the job's: one of `Plugin.inner_outputs` with the same section.
     """
 
     # The section of job files whose jobs it renders; a job file need not have it.
     section: ClassVar[str]
     # Of two runners of a job, the one with the lower number calls the other.
     order: ClassVar[int] = 0
-    # Whether `framefleet add` may add rows to its jobs.
-    takes_added: ClassVar[bool] = False
-
-    @property
-    def inner(self) -> InnerOutput | None:
-        """An output in the job's, which has rows among which it chooses."""
-        return next((inner for inner in inner_outputs().values() if inner.section == self.section), None)
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Render the job by runs of it, or of jobs made of it; return how that ended.
@@ -143,7 +141,12 @@ class JobRunner:
         return None
 
     def check_added(self, job: Job, watch: Watch, file: str) -> None:
-        """Raise UserError for rows that cannot be added to the job's table. file: a table of its columns."""
+        """Raise UserError for rows that cannot be added to the job's table; this one, for any.
+
+        file: of these rows, with the columns of the table.
+        """
+        problem = f"rows cannot be added: the job has `{self.section}`"
+        raise JobError(problem, "add them to its table itself, and run it again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +209,11 @@ def runners() -> Mapping[str, JobRunner]:
 def runners_of(job: Job) -> Sequence[JobRunner]:
     """Return the runners of a job, the outermost first."""
     return [runner for section, runner in runners().items() if getattr(job, section) is not None]
+
+
+def inner_outputs_of(job: Job) -> Mapping[str, str]:
+    """Return the folders of the outputs in a job's own, with the section by which it has each."""
+    return {name: section for name, section in inner_outputs().items() if getattr(job, section) is not None}
 
 
 def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:

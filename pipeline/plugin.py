@@ -27,25 +27,6 @@ _Place: TypeAlias = str  # "module:name", imported when it is needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InnerOutput:
-    """An output in a job's own, which has rows among which the job chooses.
-
-    Whatever reads the job's output, such as `status`, `failures`, `verify` and `repair`, reads it too.
-    """
-
-    # Also of its folder.
-    name: str
-    # Of the job file: jobs that have it have this output.
-    section: str
-    # Column of the job's records: the row of this output that a clip was made from.
-    row_id_column: str
-    # A row of it, for people.
-    noun: str
-    # What is said where the job chose none of them.
-    none_kept: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """What one plugin adds, as plain values and "module:name": workers and `--help` import what they use."""
 
@@ -85,8 +66,10 @@ class Plugin:
     # job's rows, from which `framefleet forget` takes rows; "derived", which are made again, and which it
     # deletes; "kept", all others.
     files: Mapping[str, Literal["rows", "derived", "kept"]] = field(default_factory=dict)
-    # Outputs that a job may have in its own.
-    inner_outputs: Sequence[InnerOutput] = ()
+    # Folder of an output in that of a job, whose rows the job chooses from: the section of the jobs that have
+    # it. The records of such a job say in the column `<section>_row_id` from which row a clip was made.
+    # Whatever reads the job's output, such as `status`, `failures`, `verify` and `repair`, reads it too.
+    inner_outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 _GROUP = "framefleet.plugins"
@@ -229,9 +212,9 @@ def files_of_plugins() -> Mapping[str, str]:
     return {path: kind for plugin in plugins().values() for path, kind in plugin.files.items()}
 
 
-def inner_outputs() -> Mapping[str, InnerOutput]:
-    """Return the outputs that jobs may have in their own, by name."""
-    return {inner.name: inner for plugin in plugins().values() for inner in plugin.inner_outputs}
+def inner_outputs() -> Mapping[str, str]:
+    """Return the folders of outputs that jobs may have in their own, with the section of these jobs."""
+    return {name: section for plugin in plugins().values() for name, section in plugin.inner_outputs.items()}
 
 
 def listeners_made() -> list[Any]:

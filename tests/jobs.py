@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from framefleet import Store
-from framefleet.cluster.driver.lock import Holder, read_holder
+from framefleet.cluster.driver.lock import Holder, last_reports, read_holder
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.python_table import stored_rows
+from framefleet.pipeline.metrics import LOAD, WORKER_SECONDS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from tests.tiny import SMALLEST, UNLIKE, tiny
@@ -125,6 +126,12 @@ def holder_of(output: Path | str) -> Holder | None:
     store = Store(str(output))
     epochs = epochs_of(store)
     return read_holder(store, epochs[-1]) if epochs else None
+
+
+def seconds_of_loads(output: Path | str) -> list[float]:
+    """How long workers loaded their models for each driver of an output."""
+    reports = last_reports(Store(str(output)))
+    return [WORKER_SECONDS.by_label(report.figures).get(LOAD, 0.0) for report in reports]
 
 
 def digests_by_tag(output: Path | str) -> dict[str, tuple[str, str]]:

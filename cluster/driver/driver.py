@@ -18,7 +18,7 @@ from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.run import Added, Run
+from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Stop
 from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet import events
@@ -56,7 +56,7 @@ class Driver:
         self._run = run
         self._stop = stop or Stop()
         self._on_progress = on_progress
-        self._lanes = Lanes(run, self._adopts, self._on_added)
+        self._lanes = Lanes(run, self._adopts)
         self._pending = self._lanes.pending
         counts = run.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
@@ -83,14 +83,13 @@ class Driver:
         Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
         """
         fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
-        self._open = fleet.open
         fleet.grow(self._run.index.counts().pending)
         try:
             self._checkpoints.find(self._run.index.is_pending)
             self._lanes.fill()
             while not self._is_ending:
                 if self._lanes.finished:
-                    self._take_added()  # a last look for rows that were added
+                    self._take_added(fleet)  # a last look for rows that were added
                     self._lanes.fill()
                 if self._lanes.finished:
                     break
@@ -157,8 +156,9 @@ class Driver:
         if not (self._is_ending or self._lanes.finished):
             now = datetime.now().astimezone()
             self._over_budget = self._run.over_budget(progress.spent, now=now)
-            if self._run.is_extended and self._extension.is_due(progress, self._lanes):
-                self._take_added()
+            is_due = self._run.is_extended and self._extension.is_due(progress, self._lanes)
+            if is_due or self._num_tables != self._run.lock.num_tables:
+                self._take_added(fleet)
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
@@ -166,9 +166,6 @@ class Driver:
         if STOP in requests and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
             self._stop.ask()
-        if self._num_tables != self._run.lock.num_tables and not self._is_ending:
-            self._num_tables = self._run.lock.num_tables
-            self._lanes.take_added()
         if self._has_more:
             self._has_more = False
             fleet.grow(self._tally.num_left)
@@ -212,18 +209,17 @@ class Driver:
         if left:
             log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
-    def _take_added(self) -> None:
+    def _take_added(self, fleet: Fleet) -> None:
         """Take rows that were added; of a run that is extended by its records, once all are written."""
+        self._num_tables = self._run.lock.num_tables
         if self._run.is_extended:
             self._committer.flush()
-        self._lanes.take_added(self._extension.num_needed(self._lanes))
-
-    def _on_added(self, added: Added) -> None:
-        level = logging.INFO if self._run.is_extended else logging.WARNING
-        log.log(level, "rows added to the table, to be rendered after it: %s", added.num_new)
-        self._tally.added(added.num_new, num_done=added.num_done)
-        self._open({key: lane.setup for key, lane in added.lanes.items()})
-        self._has_more = True
+        for more in self._lanes.take_added(self._extension.num_needed(self._lanes)):
+            level = logging.INFO if self._run.is_extended else logging.WARNING
+            log.log(level, "rows added to the table, to be rendered after it: %s", more.num_new)
+            self._tally.added(more.num_new, num_done=more.num_done)
+            fleet.open({key: lane.setup for key, lane in more.lanes.items()})
+            self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
         """Commit a row whose clip an earlier run finished; tell whether there is such a clip."""
@@ -535,9 +531,10 @@ class _Extension:
         """Tell whether records may say more than the last time, and workers will soon need rows."""
         self.most_leased = max(self.most_leased, progress.in_flight)
         num_ended, now = progress.done + progress.failed, time.monotonic()
-        if num_ended == self.num_ended or all(lane.num_unleased for lane in lanes):
+        if all(lane.num_unleased for lane in lanes):
             return False
-        if not self.num_needed(lanes) and now - self.at < _EXTEND_S:
+        is_soon = num_ended > self.num_ended and self.num_needed(lanes)  # else judges may have answered
+        if not is_soon and now - self.at < _EXTEND_S:
             return False
         self.at, self.num_ended = now, num_ended
         return True

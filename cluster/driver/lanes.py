@@ -52,11 +52,9 @@ class Lane:
 class Lanes:
     """All lanes of a job. pending: rows that wait or are leased, by row_id."""
 
-    def __init__(
-        self, run: Run, adopts: Callable[[str, Pending], bool], on_added: Callable[[Added], None]
-    ) -> None:
+    def __init__(self, run: Run, adopts: Callable[[str, Pending], bool]) -> None:
         self.pending: dict[str, Pending] = {}
-        self._run, self._adopts, self._on_added = run, adopts, on_added
+        self._run, self._adopts = run, adopts
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
@@ -148,8 +146,11 @@ class Lanes:
         for lane in self:
             lane.dispatcher.reopen()
 
-    def take_added(self, num_rows: int = 0) -> None:
-        """Take rows that were added: each feed reads its own after all others. num_rows: needed now."""
+    def take_added(self, num_rows: int) -> Iterator[Added]:
+        """Take rows that were added, and yield them: each feed reads its own after all others.
+
+        num_rows: needed now.
+        """
         while added := self._run.more(num_rows):
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
@@ -159,7 +160,7 @@ class Lanes:
             for lane in self:
                 lane.feed.table = added.table
             self.reopen()
-            self._on_added(added)
+            yield added
 
     def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
         """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.

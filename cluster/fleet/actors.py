@@ -19,7 +19,6 @@ import framefleet
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.identity import LaneKey
@@ -67,8 +66,8 @@ class Actor:
     def exchange(self, *told: Any, **settings: Any) -> WorkerReport:
         return self._worker.exchange(*told, **settings)
 
-    def renew(self, update: ModelUpdate | None) -> Loading:
-        return self._worker.renew(update)
+    def renew(self, pickled: bytes | None) -> Loading:
+        return self._worker.renew(ray.cloudpickle.loads(pickled)[1] if pickled else None)
 
 
 @dataclass(slots=True)
@@ -88,6 +87,7 @@ class Slot:
     avoids_until: float = 0.0  # then a machine that rests now may have it too
     is_to_renew: bool = False  # as soon as its call is answered
     actor: Any = None
+    setup: WorkerSetup | None = None  # of its process
 
     @property
     def name(self) -> str:
@@ -117,8 +117,8 @@ class Actors:
     def set_up(
         self, options: Mapping[LaneKey, dict[str, Any]], setups: Mapping[LaneKey, WorkerSetup]
     ) -> None:
-        """Use these for processes that are made from now on."""
-        self._options = options
+        """Use these for processes that are made or renewed from now on."""
+        self._options, self._setups = options, setups
         self._arguments = {
             lane: (ray.cloudpickle.dumps((self._worker_class, setup)), self._folder)
             for lane, setup in setups.items()
@@ -128,11 +128,18 @@ class Actors:
         """Make a process for the slot, on none of these machines, when there is room; ask where it is."""
         slot.num_starts += 1
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", self._clock.seconds, None, False
-        slot.is_to_renew, slot.load_s = False, None
+        slot.is_to_renew, slot.load_s, slot.setup = False, None, self._setups[slot.lane]
         where = {NODE_ID_LABEL_KEY: f"!in({', '.join(but)})"} if but else None
         options = self._options[slot.lane] | {"label_selector": where}
         slot.actor = self._class.options(**options).remote(*self._arguments[slot.lane])
         self.ask(slot, slot.actor.place.remote())
+
+    def renew(self, slot: Slot) -> None:
+        """Have the process, whose last call was answered, serve another driver."""
+        setup = self._setups[slot.lane]
+        pickled = None if setup == slot.setup else self._arguments[slot.lane][0]
+        slot.is_to_renew, slot.setup = False, setup
+        self.ask(slot, slot.actor.renew.remote(pickled))
 
     def ask(self, slot: Slot, ref: Any) -> None:
         slot.asked_at = self._clock.seconds

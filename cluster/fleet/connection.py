@@ -110,8 +110,12 @@ class RayMetrics:
     """Figures of this process among the metrics that a Ray cluster exports. output: a label of all."""
 
     def __init__(self, output: str) -> None:
-        self._output = output
         self._metrics: dict[str, Counter | Gauge] = {}
+        self.begin(output)
+
+    def begin(self, output: str) -> None:
+        """Publish the figures of another driver."""
+        self._output = output
         self._told: dict[str, float] = {}  # of counters, which take what is new
 
     def publish(self, figures: Mapping[str, float]) -> None:

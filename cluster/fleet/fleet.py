@@ -56,6 +56,7 @@ class Fleet:
 
     next_lane: Callable[[Mapping[LaneKey, int], Collection[LaneKey]], LaneKey]
     lanes_left: Callable[[], Sequence[LaneKey]]
+    _setups: Mapping[LaneKey, WorkerSetup]  # of the driver that it serves
 
     def __init__(
         self,
@@ -67,9 +68,8 @@ class Fleet:
         python: str | None = None,
     ) -> None:
         """python: the command that starts a worker's; None for this process's own."""
-        self._settings, self._setups = settings, setups
-        self.next_lane = lambda num, but: next(iter(setups))
-        self.lanes_left = lambda: [next(iter(setups))]
+        self._settings = settings
+        self._begin(setups)
         self._worker_class, self._python = worker_class, python
         self._lanes = LaneHosts(faults)
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
@@ -82,13 +82,11 @@ class Fleet:
         self._num_looks = 0
         self._told_room = self._told_held = False
         self._had_room = 0.0  # when no worker waited for what others hold; as the clock counts
-        self._metrics = RayMetrics(next(iter(setups.values())).store.url_of("")) if settings.address else None
+        self._metrics = RayMetrics(_output_of(setups)) if settings.address else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        setups = self._setups.values()
-        recipes = [recipe for setup in setups for recipe in setup.recipes.values()]
-        modules = modules_to_ship(recipes, (step for setup in setups for step in setup.steps.values()))
+        self._modules = modules = _modules_of(self._setups)
         with ExitStack() as stack:  # __exit__ is not called when entering fails
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
@@ -155,28 +153,39 @@ class Fleet:
         self._setups = {lane: self._fitted(setup) for lane, setup in setups.items()} | {**self._setups}
         self._actors.set_up(self._options(), self._setups)
 
-    def renew(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Serve another driver: each worker leaves its rows, and is ready again once it has these weights.
+    def can_serve(self, setups: Mapping[LaneKey, WorkerSetup]) -> bool:
+        """Tell whether its workers can be those of another driver: of the same models, with all modules."""
+        own = {lane.model: (setup.model, setup.model_files) for lane, setup in self._setups.items()}
+        models = {lane.model: (setup.model, setup.model_files) for lane, setup in setups.items()}
+        return own | models == models | own and {*_modules_of(setups)} <= {*self._modules}
 
-        setups: of the lanes of this driver; each model's weights are those of all its lanes.
+    def renew(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        """Serve another driver: each worker leaves its rows, and is ready again once it has its lane's setup.
+
+        setups: of the lanes of this driver, which `can_serve` them.
         """
-        before, now = self._setups, self._clock.seconds
-        updates = {lane.model: setup.update for lane, setup in setups.items()}
-        self._setups = {lane: replace(one, update=updates[lane.model]) for lane, one in before.items()}
-        self.open(setups)
+        self._begin({lane: self._fitted(setup) for lane, setup in setups.items()})
+        self._actors.set_up(self._options(), self._setups)
         self._lanes.renew()
-        for slot in self._slots.values():
+        if self._metrics:
+            self._metrics.begin(_output_of(setups))
+        for slot in [*self._slots.values()]:
+            setup = self._setups.get(slot.lane)
+            if setup is None or (slot.state == "pending" and slot.setup != setup):
+                self._forget(slot)
+                self._start(slot)
+                continue
             if slot.host:
                 machine = self._machines.find(node_id=slot.host)
                 self._hosts(slot).placed(slot.name, slot.host, machine.name if machine else slot.host[:8])
-        other = {lane for lane, one in before.items() if one.update != updates[lane.model]}
-        for slot in [s for s in self._slots.values() if s.state == "pending" and s.lane in other]:
-            self._forget(slot)
-            self._start(slot)
-        for slot in self._slots.values():
             if slot.state in ("loading", "ready"):
-                slot.state, slot.since, slot.is_to_renew = "loading", now, True
+                slot.state, slot.since, slot.is_to_renew = "loading", self._clock.seconds, True
         self.resize(None)
+
+    def _begin(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
+        self._setups, first = setups, next(iter(setups))
+        self.next_lane = lambda num, but: first
+        self.lanes_left = lambda: [first]
 
     def _give_up(self, slot: Slot) -> None:
         if slot in self._resting:
@@ -398,8 +407,7 @@ class Fleet:
         if isinstance(answer, str):
             return self._place(slot, answer)
         if slot.is_to_renew:
-            slot.is_to_renew = False
-            self._actors.ask(slot, slot.actor.renew.remote(self._setups[slot.lane].update))
+            self._actors.renew(slot)
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())
@@ -533,3 +541,12 @@ class Fleet:
             f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}{free}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )
+
+
+def _output_of(setups: Mapping[LaneKey, WorkerSetup]) -> str:
+    return next(iter(setups.values())).store.url_of("")
+
+
+def _modules_of(setups: Mapping[LaneKey, WorkerSetup]) -> list[str]:
+    recipes = (recipe for setup in setups.values() for recipe in setup.recipes.values())
+    return modules_to_ship(recipes, (step for setup in setups.values() for step in setup.steps.values()))

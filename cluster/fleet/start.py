@@ -1,6 +1,6 @@
 """A fleet that starts while its driver still checks the table: Ray starts, a first worker loads its model.
 
-Ends with the first of its contexts, whatever became of the driver's part.
+It serves one driver after the other, with the workers that live, until its context ends.
 """
 
 from __future__ import annotations
@@ -55,36 +55,51 @@ def check_own_ray(settings: FleetSettings) -> None:
 
 
 class Start:
-    """Begins in steps, as it becomes certain that there is work. The first step may be left out."""
+    """Begins in steps, as it becomes certain that there is work. The first step may be left out.
+
+    Leaving its context ends the fleet. If it is begun again after that, it starts another.
+    """
 
     # Whether to wait for nothing that hangs any more, as Ctrl-C came twice.
     is_urgent: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, settings: FleetSettings, faults: FaultPolicy) -> None:
-        self._settings, self._faults = settings, faults
+        self.settings, self._faults = settings, faults
+        self._stack = ExitStack()
+        self._reset()
+
+    def _reset(self) -> None:
         self._warm: Warm | None = None
         self._thread: threading.Thread | None = None
         self._is_there, self._is_over = threading.Event(), threading.Event()
         self._fleet: Fleet | None = None
+        self._setups: Mapping[LaneKey, WorkerSetup] = {}  # of the driver that has the fleet, or is to
+        self._is_used = False  # by a driver before
         self._error: BaseException | None = None  # of the start, or what the context ends by
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
+        try:
+            self._stack.__exit__(*raised)
+        finally:
+            self._reset()
 
     def import_libraries(self, *, device: str, threads: int) -> None:
         """Begin to import what workers need, if they can be forks. From the main thread."""
-        if self._warm is None and may_fork(self._settings, device=device):
+        if self._warm is None and may_fork(self.settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
     def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
-        """Begin to start Ray and one worker, unless that has begun.
+        """Begin to start Ray and one worker, unless that has begun for this driver, or one before.
 
         setups: of each lane, that of the first worker first. pipelines: the classes of the models.
         """
+        self._is_used |= _output_of(self._setups) not in (None, _output_of(setups))
+        if self._is_used and not (self._fleet and self._fleet.can_serve(setups)):
+            self.__exit__(None, None, None)
+        self._setups = setups
         if self._thread is not None:
             _keep_sigterm()
             return
@@ -112,6 +127,9 @@ class Start:
         if self._fleet is None:
             assert self._error is not None
             raise self._error
+        if self._is_used:
+            self._fleet.renew(self._setups)
+        self._is_used = True
         return self._fleet
 
     def _run(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
@@ -120,7 +138,7 @@ class Start:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
 
             python = self._warm.py_executable if self._warm else None
-            with Fleet(self._settings, setups, self._faults, python=python) as self._fleet:
+            with Fleet(self.settings, setups, self._faults, python=python) as self._fleet:
                 self._is_there.set()
                 self._is_over.wait()
                 if self._error is not None:
@@ -134,7 +152,7 @@ class Start:
         thread = self._thread
         assert thread is not None
         was_urgent = self.is_urgent()  # by what came before: workers are given a moment to stop even so
-        limit_s = LEAVE_S if self._settings.address or was_urgent else START_S
+        limit_s = LEAVE_S if self.settings.address or was_urgent else START_S
         end_s = URGENT_END_S if was_urgent else END_S
         is_left = True  # if a third Ctrl-C ends these waits too
         try:
@@ -163,6 +181,10 @@ class Start:
         while not is_so() and time.monotonic() < until and (was_urgent or not self.is_urgent()):
             time.sleep(LEAVING_LOOK_S)
         return is_so()
+
+
+def _output_of(setups: Mapping[LaneKey, WorkerSetup]) -> str | None:
+    return next((setup.store.url_of("") for setup in setups.values()), None)
 
 
 def is_ray_left() -> bool:

@@ -39,6 +39,11 @@ class Checkpointer:
         self._under_way: list[Future[None]] = []  # writes
         self._since: dict[str, float] = {}  # when each row of the renderer began, or was saved last
 
+    def close(self) -> None:
+        """Wait for what is being written or read, and end the threads."""
+        self._writing.shutdown()
+        self._reading.shutdown()
+
     def read(self, row_id: str) -> bytes | None:
         """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
         from framefleet.pipeline.render.checkpoints.checkpoint import MAX_KEPT_BYTES

@@ -105,7 +105,7 @@ class Writers:
 
     def __init__(self, setup: WorkerSetup, report: Callable[[StoredRow | Failed], None]) -> None:
         """report: is called with what became of each clip, from any of their threads."""
-        self._setup, self._report = setup, report
+        self.setup, self._report = setup, report
         self.num = max(_MIN_WRITERS, setup.num_writers)
         self._clips: Queue[tuple[Clip, int]] = Queue(_MAX_QUEUED)
         self._held: tuple[_Held, ...] = ()
@@ -150,16 +150,16 @@ class Writers:
     def _step_raising(self, error: Exception) -> str:
         """Return the section of the clip step whose method an error comes from; "" for none."""
         raised_in = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        steps = self._setup.steps.items()
+        steps = self.setup.steps.items()
         return next((section for section, step in steps if any(step is one for one in raised_in)), "")
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
-        store = self._setup.store
-        of = StepInput(clip=clip, media=self._setup.media, read=self._setup.inputs.read)
-        encoded = encode_input(of, self._setup.steps.values())
+        store = self.setup.store
+        of = StepInput(clip=clip, media=self.setup.media, read=self.setup.inputs.read)
+        encoded = encode_input(of, self.setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
         values: dict[str, StepValues] = {}
-        for section, step in self._setup.steps.items():
+        for section, step in self.setup.steps.items():
             held.measuring = section
             added = step.values(of, encoded.content, values_of(encoded.record))
             values[section] = checked_values(section, step.columns, added)

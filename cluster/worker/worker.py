@@ -33,7 +33,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model, ModelUpdate
+    from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -103,10 +103,8 @@ class Worker:
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
-        self._checkpointer = Checkpointer(
-            setup.store, self._note_kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
-        )
-        self._inbox = Inbox(self._checkpointer.fetch, self._tell)
+        self._checkpointer = self._checkpointer_of(setup)
+        self._inbox = Inbox(lambda row_id: self._checkpointer.fetch(row_id), self._tell)
         self._remarks = Remarks()
         self._notice = Notice()
         self._loaded = threading.Event()
@@ -114,7 +112,7 @@ class Worker:
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
-        self._update = setup.update  # of the model's weights, that it is to have
+        self._next = setup  # that it is to have as soon as no row is under way
         self._is_renewed = False
         self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's, as what follows
@@ -152,13 +150,16 @@ class Worker:
             has_run=self._has_run,
         )
 
-    def renew(self, update: ModelUpdate | None) -> messages.Loading:
-        """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
+    def renew(self, setup: messages.WorkerSetup | None) -> messages.Loading:
+        """Leave all rows, and serve another driver as soon as none is under way. `start` then answers again.
+
+        setup: of the same model, but for its weights; None: as before.
+        """
         with self._news:
             self._inbox.take_all()
             self._dropped.update(self._rendering)
-            if update != self._update and self._broken is None:  # else `start` says what it is
-                self._update, self._doing = update, "loading new weights"
+            if setup is not None and self._broken is None:  # else `start` says what it is
+                self._next, self._doing = setup, "preparing for other rows"
                 self._loaded.clear()
             self._is_renewed = True
             self._news.notify_all()
@@ -232,28 +233,31 @@ class Worker:
             finally:
                 gc.enable()
 
-            for section, step in self._setup.steps.items():
-                self._doing = f"preparing the clip step {section}"
-                step.prepare()
-            model = self._load()
+            model = None
             while True:
-                if self._update:
-                    model = self._update.apply(model, self._setup.store)
+                setup = self._next
+                self._have(setup)
+                for section, step in setup.steps.items():
+                    self._doing = f"preparing the clip step {section}"
+                    step.prepare()
+                model = model or self._load()
+                if setup.update:
+                    model = setup.update.apply(model, setup.store)
                 renderer = Renderer(
                     model,
-                    self._setup.batching,
-                    recipes=self._setup.recipes,
-                    inputs=self._setup.inputs,
-                    embeddings=self._setup.store if self._setup.keep_embeddings else None,
-                    second_models=self._setup.second_models,
-                    audit=self._setup.audit,
-                    probes=self._setup.store,
-                    keep=self._setup.keep,
+                    setup.batching,
+                    recipes=setup.recipes,
+                    inputs=setup.inputs,
+                    embeddings=setup.store if setup.keep_embeddings else None,
+                    second_models=setup.second_models,
+                    audit=setup.audit,
+                    probes=setup.store,
+                    keep=setup.keep,
                 )
                 self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
                 with self._news:
                     self._renderer = renderer
-                    if self._update == renderer.model.update:  # or else it has to have other weights by now
+                    if self._next is setup:  # or else it is to have another by now
                         self._loaded.set()
                 while self._take(renderer):
                     self._deliver(renderer.step(), renderer)
@@ -272,6 +276,23 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
+
+    def _have(self, setup: messages.WorkerSetup) -> None:
+        """Take another driver's setup, once the clips of the one before are stored."""
+        if setup is self._setup:
+            return
+        self._checkpointer.close()
+        with self._news:
+            self._news.wait_for(lambda: not self._attempts)
+            self._untold.clear()
+            if setup.store.url_of("") != self._setup.store.url_of(""):  # whose rows may be larger
+                self._has_rehearsed = False
+            self._setup = self._writers.setup = setup
+            self._checkpointer = self._checkpointer_of(setup)
+
+    def _checkpointer_of(self, setup: messages.WorkerSetup) -> Checkpointer:
+        every_s, num_threads = setup.checkpoint_every_s, self._writers.num
+        return Checkpointer(setup.store, self._note_kept, every_s=every_s, num_threads=num_threads)
 
     def _load(self) -> Model:
         from framefleet.pipeline.model.load import load
@@ -305,7 +326,7 @@ class Worker:
         while True:
             self._drop(renderer)
             with self._news:
-                if self._is_drained or (self._update != renderer.model.update and not renderer.num_active):
+                if self._is_drained or (self._next is not self._setup and not renderer.num_active):
                     return False
                 taken = self._inbox.take(renderer.room, self._attempts)
                 self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}

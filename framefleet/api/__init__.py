@@ -7,4 +7,4 @@ from framefleet.jobs.doors import (
     RunJob as RunJob,
     Scope as Scope,
 )
-from framefleet.pipeline.plugin import InnerOutput as InnerOutput, Plugin as Plugin
+from framefleet.pipeline.plugin import Plugin as Plugin

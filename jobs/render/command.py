@@ -127,7 +127,8 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
         lines = ["nothing to do: every row has a record"] if is_all else []
         if summary.is_none_kept:
-            lines = [kind.none_kept for name, kind in inner_outputs().items() if name in summary.inner]
+            kinds = [section for name, section in inner_outputs().items() if name in summary.inner]
+            lines = [f"no {kind} was kept: none meets `{kind}.keep`" for kind in kinds]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{count_text(summary.done, 'row')} rendered in {duration(summary.elapsed_s)}{batch}"]

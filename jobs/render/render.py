@@ -91,7 +91,8 @@ def render_job(
         run: RunJob = render_rows
         for runner in reversed(runners_of(job)):
             run = partial(runner.render, run=run)
-        summary = run(job, watch, Scope(only=only, limit=limit))
+        with Start(as_joined(job.fleet), job.retries) as fleet:
+            summary = run(job, watch, Scope(only=only, limit=limit, fleet=fleet))
         for listener in listeners():
             listener.rendered(job, watch)
         for note_ending in endings:
@@ -101,10 +102,10 @@ def render_job(
 
 def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
     """Render the rows of one table into the job's own output."""
-    job = job.model_copy(update={"fleet": as_joined(job.fleet)})
-    check_own_ray(job.fleet)
-    check_gpu(job)
-    with Start(job.fleet, job.retries) as start:
+    with nullcontext(scope.fleet) if scope.fleet else Start(as_joined(job.fleet), job.retries) as start:
+        job = job.model_copy(update={"fleet": start.settings})
+        check_own_ray(job.fleet)
+        check_gpu(job)
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
         if is_new:
             model = next(iter(job.by_name.values()))
@@ -191,7 +192,7 @@ def render_pending(
             return _not_begun(run, limit, summary)
         if line := _budget_line(run):
             watch.say(line)
-        summary = _drive(run, resolved, watch, start)
+        summary = _drive(run, resolved, watch, start, scope.stays)
     if summary.over_budget:
         return summary  # as after an interruption: what else there is waits for the run that goes on
     lock.check()
@@ -244,8 +245,8 @@ def _budget_line(run: Run) -> str | None:
     return f"budget: enough for {rows} {left} left, if each takes as much as those before"
 
 
-def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
-    """Render what has no record, on a fleet."""
+def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start, stays: Callable[[], bool]) -> Summary:
+    """Render what has no record, on a fleet. stays: as of `Scope`."""
     if num_found := len(run.adoption.finished):
         watch.say(f"used: {count_text(num_found, 'clip')} of an earlier run without a record yet")
     _begin(start, resolved, *lanes_of(resolved, run.index))
@@ -253,7 +254,8 @@ def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start) -> Summa
 
     what = "joining the Ray cluster" if resolved.job.fleet.address else "starting Ray"
     awaited = Awaited(what=what, since=time.monotonic())
-    with Stop() as stop, start:  # the fleet ends before another driver may have the lock
+    with Stop() as stop, ExitStack() as ending:
+        ending.push(start)  # before another driver may have the lock, unless workers have no row
 
         def waiting() -> None:
             watch.show(awaited)
@@ -263,7 +265,10 @@ def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start) -> Summa
             stop.check()
 
         start.is_urgent = lambda: stop.is_urgent
-        return Driver(run, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
+        summary = Driver(run, on_progress=watch.show, stop=stop).run(start.fleet(waiting))
+        if not (summary.over_budget or stop.is_asked) and stays():
+            ending.pop_all()
+        return summary
 
 
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:

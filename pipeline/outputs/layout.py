@@ -26,7 +26,7 @@ lock, and takes its rows out of whatever is listed here.
     pending/<row_id>-<tag>.json   worker             driver          until its row has a record
     checkpoints/<row_id>*         worker             driver          until its row has ended
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
-    <name>/                       its driver         -               an output of its own (`InnerOutput`)
+    <name>/                       its driver         -               an output of its own (`inner_outputs`)
     <name>                        a plugin           -               as the plugin says (`Plugin.files`)
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own

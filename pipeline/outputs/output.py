@@ -229,8 +229,8 @@ class Output:
     def inner(self) -> Mapping[str, Output]:
         """The outputs in it that its job has rendered to choose rows, by name."""
         outputs = {
-            name: kind.section
-            for name, kind in inner_outputs().items()
+            name: section
+            for name, section in inner_outputs().items()
             if (inner := self.store.below(name)).list(layout.DRIVERS) or parts_in(inner, layout.RECORDS)
         }
         try:

@@ -43,7 +43,8 @@ class DraftRunner(JobRunner):
         first, keep = drafts.draft_job(job), drafts.keep_of(job)
         drafts.check_in_full(job, keep, watch, scope.table)
         watch.say(f"drafts: {first.output}")
-        drafted = run(first, watch, replace(scope, spent=drafts.spent_on(job, scope.spent)))
+        spent = drafts.spent_on(job, scope.spent)
+        drafted = run(first, watch, replace(scope, spent=spent, stays=lambda: True))
         ended = Summary(
             done=0,
             failed=0,
@@ -64,7 +65,7 @@ class DraftRunner(JobRunner):
         if only is not None:
             only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
         spent = drafts.spent_on(first, scope.spent, drafted)
-        full = run(job, watch, Scope(only=only, table=choice.place, spent=spent, began=scope.began))
+        full = run(job, watch, replace(scope, only=only, table=choice.place, spent=spent))
         return replace(full, inner={DRAFTS: drafted}, num_invalid=drafted.num_invalid + full.num_invalid)
 
     def plan(

@@ -178,7 +178,7 @@ def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str
     for store in stores:
         output = Output(store)
         names = output.schema().names
-        for column in {one.row_id_column for one in inner_outputs().values()} & {*names}:
+        for column in {f"{section}_row_id" for section in inner_outputs().values()} & {*names}:
             for table in output.records(["row_id", column]):
                 pairs = zip(table["row_id"].to_pylist(), table[column].to_pylist(), strict=True)
                 linked.update(one for pair in pairs if {*pair} & {*row_ids} for one in pair if one)

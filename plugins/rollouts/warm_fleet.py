@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +20,6 @@ from framefleet.api.outputs import DriverLock, Output
 from framefleet.api.texts import did_you_mean
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import stored_rows
@@ -30,13 +29,9 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.plugin import plugins
-from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
 from framefleet.plugins.rollouts import weight_updates
-
-if TYPE_CHECKING:
-    from framefleet.cluster.fleet.fleet import Fleet
 
 
 class WarmFleet:
@@ -90,7 +85,13 @@ class WarmFleet:
             earlier = Output(resolved.store).now()
             self._lock.tell_more()
             self.summary = render_pending(
-                resolved, survey, index, self._lock, self._watch, self._start, Scope(only=row_ids)
+                resolved,
+                survey,
+                index,
+                self._lock,
+                self._watch,
+                self._start,
+                Scope(only=row_ids, stays=lambda: True),
             )
         store = self._begun.store
         in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
@@ -142,8 +143,8 @@ class WarmFleet:
     def _begin(self, job: Job) -> ResolvedJob:
         """Take the output, and have the fleet start when it is asked for."""
         for runner in runners_of(job):
-            problem = f"a fleet that stays renders no {runner.inner.name if runner.inner else runner.section}"
-            raise JobError(problem, f"leave `{runner.section}` out of the job")
+            problem = f"a fleet that stays renders no job with `{runner.section}`"
+            raise JobError(problem, "leave that out of the job")
         followed = (name for plugin in plugins().values() if plugin.listeners for name in plugin.sections)
         for section in sorted(job.model_fields_set.intersection(followed)):
             problem = f"a fleet that stays has no end or clips for `{section}` to follow"
@@ -155,34 +156,8 @@ class WarmFleet:
         self._lock = self._stack.enter_context(DriverLock(resolved.store, can_pause=True))
         claim(resolved)
         self._stack.callback(resolved.store.delete_all, WEIGHTS)
-        self._start = _Kept(job)
-        self._stack.push(self._start.end)
+        self._start = self._stack.enter_context(Start(job.fleet, job.retries))
         return resolved
-
-
-class _Kept(Start):
-    """A start whose fleet serves one driver after the other: their contexts do not end it, `end` does."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job.fleet, job.retries)
-        self._setups: Mapping[LaneKey, WorkerSetup] = {}
-        self._is_used = False
-
-    def __exit__(self, *raised: Any) -> None: ...
-
-    def end(self, *raised: Any) -> None:
-        super().__exit__(*raised)
-
-    def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
-        self._setups = setups
-        super().begin(setups, pipelines)
-
-    def fleet(self, waiting: Callable[[], None]) -> Fleet:
-        fleet = super().fleet(waiting)
-        if self._is_used:
-            fleet.renew(self._setups)
-        self._is_used = True
-        return fleet
 
 
 def fleet(

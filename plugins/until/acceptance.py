@@ -142,7 +142,8 @@ def pass_rate(groups: Iterable[Group], stated: float | None) -> float:
 def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) -> dict[int, int]:
     """Return how many more clips to render, by the place of their group.
 
-    All that are needed for sure; and where these are fewer than num_rows, those that most probably are.
+    All that are needed for sure; and where these are fewer than num_rows, those that most probably are. Two
+    clips that wait for a judge stand for one of these: it answers no sooner when more wait for it.
     """
     rate, numbers, likely = pass_rate(groups, stated), dict[int, int](), list[tuple[float, int]]()
     rates, opens = [rate] * len(groups), [0] * len(groups)
@@ -163,7 +164,8 @@ def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) ->
         if num_certain < group.room and odds(at) > 0:
             likely.append((-odds(at), at))
     heapq.heapify(likely)
-    num_left = num_rows - sum(numbers.values())
+    num_unjudged = sum(group.outcomes.count(UNJUDGED) for group in groups if group.num_needed)
+    num_left = num_rows - sum(numbers.values()) - num_unjudged // 2
     while likely and num_left > 0:
         _, at = heapq.heappop(likely)
         opens[at], numbers[at], num_left = opens[at] + 1, numbers.get(at, 0) + 1, num_left - 1

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from framefleet.api import InnerOutput
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
@@ -43,9 +42,12 @@ def write_marks(
     writer.flush()
 
 
-def copy_marks(store: Store, inner: InnerOutput) -> None:
-    """Mark the clips of an output as the rows of an output in it that they were made from."""
-    rows = store.below(inner.name)
+def copy_marks(store: Store, inner: str, column: str) -> None:
+    """Mark the clips of an output as the rows of an output in it that they were made from.
+
+    inner: its folder. column: of the records, which names these rows.
+    """
+    rows = store.below(inner)
     if not live_parts(rows) or not {*MARKS.names} <= {*record_schema_of(rows).names}:
         return
     marks = {
@@ -54,4 +56,4 @@ def copy_marks(store: Store, inner: InnerOutput) -> None:
         for row_id, accepted, surplus in zip(*(column.to_pylist() for column in table.columns), strict=True)
         if accepted is not None
     }
-    write_marks(store, marks.get, inner.row_id_column)
+    write_marks(store, marks.get, column)

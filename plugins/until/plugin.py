@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from framefleet.api import Listener, Plugin
-from framefleet.jobs.doors import runners_of
+from framefleet.jobs.doors import inner_outputs_of
 from framefleet.plugins.until.names import ACCEPTED, SURPLUS, UNTIL
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ class UntilListener(Listener):
         from framefleet.jobs.job.output import store_of_job
         from framefleet.plugins.until.marks import copy_marks
 
-        for runner in runners_of(job):
-            if inner := runner.inner:
-                copy_marks(store_of_job(job), inner)
+        for inner, section in inner_outputs_of(job).items():
+            copy_marks(store_of_job(job), inner, f"{section}_row_id")
 
     def notes(self, store: Store) -> Sequence[str]:
         from framefleet.plugins.until.acceptance import read_acceptance

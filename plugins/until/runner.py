@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framefleet.api import JobRunner, RunJob, Scope
-from framefleet.jobs.doors import runners_of
+from framefleet.jobs.doors import inner_outputs_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.until.names import UNTIL
 
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 class UntilRunner(JobRunner):
     section = UNTIL
     order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
-    takes_added = True
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Do what `JobRunner.render` promises. scope.only: no rows are added, as by `retry`."""
-        if _is_chosen(job):
+        if inner_outputs_of(job):  # whose rows are judged, and the job's are chosen among them
             return run(job, watch, scope)
         _check_limit(scope.limit)
         summary: Summary | None = None
@@ -69,8 +68,12 @@ class UntilRunner(JobRunner):
                     candidates.write_marks()  # before the pages of this run are written
                 return candidates.write(rows) if rows else None
 
+            def stays() -> bool:
+                return scope.stays() or any(group.num_needed and group.room for group in candidates.groups)
+
             place = below(job, candidates.write(rows))
-            ended = run(job, watch, replace(scope, table=place, more=more, on_start=candidates.list_left_out))
+            on_start = candidates.list_left_out
+            ended = run(job, watch, replace(scope, table=place, more=more, on_start=on_start, stays=stays))
             candidates.read(anew=True)
             candidates.write_marks()
             num_short, num_invalid = candidates.write_acceptance().num_short, candidates.survey.num_invalid
@@ -86,7 +89,7 @@ class UntilRunner(JobRunner):
         from framefleet.plugins.until.candidates import Candidates
         from framefleet.plugins.until.plan import UntilPlan
 
-        if _is_chosen(job):
+        if inner_outputs_of(job):
             return run(job, watch, wanted, table=table)
         _check_limit(wanted.limit)
         with (
@@ -123,14 +126,9 @@ class UntilRunner(JobRunner):
         from framefleet.jobs.job.output import below, store_of_job
         from framefleet.plugins.until.acceptance import read_acceptance
 
-        if _is_chosen(job) or not (acceptance := read_acceptance(store_of_job(job))):
+        if inner_outputs_of(job) or not (acceptance := read_acceptance(store_of_job(job))):
             return None
         return below(job, acceptance.table)
-
-
-def _is_chosen(job: Job) -> bool:
-    """Return whether another runner has chosen the job's rows: `until` judged them in its output."""
-    return any(runner.inner for runner in runners_of(job))
 
 
 def _check_limit(limit: int | None) -> None:

@@ -98,13 +98,10 @@ def add_rows(
     """Do what `add` does, reporting to `watch`."""
     job = load_job(job, sets)
     runners = runners_of(job)
-    has = [one.inner.name if one.inner else one.section for one in runners if not one.takes_added]
-    has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
-    if has:
-        ways = ["add them to its table itself"] * (job.table is not None)
-        ways += ["add values to its sweep"] * bool(job.sweep)
-        fix = f"{', or '.join(ways) or 'change the job file'}, and run it again"
-        raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
+    if job.sweep or job.table is None:
+        way = "add values to it" if job.sweep else "change the job file"
+        has = "a sweep" if job.sweep else "no table"
+        raise JobError(f"rows cannot be added: the job has {has}", f"{way}, and run it again")
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

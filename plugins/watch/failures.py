@@ -62,7 +62,7 @@ def failures_command(
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
     """Return what --json prints of a row that failed."""
-    is_of = {f"is_{kind.noun}": row.inner == name for name, kind in inner_outputs().items()}
+    is_of = {f"is_{section}": row.inner == name for name, section in inner_outputs().items()}
     return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
 
 
@@ -117,7 +117,7 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     more = f" and {len(row.positions) - 5:,} more" if len(row.positions) > 5 else ""
     tried = count_text(row.attempts, "attempt")
     where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
-    which = inner_outputs()[row.inner].noun if row.inner in inner_outputs() else "row"
+    which = inner_outputs().get(row.inner, "row")
     title = Text(f"  {which} {positions}{more}", style="bold")
     stdout.say(title.append(f"  {row.row_id}  {tried}{where}", "dim"))
     with suppress(ValueError, AttributeError):  # arguments that somebody else wrote

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.cluster.driver.lock import BEAT_S, STOP, requests_to
-from framefleet.jobs.doors import runners_of
+from framefleet.jobs.doors import inner_outputs_of
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -264,8 +264,8 @@ def check_questions(job: Job) -> None:
 
 def _jobs_of_outputs(job: Job) -> dict[str, Job]:
     """Return what asks about each inner output, by its name, and the job."""
-    names = [runner.inner.name for runner in runners_of(job) if runner.inner]
-    inner = {name: job.model_copy(update={"output": below(job, name), **for_choice(job)}) for name in names}
+    names, of_inner = inner_outputs_of(job), for_choice(job)
+    inner = {name: job.model_copy(update={"output": below(job, name), **of_inner}) for name in names}
     return {**inner, "": job}
 
 

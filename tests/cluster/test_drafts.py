@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+import framefleet
 from framefleet.plugins.drafts import drafts
 from tests.commands import command
-from tests.jobs import job_values, records_of, write_job, write_table
+from tests.jobs import job_values, records_of, seconds_of_loads, write_job, write_table
 
 PROMPTS = ("a red ball", "rain on a tin roof")
 SCORES = ["sharpness", "is_black", "tests.cluster.test_drafts:fails_of_balls"]
@@ -67,6 +68,13 @@ def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
         assert record["fails_of_balls"] == (None if "ball" in record["arguments"] else 2.0)
     assert "nothing to do" in command("render", job).stderr
     assert len(list((out / "chosen").iterdir())) == 1
+
+
+def test_workers_of_the_drafts_render_the_rows_in_full(job: Path, tmp_path: Path) -> None:
+    assert framefleet.render(job).exit_code == 0
+    loads_s = [seconds_of_loads(tmp_path / name) for name in ("out/drafts", "out")]
+    assert [len(seconds) for seconds in loads_s] == [1, 1]
+    assert loads_s[0][0] > 0 and loads_s[1][0] == 0
 
 
 def best(records: Any) -> set[str]:

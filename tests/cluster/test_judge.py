@@ -15,7 +15,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from tests.chat_server import SERVER, Chat
 from tests.cluster.test_example_plugin import run
 from tests.commands import command
-from tests.jobs import PROMPTS, job_values, prompt_rows, records_of, write_job, write_table
+from tests.jobs import PROMPTS, job_values, prompt_rows, records_of, seconds_of_loads, write_job, write_table
 from tests.servers import listening
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "judge"
@@ -78,6 +78,19 @@ def test_a_draft_that_is_refused_an_answer_comes_last_and_delays_no_other(
     drafts = column(tmp_path / "out/drafts", "quality")
     assert drafts.count(None) == 1
     assert column(tmp_path / "out", "draft_quality") == [max(filter(None, drafts))]
+
+
+def test_rows_that_the_last_answers_ask_for_are_rendered_by_workers_that_live(
+    tmp_path: Path, ray_cluster: str, chat: Chat
+) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    values = job_values(table, tmp_path / "out", address=ray_cluster, judge=[question(chat)])
+    values["until"] = {"accepted": 2, "where": "quality > 5", "at_most": 30}
+    chat.will({"wait_s": 2, "always": True})
+    ended = command("render", write_job(tmp_path / "job.yaml", values))
+    assert ended.exit_code == 0, ended.stderr
+    loads_s = seconds_of_loads(tmp_path / "out")
+    assert len(loads_s) > 1 and sum(seconds > 0 for seconds in loads_s) == 1
 
 
 def test_written_prompts_are_rendered_and_stand_next_to_the_originals(

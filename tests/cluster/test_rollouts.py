@@ -130,7 +130,7 @@ def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> Non
     with framefleet.fleet(job(tmp_path / "out")) as fleet, pytest.raises(JobError, match="call render"):
         fleet.update({})
     drafted = job(tmp_path / "out") | {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}
-    with framefleet.fleet(drafted) as fleet, pytest.raises(JobError, match="renders no drafts"):
+    with framefleet.fleet(drafted) as fleet, pytest.raises(JobError, match="renders no job with `draft`"):
         fleet.render(rows())
     followed = job(tmp_path / "out") | {"on_end": {"webhook": "http://127.0.0.1:9/x"}}
     with framefleet.fleet(followed) as fleet, pytest.raises(JobError, match="no end or clips for `on_end`"):

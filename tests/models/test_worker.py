@@ -14,7 +14,7 @@ import pytest
 from framefleet import Audit, Inputs, Request, Store
 from framefleet.cluster.worker.messages import Assignment, Hello
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.metrics import STORE_BYTES, WORKER_SECONDS
+from framefleet.pipeline.metrics import LOAD, STORE_BYTES, WORKER_SECONDS
 from framefleet.pipeline.outputs.stores import retries
 from tests.jobs import wait_until
 from tests.media_files import image_file, sha256
@@ -138,6 +138,24 @@ def test_a_worker_that_serves_another_driver_starts_no_more_threads(tmp_path: Pa
     worker.renew(None)
     assert isinstance(worker.start(), Hello)
     assert not {*threading.enumerate()} - threads
+    worker.exchange([], drain=True)
+
+
+def test_a_worker_that_serves_another_output_stores_clips_there_and_loads_nothing_again(
+    tmp_path: Path,
+) -> None:
+    first, second = (
+        worker_setup("wan", Store(str(tmp_path / name)), Inputs([])) for name in ("drafts", "full")
+    )
+    worker = started_worker(first)
+    drafts = stored_by(worker, 1, [assigned("fox")])
+    worker.renew(second)
+    wait_until(lambda: isinstance(worker.start(), Hello))
+    assert WORKER_SECONDS.by_label(worker.exchange([]).figures)[LOAD] == 0
+    full = stored_by(worker, 1, [assigned("fox")])
+    assert [row.record.uri for row in (*drafts, *full)] == [
+        str(tmp_path / name / drafts[0].record.path) for name in ("drafts", "full")
+    ]
     worker.exchange([], drain=True)
 
 

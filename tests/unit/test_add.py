@@ -274,7 +274,7 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
         ([{"seed": 8}], {}, "prompt"),
         ([{"prompt": "b"}], {"columns": {"prompt": "caption"}}, "rename the column 'prompt' of"),
         (ROWS[8:], {"sweep": {"seed": [1]}}, "the job has a sweep"),
-        (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has drafts"),
+        (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has `draft`"),
         (ROWS[8:], {"recipe": "refine"}, "clips of another job"),
     ],
 )

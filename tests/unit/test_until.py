@@ -31,7 +31,6 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.forecast.plan import PlanOptions, plan_job
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
@@ -232,10 +231,10 @@ def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
         records = framefleet.read_records(str(out.url_of("")), columns=["draft_row_id", *MARKS.names])
         return [tuple(row.values())[1:] for row in records.sort_by("draft_row_id").to_pylist()]
 
-    copy_marks(out, inner_outputs()["drafts"])
+    copy_marks(out, "drafts", "draft_row_id")
     assert in_full() == [(True, False), (False, True), (None, None)]
     write_marks(drafts, {row_ids[0]: (False, False), row_ids[2]: (True, False)}.get)
-    copy_marks(out, inner_outputs()["drafts"])
+    copy_marks(out, "drafts", "draft_row_id")
     assert in_full() == [(False, False), (False, False), (True, False)], "judged again"
 
 
