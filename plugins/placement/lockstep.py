@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.distributed as dist
@@ -193,7 +193,12 @@ _CAUSE_S = 2.0  # for a rank to say what it raised
 
 
 class Ranks:
-    """This process and `size - 1` others, once a call needs them."""
+    """This process and `size - 1` others, once a call needs them.
+
+    A process is in one group at a time: the next one to start closes the others of the one before.
+    """
+
+    _in_group: ClassVar[Ranks | None] = None
 
     def __init__(self, networks: Mapping[str, Any], *, size: int, device: str, numerics: Numerics) -> None:
         self._networks, self.size, self._numerics = networks, size, numerics
@@ -250,8 +255,10 @@ class Ranks:
             process.wait()
         for connection in self._connections:
             connection.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if Ranks._in_group is self:
+            Ranks._in_group = None
+            if dist.is_initialized():  # not where joining failed
+                dist.destroy_process_group()
         self._processes, self._connections, self.twins = [], [], {}
 
     @staticmethod
@@ -271,6 +278,9 @@ class Ranks:
         return [(id(weight), weight._version) for weight in weights]
 
     def _start(self) -> None:
+        if Ranks._in_group:
+            Ranks._in_group.close()
+        Ranks._in_group = self
         log.info("starting further processes: %d", self.size - 1)
         if self._store is None:
             self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete

@@ -6,6 +6,7 @@ In exact mode, calls of each shape are compared with one device, bit for bit, un
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF
 from framefleet.plugins.placement.lockstep import Ranks
 from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes
 
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 # What ranks do as the first one does.
 _TAKEN = {"vae_tiling", "vae_slicing", "allow_unmatched_weights"}
 _INSTEAD = "use components or layers, which have the bits of one device, or `batching.mode: fast`"
@@ -69,6 +71,12 @@ class Ulysses(Placer):
                 raise ModelError(
                     f"model.placement: diffusers has no context parallel plan for "
                     f"{'the attention mask of ' * has_mask}{name}, a {type(network).__name__}",
+                    "use components or layers",
+                )
+            if outside := _unplanned(network, plan):
+                raise ModelError(
+                    f"model.placement: the context parallel plan of diffusers for {type(network).__name__} ends "
+                    f"before {outside} of {name}",
                     "use components or layers",
                 )
             if (heads := getattr(network.config, "num_attention_heads", size)) < size:
@@ -160,6 +168,16 @@ class Ulysses(Placer):
                 if not _is_the_same(module, *calls.pop(0), part=output, num=self._ranks.size):
                     return f"{name}.{path}"
         return name
+
+
+def _unplanned(network: nn.Module, plan: Mapping[str, Any]) -> str | None:
+    """Return a module whose input the plan splits by a pattern, and whose output it joins for others alone.
+
+    The plan of Helios joins outputs of 40 blocks by their numbers.
+    """
+    joined = {pattern for key in plan if (pattern := _NUMBER.sub(".*", key)) != key} & plan.keys()
+    paths = (path for path, _ in network.named_modules() if path not in plan)
+    return next((path for path in paths if _NUMBER.sub(".*", path) in joined), None)
 
 
 class UlyssesComponents(Ulysses, Components):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import select
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import HeliosTransformer3DModel
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
 from framefleet.cluster.worker.blame import culprit_of
@@ -96,9 +98,8 @@ def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, place
 
 @pytest.mark.parametrize("num", [4, 2])
 def test_more_ranks_and_two_that_share_three_heads_have_the_bits_of_one_process(
-    num: int, placed: Model, tmp_path: Path
+    num: int, tmp_path: Path
 ) -> None:
-    placer(placed).close()  # a process is in one group at a time
     folder, requests = DEMO, rows(1)
     if num == 4:
         folder, requests = narrow("wan", tmp_path / "model"), rows(2)
@@ -111,8 +112,7 @@ def test_more_ranks_and_two_that_share_three_heads_have_the_bits_of_one_process(
     assert found == frames(load_model(folder, dtype="fp32", device="cpu"), requests)
 
 
-def test_a_model_of_fewer_blocks_than_its_class_plans_for_has_the_bits_of_one_process(placed: Model) -> None:
-    placer(placed).close()
+def test_a_model_of_fewer_blocks_than_its_class_plans_for_has_the_bits_of_one_process() -> None:
     size = {"height": 64, "width": 64, "num_inference_steps": 2}
     row = Request(arguments=SMALLEST["helios"] | size | {"prompt": "a red ball"}, seed=1)
     model = load_model(tiny("helios"), dtype="fp32", device="cpu", **_TWO)
@@ -121,6 +121,28 @@ def test_a_model_of_fewer_blocks_than_its_class_plans_for_has_the_bits_of_one_pr
     finally:
         placer(model).close()
     assert together == frames(load_model(tiny("helios"), dtype="fp32", device="cpu"), [row])
+
+
+def test_a_model_of_more_blocks_than_its_class_plans_for_is_refused(placed: Model) -> None:
+    config = json.loads((tiny("helios") / "transformer/config.json").read_text())
+    with torch.device("meta"):
+        network = HeliosTransformer3DModel.from_config(config | {"num_layers": 41})
+    with pytest.raises(ModelError, match="ends before blocks.40.attn1 of transformer"):
+        placer(placed).check_denoisers({"transformer": network}, 2)
+
+
+def test_two_models_take_turns_and_closing_one_leaves_the_other(placed: Model, alone: Model) -> None:
+    expected = frames(alone, rows(1))
+    other = load_model(tiny("wan"), dtype="fp32", device="cpu", **_TWO)
+    try:
+        assert frames(placed, rows(1)) == frames(other, rows(1)) == expected
+        own = ranks()
+        placer(placed).close()
+        assert frames(other, rows(1)) == expected
+        assert ranks() == own and len(own) == 1
+    finally:
+        placer(other).close()
+    assert not ranks()
 
 
 def test_rows_that_would_differ_are_refused_with_the_module_and_fast_renders_them(placed: Model) -> None:
