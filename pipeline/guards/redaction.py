@@ -27,6 +27,10 @@ SECRET_NAME = re.compile(
     r"|webhook|connection_?string)s?(?![a-z]|_env$)",  # `..._env` names a variable, whose value is secret
     re.IGNORECASE,
 )
+# Of counts, as endpoints call them: max_tokens, maxOutputTokens, budget_tokens.
+_NUM_TOKENS = re.compile(
+    r"(^|_)(max|min|num|budget)_?(new_?|input_?|output_?|completion_?|thinking_?)?tokens$", re.IGNORECASE
+)
 # Of variables that say where a secret lies: a file that is missing has to be named.
 FILE_NAME = re.compile(r"_(FILE|PATH)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 MISSPELT = ("secret", "token", "password", "credential", "credentials", "signature")
@@ -102,6 +106,8 @@ def keep_secrets(values: Any) -> None:
 @lru_cache
 def is_secret_name(name: str) -> bool:
     """Tell whether what goes by this name gives access to something, also where it is misspelt."""
+    if _NUM_TOKENS.search(name):
+        return False
     words = re.findall("[a-z]+", name.lower())
     return bool(SECRET_NAME.search(name)) or any(nearest(word, MISSPELT, cutoff=0.8) for word in words)
 

@@ -80,6 +80,9 @@ MISSPELT = "secrt passwrod tokn storage_optons.secret"
         "region_name",
         "num_frames",
         "api_key_env",
+        "max_tokens",
+        "maxOutputTokens",
+        "thinking_budget_tokens",
     ],
 )
 def test_a_secret_is_known_by_its_name_also_misspelt(name: str) -> None:
