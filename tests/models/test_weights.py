@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
@@ -203,6 +203,13 @@ def test_a_file_that_changed_in_the_cache_is_refused_and_fetched_anew_once_delet
     assert f"delete {blob}" in caught.value.fix
     blob.unlink()
     assert framefleet.load_model(url).digests == digests
+
+
+def test_a_folder_of_a_lora_is_called_one_and_where_it_belongs(tmp_path: Path) -> None:
+    weights = {"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 2)}
+    save_file(weights, tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(ModelError, match=r"is a LoRA, not a model(.|\n)*`loras: \{style: FILE\}`"):
+        open_weights(open_source(str(tmp_path)))
 
 
 def test_a_url_without_a_pipeline_is_refused_and_its_password_not_shown() -> None:
