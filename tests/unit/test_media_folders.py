@@ -54,7 +54,7 @@ def test_every_picture_that_rows_can_name_is_a_row_and_the_rest_is_counted(
 
 
 def test_files_beside_tables_are_counted_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.csv", "b.xlsx", "c.csv.zst", "d.feather", "_SUCCESS", ".a.csv.crc"):
+    for name in ("a.csv", "b.xlsx", "c.csv.zst", "d.feather", "_SUCCESS", ".a.csv.crc", "README.md"):
         (tmp_path / name).write_text("prompt\na\n")
     assert rows(tmp_path) == [{"prompt": "a"}]
     assert {*caplog.messages[0].partition("not read: ")[2].split(", ")} == {"1 .xlsx", "1 .zst", "1 .feather"}

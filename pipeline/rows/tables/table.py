@@ -49,6 +49,7 @@ _PROMPTS = (".txt", ".caption")  # which lie next to images, and are theirs
 _HIDDEN = (".", "~$")  # how names begin
 _OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 _OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__macosx"}
+_ABOUT = {"readme", "license"}  # files of each data set of the hub
 _MOST_ENDINGS = 8  # in a message
 _MAX_PROMPT = 65_536  # bytes, as of a cell
 _MAX_TEXT = 256 << 20  # bytes of all prompts, which are in memory
@@ -359,6 +360,7 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
     is_media = bool(files) and media_column(files[0]) is not None
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
     others = {*_visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
+    others = {path for path in others if PurePosixPath(path).stem.lower() not in _ABOUT}
     endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
     most = endings.most_common(_MOST_ENDINGS)
     texts = [f"{num:,} {ending}" for ending, num in most]
