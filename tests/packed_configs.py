@@ -40,8 +40,6 @@ _BITS = {
 HONEST: dict[str, dict[str, Any]] = {
     "bitsandbytes_4bit": _BITS | {"_load_in_4bit": True, "load_in_4bit": True, "load_in_8bit": False},
     "bitsandbytes_8bit": _BITS | {"_load_in_8bit": True, "load_in_4bit": False, "load_in_8bit": True},
-    "bfl": {"quant_method": "bfl", "compute_dtype": "bfloat16", "pre_quantized": True},
-    "gguf": {"quant_method": "gguf", "compute_dtype": "bfloat16", "pre_quantized": True},
     "quanto": {"quant_method": "quanto", "weights_dtype": "int8", "modules_to_not_convert": ["proj_out"]},
     "torchao": torchao(
         **of_type("FqnToConfig", {"fqn_to_config": {"_default": of_type("PerRow"), "re:a.*": None}})

@@ -143,7 +143,7 @@ def test_networks_that_hold_other_weights_than_their_files_are_not_updated(key: 
     path = Path(shutil.copytree(tiny("sd"), tmp_path / "sd"))
     if key == "packed":
         config = path / "unet/config.json"
-        packing = {"quantization_config": {"quant_method": "gguf"}}
+        packing = {"quantization_config": {"quant_method": "quanto"}}
         config.write_text(json.dumps(json.loads(config.read_text()) | packing))
     model = open_model(ModelSection(path=str(path)), {})
     settings = {

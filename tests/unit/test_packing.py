@@ -40,11 +40,12 @@ def test_what_each_method_writes_is_taken_where_its_package_is_there(method: str
         assert "needs the Python package" in error.problem
 
 
-def test_flags_of_another_method_and_methods_of_which_code_is_fetched_are_refused() -> None:
+def test_flags_of_another_method_and_methods_that_are_not_read_from_folders_are_refused() -> None:
     for flag in ("load_in_8bit", "load_in_4bit"):  # libraries go by them alone
         with pytest.raises(ModelError, match=f"has '{flag}'"):
-            check_packing("m/config.json", HONEST["gguf"] | {flag: True})
-    for method, reason in (("nunchaku_lite", "fetched from the hub as code"), ("modelopt", "is a pickle")):
+            check_packing("m/config.json", HONEST["quanto"] | {flag: True})
+    reasons = {"nunchaku_lite": "fetched from the hub as code", "modelopt": "is a pickle"}
+    for method, reason in (reasons | dict.fromkeys(("bfl", "gguf"), "not from a folder")).items():
         with pytest.raises(ModelError, match=reason):
             check_packing("m/config.json", {"quant_method": method})
 

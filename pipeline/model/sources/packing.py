@@ -35,6 +35,8 @@ ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need one
 _NUNCHAKU = "nunchaku_lite"
 # Methods of diffusers whose packed weights are not read here, and why.
 _REFUSED = {
+    "bfl": "which diffusers reads from single files, not from folders",
+    "gguf": "which is read from a .gguf file (`model.parts`), not from a folder",
     "modelopt": "whose state is a pickle",
     _NUNCHAKU: "whose kernels are fetched from the hub as code",
 }
