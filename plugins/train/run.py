@@ -59,13 +59,14 @@ class Training:
     samples: Sequence[Request] = ()  # what is rendered now and then
 
 
-def run_training(training: Training, world: World, tell: Tell) -> None:
+def run_training(training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]) -> None:
     """Train to the last step, and write what came of it.
 
-    tell: is given what happens, in the first process only.
+    tell: is given what happens, in the first process only. is_ending: asked there after each step; once it
+    says so, a checkpoint is written, after which `tell` may raise.
     """
     try:
-        _Run(training, world, tell if world.is_first else lambda _: None).run()
+        _Run(training, world, tell if world.is_first else lambda _: None, is_ending).run()
     except Exception as error:  # torch has no single class for it
         if not is_out_of_memory(error):
             raise
@@ -77,8 +78,10 @@ def run_training(training: Training, world: World, tell: Tell) -> None:
 
 
 class _Run:
-    def __init__(self, training: Training, world: World, tell: Tell) -> None:
-        self._training, self._world, self._tell = training, world, tell
+    def __init__(
+        self, training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]
+    ) -> None:
+        self._training, self._world, self._tell, self._is_ending = training, world, tell, is_ending
         self._settings, self._store = training.settings, training.store
         if world.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
@@ -128,7 +131,7 @@ class _Run:
             is_sampled = settings.sample_every is not None and number % settings.sample_every == 0
             if self._training.samples and (is_last or is_sampled):
                 self._sample(number)  # before the checkpoint, or a kill in between would leave them out
-            if is_last or number % settings.checkpoint_every == 0:
+            if self._world.first_says(self._is_ending) or is_last or number % settings.checkpoint_every == 0:
                 state = self._learner.state()
                 if self._world.is_first:
                     write_losses(self._store, self._losses)

@@ -6,6 +6,7 @@ import io
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from framefleet.api.errors import count_text, rounded
 from framefleet.api.jobs import load_job
 from framefleet.api.outputs import DriverLock, Store
 from framefleet.cluster.driver.lock import STOP
+from framefleet.cluster.driver.stop import Stop
 from framefleet.jobs.job.file import check_gpu
 from framefleet.plugins.train import resolve
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
@@ -105,19 +107,24 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     with (
         DriverLock(resolved.store) as lock,
         start_trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
+        ExitStack() as stepping,
     ):
         resolve.check_output(resolved, workers=trainers.num_workers)
         rows = resolve.survey_training(resolved, watch)
         say_plan(job.train, Batches(rows, job.train, world_size=trainers.num_workers), watch)
         resolve.claim_training(resolved, rows, workers=trainers.num_workers)
-        pace = Pace(job.train.steps)
+        pace, stop = Pace(job.train.steps), Stop()
+
+        def is_ending() -> bool:
+            if stop.is_urgent:
+                raise KeyboardInterrupt
+            return stop.is_asked or STOP in lock.asked
 
         def tell(report: TrainingReport) -> None:
-            if STOP in lock.asked:
-                watch.say("asked to end by `framefleet stop`: the last checkpoint stays")
-                raise KeyboardInterrupt
             match report:
                 case Step():
+                    if not pace.num_steps:
+                        stepping.enter_context(stop)
                     watch.show(pace.stepped(report, time.monotonic()))
                 case Preparing():
                     watch.show(report)
@@ -127,11 +134,15 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
                     write_loss_curve(resolved.store)
                 case str():
                     watch.say(report)
+            if is_ending() and (isinstance(report, Kept) or not pace.num_steps):
+                watch.say(f"asked to end: {count_text(pace.kept, 'step')} saved" if pace.kept else "asked to end")
+                stop.check()
+                raise KeyboardInterrupt
 
         finished = read_finished(resolved.store)
         if finished is None or finished.steps != job.train.steps:
             lock.check()
-            trainers.run(training_of(resolved, rows), tell)
+            trainers.run(training_of(resolved, rows), tell, is_ending)
             write_loss_curve(resolved.store)
             finished = read_finished(resolved.store)
             assert finished is not None and finished.steps == job.train.steps

@@ -69,8 +69,13 @@ class Trainers:
     num_workers: int
     gpus: float  # of each
 
-    def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
-        """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
+    def run(
+        self, training: Training, tell: Callable[[TrainingReport], None], is_ending: Callable[[], bool]
+    ) -> None:
+        """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there.
+
+        tell: may end it by raising. is_ending: whether that will be with the next checkpoint, due at once.
+        """
         device = training.model.device
         if not self.gpus and device.startswith("cuda"):
             problem = f"model.device is {device}, and workers of this training have no GPU"
@@ -79,22 +84,28 @@ class Trainers:
         if not self.gpus and device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
         if ray.is_initialized():
-            self._run_on_ray(training, tell)
+            self._run_on_ray(training, tell, is_ending)
         else:
-            train_here(training, tell)
+            train_here(training, tell, is_ending)
 
-    def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
+    def _run_on_ray(
+        self, training: Training, tell: Callable[[TrainingReport], None], is_ending: Callable[[], bool]
+    ) -> None:
         # Outside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        events, endings = (
+            Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(2)
+        )
         deadline = time.monotonic() + self.settings.ready_timeout_s
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
         fit = ray.remote(num_cpus=0, max_retries=0)(Trainers.fit).options(scheduling_strategy=here)
-        fitting = fit.remote(self, training, events.put)
+        fitting = fit.remote(self, training, events.put, endings)
         while not (ray.wait([fitting], timeout=0)[0] and events.empty()):
             try:
+                if is_ending() and endings.empty():
+                    endings.put("end")
                 event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
@@ -124,8 +135,8 @@ class Trainers:
                 "look for the cause on their machines (memory, driver), then run the same command again",
             ) from error
 
-    def fit(self, training: Training, tell: Callable[[Any], None]) -> None:
-        """Have Ray Train run the processes."""
+    def fit(self, training: Training, tell: Callable[[Any], None], endings: Queue) -> None:
+        """Have Ray Train run the processes. endings: has something in it once they are to end."""
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         needs = {"CPU": self.settings.worker_cpus(), "GPU": self.gpus}
         # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
@@ -137,7 +148,12 @@ class Trainers:
             }
             TorchTrainer(
                 _train_on_ray,
-                train_loop_config={"training": training, "tell": tell, "build": _build()},
+                train_loop_config={
+                    "training": training,
+                    "tell": tell,
+                    "endings": endings,
+                    "build": _build(),
+                },
                 scaling_config=ScalingConfig(
                     num_workers=self.num_workers,
                     use_gpu=bool(self.gpus),
@@ -151,19 +167,27 @@ class Trainers:
 def _train_on_ray(config: dict[str, Any]) -> None:
     """Be one of several processes."""
     context, tell = ray.train.get_context(), config["tell"]
+    rank, size = context.get_world_rank(), context.get_world_size()
     try:
         if config["build"] != _build():
             raise FleetError(
-                f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
+                f"worker {rank} runs another build of framefleet than the driver",
                 "install the same version on every machine of the cluster",
             )
-        train_here(config["training"], tell, rank=context.get_world_rank(), size=context.get_world_size())
+        train_here(config["training"], tell, lambda: not config["endings"].empty(), rank=rank, size=size)
     except FramefleetError as error:
         tell(error)
         raise
 
 
-def train_here(training: Training, tell: Callable[[Any], None], *, rank: int = 0, size: int = 1) -> None:
+def train_here(
+    training: Training,
+    tell: Callable[[Any], None],
+    is_ending: Callable[[], bool] = lambda: False,
+    *,
+    rank: int = 0,
+    size: int = 1,
+) -> None:
     """Be one of the processes, or the only one."""
     if training.model.device != "auto":
         device = torch.device(training.model.device)
@@ -172,7 +196,8 @@ def train_here(training: Training, tell: Callable[[Any], None], *, rank: int = 0
     else:
         device = torch.device("cpu")
     model = replace(training.model, device=str(device))
-    run_training(replace(training, model=model), World(rank=rank, size=size, device=device), tell)
+    world = World(rank=rank, size=size, device=device)
+    run_training(replace(training, model=model), world, tell, is_ending)
 
 
 def _in_words(resources: Mapping[str, float]) -> str:

@@ -38,6 +38,11 @@ class World:
             value /= self.size
         return value
 
+    def first_says(self, condition: Callable[[], bool]) -> bool:
+        """Return in all processes what holds in the first."""
+        value = torch.tensor(float(self.is_first and condition()), device=self.device)
+        return self.mean(value).item() > 0
+
     def wait(self) -> None:
         if self.size > 1:
             self.mean(torch.zeros((), device=self.device)).item()  # NCCL lets the host go on at once

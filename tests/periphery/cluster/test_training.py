@@ -26,7 +26,7 @@ from tests.training_jobs import equal, start_training, trained_weights, training
 LONG = {"steps": 40, "checkpoint_every": 5}
 DISTURBED = [  # after how many steps, how, and with what the command ends
     (5, signal.SIGKILL, -9),
-    (15, signal.SIGINT, 130),
+    (15, signal.SIGTERM, 143),
 ]
 TOGETHER = {"steps": 20, "batch_size": 1, "checkpoint_every": 5, "learning_rate": 1e-4, "max_grad_norm": None}
 SAMPLE = {"prompt": "square 1", "seed": 3, "num_inference_steps": 2, "guidance_scale": 1.0}
@@ -82,12 +82,18 @@ def alone(folder: Path) -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
 def test_two_workers_do_what_one_does_in_two_forwards(strategy: str, folder: Path, alone: Path) -> None:
-    """To the rounding of fp32, and also when one of the workers is killed on the way."""
+    """To the rounding of fp32, and also when a worker is killed on the way, and then all are to end."""
     job = training_job(folder, strategy, **TOGETHER, strategy=strategy, samples=[SAMPLE])
     process = start_training(job, TWO_WORKERS)
     if strategy == "ddp":
         wait_for_steps(folder / strategy, 5, process)
         os.kill(worker_pids(process.pid, "RayTrainWorker")[0], signal.SIGKILL)
+        wait_for_steps(folder / strategy, 10, process)
+        process.terminate()
+        printed, _ = process.communicate(timeout=60)
+        steps = max(whole_checkpoints(folder / strategy))
+        assert process.returncode == 143 and f"asked to end: {steps} steps saved" in printed, printed
+        process = start_training(job, TWO_WORKERS)
     finish(process)
     theirs, ours = (read_losses(Store(str(output))) for output in (alone, folder / strategy))
     assert [step.loss for step in ours] == pytest.approx([step.loss for step in theirs], rel=1e-3)

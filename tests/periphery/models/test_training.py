@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,21 @@ def undisturbed(folder: Path) -> dict[str, Tensor]:
 
 def run(folder: Path, output: str, **train_values: Any) -> TrainSummary:
     return train(training_job(folder, output, **train_values))
+
+
+def test_interrupted_it_saves_the_step_that_was_done_and_comes_to_the_same_bits(
+    folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    def interrupt(progress: TrainProgress) -> None:
+        if progress.done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    job = training_job(folder, "interrupted", checkpoint_every=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, on_progress=interrupt)
+    assert (folder / "interrupted/checkpoints/3/checkpoint.json").exists()
+    assert train(job).steps_done == 3
+    assert equal(trained_weights(folder / "interrupted"), undisturbed)
 
 
 class Stopped(Exception):
@@ -232,10 +248,10 @@ def test_weights_that_no_model_folder_is_written_from_are_refused(
     elif key == "packed":
         model = {"path": str(shutil.copytree(tiny("wan"), tmp_path / "packed"))}
         config = tmp_path / "packed/transformer/config.json"
-        packing = {"quantization_config": {"quant_method": "gguf"}}
+        packing = {"quantization_config": {"quant_method": "quanto"}}
         config.write_text(json.dumps(json.loads(config.read_text()) | packing))
     job = yaml.safe_load(training_job(folder, f"refused-{key}").read_text()) | {"model": model}
-    with pytest.raises(JobError, match=r"are packed \(gguf\)" if key == "packed" else rf"model.{key} is set"):
+    with pytest.raises(JobError, match=r"are packed \(quanto\)" if key == "packed" else rf"model.{key} is set"):
         train(job)
     if key == "parts":  # a LoRA is a file of its own
         job["train"] |= {"lora": {"name": "style", "rank": 2}, "steps": 1}
