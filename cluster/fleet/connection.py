@@ -27,7 +27,7 @@ from typing import Any, cast
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
 from ray.core.generated import autoscaler_pb2
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 # Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
-HEAD_ANSWER_S = 10.0  # of a head that is busy
+ANSWER_S = 10.0  # of a process of Ray that is busy
 _GRPC_BEGINS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and no settings
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -62,10 +62,10 @@ _LIMIT_S = 5.0
 
 
 class Head:
-    """The head of the cluster that this process has joined."""
+    """The head of a cluster. address: of one to join; None for the one that this process has joined."""
 
-    def __init__(self) -> None:
-        address = ray.get_runtime_context().gcs_address
+    def __init__(self, address: str | None = None) -> None:
+        address = address or ray.get_runtime_context().gcs_address
         self._client = ray._raylet.GcsClient(address=address)  # type: ignore[attr-defined]  # compiled
 
     def machines(self) -> list[Machine]:
@@ -359,16 +359,35 @@ def _reachable(address: str) -> str:
             fix = "give HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
         raise _to_correct(f"no Ray cluster can be at {address!r}, which is not HOST:PORT", fix)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as head:
-            head.settimeout(HEAD_ANSWER_S)
-            with suppress(ConnectionError):  # one that wants TLS hangs up, which is an answer too
-                head.sendall(_GRPC_BEGINS)
-                head.recv(1)
+        _check_answers(host.strip("[]"), int(port))
     except OSError as error:
         raise FleetError(f"no Ray cluster answers at {address}: {error}", fix) from error
+    _check_raylet(address)
     if is_found:  # by its process or a file, either of which may be anybody's
         _try_to_join(address, fix)
     return address
+
+
+def _check_answers(host: str, port: int) -> None:
+    """Raise OSError where no process of Ray answers."""
+    with socket.create_connection((host, port), timeout=CONNECT_S) as process:
+        process.settimeout(ANSWER_S)
+        with suppress(ConnectionError):  # one that wants TLS hangs up, which is an answer too
+            process.sendall(_GRPC_BEGINS)
+            process.recv(1)
+
+
+def _check_raylet(address: str) -> None:
+    """Raise FleetError where the raylet of this machine, through which a process joins, does not answer."""
+    here = ray.util.get_node_ip_address()
+    with suppress(RpcError, AuthenticationError):  # of the head: ray.init says so better
+        for machine in Head(address).machines():
+            if machine.is_alive and machine.address == here:
+                try:
+                    _check_answers(here, machine.port)
+                except OSError as error:
+                    problem = f"the raylet of this machine, at {here}:{machine.port}, does not answer: {error}"
+                    raise FleetError(problem, f"end it and run `ray start --address={address}`") from error
 
 
 def _try_to_join(address: str, fix: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from framefleet.cluster.fleet.connection import connect
+from framefleet.pipeline.errors import FleetError
 from tests.jobs import job_values, prompt_rows, read_until, start_render, wait_until, write_job, write_table
 from tests.servers import warm_cluster
 
@@ -58,6 +60,24 @@ def silent() -> Iterator[str]:
     """Yield an address that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_raylet_that_hangs_is_said_and_not_waited_for() -> None:
+    with warm_cluster() as address:
+        (raylet,) = (one for one in psutil.process_iter(["cmdline"]) if is_raylet(one.info["cmdline"], address))
+        raylet.suspend()
+        try:
+            with (
+                pytest.raises(FleetError, match="the raylet of this machine.* does not answer"),
+                connect(address, num_cpus=1),
+            ):
+                raise AssertionError("it was joined")
+        finally:
+            raylet.resume()
+
+
+def is_raylet(command: list[str] | None, address: str) -> bool:
+    return bool(command) and command[0].endswith("/raylet") and f"--gcs-address={address}" in command
 
 
 def job_at(folder: Path, address: str | None, num_rows: int = 3) -> Path:
