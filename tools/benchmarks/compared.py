@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,9 @@ NUM_ROWS, NUM_FIRST = 6, 3  # of the table, and of what runs before weights chan
 _BAD_HEIGHT = 17  # the model wants multiples of 16
 _FREE_BYTES = 12_000  # of the full disk: a clip or two
 _POLL_S, _LIMIT_S = 0.05, 300
+_MAX_SHOWN = 4_000  # characters of a log
+# Ray's waits of 30 s, for which it has no setting: a busy machine may need longer.
+_SLOW_START = re.compile("timed out during startup|while waiting for node to startup|waiting for node info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +131,19 @@ class Case:
         pq.write_table(pa.Table.from_pylist(rows), self.table)
 
     def run(self, meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Ended:
-        """Run the command to its end. meanwhile: is called once a clip is there."""
+        """Run the command to its end. meanwhile: is called once a clip is there.
+
+        Where Ray did not start in time, which says nothing of a script, the command is run again.
+        """
+        ended = self._run_once(meanwhile)
+        log = (self.folder / "log.txt").read_text(errors="replace")
+        if ended.exit_code == 1:
+            print(log[-_MAX_SHOWN:], file=sys.stderr)
+        return self.run(meanwhile) if ended.exit_code and _SLOW_START.search(log) else ended
+
+    def _run_once(self, meanwhile: Callable[[subprocess.Popen[bytes]], None]) -> Ended:
         started, env = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        with open(self.folder / "log.txt", "ab") as log:
+        with open(self.folder / "log.txt", "wb") as log:
             process = subprocess.Popen(
                 [*map(str, self.way.command(self.folder, self.table, self.model))],
                 env=env,
