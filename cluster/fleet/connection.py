@@ -386,7 +386,9 @@ def _check_raylet(address: str) -> None:
                 try:
                     _check_answers(here, machine.port)
                 except OSError as error:
-                    problem = f"the raylet of this machine, at {here}:{machine.port}, does not answer: {error}"
+                    problem = (
+                        f"the raylet of this machine, at {here}:{machine.port}, does not answer: {error}"
+                    )
                     raise FleetError(problem, f"end it and run `ray start --address={address}`") from error
 
 

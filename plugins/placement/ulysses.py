@@ -75,8 +75,8 @@ class Ulysses(Placer):
                 )
             if outside := _unplanned(network, plan):
                 raise ModelError(
-                    f"model.placement: the context parallel plan of diffusers for {type(network).__name__} ends "
-                    f"before {outside} of {name}",
+                    f"model.placement: the context parallel plan of diffusers for {name}, a "
+                    f"{type(network).__name__}, ends before {outside}",
                     "use components or layers",
                 )
             if (heads := getattr(network.config, "num_attention_heads", size)) < size:

@@ -78,9 +78,7 @@ def run_training(training: Training, world: World, tell: Tell, is_ending: Callab
 
 
 class _Run:
-    def __init__(
-        self, training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]
-    ) -> None:
+    def __init__(self, training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]) -> None:
         self._training, self._world, self._tell, self._is_ending = training, world, tell, is_ending
         self._settings, self._store = training.settings, training.store
         if world.device.type == "cuda":

@@ -135,7 +135,9 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
                 case str():
                     watch.say(report)
             if is_ending() and (isinstance(report, Kept) or not pace.num_steps):
-                watch.say(f"asked to end: {count_text(pace.kept, 'step')} saved" if pace.kept else "asked to end")
+                watch.say(
+                    f"asked to end: {count_text(pace.kept, 'step')} saved" if pace.kept else "asked to end"
+                )
                 stop.check()
                 raise KeyboardInterrupt
 

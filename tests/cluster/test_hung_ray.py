@@ -64,11 +64,13 @@ def silent() -> Iterator[str]:
 
 def test_a_raylet_that_hangs_is_said_and_not_waited_for() -> None:
     with warm_cluster() as address:
-        (raylet,) = (one for one in psutil.process_iter(["cmdline"]) if is_raylet(one.info["cmdline"], address))
+        (raylet,) = (
+            one for one in psutil.process_iter(["cmdline"]) if is_raylet(one.info["cmdline"], address)
+        )
         raylet.suspend()
         try:
             with (
-                pytest.raises(FleetError, match="the raylet of this machine.* does not answer"),
+                pytest.raises(FleetError, match=r"the raylet of this machine.* does not answer"),
                 connect(address, num_cpus=1),
             ):
                 raise AssertionError("it was joined")

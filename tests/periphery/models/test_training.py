@@ -251,7 +251,9 @@ def test_weights_that_no_model_folder_is_written_from_are_refused(
         packing = {"quantization_config": {"quant_method": "quanto"}}
         config.write_text(json.dumps(json.loads(config.read_text()) | packing))
     job = yaml.safe_load(training_job(folder, f"refused-{key}").read_text()) | {"model": model}
-    with pytest.raises(JobError, match=r"are packed \(quanto\)" if key == "packed" else rf"model.{key} is set"):
+    with pytest.raises(
+        JobError, match=r"are packed \(quanto\)" if key == "packed" else rf"model.{key} is set"
+    ):
         train(job)
     if key == "parts":  # a LoRA is a file of its own
         job["train"] |= {"lora": {"name": "style", "rank": 2}, "steps": 1}
