@@ -79,7 +79,8 @@ def test_a_raylet_that_hangs_is_said_and_not_waited_for() -> None:
 
 
 def is_raylet(command: list[str] | None, address: str) -> bool:
-    return bool(command) and command[0].endswith("/raylet") and f"--gcs-address={address}" in command
+    words = command or [""]
+    return words[0].endswith("/raylet") and f"--gcs-address={address}" in words
 
 
 def job_at(folder: Path, address: str | None, num_rows: int = 3) -> Path:

@@ -199,7 +199,7 @@ def test_a_kernel_of_the_hub_is_fetched_only_for_a_caller_who_names_it(tmp_path:
         {"backend": "nunchaku_lite"},
         {"backend": "modelopt", "quant_type": "FP8", "modelopt_config": {"checkpoint_dir": "/etc"}},
         {"backend": "sdnq", "modules_to_not_convert": ["(a+)+b"]},
-        {"backend": "quanto", "quant_method": "sdnq", "compute_dtype": "a/../b"},
+        {"backend": "sdnq", "quant_method": "quanto", "compute_dtype": "hub"},
     ],
 )
 def test_a_record_packs_weights_by_plain_values_only(quantization: dict[str, Any], tmp_path: Path) -> None:
