@@ -39,6 +39,7 @@ _FREE_BYTES = 12_000  # of the full disk: a clip or two
 _POLL_S, _LIMIT_S = 0.05, 300
 _MAX_SHOWN = 4_000  # characters of a log
 # Ray's waits of 30 s, for which it has no setting: a busy machine may need longer.
+_MOST_STARTS = 3
 _SLOW_START = re.compile("timed out during startup|while waiting for node to startup|waiting for node info")
 
 
@@ -135,11 +136,14 @@ class Case:
 
         Where Ray did not start in time, which says nothing of a script, the command is run again.
         """
-        ended = self._run_once(meanwhile)
-        log = (self.folder / "log.txt").read_text(errors="replace")
-        if ended.exit_code == 1:
-            print(log[-_MAX_SHOWN:], file=sys.stderr)
-        return self.run(meanwhile) if ended.exit_code and _SLOW_START.search(log) else ended
+        for _ in range(_MOST_STARTS):
+            ended = self._run_once(meanwhile)
+            log = (self.folder / "log.txt").read_text(errors="replace")
+            if ended.exit_code == 1:
+                print(log[-_MAX_SHOWN:], file=sys.stderr)
+            if ended.exit_code == 0 or not _SLOW_START.search(log):
+                break
+        return ended
 
     def _run_once(self, meanwhile: Callable[[subprocess.Popen[bytes]], None]) -> Ended:
         started, env = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
