@@ -18,7 +18,6 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, HalfDone, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
@@ -283,24 +282,6 @@ def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once
     (message,) = [record.getMessage() for record in caplog.records if "start over" in record.getMessage()]
     assert message.startswith("rows of WanPipeline that are in progress start over on other workers: ")
     assert message.endswith("transformer.mean changes while a row renders")
-
-
-def test_a_row_that_does_not_repeat_itself_begins_again(caplog: pytest.LogCaptureFixture) -> None:
-    calls: list[str] = []
-
-    def wandering(pipe: Any, request: Request) -> Any:
-        calls.append(request.arguments["prompt"])
-        scale = 1.0 + len(calls)
-        return generate(pipe, replace(request, arguments={**request.arguments, "guidance_scale": scale}))
-
-    rows = dict([*replace(CASES["Wan"], recipe="wandering").rows().items()][:1])
-    _, halves = _taken_off(_renderer(_model(), wandering=wandering), rows, 5)
-    with caplog.at_level(logging.WARNING, "framefleet"):
-        (clip,) = _gone_on(_renderer(_model(), wandering=wandering), halves)
-    assert isinstance(clip, Clip) and len(calls) == 3
-    (record,) = caplog.records
-    assert f"row {clip.row_id} starts over" in record.getMessage()
-    assert record.getMessage().endswith("replaying it gave a different state")
 
 
 def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,8 +38,8 @@ _BAD_HEIGHT = 17  # the model wants multiples of 16
 _FREE_BYTES = 12_000  # of the full disk: a clip or two
 _POLL_S, _LIMIT_S = 0.05, 300
 _MAX_SHOWN = 4_000  # characters of a log
-# Ray's waits of 30 s, for which it has no setting: a busy machine may need longer.
 _MOST_STARTS = 3
+# Ray's waits of 30 s, for which it has no setting: a busy machine may need longer.
 _SLOW_START = re.compile("timed out during startup|while waiting for node to startup|waiting for node info")
 
 
