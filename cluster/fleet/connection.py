@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 # Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
-ANSWER_S = 10.0  # of a process of Ray that is busy
+RAY_ANSWERS_S = 10.0  # of a process of Ray that is busy
 _GRPC_BEGINS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and no settings
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -371,7 +371,7 @@ def _reachable(address: str) -> str:
 def _check_answers(host: str, port: int) -> None:
     """Raise OSError where no process of Ray answers."""
     with socket.create_connection((host, port), timeout=CONNECT_S) as process:
-        process.settimeout(ANSWER_S)
+        process.settimeout(RAY_ANSWERS_S)
         with suppress(ConnectionError):  # one that wants TLS hangs up, which is an answer too
             process.sendall(_GRPC_BEGINS)
             process.recv(1)

@@ -134,7 +134,7 @@ def answering(text: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("is_found", [True, False])
 def test_a_ray_that_says_nothing_is_refused_in_time(is_found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "ANSWER_S", 0.2)
+    monkeypatch.setattr(connection, "RAY_ANSWERS_S", 0.2)
     with answering(b"") as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         error = refusal("auto" if is_found else address)
