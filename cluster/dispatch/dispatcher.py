@@ -15,27 +15,32 @@ When a worker dies
   there. But not more than ten times: one that ends its machines, or has them end it, would go on for ever.
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
-- Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
-  none is in hand on the machine that is next for it: one that was there would have to be begun again.
+- Its machine may be why, so its error does not count. It waits until no other row does.
 - If it fails so again on a machine that did other rows meanwhile, its errors count as any other. They do too
   on a machine that has done any if only rows that failed so are left.
 
-When a row runs out of memory on its own, see `OversizedRows`. When it fails where earlier rows of the process
-may be why, its last try is in a new process.
+When a row runs out of memory on its own
+- It goes to a worker with most memory. If it fails there, its last try is in a new process with as much.
+- If that fails, rows of its shape that fail in as much memory are given up at once.
+
+So a row in doubt climbs one ladder: with others, then elsewhere, then alone, where it can be judged (`Need`):
+in a new process, if earlier rows of its process may be why it failed. Only the last step's verdict is final.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.faults import MOST_EXCUSED, FaultPolicy
 from framefleet.cluster.dispatch.lease import (
+    MAX_PACES,
     Entry,
     GivenUp,
     Lease,
     LeasedRow,
     LeaseSize,
+    Need,
     Paces,
     Row,
     Seat,
@@ -44,9 +49,7 @@ from framefleet.cluster.dispatch.lease import (
 from framefleet.cluster.dispatch.order import (
     SLACK_BYTES,
     Copies,
-    OversizedRows,
     Ranked,
-    Returned,
     TableOrder,
     Waiting,
 )
@@ -75,11 +78,9 @@ class Dispatcher:
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(TableOrder() if order is None else order)
-        self._oversized = OversizedRows()
-        self._doubtful = Returned()  # rows that failed where their machine may be why
+        self._too_large: dict[str, int] = {}  # by shape: the memory in which a row failed for good
         self._num_doubted = 0  # rows that failed so, and have not ended
         self._done_at = Counter[str]()  # rows, by machine
-        self._for_new = deque[Entry]()  # rows whose last try is in a new process
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
         self._proven = set() if proven is None else proven
@@ -105,7 +106,7 @@ class Dispatcher:
 
     @property
     def num_suspects(self) -> int:
-        return len(self._waiting.suspects)
+        return len(self._waiting.alone["proven"])
 
     @property
     def mean_seconds(self) -> float | None:
@@ -114,7 +115,7 @@ class Dispatcher:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
+        return len(self._waiting)
 
     @property
     def num_leased(self) -> int:
@@ -150,21 +151,18 @@ class Dispatcher:
         seat = self._seats.get(worker)
         if seat is None or seat.alone or seat.num_open >= self._leases_per_worker:
             return None
-        is_new = not seat.num_leases
-        if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
-            return self._grant(worker, [entry], now, alone=is_new)
-        if is_new and self._for_new:
-            return self._grant(worker, [self._for_new.popleft()], now, alone=True)
-        suspects, live, judges = self._waiting.suspects, self._live, self._judges()
-        if worker in judges and suspects.shape_for(worker, judges) is not None:
-            if not seat.rows:
-                self._emptying.discard(worker)
-                return self._grant(worker, suspects.take(worker, judges, limit=1), now, alone=True)
-            if worker in self._emptying or len(self._emptying) < len(suspects):
-                self._emptying.add(worker)
-                return None
+        live = self._live
+        for need, line in self._waiting.alone.items():  # suspects are the last
+            judges = self._judges(need) if line else {}
+            if worker in judges and line.shape_for(worker, judges) is not None:
+                if not seat.rows:
+                    self._emptying.discard(worker)
+                    return self._grant(worker, line.take(worker, judges, limit=1), now, alone=True)
+                if worker in self._emptying or len(self._emptying) < len(line):
+                    self._emptying.add(worker)
+                    return None
         self._emptying.discard(worker)
-        proves = bool(suspects) and not judges  # once it has done a single row, its machine can judge those
+        proves = self.num_suspects > 0 and not judges  # once it has done a row, its machine can judge them
         if proves and seat.rows:
             return None
         num_leases = 1 if proves else self._leases_per_worker
@@ -173,9 +171,8 @@ class Dispatcher:
         entries = self._waiting.take(worker, live, rendering=seat.shape, patience=patience, size=size)
         if proves:
             return self._grant(worker, entries, now, alone=True) if entries else None
-        if not entries and self._doubtful:
-            others = (seat for other, seat in self._seats.items() if live[other][0] == live[worker][0])
-            entries = [] if any(seat.rows for seat in others) else self._doubtful.take(worker, live, limit=1)
+        if not entries and not seat.rows:
+            entries = self._waiting.doubtful.take(worker, live, limit=1)
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
@@ -198,10 +195,8 @@ class Dispatcher:
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
         self._done_at[self._live[worker][0]] += 1
-        for doubtful in self._doubtful.remove(lambda _: True):
-            self._put_back(doubtful)
         self._end(entry)
-        self._oversized.fits(entry.row.shape)
+        self._too_large.pop(entry.row.shape, None)
         return True
 
     def failed(
@@ -212,7 +207,6 @@ class Dispatcher:
         It comes back to a worker where it failed only once it has failed on every live one. may_be_spoilt:
         earlier rows of the process may be why, so the row is tried once more, as the first of a new one.
         """
-        is_new = self._is_alone_in_new(worker)
         entry = self._release(worker, row_id)
         if entry is None:
             return None
@@ -222,10 +216,9 @@ class Dispatcher:
             return self._give_up(entry, "its error would come again on every worker")
         num_errors = len(entry.errors)
         if num_errors >= self._faults.attempts:
-            if is_new or not may_be_spoilt:
+            if entry.need == "new" or not may_be_spoilt:
                 return self._give_up(entry, f"it failed {count_text(num_errors, 'time')}")
-            if not self._copies.has(row_id):
-                self._for_new.append(entry)
+            self._put_back(entry, need="new")
         else:
             self._put_back(entry)
         return None
@@ -246,21 +239,25 @@ class Dispatcher:
         are_all = self._closed and self._num_doubted == len(self._held)
         return not self._is_in_doubt(entry, host) or (are_all and self._done_at[host] > 0)
 
-    def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
+    def ran_out(self, worker: str, row_id: str, error: object, *, room: int) -> GivenUp | None:
         """The row ran out of memory on its own; return it if it would do so everywhere.
 
         Else it is tried elsewhere, or in a new process: end this one. room: bytes of memory that it had.
         """
-        is_new = self._is_alone_in_new(worker)
         entry = self._release(worker, row_id)
         if entry is None:
             return None
         self._seats[worker].room = room
         entry.errors += ((worker, error),)
-        if self._oversized.is_final(entry.row.shape, room=room, largest=self._largest, is_new=is_new):
+        shape, has_most = entry.row.shape, room + SLACK_BYTES >= self._largest
+        if has_most and entry.need == "new" and len(self._too_large) < MAX_PACES:
+            self._too_large[shape] = room
+            # Others of it need no new process: the next failure of each is the last.
+            for other in self._waiting.alone["new"].remove(lambda other: other.row.shape == shape):
+                self._put_back(other, need="room")
+        if has_most and self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= self._largest:
             return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
-        if not self._copies.has(row_id):
-            self._oversized.add(entry, room=room, now=now)
+        self._put_back(entry, need="new" if has_most else "room")
         return None
 
     def num_for_new(self, worker: str) -> int:
@@ -268,8 +265,7 @@ class Dispatcher:
         seat = self._seats.get(worker)
         if seat is None or not seat.num_leases:
             return 0
-        has_most = seat.room + SLACK_BYTES >= self._largest
-        return len(self._for_new) + (len(self._oversized) if has_most else 0)
+        return len(self._waiting.alone["new"]) if seat.room + SLACK_BYTES >= self._largest else 0
 
     def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
         """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""
@@ -317,10 +313,9 @@ class Dispatcher:
                 entry.was_alone, entry.why = is_alone, why
             if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
                 given_up.append(self._quarantine(entry))
-            elif row_id in struck or not self._is_in_doubt(entry, places[0]):
-                self._put_back(entry, is_next=blamed == [row_id])
-            elif not self._copies.has(row_id):
-                self._doubtful.append(entry)
+            else:
+                is_doubtful = row_id not in struck and self._is_in_doubt(entry, places[0])
+                self._put_back(entry, is_next=blamed == [row_id], is_doubtful=is_doubtful)
         return given_up
 
     def give_up_killers(self, sound: Collection[str]) -> list[GivenUp]:
@@ -334,7 +329,7 @@ class Dispatcher:
             is_counted = not entry.tried.isdisjoint(sound)
             return is_counted and self._faults.quarantines(entry.strikes, is_alone=entry.was_alone)
 
-        killers = self._waiting.suspects.remove(is_killer)
+        killers = self._waiting.alone["proven"].remove(is_killer)
         for entry in killers:
             entry.deaths = entry.strikes
         return [self._quarantine(entry) for entry in killers]
@@ -347,15 +342,22 @@ class Dispatcher:
             return None
         return self._paces.seconds_per_row(shapes.pop())
 
-    def _judges(self) -> Mapping[str, Whereabouts]:
-        """Return who may get suspects now: workers on machines that can find one guilty, if there are any.
+    def _judges(self, need: Need) -> Mapping[str, Whereabouts]:
+        """Return who may get rows now that need this of the worker that renders them alone.
 
-        Else a killer would go from one fresh machine to the next, in a cluster that has ever new ones.
+        Suspects go to machines that can find one guilty, if there are any: else a killer would go from one
+        fresh machine to the next, in a cluster that has ever new ones.
         """
-        if not self._waiting.suspects:
-            return {}
-        proven = {worker: places for worker, places in self._live.items() if self._is_proven(worker)}
-        return proven or (self._live if len(self._waiting.suspects) == len(self._waiting) else {})
+        if need == "proven":
+            proven = {worker: places for worker, places in self._live.items() if self._is_proven(worker)}
+            may_prove = self._waiting.fresh or self._waiting.returned  # these go first
+            return proven or ({} if may_prove else self._live)
+        least = self._largest - SLACK_BYTES
+        return {
+            worker: self._live[worker]
+            for worker, seat in self._seats.items()
+            if seat.room >= least and not (need == "new" and seat.num_leases)
+        }
 
     def _is_proven(self, worker: str) -> bool:
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
@@ -363,11 +365,6 @@ class Dispatcher:
     def _is_in_doubt(self, entry: Entry, host: str) -> bool:
         """Tell whether a machine where the row failed may be broken: it has done none since."""
         return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
-
-    def _is_alone_in_new(self, worker: str) -> bool:
-        """Tell whether a worker has had one row only, for itself."""
-        seat = self._seats.get(worker, Seat())
-        return seat.alone and seat.num_leases == 1
 
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
         seat = self._seats[worker]
@@ -393,13 +390,17 @@ class Dispatcher:
             self._copies.release(worker, row_id)
         return entry
 
-    def _put_back(self, entry: Entry, *, is_next: bool = False) -> None:
+    def _put_back(
+        self, entry: Entry, *, need: Need | None = None, is_next: bool = False, is_doubtful: bool = False
+    ) -> None:
         """Have the row rendered again, unless another worker still has it.
 
-        is_next: as the next suspect, so that a killer is found before the machine is blamed for others too.
+        need: of the worker that renders it alone. is_next: as the next suspect, so that a killer is found
+        before the machine is blamed for others too. is_doubtful: last, as its machine may be why it failed.
         """
         if not self._copies.has(entry.row.row_id):
-            self._waiting.put_back(entry, is_next=is_next)
+            entry.need = need or entry.need
+            self._waiting.put_back(entry, is_next=is_next, is_doubtful=is_doubtful)
 
     def _end(self, entry: Entry) -> None:
         """The row is done or given up: who else has it is to leave it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Literal
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
 PACE_KEEP_ALL = 0.999  # of all shapes together: a table holds them in any order
@@ -52,6 +53,11 @@ class GivenUp:
     struck_on: tuple[str, ...] = ()  # workers that died with it, once one of these deaths counts
 
 
+# What a row in doubt needs of the worker that renders it alone: a machine that has done a row, as much memory
+# as there is anywhere, or both that memory and a new process.
+Need = Literal["proven", "room", "new"]
+
+
 @dataclass(slots=True)
 class Entry:
     """A row and what has happened to it so far."""
@@ -64,6 +70,7 @@ class Entry:
     why: str = ""  # what is known of that
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
     saved_on: str = ""  # the last worker that stored a checkpoint of it, and went on
+    need: Need | None = None  # it is rendered alone
     num_excused: int = 0  # workers that ended with it, and were not held against it
     # How many rows each machine had done when this one first failed as rows do on a broken machine.
     done_before: dict[str, int] | None = None

@@ -10,9 +10,9 @@ its worker is late with it. What is late is expected to be as late again.
 
 Rows wait here, and leave in the order in which a given worker should get them.
 
-Three lines. *Suspects* leave one by one, for a worker that is empty. *Returned* rows (failed, put back, or
-their worker died) go before all fresh ones. *Fresh* rows go as a `Ranked` order decides. Rows that ran out of
-memory wait elsewhere, in `OversizedRows`.
+Rows to be rendered *alone* leave one by one, for an empty worker that has what they need. *Returned* rows
+(failed, put back, or their worker died) go before all fresh ones, *fresh* rows as a `Ranked` order decides,
+and *doubtful* ones last: their machine may be why they failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
 from framefleet.cluster.dispatch.faults import SUSPECT_DEATHS
-from framefleet.cluster.dispatch.lease import MAX_PACES, Entry, Paces, Row, Seat, Whereabouts
+from framefleet.cluster.dispatch.lease import Entry, Need, Paces, Row, Seat, Whereabouts
 
 
 class Ranked:
@@ -179,8 +179,6 @@ class Copies:
 
 # Workers on equal cards differ by what libraries put there once they compute: kernels, handles.
 SLACK_BYTES = 1 << 30
-# A worker that is replaced is back by then (`fleet.ready_timeout_s`). If not, any with as much will do.
-NEW_PROCESS_S = 600.0
 
 
 class Returned:
@@ -251,15 +249,18 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 class Waiting:
     def __init__(self, order: Ranked) -> None:
         self.fresh = order
-        self.suspects = Returned()
         self.returned = Returned()
+        self.doubtful = Returned()  # rows that failed where their machine may be why
+        self.alone: dict[Need, Returned] = {"new": Returned(), "room": Returned(), "proven": Returned()}
 
     def __len__(self) -> int:
-        return len(self.fresh) + len(self.returned) + len(self.suspects)
+        return len(self.fresh) + sum(map(len, (self.returned, self.doubtful, *self.alone.values())))
 
-    def put_back(self, entry: Entry, *, is_next: bool = False) -> None:
-        """is_next: of the suspects, if it is one."""
-        line = self.suspects if entry.strikes >= SUSPECT_DEATHS else self.returned
+    def put_back(self, entry: Entry, *, is_next: bool = False, is_doubtful: bool = False) -> None:
+        """is_next: of those that wait for the same. is_doubtful: it waits for all others."""
+        if entry.need is None and entry.strikes >= SUSPECT_DEATHS:
+            entry.need = "proven"
+        line = self.doubtful if is_doubtful else self.alone[entry.need] if entry.need else self.returned
         line.append(entry, is_next=is_next)
 
     def take(
@@ -271,7 +272,7 @@ class Waiting:
         patience: int,
         size: Callable[[str], int],
     ) -> list[Entry]:
-        """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
+        """Remove and return rows of one shape for this worker, at most `size(shape)`; none of those alone.
 
         rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """
@@ -281,46 +282,3 @@ class Waiting:
         limit = size(shape)
         entries = self.returned.take(worker, live, limit=limit)
         return entries + [Entry(row) for row in self.fresh.take(shape, limit - len(entries))]
-
-
-class OversizedRows:
-    """Rows that ran out of memory on their own, and which worker tries each of them next.
-
-    The place is blamed first. Such a row goes to a worker with more memory than it has had. Where none has
-    more, it goes to a new process with as much as any, where nothing else runs. If it fails there too, it is
-    given up. From then on, rows of its shape that fail in as much memory are given up at once.
-
-    room, largest: bytes that a worker has for a row, and the best one. is_new: it has had no row.
-    """
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[Entry, int, float]] = []  # and the most bytes that each had, and since when
-        self._too_large: dict[str, int] = {}  # by shape: the bytes in which a row failed in a new process
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, entry: Entry, *, room: int, now: float) -> None:
-        self._rows.append((entry, room, now))
-
-    def is_final(self, shape: str, *, room: int, largest: int, is_new: bool) -> bool:
-        """Return whether a row that failed would fail everywhere. is_new: it had a new process for itself."""
-        if room + SLACK_BYTES < largest:
-            return False
-        if is_new and len(self._too_large) < MAX_PACES:
-            self._too_large[shape] = room
-        return is_new or self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= largest
-
-    def fits(self, shape: str) -> None:
-        self._too_large.pop(shape, None)
-
-    def take(self, *, room: int, largest: int, is_new: bool, now: float) -> Entry | None:
-        """Remove and return a row for a worker, if there is one."""
-        for place, (entry, had, since) in enumerate(self._rows):
-            # One of a shape that failed in a new process meanwhile needs none: its next failure is the last.
-            may_wait = entry.row.shape not in self._too_large and now - since <= NEW_PROCESS_S
-            waits = not is_new and may_wait
-            if room > had + SLACK_BYTES or (room + SLACK_BYTES >= largest and not waits):
-                del self._rows[place]
-                return entry
-        return None

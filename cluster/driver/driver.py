@@ -181,7 +181,7 @@ class Driver:
         fleet.resize(0 if is_paused else None)
 
     def _progress(self) -> Progress:
-        progress = self._tally.progress(time.monotonic())
+        progress = self._tally.progress(time.monotonic(), self._lanes.in_hand())
         figures = added(progress.figures, self._run.store.counts.figures())
         if (cost := self._run.cost(progress.spent)) is not None:
             figures[SPENT_MONEY.key()] = cost
@@ -296,7 +296,6 @@ class Driver:
         if not is_going and (has_rows or (is_idle and lane is None)):
             dropped = own.dispatcher.take_dropped(worker)
             for row_id in dropped:
-                self._tally.returned(worker)
                 self._note(
                     logging.INFO,
                     worker,
@@ -361,7 +360,6 @@ class Driver:
                 self._handed_back[worker].add(row_id)
                 continue
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
-            self._tally.returned(worker)
 
     def _heed_audit(self, worker: str, audited: Audited) -> None:
         if self._audits.follow(worker, audited):
@@ -395,7 +393,6 @@ class Driver:
         dispatcher = self._lanes.of(worker).dispatcher
         if pending and (is_doubtful or worker in self._spoiled):
             dispatcher.put_back(worker, [record.row_id])  # it was under way when an audit found that
-            self._tally.returned(worker)
         elif dispatcher.done(worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0):
             pending = self._pending.pop(record.row_id)
             self._tally.done(worker, record.batch_size, record.bytes)
@@ -414,11 +411,9 @@ class Driver:
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
         if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
-        self._tally.returned(worker)
         dispatcher = self._lanes.of(worker).dispatcher
         if failed.blame == "memory":
-            room, now = failed.room, time.monotonic()
-            if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now):
+            if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=failed.room):
                 fleet.cleared(worker)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
@@ -497,7 +492,8 @@ class Driver:
                 )
                 assignments.append(assignment)
         self._audits.leased(worker, kinds)
-        self._tally.leased(worker, len(assignments), now=time.monotonic())
+        if assignments:
+            self._tally.leased(now=time.monotonic())
         return assignments
 
     def _refused(self, event: events.Ready, lane: Lane) -> Cause | None:

@@ -116,7 +116,6 @@ MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`
 class _Seat:
     node: str
     model: str
-    in_hand: int = 0
     done: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
     store_silent_s: float = 0.0
@@ -169,10 +168,10 @@ class Tally:
     def joined(self, worker: str, node: str, model: str = "") -> None:
         self._here[worker] = _Seat(node, model)
 
-    def leased(self, worker: str, rows: int, *, now: float) -> None:
-        if rows and self._first_lease_at is None:
+    def leased(self, *, now: float) -> None:
+        """A worker has been given rows."""
+        if self._first_lease_at is None:
             self._first_lease_at = self._worked_until(now)
-        self._here[worker].in_hand += rows
 
     def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
@@ -180,7 +179,6 @@ class Tally:
         self.counts.add(metrics.BATCH_SIZES, batch_size)
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
         self._here[worker].done += 1
-        self.returned(worker)
 
     def lacking(self, row_id: str, values: Mapping[str, StepValues]) -> None:
         """Count the values of clip steps that failed for a row, and are null in its record."""
@@ -207,9 +205,6 @@ class Tally:
         seat = self._here[worker]
         self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
         seat.figures, seat.store_silent_s = figures, store_silent_s
-
-    def returned(self, worker: str) -> None:
-        self._here[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
         """Rows that were done are rendered again, over their clips of this many bytes.
@@ -238,18 +233,18 @@ class Tally:
         seat = self._here.pop(worker, None)
         if seat is None:  # it never joined, or has left
             return
-        seat.in_hand = 0
-        self._gone.appendleft(_state(worker, seat, how))
+        self._gone.appendleft(_state(worker, seat, gone=how))
         self._num_gone[how] += 1
         self._figures_of_gone = metrics.added(self._figures_of_gone, seat.figures)
 
-    def progress(self, now: float) -> Progress:
-        now = self._worked_until(now)
-        figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._here.values())
+    def progress(self, now: float, in_hand: Mapping[str, int] | None = None) -> Progress:
+        """Return how far the run is. in_hand: how many rows each worker has, of those that have any."""
+        now, in_hand = self._worked_until(now), in_hand or {}
+        figures, in_flight = self.figures(), sum(in_hand.values())
         rendered = int(metrics.ROW_OUTCOMES.of(figures, "done"))
         mean_batch = metrics.BATCH_SIZES.total(figures) / rendered if rendered else None
         since = self._first_lease_at
-        here = [_state(name, seat) for name, seat in self._here.items()]
+        here = [_state(name, seat, in_hand.get(name, 0)) for name, seat in self._here.items()]
         self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
@@ -291,12 +286,12 @@ class Tally:
         )
 
 
-def _state(name: str, seat: _Seat, gone: str = "") -> WorkerState:
+def _state(name: str, seat: _Seat, in_hand: int = 0, *, gone: str = "") -> WorkerState:
     return WorkerState(
         name=name,
-        state=gone or ("rendering" if seat.in_hand else "idle"),
+        state=gone or ("rendering" if in_hand else "idle"),
         node=seat.node,
-        rows_in_hand=seat.in_hand,
+        rows_in_hand=in_hand,
         rows_done=seat.done,
         model=seat.model,
     )

@@ -1,7 +1,7 @@
 """In: an error. Out: whose fault it is, which decides what is done about it. One table, with the reasons.
 
 row      the row: it is tried again elsewhere, `retries.attempts` times, then it goes to failures/
-memory   what the row had for itself: its process is ended, and it goes where there is more; see OversizedRows
+memory   what the row had for itself: its process is ended, and it goes where there is more, see `Dispatcher`
 worker   its process: it is ended, another takes its place, and its rows go back as after a crash
 host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
          with no row done in between, the machine is no longer used. If it happens to the same row again where

@@ -1,38 +1,35 @@
-"""A row equals a plain call, fails with a reason, or follows one of its recipe that left something behind."""
+"""Rows of recipes that change what rows share, or call pipelines oddly, equal plain calls."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-
+import numpy as np
 import pytest
 
-from tests.long import long_but
-from tests.warm.process import start
-from tools.odd_recipes.cases import CASES
+from framefleet import Request, load_model
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.recipes.recipe import Recipe
+from tests.odd_recipes import ALONE, BATCHED
+from tests.tiny import SMALLEST, tiny
+from tests.unaudited import clips_in_order, unaudited
 
-# One recipe of each kind.
-SHORT = (
-    *("adapters.loaded_and_unloaded", "patches.class_left_patched", "networks.copied"),
-    *("adapters.scaled_by_row", "adapters.weight_changed_on_the_way", "patches.scheduler_class"),
-    *("hooks.on_a_layer_of_the_encoder", "hooks.on_the_second_encoder"),
-    *("weights.encoder_whose_outputs_are_kept", "weights.submodule_replaced", "modes.autocast"),
-    *("calls.early_stop", "loops.all_timesteps_at_once", "loops.other_weights_for_a_forward"),
-    *("processes.event_loop", "processes.operations_counted", "processes.classes_changed"),
-    "keeps.generators_of_the_module",
-)
+ODDS = (0.0, 0.3, 0.0, 0.5)
 
 
-@pytest.mark.parametrize("name", long_but(CASES, *SHORT))
-def test_rows_of_an_odd_recipe_equal_plain_calls_or_say_why_not(name: str) -> None:
-    process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)
-    try:
-        printed, errors = process.communicate(timeout=280)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # forks that are still rendering, after a timeout
-    assert printed, errors
-    assert json.loads(printed)["complaints"] == [], printed
+@pytest.mark.parametrize("name", [*ALONE, *BATCHED])
+def test_rows_of_an_odd_recipe_equal_plain_calls(name: str) -> None:
+    function = (ALONE | BATCHED)[name]
+    recipe = Recipe(name=name, function=function, digest="", is_batched=name in BATCHED)
+    sizes = SMALLEST["sd"] | {"prompt": "a red ball", "num_inference_steps": 4}
+    rows = [Request(arguments={**sizes, "odd": odd}, seed=seed, recipe=name) for seed, odd in enumerate(ODDS)]
+    renderer = unaudited(load_model(tiny("sd"), dtype="fp32"), recipes={name: recipe})
+    clips = clips_in_order(renderer, rows)
+    pipe = load_model(tiny("sd"), dtype="fp32").pipe
+    scheduler, unet = pipe.scheduler, pipe.unet
+    for row, odd, clip in zip(rows, ODDS, clips, strict=True):
+        pipe.scheduler, pipe.unet = type(scheduler).from_config(scheduler.config), unet
+        plain = Request(arguments=sizes, seed=row.seed)
+        frames = to_frames(function(pipe, plain, odd=odd))
+        assert np.array_equal(clip.frames, frames)
+        if odd:
+            assert not np.array_equal(frames, to_frames(function(pipe, plain))), "the recipe changes frames"
+    assert (max(clip.batch_size for clip in clips) > 1) == (name in BATCHED)

@@ -24,6 +24,7 @@ from framefleet.plugins.keep.replay.recorded_row import NOTHING
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.long import long_but
+from tests.odd_recipes import ALONE
 from tests.rendered import run_script
 from tests.tiny import OPTIONS, SMALLEST, tiny
 
@@ -33,12 +34,6 @@ PIPELINES = (
     *("lumina2", "hidream", "sana", "qwen_image", "z_image", "hunyuan_image", "ltx2", "wan_modular"),
     *("sd_pag", "pixart_sigma", "hunyuan_1_5", "kandinsky_6", "cosmos3", "sana_video", "helios", "allegro"),
     *("opensora_dc", "anyflow", "qwen_2_1", "flux2_klein", "glm_image", "ernie", "krea2", "sana_sprint"),
-)
-_ODD = "tools.odd_recipes.recipes"
-RECIPES = (
-    *("patches:scheduler_class", "patches:function_of_torch", "hooks:on_a_layer_of_the_encoder"),
-    *("weights:encoder_without_gradients", "weights:submodule_replaced", "weights:freeu"),
-    *("attention:processor_set", "modes:autocast", "calls:latents_passed_on", "calls:own_generators"),
 )
 Digests = dict[int, tuple[str, str | None]]  # of frames and sound, by the row's seed
 
@@ -87,8 +82,6 @@ def test_every_way_to_render_a_row_again_gives_the_same_frames(name: str, tmp_pa
     _check(name, "generate", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "recipe", long_but(RECIPES, "patches:scheduler_class", "hooks:on_a_layer_of_the_encoder")
-)
+@pytest.mark.parametrize("recipe", long_but(ALONE, "hook_on_a_layer_of_the_encoder"))
 def test_so_does_a_recipe_that_changes_what_rows_share(recipe: str, tmp_path: Path) -> None:
-    _check("sd", f"{_ODD}.{recipe}", tmp_path)
+    _check("sd", f"tests.odd_recipes:{recipe}", tmp_path)

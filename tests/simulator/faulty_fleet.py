@@ -205,8 +205,7 @@ class FaultySimulation(simulation.Simulation):
         """Its row lacks memory: it hands back the others, and its process is ended."""
         row_id = worker.row
         self._let_go(row_id, worker)
-        given_up = self.dispatcher.ran_out(worker.name, row_id, MemoryError(row_id), room=0, now=now)
-        self._tally.returned(worker.name)
+        given_up = self.dispatcher.ran_out(worker.name, row_id, MemoryError(row_id), room=0)
         if given_up:
             self._hosts.cleared(f"slot {worker.machine}")
             self._give_up([given_up], now)
@@ -238,7 +237,6 @@ class FaultySimulation(simulation.Simulation):
         if is_held and (row_id in self.fleet.raisers or is_refused or is_flaky):
             self._let_go(row_id, worker)
             given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id), retry=not is_refused)
-            self._tally.returned(worker.name)
             self._give_up([given_up] if given_up else [], now)
             self.outcome.wasted_s += seconds
             return

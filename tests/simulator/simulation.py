@@ -113,7 +113,7 @@ class Simulation:
             self.outcome.end_s = now
             if now >= look_at:
                 look_at = now + TICK_S
-                self._look(self._tally.progress(now), now)
+                self._look(self._tally.progress(now, self.dispatcher.in_hand()), now)
         for worker in self._workers.values():
             self._count_worker(worker, self.outcome.end_s)
         return self.outcome
@@ -183,7 +183,7 @@ class Simulation:
         while lease := self.dispatcher.lease(worker.name, now):
             for leased in lease.rows:
                 self._hold(leased.row, worker)
-            self._tally.leased(worker.name, len(lease.rows), now=now)
+            self._tally.leased(now=now)
 
     def _begin(self, worker: SimulatedWorker, now: float) -> None:
         worker.row = self._next_row(worker)
@@ -251,7 +251,6 @@ class Simulation:
                 continue
             worker = self._workers[name]
             self._let_go(row_id, worker)
-            self._tally.returned(name)
             if worker.row == row_id:
                 worker.row = ""
                 self.outcome.wasted_s += now + HEARS_S - worker.began
@@ -264,7 +263,6 @@ class Simulation:
             self._left[worker.row] = left * (1 - (now - worker.began) / worker.seconds)
         for row_id in list(worker.rows):
             self._let_go(row_id, worker)
-            self._tally.returned(worker.name)
         worker.row = ""
         self._wake(worker, now, self._gone)
 

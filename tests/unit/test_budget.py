@@ -132,7 +132,6 @@ def test_clips_count_once_they_are_adopted_and_no_more_once_they_are_taken_back(
     tally.adopted(1234)
     assert tally.progress(9.0).spent == Spent(elapsed_s=9.0, num_bytes=1234)
     tally.joined("w1", "a")
-    tally.leased("w1", 1, now=0.0)
     tally.done("w1", 1.0, 1000)
     tally.withdrawn(1, num_bytes=234)
     assert tally.progress(9.0).spent.num_bytes == 2000

@@ -10,7 +10,7 @@ import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from framefleet.cluster.dispatch.faults import FaultPolicy, Hosts
-from framefleet.cluster.dispatch.order import NEW_PROCESS_S, SLACK_BYTES
+from framefleet.cluster.dispatch.order import SLACK_BYTES
 from framefleet.cluster.fleet.losses import cause_to_end
 from framefleet.cluster.worker.messages import Failed, WorkerReport
 from framefleet.pipeline.errors import OutOfMemory
@@ -77,7 +77,7 @@ class Simulated:
         self.failures[name] = self.failures.get(name, 0) + 1
         room = round(self.room[name] * GB)
         told = Failed.of(row.row_id, OutOfMemory("does not fit"), "", room=room)
-        given_up = self.dispatcher.ran_out(worker, row.row_id, told, room=room, now=now)
+        given_up = self.dispatcher.ran_out(worker, row.row_id, told, room=room)
         if given_up:
             self.given_up.append(row.row_id)
             self.hosts.cleared(name)
@@ -136,7 +136,7 @@ def test_a_row_that_fits_nowhere_goes_to_no_more_than_a_few_of_equal_workers(num
     assert sum(fleet.failures.values()) == 2
 
 
-def test_a_row_waits_for_a_new_process_but_not_for_ever() -> None:
+def test_a_row_waits_for_a_new_process_for_which_an_idle_worker_makes_room() -> None:
     dispatcher = Dispatcher()
     for worker in ("A", "B"):
         dispatcher.join(worker, room=80 * GB)
@@ -144,14 +144,18 @@ def test_a_row_waits_for_a_new_process_but_not_for_ever() -> None:
         dispatcher.add(Row(row_id=row_id, shape=row_id))
     first = lease(dispatcher, "A").rows[0].row.row_id
     lease(dispatcher, "B")
-    assert dispatcher.ran_out("A", first, "full", room=80 * GB - SLACK_BYTES // 2, now=0.0) is None
+    assert dispatcher.ran_out("A", first, "full", room=80 * GB - SLACK_BYTES // 2) is None
     dispatcher.lost("A")  # and it does not come back
-    seen = [
-        granted.rows[0].row.row_id for granted in iter(lambda: dispatcher.lease("B", NEW_PROCESS_S), None)
-    ]
-    assert first not in seen
-    dispatcher.done("B", seen[0], NEW_PROCESS_S)
-    assert lease(dispatcher, "B", NEW_PROCESS_S + 1).rows[0].row.row_id == first
+    dispatcher.close()
+    for now in (1.0, 2.0):
+        for row_id in dispatcher.rows_of("B"):
+            dispatcher.done("B", row_id, now)
+        while granted := dispatcher.lease("B", now):
+            assert first not in {leased.row.row_id for leased in granted.rows}
+    assert (dispatcher.num_waiting, dispatcher.num_for_new("B")) == (1, 1)
+    dispatcher.lost("B")
+    dispatcher.join("B again", room=80 * GB)
+    assert lease(dispatcher, "B again").rows[0].row.row_id == first
 
 
 def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> None:
@@ -163,12 +167,12 @@ def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> N
     leases = [*iter(lambda: dispatcher.lease("A", 0.0), None)]
     rows = [leased.row.row_id for granted in leases for leased in granted.rows]
     for row_id in rows:  # the second before anybody ended the process
-        assert dispatcher.ran_out("A", row_id, "full", room=80 * GB, now=0.0) is None
+        assert dispatcher.ran_out("A", row_id, "full", room=80 * GB) is None
     dispatcher.lost("A")
     dispatcher.join("B", room=80 * GB)
     for row_id in rows:
         assert [leased.row.row_id for leased in lease(dispatcher, "B", 1.0).rows] == [row_id]
-        assert dispatcher.ran_out("B", row_id, "full", room=80 * GB, now=1.0) is not None
+        assert dispatcher.ran_out("B", row_id, "full", room=80 * GB) is not None
     assert dispatcher.finished
 
 
@@ -179,7 +183,7 @@ def test_a_row_that_ran_out_wants_a_new_process_where_one_has_had_rows_of_an_ear
     for worker, room in (("A", 8 * GB), ("small", 1 * GB)):
         dispatcher.join(worker, at=("machine",), room=room)
     lease(dispatcher, "A")
-    assert dispatcher.ran_out("A", "0", "no room", room=8 * GB, now=0.0) is None
+    assert dispatcher.ran_out("A", "0", "no room", room=8 * GB) is None
     dispatcher.lost("A")
     dispatcher.join("renewed", at=("machine",), room=8 * GB, is_new=False)
     assert dispatcher.lease("renewed", 1.0) is None, "it is not new"

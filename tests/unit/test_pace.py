@@ -82,7 +82,7 @@ def test_another_number_of_workers_begins_anew_and_one_of_many_does_not() -> Non
 def test_a_run_is_quiet_about_its_end_at_first_and_tells_it_then() -> None:
     tally = Tally(100, now=0.0, before=7)
     tally.joined("worker-0", "here")
-    tally.leased("worker-0", 100, now=0.0)
+    tally.leased(now=0.0)
     etas = []
     for second in range(1, 51):
         tally.done("worker-0", 1.0)
