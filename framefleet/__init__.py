@@ -100,7 +100,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.watch.add import add as add
     from framefleet.plugins.watch.control import pause as pause, resume as resume, stop as stop
     from framefleet.plugins.watch.failures import failures as failures
-    from framefleet.plugins.words.answers import judge as judge
+    from framefleet.plugins.words.judge import judge as judge
     from framefleet.plugins.words.prompts import prompts as prompts
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What jobs ask of plugins: commands, sections, job kinds, clip steps, runners and listeners."""
+"""What jobs ask of plugins: commands, sections, job kinds, file steps, runners and listeners."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.show.watch import Watch
-    from framefleet.pipeline.outputs.clip_step import ClipStep
+    from framefleet.pipeline.outputs.file_step import FileStep
     from framefleet.pipeline.outputs.stores.store import Store
 
 Command: TypeAlias = Callable[..., None]
@@ -195,9 +195,9 @@ def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
     return section_models()
 
 
-def clip_steps() -> Mapping[str, Callable[[], type[ClipStep]]]:
+def file_steps() -> Mapping[str, Callable[[], type[FileStep]]]:
     """Return the step that each of these sections may ask for; imported when called."""
-    return by_name("clip_steps")
+    return by_name("file_steps")
 
 
 @cache

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.lock import Holder, last_reports, read_holder
+from framefleet.cluster.driver.lock import Holder, last_reports
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.jobs.doors import notes
 from framefleet.pipeline.errors import JobError
@@ -78,7 +78,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     """
     newest: DriverSeen | None = None
     for epoch in reversed(epochs_of(store)):
-        holder = read_holder(store, epoch)
+        holder = Holder.read(store, epoch)
         if holder is None:
             return newest or DriverSeen(state="unknown", epoch=epoch)
         driver = _driver_at(epoch, holder, now, is_newest=newest is None)
@@ -303,7 +303,7 @@ class StatusReader:
         """Return how many rows were added that no driver has taken."""
         store = self._output.store
         if waiting := {*added_in(store)} - self._taken:
-            holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
+            holders = filter(None, (Holder.read(store, epoch) for epoch in epochs_of(store)))
             self._taken.update(*(holder.tables for holder in holders))
         return sum(map(self._num_rows_in, waiting - self._taken))
 

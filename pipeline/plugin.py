@@ -38,8 +38,15 @@ class Plugin:
     # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
     # That of a runner needs none: it is None in a job file without it.
     sections: Mapping[str, _Place] = field(default_factory=dict)
-    # Section: the subclass of ClipStep that it asks for where it differs from its defaults.
-    clip_steps: Mapping[str, _Place] = field(default_factory=dict)
+    # Score, a column of records: a function of frames, (T, H, W, 3) uint8, and a record, to a number. It is
+    # named in `scores:` and by `framefleet score --scores`.
+    columns: Mapping[str, _Place] = field(default_factory=dict)
+    # Section: a function of it and the job file's folder, which returns its columns of records; or its late
+    # columns, which clips get after their records.
+    columns_of_sections: Mapping[str, _Place] = field(default_factory=dict)
+    late_columns_of_sections: Mapping[str, _Place] = field(default_factory=dict)
+    # Section: the subclass of FileStep that it asks for where it differs from its defaults.
+    file_steps: Mapping[str, _Place] = field(default_factory=dict)
     # Subclasses of JobRunner, each of a section above.
     runners: Sequence[_Place] = ()
     # Subclasses of Listener.
@@ -53,14 +60,14 @@ class Plugin:
     # Name: a format of `framefleet export`, a subclass of ShardWriter.
     export_formats: Mapping[str, _Place] = field(default_factory=dict)
 
-    # Columns that all records have, by name with Arrow's name of their type: null where no clip step fills
+    # Columns that all records have, by name with Arrow's name of their type: null where no file step fills
     # them. Those that depend on a job are the step's own.
     record_columns: Mapping[str, str] = field(default_factory=dict)
     # Section: columns that records have if the job has it, and else not.
     section_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # Column: the words of the command that adds it to the records of any output.
     command_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    # Endings that clip steps give to the files of clips, e.g. ".npy": others are not read.
+    # Endings that file steps give to the files of clips, e.g. ".npy": others are not read.
     suffixes: Sequence[str] = ()
     # Files and folders of its own in outputs, which may be there before an output begins: "rows", tables of a
     # job's rows, from which `framefleet forget` takes rows; "derived", which are made again, and which it
@@ -83,7 +90,7 @@ _OURS = (
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
     "sections": "framefleet.jobs.job.section:SectionFacts",
-    "clip_steps": "framefleet.pipeline.outputs.clip_step:ClipStep",
+    "file_steps": "framefleet.pipeline.outputs.file_step:FileStep",
     "placements": "framefleet.pipeline.model.device_placement:Placer",
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
@@ -144,7 +151,7 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
     for section in sections.keys() & loaded.sections.keys():
         problem = f"plugin {name}: another plugin has the section {section!r}"
         raise PluginError(problem, "uninstall one of them")
-    for door, names in (("runner", ran), ("clip step", plugin.clip_steps)):
+    for door, names in (("runner", ran), ("file step", plugin.file_steps)):
         if unknown := [section for section in names if section not in known]:
             problem = f"plugin {name}: it has a {door} of the section {unknown[0]!r}, which no plugin adds"
             raise PluginError(problem, "name the section in `sections` of its Plugin")
@@ -202,8 +209,28 @@ def record_columns() -> Mapping[str, str]:
     return {name: kind for plugin in plugins().values() for name, kind in plugin.record_columns.items()}
 
 
+def columns_of_plugins() -> Mapping[str, str]:
+    """Return where the functions of plugins' scores are, by the names of these."""
+    return {name: place for plugin in plugins().values() for name, place in plugin.columns.items()}
+
+
+def columns_of_sections(*, is_late: bool) -> Mapping[str, Callable[..., Any]]:
+    """Return what opens the columns of each of these sections, late ones or others; imported when called."""
+
+    def call(name: str, place: str, *arguments: Any) -> Any:
+        return named(name, place)(*arguments)
+
+    return {
+        section: partial(call, name, place)
+        for name, plugin in plugins().items()
+        for section, place in (
+            plugin.late_columns_of_sections if is_late else plugin.columns_of_sections
+        ).items()
+    }
+
+
 def clip_suffixes() -> frozenset[str]:
-    """Return the endings that clip steps give to the files of clips."""
+    """Return the endings that file steps give to the files of clips."""
     return frozenset(suffix for plugin in plugins().values() for suffix in plugin.suffixes)
 
 
@@ -223,7 +250,7 @@ def listeners_made() -> list[Any]:
     return [_made(name, place, "listeners") for name, place in places]
 
 
-def by_name(door: Literal["clip_steps", "placements", "export_formats"]) -> dict[str, Callable[[], Any]]:
+def by_name(door: Literal["file_steps", "placements", "export_formats"]) -> dict[str, Callable[[], Any]]:
     """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
     return {
         key: partial(_subclass, name, place, door)
@@ -260,7 +287,7 @@ def plugin_raising(error: BaseException) -> str:
     modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
     packages = {__name__.partition(".")[0]: ""}
     for name, plugin in [*plugins().items()][len(_OURS) :]:
-        places = [*plugin.sections.values(), *plugin.clip_steps.values(), *plugin.runners, *plugin.listeners]
+        places = [*plugin.sections.values(), *plugin.file_steps.values(), *plugin.runners, *plugin.listeners]
         places += chain.from_iterable(plugin.commands.values())
         packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
     tops = [module.partition(".")[0] for module in reversed(modules)]

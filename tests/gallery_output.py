@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet import Clip, Request, Store
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, added_columns, all_values
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput, added_columns
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -59,7 +59,7 @@ def write_output(
     rows: Sequence[Mapping[str, Any]],
     *,
     media: Media | None = None,
-    steps: Mapping[str, ClipStep] | None = None,
+    steps: Mapping[str, FileStep] | None = None,
     failures: Sequence[str] = (),
     run: str = "r1",
     positions: Sequence[int] | None = None,
@@ -70,21 +70,19 @@ def write_output(
     change: makes other clips of those that move. positions: of the rows in the table.
     """
     store = Store(str(folder))
-    records = PartWriter(store, RECORDS, record_schema(CARRIED, added=added_columns(steps or {})), run=run)
+    records = PartWriter(
+        store, RECORDS, record_schema(CARRIED, added=added_columns(steps or {}, [])), run=run
+    )
     for number, row in enumerate(rows):
         arguments = {name: value for name, value in row.items() if name not in ("seed", *CARRIED.names)}
         clip = change(clip_of(number, arguments, seed=row.get("seed", number)))
         of = StepInput(clip=clip, media=media or Media())
         encoded = encode_input(of, (steps or {}).values())
-        added = {
-            section: step.values(of, encoded.content, values_of(encoded.record))
-            for section, step in (steps or {}).items()
-        }
         record = replace(
             store_clip(store, encoded), row_indices=(positions[number] if positions else number,)
         )
         carried = [[row.get("label", f"row {number}")], [row.get("sharpness", number / 10)]]
-        records.add(pa.record_batch(carried, schema=CARRIED), values_of(record) | all_values(added))
+        records.add(pa.record_batch(carried, schema=CARRIED), values_of(record) | of.values)
     records.flush()
     failed = PartWriter(store, FAILURES, FAILURE_FIELDS, run=run)
     for number, message in enumerate(failures):

@@ -14,8 +14,9 @@ from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.outputs.clip_step import StepInput, added_columns, all_values
+from framefleet.pipeline.outputs.columns import measure
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
+from framefleet.pipeline.outputs.file_step import StepInput, added_columns
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -49,7 +50,7 @@ def render_here(
     for row in rows:
         assert isinstance(row, CheckedRow), row
         renderer.submit(row.request, resolved.first.identity(row.request))
-    schema = pa.schema([*RECORD_FIELDS, *added_columns(setup.steps)])
+    schema = pa.schema([*RECORD_FIELDS, *added_columns(setup.steps, setup.columns)])
     writer = PartWriter(resolved.store, "records", schema, run="r1")
     row_ids: list[str] = []
     batch_sizes: list[float] = []
@@ -58,13 +59,10 @@ def render_here(
             assert isinstance(clip, Clip), clip
             of = StepInput(clip=clip, media=setup.media, read=setup.inputs.read)
             encoded = encode_input(of, setup.steps.values())
-            added = {
-                section: step.values(of, encoded.content, values_of(encoded.record))
-                for section, step in setup.steps.items()
-            }
+            added = of.values | measure(setup.columns, clip.frames, values_of(encoded.record)).values
             record = store_clip(resolved.store, encoded)
             batch_sizes.append(record.batch_size)
-            writer.add(None, values_of(record) | all_values(added))
+            writer.add(None, values_of(record) | added)
             row_ids.append(clip.row_id)
     writer.flush()
     assert least(batch_sizes) > 1 or renderer.capacity == 1 or len(rows) == 1 or is_mixed, batch_sizes

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from framefleet import Store
-from framefleet.cluster.driver.lock import Holder, last_reports, read_holder
+from framefleet.cluster.driver.lock import Holder, last_reports
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.pipeline.metrics import LOAD, WORKER_SECONDS
@@ -125,7 +125,7 @@ def holder_of(output: Path | str) -> Holder | None:
     """Who had the output last, or has it; None where nobody did."""
     store = Store(str(output))
     epochs = epochs_of(store)
-    return read_holder(store, epochs[-1]) if epochs else None
+    return Holder.read(store, epochs[-1]) if epochs else None
 
 
 def seconds_of_loads(output: Path | str) -> list[float]:

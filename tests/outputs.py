@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet import Progress, Store
-from framefleet.cluster.driver.lock import Holder, this_process
+from framefleet.cluster.driver.lock import Holder
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part
@@ -87,6 +87,6 @@ def write_driver(
     store: Store, epoch: int = 1, *, progress: Progress | None = UNDER_WAY, **changed: Any
 ) -> Holder:
     """Write the file of a driver: this process, as it is under way."""
-    driver = replace(this_process("me"), progress=progress, **changed)
+    driver = replace(Holder.here("me"), progress=progress, **changed)
     store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
     return driver

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet import Store
-from framefleet.pipeline.outputs.clip_step import late_field
+from framefleet.pipeline.outputs.columns import late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.layout import clip_path

@@ -27,13 +27,8 @@ from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import (
-    CellValue,
-    StepValues,
-    added_columns,
-    all_values,
-    fitting_cells,
-)
+from framefleet.pipeline.outputs.columns import CellValue, ColumnValues, fitting_cells
+from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import CHECKPOINTS, CLAIM, FAILURES, LOGS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
@@ -128,7 +123,7 @@ class Committer:
         self._models = {key.model: lane.setup.model.name for key, lane in run.lanes.items()}
         self._store, self._index, self._lock = store, run.index, run.lock
         carried, self._arguments = run.rows.carried.schema(run.table.schema), run.rows.argument_fields
-        self._added = added_columns(run.steps)
+        self._added = added_columns(run.steps, run.columns)
         job = ""
         with suppress(FileNotFoundError):
             job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
@@ -146,10 +141,10 @@ class Committer:
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
     def done(
-        self, record: Record, pending: Pending, *, worker: str, values: Mapping[str, StepValues] | None = None
+        self, record: Record, pending: Pending, *, worker: str, added: ColumnValues | None = None
     ) -> None:
         own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
-        self._writing.do(partial(self._add, record, own, pending, all_values(values or {})))
+        self._writing.do(partial(self._add, record, own, pending, added.values if added else {}))
 
     def withdraw(self, kind: str) -> TakenBack:
         """Let doubtful rows of this kind have no record any more, and their clips not be adopted.

@@ -14,9 +14,10 @@ from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
+from framefleet.cluster.driver.epoch_lock import moment
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.lanes import Lane, Lanes
-from framefleet.cluster.driver.lock import PAUSE, STOP, moment
+from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Stop
@@ -59,7 +60,8 @@ class Driver:
         self._lanes = Lanes(run, self._adopts)
         self._pending = self._lanes.pending
         counts = run.index.counts()
-        self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
+        sections = {column.name: column.section for column in run.columns}
+        self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic(), sections=sections)
         self._committer = Committer(run)
         self._checkpoints = HalfDoneRows(run.store, is_whole=run.index.is_whole)
         self._audits = Audits(run, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
@@ -229,7 +231,7 @@ class Driver:
             self._audits.choose(row_id, pending.kind, may_spoil=may_spoil)
             return False
         record = self._audits.adopted(stored, pending.kind)
-        self._committer.done(record, pending, worker=record.worker, values=stored.values)
+        self._committer.done(record, pending, worker=record.worker, added=stored.added)
         self._committer.flush_due(time.monotonic())
         self._tally.adopted(record.bytes)
         return True
@@ -398,8 +400,8 @@ class Driver:
             self._tally.done(worker, record.batch_size, record.bytes)
             self._checkpoints.drop([record.row_id])  # its clip is stored
             record = self._audits.ended(record, pending.kind, was_batched=rendered.was_batched)
-            self._committer.done(record, pending, worker=worker, values=rendered.values)
-            self._tally.lacking(record.row_id, rendered.values)
+            self._committer.done(record, pending, worker=worker, added=rendered.added)
+            self._tally.lacking(record.row_id, rendered.added.errors)
 
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":

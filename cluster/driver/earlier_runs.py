@@ -20,7 +20,8 @@ from framefleet.cluster.driver.stop import Spent
 from framefleet.cluster.worker.messages import Rendering, StoredRow
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import WORKER_SECONDS
-from framefleet.pipeline.outputs.clip_step import StepValues, suffix_of
+from framefleet.pipeline.outputs.columns import ColumnValues
+from framefleet.pipeline.outputs.file_step import suffix_of
 from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.parts.parts import tables_by_part, withdraw
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
@@ -84,8 +85,8 @@ class Adoption:
             model=name,
             model_name=request.model or None,
         )
-        values = {"": StepValues(values=clip.values)}
-        return StoredRow(record=record, was_batched=clip.was_batched, values=values)
+        added = ColumnValues(values=clip.values)
+        return StoredRow(record=record, was_batched=clip.was_batched, added=added)
 
     def is_apart(self, kind: str) -> bool:
         """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""

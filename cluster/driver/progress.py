@@ -123,11 +123,17 @@ class Progress(Overview, RunFigures):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LackingColumn:
-    """A column of a clip step that some clips of a run have no value of, as it failed."""
+    """A column of a file step that some clips of a run have no value of, as it failed."""
 
     section: str  # of the job, whose step it is
     num: int  # clips
     example: str  # the first row, and why
+
+    @classmethod
+    def and_one(cls, section: str, before: LackingColumn | None, row_id: str, message: str) -> LackingColumn:
+        """Return what is to be said with one clip more, which lacks it because of this."""
+        example = before.example if before else f"row {row_id}: {message}"
+        return cls(section=section, num=before.num + 1 if before else 1, example=example)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -138,7 +144,7 @@ class Summary(Overview, RunFigures):
     unrepeatable: tuple[str, ...] = ()  # kinds of which two plain calls of one row differ
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
-    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed
+    lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of file steps that failed
     # How each of its inner outputs ended, which were rendered before, by name.
     inner: Mapping[str, Summary] = field(default_factory=dict)
     is_none_kept: bool = False  # of these no row was chosen to be rendered

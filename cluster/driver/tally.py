@@ -23,7 +23,6 @@ from framefleet.cluster.driver.progress import (
 )
 from framefleet.cluster.fleet.settings import ElasticWorkers
 from framefleet.pipeline import metrics
-from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
 
@@ -122,9 +121,14 @@ class _Seat:
 
 
 class Tally:
-    """Counts one run. total: rows that it has to render. before: those that had a record already."""
+    """Counts one run. total: rows that it has to render. before: those that had a record already.
 
-    def __init__(self, total: int, *, now: float, before: int = 0) -> None:
+    sections: of the columns of plugins, by their names.
+    """
+
+    def __init__(
+        self, total: int, *, now: float, before: int = 0, sections: Mapping[str, str] | None = None
+    ) -> None:
         self._total, self._before = total, before
         self._pace = TimeLeft()
         self._started_at = now
@@ -132,7 +136,7 @@ class Tally:
         self._done = self._failed = 0
         self.counts = metrics.Counts()
         self.model_time = ComputeTime()
-        self._lacking: dict[str, LackingColumn] = {}
+        self._sections, self._lacking = sections or {}, dict[str, LackingColumn]()
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
         self._here: dict[str, _Seat] = {}
@@ -180,16 +184,11 @@ class Tally:
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
         self._here[worker].done += 1
 
-    def lacking(self, row_id: str, values: Mapping[str, StepValues]) -> None:
-        """Count the values of clip steps that failed for a row, and are null in its record."""
-        errors = ((section, *error) for section, of in values.items() for error in of.errors.items())
-        for section, name, message in errors:
+    def lacking(self, row_id: str, errors: Mapping[str, str]) -> None:
+        """Count columns that failed for a row, and are null in its record."""
+        for name, message in errors.items():
             before = self._lacking.get(name)
-            self._lacking[name] = LackingColumn(
-                section=section,
-                num=before.num + 1 if before else 1,
-                example=before.example if before else f"row {row_id}: {message}",
-            )
+            self._lacking[name] = LackingColumn.and_one(self._sections[name], before, row_id, message)
 
     def added(self, num_new: int, *, num_done: int) -> None:
         """Rows were added to the table. num_done: those that have a record."""

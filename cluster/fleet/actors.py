@@ -19,7 +19,7 @@ import framefleet
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.outputs.clip_step import ClipStep
+from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.identity import LaneKey
 
@@ -182,11 +182,11 @@ def kill(actor: Any) -> None:
         log.debug("%s was not killed: %s", actor, error)
 
 
-def modules_to_ship(recipes: Iterable[Recipe], steps: Iterable[ClipStep] = ()) -> list[str]:
+def modules_to_ship(recipes: Iterable[Recipe], columns: Iterable[ClipColumn] = ()) -> list[str]:
     """Return the file or package folder of each function of users that is not installed elsewhere."""
-    functions = [recipe.function for recipe in recipes if recipe.is_own]
-    functions += [function for step in steps for function in step.functions]
-    tops = {function.__module__.partition(".")[0] for function in functions}
+    modules = [recipe.function.__module__ for recipe in recipes if recipe.is_own]
+    modules += [column.module for column in columns if column.module]
+    tops = {module.partition(".")[0] for module in modules}
     paths = [Path(file) for top in sorted(tops) if (file := getattr(sys.modules[top], "__file__", None))]
     own = [path for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
     return [str(path.parent if path.name == "__init__.py" else path) for path in own]

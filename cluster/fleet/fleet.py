@@ -549,4 +549,4 @@ def _output_of(setups: Mapping[LaneKey, WorkerSetup]) -> str:
 
 def _modules_of(setups: Mapping[LaneKey, WorkerSetup]) -> list[str]:
     recipes = (recipe for setup in setups.values() for recipe in setup.recipes.values())
-    return modules_to_ship(recipes, (step for setup in setups.values() for step in setup.steps.values()))
+    return modules_to_ship(recipes, (column for setup in setups.values() for column in setup.columns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,7 +10,8 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError, shortened
 from framefleet.pipeline.guards.redaction import public_message, public_text
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
+from framefleet.pipeline.outputs.columns import ClipColumn, ColumnValues
+from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
@@ -36,7 +37,8 @@ class Rendering:
     second_models: Mapping[str, SecondModel] = field(default_factory=dict)  # those that rows may name
     audit: Audit = field(default_factory=Audit)
     # What plugins do with every clip while it is stored, by section of the job, in their order.
-    steps: Mapping[str, ClipStep] = field(default_factory=dict)
+    steps: Mapping[str, FileStep] = field(default_factory=dict)
+    columns: Sequence[ClipColumn] = ()  # that plugins add to records; a worker has those that it fills in
     keep: KeptSteps = field(default_factory=KeptSteps)  # what is kept of the steps of every row
     keep_embeddings: bool = False  # what text encoders returned is kept in the store
     checkpoint_every_s: float = 0.0  # how often half-done rows are saved; 0: never
@@ -103,12 +105,12 @@ class Failed:
 
     @classmethod
     def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0, step: str = "") -> Self:
-        """Return what is reported of a row that raised this. step: the section whose clip step did."""
+        """Return what is reported of a row that raised this. step: the section whose file step did."""
         culprit = culprit_of(error)
         return cls(
             row_id=row_id,
             error_type=type(error).__name__,
-            message=f"clip step {step}: " * bool(step) + public_message(error),
+            message=f"file step {step}: " * bool(step) + public_message(error),
             traceback=shortened(public_text(traceback)),
             is_final=isinstance(error, RowError) and culprit.blame == "row",
             blame=culprit.blame,
@@ -124,7 +126,7 @@ class StoredRow:
 
     record: Record  # without `row_indices` and `worker`, which the driver knows
     was_batched: bool = False  # no plain call made it
-    values: Mapping[str, StepValues] = field(default_factory=dict)  # of clip steps, by section
+    added: ColumnValues = field(default_factory=ColumnValues)  # of plugins' columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,6 @@ class WorkerReport:
     still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others
     store_silent_s: float = 0.0  # since the output last answered, if it does not answer now
     writing_s: float = 0.0  # for how long one of its clips has been encoded, measured or stored
-    # The section whose clip step has not returned its values for this long, and the row of the clip.
+    # The section whose column has not returned its value for this long, and the row of the clip.
     measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long

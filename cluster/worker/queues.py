@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
-from framefleet.pipeline.outputs.clip_step import StepInput, StepValues, checked_values
 from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.outputs.columns import ClipColumn, measure
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
+from framefleet.pipeline.outputs.file_step import StepInput, checked_values
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 
@@ -97,7 +98,7 @@ class _Held:
     row_id: str
     since: float = field(default_factory=time.monotonic)
     doing: Literal["encoding", "storing"] = "encoding"
-    measuring: str | None = None  # the section whose clip step finds its values
+    measuring: str | None = None  # the section whose column finds its values
 
 
 class Writers:
@@ -148,7 +149,7 @@ class Writers:
             self._report(news)
 
     def _step_raising(self, error: Exception) -> str:
-        """Return the section of the clip step whose method an error comes from; "" for none."""
+        """Return the section of the file step whose method an error comes from; "" for none."""
         raised_in = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
         steps = self.setup.steps.items()
         return next((section for section, step in steps if any(step is one for one in raised_in)), "")
@@ -158,15 +159,17 @@ class Writers:
         of = StepInput(clip=clip, media=self.setup.media, read=self.setup.inputs.read)
         encoded = encode_input(of, self.setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
-        values: dict[str, StepValues] = {}
-        for section, step in self.setup.steps.items():
-            held.measuring = section
-            added = step.values(of, encoded.content, values_of(encoded.record))
-            values[section] = checked_values(section, step.columns, added)
+        values = checked_values(self.setup.steps, of.values)
+
+        def begin(column: ClipColumn) -> None:
+            held.measuring = column.section
+
+        added = measure(self.setup.columns, clip.frames, values_of(encoded.record), begin=begin)
+        added = replace(added, values={**values, **added.values})
         held.measuring = None
         held.doing = "storing"
-        announce(store, encoded.record, was_batched=clip.was_batched, values=values)
+        announce(store, encoded.record, was_batched=clip.was_batched, values=added.values)
         record = store_clip(store, encoded)
         if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
-            announce(store, encoded.record, was_batched=clip.was_batched, values=values)
-        return StoredRow(record=record, was_batched=clip.was_batched, values=values)
+            announce(store, encoded.record, was_batched=clip.was_batched, values=added.values)
+        return StoredRow(record=record, was_batched=clip.was_batched, added=added)

@@ -238,8 +238,12 @@ class Worker:
                 setup = self._next
                 self._have(setup)
                 for section, step in setup.steps.items():
-                    self._doing = f"preparing the clip step {section}"
+                    self._doing = f"preparing the file step {section}"
                     step.prepare()
+                for column in setup.columns:
+                    if column.prepare:
+                        self._doing = f"preparing the column {column.name}"
+                        column.prepare()
                 model = model or self._load()
                 if setup.update:
                     model = setup.update.apply(model, setup.store)

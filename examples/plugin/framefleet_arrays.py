@@ -4,14 +4,13 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 import framefleet
 from framefleet.api import Plugin
-from framefleet.api.clips import ClipStep, StepInput, StepValues
+from framefleet.api.clips import FileStep, StepInput
 from framefleet.api.exports import ShardWriter
 from framefleet.api.sections import Section
 
@@ -24,7 +23,7 @@ class ArraysSection(Section):
 
 
 @dataclass(frozen=True)
-class ArrayStep(ClipStep):
+class ArrayStep(FileStep):
     """Stores the frames as they are, and measures them."""
 
     columns = pa.schema([("brightness", pa.float64())])
@@ -35,12 +34,10 @@ class ArrayStep(ClipStep):
         return cls() if section.npy else None
 
     def file(self, content: bytes, of: StepInput) -> bytes:
+        of.values["brightness"] = float(of.clip.frames.mean()) / 255
         buffer = io.BytesIO()
         np.save(buffer, of.clip.frames)
         return buffer.getvalue()
-
-    def values(self, of: StepInput, content: bytes, record: Any) -> StepValues:
-        return StepValues(values={"brightness": float(of.clip.frames.mean()) / 255})
 
 
 class ZipShard(ShardWriter):
@@ -68,7 +65,7 @@ def brightest_command(output: str) -> None:
 PLUGIN = Plugin(
     commands={"Look at clips": ["framefleet_arrays:brightest_command"]},
     sections={"arrays": "framefleet_arrays:ArraysSection"},
-    clip_steps={"arrays": "framefleet_arrays:ArrayStep"},
+    file_steps={"arrays": "framefleet_arrays:ArrayStep"},
     suffixes=[".npy"],
     recipes=["framefleet_recipes:RECIPES"],
     export_formats={"zip": "framefleet_arrays:ZipShard"},

@@ -5,13 +5,9 @@ from typing import TYPE_CHECKING
 from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.clip_step import (
-        ClipStep as ClipStep,
-        LateStep as LateStep,
-        StepInput as StepInput,
-        StepValues as StepValues,
-    )
     from framefleet.pipeline.outputs.clips import Clip as Clip, Outcome as Outcome
+    from framefleet.pipeline.outputs.columns import ClipColumn as ClipColumn
+    from framefleet.pipeline.outputs.file_step import FileStep as FileStep, StepInput as StepInput
     from framefleet.pipeline.outputs.frames.frames import (
         Frames as Frames,
         Pictures as Pictures,

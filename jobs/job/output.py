@@ -11,7 +11,7 @@ from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.layout import TABLES
+from framefleet.pipeline.outputs.layout import COLUMN_LOCKS, TABLES
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat, out_of_step
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
@@ -74,7 +74,7 @@ def files_of_others(store: Store, table: str | None = None) -> str | None:
     folder = store.url_of("")
     if "://" in folder or not os.path.isdir(folder) or Output(store).is_begun:
         return None
-    own = {TABLES, *files_of_plugins(), *inner_outputs(), os.path.basename(table or "")}
+    own = {TABLES, COLUMN_LOCKS, *files_of_plugins(), *inner_outputs(), os.path.basename(table or "")}
     names = (name for name in sorted(os.listdir(folder)) if not name.startswith((".", "_")))
     return next((name for name in names if name not in own and not name.endswith((".yaml", ".yml"))), None)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import ConfigDict, RootModel
 
@@ -22,6 +23,18 @@ class SectionFacts:
     paths: ClassVar[tuple[Key, ...]] = ()
     # Whether job.json has it.
     is_stored: ClassVar[bool] = True
+    # Keys that are about files alone, and not about the frames and the sound in them.
+    of_files: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """The names of its columns of records, without opening anything."""
+        return ()
+
+    @property
+    def for_choice(self) -> Self:
+        """The section of a job among whose clips some are chosen by their columns."""
+        return self
 
 
 class Section(SectionFacts, Strict):

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.jobs.doors import clip_steps, job_kinds, sections
+from framefleet.jobs.doors import job_kinds, sections
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
@@ -108,7 +108,7 @@ def claim(resolved: ResolvedJob) -> None:
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     description = _description(resolved)
-    job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid", "keep")}
+    job = {key: description["job"].get(key) for key in ("model", "models", *sections(), "on_invalid", "keep")}
     others = {key: description.get(key) for key in ("versions", "pipeline")}
     decisive = _decisive(description, sections_with_steps(description["job"]))
     return {**decisive, **job, **others}

@@ -12,7 +12,6 @@ from framefleet.cluster.driver.run import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
-from framefleet.pipeline.outputs.clip_step import LateStep
 from framefleet.pipeline.rows.identity import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -55,9 +54,9 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
     for recipe in recipes.values():  # of a user's, whose process says nothing that others may believe
         max_rows = batching.max_rows if recipe.is_batched else 1
         batching = replace(batching, max_rows=max_rows, remember=False)
-    steps = {name: step for name, step in resolved.steps.items() if not isinstance(step, LateStep)}
+    columns = tuple(column for column in resolved.columns if not column.is_late)
     return WorkerSetup(
-        **rendering_of(resolved) | {"recipes": recipes, "batching": batching, "steps": steps},
+        **rendering_of(resolved) | {"recipes": recipes, "batching": batching, "columns": columns},
         model=model.settings,
         model_files=model.files,
         update=model.update,

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.cluster.worker.messages import Rendering
+from framefleet.jobs.job.columns import check_late, check_recorded, open_columns
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import check_free, check_recorded, check_steps, open_steps
+from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
@@ -27,7 +28,8 @@ from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns
+from framefleet.pipeline.outputs.columns import ClipColumn, late_columns
+from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
@@ -99,7 +101,7 @@ class ResolvedJob(Rendering):
     def record_columns(self) -> pa.Schema:
         """Return the columns that records of the job have, and what those of the output have besides."""
         carried = self.rows.carried.schema(self.table.schema)
-        own = record_schema(carried, self.rows.argument_fields, added_columns(self.steps))
+        own = record_schema(carried, self.rows.argument_fields, added_columns(self.steps, self.columns))
         parts = live_parts(self.store)
         there = record_schema_of(self.store, parts) if parts else ()  # scores may have come later
         return pa.schema([*own, *(field for field in there if field.name not in own.names)])
@@ -114,7 +116,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
 
     table: whose rows are read in place of the job's, and of its sweep.
     """
-    steps = open_steps(job)
+    steps, plugin_columns = open_steps(job), open_columns(job)
     inputs = Inputs(
         job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
     )
@@ -143,6 +145,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             finder,
             second_models,
             steps=steps,
+            plugin_columns=plugin_columns,
             added=added if table is None else (),
         )
         check_model_column(of_rows, source)
@@ -150,8 +153,8 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         check_order(job.order, columns[0].schema(source.schema), columns[1])
     with mistakes.noted():
         media = _media_of(job, opened)
-        check_steps(steps, media)
-        check_recorded(steps, store)
+        check_steps(steps, plugin_columns, media)
+        check_recorded([column for column in plugin_columns if column.is_late], store)
     mistakes.report()
     models = {}
     for name, model in opened.items():
@@ -180,16 +183,15 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         finder=finder,
         added=added,
         steps=steps,
+        columns=tuple(plugin_columns),
         keep=_keep_of(job),
         keep_embeddings=job.keep_embeddings,
         checkpoint_every_s=job.retries.checkpoint_every_s,
     )
-    if late := [step for step in steps.values() if isinstance(step, LateStep)]:
+    if late := late_columns(plugin_columns):
         specs = [plan.spec for plan in plans.values()]
         arguments = {name for spec in specs for name, one in spec.parameters.items() if one.kind is not None}
-        records = resolved.record_columns()
-        for step in late:
-            step.check_names(records, arguments)
+        check_late(late, resolved.record_columns(), arguments)
     return resolved
 
 
@@ -230,22 +232,25 @@ def open_rows(
     recipes: dict[str, Recipe],
     finder: Finder,
     second_models: Mapping[str, SecondModel],
-    steps: Mapping[str, ClipStep],
+    steps: Mapping[str, FileStep],
+    plugin_columns: Sequence[ClipColumn] = (),
     added: Collection[str] = (),
 ) -> tuple[RowSource, dict[str, RowPlan]]:
     """Return where rows come from, and how those of each model become requests.
 
     The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
-    gets those that rows name. steps: whose columns records get. added: files of rows in the job's output.
+    gets those that rows name. steps, plugin_columns: what adds columns to records. added: files of rows in
+    the job's output.
     """
     own = recipes[job.recipe]
     called: dict[str, PipelineSpec] = {}
     for name, model in models.items():
         with naming_model(place_of(name)):
             called[name] = spec_for(own, model.spec)
-            check_free(steps, meanings(called[name], own), called[name].class_name)
+            check_free(steps, plugin_columns, meanings(called[name], own), called[name].class_name)
     table = table_of_job(job, called.values(), own, added)
-    ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
+    ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
+    ours |= {*added_columns(steps, plugin_columns).names}
     columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
     plans: dict[str, RowPlan] = {}
     mistakes = Mistakes()
@@ -269,7 +274,7 @@ def open_rows(
                 model=name,
                 elsewhere=columns,
                 check_keep=_keep_check(_keep_of(job), spec),
-                clip_steps=tuple(steps.values()),
+                file_steps=tuple(steps.values()),
             )
     mistakes.report()
     if isinstance(table, Swept):

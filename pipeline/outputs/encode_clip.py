@@ -16,7 +16,7 @@ import framefleet
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import encode, preview_of
@@ -51,11 +51,11 @@ class EncodedClip:
     derived: bytes | None = None  # the file of a second clip that a step made
 
 
-def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> EncodedClip:
+def encode_clip(clip: Clip, media: Media, steps: Collection[FileStep] = ()) -> EncodedClip:
     return encode_input(StepInput(clip=clip, media=media), steps)
 
 
-def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
+def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     """Return the file of a clip; equal clips give equal bytes in every process, unless a step cannot.
 
     steps: in their order. Raises RenderError for what the format cannot hold, and for sound out of step with
@@ -115,7 +115,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
     )
     second = None
     for step in steps:
-        if (derived := step.derived(of)) is not None:
+        if (derived := step.second_file(of)) is not None:
             plain = StepInput(clip=derived, media=replace(media, previews=False), read=of.read)
             second = encode_input(plain, [other for other in steps if other is not step])
             of_clip, names = second.record, ("bytes", "height", "width", "num_frames", "fps")
@@ -127,7 +127,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
         record=record,
         extras=extras,
         preview=preview,
-        label=next(filter(None, (step.label(of) for step in steps)), None),
+        label=of.labels[0] if of.labels else None,
         frames=frames,
         derived=second.content if second else None,
     )
@@ -135,7 +135,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
 
 def encode_file(
     of: StepInput,
-    steps: Collection[ClipStep],
+    steps: Collection[FileStep],
     frames: Pictures | None,
     sound: Audio | None,
     *,

@@ -16,7 +16,8 @@ lock, and takes its rows out of whatever is listed here.
     failures/part-*.parquet       driver             driver          for rows without a record
     logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
-    scores/part-*.parquet         score, driver, judge  nobody       for the clips that they name; last wins
+    scores/part-*.parquet         score, driver, judge  the next  as parts/seals.py says; of a clip the last
+    columns/<epoch>.json          score, driver, judge  nobody    has its columns to itself, and seals parts
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
     clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
@@ -55,7 +56,8 @@ from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.plugin import clip_suffixes
 
 CLAIM = "job.json"
-DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
+DRIVERS, ROWS, RECORDS = "drivers", "rows", "records"
+SCORES, COLUMN_LOCKS = "scores", "columns"
 FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS, DERIVED = "clips", "extras", "previews", "derived"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
@@ -83,7 +85,7 @@ def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
 
 
 def derived_path(row_id: str, suffix: str, tag: str = "") -> str:
-    """Where the second clip lies that a clip step made from a row's clip."""
+    """Where the second clip lies that a file step made from a row's clip."""
     return f"{DERIVED}{clip_path(row_id, suffix, tag).removeprefix(CLIPS)}"
 
 

@@ -29,12 +29,13 @@ from framefleet.api.jobs import Job, load_job, store_of_job
 from framefleet.api.models import find_recipe
 from framefleet.api.outputs import Store, dated
 from framefleet.api.texts import public_text
-from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, newest_holder
+from framefleet.cluster.driver.epoch_lock import BEAT_S
+from framefleet.cluster.driver.lock import Holder, in_use, newest_holder
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.connection import needs_token
+from framefleet.jobs.job.columns import open_columns
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths
-from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.show.console import SUBMITTED
@@ -68,7 +69,7 @@ def submit(
 
     table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
-    model, output. Modules of its recipe and its clip steps go with it, and the program of `on_end` with a
+    model, output. Modules of its recipe and its scores go with it, and the program of `on_end` with a
     relative path. Raises OutputInUse where a driver is at work on the output, or a submitted job for it has
     not ended; JobError, FleetError.
     """
@@ -79,8 +80,8 @@ def submit(
         with TemporaryDirectory(prefix="framefleet-") as name:
             folder = Path(name)
             ignore = shutil.ignore_patterns("__pycache__")
-            recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
-            for module in map(Path, modules_to_ship(recipes, steps.values())):
+            recipes, columns = [find_recipe(loaded.recipe, loaded.folder)], open_columns(loaded)
+            for module in map(Path, modules_to_ship(recipes, columns)):
                 if module.is_dir():
                     shutil.copytree(module, folder / module.name, ignore=ignore)
                 else:

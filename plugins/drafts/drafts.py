@@ -9,7 +9,7 @@ import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -19,9 +19,10 @@ import pyarrow as pa
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.stop import Spent
+from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import for_choice, step_columns
+from framefleet.jobs.job.steps import for_choice
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -29,18 +30,18 @@ from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns, may_answer_later
-from framefleet.pipeline.outputs.frames.frames import plain_frames
+from framefleet.pipeline.outputs.columns import REFUSED, late_columns
+from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
-from framefleet.pipeline.outputs.output import recorded_frames
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of
+from framefleet.pipeline.outputs.output import FRAMES_OF
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing
 from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.columns.fill import Damaged, clip_frames
 from framefleet.plugins.drafts.plugin import DRAFT_ROW_ID, DRAFTS, SECTION
 from framefleet.plugins.drafts.section import DraftSection, KeepSection
 from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
@@ -56,7 +57,7 @@ class Draft:
 
     row_id: str
     path: str | None  # of its clip
-    values: dict[str, Any]  # of clip steps, by column
+    values: dict[str, Any]  # of file steps, by column
 
 
 @dataclass(slots=True)
@@ -130,10 +131,14 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
 
 
 def _measured(drafts: ResolvedJob) -> pa.Schema:
-    """Return the columns of clip steps by which drafts can be ranked: those of numbers."""
+    """Return the columns of file steps by which drafts can be ranked: those of numbers."""
     kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     return pa.schema(
-        [field for field in added_columns(drafts.steps) if any(is_of(field.type) for is_of in kinds)]
+        [
+            field
+            for field in added_columns(drafts.steps, drafts.columns)
+            if any(is_of(field.type) for is_of in kinds)
+        ]
     )
 
 
@@ -156,40 +161,33 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
 def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable[[str], bool]) -> None:
     """Raise EndpointError for drafts whose columns for the choice are still to be filled in.
 
-    Drafts of which nobody will ever say more, e.g. damaged ones, do not delay the others.
+    Drafts of which nobody will ever say more, refused or damaged ones, do not delay the others.
     """
     where = plain_name(keep.where or "")
-    late = late_columns(drafted.steps)
+    late = [column.name for column in late_columns(drafted.columns)]
     for name in (name for name in late if name == keep.score or plain_name(name) in where):
-        tables = records_where(drafted.store, ["row_id", name], None)
+        refused = REFUSED.format(name)
+        tables = records_where(drafted.store, ["row_id", name, refused], None)
         rows = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
-        lacking = [row["row_id"] for row in rows if is_wanted(row["row_id"])]
+        lacking = {row["row_id"]: bool(row.get(refused)) for row in rows if is_wanted(row["row_id"])}
         if not lacking:
             continue
         text = f"drafts without {name}, by which they are chosen: {len(lacking):,}"
-        some = Random(len(lacking)).sample(lacking, min(len(lacking), _MAX_ASKED))
-        if not _are_hopeless(drafted, name, some):
+        waiting = [row_id for row_id, is_refused in lacking.items() if not is_refused]
+        some = Random(len(waiting)).sample(waiting, min(len(waiting), _MAX_ASKED))
+        if some and not _are_damaged(drafted.store, some):
             raise EndpointError(text, "run the same command again")
-        log.warning("%s, e.g. %s: they come after all others", text, lacking[0])
+        log.warning("%s, e.g. %s: they come after all others", text, next(iter(lacking)))
 
 
-def _are_hopeless(drafted: ResolvedJob, name: str, row_ids: Sequence[str]) -> bool:
-    """Return whether each of these drafts is refused an answer, rather than waits for one."""
-    late = (step for step in drafted.steps.values() if isinstance(step, LateStep))
-    (step,) = (step for step in late if name in step.columns.names)
+def _are_damaged(store: Store, row_ids: Sequence[str]) -> bool:
+    """Return whether nobody can be asked about any of these drafts: their clips are not as recorded."""
     chosen = f"row_id in ({', '.join(map(repr, row_ids))})"
-    for table in records_where(drafted.store, record_schema_of(drafted.store).names, chosen):
+    for table in records_where(store, [*FRAMES_OF, "frames_sha256"], chosen):
         for record in table.to_pylist():
-            try:
-                frames = None
-                if record["frames_sha256"] is not None:
-                    frames = step.thinned(name, plain_frames(recorded_frames(drafted.store, record)))
-                if step.ask(name, frames, with_arguments(record)) is not None:
-                    return False  # it is there now, and will be recorded
-            except Exception as error:  # anybody's step; a damaged clip
-                if may_answer_later(error):
-                    return False
-                log.info("row %s: %s", record["row_id"], public_text(str(error)))
+            with suppress(Damaged):
+                clip_frames(store, record)
+                return False
     return True
 
 

@@ -14,7 +14,7 @@ from framefleet.pipeline.plugin import by_name
 if TYPE_CHECKING:
     from framefleet.plugins.picks import Pick
 
-ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a clip step made
+ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a file step made
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)

@@ -1,4 +1,4 @@
-"""The records of an output as a table of another library: Arrow, pandas or `datasets`."""
+"""The records of an output as a table of another library: Arrow, pandas, `datasets` or DuckDB."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from framefleet.api.errors import JobError
 from framefleet.api.outputs import Output
 
-RecordsAs = Literal["arrow", "pandas", "datasets"]
+RecordsAs = Literal["arrow", "pandas", "datasets", "duckdb"]
 
 
 def read_records(
@@ -23,8 +23,9 @@ def read_records(
 ) -> Any:
     """Return the records of an output: of every row that is done, the one that counts.
 
-    output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame) or datasets (datasets.Dataset), in
-    memory. columns: all where none are named. where: a condition on a record in SQL, as "sharpness > 0.4".
+    output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame), datasets (datasets.Dataset) or
+    duckdb (a relation, for SQL), in memory, with all that came later, e.g. scores. columns: all where none
+    are named. where: a condition on a record in SQL, as "sharpness > 0.4".
     Raises JobError for a column that no record has.
     """
     if to not in get_args(RecordsAs):
@@ -34,6 +35,10 @@ def read_records(
     table = pa.concat_tables(tables) if tables else opened.schema(columns).empty_table()
     if to == "pandas":
         return table.to_pandas()
+    if to == "duckdb":
+        import duckdb
+
+        return duckdb.from_arrow(table)
     if to == "datasets":
         from datasets import Dataset
         from datasets.table import InMemoryTable

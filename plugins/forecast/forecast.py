@@ -185,7 +185,7 @@ class _Stream:
         renderer.cancel()
         clock.lap()
         # Whoever plans need not have the keys that workers sign with.
-        steps = [step for one in self._setup.steps.values() if (step := one.repeatable())]
+        steps = [step for step in self._setup.steps.values() if not step.unrepeatable]
         sizes = [len(encode_clip(clip, self._setup.media, steps).content) for clip in then]
         write = clock.lap() * (1 / len(then))
         calls = self._kind.num_calls / self._kind.num_rows

@@ -119,6 +119,8 @@ class MarksSection(Section):
     training: TrainingUse = "notAllowed"
     """Whether others may train on the clips or mine them, as signed manifests state it."""
 
+    of_files: ClassVar[tuple[str, ...]] = ("sign", "label")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipMarks:

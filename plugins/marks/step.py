@@ -1,4 +1,4 @@
-"""The clip step of the section `marks`: watermarks frames and sound, labels the file and signs it.
+"""The file step of the section `marks`: watermarks frames and sound, labels the file and signs it.
 
 It is the last of all steps: what it signs is the file as it is stored. What job.json says of the marks of an
 output's clips is checked: it may be anybody's.
@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.layout import CLAIM
@@ -53,10 +53,16 @@ def claimed_marks(section: Any) -> ClaimedMarks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkStep(ClipStep):
+class MarkStep(FileStep):
     marks: settings.ClipMarks
 
     order: ClassVar[int] = 1000
+    # JSON: which marks the clip carries, and those of what it started from.
+    columns: ClassVar[pa.Schema] = pa.schema([("marks", pa.string())])
+    small_note: ClassVar[str] = (
+        "marks.watermark: in clips of {height} x {width}, spread is often not found again; render at least "
+        "192 x 256 pixels, or use `marks.sign`"
+    )
 
     @classmethod
     def open(cls, section: settings.MarksSection, *, folder: str | None) -> Self | None:
@@ -72,11 +78,6 @@ class MarkStep(ClipStep):
         return cls(marks=replace(marks, watermarks=locked)) if marks else None
 
     @property
-    def columns(self) -> pa.Schema:
-        # JSON: which marks the clip carries, and those of what it started from.
-        return pa.schema([("marks", pa.string())])
-
-    @property
     def unrepeatable(self) -> str | None:
         return "c2pa" if self.marks.sign else None
 
@@ -89,17 +90,9 @@ class MarkStep(ClipStep):
             problem = f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}"
             raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
 
-    def size_note(self, height: int, width: int) -> str | None:
-        if height * width >= RELIABLE_PIXELS or all(one.name != "spread" for one in self.marks.watermarks):
-            return None
-        return (
-            f"marks.watermark: in clips of {height} x {width}, spread is often not found again; render at "
-            "least 192 x 256 pixels, or use `marks.sign`"
-        )
-
-    def repeatable(self) -> Self | None:
-        marks = replace(self.marks, sign=None)
-        return replace(self, marks=marks) if marks else None
+    @property
+    def small_pixels(self) -> int:
+        return RELIABLE_PIXELS if any(one.name == "spread" for one in self.marks.watermarks) else 0
 
     def written(self, section: dict[str, Any]) -> dict[str, Any]:
         values = {**section, "watermark": [one.model_dump() for one in self.marks.watermarks]}
@@ -134,10 +127,6 @@ class MarkStep(ClipStep):
         )
         return cls(marks=marks) if marks else None
 
-    @classmethod
-    def for_comparison(cls, section: settings.MarksSection) -> settings.MarksSection:
-        return section.model_copy(update={"sign": None, "label": False})
-
     def prepare(self) -> None:
         if self.marks.sign is not None:
             manifest.check_signing(self.marks.sign)
@@ -160,6 +149,9 @@ class MarkStep(ClipStep):
 
     def file(self, content: bytes, of: StepInput) -> bytes:
         provider, row_id, format = self._label_provider, of.clip.row_id, of.media.format
+        of.values["marks"] = self._description(of)
+        if provider and format not in settings.LABELLED:
+            of.labels.append(xmp_packet(provider, row_id))
         if provider and format in ("mp4", "wav"):
             iptc = xmp_packet(provider, row_id, aigc=False)
             label = aigc_label(provider, row_id).encode()
@@ -173,18 +165,13 @@ class MarkStep(ClipStep):
         made |= {"license": clip.license} if clip.license else {}
         return manifest.sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
 
-    def label(self, of: StepInput) -> bytes | None:
-        if self._label_provider is None or of.media.format in settings.LABELLED:
-            return None
-        return xmp_packet(self._label_provider, of.clip.row_id)
-
-    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
+    def _description(self, of: StepInput) -> str:
         marks, inputs = self.marks, _inputs(of)
         description: dict[str, Any] = {"c2pa": manifest.certificate_sha256(marks.sign)} if marks.sign else {}
         description |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
         description |= {"label": True} if marks.label else {}
         description |= {"inputs": [one.description() for one in inputs]} if inputs else {}
-        return StepValues(values={"marks": canonical_json(description)})
+        return canonical_json(description)
 
     @property
     def _label_provider(self) -> settings.Provider | None:

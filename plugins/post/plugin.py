@@ -4,5 +4,5 @@ from framefleet.api import Plugin
 
 PLUGIN = Plugin(
     sections={"post": "framefleet.plugins.post.section:PostSection"},
-    clip_steps={"post": "framefleet.plugins.post.step:PostStep"},
+    file_steps={"post": "framefleet.plugins.post.step:PostStep"},
 )

@@ -30,3 +30,7 @@ class PostSection(ListSection[list[UpscaleSection | InterpolateSection]]):
 
     root: list[UpscaleSection | InterpolateSection] = Field(default_factory=list)
     paths: ClassVar[tuple[Key, ...]] = (("*", "upscale"),)
+
+    @property
+    def for_choice(self) -> PostSection:
+        return PostSection([])

@@ -1,19 +1,18 @@
-"""The clip step of the section `post`: frames as rendered -> larger, or more of them -> a second file."""
+"""The file step of the section `post`: frames as rendered -> larger, or more of them -> a second file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, Problem, Refused, RenderError
+from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.encode_clip import rate_of
+from framefleet.pipeline.outputs.file_step import FileStep, LeastFrames, StepInput
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels
 from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
@@ -25,10 +24,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostStep(ClipStep):
+class PostStep(FileStep):
     operations: tuple[Upscaling | Interpolation, ...]
 
     changes_file: ClassVar[bool] = False  # it adds one
+    columns: ClassVar[pa.Schema] = pa.schema([("post", pa.string())])  # JSON: how the second file was made
 
     @classmethod
     def open(cls, section: PostSection, *, folder: str | None) -> Self | None:
@@ -37,14 +37,6 @@ class PostStep(ClipStep):
             for one in section.root
         )
         return cls(operations=operations) if operations else None
-
-    @property
-    def columns(self) -> pa.Schema:
-        return pa.schema([("post", pa.string())])  # JSON: how the second file was made
-
-    @classmethod
-    def column_names(cls, section: PostSection) -> list[str]:
-        return ["post"] if section else []
 
     def check(self, media: Media) -> None:
         is_moving = any(isinstance(one, Interpolation) for one in self.operations)
@@ -55,23 +47,14 @@ class PostStep(ClipStep):
                 "leave post out, or set media.format to one of these",
             )
 
-    def problem_of(
-        self, kind: Literal["video", "image", "audio"], arguments: Mapping[str, Any]
-    ) -> Problem | None:
+    @property
+    def least_frames(self) -> LeastFrames | None:
         first = next((one for one in self.operations if isinstance(one, Interpolation)), None)
         if first is None:
             return None
-        lengths = [1] if kind == "image" else [arguments.get(name) for name in FRAME_PARAMETERS]
-        is_upscaled = self.operations[0] is not first
-        sides = [] if is_upscaled else [arguments.get(name) for name in ("height", "width")]
-        if 1 in lengths:
-            reason = "the row renders one frame"
-        elif small := [side for side in sides if isinstance(side, int) and side < MIN_SIDE]:
-            reason = f"the row renders frames with a side of {small[0]} pixels"
-        else:
-            return None
+        side = 0 if self.operations[0] is not first else MIN_SIDE  # it is upscaled before
         fix = f"render at least 2 frames of {MIN_SIDE}x{MIN_SIDE} pixels, or leave post.interpolate out"
-        return Problem("post.interpolate", first.times, Refused(reason=reason, fix=fix))
+        return LeastFrames(key="post.interpolate", value=first.times, side=side, fix=fix)
 
     def written(self, section: Any) -> Any:
         digests = [{"digest": one.digest} if isinstance(one, Upscaling) else {} for one in self.operations]
@@ -82,16 +65,12 @@ class PostStep(ClipStep):
         """Return what decides: weights may be moved. Each row of an output has a second file, or none."""
         return [(one.get("digest"), one.get("interpolate")) for one in _mappings(section)]
 
-    @classmethod
-    def for_choice(cls, section: PostSection) -> PostSection:
-        return PostSection()
-
     def prepare(self) -> None:
         for one in self.operations:
             if isinstance(one, Upscaling):
                 open_network(one, "cpu")
 
-    def derived(self, of: StepInput) -> Clip:
+    def second_file(self, of: StepInput) -> Clip:
         clip, frames = of.clip, of.clip.frames
         if frames is None or frames.dtype != np.uint8 or frames.shape[-1] != 3:
             what = "sound alone" if frames is None else "HDR" if frames.dtype != np.uint8 else "alpha"
@@ -101,11 +80,9 @@ class PostStep(ClipStep):
         device = str(clip.environment.get("device", "cpu"))
         for operation in self.operations:
             pictures, fps = operation(pictures, fps, device=device)
+        of.values["post"] = canonical_json([one.facts for one in self.operations])
         request = replace(clip.request, fps=fps)
         return replace(clip, pixels=Pixels.of(pictures), native_fps=fps, request=request, extras=Extras())
-
-    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
-        return StepValues(values={"post": canonical_json([one.facts for one in self.operations])})
 
 
 def _mappings(section: Any) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from framefleet.plugins.scores.names import BY_MODEL, WITHOUT_MODEL
 
 PLUGIN = Plugin(
     commands={"Use clips": ["framefleet.plugins.scores.command:score_command"]},
+    columns_of_sections={"scores": "framefleet.plugins.scores.clip_scores:open_scores"},
     sections={"scores": "framefleet.plugins.scores.section:ScoresSection"},
-    clip_steps={"scores": "framefleet.plugins.scores.clip_scores:ScoreStep"},
     command_columns={
         name: ("score", "OUTPUT", "--scores", BY_MODEL.get(name, name))
         for name in (*WITHOUT_MODEL, *BY_MODEL)

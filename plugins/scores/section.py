@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from framefleet.jobs.job.section import Key, ListSection, Section
-from framefleet.plugins.scores.names import SIMILARITY
+from framefleet.plugins.scores.names import SIMILARITY, WITHOUT_MODEL
 
 _Place = Annotated[str, Field(min_length=1)]
 
@@ -62,6 +62,10 @@ class ScoresSection(ListSection[list[str | ModelScore]]):
     def models(self) -> list[ModelScore]:
         """Those by a model in a folder."""
         return [score for score in self.root if not isinstance(score, str)]
+
+    @property
+    def for_choice(self) -> ScoresSection:
+        return self or ScoresSection([name for name in WITHOUT_MODEL if name != "text"])
 
     @property
     def column_names(self) -> list[str]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,40 +16,33 @@ import numpy as np
 
 from framefleet.pipeline.guards.named_function import named_function
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, serve
+from framefleet.pipeline.outputs.columns import NoValue
 from framefleet.pipeline.outputs.frames.frames import Frames
 
 _MAX_S = 600.0  # a clip of an hour, measured frame by frame, takes a minute
 _processes = Sandboxes(__name__, max_silence_s=_MAX_S)
 
 
-class ScoreFailed(Exception):
-    """A user's function did not return a number; the text says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class UsersScore:
-    """A user's score, by the name of its function; pickled without the function. For several threads."""
+    """A user's score, by the name of its function. For several threads."""
 
     name: str  # module:function
     folder: str | None  # where its module is, besides the current folder
-    function: Callable[..., object] | None = field(compare=False)  # None: where it is not imported
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return UsersScore, (self.name, self.folder, None)
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
-        """Return the score of a clip. Raises ScoreFailed."""
+        """Return the score of a clip. Raises NoValue where the function did not return a number."""
         try:
             with _processes.one() as process:
                 process.send(pickle.dumps((self.name, self.folder, frames.shape, dict(record))))
                 process.send(frames.data.cast("B") if frames.size else b"")
                 answer = json.loads(process.receive())
         except Ended as ended:
-            raise ScoreFailed(f"the clip cannot be measured: {ended}") from None
+            raise NoValue(f"the clip cannot be measured: {ended}") from None
         if "error" in answer:
-            raise ScoreFailed(answer["error"])
+            raise NoValue(answer["error"])
         number: float | None = answer["number"]
-        return number
+        return number if number is None else float(number)
 
 
 def _answer(connection: Connection) -> None:

@@ -25,25 +25,32 @@ from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_le
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
+from framefleet.pipeline.outputs.columns import REFUSED
+from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS
 from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
     record_tables,
-    taken_columns,
     with_nulls,
 )
-from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
+from framefleet.pipeline.outputs.parts.seals import (
+    Part,
+    column_parts,
+    epochs_of,
+    live_parts,
+    new_run,
+    parts_in,
+)
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import added_in, forgotten_rows, row_ids_in
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.until import acceptance
-from framefleet.plugins.until.marks import write_marks
+from framefleet.plugins.until.marks import MARKS, write_marks
 from framefleet.plugins.until.names import UNTIL
 from framefleet.plugins.until.section import UntilSection
-from framefleet.plugins.until.step import MARKS
 
 _MODEL = ("model", "model_name")  # what `per` may call a row's model
 
@@ -125,9 +132,6 @@ class Candidates:
                     fix = f"the table's column {name!r} is stored as {new!r}: write that"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
-        for name in taken_columns(self._store) & {*MARKS.names}:
-            problem = f"until: records of {self._store.url_of('')} have a column {name!r} already"
-            raise JobError(problem, "choose another output")
         records = resolved.record_columns()
         records = pa.schema([field for field in records if field.name not in MARKS.names])
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
@@ -244,7 +248,7 @@ class Candidates:
 
         So it is where scores came since for clips that were not judged.
         """
-        scores = {part.path for part in parts_in(self._store, SCORES)}
+        scores = {part.path for part in column_parts(self._store)}
         scores, self._scores = scores - self._scores, scores
         if anew or (scores and any(acceptance.UNJUDGED in group.outcomes for group in self.groups)):
             self._seen = set(self._earlier)
@@ -273,14 +277,16 @@ class Candidates:
     def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
         """Yield the rows of parts of records, each with its outcome."""
         where, there = self.section.where, record_schema_of(self._store, parts)
-        names = dict.fromkeys(["row_id", *(name for name in self._judged.names if name in there.names)])
-        for table in record_tables(self._store, list(names), parts):
+        refused = [name for one in self._judged.names if (name := REFUSED.format(one)) in there.names]
+        names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused]
+        for table in record_tables(self._store, list(dict.fromkeys(names)), parts):
             table = with_nulls(table, self._judged)  # of a run without that score
             outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
-            for condition, outcome in (
-                (where, acceptance.PASSED),
-                (f"({where}\n) IS NULL", acceptance.UNJUDGED),
-            ):
+            # Who was refused an answer for good has been judged, and does not pass.
+            is_open = f"({where}\n) IS NULL" + "".join(
+                f" AND coalesce(\"{name}\", '') = ''" for name in refused
+            )
+            for condition, outcome in ((where, acceptance.PASSED), (is_open, acceptance.UNJUDGED)):
                 (rows,) = rows_where(iter([table]), condition)
                 outcomes |= dict.fromkeys(rows["row_id"].to_pylist(), outcome)
             yield from outcomes.items()
@@ -363,7 +369,7 @@ class Candidates:
         accepted.write(self._store)
         return accepted
 
-    def write_marks(self) -> None:
+    def write_marks(self, lock: ColumnLock) -> None:
         """Note in scores/ which clips are accepted, and which are surplus."""
         marks = [group.marks() for group in self.groups]
 
@@ -372,4 +378,4 @@ class Candidates:
             # One whose row is no longer asked for is surplus.
             return marks[place[0]][place[1]] if place else (False, True)
 
-        write_marks(self._store, mark_of)
+        write_marks(self._store, lock, mark_of)

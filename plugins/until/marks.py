@@ -1,45 +1,56 @@
-"""From which rows are accepted to scores/ of an output, the columns `accepted` and `surplus`."""
+"""The columns `accepted` and `surplus` of records, and from which rows are accepted to their values."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.until.names import ACCEPTED, SURPLUS
-from framefleet.plugins.until.step import MARKS
+from framefleet.plugins.columns.column_lock import ColumnLock
+from framefleet.plugins.until.names import ACCEPTED, SURPLUS, UNTIL
+from framefleet.plugins.until.section import UntilSection
 
-_KEY = pa.schema([*fields_named(RECORD_FIELDS, "row_id"), *OF_CLIP])
+MARK_COLUMNS: Sequence[ClipColumn] = [
+    ClipColumn(name=name, type=pa.bool_(), section=UNTIL, function=None, is_late=True)
+    for name in (ACCEPTED, SURPLUS)
+]
+MARKS = pa.schema([column.field for column in MARK_COLUMNS])
+
+
+def open_marks(section: UntilSection, folder: str | None) -> Sequence[ClipColumn]:
+    """Return the columns that `until` fills in itself."""
+    return MARK_COLUMNS
+
+
+def marks_lock(store: Store) -> ColumnLock:
+    """Return the right to say which clips of an output are accepted, for as long as a run lasts."""
+    return ColumnLock(store, MARKS, renders=True)
 
 
 def write_marks(
-    store: Store, mark_of: Callable[[str], tuple[bool, bool] | None], column: str = "row_id"
+    store: Store,
+    lock: ColumnLock,
+    mark_of: Callable[[str], tuple[bool, bool] | None],
+    column: str = "row_id",
 ) -> None:
-    """Note in scores/ which clips are accepted, and which are surplus, where it does not say so yet.
+    """Note which clips are accepted, and which are surplus, where it is not said so yet.
 
     mark_of: returns both for a value of the column; None where that is not known.
     """
     if not live_parts(store) or column not in (names := record_schema_of(store).names):
         return
-    there = dict.fromkeys([*_KEY.names, column, *(name for name in MARKS.names if name in names)])
-    writer = PartWriter(store, SCORES, pa.schema([*_KEY, *MARKS]), run=new_run(0))
-    for table in record_tables(store, list(there)):
+    there = ["row_id", *OF_CLIP.names, column, *(name for name in MARKS.names if name in names)]
+    for table in record_tables(store, list(dict.fromkeys(there))):
         for row in table.to_pylist():
             before = row.get(ACCEPTED), row.get(SURPLUS)
             mark = mark_of(row[column]) or ((False, False) if any(before) else None)
             if mark and mark != before:
-                of_clip = {name: row[name] for name in _KEY.names}
-                writer.add(None, of_clip | dict(zip(MARKS.names, mark, strict=True)))
-        if writer.due(time.monotonic()):
-            writer.flush()
-    writer.flush()
+                lock.put(row, dict(zip(MARKS.names, mark, strict=True)))
+    lock.flush()
 
 
 def copy_marks(store: Store, inner: str, column: str) -> None:
@@ -56,4 +67,5 @@ def copy_marks(store: Store, inner: str, column: str) -> None:
         for row_id, accepted, surplus in zip(*(column.to_pylist() for column in table.columns), strict=True)
         if accepted is not None
     }
-    write_marks(store, marks.get, column)
+    with marks_lock(store) as lock:
+        write_marks(store, lock, marks.get, column)

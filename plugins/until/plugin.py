@@ -34,7 +34,7 @@ class UntilListener(Listener):
 
 PLUGIN = Plugin(
     sections={UNTIL: "framefleet.plugins.until.section:UntilSection"},
-    clip_steps={UNTIL: "framefleet.plugins.until.step:AcceptanceStep"},
+    columns_of_sections={UNTIL: "framefleet.plugins.until.marks:open_marks"},
     runners=["framefleet.plugins.until.runner:UntilRunner"],
     section_columns={UNTIL: (ACCEPTED, SURPLUS)},
     files={"chosen": "rows", "until.json": "kept"},

@@ -46,8 +46,9 @@ class UntilRunner(JobRunner):
 
     def _render(self, job: Job, watch: Watch, scope: Scope, run: RunJob) -> tuple[Summary, bool]:
         """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
-        from framefleet.jobs.job.output import below
+        from framefleet.jobs.job.output import below, store_of_job
         from framefleet.plugins.until.candidates import Candidates
+        from framefleet.plugins.until.marks import marks_lock
 
         candidates = Candidates(job, watch, scope.table)
         try:
@@ -65,17 +66,19 @@ class UntilRunner(JobRunner):
                 rows += candidates.ask(num_rows)
                 candidates.write_acceptance()
                 if not any(group.num_pending for group in candidates.groups):
-                    candidates.write_marks()  # before the pages of this run are written
+                    candidates.write_marks(lock)  # before the pages of this run are written
                 return candidates.write(rows) if rows else None
 
             def stays() -> bool:
                 return scope.stays() or any(group.num_needed and group.room for group in candidates.groups)
 
-            place = below(job, candidates.write(rows))
-            on_start = candidates.list_left_out
-            ended = run(job, watch, replace(scope, table=place, more=more, on_start=on_start, stays=stays))
-            candidates.read(anew=True)
-            candidates.write_marks()
+            with marks_lock(store_of_job(job)) as lock:
+                place, on_start = below(job, candidates.write(rows)), candidates.list_left_out
+                ended = run(
+                    job, watch, replace(scope, table=place, more=more, on_start=on_start, stays=stays)
+                )
+                candidates.read(anew=True)
+                candidates.write_marks(lock)
             num_short, num_invalid = candidates.write_acceptance().num_short, candidates.survey.num_invalid
             ended = replace(ended, num_short=num_short, num_invalid=num_invalid)
             return ended, scope.only is None and bool(candidates.ask(0))

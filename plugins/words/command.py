@@ -11,17 +11,24 @@ from framefleet.jobs.options import AsJson, GivenJob, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 
-def judge_command(job: GivenJob, sets: Sets = None, verbose: Verbose = False) -> None:
+def judge_command(
+    job: GivenJob,
+    again: Annotated[
+        bool, Option("--again", help="Ask again about clips that were refused an answer for good.")
+    ] = False,
+    sets: Sets = None,
+    verbose: Verbose = False,
+) -> None:
     """Ask about the clips of a job that have no answers yet: judgements and captions.
 
     Needs no cluster. Run it again to continue. Exit code 1: some clips still have no answer.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.show.progress import watch_on
-        from framefleet.plugins.words.answers import judge_clips
+        from framefleet.plugins.words.judge import judge_clips
 
         with watch_on(stderr) as watch:
-            is_whole = judge_clips(job, watch, sets or [])
+            is_whole = judge_clips(job, watch, sets or [], again=again)
         if is_whole:
             stderr.say("every clip has its answers")
     raise Exit(0 if is_whole else 1)

@@ -16,12 +16,10 @@ import math
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +29,7 @@ from framefleet.pipeline.errors import EndpointError, JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.proxy import proxy_of
 from framefleet.pipeline.guards.redaction import holds_secret, keep_secrets, public_text
+from framefleet.pipeline.outputs.columns import NoValue
 from framefleet.plugins.words.answer import answer_schema, checked_answer
 from framefleet.plugins.words.section import AnswerSection, EndpointSection
 
@@ -58,15 +57,19 @@ _SETTINGS = "check `url`, `model`, `options` and the key that `api_key_env` name
 _FORM = "choose a model that answers by JSON schema"
 
 
-class NoAnswer(Exception):
+class NoAnswer(NoValue):
     """The endpoint is there, and does not answer this question as it should; the text says how."""
+
+    def __init__(self, problem: str, *, is_final: bool = True) -> None:
+        super().__init__(problem)
+        self.is_final = is_final
 
 
 class _Failed(Exception):
     """A request that got no answer.
 
     fix: if others get none either. may_pass: whether the same request may pass later, after `pause_s`.
-    is_refusal: the endpoint has read it, and refuses it.
+    is_refusal: the endpoint has read it, and refuses it. is_final: it will do so again.
     """
 
     def __init__(
@@ -77,9 +80,11 @@ class _Failed(Exception):
         may_pass: bool = False,
         pause_s: float = 0.0,
         is_refusal: bool = False,
+        is_final: bool = False,
     ) -> None:
         super().__init__(public_text(problem)[:_MAX_SHOWN])
         self.fix, self.may_pass, self.pause_s, self.is_refusal = fix, may_pass, pause_s, is_refusal
+        self.is_final = is_final
 
 
 class _Endpoint:
@@ -188,7 +193,7 @@ class _Endpoint:
             if is_hopeless:
                 problem = f"it has answered none of {self._num_unanswered} questions, e.g. {error}"
                 raise self._error(problem, error.fix) from None
-            raise NoAnswer(str(error)) from None
+            raise NoAnswer(str(error), is_final=error.is_final) from None
         with self._lock:
             self._num_answered += 1
             self._last_answered = [(content, answer)]
@@ -240,7 +245,7 @@ class _Endpoint:
         """Return what a status other than 200 means."""
         problem = f"HTTP {status}: {text}"
         if status < 500 and status not in _MAY_PASS:
-            return _Failed(problem, _SETTINGS, is_refusal=status in _OF_REQUEST)
+            return _Failed(problem, _SETTINGS, is_refusal=status in _OF_REQUEST, is_final=True)
         pause_s = _retry_after(headers)
         if pause_s > _MAX_PAUSE_S:
             return _Failed(f"it wants to be left alone for {pause_s:,.0f} s: {problem}", "run again then")
@@ -253,18 +258,22 @@ class _Endpoint:
         try:
             message = parse_json(text)
         except ValueError as error:
-            raise _Failed(f"the response is not JSON ({error}): {text}", _FORM, may_pass=True) from None
+            raise _Failed(
+                f"the response is not JSON ({error}): {text}", _FORM, may_pass=True, is_final=True
+            ) from None
         self._pay(section, message)
         try:
             content = message["choices"][0]["message"]["content"]
             value = checked_answer(answer, parse_json(content)["answer"])
         except (LookupError, TypeError) as error:
             problem = f"the response has another form ({error}): {text}"
-            raise _Failed(problem, _FORM, may_pass=True) from None
+            raise _Failed(problem, _FORM, may_pass=True, is_final=True) from None
         except ValueError as error:
-            raise _Failed(f"{error}: the answer {content!r}", _FORM, may_pass=True) from None
+            raise _Failed(f"{error}: the answer {content!r}", _FORM, may_pass=True, is_final=True) from None
         if self._key and isinstance(value, str) and holds_secret(value, self._key):
-            raise _Failed("its answer has the key in it, and is not kept", _FORM, may_pass=True)
+            raise _Failed(
+                "its answer has the key in it, and is not kept", _FORM, may_pass=True, is_final=True
+            )
         return value
 
     def _take_turn(self, section: EndpointSection) -> None:
@@ -326,47 +335,6 @@ def ask(
             _endpoints[key] = _Endpoint(section)
         endpoint = _endpoints[key]
     return endpoint.ask(section, content, answer)
-
-
-def each_answer(
-    questions: Iterator[_Question],
-    ask: Callable[[_Question], _Answer],
-    take: Callable[[_Question, _Answer], None],
-    *,
-    parallel: int,
-    end: Callable[[], None],
-) -> None:
-    """Ask in threads, some ahead, and have each answer taken, in the order of the questions.
-
-    What was answered is taken, whatever ends it: an error of `ask` or `take`, or Ctrl-C. end: ends the
-    requests that are under way.
-    """
-    waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
-    with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:
-        try:
-            with _ended_at_ctrl_c(end):
-                while True:
-                    for question in islice(questions, 2 * parallel - len(waiting)):
-                        waiting.append((question, threads.submit(ask, question)))
-                    if not waiting:
-                        break
-                    answer = waiting[0][1].result()
-                    take(waiting.popleft()[0], answer)
-        finally:
-            with _ended_at_ctrl_c(end):
-                begun = [one for one in waiting if not one[1].cancel()]
-                for question, future in begun:
-                    if not future.exception():
-                        take(question, future.result())
-
-
-@contextmanager
-def _ended_at_ctrl_c(end: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        end()
-        raise
 
 
 @atexit.register

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framefleet.api import JobRunner, Listener, Plugin, RunJob, Scope
+from framefleet.pipeline.errors import count_text
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
@@ -55,7 +57,7 @@ class PromptsRunner(JobRunner):
 
 class WordsListener(Listener):
     def check(self, job: Job) -> None:
-        from framefleet.plugins.words.answers import check_questions
+        from framefleet.plugins.columns.follow import check_questions
 
         check_questions(job)
 
@@ -67,12 +69,21 @@ class WordsListener(Listener):
             yield lambda _: None
 
     def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
-        from framefleet.plugins.words.answers import following
+        from framefleet.plugins.columns.follow import following
 
         return following(job, watch)
 
+    def notes(self, store: Store) -> Sequence[str]:
+        from framefleet.plugins.columns.column_lock import refused_clips
+
+        return [
+            f"{count_text(num, 'clip')} refused an answer: {name}"
+            for name, num in refused_clips(store).items()
+            if num
+        ]
+
     def rendered(self, job: Job, watch: Watch) -> None:
-        from framefleet.plugins.words.answers import fill_at_end
+        from framefleet.plugins.columns.follow import fill_at_end
 
         fill_at_end(job, watch)
 
@@ -89,9 +100,9 @@ PLUGIN = Plugin(
         "captions": "framefleet.plugins.words.section:CaptionsSection",
         "prompts": "framefleet.plugins.words.section:PromptsSection",
     },
-    clip_steps={
-        "judge": "framefleet.plugins.words.prompts:JudgeStep",
-        "captions": "framefleet.plugins.words.prompts:CaptionStep",
+    late_columns_of_sections={
+        "judge": "framefleet.plugins.words.questions:open_judge",
+        "captions": "framefleet.plugins.words.questions:open_captions",
     },
     files={"answers": "kept", "prompts": "rows"},
     runners=["framefleet.plugins.words.plugin:PromptsRunner"],

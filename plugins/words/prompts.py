@@ -8,22 +8,16 @@ The sections `judge` and `captions` are here too, as steps whose columns are fil
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
-import json
-import re
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from framefleet.cluster.driver.lock import STOP, DriverLock, check_not_stopped
 from framefleet.jobs.job.file import load_job
@@ -37,185 +31,27 @@ from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, Problem, Refused, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
-from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
-from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
-from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, readable, with_odd_cells
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.columns.fill import each_answer
 from framefleet.plugins.words.answer import checked_answer
 from framefleet.plugins.words.endpoint import (
     NoAnswer,
     api_key,
     ask,
     counting_requests,
-    each_answer,
     end_requests,
 )
+from framefleet.plugins.words.questions import question_text
 from framefleet.plugins.words.section import (
-    PLACEHOLDER,
-    AnswerSection,
-    CaptionsSection,
-    EndpointSection,
-    FramesSection,
-    JudgeSection,
     PromptsSection,
     RewriteSection,
 )
-
-_QUALITY = 90  # of JPEG; what models see at 512 pixels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """A column of records, and what is asked for it. answer: None for a text."""
-
-    column: str
-    section: FramesSection
-    answer: AnswerSection | None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what decides an answer, besides the clip; not of where the model is."""
-        decides = {"answer": self.answer.model_dump() if self.answer else None} | {
-            key: getattr(self.section, key) for key in ("model", "question", "options", "frames", "max_side")
-        }
-        return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _AskingStep(LateStep):
-    """Questions to endpoints about frames of clips."""
-
-    questions: tuple[_Question, ...]
-    title: str  # its section
-    condition: str | None = None
-
-    @property
-    def columns(self) -> pa.Schema:
-        fields = []
-        for one in self.questions:
-            kind = pa.float64() if one.answer and one.answer.number else pa.string()
-            fields.append(late_field(one.column, kind, one.digest))
-        return pa.schema(fields)
-
-    @property
-    def where(self) -> str | None:
-        return self.condition
-
-    @property
-    def num_parallel(self) -> int:
-        return max(one.section.parallel for one in self.questions)
-
-    def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
-        names = {*records.names, *arguments}
-        for one in self.questions:
-            for name in one.section.placeholders:
-                if name not in names:
-                    problem = (
-                        f"{self.title}: the question for {one.column!r} has {{{name}}}, which no row has"
-                    )
-                    raise JobError(problem, argument_meant(name, names))
-        if self.condition:
-            source = "`until:`" if "accepted" in self.condition else "it to `scores:`"
-            check_where(records, self.condition, place=f"{self.title}.where", source=source)
-
-    def thinned(self, column: str, frames: Frames) -> Frames:
-        """Return evenly spaced frames, as large as they are sent."""
-        section, thinned = self._question(column).section, []
-        for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
-            image = Image.fromarray(frames[place])
-            image.thumbnail((section.max_side, section.max_side))
-            thinned.append(np.asarray(image))
-        return np.stack(thinned)
-
-    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
-        question = self._question(column)
-        if frames is None:
-            raise NoAnswer("the clip has no frames")
-        text = question_text(question.section, record, is_quoted=True)
-        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-        for frame in frames:
-            buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
-            url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-            content.append({"type": "image_url", "image_url": {"url": url}})
-        return ask(question.section, content, question.answer)
-
-    def _question(self, column: str) -> _Question:
-        (question,) = (one for one in self.questions if one.column == column)
-        return question
-
-    @classmethod
-    def _opened(cls, title: str, questions: Sequence[_Question], condition: str | None = None) -> Self | None:
-        """Raises JobError for a key that is not set, and for columns that records have already."""
-        taken = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-        for one in questions:
-            if one.column in taken:
-                raise JobError(f"{title}: there would be two columns {one.column!r}", "give it another name")
-            taken.add(one.column)
-            api_key(one.section)
-        return cls(questions=tuple(questions), title=title, condition=condition) if questions else None
-
-
-class JudgeStep(_AskingStep):
-    column_key = "judge.name"
-
-    @classmethod
-    def open(cls, section: JudgeSection, *, folder: str | None) -> Self | None:
-        questions = [_Question(column=one.name, section=one, answer=one.answer) for one in section.root]
-        return cls._opened("judge", questions)
-
-    @classmethod
-    def column_names(cls, section: JudgeSection) -> list[str]:
-        return [one.name for one in section.root]
-
-
-class CaptionStep(_AskingStep):
-    column_key = "captions.column"
-
-    @classmethod
-    def open(cls, section: CaptionsSection, *, folder: str | None) -> Self | None:
-        if len({one.where for one in section.root}) > 1:
-            raise JobError("captions: their `where` differ", "give all of them the same condition")
-        questions = [_Question(column=one.column, section=one, answer=None) for one in section.root]
-        return cls._opened("captions", questions, section.root[0].where if section.root else None)
-
-    @classmethod
-    def column_names(cls, section: CaptionsSection) -> list[str]:
-        return [one.column for one in section.root]
-
-    @classmethod
-    def for_choice(cls, section: CaptionsSection) -> CaptionsSection:
-        return CaptionsSection([])  # drafts are chosen without
-
-
-# Where marks of the question's own stand around a placeholder, they are those of the text.
-_WITH_MARKS = re.compile(rf'"{PLACEHOLDER.pattern}"|{PLACEHOLDER.pattern}', re.ASCII)
-
-
-def question_text(section: EndpointSection, values: Mapping[str, Any], *, is_quoted: bool = False) -> str:
-    """Return the question with the values that its {names} stand for. Raises NoAnswer for a value of none.
-
-    is_quoted: texts stand in quotation marks, as in JSON, so that none can pass for a part of the question.
-    """
-
-    def text_of(place: re.Match[str]) -> str:
-        name = place[place.lastindex or 1]
-        value = values.get(name)
-        if value is None:
-            raise NoAnswer(f"the row has no {name!r}, which the question names")
-        is_text = is_quoted and (isinstance(value, str) or place[0].startswith('"'))
-        return json.dumps(str(value), ensure_ascii=False) if is_text else str(value)
-
-    return (_WITH_MARKS if is_quoted else PLACEHOLDER).sub(text_of, section.question)
-
 
 ORIGINAL = "original_prompt"
 _SECTION, _PROMPT = "prompts", "prompt"  # of a job; the argument

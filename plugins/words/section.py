@@ -5,6 +5,7 @@ with them.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -136,6 +137,10 @@ class JudgeSection(ListSection[list[QuestionSection]]):
 
     root: list[QuestionSection] = Field(default_factory=list)
 
+    @property
+    def column_names(self) -> Sequence[str]:
+        return [one.name for one in self.root]
+
 
 class CaptionSection(FramesSection):
     """A text about a clip."""
@@ -155,6 +160,14 @@ class CaptionsSection(ListSection[Annotated[list[CaptionSection], BeforeValidato
     """Captions of clips, columns of the records: one, or a list."""
 
     root: Annotated[list[CaptionSection], BeforeValidator(as_list)] = Field(default_factory=list)
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        return [one.column for one in self.root]
+
+    @property
+    def for_choice(self) -> CaptionsSection:
+        return CaptionsSection([])  # drafts are chosen without
 
 
 class RewriteSection(EndpointSection):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from framefleet import Output, StatusServer
-from framefleet.cluster.driver.lock import HELD
+from framefleet.cluster.driver.epoch_lock import HELD
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.gallery_output import HOSTILE, write_output
 from tests.outputs import UNDER_WAY, write_driver

@@ -46,7 +46,12 @@ for sys.argv[1:] in json.loads(sys.argv[1]):
     asked.clear()
     try: code = main()
     except SystemExit as ended: code = ended.code
-    steps = {{step.partition(":")[0] for plugin in plugins().values() for step in plugin.clip_steps.values()}}
+    doors = [
+        door
+        for plugin in plugins().values()
+        for door in (plugin.file_steps, plugin.columns_of_sections, plugin.late_columns_of_sections)
+    ]
+    steps = {{place.partition(":")[0] for door in doors for place in door.values()}}
     print("ended:", code or 0, sum(asked), *sorted(({HEAVY!r} | steps) & sys.modules.keys()), file=sys.stderr)
 """
 

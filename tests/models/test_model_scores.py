@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from transformers import CLIPModel, ViTConfig, ViTForImageClassification
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.plugins.scores.clip_scores import open_scores, score_clip, score_fields
-from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection
+from framefleet.pipeline.outputs.columns import measure
+from framefleet.plugins.scores.clip_scores import open_scores
+from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection, ScoresSection
 from tests.models.test_similarity import FRAMES, folder as clip_folder
 from tests.tinies.encoders import image_processor
 
@@ -30,7 +31,7 @@ def head(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def value_of(section: ModelScore) -> float:
-    scored = score_clip(open_scores([], [section]), FRAMES, {})
+    scored = measure(open_scores(ScoresSection([section])), FRAMES, {})
     assert not scored.errors
     value = scored.values[section.column]
     assert isinstance(value, float)
@@ -57,7 +58,7 @@ def test_aesthetic_is_the_head_over_normalized_embeddings(
     assert value_of(section) == pytest.approx(float(values.mean()), abs=1e-5)
     pickled = AestheticSection(aesthetic=str(tmp_path / "head.pth"), clip=clip)
     with pytest.raises(JobError, match="may be a pickle"):
-        open_scores([], [pickled])
+        open_scores(ScoresSection([pickled]))
     allowed = pickled.model_copy(update={"allow_pickle": True})
     assert value_of(allowed) == pytest.approx(float(values.mean()), abs=1e-5)
 
@@ -65,12 +66,14 @@ def test_aesthetic_is_the_head_over_normalized_embeddings(
 def test_a_head_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "head.safetensors"
     save_file(head({"weight": (1, 768), "bias": (1,)}), place)
-    scores = open_scores([], [AestheticSection(aesthetic=str(place), clip=str(clip_folder))])
-    assert "does not fit the embeddings" in score_clip(scores, FRAMES, {}).errors["aesthetic"]
+    scores = open_scores(ScoresSection([AestheticSection(aesthetic=str(place), clip=str(clip_folder))]))
+    assert "does not fit the embeddings" in measure(scores, FRAMES, {}).errors["aesthetic"]
     with pytest.raises(JobError, match="there is no file"):
-        open_scores([], [AestheticSection(aesthetic=str(tmp_path / "none"), clip=str(clip_folder))])
+        open_scores(
+            ScoresSection([AestheticSection(aesthetic=str(tmp_path / "none"), clip=str(clip_folder))])
+        )
     with pytest.raises(JobError, match="aesthetic needs a model"):
-        open_scores(["aesthetic"])
+        open_scores(ScoresSection(["aesthetic"]))
 
 
 def classifier(place: Path, labels: list[str]) -> ViTForImageClassification:
@@ -96,17 +99,16 @@ def test_nsfw_is_the_highest_probability_of_unsafe_classes(
     with torch.no_grad():
         shares = model(**pixels).logits.softmax(-1)[:, counted].sum(-1)
     assert value_of(NsfwSection(nsfw=str(tmp_path))) == pytest.approx(float(shares.max()), abs=1e-5)
-    (score,) = open_scores([], [NsfwSection(nsfw=str(tmp_path))])
-    (field,) = score_fields([score])
-    assert field.metadata[b"framefleet.digest"].decode() == score.digest
+    (score,) = open_scores(ScoresSection([NsfwSection(nsfw=str(tmp_path))]))
+    assert score.field.metadata[b"framefleet.digest"].decode() == score.digest
 
 
 def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     classifier(tmp_path, ["cat", "dog"])
     with pytest.raises(ModelError, match=r"classes of .* are cat, dog"):
-        open_scores([], [NsfwSection(nsfw=str(tmp_path))])
+        open_scores(ScoresSection([NsfwSection(nsfw=str(tmp_path))]))
     with pytest.raises(ModelError, match="does not classify images"):
-        open_scores([], [NsfwSection(nsfw=str(clip_folder))])
+        open_scores(ScoresSection([NsfwSection(nsfw=str(clip_folder))]))
     config = json.loads((tmp_path / "config.json").read_text())
     for change, problem in (
         ({"id2label": {"0": "normal", "7": "nsfw"}}, "names classes from 0 on"),
@@ -114,7 +116,7 @@ def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=problem):
-            open_scores([], [NsfwSection(nsfw=str(tmp_path))])
+            open_scores(ScoresSection([NsfwSection(nsfw=str(tmp_path))]))
 
 
 def test_text_is_the_share_of_the_picture_that_can_be_read() -> None:
@@ -122,8 +124,8 @@ def test_text_is_the_share_of_the_picture_that_can_be_read() -> None:
     plain = np.full((1, 200, 400, 3), 255, np.uint8)
     image = Image.fromarray(plain[0])
     ImageDraw.Draw(image).text((20, 60), "HELLO WORLD", fill=(0, 0, 0), font=ImageFont.load_default(48))
-    scores = open_scores(["text"])
-    assert score_clip(scores, plain, {}).values == {"text": 0.0}
-    share = score_clip(scores, np.asarray(image)[None], {}).values["text"]
+    scores = open_scores(ScoresSection(["text"]))
+    assert measure(scores, plain, {}).values == {"text": 0.0}
+    share = measure(scores, np.asarray(image)[None], {}).values["text"]
     assert isinstance(share, float) and 0.05 < share < 0.5
     assert (scores[0].digest or "").startswith("rapidocr ")

@@ -15,8 +15,9 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from framefleet.pipeline.errors import ModelError, UserError
-from framefleet.plugins.scores.clip_scores import open_scores, score_clip
-from framefleet.plugins.scores.section import SimilaritySection
+from framefleet.pipeline.outputs.columns import measure
+from framefleet.plugins.scores.clip_scores import open_scores
+from framefleet.plugins.scores.section import ScoresSection, SimilaritySection
 from framefleet.plugins.scores.similarity import open_similarity
 from tests.model_files import flip_a_byte
 from tests.tinies.encoders import clip_tokenizer, image_processor
@@ -40,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_similarity_is_the_mean_cosine_of_clip(folder: Path) -> None:
-    (score,) = open_scores([], [SimilaritySection(similarity=str(folder))])
-    found = score_clip([score], FRAMES, {"prompt": "a red ball"})
+    (score,) = open_scores(ScoresSection([SimilaritySection(similarity=str(folder))]))
+    found = measure([score], FRAMES, {"prompt": "a red ball"})
     model = CLIPModel.from_pretrained(folder).eval()
     pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
     text = clip_tokenizer()(["a red ball"], return_tensors="pt")
@@ -52,16 +53,18 @@ def test_similarity_is_the_mean_cosine_of_clip(folder: Path) -> None:
 
 
 def test_a_row_without_a_prompt_has_none_and_a_long_one_is_cut(folder: Path) -> None:
-    (score,) = open_scores([], [SimilaritySection(similarity=str(folder))])
-    assert score_clip([score], FRAMES, {}).values == {"similarity": None}
-    assert not score_clip([score], FRAMES, {"prompt": "a red ball " * 5000}).errors
+    (score,) = open_scores(ScoresSection([SimilaritySection(similarity=str(folder))]))
+    assert measure([score], FRAMES, {}).values == {"similarity": None}
+    assert not measure([score], FRAMES, {"prompt": "a red ball " * 5000}).errors
 
 
 def test_other_files_than_were_hashed_are_not_loaded(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "clip")
-    (score,) = pickle.loads(pickle.dumps(open_scores([], [SimilaritySection(similarity=str(copy))])))
+    (score,) = pickle.loads(
+        pickle.dumps(open_scores(ScoresSection([SimilaritySection(similarity=str(copy))])))
+    )
     flip_a_byte(copy / "model.safetensors")
-    scored = score_clip([score], FRAMES, {"prompt": "a"})
+    scored = measure([score], FRAMES, {"prompt": "a"})
     assert "is corrupted or another file" in scored.errors["similarity"]
 
 
@@ -97,6 +100,6 @@ def test_a_config_far_larger_than_its_weights_takes_no_memory(folder: Path, tmp_
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = 10**9
     (copy / "config.json").write_text(json.dumps(config))
-    (score,) = open_scores([], [SimilaritySection(similarity=str(copy))])
-    scored = score_clip([score], FRAMES, {"prompt": "a"})
+    (score,) = open_scores(ScoresSection([SimilaritySection(similarity=str(copy))]))
+    scored = measure([score], FRAMES, {"prompt": "a"})
     assert "max_position_embeddings 1000000000" in scored.errors["similarity"]

@@ -20,7 +20,7 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.lock import DriverLock, this_process
+from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
@@ -200,7 +200,7 @@ def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
     values: dict[str, Any],
 ) -> None:
     run(values)
-    store, driver = Store(values["output"]), this_process("another")
+    store, driver = Store(values["output"]), Holder.here("another")
     ended = subprocess.Popen(["true"])
     ended.wait()
     store.write(epoch_path(2), replace(driver, pid=ended.pid, process_started="1").to_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from framefleet import Store
@@ -14,7 +15,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.drafts.drafts import draft_job, keep_of, kept_drafts
 from framefleet.plugins.drafts.section import KeepSection
-from framefleet.plugins.scores.clip_scores import OWN_SCORES, score_fields
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.rows import record
 
 JOB: dict[str, Any] = {"table": "t.csv", "output": "s3://b/run/", "model": "m"}
@@ -24,7 +25,7 @@ SHARP = (0.1, 0.5, 0.3, 0.5, None, 0.2)  # of rows 0 to 5, whose prompts are a, 
 @pytest.fixture
 def drafts(tmp_path: Path) -> Store:
     store = Store(str(tmp_path))
-    schema = record_schema(score_fields([OWN_SCORES["sharpness"]]))
+    schema = record_schema(pa.schema([OWN_SCORES["sharpness"].field]))
     writer = PartWriter(store, "records", schema, run="r1")
     for number, score in enumerate(SHARP):
         one = record(number, arguments=f'{{"prompt":"{"ab"[number % 2]}"}}', path=f"clips/{number}")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet import Store
-from framefleet.cluster.driver.lock import parse_holder, this_process
+from framefleet.cluster.driver.lock import Holder
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table
@@ -118,12 +118,12 @@ def test_a_checkpoint_of_other_files(tmp_path: Path, changed: dict[str, Any]) ->
 
 
 def test_a_lock_with_other_values_is_nobodys() -> None:
-    ours = this_process("me")
+    ours = Holder.here("me")
     content = json.loads(ours.to_bytes())
-    assert parse_holder(json.dumps(content).encode()) == ours
+    assert Holder.parse(json.dumps(content).encode()) == ours
     for key in ("owner", "host", "machine", "pid", "process_started", "beat"):
         for value in ([], {}, None, *["../.."] * (key == "pid")):
-            assert parse_holder(json.dumps(content | {key: value}).encode()) is None
+            assert Holder.parse(json.dumps(content | {key: value}).encode()) is None
 
 
 ROWS = prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[4.0])

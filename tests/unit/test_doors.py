@@ -11,13 +11,16 @@ from textwrap import dedent
 
 import pytest
 
+from framefleet import Store, read_records
 from framefleet.jobs.cli import command_line
+from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.plugin import broken_plugins, families, plugins, recipes
 from tests.commands import command
+from tests.small_output import rendered
 
 Install = Callable[..., None]
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,27 @@ def test_a_package_adds_a_command(install: Install) -> None:
     assert command("wave").stdout == "hello\n"
 
 
+def test_a_package_adds_a_score_that_jobs_and_commands_name(install: Install, tmp_path: Path) -> None:
+    code = """
+        from framefleet.api import Plugin
+
+        def warmth(frames, record):
+            return frames[..., 0].mean() + record["seed"]
+
+        PLUGIN = Plugin(columns={"warm": "warm_package:warmth"})
+    """
+    install("warm", code, value="warm_package:PLUGIN")
+    rendered(Store(str(tmp_path / "out")), 2)
+    misspelt = run(tmp_path, "score", str(tmp_path / "out"), "--scores", "warn")
+    assert (misspelt.returncode, "did you mean 'warm'?" in misspelt.stderr) == (2, True), misspelt.stderr
+    scored = run(tmp_path, "score", str(tmp_path / "out"), "--scores", "warm")
+    assert (scored.returncode, "2 clips scored" in scored.stderr) == (0, True), scored.stderr
+    first, second = read_records(str(tmp_path / "out")).to_pylist()
+    assert first["warm"] < 3 < second["warm"] < 14
+    job = {"table": "t", "output": "o", "model": "m", "scores": ["warm", "motion"]}
+    assert step_columns(load_job(job)) == ["warm", "motion"]
+
+
 DOORS = "from framefleet.api import *\n"
 SECTION = "from framefleet.jobs.job.section import Section\nclass S(Section):\n    a: int = 1\n"
 BROKEN = [  # source, what its Plugin has (M: the module), what is said
@@ -82,7 +106,7 @@ BROKEN = [  # source, what its Plugin has (M: the module), what is said
     ("S = {}", "sections={'mine': 'M:S'}", "M:S is not a subclass of SectionFacts"),
     (SECTION, "sections={'marks': 'M:S'}", "another plugin has the section 'marks'"),
     (f"{SECTION}    b: int", "sections={'mine': 'M:S'}", "M:S cannot be made without arguments: Validation"),
-    ("", "clip_steps={'mine': 'M:S'}", "it has a clip step of the section 'mine', which no plugin adds"),
+    ("", "file_steps={'mine': 'M:S'}", "it has a file step of the section 'mine', which no plugin adds"),
     ("class R(JobRunner): pass", "runners=['M:R']", "it has a runner of the section ''"),
     ("class R: section = 'post'", "runners=['M:R']", "M:R is not a subclass of JobRunner"),
     ("F = 3", "families=['M:F']", "M:F cannot be used: TypeError"),

@@ -18,7 +18,7 @@ from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.outputs.clip_step import added_columns
+from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import NO_COLUMNS, record_schema, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -56,7 +56,10 @@ def drafted(job: Job, *, without: str = "") -> dict[str, IdentifiedRow]:
     """Commit the drafts of a job but one, as its workers would have; return its rows by tag."""
     with closing(resolve_job(draft_job(job), Callback())) as drafts:
         claim(drafts)
-        rows, schema = identified(drafts), record_schema(NO_COLUMNS, added=added_columns(drafts.steps))
+        rows, schema = (
+            identified(drafts),
+            record_schema(NO_COLUMNS, added=added_columns(drafts.steps, drafts.columns)),
+        )
         writer = PartWriter(drafts.store, "records", schema, run="r1")
         for tag, row in rows.items():
             if tag == without:

@@ -242,23 +242,22 @@ def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_pat
 
 def test_hooks_and_the_plugins_that_use_them() -> None:
     texts = {path: f"class {door}:\n    {door.lower()}: str = ''" for door, path in DOORS.items()}
-    texts["pipeline/outputs/clip_step.py"] = """
-class ClipStep:
+    texts["pipeline/outputs/file_step.py"] = """
+class FileStep:
     order = 0
     def frames(self): ...
+    def tags(self): ...
     def _own(self): ...
-class LateStep(ClipStep):
-    def ask(self): ...
 """
     texts["jobs/doors.py"] = (
         "class Listener:\n    def notes(self): ...\nclass JobRunner: ...\nclass JobKind: ..."
     )
-    texts["plugins/a/step.py"] = "class Step(LateStep):\n    order = 1\n    def ask(self): ..."
-    texts["plugins/b/plugin.py"] = "PLUGIN = Plugin(plugin='x')\nclass Mine(Step):\n    def ask(self): ..."
+    texts["plugins/a/step.py"] = "class Step(FileStep):\n    order = 1\n    def frames(self): ..."
+    texts["plugins/b/plugin.py"] = "PLUGIN = Plugin(plugin='x')\nclass Mine(Step):\n    def frames(self): ..."
     users = hook_users(House(texts))
-    assert users["LateStep.ask"] == {"a", "b"} and users["ClipStep.order"] == {"a"}
-    assert users["Plugin.plugin"] == {"b"} and users["Listener.notes"] == users["ClipStep.frames"] == set()
-    assert "ClipStep._own" not in users
+    assert users["FileStep.frames"] == {"a", "b"} and users["FileStep.order"] == {"a"}
+    assert users["Plugin.plugin"] == {"b"} and users["Listener.notes"] == users["FileStep.tags"] == set()
+    assert "FileStep._own" not in users
 
 
 def test_circles_of_imports_with_those_for_type_checkers() -> None:

@@ -65,7 +65,7 @@ def test_marks_of_a_picture_are_in_the_record_and_its_manifest_in_the_clip(tmp_p
     sha256 = hashlib.sha256(content).hexdigest()
     news = stored(tmp_path, ClipMarks(sign=signing), sha256=sha256, uri=str(picture))
     assert isinstance(news, StoredRow), news
-    [said] = json.loads(str(news.values["marks"].values["marks"]))["inputs"]
+    [said] = json.loads(str(news.added.values["marks"]))["inputs"]
     assert (said["argument"], said["sha256"], said["c2pa"]["state"]) == ("image", sha256, "intact")
     assert said["c2pa"]["source_type"].endswith("trainedAlgorithmicMedia")
     assert said["label"]["aigc"]["ContentProducer"] == "Parents"
@@ -76,7 +76,7 @@ def test_marks_of_a_picture_are_in_the_record_and_its_manifest_in_the_clip(tmp_p
     assert found.clip["inputs"] == [said]
     # A file that has changed fails the row, unless its marks are not read.
     plain = stored(tmp_path, ClipMarks(), sha256="0" * 64, uri=str(picture))
-    assert isinstance(plain, StoredRow) and plain.values == {}
+    assert isinstance(plain, StoredRow) and plain.added.values == {}
     labelled = ClipMarks(label=True, provider=Provider(name="Example"))
     failed = stored(tmp_path, labelled, sha256="0" * 64, uri=str(picture))
     assert isinstance(failed, Failed) and "the file has changed since the row was checked" in failed.message

@@ -23,17 +23,18 @@ import framefleet
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.show.watch import Awaited, Callback
 from framefleet.pipeline.errors import JobError, StoreError
-from framefleet.pipeline.outputs.clip_step import LateStep, late_field
+from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.plugins.columns.fill import Filling, each_answer
+from framefleet.plugins.columns.follow import columns_to_fill, following
 from framefleet.plugins.watch.control import ask_driver
 from framefleet.plugins.words import endpoint
-from framefleet.plugins.words.answers import Answers, following, late_steps
-from framefleet.plugins.words.prompts import JudgeStep
+from framefleet.plugins.words.questions import open_judge
 from framefleet.plugins.words.section import JudgeSection
 from tests.chat_server import SERVER, Chat
 from tests.commands import command
@@ -79,6 +80,10 @@ def job_file(store: Store, **sections: Any) -> Path:
     folder = Path(store.url_of("")).parent
     values = {"table": "t.csv", "output": str(folder / "out"), "model": "m", **sections}
     return write_job(folder / "job.yaml", values)
+
+
+def answers_of(store: Store, chat: Chat) -> Filling:
+    return Filling(store, columns_to_fill(load_job(job_file(store, judge=[question(chat)]))))
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:
@@ -200,7 +205,17 @@ def test_clips_that_get_no_answer_delay_no_others(mood: dict[str, Any], store: S
     assert [one is None for one in judged(store)] == [True, True, True, False, False, True, False]
     num_asked = len(chat.log)
     chat.will()
-    assert (command("judge", job).exit_code, len(chat.log)) == (0, num_asked + 4)
+    is_final = mood.get("status", 200) < 429 and "wait_s" not in mood
+    is_final &= mood.get("raw", "") != "x" * (5 << 20)
+    again = command("judge", job)
+    if is_final:
+        refused = [row["quality_refused"] for row in columns(store, "quality_refused")]
+        assert [bool(one) for one in refused] == [True, True, True, False, False, True, False]
+        assert (again.exit_code, len(chat.log)) == (1, num_asked), "nobody is asked again"
+        assert "judge JOB.YAML --again, as 4 were refused for good" in again.stderr
+        again = command("judge", job, "--again")
+    assert (again.exit_code, len(chat.log)) == (0, num_asked + 4)
+    assert None not in judged(store) and command("judge", job).exit_code == 0
 
 
 def test_texts_stand_in_a_question_in_quotation_marks(store: Store, chat: Chat) -> None:
@@ -280,7 +295,7 @@ def test_a_second_call_sends_the_new_key(store: Store, chat: Chat, monkeypatch: 
 def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framefleet.plugins.words.answers._POLL_S", 0.05)
+    monkeypatch.setattr("framefleet.plugins.columns.follow._POLL_S", 0.05)
     job = load_job(job_file(store, judge=[question(chat)]))
     with following(job, Callback()):
         rendered(store, 3)
@@ -306,26 +321,25 @@ def test_an_interruption_ends_requests_under_way(
     monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
     rendered(store, 2)
     chat.will({"wait_s": 600, "always": True})
-    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-    thread = threading.Thread(target=answers.fill)
-    thread.start()
-    while not chat.log:
-        time.sleep(0.01)
-    (one,) = endpoint._endpoints.values()
-    one._loop.call_soon_threadsafe(time.sleep, 1.0)
-    answers.end()
-    endpoint.end_requests()
-    thread.join(200)
-    assert not thread.is_alive() and judged(store) == [None, None]
+    with answers_of(store, chat) as answers:
+        thread = threading.Thread(target=answers.fill)
+        thread.start()
+        while not chat.log:
+            time.sleep(0.01)
+        (one,) = endpoint._endpoints.values()
+        one._loop.call_soon_threadsafe(time.sleep, 1.0)
+        answers.end()
+        thread.join(200)
+        assert not thread.is_alive() and judged(store) == [None, None]
 
 
 def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: Store, chat: Chat) -> None:
     rendered(store, 2)
-    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
     endpoint.end_requests()
-    assert not answers.fill() and "the run ended" in answers.problem and not chat.log
-    with endpoint.counting_requests():
-        assert answers.fill() and len(chat.log) == 2
+    with answers_of(store, chat) as answers:
+        assert not answers.fill() and "the run ended" in answers.problem and not chat.log
+        with endpoint.counting_requests():
+            assert answers.fill() and len(chat.log) == 2
 
 
 def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> None:
@@ -344,14 +358,14 @@ def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> Non
 
     questions = iter(["fails", "answers", "waits"])
     with pytest.raises(KeyboardInterrupt):
-        endpoint.each_answer(questions, ask, take, parallel=3, end=is_ended.set)
+        each_answer(questions, ask, take, parallel=3, end=is_ended.set)
     assert is_ended.is_set()
 
 
 def test_a_job_that_is_to_stop_waits_for_no_answer(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("framefleet.plugins.words.answers.BEAT_S", 0.05)
+    monkeypatch.setattr("framefleet.plugins.columns.follow.BEAT_S", 0.05)
     job = load_job(job_file(store, judge=[question(chat)]))
     chat.will({"wait_s": 600, "always": True})
     with DriverLock(store), following(job, Callback()):
@@ -359,6 +373,38 @@ def test_a_job_that_is_to_stop_waits_for_no_answer(
         ask_driver(Output(store), STOP)
     assert judged(store) == [None, None]
     assert "2 clips without quality" in caplog.text
+
+
+def test_of_two_who_ask_at_once_the_second_is_told_who_the_first_is(store: Store, chat: Chat) -> None:
+    rendered(store, 3)
+    again = question(chat, name="again")  # the same question
+    for asked in (question(chat), again):
+        job = job_file(store, judge=[asked])
+        with answers_of(store, chat):
+            refused = command("judge", job)
+        assert refused.exit_code == 2 and not chat.log
+        assert "quality is being filled in by pid" in refused.stderr, refused.stderr
+    assert command("judge", job_file(store, judge=[question(chat), again])).exit_code == 0
+    assert len(chat.log) == 3
+
+
+def test_a_run_waits_for_whoever_else_asks_and_asks_nothing_twice(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framefleet.plugins.columns.follow._POLL_S", 0.05)
+    other, shown = answers_of(store, chat), list[str]()
+
+    def show(progress: Awaited) -> None:
+        shown.append(progress.what)
+        if "is being filled in by pid" in progress.what:
+            assert other.fill()
+            other.__exit__(None, None, None)
+
+    other.__enter__()
+    with following(load_job(job_file(store, judge=[question(chat)])), Callback(show, Awaited)):
+        rendered(store, 3)
+    assert shown[0] == "waiting for quality" and "being filled in" in shown[1]
+    assert None not in judged(store) and len(chat.log) == 3
 
 
 def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) -> None:
@@ -391,62 +437,65 @@ class Troubled(Store):
 def test_a_store_that_is_out_of_reach_for_a_while_refuses_no_clip(store: Store, chat: Chat) -> None:
     rendered(store, 2)
     troubled = Troubled(store.url_of(""))
-    answers = Answers(troubled, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-    troubled.error = StoreError("it does not answer")
-    troubled.error.kind = "unreachable"
-    assert not answers.fill() and "does not answer" in answers.problem
-    troubled.error = None
-    assert answers.fill() and None not in judged(store)
-    Path(store.url_of(""), rendered(store, 3)[2]["path"]).unlink()
-    assert answers.fill() and "is gone" in answers.problem  # which waiting does not change
+    with answers_of(troubled, chat) as answers:
+        troubled.error = StoreError("it does not answer")
+        troubled.error.kind = "unreachable"
+        assert not answers.fill() and "does not answer" in answers.problem
+        troubled.error = None
+        assert answers.fill() and None not in judged(store)
+        Path(store.url_of(""), rendered(store, 3)[2]["path"]).unlink()
+        assert answers.fill() and "is gone" in answers.problem  # which waiting does not change
 
 
-class Warmth(LateStep):
+class Warmth:
     """A plugin's, whose service fails for some clips."""
-
-    columns = pa.schema([late_field("warmth", pa.float64())])
 
     def __init__(self, *bad: int) -> None:
         self.bad, self.asked = bad, list[int]()
 
-    def ask(self, column: str, frames: Any, record: Mapping[str, Any]) -> float:
+    def __call__(self, frames: Any, record: Mapping[str, Any]) -> float:
         self.asked.append(record["seed"])
         if record["seed"] in self.bad:
             raise HTTPError("http://warmth", 500, "as told", Message(), None)
         return 1.0
 
+    @property
+    def column(self) -> ClipColumn:
+        return ClipColumn(name="warmth", type=pa.float64(), section="warmth", function=self, is_late=True)
+
 
 def test_a_plugins_service_is_down_after_some_errors_in_a_row(store: Store) -> None:
     rendered(store, 8)
     some = Warmth(0, 1, 4)
-    answers = Answers(store, {"warmth": some})
-    assert not answers.fill() and len(some.asked) == 8
-    assert "3 clips without warmth, e.g. HTTP Error 500" in answers.problem
+    with Filling(store, [some.column]) as answers:
+        assert not answers.fill() and len(some.asked) == 8
+        assert "3 clips without warmth, e.g. HTTP Error 500" in answers.problem
     down = Warmth(*range(8))
-    assert not Answers(store, {"warmth": down}).fill() and down.asked == [0, 1, 4]
+    with Filling(store, [down.column]) as answers:
+        assert not answers.fill() and down.asked == [0, 1, 4]
     assert [row["warmth"] for row in columns(store, "warmth")].count(None) == 3
 
 
 def test_answers_that_could_not_be_written_are_not_asked_for_again(store: Store, chat: Chat) -> None:
     rendered(store, 2)
     troubled = Troubled(store.url_of(""))
-    answers = Answers(troubled, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-    with pytest.raises(StoreError, match="full"):
-        troubled.create_error = StoreError("it is full")
-        answers.fill()
-    assert judged(store) == [None, None]
-    troubled.create_error = None
-    assert answers.fill() and None not in judged(store) and len(chat.log) == 2
+    with answers_of(troubled, chat) as answers:
+        with pytest.raises(StoreError, match="full"):
+            troubled.create_error = StoreError("it is full")
+            answers.fill()
+        assert judged(store) == [None, None]
+        troubled.create_error = None
+        assert answers.fill() and None not in judged(store) and len(chat.log) == 2
 
 
 def test_only_the_frames_that_are_sent_wait_for_an_answer(store: Store, chat: Chat) -> None:
     section = JudgeSection.model_validate([question(chat, frames=3, max_side=64)])
-    step = JudgeStep.open(section, folder=None)
-    assert step is not None
+    (column,) = open_judge(section, None)
+    assert column.thinned and column.function
     frames = np.random.default_rng(0).integers(0, 256, (9, 90, 160, 3), dtype=np.uint8)
-    thinned = step.thinned("quality", frames)
+    thinned = column.thinned(frames)
     assert thinned.shape == (3, 36, 64, 3)
-    step.ask("quality", thinned, {"prompt": "a ball"})
+    column.function(thinned, {"prompt": "a ball"})
     _, *images = chat.log[-1]["body"]["messages"][0]["content"]
     assert len(images) == 3
 

@@ -15,15 +15,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Output, Store
-from framefleet.cluster.driver.lock import (
-    PAUSE,
-    STOP,
-    DriverLock,
-    Holder,
-    parse_holder,
-    requests_to,
-    this_process,
-)
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, requests_to
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
@@ -43,7 +35,7 @@ def lock(store: Store, **changed: float) -> DriverLock:
 
 
 def held(store: Store, path: str = FIRST) -> Holder:
-    holder = parse_holder(store.read(path))
+    holder = Holder.parse(store.read(path))
     assert holder is not None
     return holder
 
@@ -75,7 +67,7 @@ def test_a_second_driver_is_told_who_writes_here(store: Store) -> None:
 @pytest.mark.parametrize("dead", [[], [1]], ids=["a new output", "a dead driver's"])
 def test_of_many_drivers_at_once_one_gets_the_lock(dead: list[int], store: Store) -> None:
     for epoch in dead:
-        store.write(epoch_path(epoch), replace(this_process("dead"), process_started="1").to_bytes())
+        store.write(epoch_path(epoch), replace(Holder.here("dead"), process_started="1").to_bytes())
     entered, refused, done = [], [], threading.Event()
 
     def drive() -> None:
@@ -98,7 +90,7 @@ def test_of_many_drivers_at_once_one_gets_the_lock(dead: list[int], store: Store
 
 CHILD = """
 import sys, time
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.pipeline.outputs.stores.store import Store
 with DriverLock(Store(sys.argv[1])):
     print("held", flush=True)
@@ -119,7 +111,7 @@ def test_a_driver_that_deletes_what_others_left_beats_until_it_fails(
     before = {*threading.enumerate()}
     with nullcontext() if error is None else pytest.raises(type(error)), lock(store, beat_s=0.3):
         assert error is None
-    wait_until(lambda: not {one for one in threading.enumerate() if one.name == "driver.lock"} - before)
+    wait_until(lambda: not {one for one in threading.enumerate() if one.name == "drivers.lock"} - before)
     assert held(store).ended and held(store).left_nothing is (error is None)
 
 
@@ -136,7 +128,7 @@ def test_a_driver_that_is_surely_gone_is_replaced_at_once(store: Store) -> None:
     with DriverLock(store, expiry_s=math.inf) as ours:  # which a driver elsewhere would have to be silent for
         assert ours.still_ours()
     child.wait()
-    again = replace(this_process("dead"), process_started="1")  # a process id that is used again
+    again = replace(Holder.here("dead"), process_started="1")  # a process id that is used again
     store.write(epoch_path(3), again.to_bytes())
     with lock(store, expiry_s=math.inf) as ours:
         assert ours.epoch == 4
@@ -149,7 +141,7 @@ def test_a_driver_that_is_surely_gone_is_replaced_at_once(store: Store) -> None:
 
 
 def elsewhere(owner: str, beat: int = 0) -> Holder:
-    return replace(this_process(owner), host="far-away", machine="another boot", beat=beat)
+    return replace(Holder.here(owner), host="far-away", machine="another boot", beat=beat)
 
 
 def test_a_driver_elsewhere_that_beats_is_left_alone(store: Store) -> None:

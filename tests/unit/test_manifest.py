@@ -16,8 +16,8 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode
@@ -53,13 +53,14 @@ def opened(certificate: Path, key: Path, **others: str) -> Signing:
     return open_signing(Signing(certificate=str(certificate), private_key=str(key), **others))
 
 
-def signed_by(signing: Signing, format: MediaFormat = "png", **others: Any) -> tuple[Media, list[ClipStep]]:
+def signed_by(signing: Signing, format: MediaFormat = "png", **others: Any) -> tuple[Media, list[FileStep]]:
     return Media(format=format), [MarkStep(marks=ClipMarks(sign=signing, **others))]
 
 
-def said_of(of: StepInput, steps: list[ClipStep]) -> dict[str, Any]:
+def said_of(of: StepInput, steps: list[FileStep]) -> dict[str, Any]:
     """Return what the record says of the marks of a clip."""
-    said: dict[str, Any] = json.loads(str(steps[0].values(of, b"", {}).values["marks"]))
+    encode_input(of, steps)
+    said: dict[str, Any] = json.loads(str(of.values["marks"]))
     return said
 
 

@@ -11,7 +11,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
@@ -19,14 +18,14 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.clip_step import late_field
+from framefleet.pipeline.outputs.columns import late_field
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, INVALID_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.until.step import MARKS
+from framefleet.plugins.until.marks import MARKS
 from tests import made_up_workers
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
@@ -87,15 +86,6 @@ def test_duckdb_answers(query: str, folder: Path, monkeypatch: pytest.MonkeyPatc
     assert duckdb.sql(query).fetchall()
 
 
-def test_marks_of_until_are_counted_as_our_own_reader_does(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    (query,) = [query for query in QUERIES if "accepted" in query]
-    num_rows = framefleet.read_records("run-7", where="accepted").num_rows
-    assert duckdb.sql(query).fetchall() == [(num_rows,)] == [(2,)]
-
-
 def test_the_join_gives_each_row_its_own_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (query,) = [query for query in QUERIES if "AS rows" in query]
@@ -106,7 +96,7 @@ def test_the_join_gives_each_row_its_own_columns(folder: Path, monkeypatch: pyte
     assert all((folder / "run-7" / row["path"]).exists() for row in rows)
 
 
-@pytest.mark.parametrize("mark", ["# pandas", "# python"])
+@pytest.mark.parametrize("mark", ["# pandas", "# python", "# view"])
 def test_python_runs(
     mark: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

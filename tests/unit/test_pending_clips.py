@@ -14,7 +14,6 @@ import pytest
 from framefleet import Request, Store
 from framefleet.cluster.driver.earlier_runs import Adoption, find_adoptable, note_apart
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.layout import clip_path, extras_path
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -190,8 +189,8 @@ def test_other_files_among_intents_are_left_alone(store: Store) -> None:
 
 def test_an_adopted_clip_keeps_its_scores(store: Store) -> None:
     encoded, scores = attempt(b"a clip"), {"sharpness": 0.5, "is_black": False, "motion": None}
-    announce(store, encoded.record, was_batched=False, values={"scores": StepValues(values=scores)})
+    announce(store, encoded.record, was_batched=False, values=scores)
     store_clip(store, encoded)
     adopted = adoption(store).take(ROW_ID, REQUEST)
     assert adopted is not None
-    assert adopted.values[""].values == scores
+    assert adopted.added.values == scores

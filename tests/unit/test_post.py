@@ -25,8 +25,8 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
 from framefleet.pipeline.errors import FramefleetError, ModelError, OutOfMemory, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, encode_input, store_clip
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode, read_metadata
@@ -67,7 +67,7 @@ def clip_of(row_id: str = CLIP.row_id, **more: Any) -> Clip:
     return replace(CLIP, row_id=row_id, **more)
 
 
-def step_of(*post: dict[str, Any]) -> ClipStep:
+def step_of(*post: dict[str, Any]) -> FileStep:
     (step,) = open_steps(job_of(*post)).values()
     return step
 
@@ -141,7 +141,7 @@ def test_frames_are_those_of_the_network(weights: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     assert np.array_equal(frames[::2], np.stack([by_hand(tensors, frame) for frame in moving()]))
     assert (encoded.record.derived_height, encoded.record.derived_width) == (128, 192)
-    upscale, interpolate = json.loads(str(step.values(of, b"", {}).values["post"]))
+    upscale, interpolate = json.loads(str(of.values["post"]))
     assert upscale["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert [upscale[name] for name in ("architecture", "upscale")] == ["RealESRGAN Compact", 2]
     assert interpolate["interpolate"] == 2
@@ -190,7 +190,7 @@ def test_the_second_file_carries_the_marks_of_the_first() -> None:
 )
 def test_a_clip_that_it_cannot_take_fails_its_row(clip: dict[str, Any], problem: str) -> None:
     with pytest.raises(RenderError, match=problem):
-        step_of({"interpolate": 2}).derived(StepInput(clip=clip_of(**clip), media=FFV1))
+        step_of({"interpolate": 2}).second_file(StepInput(clip=clip_of(**clip), media=FFV1))
 
 
 # -- In an output --
@@ -281,7 +281,7 @@ def test_exports_choose_the_file(encoded: EncodedClip, tmp_path: Path) -> None:
 
 def refused(*post: dict[str, Any], format: str = "mp4") -> str:
     with pytest.raises(FramefleetError) as error:
-        check_steps(open_steps(job_of(*post)), Media(format=format))  # type: ignore[arg-type]
+        check_steps(open_steps(job_of(*post)), [], Media(format=format))  # type: ignore[arg-type]
     return f"{error.value.problem}; {error.value.fix}"
 
 
@@ -303,7 +303,7 @@ def refusals(arguments: dict[str, Any], *post: dict[str, Any], of: str = "WanPip
         spec = inspect_model(write_model(Path(folder), of, configs))
     steps = [step_of(*post)] if post else []
     batch = pa.RecordBatch.from_pylist([{"prompt": "a", **arguments}])
-    (row,) = plan_rows(batch.schema, spec, clip_steps=steps, **more).rows(0, batch)
+    (row,) = plan_rows(batch.schema, spec, file_steps=steps, **more).rows(0, batch)
     return str(row.messages()) if isinstance(row, InvalidRow) else ""
 
 
@@ -328,7 +328,7 @@ def test_weights_are_locked_and_a_worker_refuses_others(weights: Path) -> None:
     moved = weights.rename(weights.with_name("moved.safetensors"))
     (other,) = open_steps(job_of({"upscale": str(moved)}, {"interpolate": 2})).values()
     elsewhere = {**written, "post": other.written(job.model_dump()["post"])}
-    assert decisive_sections(written)["post"] == decisive_sections(elsewhere)["post"]
+    assert decisive_sections(written, ["post"]) == decisive_sections(elsewhere, ["post"])
     save_file(tensors, weights)
     with pytest.raises(ModelError, match="not the file of the job"):
         step.prepare()

@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from framefleet.jobs.job.columns import open_columns, step_columns
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.steps import open_steps, step_columns
 from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.outputs.clip_step import fitting_cells
+from framefleet.pipeline.outputs.columns import ClipColumn, fitting_cells, measure
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.plugins.scores.clip_scores import OWN_SCORES, open_scores, score_clip, score_fields
+from framefleet.plugins.scores import clip_scores
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
+from framefleet.plugins.scores.section import ScoresSection
 from tests.rows import RECORD
 
 JOB = {"table": "t.csv", "output": "out", "model": "m"}
@@ -65,19 +67,23 @@ def process(frames: Frames, record: Mapping[str, Any]) -> float:
     return os.getpid()
 
 
+def open_scores(names: list[str]) -> list[ClipColumn]:
+    return clip_scores.open_scores(ScoresSection(list[Any](names)))
+
+
 def named(*functions: str) -> list[str]:
     return [f"tests.unit.test_scores:{name}" for name in functions]
 
 
 def test_a_function_gets_frames_and_what_the_record_says_with_its_arguments() -> None:
-    scored = score_clip(open_scores(named("prompt_length", "half")), FRAMES, VALUES)
+    scored = measure(open_scores(named("prompt_length", "half")), FRAMES, VALUES)
     assert scored.values == {"prompt_length": 7.5, "half": 0.5}
     assert not scored.errors
 
 
 def test_a_function_that_fails_gives_null_and_says_why() -> None:
     scores = open_scores(["sharpness", *named("failing", "infinite", "wordy", "spoiling")])
-    scored = score_clip(scores, FRAMES, VALUES)
+    scored = measure(scores, FRAMES, VALUES)
     assert scored.values["sharpness"] == OWN_SCORES["sharpness"].function(FRAMES, {})
     assert {name for name, value in scored.values.items() if value is None} == set(scored.errors)
     assert scored.errors["failing"] == "KeyError: 'colour'"
@@ -87,7 +93,7 @@ def test_a_function_that_fails_gives_null_and_says_why() -> None:
 
 
 def test_a_function_that_exits_or_crashes_costs_its_score_alone() -> None:
-    scored = score_clip(open_scores([*named("leaving", "crashing", "half")]), FRAMES, VALUES)
+    scored = measure(open_scores([*named("leaving", "crashing", "half")]), FRAMES, VALUES)
     assert scored.values == {"leaving": None, "crashing": None, "half": 0.5}
     assert scored.errors == {
         "leaving": "SystemExit: bye",
@@ -97,8 +103,7 @@ def test_a_function_that_exits_or_crashes_costs_its_score_alone() -> None:
 
 def test_a_function_is_neither_called_nor_imported_where_rows_are_rendered() -> None:
     score = pickle.loads(pickle.dumps(open_scores(named("process"))))[0]
-    assert score.function.function is None  # as a worker has it
-    assert score_clip([score], FRAMES, VALUES).values["process"] not in (None, os.getpid())
+    assert measure([score], FRAMES, VALUES).values["process"] not in (None, os.getpid())
 
 
 class Scarce(np.ndarray[Any, Any]):
@@ -109,7 +114,7 @@ class Scarce(np.ndarray[Any, Any]):
 
 
 def test_a_clip_that_memory_holds_only_once_has_no_scores() -> None:
-    scored = score_clip(open_scores(["sharpness", "motion"]), FRAMES.view(Scarce), VALUES)
+    scored = measure(open_scores(["sharpness", "motion"]), FRAMES.view(Scarce), VALUES)
     assert scored.values == {"sharpness": None, "motion": None}
     assert scored.errors == {"sharpness": "MemoryError: ", "motion": "MemoryError: "}
 
@@ -124,21 +129,20 @@ def test_every_kind_of_clip_has_defined_scores() -> None:
         "black": np.zeros((3, 8, 8, 3), np.uint8),
         "transparent": np.dstack([np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8), np.uint8)])[None],
     }
-    found = {kind: score_clip(scores, frames, VALUES) for kind, frames in kinds.items()}
+    found = {kind: measure(scores, frames, VALUES) for kind, frames in kinds.items()}
     assert not any(scored.errors for scored in found.values())
     assert found["image"].values["motion"] is None
     black = {"sharpness": 0.0, "motion": 0.0, "flicker": 0.0, "is_black": True, "is_static": True}
     assert found["black"].values == found["nan"].values == black | {"num_torn_frames": 0}
     assert found["transparent"].values["is_black"]
-    assert set(score_clip(scores, None, VALUES).values.values()) == {None}  # sound alone
+    assert set(measure(scores, None, VALUES).values.values()) == {None}  # sound alone
 
 
 def test_columns_take_only_what_they_can_hold() -> None:
     scores = list(OWN_SCORES.values())
-    assert score_fields(scores).field("num_torn_frames").type == pa.int64()
-    cells = fitting_cells(
-        score_fields(scores), {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1}
-    )
+    fields = pa.schema([score.field for score in scores])
+    assert fields.field("num_torn_frames").type == pa.int64()
+    cells = fitting_cells(fields, {"sharpness": 1, "is_black": "yes", "num_torn_frames": 2**70, "other": 1})
     assert cells == dict.fromkeys(OWN_SCORES) | {"sharpness": 1.0}
 
 
@@ -157,7 +161,7 @@ def test_columns_take_only_what_they_can_hold() -> None:
 )
 def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:
     with pytest.raises(UserError) as raised:
-        open_steps(load_job(JOB | {"scores": scores}))
+        open_columns(load_job(JOB | {"scores": scores}))
     assert said in str(raised.value)
 
 

@@ -18,7 +18,8 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.earlier_runs import spent_before
-from framefleet.cluster.driver.lock import HELD, DriverLock, parse_holder, read_holder, told_of
+from framefleet.cluster.driver.epoch_lock import HELD
+from framefleet.cluster.driver.lock import DriverLock, Holder, told_of
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.status import DriverSeen, driver_of
@@ -235,7 +236,7 @@ def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
     with DriverLock(store) as lock:
         lock.tell(replace(UNDER_WAY, last_failure="\ud800", unused=("x",) * 9))
         lock.seal()
-        held = parse_holder(store.read("drivers/000001.json"))
+        held = Holder.parse(store.read("drivers/000001.json"))
         assert held is not None and held.progress is not None
         assert (held.progress.done, held.progress.last_failure, held.progress.unused) == (3, None, ())
         assert lock.still_ours()
@@ -280,7 +281,7 @@ def test_a_driver_that_renders_one_table_after_the_other_tells_of_all(tmp_path: 
             lock.tell(replace(progress, done=1))
             lock.tell(progress)
         lock.seal()
-    said = read_holder(store, 1)
+    said = Holder.read(store, 1)
     assert said is not None and said.progress is not None
     assert (said.progress.done, said.progress.elapsed_s) == (3 * UNDER_WAY.done, 90.0)
     sums = {WORKER_SECONDS.key("rows"): 180.0, CLIP_BYTES.key(): 15.0, WORKERS.key("idle"): 2.0}

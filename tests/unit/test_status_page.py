@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Output, StatusServer, Store
-from framefleet.cluster.driver.lock import HELD
+from framefleet.cluster.driver.epoch_lock import HELD
 from framefleet.plugins.pages.report.live_page import newest_clips
 from tests.outputs import write_driver
 from tests.small_output import rendered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import UserError
-from framefleet.pipeline.outputs.clip_step import added_columns
+from framefleet.pipeline.errors import StoreError, UserError
+from framefleet.pipeline.outputs.columns import refusal_fields
+from framefleet.pipeline.outputs.file_step import added_columns
+from framefleet.pipeline.outputs.layout import COLUMN_LOCKS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
@@ -30,13 +33,14 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.columns.column_lock import ColumnLock, ColumnWriter
 from framefleet.plugins.forecast.plan import PlanOptions, plan_job
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
-from framefleet.plugins.until.marks import copy_marks, write_marks
-from framefleet.plugins.until.step import MARKS
+from framefleet.plugins.until.marks import MARKS, copy_marks, marks_lock, write_marks
 from tests.jobs import job_values, write_table
 from tests.rows import FAILURE, record
 
@@ -164,12 +168,17 @@ def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
     """Commit records with this sharpness, as workers would have."""
     with closing(resolve_job(job, Callback())) as resolved:
         claim(resolved)
-        schema = record_schema(NO_COLUMNS, added=added_columns(resolved.steps))
+        schema = record_schema(NO_COLUMNS, added=added_columns(resolved.steps, resolved.columns))
         writer = PartWriter(resolved.store, "records", schema, run=f"r{9 - len(rows)}")
         for row, sharpness in rows:
             one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
             writer.add(None, one | {"accepted": None, "surplus": None})
         writer.flush()
+
+
+def write_marks_of(candidates: Candidates, job: Job) -> None:
+    with marks_lock(Store(job.output)) as lock:
+        candidates.write_marks(lock)
 
 
 def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Path) -> None:
@@ -178,7 +187,7 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
         asked = candidates.extend(0, 5)
         commit(job, list(zip(asked, (0.9, 0.1, 0.8, 0.7, None), strict=True)))
         candidates.read()
-        candidates.write_marks()
+        write_marks_of(candidates, job)
         (group,) = candidates.write_acceptance().groups
     assert (group.accepted, group.num_surplus, group.num_unjudged, group.is_short) == (2, 2, 1, False)
 
@@ -199,13 +208,50 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
         commit(job, [(row, 0.1) for row in asked[4:]])  # the later record counts: it is judged now
         assert len(candidates.resume()) == 5
         assert [mark for group in candidates.groups for mark in group.marks()] == [yes, no, no, no, no]
-        candidates.write_marks()
+        write_marks_of(candidates, job)
     assert marks() == [yes, no, no, no, no]
     parts = len(list((tmp_path / "out/scores").iterdir()))
     with closing(Candidates(changed, Callback())) as candidates:
         candidates.resume()
-        candidates.write_marks()
+        write_marks_of(candidates, job)
     assert len(list((tmp_path / "out/scores").iterdir())) == parts, "nothing is new"
+
+
+def test_a_clip_that_was_refused_an_answer_does_not_pass_and_delays_no_other(tmp_path: Path) -> None:
+    job = job_with(tmp_path, ROWS[:1])
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 3)
+        commit(job, list(zip(asked, (0.9, None, 0.8), strict=True)))
+        candidates.read()
+        (group,) = candidates.groups
+        assert group.marks() == [(True, False), None, None]
+        (refused,) = refusal_fields([OWN_SCORES["sharpness"]])
+        with ColumnLock(candidates._store, pa.schema([OWN_SCORES["sharpness"].field]), [refused]) as lock:
+            clip = {"row_id": asked[1].row_id.hex(), "media_sha256": record(0).media_sha256}
+            lock.put(clip, {refused.name: "a judge says nothing of it"})
+            lock.flush()
+        candidates.read()
+        assert group.marks() == [(True, False), (False, False), (True, False)]
+
+
+def test_marks_of_a_run_that_was_replaced_do_not_count(tmp_path: Path) -> None:
+    job, out = job_with(tmp_path, ROWS[:1]), Store(str(tmp_path / "out"))
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 2)
+        commit(job, list(zip(asked, (0.9, 0.1), strict=True)))
+        candidates.read()
+        first = marks_lock(out).__enter__()  # and it stands still, on another machine
+        path = epoch_path(1, COLUMN_LOCKS)
+        writer = ColumnWriter.parse(out.read(path))
+        assert writer is not None
+        gone = replace(writer, machine="another", beat=-1)
+        out.write(path, gone.to_bytes())
+        with ColumnLock(out, MARKS, beat_s=0.05, expiry_s=0.2) as second:
+            candidates.write_marks(second)
+        with pytest.raises(StoreError, match="not the newest lock"):
+            write_marks(out, first, lambda row_id: (True, True))
+    rows = framefleet.read_records(str(tmp_path / "out")).to_pylist()
+    assert [(row["accepted"], row["surplus"]) for row in rows] == [(True, False), (False, False)]
 
 
 def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
@@ -223,7 +269,8 @@ def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
     marks: dict[str, tuple[bool, bool] | None] = dict(
         zip(row_ids, ((True, False), (False, True), None, (False, False)), strict=True)
     )
-    write_marks(drafts, marks.get)
+    with marks_lock(drafts) as lock:
+        write_marks(drafts, lock, marks.get)
     full = [{"row_id": f"{9 - number:032x}", "draft_row_id": row_ids[number]} for number in range(3)]
     record_rows(out, carried, full)
 
@@ -233,7 +280,8 @@ def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
 
     copy_marks(out, "drafts", "draft_row_id")
     assert in_full() == [(True, False), (False, True), (None, None)]
-    write_marks(drafts, {row_ids[0]: (False, False), row_ids[2]: (True, False)}.get)
+    with marks_lock(drafts) as lock:
+        write_marks(drafts, lock, {row_ids[0]: (False, False), row_ids[2]: (True, False)}.get)
     copy_marks(out, "drafts", "draft_row_id")
     assert in_full() == [(False, False), (False, False), (True, False)], "judged again"
 

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
-from framefleet.pipeline.outputs.clip_step import StepInput
-from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
+from framefleet.pipeline.outputs.file_step import StepInput
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
@@ -104,8 +104,7 @@ def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> No
     job = write_job(tmp_path / "job.yaml", values | {"marks": {"watermark": "spread"}})
     planned = command("plan", job)
     assert "marks.watermark: in clips of 16 x 16, spread is often not found again" in planned.stderr
-    step = MarkStep(marks=ClipMarks(watermarks=SPREAD))
-    assert step.size_note(64, 64) and not step.size_note(192, 256)
+    assert MarkStep(marks=ClipMarks(watermarks=SPREAD)).small_pixels == 192 * 256
 
 
 def test_a_row_is_found_through_what_is_done_to_files() -> None:
@@ -172,8 +171,8 @@ def test_a_record_has_the_digests_of_the_frames_without_and_with_their_mark() ->
     as_pcm = Audio(samples=(pcm.T / 32767).astype(np.float32), sample_rate=rate)
     assert marked.record.marked_audio_sha256 == audio_sha256(as_pcm)
     assert plain.record.marked_sha256 is None
-    values = step.values(StepInput(clip=clip, media=media), marked.content, {}).values
-    assert values == {"marks": '{"watermarks":["spread"]}'}
+    encode_input(of := StepInput(clip=clip, media=media), [step])
+    assert of.values == {"marks": '{"watermarks":["spread"]}'}
 
 
 def test_two_watermarks_of_one_part_and_missing_weights_are_refused() -> None:

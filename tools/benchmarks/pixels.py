@@ -39,7 +39,7 @@ from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import FirstBlock, Options
-from framefleet.pipeline.outputs.clip_step import ClipStep
+from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
@@ -183,7 +183,7 @@ def measure(
     *,
     device: str = "cpu",
     media: Media = _MEDIA,
-    steps: Mapping[str, ClipStep] | None = None,
+    steps: Mapping[str, FileStep] | None = None,
     max_rows: int = 1,
     is_cached: bool = False,
 ) -> Spent:

@@ -15,8 +15,7 @@ _HELPERS = ("typing", "framefleet.lazy_names")  # of framefleet/api
 DOORS = {
     "Plugin": "pipeline/plugin.py",
     "Placer": "pipeline/model/device_placement.py",
-    "ClipStep": "pipeline/outputs/clip_step.py",
-    "LateStep": "pipeline/outputs/clip_step.py",
+    "FileStep": "pipeline/outputs/file_step.py",
     "SectionFacts": "jobs/job/section.py",
     "JobRunner": "jobs/doors.py",
     "JobKind": "jobs/doors.py",

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs import layout
-from framefleet.pipeline.outputs.clip_step import CellValue, StepValues, all_values
+from framefleet.pipeline.outputs.columns import CellValue
 from framefleet.pipeline.outputs.parts import records
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
@@ -52,7 +52,7 @@ class FinishedClip:
 
     record: records.Record
     was_batched: bool  # other rows were under way with it
-    values: Mapping[str, CellValue] = field(default_factory=dict)  # of steps
+    values: Mapping[str, CellValue] = field(default_factory=dict)  # of plugins' columns
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -68,10 +68,10 @@ def path_of_intent(record: records.Record) -> str:
 
 
 def announce(
-    store: Store, record: records.Record, *, was_batched: bool, values: Mapping[str, StepValues] | None = None
+    store: Store, record: records.Record, *, was_batched: bool, values: Mapping[str, CellValue] | None = None
 ) -> None:
-    """Write down that this clip is about to be stored. values: of clip steps, by section."""
-    finished = FinishedClip(record=record, was_batched=was_batched, values=all_values(values or {}))
+    """Write down that this clip is about to be stored. values: of plugins' columns."""
+    finished = FinishedClip(record=record, was_batched=was_batched, values=values or {})
     store.write(path_of_intent(record), _FINISHED.dump_json(finished))
 
 

@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.records import (
     fields_named,
     may_come_later,
 )
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
+from framefleet.pipeline.outputs.parts.seals import Part, column_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import command_adding, record_columns, section_adding
 
@@ -78,7 +78,7 @@ def record_tables(
         return
     fields = pa.schema([*_ROW_ID, *OF_CLIP, *later])
     with closing(ScoreIndex(later)) as scores:
-        for table in read_parts(store, _paths(parts_in(store, SCORES)), fields):
+        for table in read_parts(store, _paths(column_parts(store)), fields):
             scores.add(table)
         for table in tables:
             yield shaped(scores.joined(table), schema)
@@ -104,7 +104,7 @@ class _Columns:
         }
         later = [
             pa.field(field.name, kind)
-            for field in _united(_schemas_of(store, parts_in(store, SCORES)))
+            for field in _united(_schemas_of(store, column_parts(store)))
             for is_of, kind in kinds.items()
             if field.name not in taken and is_of(field.type)
         ]

@@ -84,9 +84,9 @@ class Record:
     audio_duration_s: float | None = None
     license: str | None = None  # of the model's weights; "unknown" where nobody says
     model_name: str | None = None  # in the job's `models`; None: the job has one model
-    marked_sha256: str | None = None  # of the frames in the file, if clip steps changed them
+    marked_sha256: str | None = None  # of the frames in the file, if file steps changed them
     marked_audio_sha256: str | None = None  # of the sound, likewise
-    # Of the second clip that a clip step made from this one; None: there is none.
+    # Of the second clip that a file step made from this one; None: there is none.
     derived_path: str | None = None  # relative to the output
     derived_sha256: str | None = None
     derived_bytes: int | None = None
@@ -165,7 +165,7 @@ def column_digest(column: pa.Field) -> bytes:
 def record_schema(
     carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, added: pa.Schema = NO_COLUMNS
 ) -> pa.Schema:
-    """Return the columns of `records/`, `added` by clip steps too. TableError if a name is in two."""
+    """Return the columns of `records/`, `added` by file steps too. TableError if a name is in two."""
     schema = _with_ours([*carried, *added, *arguments], RECORD_FIELDS, RECORDS)
     return pa.schema([added.field(field.name) if field.name in added.names else field for field in schema])
 

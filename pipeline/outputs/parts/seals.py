@@ -6,6 +6,10 @@ gone. A part that lands later is *late*, and stays so, as seals are of seals: re
 holds the output deletes it. `merged` are parts whose rows are in larger ones (`plugins/compact`): one write
 lets these count in place of the others. Why: docs/why/stores.md.
 
+Parts of `scores/` have epochs of their own, those of `columns/<epoch>.json`: whoever fills in columns has
+them to itself, and writes down which parts of those that it replaced count. Parts of version 0.1.0 have the
+epoch 0, and are older than all others.
+
 The name of a part says which run wrote it, under which epoch, as its how-manyth, with which bytes.
 `part-000007-20260102T030405-89abcdef-000012-0123456789abcdef.parquet`: the 12th part of a run of epoch 7, and
 the first 16 hex digits of its SHA-256. Parts that people put together may have any name.
@@ -25,10 +29,10 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS
+from framefleet.pipeline.outputs.layout import COLUMN_LOCKS, DRIVERS, RECORDS, SCORES
 from framefleet.pipeline.outputs.stores.store import Store
 
 _NAME = re.compile(
@@ -58,9 +62,14 @@ def new_run(epoch: int) -> str:
     return f"{epoch:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
 
 
+def numbered_run(epoch: int, number: int) -> str:
+    """Return a new name that sorts by its number, and not by time, among those of its epoch."""
+    return f"{epoch:06d}-{number:08d}T000000-{uuid.uuid4().hex[:8]}"
+
+
 def merging_run(epoch: int) -> str:
     """Return a new name as `new_run` does, before all others of its epoch: for rows of earlier parts."""
-    return f"{epoch:06d}-00000000T000000-{uuid.uuid4().hex[:8]}"
+    return numbered_run(epoch, 0)
 
 
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:
@@ -97,7 +106,7 @@ def parts_in(store: Store, folder: str) -> list[Part]:
     return sorted(parts)
 
 
-_PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
+_EPOCH = re.compile(r"(\d{6,9})\.json", re.ASCII)
 MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
 MAX_GONE = 100_000  # names in memory; 100 million rows make 16,000 parts
 _MAX_RUN, _MAX_NUMBER = 255, 999_999_999  # in names of files
@@ -153,8 +162,8 @@ def is_sealed(part: Part, sealed: Sealed) -> bool:
     return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
 
 
-def epoch_path(epoch: int) -> str:
-    return f"{DRIVERS}/{epoch:06d}.json"
+def epoch_path(epoch: int, folder: str = DRIVERS) -> str:
+    return f"{folder}/{epoch:06d}.json"
 
 
 def request_path(epoch: int, what: str) -> str:
@@ -162,9 +171,9 @@ def request_path(epoch: int, what: str) -> str:
     return f"{DRIVERS}/{epoch:06d}.{what}"
 
 
-def epochs_of(store: Store) -> list[int]:
+def epochs_of(store: Store, folder: str = DRIVERS) -> list[int]:
     """Return the epochs of an output, in order; [] where no driver began yet."""
-    names = (_PATH.fullmatch(path) for path in store.list(DRIVERS))
+    names = (_EPOCH.fullmatch(path.removeprefix(f"{folder}/")) for path in store.list(folder))
     return sorted(int(name[1]) for name in names if name)
 
 
@@ -186,6 +195,34 @@ def live_parts(store: Store) -> list[Part]:
         before, seal = seal, newest_seal(store)
         if seal == before:  # else parts may have gone before the larger one was there to be listed
             return [part for part in parts if seal.counts(part)]
+
+
+class ColumnSeal(BaseModel):
+    """Which parts of `scores/` count: all but those that came after their writer had been replaced."""
+
+    # By the epoch of a writer that was replaced, its parts that were there.
+    replaced: dict[int, dict[str, list[tuple[int, int]]]] = {}
+
+    def counts(self, part: Part) -> bool:
+        return part.epoch not in self.replaced or is_sealed(part, self.replaced[part.epoch])
+
+
+def column_seal(store: Store) -> ColumnSeal:
+    for epoch in reversed(epochs_of(store, COLUMN_LOCKS)):
+        with suppress(FileNotFoundError, ValueError):  # files may be anybody's
+            return ColumnSeal.model_validate_json(
+                store.read(epoch_path(epoch, COLUMN_LOCKS), MAX_DRIVER_BYTES)
+            )
+    return ColumnSeal()
+
+
+def column_parts(store: Store) -> list[Part]:
+    """Return the parts of `scores/` that count, in the order in which they were written."""
+    parts = parts_in(store, SCORES)
+    if not any(part.epoch for part in parts):
+        return parts
+    seal = column_seal(store)
+    return [part for part in parts if seal.counts(part)]
 
 
 def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:

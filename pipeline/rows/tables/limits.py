@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from framefleet.pipeline.errors import Refused, count_text
+from framefleet.pipeline.errors import Problem, Refused, count_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
@@ -21,6 +21,7 @@ from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.file_step import LeastFrames
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import is_first_only
 
@@ -148,6 +149,19 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
         elif is_single and name == image:
             reason = f"the model has {count} ControlNets, each of which takes an image"
             yield name, Refused(reason=reason, fix=f"give a list of {count} images")
+
+
+def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) -> Problem | None:
+    """Return why a file step cannot be done with a row's clip. kind: of what its model renders."""
+    lengths = [1] if kind == "image" else [arguments.get(name) for name in FRAME_PARAMETERS]
+    sides = [arguments.get(name) for name in ("height", "width")]
+    if 1 in lengths:
+        reason = "the row renders one frame"
+    elif small := [side for side in sides if isinstance(side, int) and side < least.side]:
+        reason = f"the row renders frames with a side of {small[0]} pixels"
+    else:
+        return None
+    return Problem(least.key, least.value, Refused(reason=reason, fix=least.fix))
 
 
 def late_problems(

@@ -25,7 +25,7 @@ from framefleet.pipeline.model.specs.check import (
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_step import ClipStep
+from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.recipes.catalog import BUILT_IN, recipe_of_row
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -67,7 +67,7 @@ def plan_rows(
     model: str = "",
     elsewhere: Collection[str] = (),
     check_keep: rows.KeepCheck | None = None,
-    clip_steps: Collection[ClipStep] = (),
+    file_steps: Collection[FileStep] = (),
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -140,7 +140,7 @@ def plan_rows(
         spec=spec,
         rules=rules,
         check_keep=check_keep,
-        clip_steps=clip_steps,
+        file_steps=file_steps,
         carried=carried,
         argument_fields=shown,
         lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),

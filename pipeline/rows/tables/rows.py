@@ -24,12 +24,12 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
-from framefleet.pipeline.rows.tables.limits import late_problems, listed_steps
+from framefleet.pipeline.rows.tables.limits import frames_problem, late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.clip_step import ClipStep
+    from framefleet.pipeline.outputs.file_step import FileStep
     from framefleet.pipeline.rows.inputs.pictures import Described
 
 
@@ -231,7 +231,7 @@ class RowPlan:
     # What a pipeline allows in a row beyond each argument's own rule.
     rules: Rules | None
     check_keep: KeepCheck | None  # of a job that stores the steps
-    clip_steps: Collection[ClipStep]
+    file_steps: Collection[FileStep]
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
@@ -296,7 +296,8 @@ class RowPlan:
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
             if not recipe.is_own:
-                of_steps = (step.problem_of(self.spec.kind, arguments) for step in self.clip_steps)
+                least = (step.least_frames for step in self.file_steps)
+                of_steps = (frames_problem(one, self.spec.kind, arguments) for one in least if one)
                 problems += filter(None, of_steps)
         if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
             problems.append(Problem(self._column("scheduler"), choice.canonical, why))

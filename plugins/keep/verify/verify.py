@@ -21,7 +21,7 @@ from framefleet.api import Scope
 from framefleet.api.clips import (
     Audio,
     Clip,
-    ClipStep,
+    FileStep,
     Media,
     MediaFormat,
     Request,
@@ -39,12 +39,12 @@ from framefleet.api.jobs import (
     claim_of,
     load_job,
     read_claim,
-    runners_of,
     store_of_job,
     table_of,
 )
 from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, outputs_in, told_arguments
 from framefleet.api.sections import AtLeastOne
+from framefleet.jobs.doors import sections
 from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.render.claim import differences_of
@@ -335,10 +335,9 @@ def rendered_by_fleet(
         for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
             scratch.write(path, store.read(path))
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        sections = dict.fromkeys(runner.section for runner in runners_of(job))
-        sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in kinds_of(job).items()}
+        plain_sections = {name: _compared(job, name) for name in sections()}
         steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
-        changed = {"output": place, "media": media, "keep": steps, **sections}
+        changed = {"output": place, "media": media, "keep": steps, **plain_sections}
         plain = job.model_copy(update=changed)
         render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
         yield scratch
@@ -346,7 +345,17 @@ def rendered_by_fleet(
         store.delete_all(f"{SCRATCH}/{run}")
 
 
-def rendered(scratch: Store, record: Record, media: Media, steps: Collection[ClipStep] = ()) -> Again:
+def _compared(job: Job, name: str) -> Any:
+    """Return a section as rows are rendered again with it, to compare frames and sound."""
+    section, kind, default = getattr(job, name), kinds_of(job).get(name), Job.model_fields[name].default
+    if kind is None or not kind.changes_file:
+        return default
+    return section.model_copy(
+        update={key: type(section).model_fields[key].default for key in section.of_files}
+    )
+
+
+def rendered(scratch: Store, record: Record, media: Media, steps: Collection[FileStep] = ()) -> Again:
     """Return a row that a fleet rendered. media, steps: how the clips of its output are made."""
     path = recorded_clip(values_of(record)).path
     read = cache(partial(scratch.read, path))
@@ -359,7 +368,7 @@ def rendered(scratch: Store, record: Record, media: Media, steps: Collection[Cli
     )
 
 
-def _encoded(record: Record, content: bytes, media: Media, steps: Collection[ClipStep]) -> bytes:
+def _encoded(record: Record, content: bytes, media: Media, steps: Collection[FileStep]) -> bytes:
     """Return the file of the output's own format."""
     assert record.fps is not None, "mkv has one always"
     tags, sound = read_metadata(content), decode_audio(content)

@@ -125,7 +125,7 @@ def _added(rng: Random, output: Path) -> str:
             "records/part-x.parquet",
             "records/x",
             "train.json",
-            "driver.lock",
+            "drivers.lock",
             "drivers/000001.json",
             f"pending/{'0' * 32}-{'0' * 8}.json",
             "clips/x",

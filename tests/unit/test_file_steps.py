@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -16,7 +17,9 @@ from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.queues import Writers
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues, cell_of, checked_values
+from framefleet.pipeline.outputs.columns import ClipColumn, cell_of
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput, checked_values
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.unit.test_encode_clip import CLIP
 
@@ -41,26 +44,28 @@ def test_a_value_is_stored_as_it_is_or_refused(
         assert type(cell) in (int, float, bool, str)
         assert cell == pytest.approx(value.item() if hasattr(value, "item") else value)
     for value in misfits:
-        refused = f"clip step arrays: the column 'brightness' is {kind}, and cannot"
+        refused = f"file step arrays: the column 'brightness' is {kind}, and cannot"
         with pytest.raises(RenderError, match=refused):
-            checked_values("arrays", pa.schema([column]), StepValues(values={"brightness": value}))
+            checked_values({"arrays": with_columns(pa.schema([column]))}, {"brightness": value})
     assert cell_of(column, None) is None
 
 
-@pytest.mark.parametrize(
-    ("values", "problem", "fix"),
-    [
-        (StepValues(values={"brightnes": 0.5}), "has a value for 'brightnes', and no such", "'brightness'?"),
-        ({"brightness": 0.5}, "clip step arrays: its values are {'brightness': 0.5}", "return StepValues"),
-    ],
-)
-def test_what_is_no_value_of_a_column_is_refused(values: object, problem: str, fix: str) -> None:
-    with pytest.raises(RenderError) as raised:
-        checked_values("arrays", pa.schema([("brightness", pa.float64())]), values)
-    assert problem in raised.value.problem and fix in raised.value.fix
+def with_columns(schema: pa.Schema) -> FileStep:
+    class Arrays(FileStep):
+        columns = schema
+
+    return Arrays()
 
 
-class Faulty(ClipStep):
+def test_what_is_no_value_of_a_column_is_refused() -> None:
+    steps = {"arrays": with_columns(pa.schema([("brightness", pa.float64())]))}
+    with pytest.raises(RenderError, match="there is a value for 'brightnes', and no such") as raised:
+        checked_values(steps, {"brightnes": 0.5})
+    assert "'brightness'?" in raised.value.fix
+    assert checked_values(steps, {}) == {"brightness": None}
+
+
+class Faulty(FileStep):
     """Fails in one of its methods."""
 
     columns = pa.schema([("brightness", pa.int64())])
@@ -71,25 +76,48 @@ class Faulty(ClipStep):
     def fail(self, *of: object) -> None:
         raise LookupError("no weights")
 
-    def values(self, of: object, content: bytes, record: object) -> StepValues:
-        return StepValues(values={"brightness": 2.7})
+    def file(self, content: bytes, of: StepInput) -> bytes:
+        of.values["brightness"] = 2.7
+        return content
 
 
-@pytest.mark.parametrize("method", ["frames", "tags", "file", "derived", "label", "values", "none"])
-def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) -> None:
+def stored(store: Store, **more: Any) -> StoredRow | Failed:
+    """Return what a worker's writer reports of a clip. more: of the setup."""
     setup = WorkerSetup(
         model=ModelSettings(path="none"),
         batching=Batching(),
         media=Media(format="mkv"),
-        steps={"plain": ClipStep(), "arrays": Faulty(method)},
-        store=Store(str(tmp_path)),
+        store=store,
         recipes={},
         inputs=Inputs([]),
+        **more,
     )
     news: Queue[StoredRow | Failed] = Queue()
     (writers := Writers(setup, news.put)).start()
     writers.put(replace(CLIP, model_digest="0" * 64), attempt=1)
-    failed = news.get(timeout=60)
-    assert isinstance(failed, Failed) and failed.message.startswith("clip step arrays: ")
+    return news.get(timeout=60)
+
+
+@pytest.mark.parametrize("method", ["frames", "tags", "file", "second_file", "none"])
+def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) -> None:
+    failed = stored(Store(str(tmp_path)), steps={"plain": FileStep(), "arrays": Faulty(method)})
+    assert isinstance(failed, Failed) and failed.message.startswith("file step arrays: ")
     value = "the column 'brightness' is int64, and cannot hold 2.7"
     assert (value if method == "none" else "no weights") in failed.message
+
+
+def test_columns_are_measured_on_the_frames_as_rendered_and_nothing_is_read(tmp_path: Path) -> None:
+    looked_at = []
+
+    def brightness(frames: Frames, record: Mapping[str, Any]) -> float:
+        looked_at.append(frames)
+        return record["seed"] + float(frames.mean())
+
+    columns = [
+        ClipColumn(name=name, type=pa.float64(), section="mine", function=brightness) for name in ("a", "b")
+    ]
+    row = stored(store := Store(str(tmp_path)), columns=columns)
+    assert isinstance(row, StoredRow) and CLIP.frames is not None
+    assert row.added.values == dict.fromkeys(["a", "b"], CLIP.request.seed + float(CLIP.frames.mean()))
+    assert looked_at[0] is looked_at[1], "and copied once"
+    assert not [key for key in store.counts.figures() if "read" in key]

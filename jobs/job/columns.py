@@ -1,0 +1,81 @@
+"""From the sections that plugins add to a job file to the columns that records get by them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import pyarrow as pa
+
+from framefleet.jobs.doors import sections
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.columns import REFUSED, ClipColumn, late_columns
+from framefleet.pipeline.outputs.parts.record_tables import taken_columns
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.query import check_where
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import columns_of_sections
+from framefleet.pipeline.rows.tables.column_checks import argument_meant
+
+
+def open_columns(job: Job) -> list[ClipColumn]:
+    """Return the job's columns. Raises UserError for what cannot be used."""
+    return _checked([*_opened(job, is_late=False), *_opened(job, is_late=True)])
+
+
+def open_late_columns(job: Job) -> list[ClipColumn]:
+    """Return the job's columns that clips get after their records. Raises UserError."""
+    return _checked([*_opened(job, is_late=True)])
+
+
+def _opened(job: Job, *, is_late: bool) -> Iterator[ClipColumn]:
+    for name, open_section in columns_of_sections(is_late=is_late).items():
+        if (section := getattr(job, name)) != Job.model_fields[name].default:
+            yield from open_section(section, job.folder)
+
+
+def _checked(columns: list[ClipColumn]) -> list[ClipColumn]:
+    """Raise JobError for a column that there is already."""
+    names = [*RECORD_FIELDS.names, *FAILURE_FIELDS.names]
+    for column in columns:
+        if column.name in names:
+            raise JobError(
+                f"{column.section}: there would be two columns {column.name!r}",
+                "give it another name, or leave one out",
+            )
+        names.append(column.name)
+    return columns
+
+
+def check_recorded(columns: Iterable[ClipColumn], store: Store) -> None:
+    """Raise JobError for a column that is filled in later, where records of an output have it already.
+
+    E.g. from the table of a run without it.
+    """
+    columns = [*columns]
+    taken = taken_columns(store) if columns else frozenset()
+    for column in columns:
+        if not taken.isdisjoint([column.name, REFUSED.format(column.name)]):
+            problem = f"{column.section}: records of {store.url_of('')} have a column {column.name!r} already"
+            key = f"give `{column.name_key}` another value" if column.name_key else "give it another name"
+            raise JobError(problem, f"{key}, or choose another output")
+
+
+def check_late(columns: Iterable[ClipColumn], records: pa.Schema, arguments: Collection[str]) -> None:
+    """Raise JobError for a column or argument that late columns name and no record will have."""
+    names = {*records.names, *arguments}
+    for column in late_columns(columns):
+        for name in column.placeholders:
+            if name not in names:
+                problem = (
+                    f"{column.section}: the question for {column.name!r} has {{{name}}}, which no row has"
+                )
+                raise JobError(problem, argument_meant(name, names))
+        if column.where:
+            source = "`until:`" if "accepted" in column.where else "it to `scores:`"
+            check_where(records, column.where, place=f"{column.section}.where", source=source)
+
+
+def step_columns(job: Job) -> list[str]:
+    """Return the names of the columns that the job's sections add to records, without opening them."""
+    return [name for one in sections() if (of := getattr(job, one)) is not None for name in of.column_names]

@@ -1,0 +1,161 @@
+"""Fills in late columns: while a job's rows are rendered, when they have ended, and of an output later."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from framefleet.cluster.driver.epoch_lock import BEAT_S
+from framefleet.cluster.driver.lock import STOP, requests_to
+from framefleet.jobs.doors import inner_outputs_of
+from framefleet.jobs.job.columns import open_late_columns
+from framefleet.jobs.job.output import below, store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import for_choice
+from framefleet.jobs.show.watch import Watch, wait_for
+from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.columns import ClipColumn
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, parts_in
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.columns.fill import Filling
+
+# New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
+_POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
+
+log = logging.getLogger(__name__)
+
+
+def columns_to_fill(job: Job, *, at_end: bool | None = None) -> list[ClipColumn]:
+    """Return the job's late columns. at_end: only those with a condition, or only those without.
+
+    Raises UserError for what cannot be used.
+    """
+    columns = open_late_columns(job)
+    return [column for column in columns if at_end in (None, column.where is not None)]
+
+
+def fill_all(filling: Filling, watch: Watch) -> bool:
+    """Ask about all clips of an output that lack a value; report it. Return whether none lacks one now."""
+    try:
+        filling.fill(watch=watch)
+        problem = filling.problem
+    except FramefleetError as error:  # of a store, or of a condition: clips have their records all the same
+        problem = error.problem
+    if filling.num_answers:
+        watch.say(f"{count_text(filling.num_answers, 'answer')} about clips")
+    if problem:
+        refused = filling.num_refused.total()
+        again = f" --again, as {refused:,} were refused for good" if refused else ""
+        log.warning("%s; to ask again: framefleet judge JOB.YAML%s", public_text(problem), again)
+    return not problem
+
+
+def fill_at_end(job: Job, watch: Watch) -> None:
+    """Fill in the columns that are about chosen clips alone."""
+    columns, store = columns_to_fill(job, at_end=True), store_of_job(job)
+    if columns and parts_in(store, RECORDS):
+        with ExitStack() as held:
+            _finish(Filling(store, columns), held, threading.Event(), watch)
+
+
+def check_questions(job: Job) -> None:
+    """Raise JobError for a column of an output, or of its drafts, that has answers to another question."""
+    for one in jobs_of_outputs(job).values():
+        if columns := columns_to_fill(one):
+            Filling(store_of_job(one), columns)
+
+
+def jobs_of_outputs(job: Job) -> dict[str, Job]:
+    """Return what asks about each inner output, by its name, and the job."""
+    names, of_inner = inner_outputs_of(job), for_choice(job)
+    inner = {name: job.model_copy(update={"output": below(job, name), **of_inner}) for name in names}
+    return {**inner, "": job}
+
+
+@contextmanager
+def following(job: Job, watch: Watch) -> Iterator[None]:
+    """Fill in late columns while a job's rows are rendered, and all that are left when they have ended.
+
+    An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
+    """
+    store = store_of_job(job)
+    if at_end := columns_to_fill(job, at_end=True):
+        Filling(store, at_end)  # before rows are rendered, whose answers it would refuse
+    columns = columns_to_fill(job, at_end=False)
+    if not columns:
+        yield
+        return
+    filling, ending, ended, held = Filling(store, columns), threading.Event(), threading.Event(), ExitStack()
+    args = (filling, store, held, ending)
+    (thread := threading.Thread(target=_follow, args=args, name="answers", daemon=True)).start()
+    try:
+        yield
+        ending.set()
+        wait_for(watch, f"waiting for {', '.join(column.name for column in columns)}")
+        stop_args = (filling, store, ended)
+        threading.Thread(target=_end_if_stopped, args=stop_args, name="stop", daemon=True).start()
+        thread.join()
+        _finish(filling, held, ended, watch)
+    finally:
+        ending.set()
+        ended.set()
+        if thread.is_alive():
+            filling.end()
+            thread.join()
+        held.close()
+
+
+def _finish(filling: Filling, held: ExitStack, ended: threading.Event, watch: Watch) -> None:
+    """Fill in what is left, once no other process does; not at all if that ends before.
+
+    Whatever keeps it from that is reported: clips have their records all the same.
+    """
+    pause_s = _POLL_S
+    try:
+        while not filling.is_held and not ended.wait(0):
+            try:
+                held.enter_context(filling)
+            except JobError as in_use:
+                wait_for(watch, f"waiting: {in_use.problem}")
+                ended.wait(pause_s)
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+    except StoreError as error:
+        log.warning("%s", error.problem)
+    if filling.is_held:
+        fill_all(filling, watch)
+
+
+def _follow(filling: Filling, store: Store, held: ExitStack, ending: threading.Event) -> None:
+    """Ask about clips as they get records, until `ending` is set. Raises nothing."""
+    done: set[Part] = set()
+    pause_s = _POLL_S
+    while not ending.wait(pause_s) and not filling.is_ended:
+        started = time.monotonic()
+        try:
+            if not filling.is_held:
+                held.enter_context(filling)
+            new = [part for part in live_parts(store) if part not in done]
+            if not new or filling.fill(new):
+                done.update(new)
+                pause_s = _POLL_S if new else max(_POLL_S, (time.monotonic() - started) / _POLL_SHARE)
+            else:
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+        except Exception as error:  # of stores, or another fills them in; the last pass reports what stays
+            log.info("%s", public_text(f"asking about clips: {error}"))
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+
+
+def _end_if_stopped(filling: Filling, store: Store, ended: threading.Event) -> None:
+    """Have a pass end soon once `framefleet stop` asks for it; look until `ended` is set."""
+    while not ended.wait(BEAT_S):
+        with suppress(StoreError):  # the next look may succeed
+            is_asked = STOP in requests_to(store, max(epochs_of(store), default=0))
+            if is_asked and not ended.is_set():  # else those that are there now are of another run
+                ended.set()
+                filling.end()
+                return

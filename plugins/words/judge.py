@@ -1,0 +1,57 @@
+"""Asks about the clips of a job that have no answers yet, whether it renders or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.seals import parts_in
+from framefleet.plugins.columns.fill import Filling
+from framefleet.plugins.columns.follow import columns_to_fill, fill_all, jobs_of_outputs
+from framefleet.plugins.words.endpoint import counting_requests
+
+
+def judge(
+    job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = (), again: bool = False
+) -> bool:
+    """Ask about the clips of a job that have no answers yet; return whether every clip has its answers now.
+
+    job: a job file's path, or its content. sets: as "judge=[...]". again: ask again about clips that were
+    refused an answer for good. The same call continues after an interruption. Raises JobError for a job that
+    asks nothing or has no clips, and where another process asks.
+    """
+    return judge_clips(job, Callback(), sets, again=again)
+
+
+@counting_requests()
+def judge_clips(
+    job: Job | str | Path | Mapping[str, Any],
+    watch: Watch,
+    sets: Sequence[str] = (),
+    *,
+    again: bool = False,
+) -> bool:
+    """Do what `judge` does, reporting to `watch`."""
+    job = load_job(job, sets)
+    outputs = jobs_of_outputs(job).items()
+    with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
+    if not columns_to_fill(job):
+        raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
+    if not with_clips:
+        raise Output(store_of_job(job)).no_records()
+    is_whole = True
+    for name, one in with_clips.items():
+        if columns := columns_to_fill(one):
+            if name:
+                watch.say(f"{name}:")
+            with Filling(store_of_job(one), columns, again=again) as filling:
+                is_whole &= fill_all(filling, watch)
+    return is_whole
