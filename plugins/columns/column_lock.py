@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from framefleet.api.errors import JobError, OutputInUse
+from framefleet.api.outputs import Store
 from framefleet.cluster.driver.epoch_lock import BEAT_S, EXPIRY_S, EpochLock, Writer
-from framefleet.pipeline.errors import JobError, OutputInUse
 from framefleet.pipeline.outputs.layout import COLUMN_LOCKS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP
@@ -29,7 +30,6 @@ from framefleet.pipeline.outputs.parts.seals import (
     parts_in,
     sealed_of,
 )
-from framefleet.pipeline.outputs.stores.store import Store
 
 _OF_CLIP = pa.schema([("row_id", pa.string()), *OF_CLIP])
 

@@ -19,23 +19,23 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framefleet.api.clips import ClipColumn, Frames, plain_frames
+from framefleet.api.commands import ClipsPace, Watch
+from framefleet.api.errors import JobError, StoreError, count_text
+from framefleet.api.outputs import HOW, MAX_CLIP_BYTES, RECORD_FIELDS, Store
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.columns import check_recorded
-from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError, count_text
 from framefleet.pipeline.outputs.columns import (
     REFUSED,
     CellValue,
-    ClipColumn,
     NoValue,
     cell_asked_for,
     may_answer_later,
     refusal_fields,
     why_missing,
 )
-from framefleet.pipeline.outputs.frames.frames import Frames, plain_frames
 from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.output import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
+from framefleet.pipeline.outputs.output import recorded_clip, sound_content
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import (
@@ -44,15 +44,9 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
     taken_columns,
 )
-from framefleet.pipeline.outputs.parts.records import (
-    RECORD_FIELDS,
-    column_digest,
-    fields_named,
-    with_arguments,
-)
+from framefleet.pipeline.outputs.parts.records import column_digest, fields_named, with_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, column_parts
 from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.columns.column_lock import ColumnLock
 
 _Question = TypeVar("_Question")
@@ -388,7 +382,7 @@ class Filling:
 
 def clip_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     """Return uint8 RGB (T, H, W, 3). Raises Damaged, or StoreError for an output that does not answer."""
-    from framefleet.pipeline.outputs.media.media import decode  # imports av
+    from framefleet.api.clips import decode  # imports av
 
     try:
         file = recorded_clip(record)

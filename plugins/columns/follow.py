@@ -8,20 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from framefleet.api.clips import ClipColumn
+from framefleet.api.commands import Watch, wait_for
+from framefleet.api.errors import FramefleetError, JobError, StoreError, count_text
+from framefleet.api.jobs import Job, below, store_of_job
+from framefleet.api.outputs import RECORDS, Store
+from framefleet.api.texts import public_text
 from framefleet.cluster.driver.epoch_lock import BEAT_S
 from framefleet.cluster.driver.lock import STOP, requests_to
 from framefleet.jobs.doors import inner_outputs_of
 from framefleet.jobs.job.columns import open_late_columns
-from framefleet.jobs.job.output import below, store_of_job
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice
-from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
-from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.columns import ClipColumn
-from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, parts_in
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.columns.fill import Filling
 
 # New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.

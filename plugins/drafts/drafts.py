@@ -16,28 +16,25 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.api.commands import Callback, Watch
+from framefleet.api.errors import EndpointError, JobError, TableError
+from framefleet.api.jobs import Job, Summary, below, store_of_job
+from framefleet.api.outputs import Store, check_where, fix_of_missing
+from framefleet.api.texts import canonical_json
 from framefleet.cluster.driver.earlier_runs import spent_before
-from framefleet.cluster.driver.progress import Summary
 from framefleet.cluster.driver.stop import Spent
 from framefleet.jobs.job.columns import step_columns
-from framefleet.jobs.job.output import below, store_of_job
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
-from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import EndpointError, JobError, TableError
-from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.columns import REFUSED, late_columns
 from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.output import FRAMES_OF
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing
 from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
-from framefleet.pipeline.outputs.query import check_where, records_where
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow

@@ -12,14 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framefleet.api import JobRunner, RunJob, Scope
-from framefleet.jobs.doors import runners_of, table_of
-from framefleet.pipeline.errors import JobError, count_text
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import runners_of, table_of
 from framefleet.plugins.drafts.plugin import DRAFTS, SECTION
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Summary
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job, Summary
     from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
@@ -34,9 +33,8 @@ class DraftRunner(JobRunner):
         are refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both
         count in it.
         """
-        from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.job.output import store_of_job
-        from framefleet.jobs.show.watch import wait_for
+        from framefleet.api.commands import wait_for
+        from framefleet.api.jobs import Summary, store_of_job
         from framefleet.plugins.drafts import drafts
 
         _check_limit(scope.limit)
@@ -83,7 +81,7 @@ class DraftRunner(JobRunner):
         return DraftedPlan.of(full, audits=None, drafts=first, most_kept=most_kept, keep=str(keep))
 
     def table(self, job: Job) -> str:
-        from framefleet.jobs.job.output import below
+        from framefleet.api.jobs import below
         from framefleet.pipeline.outputs.layout import CHOSEN
 
         return below(job, f"{CHOSEN}/*.parquet")

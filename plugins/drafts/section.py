@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.jobs.job.section import Arguments, Section, as_list
+from framefleet.api.sections import Section, as_list
+from framefleet.jobs.job.section import Arguments
 
 _Text = Annotated[str, Field(min_length=1)]
 

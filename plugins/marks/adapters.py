@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import JobError, count_text
 from framefleet.plugins.marks.payload import Bits, Reading, Samples
 from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.weights import not_weights, read_weights

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import AsJson, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import AsJson, StorageSets, Verbose, reporting, stderr, stdout
+from framefleet.api.errors import count_text
 
 if TYPE_CHECKING:
     from framefleet.plugins.marks.trace import Traced
@@ -63,7 +62,7 @@ def trace_command(
     1: some were not.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, storage_options_alone
+        from framefleet.api.jobs import places, storage_options_alone
         from framefleet.plugins.marks.trace import open_outputs, trace_files
 
         opened = open_outputs(outputs or [], storage_options_alone(sets))
@@ -93,7 +92,7 @@ def _lines(found: Traced) -> Iterator[Text | str]:
     if found.candidates:
         yield _line("  it may be one of", ", ".join(found.candidates))
     if found.record:
-        from framefleet.pipeline.outputs.parts.records import told_arguments
+        from framefleet.api.outputs import told_arguments
 
         prompt = str(told_arguments(found.record).get("prompt") or "")
         shown = prompt if len(prompt) <= _MAX_SHOWN else f"{prompt[:_MAX_SHOWN]}..."

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
-from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.outputs.media.media import decode, decode_audio
+from framefleet.api.clips import Audio, Frames, Request, decode, decode_audio, inputs_in
+from framefleet.api.texts import public_url
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.picture_files import ZIP_SIGNATURE
-from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.pipeline.rows.inputs.pictures import open_image

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.texts import parse_json
 from framefleet.plugins.marks.settings import Provider
 
 # IPTC's word for what a trained model made.

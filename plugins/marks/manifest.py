@@ -22,8 +22,9 @@ from PIL import Image
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 import framefleet
-from framefleet.pipeline.errors import AuthorityError, JobError
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.api.errors import JobError
+from framefleet.api.texts import public_url
+from framefleet.pipeline.errors import AuthorityError
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.plugins.marks.label import IPTC_SPACE, SOURCE_TYPE
 from framefleet.plugins.marks.settings import ClipMarks, Signing

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.texts import parse_json
 from framefleet.plugins.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 
 # What a reader reports where the file is not what was signed, and where only the signer is not known.

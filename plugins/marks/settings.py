@@ -14,9 +14,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from framefleet.jobs.job.section import Key, Section, as_list
-from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.outputs.media.media_settings import MediaFormat
+from framefleet.api.clips import MediaFormat
+from framefleet.api.errors import JobError, ModelError
+from framefleet.api.sections import Key, Section, as_list
 
 _Text = Annotated[str, Field(min_length=1)]
 WatermarkName = Literal["spread", "videoseal", "audioseal", "trustmark"]
@@ -201,6 +201,6 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
 
 def joint_digest(digests: Mapping[str, str]) -> str:
     """Return the digest of weights from those of their files."""
-    from framefleet.pipeline.model.sources.integrity import model_digest
+    from framefleet.api.models import model_digest
 
     return digests.get("") or model_digest(digests)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
 from framefleet.plugins.marks.payload import NUM_BITS, Bits, Plane, Reading, chips
 
 if TYPE_CHECKING:

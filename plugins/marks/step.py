@@ -13,16 +13,12 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from pydantic import Field, ValidationError
 
+from framefleet.api.clips import Audio, FileStep, Media, Pictures, StepInput
+from framefleet.api.errors import JobError, not_ours
+from framefleet.api.outputs import CLAIM
+from framefleet.api.texts import canonical_json, public_url
 from framefleet.jobs.job.job_json import Sha256, Written
-from framefleet.pipeline.errors import JobError, not_ours
-from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import must_be
-from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.outputs.file_step import FileStep, StepInput
-from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.picture_files import XMP_TAG
 from framefleet.plugins.marks import manifest, settings
 from framefleet.plugins.marks.file_marks import ingredients_of

@@ -23,15 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import CONTROLS, JobError, StoreError, count_text
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.api.clips import read_metadata
+from framefleet.api.commands import Overview
+from framefleet.api.errors import JobError, StoreError, count_text
+from framefleet.api.outputs import MAX_CLIP_BYTES, ROW_ID, Output
+from framefleet.api.texts import parse_json, public_url
+from framefleet.pipeline.errors import CONTROLS
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
-from framefleet.pipeline.outputs.media.media import read_metadata
-from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output
-from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.keep.replay.recorded_row import is_opened
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.frames.result import Audio
+from framefleet.api.clips import Audio, Frames, Pictures
+from framefleet.api.errors import RenderError
 from framefleet.plugins.marks.payload import Bits, Reading, Samples, is_checked, payload_of, row_prefix
 from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.spread import SpreadFrames

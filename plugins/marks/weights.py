@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.api.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.plugins.marks.settings import Watermark, joint_digest, weight_file_digests
 

@@ -22,9 +22,9 @@ import av
 import av.filter
 import numpy as np
 
-from framefleet.pipeline.errors import JobError, ModelError, OutOfMemory, RenderError, count_text
-from framefleet.pipeline.model.sources.selection import SAFETENSORS
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import JobError, ModelError, OutOfMemory, RenderError, count_text
+from framefleet.api.models import SAFETENSORS
 from framefleet.plugins.post.section import UpscaleSection
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Upscaling:
     def _larger(self, frame: Frames, device: str) -> Frames:
         import torch
 
-        from framefleet.pipeline.memory import free_memory, is_out_of_memory
+        from framefleet.api.models import free_memory, is_out_of_memory
 
         for is_last in (False, True):
             try:

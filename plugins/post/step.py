@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, RenderError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.api.clips import FileStep, Frames, Media, StepInput
+from framefleet.api.errors import JobError, RenderError
+from framefleet.api.texts import canonical_json
 from framefleet.pipeline.outputs.encode_clip import rate_of
-from framefleet.pipeline.outputs.file_step import FileStep, LeastFrames, StepInput
-from framefleet.pipeline.outputs.frames.frames import Frames, Pixels
+from framefleet.pipeline.outputs.file_step import LeastFrames
+from framefleet.pipeline.outputs.frames.frames import Pixels
 from framefleet.pipeline.outputs.frames.result import Extras
-from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEOS
 from framefleet.plugins.post.networks import MIN_SIDE, Interpolation, Upscaling, open_network
 from framefleet.plugins.post.section import PostSection, UpscaleSection
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.clips import Clip
+    from framefleet.api.clips import Clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

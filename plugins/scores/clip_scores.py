@@ -10,11 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean, either
+from framefleet.api.clips import ClipColumn, Frames
+from framefleet.api.errors import JobError
+from framefleet.api.texts import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.outputs.columns import ClipColumn
-from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.plugin import columns_of_plugins
 from framefleet.plugins.scores import measures, model_scores
 from framefleet.plugins.scores.names import BY_MODEL

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
-from framefleet.jobs.show.console import reporting, stderr
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import OutputToRead, StorageSets, Verbose, Where, reporting, stderr
+from framefleet.api.errors import count_text
 from framefleet.pipeline.outputs.layout import SCORES
 
 
@@ -35,11 +34,10 @@ def score_command(
     Needs no cluster. Scores that failed are tried again. Exit code 1: a clip is damaged, or a score failed.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.api.commands import duration, wait_for
+        from framefleet.api.jobs import storage_options_alone, watch_on
+        from framefleet.api.outputs import Store
         from framefleet.jobs.job.yaml_text import parse_yaml
-        from framefleet.jobs.show.progress import watch_on
-        from framefleet.jobs.show.watch import duration, wait_for
-        from framefleet.pipeline.outputs.stores.store import Store
         from framefleet.plugins.scores.score_output import score
 
         options = storage_options_alone(sets)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
 
 Luma = npt.NDArray[np.float32]  # (H, W), 0 to 1
 

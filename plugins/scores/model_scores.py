@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.pipeline.errors import JobError, ModelError, shown
-from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import Frames
+from framefleet.api.errors import JobError, ModelError, shown
+from framefleet.api.models import model_digest
 from framefleet.plugins.scores import similarity
 from framefleet.plugins.scores.measures import some_frames
 

@@ -11,16 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from framefleet.api.commands import Callback, ClipsProgress, Overview, duration
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.outputs import RECORDS, Output
+from framefleet.api.sections import AtLeastOne, Strict
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.mistakes import mistakes_in
-from framefleet.jobs.show.watch import Callback, ClipsProgress, duration
-from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.guards.strict_model import Strict
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import parts_in
-from framefleet.pipeline.overview import Overview
 from framefleet.plugins.columns.fill import Filling
 from framefleet.plugins.scores.clip_scores import OWN_SCORES, open_scores
 from framefleet.plugins.scores.section import ScoresSection

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from framefleet.jobs.job.section import Key, ListSection, Section
+from framefleet.api.sections import Key, ListSection, Section
 from framefleet.plugins.scores.names import SIMILARITY, WITHOUT_MODEL
 
 _Place = Annotated[str, Field(min_length=1)]

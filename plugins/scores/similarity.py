@@ -14,12 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.clips import Frames
+from framefleet.api.errors import JobError, ModelError
+from framefleet.api.models import model_digest
+from framefleet.api.texts import parse_json
 from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
-from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
 from framefleet.plugins.scores.measures import some_frames
 
 MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it

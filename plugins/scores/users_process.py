@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from framefleet.api.clips import Frames
 from framefleet.pipeline.guards.named_function import named_function
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, serve
 from framefleet.pipeline.outputs.columns import NoValue
-from framefleet.pipeline.outputs.frames.frames import Frames
 
 _MAX_S = 600.0  # a clip of an hour, measured frame by frame, takes a minute
 _processes = Sandboxes(__name__, max_silence_s=_MAX_S)

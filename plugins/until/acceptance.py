@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.stores.store import Store, read_json
-from framefleet.pipeline.overview import Overview
+from framefleet.api.commands import Overview
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.outputs import Output, Store, read_json
+from framefleet.api.texts import canonical_json
 
 UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
 _FILE = "until.json"  # of an output

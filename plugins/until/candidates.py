@@ -18,15 +18,16 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import Job
+from framefleet.api.clips import Request
+from framefleet.api.commands import Watch
+from framefleet.api.errors import JobError, TableError, count_text, shown
+from framefleet.api.jobs import Job, store_of_job
+from framefleet.api.outputs import FAILURES, ROWS, check_where, columns_in, rows_where
+from framefleet.api.texts import parse_json
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_left_out
-from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.errors import JobError, TableError, count_text, shown
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.columns import REFUSED
-from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS
+from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
     record_tables,
@@ -40,9 +41,8 @@ from framefleet.pipeline.outputs.parts.seals import (
     new_run,
     parts_in,
 )
-from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import added_in, forgotten_rows, row_ids_in
-from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow

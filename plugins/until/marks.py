@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from framefleet.pipeline.outputs.columns import ClipColumn
+from framefleet.api.clips import ClipColumn
+from framefleet.api.outputs import Store
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.until.names import ACCEPTED, SURPLUS, UNTIL
 from framefleet.plugins.until.section import UntilSection

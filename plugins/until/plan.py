@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from framefleet.pipeline.errors import count_text
+from framefleet.api.errors import count_text
 from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
 
 

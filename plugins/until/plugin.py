@@ -10,9 +10,9 @@ from framefleet.jobs.doors import inner_outputs_of
 from framefleet.plugins.until.names import ACCEPTED, SURPLUS, UNTIL
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
-    from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job
+    from framefleet.api.outputs import Store  # imports fsspec
 
 
 class UntilListener(Listener):
@@ -20,7 +20,7 @@ class UntilListener(Listener):
         """Mark clips in full as their drafts are, before the listener of `words` captions by these marks."""
         if getattr(job, UNTIL) is None:
             return
-        from framefleet.jobs.job.output import store_of_job
+        from framefleet.api.jobs import store_of_job
         from framefleet.plugins.until.marks import copy_marks
 
         for inner, section in inner_outputs_of(job).items():

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framefleet.api import JobRunner, RunJob, Scope
+from framefleet.api.errors import JobError
 from framefleet.jobs.doors import inner_outputs_of
-from framefleet.pipeline.errors import JobError
 from framefleet.plugins.until.names import UNTIL
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Summary
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job, Summary
     from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
@@ -46,7 +45,7 @@ class UntilRunner(JobRunner):
 
     def _render(self, job: Job, watch: Watch, scope: Scope, run: RunJob) -> tuple[Summary, bool]:
         """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
-        from framefleet.jobs.job.output import below, store_of_job
+        from framefleet.api.jobs import below, store_of_job
         from framefleet.plugins.until.candidates import Candidates
         from framefleet.plugins.until.marks import marks_lock
 
@@ -126,7 +125,7 @@ class UntilRunner(JobRunner):
         Candidates(job, watch, added=file).close()
 
     def table(self, job: Job) -> str | None:
-        from framefleet.jobs.job.output import below, store_of_job
+        from framefleet.api.jobs import below, store_of_job
         from framefleet.plugins.until.acceptance import read_acceptance
 
         if inner_outputs_of(job) or not (acceptance := read_acceptance(store_of_job(job))):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.jobs.job.section import Section, as_list
+from framefleet.api.sections import Section, as_list
 
 _Text = Annotated[str, Field(min_length=1)]
 

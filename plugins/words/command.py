@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from framefleet.jobs.options import AsJson, GivenJob, Sets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stderr, stdout
+from framefleet.jobs.options import GivenJob
 
 
 def judge_command(
@@ -24,7 +24,7 @@ def judge_command(
     Needs no cluster. Run it again to continue. Exit code 1: some clips still have no answer.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.show.progress import watch_on
+        from framefleet.api.jobs import watch_on
         from framefleet.plugins.words.judge import judge_clips
 
         with watch_on(stderr) as watch:
@@ -56,7 +56,7 @@ def prompts_command(
     with reporting(verbose=verbose, resumable=True):
         import json
 
-        from framefleet.jobs.show.progress import watch_on
+        from framefleet.api.jobs import watch_on
         from framefleet.plugins.words import prompts
 
         texts = None if corrections is None else prompts.corrections_in(corrections)

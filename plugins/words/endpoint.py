@@ -25,10 +25,9 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from framefleet.pipeline.errors import EndpointError, JobError
-from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.proxy import proxy_of
-from framefleet.pipeline.guards.redaction import holds_secret, keep_secrets, public_text
+from framefleet.api.errors import EndpointError, JobError
+from framefleet.api.texts import keep_secrets, parse_json, proxy_of, public_text
+from framefleet.pipeline.guards.redaction import holds_secret
 from framefleet.pipeline.outputs.columns import NoValue
 from framefleet.plugins.words.answer import answer_schema, checked_answer
 from framefleet.plugins.words.section import AnswerSection, EndpointSection

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import Job
-from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.output import Output
+from framefleet.api.commands import Callback, Watch
+from framefleet.api.errors import JobError
+from framefleet.api.jobs import Job, load_job, store_of_job
+from framefleet.api.outputs import RECORDS, Output
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.plugins.columns.fill import Filling
 from framefleet.plugins.columns.follow import columns_to_fill, fill_all, jobs_of_outputs

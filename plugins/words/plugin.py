@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framefleet.api import JobRunner, Listener, Plugin, RunJob, Scope
-from framefleet.pipeline.errors import count_text
+from framefleet.api.errors import count_text
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Summary
-    from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.show.watch import Watch
-    from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.api.commands import Watch
+    from framefleet.api.jobs import Job, Summary
+    from framefleet.api.outputs import Store
     from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions, PlanRun
 
 
@@ -49,7 +48,7 @@ class PromptsRunner(JobRunner):
         return replace(plan, before=(line, *plan.before))
 
     def table(self, job: Job) -> str:
-        from framefleet.jobs.job.output import below
+        from framefleet.api.jobs import below
         from framefleet.pipeline.outputs.layout import PROMPT_TABLES
 
         return below(job, f"{PROMPT_TABLES}/*.parquet")

@@ -19,22 +19,19 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from framefleet.cluster.driver.lock import STOP, DriverLock, check_not_stopped
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import Job
+from framefleet.api.commands import Callback, ClipsPace, Watch
+from framefleet.api.errors import JobError, Problem, Refused, TableError, count_text, shown
+from framefleet.api.jobs import Job, load_job, store_of_job
+from framefleet.api.outputs import DriverLock, Store
+from framefleet.api.texts import canonical_json, did_you_mean, either, parse_json
+from framefleet.cluster.driver.lock import STOP, check_not_stopped
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, survey_rows
-from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, Problem, Refused, TableError, count_text, shown
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, readable, with_odd_cells
 from framefleet.pipeline.rows.tables.rows import InvalidRow

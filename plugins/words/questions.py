@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.columns import CellValue, ClipColumn
-from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.api.clips import ClipColumn, Frames
+from framefleet.api.errors import JobError
+from framefleet.api.texts import canonical_json
+from framefleet.pipeline.outputs.columns import CellValue
 from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, end_requests
 from framefleet.plugins.words.section import (
     PLACEHOLDER,

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.jobs.job.section import ListSection, Section, as_list
-from framefleet.pipeline.guards.strict_model import MustBe
+from framefleet.api.sections import ListSection, MustBe, Section, as_list
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 _PATH = "/chat/completions"

@@ -39,12 +39,12 @@ from framefleet.api.jobs import (
     claim_of,
     load_job,
     read_claim,
+    sections,
     store_of_job,
     table_of,
 )
 from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, outputs_in, told_arguments
 from framefleet.api.sections import AtLeastOne
-from framefleet.jobs.doors import sections
 from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.render.claim import differences_of
