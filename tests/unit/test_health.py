@@ -29,10 +29,10 @@ from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
+from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.scores.clip_scores import ClipScore, ScoreStep
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
@@ -212,8 +212,8 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
         goes_on.wait(60)
         return 1.0
 
-    hanging = ClipScore(name="hangs", kind=pa.float64(), function=hangs)
-    worker = Worker(replace(setup_of(resolved, LaneKey()), steps={"scores": ScoreStep(scores=(hanging,))}))
+    hanging = ClipColumn(name="hangs", type=pa.float64(), section="scores", function=hangs)
+    worker = Worker(replace(setup_of(resolved, LaneKey()), columns=[hanging]))
     worker._writers.start()
     worker._writers.put(CLIP, attempt=1)
     assert begun.wait(60)
