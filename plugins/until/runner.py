@@ -69,7 +69,8 @@ class UntilRunner(JobRunner):
                 return candidates.write(rows) if rows else None
 
             def stays() -> bool:
-                return scope.stays() or any(group.num_needed and group.room for group in candidates.groups)
+                may_ask = any(group.num_needed and group.room > 0 for group in candidates.groups)
+                return scope.stays() or (scope.only is None and may_ask)
 
             with marks_lock(store_of_job(job)) as lock:
                 place, on_start = below(job, candidates.write(rows)), candidates.list_left_out
