@@ -1,0 +1,158 @@
+"""From a batch file to an output with its clips, and from there to the files of results and errors.
+
+    in.jsonl -> a table in the output -> render -> records, failures -> out.jsonl, out.errors.jsonl
+
+The table has `n` rows for a line, and is the same for the same lines: another run goes on where one ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.output import below, store_of_job
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
+from framefleet.pipeline.outputs.layout import TABLES
+from framefleet.plugins.batch.lines import Line, read_lines
+from framefleet.plugins.batch.results import Batch, BatchSummary, write_results
+from framefleet.plugins.batch.words import Refusal, columns_of
+from framefleet.plugins.models.models import opened_model
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.progress import Progress
+    from framefleet.jobs.job.schema import Job
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.pipeline.outputs.stores.store import Store
+
+_DATA = re.compile(r"data:image/(png|jpeg|webp);base64,(.*)", re.DOTALL)
+
+
+def batch(
+    file: str | Path,
+    results: str | Path,
+    *,
+    errors: str | Path | None = None,
+    model: str | None = None,
+    output: str | None = None,
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> BatchSummary:
+    """Render the requests of a batch file, as OpenAI's batch API takes them; return what became of its lines.
+
+    file: lines of {custom_id, method, url, body} for /v1/videos, /v1/images/generations and
+    /v1/images/edits. results: the file to write, a line for each request whose clips are there, in the order
+    of `file`; errors: that of the others, None for NAME.errors.jsonl. model: in place of the one that the
+    lines name. output: for clips and records, None for a folder NAME next to the results. sets: values of the
+    job, as "fleet.workers=2". The same call goes on after an interruption. Raises FramefleetError.
+    """
+    from framefleet.jobs.render.render import render_job
+    from framefleet.jobs.show.progress import progress_bar
+
+    opened = open_batch(Path(file), Path(results), model=model, output=output, sets=sets)
+    with progress_bar(on_progress) as shown:
+        render_job(opened.job, shown)
+    return write_results(opened, Path(results), Path(errors) if errors else None)
+
+
+def open_batch(
+    file: Path, results: Path, *, model: str | None, output: str | None, sets: Sequence[str]
+) -> Batch:
+    """Return a batch whose table is in its output. Raises as `batch` does."""
+    lines = list(read_lines(file))
+    refusals = {line.number: line.refusal for line in lines if line.refusal}
+    bodies = (line.body for line in lines if line.body is not None)
+    if (first := next(bodies, None)) is None:
+        raise _nothing_in(file, refusals)
+    named = first.get("model")
+    if not model and not (isinstance(named, str) and named):
+        raise TableError(f"{file}: the first request names no model", "give --model")
+    values: dict[str, Any] = {
+        "table": str(file),
+        "model": model or named,
+        "output": output or str(results.with_suffix("")),
+        "on_invalid": "skip",
+    }
+    job = load_job(values, sets, is_run=True)
+    with LIBRARY_PROCESS.use():
+        spec = _spec_of(job)
+    store, rows, num_rows = store_of_job(job), list[dict[str, Any]](), dict[int, int]()
+    for line in lines:
+        try:
+            own = _rows(line, spec, job, store, same_model=None if model else named)
+        except Refusal as refusal:
+            refusals[line.number] = refusal
+        else:
+            num_rows[line.number] = len(own)
+            rows += own
+    if not rows:
+        raise _nothing_in(file, refusals)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    table = f"{TABLES}/{sha256(text).hexdigest()[:32]}.jsonl"
+    if not store.exists(table):
+        store.write(table, text)
+    inputs = job.inputs.model_copy(update={"base": job.inputs.base or str(file.absolute().parent)})
+    job = job.model_copy(update={"table": below(job, table), "inputs": inputs})
+    return Batch(file=file, job=job, num_rows=num_rows, refusals=refusals)
+
+
+def _nothing_in(file: Path, refusals: Mapping[int, Refusal]) -> TableError:
+    example = next((f"line {number:,}: {one.message}" for number, one in refusals.items()), "it is empty")
+    return TableError(f"{file} has no request that can be rendered, e.g. {example}", "correct its lines")
+
+
+def _spec_of(job: Job) -> PipelineSpec:
+    """Return what the job's model takes, read from its configs."""
+    from framefleet.pipeline.model.specs.spec import inspect_model
+
+    section = next(iter(job.by_name.values()))
+    weights = opened_model(
+        section.path,
+        revision=section.revision,
+        allow_pickle=section.allow_pickle,
+        lock=section.lock,
+        base=section.base,
+        parts={name: part.path for name, part in section.parts.items()},
+    )
+    return inspect_model(weights.configs())
+
+
+def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: Any) -> list[dict[str, Any]]:
+    """Return the rows of the table that a line asks for. same_model: what its model has to be."""
+    if line.refusal:
+        raise line.refusal
+    assert line.body is not None, "else it was refused"
+    if same_model is not None and line.body.get("model") not in (None, same_model):
+        raise Refusal(
+            code="mismatched_model",
+            message=f"model is {line.body['model']!r}, and {same_model!r} in the first line; all lines of a "
+            "file are rendered by one model",
+            name="model",
+        )
+    columns, num = columns_of(line.body, line.url, spec, job.media.fps)
+    if (found := _DATA.fullmatch(str(columns.get("image", "")))) is not None:
+        columns["image"] = below(job, _stored_image(store, *found.groups()))
+    seed = columns.pop("seed", None)
+    if seed is None and num > 1:
+        seed = 0
+    seeds = [None] if seed is None else range(seed, seed + num)
+    own = [columns | ({} if one is None else {"seed": one}) for one in seeds]
+    return [row | {"custom_id": line.custom_id} for row in own]
+
+
+def _stored_image(store: Store, kind: str, text: str) -> str:
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise Refusal(code="invalid_value", message="image is no base64", name="image") from None
+    path = f"{TABLES}/{sha256(content).hexdigest()[:32]}.{kind}"
+    if not store.exists(path):
+        store.write(path, content)
+    return path

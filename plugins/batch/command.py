@@ -1,0 +1,61 @@
+"""`framefleet batch`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Exit, Option
+
+from framefleet.jobs import options
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
+
+
+def batch_command(
+    file: Annotated[
+        Path, Argument(metavar="IN.JSONL", help="Batch file: lines of {custom_id, method, url, body}.")
+    ],
+    results: Annotated[
+        Path, Option("-o", "--results", metavar="OUT.JSONL", help="File of results to write.")
+    ],
+    errors: Annotated[
+        Path | None,
+        Option(
+            "--errors",
+            metavar="ERRORS.JSONL",
+            help="File of lines that have no result. Default: OUT.errors.jsonl.",
+        ),
+    ] = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Render the requests of a batch file, as OpenAI's batch API takes them. Run it again to continue.
+
+    Takes /v1/videos, /v1/images/generations and /v1/images/edits. The clips are in an output, the folder OUT
+    unless --output says another. Exit codes are those of `render`; 1 too: lines were refused.
+    """
+    with reporting(verbose=verbose, resumable=True):
+        from framefleet.jobs.render.command import show_render
+        from framefleet.plugins.batch.batch import open_batch
+        from framefleet.plugins.batch.results import write_results
+
+        opened = open_batch(file, results, model=model, output=output, sets=sets or [])
+        code = show_render(opened.job, quiet=quiet)
+        summary = write_results(opened, results, errors)
+        if as_json:
+            stdout.say(json.dumps(asdict(summary)))
+        else:
+            stdout.say(f"{count_text(summary.done, 'result')}: {summary.results}")
+        if summary.errors:
+            num = summary.refused + summary.failed
+            stderr.say(f"{count_text(num, 'line')} without a result: {summary.errors}", level="warning")
+        if summary.left:
+            stderr.say(f"{count_text(summary.left, 'line')} left; run it again to continue", level="warning")
+    raise Exit(code or summary.exit_code)

@@ -1,0 +1,153 @@
+"""From the records and failures of a batch's output to its files of results and errors."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.jobs.job.output import store_of_job
+from framefleet.pipeline.errors import JobError, StoreError, count_text
+from framefleet.pipeline.outputs.output import Output, recorded_clip, sound_content
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
+from framefleet.plugins.batch.lines import Line, error_line, read_lines, result_line
+from framefleet.plugins.batch.words import VIDEOS, Refusal
+
+if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import Job
+
+_COLUMNS = (
+    *("row_id", "uri", "path", "bytes", "media_sha256", "width", "height", "num_frames", "fps", "duration_s"),
+    *("seed", "model", "started_at", "finished_at"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch file whose lines can be rendered."""
+
+    file: Path
+    job: Job
+    num_rows: Mapping[int, int]  # of each line that is rendered, by its number
+    refusals: Mapping[int, Refusal]  # of the other lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class BatchSummary(Overview):
+    """What became of the lines of a batch file."""
+
+    results: str  # the file of results
+    errors: str | None  # the file of errors; None: every line has a result, or is left
+    output: str  # where the clips and records are
+    done: int = 0  # lines with a result
+    refused: int = 0  # lines that cannot be rendered
+    failed: int = 0  # lines with a row that failed
+    left: int = 0  # lines that the next run goes on with
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.refused or self.failed or self.left else 0
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "results": f"{self.results}, {count_text(self.done, 'line')}",
+            "errors": self.errors and f"{self.errors}, {count_text(self.refused + self.failed, 'line')}",
+            "left": self.left or None,
+            "clips": self.output,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Why a row of a line failed, for people."""
+
+    error_type: str
+    message: str
+
+
+_Outcome = (
+    Mapping[str, Any] | Refusal | _Failure | None
+)  # a record, why there is none; None: not rendered yet
+
+
+def write_results(opened: Batch, results: Path, errors: Path | None) -> BatchSummary:
+    """Write what became of each line into the files of results and errors, in their order."""
+    output = Output(store_of_job(opened.job))
+    errors = errors or results.with_suffix(".errors.jsonl")
+    outcomes, counts = _outcomes(output), {"done": 0, "refused": 0, "failed": 0, "left": 0}
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        done, not_done = Path(folder, "results"), Path(folder, "errors")
+        with (
+            done.open("w", encoding="utf-8") as to_results,
+            not_done.open("w", encoding="utf-8") as to_errors,
+        ):
+            for line in read_lines(opened.file):
+                own = [next(outcomes) for _ in range(opened.num_rows.get(line.number, 0))]
+                refusals = [opened.refusals.get(line.number), *own]
+                refusal = next((one for one in refusals if isinstance(one, Refusal)), None)
+                failure = next((one for one in own if isinstance(one, _Failure)), None)
+                records = [one for one in own if isinstance(one, Mapping)]
+                if refusal:
+                    counts["refused"] += 1
+                    to_errors.write(error_line(line, refusal))
+                elif failure:
+                    counts["failed"] += 1
+                    reason = Refusal(code=failure.error_type, message=failure.message)
+                    to_errors.write(error_line(line, reason, status_code=500))
+                elif len(records) < len(own):
+                    counts["left"] += 1
+                else:
+                    counts["done"] += 1
+                    to_results.write(result_line(line, _with_contents(output, line, records)))
+        _put(done, results)
+        has_errors = not_done.stat().st_size > 0
+        if has_errors:
+            _put(not_done, errors)
+        else:
+            errors.unlink(missing_ok=True)  # of an earlier run
+    place = str(errors) if has_errors else None
+    return BatchSummary(results=str(results), errors=place, output=output.url, **counts)
+
+
+def _put(file: Path, place: Path) -> None:
+    try:
+        Store(str(place.absolute().parent)).upload(place.name, file)
+    except StoreError as error:
+        raise JobError(f"{place} cannot be written: {error.problem}", "choose another file") from None
+
+
+def _outcomes(output: Output) -> Iterator[_Outcome]:
+    """Yield what became of each row of the table, in its order. Keeps a few values of every row in memory."""
+    failures = {
+        row.row_id: _Failure(error_type=row.error_type, message=row.message) for row in output.failures()
+    }
+    by_row: dict[str, _Outcome] = {**failures}
+    for table in output.records(_COLUMNS):
+        by_row |= {record["row_id"]: record for record in table.to_pylist()}
+    by_position: dict[int, _Outcome] = {}
+    for table in output.invalid_rows():
+        for at, reason, fix in zip(
+            *(table[name].to_pylist() for name in ("row_index", "reason", "fix")), strict=True
+        ):
+            by_position[at] = Refusal(code="invalid_value", message=f"{reason}; {fix}" if fix else reason)
+    for table in output.rows():
+        for at, row_id in zip(table["row_index"].to_pylist(), table["row_id"].to_pylist(), strict=True):
+            by_position[at] = by_row.get(row_id)
+    for at in range(max(by_position, default=-1) + 1):
+        yield by_position.get(at)
+    while True:  # a run that has read no row yet
+        yield None
+
+
+def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return records, with the bytes of their pictures where the line asks for these."""
+    assert line.body is not None, "it was rendered"
+    if line.url == VIDEOS or line.body.get("response_format") != "b64_json":
+        return records
+    contents = [sound_content(output.store, recorded_clip(record)) for record in records]
+    if damaged := next((one for one in contents if isinstance(one, str)), None):
+        raise JobError(f"line {line.number:,}: its picture is damaged: {damaged}", "repair the output")
+    return [{**record, "content": content} for record, content in zip(records, contents, strict=True)]

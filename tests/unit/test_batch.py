@@ -1,0 +1,129 @@
+"""Lines of batch files: what a body means to a model, and which lines are refused, with the API's codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.plugins.batch.lines import read_lines
+from framefleet.plugins.batch.words import EDITS, IMAGES, VIDEOS, Refusal, columns_of
+from tests.commands import command
+from tests.configs import SD, WAN, write_model
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    return inspect_model(write_model(tmp_path_factory.mktemp("models") / "wan", "WanPipeline", WAN))
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
+    folder = tmp_path_factory.mktemp("models") / "sd"
+    return inspect_model(write_model(folder, "StableDiffusionImg2ImgPipeline", SD))
+
+
+@pytest.mark.parametrize(
+    ("body", "columns", "num"),
+    [
+        ({}, {}, 1),
+        ({"size": "832x480", "n": 3, "seed": 5}, {"width": 832, "height": 480, "seed": 5}, 3),
+        ({"size": "auto", "quality": "auto", "user": "me", "n": None}, {}, 1),
+        ({"seconds": "5"}, {"num_frames": 81}, 1),  # 80 at Wan's 16 frames a second; 4k + 1 are taken
+        ({"seconds": 2.0, "fps": 8}, {"num_frames": 17, "fps": 8}, 1),
+        ({"seconds": "0.01"}, {"num_frames": 1}, 1),
+        (
+            {"num_inference_steps": 4, "guidance_scale": 2.5},
+            {"num_inference_steps": 4, "guidance_scale": 2.5},
+            1,
+        ),
+    ],
+)
+def test_a_body_is_a_row(wan: PipelineSpec, body: dict[str, Any], columns: dict[str, Any], num: int) -> None:
+    assert columns_of({"prompt": "a fox", **body}, VIDEOS, wan, None) == ({"prompt": "a fox", **columns}, num)
+
+
+def test_a_rate_of_the_job_counts_before_the_models_own(wan: PipelineSpec) -> None:
+    assert columns_of({"prompt": "a fox", "seconds": "2"}, VIDEOS, wan, 24.0)[0]["num_frames"] == 49
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "name"),
+    [
+        ({"prompt": ""}, "missing_required_parameter", "prompt"),
+        ({"prompt": 5}, "missing_required_parameter", "prompt"),
+        ({"size": "wide"}, "invalid_value", "size"),
+        ({"size": "0x480"}, "invalid_value", "size"),
+        ({"size": "832x480", "width": 640}, "invalid_value", "width"),
+        ({"seconds": "long"}, "invalid_value", "seconds"),
+        ({"seconds": True}, "invalid_value", "seconds"),
+        ({"seconds": "nan"}, "invalid_value", "seconds"),
+        ({"seconds": "2", "num_frames": 9}, "invalid_value", "num_frames"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 2.5}, "invalid_value", "n"),
+        ({"seed": -1}, "invalid_value", "seed"),
+        ({"fps": "fast"}, "invalid_value", "fps"),
+        ({"guidance": 3}, "unknown_parameter", "guidance"),
+        ({"quality": "high"}, "unsupported_value", "quality"),
+        ({"stream": True}, "unsupported_value", "stream"),
+        ({"input_reference": "a.png"}, "unsupported_value", "input_reference"),
+        ({"image": ["a.png", "b.png"]}, "invalid_value", "image"),
+    ],
+)
+def test_what_a_body_cannot_have(wan: PipelineSpec, body: dict[str, Any], code: str, name: str) -> None:
+    with pytest.raises(Refusal) as raised:
+        columns_of({"prompt": "a fox", **body}, VIDEOS, wan, None)
+    assert (raised.value.code, raised.value.name) == (code, name)
+
+
+def test_pictures_to_start_from(edits: PipelineSpec) -> None:
+    for image in ("a.png", ["a.png"], {"image_url": "a.png"}, [{"image_url": {"url": "a.png"}}]):
+        assert columns_of({"prompt": "a fox", "image": image}, EDITS, edits, None)[0]["image"] == "a.png"
+    for body, url, code in (
+        ({}, EDITS, "missing_required_parameter"),
+        ({"image": "a.png", "seconds": "3"}, IMAGES, "unsupported_value"),
+    ):
+        with pytest.raises(Refusal) as raised:
+            columns_of({"prompt": "a fox", **body}, url, edits, None)
+        assert raised.value.code == code
+
+
+def test_lines_that_are_no_requests(tmp_path: Path) -> None:
+    good = {"custom_id": "a", "method": "POST", "url": VIDEOS, "body": {"prompt": "a fox"}}
+    wrong: list[tuple[Any, str]] = [
+        (good, "duplicate_custom_id"),
+        ([1], "invalid_json_line"),
+        (good | {"custom_id": 7}, "missing_required_parameter"),
+        (good | {"custom_id": "b", "priority": 1}, "unknown_parameter"),
+        (good | {"custom_id": "c", "method": "GET"}, "invalid_method"),
+        (good | {"custom_id": "d", "url": "/v1/chat/completions"}, "invalid_url"),
+        (good | {"custom_id": "e", "body": "a fox"}, "missing_required_parameter"),
+    ]
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join(map(json.dumps, [good, *(line for line, _ in wrong)])) + '\n\n{"custom_id": \n')
+    first, *others = read_lines(file)
+    assert first.refusal is None and first.body == good["body"]
+    codes = [line.refusal.code for line in others if line.refusal]
+    assert codes == [*(code for _, code in wrong), "invalid_json_line"]
+    assert [line.number for line in others] == [2, 3, 4, 5, 6, 7, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("", "it is empty"),
+        (
+            '{"custom_id": "a", "method": "POST", "url": "/v1/videos", "body": {"prompt": "x"}}',
+            "give --model",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_rendered_says_why(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "in.jsonl").write_text(text)
+    ended = command("batch", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl")
+    assert ended.exit_code == 2 and said in ended.stderr
