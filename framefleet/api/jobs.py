@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         claim_of as claim_of,
         read_claim as read_claim,
     )
+    from framefleet.jobs.job.model import open_models as open_models
     from framefleet.jobs.job.output import below as below, store_of_job as store_of_job
     from framefleet.jobs.job.schema import Job as Job, TableJob as TableJob
     from framefleet.jobs.show.progress import watch_on as watch_on

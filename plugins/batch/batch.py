@@ -16,21 +16,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import below, store_of_job
-from framefleet.pipeline.errors import TableError
+from framefleet.api.errors import TableError
+from framefleet.api.jobs import below, load_job, store_of_job
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
 from framefleet.plugins.batch.results import Batch, BatchSummary, write_results
 from framefleet.plugins.batch.words import Refusal, columns_of
-from framefleet.plugins.models.models import opened_model
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Progress
-    from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
-    from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.api.jobs import Job, Progress
+    from framefleet.api.models import PipelineSpec
+    from framefleet.api.outputs import Store
 
 _DATA = re.compile(r"data:image/(png|jpeg|webp);base64,(.*)", re.DOTALL)
 
@@ -53,12 +50,10 @@ def batch(
     lines name. output: for clips and records, None for a folder NAME next to the results. sets: values of the
     job, as "fleet.workers=2". The same call goes on after an interruption. Raises FramefleetError.
     """
-    from framefleet.jobs.render.render import render_job
-    from framefleet.jobs.show.progress import progress_bar
+    from framefleet.jobs.render.render import render
 
     opened = open_batch(Path(file), Path(results), model=model, output=output, sets=sets)
-    with progress_bar(on_progress) as shown:
-        render_job(opened.job, shown)
+    render(opened.job, on_progress=on_progress)
     return write_results(opened, Path(results), Path(errors) if errors else None)
 
 
@@ -82,7 +77,9 @@ def open_batch(
     }
     job = load_job(values, sets, is_run=True)
     with LIBRARY_PROCESS.use():
-        spec = _spec_of(job)
+        from framefleet.api.jobs import open_models
+
+        (spec,) = [opened.spec for opened in open_models(job).values()]
     store, rows, num_rows = store_of_job(job), list[dict[str, Any]](), dict[int, int]()
     for line in lines:
         try:
@@ -106,22 +103,6 @@ def open_batch(
 def _nothing_in(file: Path, refusals: Mapping[int, Refusal]) -> TableError:
     example = next((f"line {number:,}: {one.message}" for number, one in refusals.items()), "it is empty")
     return TableError(f"{file} has no request that can be rendered, e.g. {example}", "correct its lines")
-
-
-def _spec_of(job: Job) -> PipelineSpec:
-    """Return what the job's model takes, read from its configs."""
-    from framefleet.pipeline.model.specs.spec import inspect_model
-
-    section = next(iter(job.by_name.values()))
-    weights = opened_model(
-        section.path,
-        revision=section.revision,
-        allow_pickle=section.allow_pickle,
-        lock=section.lock,
-        base=section.base,
-        parts={name: part.path for name, part in section.parts.items()},
-    )
-    return inspect_model(weights.configs())
 
 
 def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: Any) -> list[dict[str, Any]]:

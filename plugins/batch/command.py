@@ -9,9 +9,18 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.api.commands import (
+    ModelPlace,
+    OutputPlace,
+    Quiet,
+    Sets,
+    SummaryAsJson,
+    Verbose,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.api.errors import count_text
 
 
 def batch_command(
@@ -29,12 +38,12 @@ def batch_command(
             help="File of lines that have no result. Default: OUT.errors.jsonl.",
         ),
     ] = None,
-    model: options.ModelPlace = None,
-    output: options.OutputPlace = None,
-    sets: options.Sets = None,
-    as_json: options.SummaryAsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    model: ModelPlace = None,
+    output: OutputPlace = None,
+    sets: Sets = None,
+    as_json: SummaryAsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Render the requests of a batch file, as OpenAI's batch API takes them. Run it again to continue.
 

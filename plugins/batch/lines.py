@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import JobError, shown
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.api.errors import JobError, shown
+from framefleet.api.texts import parse_json
 from framefleet.plugins.batch.words import URLS, VIDEOS, Refusal
 
 _KEYS = {"custom_id", "method", "url", "body"}

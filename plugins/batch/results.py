@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.jobs.job.output import store_of_job
-from framefleet.pipeline.errors import JobError, StoreError, count_text
-from framefleet.pipeline.outputs.output import Output, recorded_clip, sound_content
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
+from framefleet.api.commands import Overview
+from framefleet.api.errors import JobError, StoreError, count_text
+from framefleet.api.jobs import store_of_job
+from framefleet.api.outputs import Output, Store
 from framefleet.plugins.batch.lines import Line, error_line, read_lines, result_line
 from framefleet.plugins.batch.words import VIDEOS, Refusal
 
 if TYPE_CHECKING:
-    from framefleet.jobs.job.schema import Job
+    from framefleet.api.jobs import Job
 
 _COLUMNS = (
     *("row_id", "uri", "path", "bytes", "media_sha256", "width", "height", "num_frames", "fps", "duration_s"),
@@ -147,7 +146,7 @@ def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]])
     assert line.body is not None, "it was rendered"
     if line.url == VIDEOS or line.body.get("response_format") != "b64_json":
         return records
-    contents = [sound_content(output.store, recorded_clip(record)) for record in records]
+    contents = [next(output.files(record))[1] for record in records]  # the clip's comes first
     if damaged := next((one for one in contents if isinstance(one, str)), None):
-        raise JobError(f"line {line.number:,}: its picture is damaged: {damaged}", "repair the output")
+        raise JobError(f"line {line.number:,}: its picture is not as it was stored: {damaged}", "repair it")
     return [{**record, "content": content} for record, content in zip(records, contents, strict=True)]

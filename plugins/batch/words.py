@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.errors import shown
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.api.errors import shown
+from framefleet.api.texts import did_you_mean
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.api.models import PipelineSpec
 
 VIDEOS, IMAGES, EDITS = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
 URLS = (VIDEOS, IMAGES, EDITS)
