@@ -22,7 +22,7 @@ from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
 from framefleet.plugins.batch.results import Batch, BatchSummary, write_results
-from framefleet.plugins.batch.words import Refusal, columns_of
+from framefleet.plugins.batch.words import Refusal, row_of
 
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job, Progress
@@ -117,7 +117,7 @@ def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model:
             "file are rendered by one model",
             name="model",
         )
-    columns, num = columns_of(line.body, line.url, spec, job.media.fps)
+    columns, num = row_of(line.body, line.url, spec, job.media.fps)
     if (found := _DATA.fullmatch(str(columns.get("image", "")))) is not None:
         columns["image"] = below(job, _stored_image(store, *found.groups()))
     seed = columns.pop("seed", None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from framefleet.api.errors import JobError, shown
 from framefleet.api.texts import parse_json
-from framefleet.plugins.batch.words import URLS, VIDEOS, Refusal
+from framefleet.plugins.batch.words import URLS, VIDEOS_URL, Refusal
 
 _KEYS = {"custom_id", "method", "url", "body"}
 _MAX_BYTES = 64 << 20  # of a line, which may hold a picture
@@ -116,7 +116,7 @@ def error_line(line: Line, refusal: Refusal, *, status_code: int = 400) -> str:
 def result_line(line: Line, records: Sequence[Mapping[str, Any]]) -> str:
     """Return the line of a request whose clips are there. records: one for each of its rows."""
     assert line.body is not None, "it was rendered"
-    if line.url == VIDEOS:
+    if line.url == VIDEOS_URL:
         videos = [_video(line.body, record) for record in records]
         body = videos[0] if len(videos) == 1 else {"object": "list", "data": videos}
     else:

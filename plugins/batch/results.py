@@ -13,7 +13,7 @@ from framefleet.api.errors import JobError, StoreError, count_text
 from framefleet.api.jobs import store_of_job
 from framefleet.api.outputs import Output, Store
 from framefleet.plugins.batch.lines import Line, error_line, read_lines, result_line
-from framefleet.plugins.batch.words import VIDEOS, Refusal
+from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job
@@ -144,7 +144,7 @@ def _outcomes(output: Output) -> Iterator[_Outcome]:
 def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return records, with the bytes of their pictures where the line asks for these."""
     assert line.body is not None, "it was rendered"
-    if line.url == VIDEOS or line.body.get("response_format") != "b64_json":
+    if line.url == VIDEOS_URL or line.body.get("response_format") != "b64_json":
         return records
     contents = [next(output.files(record))[1] for record in records]  # the clip's comes first
     if damaged := next((one for one in contents if isinstance(one, str)), None):

@@ -16,9 +16,9 @@ from framefleet.api.texts import did_you_mean
 if TYPE_CHECKING:
     from framefleet.api.models import PipelineSpec
 
-VIDEOS, IMAGES, EDITS = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
-URLS = (VIDEOS, IMAGES, EDITS)
-MAX_ROWS = 100  # of one line
+VIDEOS_URL, IMAGES_URL, EDITS_URL = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
+URLS = (VIDEOS_URL, IMAGES_URL, EDITS_URL)
+MAX_CLIPS = 100  # of one line
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 # What says nothing about the pictures; and, by name, the values that say no more than that.
 _SILENT = {"user", "metadata", "moderation", "safety_identifier"}
@@ -40,7 +40,7 @@ class Refusal(Exception):
         self.code, self.message, self.name = code, message, name
 
 
-def columns_of(
+def row_of(
     body: Mapping[str, Any], url: str, spec: PipelineSpec, fps: float | None
 ) -> tuple[dict[str, Any], int]:
     """Return the columns of a row, by name, and how many rows there are, with seeds that follow each other.
@@ -71,7 +71,7 @@ def columns_of(
         raise Refusal(code="missing_required_parameter", message="there is no prompt", name="prompt")
     columns |= {"prompt": prompt} | _size(body)
     if body.get("seed") is not None:
-        columns["seed"] = _whole(body, "seed", least=0, most=2**63 - 1 - MAX_ROWS)
+        columns["seed"] = _whole(body, "seed", least=0, most=2**63 - 1 - MAX_CLIPS)
     rate = body.get("fps")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0):
         raise _invalid("fps", rate, "a number above 0")
@@ -85,9 +85,9 @@ def columns_of(
                 code="unsupported_value", message=f"{spec.class_name} takes no image", name=picture[0]
             )
         columns["image"] = picture[1]
-    elif url == EDITS:
+    elif url == EDITS_URL:
         raise Refusal(code="missing_required_parameter", message="there is no image to edit", name="image")
-    num = 1 if body.get("n") is None else _whole(body, "n", least=1, most=MAX_ROWS)
+    num = 1 if body.get("n") is None else _whole(body, "n", least=1, most=MAX_CLIPS)
     return columns, num
 
 
@@ -112,7 +112,7 @@ def _num_frames(body: Mapping[str, Any], url: str, spec: PipelineSpec, fps: floa
         seconds = 0.0
     if not 0 < seconds <= 3600:
         raise _invalid("seconds", text, "seconds of a clip, as 4")
-    if url != VIDEOS or "num_frames" not in spec.settable():
+    if url != VIDEOS_URL or "num_frames" not in spec.settable():
         raise Refusal(code="unsupported_value", message=f"{spec.class_name} takes no length", name="seconds")
     if body.get("num_frames") is not None:
         raise _invalid("num_frames", body["num_frames"], "nothing beside `seconds`")

@@ -10,7 +10,7 @@ import pytest
 
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.plugins.batch.lines import read_lines
-from framefleet.plugins.batch.words import EDITS, IMAGES, VIDEOS, Refusal, columns_of
+from framefleet.plugins.batch.words import EDITS_URL, IMAGES_URL, VIDEOS_URL, Refusal, row_of
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
 
@@ -43,11 +43,11 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
     ],
 )
 def test_a_body_is_a_row(wan: PipelineSpec, body: dict[str, Any], columns: dict[str, Any], num: int) -> None:
-    assert columns_of({"prompt": "a fox", **body}, VIDEOS, wan, None) == ({"prompt": "a fox", **columns}, num)
+    assert row_of({"prompt": "a fox", **body}, VIDEOS_URL, wan, None) == ({"prompt": "a fox", **columns}, num)
 
 
 def test_a_rate_of_the_job_counts_before_the_models_own(wan: PipelineSpec) -> None:
-    assert columns_of({"prompt": "a fox", "seconds": "2"}, VIDEOS, wan, 24.0)[0]["num_frames"] == 49
+    assert row_of({"prompt": "a fox", "seconds": "2"}, VIDEOS_URL, wan, 24.0)[0]["num_frames"] == 49
 
 
 @pytest.mark.parametrize(
@@ -75,24 +75,24 @@ def test_a_rate_of_the_job_counts_before_the_models_own(wan: PipelineSpec) -> No
 )
 def test_what_a_body_cannot_have(wan: PipelineSpec, body: dict[str, Any], code: str, name: str) -> None:
     with pytest.raises(Refusal) as raised:
-        columns_of({"prompt": "a fox", **body}, VIDEOS, wan, None)
+        row_of({"prompt": "a fox", **body}, VIDEOS_URL, wan, None)
     assert (raised.value.code, raised.value.name) == (code, name)
 
 
 def test_pictures_to_start_from(edits: PipelineSpec) -> None:
     for image in ("a.png", ["a.png"], {"image_url": "a.png"}, [{"image_url": {"url": "a.png"}}]):
-        assert columns_of({"prompt": "a fox", "image": image}, EDITS, edits, None)[0]["image"] == "a.png"
+        assert row_of({"prompt": "a fox", "image": image}, EDITS_URL, edits, None)[0]["image"] == "a.png"
     for body, url, code in (
-        ({}, EDITS, "missing_required_parameter"),
-        ({"image": "a.png", "seconds": "3"}, IMAGES, "unsupported_value"),
+        ({}, EDITS_URL, "missing_required_parameter"),
+        ({"image": "a.png", "seconds": "3"}, IMAGES_URL, "unsupported_value"),
     ):
         with pytest.raises(Refusal) as raised:
-            columns_of({"prompt": "a fox", **body}, url, edits, None)
+            row_of({"prompt": "a fox", **body}, url, edits, None)
         assert raised.value.code == code
 
 
 def test_lines_that_are_no_requests(tmp_path: Path) -> None:
-    good = {"custom_id": "a", "method": "POST", "url": VIDEOS, "body": {"prompt": "a fox"}}
+    good = {"custom_id": "a", "method": "POST", "url": VIDEOS_URL, "body": {"prompt": "a fox"}}
     wrong: list[tuple[Any, str]] = [
         (good, "duplicate_custom_id"),
         ([1], "invalid_json_line"),
