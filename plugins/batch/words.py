@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VIDEOS_URL, IMAGES_URL, EDITS_URL = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
 URLS = (VIDEOS_URL, IMAGES_URL, EDITS_URL)
-MAX_CLIPS = 100  # of one line
+MOST_CLIPS = 100  # of one line
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 # What says nothing about the pictures; and, by name, the values that say no more than that.
 _SILENT = {"user", "metadata", "moderation", "safety_identifier"}
@@ -71,7 +71,7 @@ def row_of(
         raise Refusal(code="missing_required_parameter", message="there is no prompt", name="prompt")
     columns |= {"prompt": prompt} | _size(body)
     if body.get("seed") is not None:
-        columns["seed"] = _whole(body, "seed", least=0, most=2**63 - 1 - MAX_CLIPS)
+        columns["seed"] = _whole(body, "seed", least=0, most=2**63 - 1 - MOST_CLIPS)
     rate = body.get("fps")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0):
         raise _invalid("fps", rate, "a number above 0")
@@ -87,7 +87,7 @@ def row_of(
         columns["image"] = picture[1]
     elif url == EDITS_URL:
         raise Refusal(code="missing_required_parameter", message="there is no image to edit", name="image")
-    num = 1 if body.get("n") is None else _whole(body, "n", least=1, most=MAX_CLIPS)
+    num = 1 if body.get("n") is None else _whole(body, "n", least=1, most=MOST_CLIPS)
     return columns, num
 
 
