@@ -71,13 +71,15 @@ class Job:
         self.kinds, self.num_compared = kinds, Counter[str]()
         self.tally, self.adoption, index = Tally(len(kinds), now=0.0), Adoption(), RowIndex()
         index.add((number, _row_id(number)) for number in range(len(kinds)))
-        run = SimpleNamespace(audit=audit, batching=Batching())
-        before = before or ComputeTime()
-        work = SimpleNamespace(run=run, index=index, adoption=self.adoption, model_time=before)
-        nothing = SimpleNamespace(drop=lambda: None, withdraw=lambda kind: TakenBack())
-        self.audits = Audits(
-            cast(Any, work), cast(Any, nothing), cast(Any, nothing), lambda: None, self.tally
+        run = SimpleNamespace(
+            audit=audit,
+            batching=Batching(),
+            index=index,
+            adoption=self.adoption,
+            model_time=before or ComputeTime(),
         )
+        nothing = SimpleNamespace(drop=lambda: None, withdraw=lambda kind: TakenBack())
+        self.audits = Audits(cast(Any, run), cast(Any, nothing), cast(Any, nothing), lambda: None, self.tally)
         for number, kind in enumerate(kinds):
             self.audits.choose(_row_id(number), kind)
 

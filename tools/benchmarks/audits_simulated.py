@@ -110,10 +110,11 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
 
 
 def _audits(index: RowIndex, records: _Records, audit: Audit, *, num_rows: int) -> tuple[Audits, Tally]:
-    run = SimpleNamespace(audit=audit, batching=Batching())
-    work = SimpleNamespace(run=run, index=index, adoption=Adoption(), model_time=ComputeTime())
+    run = SimpleNamespace(
+        audit=audit, batching=Batching(), index=index, adoption=Adoption(), model_time=ComputeTime()
+    )
     tally, nothing = Tally(num_rows, now=0.0), SimpleNamespace(drop=lambda: None)
-    return Audits(cast(Any, work), cast(Any, records), cast(Any, nothing), lambda: None, tally), tally
+    return Audits(cast(Any, run), cast(Any, records), cast(Any, nothing), lambda: None, tally), tally
 
 
 def _kinds(kinds: Sequence[int]) -> list[str]:
