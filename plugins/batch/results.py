@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from framefleet.api.commands import Overview
 from framefleet.api.errors import JobError, StoreError, count_text
 from framefleet.api.jobs import store_of_job
-from framefleet.api.outputs import Output, Store
+from framefleet.api.outputs import Output, Store, rows_of
 from framefleet.plugins.batch.lines import Line, error_line, read_lines, result_line
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 
@@ -48,6 +48,7 @@ class BatchSummary(Overview):
 
     @property
     def exit_code(self) -> int:
+        """0 if every line has a result; otherwise 1."""
         return 1 if self.refused or self.failed or self.left else 0
 
     def overview(self) -> Mapping[str, object]:
@@ -125,7 +126,7 @@ def _outcomes(output: Output) -> Iterator[_Outcome]:
     }
     by_row: dict[str, _Outcome] = {**failures}
     for table in output.records(_COLUMNS):
-        by_row |= {record["row_id"]: record for record in table.to_pylist()}
+        by_row |= {record["row_id"]: record for record in rows_of(table, output.url)}
     by_position: dict[int, _Outcome] = {}
     for table in output.invalid_rows():
         for at, reason, fix in zip(

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from framefleet.api.clips import ClipColumn, Frames, plain_frames
 from framefleet.api.commands import ClipsPace, Watch
 from framefleet.api.errors import JobError, StoreError, count_text
-from framefleet.api.outputs import HOW, MAX_CLIP_BYTES, RECORD_FIELDS, Store
+from framefleet.api.outputs import HOW, MAX_CLIP_BYTES, RECORD_FIELDS, RECORDS, Store
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.columns import check_recorded
 from framefleet.pipeline.outputs.columns import (
@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.columns import (
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.output import recorded_clip, sound_content
 from framefleet.pipeline.outputs.parts.part_file import columns_of
-from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.parts import read_parts, rows_of
 from framefleet.pipeline.outputs.parts.record_tables import (
     OF_CLIP,
     clips_of,
@@ -221,7 +221,7 @@ class Filling:
             names = [*_READ, *(one.name for one in columns), *(REFUSED.format(one.name) for one in columns)]
             wanted = record_schema_of(self._store, parts).names if is_whole else [*names, *same]
             for table in records_where(self._store, wanted, condition, parts):
-                for record in table.to_pylist():
+                for record in rows_of(table, self._store.url_of(RECORDS)):
                     if lacking := self._lacking_in(record, columns, nulls, is_count=is_count):
                         yield record, lacking
 

@@ -19,7 +19,7 @@ from framefleet.api.clips import each_input
 from framefleet.api.commands import Overview
 from framefleet.api.errors import FramefleetError, JobError, quoted
 from framefleet.api.jobs import Claim, claim_of
-from framefleet.api.outputs import CLAIM, HOW, RECORD_FIELDS, RECORDS, Output, Store
+from framefleet.api.outputs import CLAIM, HOW, RECORD_FIELDS, RECORDS, Output, Store, rows_of
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import canonical_json, parse_json
 from framefleet.jobs.job.job_json import ClaimedModel
@@ -173,7 +173,7 @@ def _write(
 ) -> dict[str, str]:
     """Write the pack of these rows; return why some have no script."""
     holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), {*row_ids}
-    rows = (row for table in holding.records() for row in table.to_pylist())
+    rows = (row for table in holding.records() for row in rows_of(table, holding.url))
     by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
     records = [by_id[row_id] for row_id in row_ids]
     for record in records:

@@ -223,4 +223,4 @@ def test_a_worker_names_the_row_whose_score_does_not_return(resolved: ResolvedJo
     while not (report := worker.exchange([])).rendered:
         assert not report.failed
     assert (report.measuring, report.writing_s) == (None, 0.0)
-    assert report.rendered[0].values["scores"].values == {"hangs": 1.0}
+    assert report.rendered[0].added.values == {"hangs": 1.0}

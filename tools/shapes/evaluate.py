@@ -14,6 +14,7 @@ from framefleet import Output
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import read_as
 from framefleet.plugins.demo.prepare import Size
 from tools.shapes.measure import Measured, measure
@@ -86,7 +87,7 @@ def measured_clips(
             f"the records of {rendered.url} do not say what was asked: no column {missing[0]!r}",
             "render the table that `python -m tools.shapes prompts` writes",
         )
-    rows = [row for table in rendered.records() for row in table.to_pylist()]
+    rows = [row for table in rendered.records() for row in rows_of(table, rendered.url)]
     for record in track(rows, "measuring clips", console=stderr):
         yield record, measure(rendered.frames(record))
 
