@@ -2,7 +2,7 @@
 
     in.jsonl -> a table in the output -> render -> records, failures -> out.jsonl, out.errors.jsonl
 
-The table has `n` rows for a line, and is the same for the same lines: another run goes on where one ended.
+The table has `n` rows for a line, and is the same for the same lines: another run continues where one ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def batch(
     /v1/images/edits. results: the file to write, a line for each request whose clips are there, in the order
     of `file`; errors: that of the others, None for NAME.errors.jsonl. model: in place of the one that the
     lines name. output: for clips and records, None for a folder NAME next to the results. sets: values of the
-    job, as "fleet.workers=2". The same call goes on after an interruption. Raises FramefleetError.
+    job, as "fleet.workers=2". The same call continues after an interruption. Raises FramefleetError.
     """
     from framefleet.jobs.render.render import render
 
@@ -61,11 +62,10 @@ def open_batch(
     file: Path, results: Path, *, model: str | None, output: str | None, sets: Sequence[str]
 ) -> Batch:
     """Return a batch whose table is in its output. Raises as `batch` does."""
-    lines = list(read_lines(file))
-    refusals = {line.number: line.refusal for line in lines if line.refusal}
+    lines = [*read_lines(file)]
     bodies = (line.body for line in lines if line.body is not None)
     if (first := next(bodies, None)) is None:
-        raise _nothing_in(file, refusals)
+        raise _nothing_in(file, lines)
     named = first.get("model")
     if not model and not (isinstance(named, str) and named):
         raise TableError(f"{file}: the first request names no model", "give --model")
@@ -80,28 +80,28 @@ def open_batch(
         from framefleet.api.jobs import open_models
 
         (spec,) = [opened.spec for opened in open_models(job).values()]
-    store, rows, num_rows = store_of_job(job), list[dict[str, Any]](), dict[int, int]()
-    for line in lines:
+    store, rows = store_of_job(job), list[dict[str, Any]]()
+    for at, line in enumerate(lines):
         try:
             own = _rows(line, spec, job, store, same_model=None if model else named)
         except Refusal as refusal:
-            refusals[line.number] = refusal
+            lines[at] = replace(line, refusal=refusal)
         else:
-            num_rows[line.number] = len(own)
+            lines[at] = replace(line, num_rows=len(own))
             rows += own
     if not rows:
-        raise _nothing_in(file, refusals)
+        raise _nothing_in(file, lines)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     table = f"{TABLES}/{sha256(text).hexdigest()[:32]}.jsonl"
     if not store.exists(table):
         store.write(table, text)
     inputs = job.inputs.model_copy(update={"base": job.inputs.base or str(file.absolute().parent)})
-    job = job.model_copy(update={"table": below(job, table), "inputs": inputs})
-    return Batch(file=file, job=job, num_rows=num_rows, refusals=refusals)
+    return Batch(job=job.model_copy(update={"table": below(job, table), "inputs": inputs}), lines=lines)
 
 
-def _nothing_in(file: Path, refusals: Mapping[int, Refusal]) -> TableError:
-    example = next((f"line {number:,}: {one.message}" for number, one in refusals.items()), "it is empty")
+def _nothing_in(file: Path, lines: Iterable[Line]) -> TableError:
+    refused = (f"line {line.number:,}: {line.refusal.message}" for line in lines if line.refusal)
+    example = next(refused, "it is empty")
     return TableError(f"{file} has no request that can be rendered, e.g. {example}", "correct its lines")
 
 
@@ -120,12 +120,11 @@ def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model:
     columns, num = row_of(line.body, line.url, spec, job.media.fps)
     if (found := _DATA.fullmatch(str(columns.get("image", "")))) is not None:
         columns["image"] = below(job, _stored_image(store, *found.groups()))
-    seed = columns.pop("seed", None)
-    if seed is None and num > 1:
-        seed = 0
-    seeds = [None] if seed is None else range(seed, seed + num)
-    own = [columns | ({} if one is None else {"seed": one}) for one in seeds]
-    return [row | {"custom_id": line.custom_id} for row in own]
+    columns["custom_id"] = line.custom_id
+    if num == 1:
+        return [columns]
+    seed = columns.get("seed", 0)
+    return [columns | {"seed": one} for one in range(seed, seed + num)]
 
 
 def _stored_image(store: Store, kind: str, text: str) -> str:

@@ -30,7 +30,8 @@ class Line:
     custom_id: str
     url: str = ""
     body: Mapping[str, Any] | None = None
-    refusal: Refusal | None = None
+    num_rows: int = 0  # that it has in the table
+    refusal: Refusal | None = None  # why it has none
 
     @property
     def request_id(self) -> str:
@@ -105,12 +106,12 @@ def _missing(name: str, wanted: str, value: object) -> Refusal:
     return Refusal(code="missing_required_parameter", message=message, name=name)
 
 
-def error_line(line: Line, refusal: Refusal, *, status_code: int = 400) -> str:
-    """Return the line of a request that has no result. status_code: 500 for one that failed as it ran."""
-    of_whom = "server_error" if status_code >= 500 else "invalid_request_error"
+def error_line(line: Line, refusal: Refusal) -> str:
+    """Return the line of a request that has no result."""
+    of_whom = "server_error" if refusal.status_code >= 500 else "invalid_request_error"
     error = {"message": refusal.message, "type": of_whom, "param": refusal.name, "code": refusal.code}
     short = {"code": refusal.code, "message": f"line {line.number:,}: {refusal.message}"}
-    return _answer(line, status_code, {"error": error}, short)
+    return _answer(line, refusal.status_code, {"error": error}, short)
 
 
 def result_line(line: Line, records: Sequence[Mapping[str, Any]]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from framefleet.api.commands import Overview
 from framefleet.api.errors import JobError, StoreError, count_text
 from framefleet.api.jobs import store_of_job
 from framefleet.api.outputs import Output, Store, rows_of
-from framefleet.plugins.batch.lines import Line, error_line, read_lines, result_line
+from framefleet.plugins.batch.lines import Line, error_line, result_line
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 
 if TYPE_CHECKING:
@@ -26,12 +28,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch file whose lines can be rendered."""
+    """A batch file, and the job that renders its lines."""
 
-    file: Path
     job: Job
-    num_rows: Mapping[int, int]  # of each line that is rendered, by its number
-    refusals: Mapping[int, Refusal]  # of the other lines
+    lines: Sequence[Line]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -44,7 +44,7 @@ class BatchSummary(Overview):
     done: int = 0  # lines with a result
     refused: int = 0  # lines that cannot be rendered
     failed: int = 0  # lines with a row that failed
-    left: int = 0  # lines that the next run goes on with
+    left: int = 0  # lines that are left for the next run
 
     @property
     def exit_code(self) -> int:
@@ -60,43 +60,28 @@ class BatchSummary(Overview):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """Why a row of a line failed, for people."""
-
-    error_type: str
-    message: str
-
-
-_Outcome = (
-    Mapping[str, Any] | Refusal | _Failure | None
-)  # a record, why there is none; None: not rendered yet
+# Of a row: its record, or why it has none; None: it is not rendered yet.
+_Outcome = Mapping[str, Any] | Refusal | None
 
 
 def write_results(opened: Batch, results: Path, errors: Path | None) -> BatchSummary:
     """Write what became of each line into the files of results and errors, in their order."""
     output = Output(store_of_job(opened.job))
     errors = errors or results.with_suffix(".errors.jsonl")
-    outcomes, counts = _outcomes(output), {"done": 0, "refused": 0, "failed": 0, "left": 0}
+    outcomes, counts = _outcomes(output), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         done, not_done = Path(folder, "results"), Path(folder, "errors")
         with (
             done.open("w", encoding="utf-8") as to_results,
             not_done.open("w", encoding="utf-8") as to_errors,
         ):
-            for line in read_lines(opened.file):
-                own = [next(outcomes) for _ in range(opened.num_rows.get(line.number, 0))]
-                refusals = [opened.refusals.get(line.number), *own]
-                refusal = next((one for one in refusals if isinstance(one, Refusal)), None)
-                failure = next((one for one in own if isinstance(one, _Failure)), None)
+            for line in opened.lines:
+                own = [line.refusal] if line.refusal else [*islice(outcomes, line.num_rows)]
                 records = [one for one in own if isinstance(one, Mapping)]
-                if refusal:
-                    counts["refused"] += 1
+                if refusals := [one for one in own if isinstance(one, Refusal)]:
+                    refusal = min(refusals, key=lambda one: one.status_code)
+                    counts["failed" if refusal.status_code >= 500 else "refused"] += 1
                     to_errors.write(error_line(line, refusal))
-                elif failure:
-                    counts["failed"] += 1
-                    reason = Refusal(code=failure.error_type, message=failure.message)
-                    to_errors.write(error_line(line, reason, status_code=500))
                 elif len(records) < len(own):
                     counts["left"] += 1
                 else:
@@ -120,11 +105,11 @@ def _put(file: Path, place: Path) -> None:
 
 
 def _outcomes(output: Output) -> Iterator[_Outcome]:
-    """Yield what became of each row of the table, in its order. Keeps a few values of every row in memory."""
-    failures = {
-        row.row_id: _Failure(error_type=row.error_type, message=row.message) for row in output.failures()
+    """Return what became of each row of the table, in its order. Keeps a few values of each in memory."""
+    by_row: dict[str, _Outcome] = {
+        row.row_id: Refusal(code=row.error_type, message=row.message, status_code=500)
+        for row in output.failures()
     }
-    by_row: dict[str, _Outcome] = {**failures}
     for table in output.records(_COLUMNS):
         by_row |= {record["row_id"]: record for record in rows_of(table, output.url)}
     by_position: dict[int, _Outcome] = {}
@@ -136,10 +121,7 @@ def _outcomes(output: Output) -> Iterator[_Outcome]:
     for table in output.rows():
         for at, row_id in zip(table["row_index"].to_pylist(), table["row_id"].to_pylist(), strict=True):
             by_position[at] = by_row.get(row_id)
-    for at in range(max(by_position, default=-1) + 1):
-        yield by_position.get(at)
-    while True:  # a run that has read no row yet
-        yield None
+    return map(by_position.get, count())  # without end: a run may have read no row yet
 
 
 def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -33,11 +33,14 @@ _OWN = {"model", "prompt", "n", "size", "seconds", "seed", "fps", "image", "imag
 
 
 class Refusal(Exception):
-    """Why a line is not rendered. code: as the API has it. name: of the field that is to change."""
+    """Why a line has no result. code: as the API has it. name: of the field that is to change.
 
-    def __init__(self, *, code: str, message: str, name: str | None = None) -> None:
+    status_code: 500 where it failed as it was rendered.
+    """
+
+    def __init__(self, *, code: str, message: str, name: str | None = None, status_code: int = 400) -> None:
         super().__init__(message)
-        self.code, self.message, self.name = code, message, name
+        self.code, self.message, self.name, self.status_code = code, message, name, status_code
 
 
 def row_of(
@@ -74,7 +77,7 @@ def row_of(
         columns["seed"] = _whole(body, "seed", least=0, most=2**63 - 1 - MOST_CLIPS)
     rate = body.get("fps")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0):
-        raise _invalid("fps", rate, "a number above 0")
+        raise _invalid("fps", rate, "give a number above 0")
     if rate is not None:
         columns["fps"] = rate
     if body.get("seconds") is not None:
@@ -96,10 +99,10 @@ def _size(body: Mapping[str, Any]) -> dict[str, int]:
     if size is None or size == "auto":
         return {}
     if not isinstance(size, str) or not (match := _SIZE.fullmatch(size)):
-        raise _invalid("size", size, 'width and height, as "1280x720"')
+        raise _invalid("size", size, 'give width and height, as "1280x720"')
     for name, number in zip(("width", "height"), match.groups(), strict=True):
         if body.get(name) not in (None, int(number)):
-            raise _invalid(name, body[name], f"nothing beside the size {size}")
+            raise _invalid(name, body[name], f"leave it out beside the size {size}")
     return {"width": int(match[1]), "height": int(match[2])}
 
 
@@ -111,11 +114,11 @@ def _num_frames(body: Mapping[str, Any], url: str, spec: PipelineSpec, fps: floa
     except (TypeError, ValueError):
         seconds = 0.0
     if not 0 < seconds <= 3600:
-        raise _invalid("seconds", text, "seconds of a clip, as 4")
+        raise _invalid("seconds", text, "give seconds of a clip, as 4")
     if url != VIDEOS_URL or "num_frames" not in spec.settable():
         raise Refusal(code="unsupported_value", message=f"{spec.class_name} takes no length", name="seconds")
     if body.get("num_frames") is not None:
-        raise _invalid("num_frames", body["num_frames"], "nothing beside `seconds`")
+        raise _invalid("num_frames", body["num_frames"], "leave it out beside `seconds`")
     if not fps:
         raise Refusal(
             code="missing_required_parameter", message="seconds need a rate, and there is none", name="fps"
@@ -134,11 +137,11 @@ def _picture(body: Mapping[str, Any]) -> tuple[str, str] | None:
         if value is None:
             continue
         if len(parts) != 1:
-            raise _invalid(name, value, "one image")
+            raise _invalid(name, value, "give one image")
         part = parts[0].get("image_url") if isinstance(parts[0], Mapping) else parts[0]
         part = part.get("url") if isinstance(part, Mapping) else part
         if not isinstance(part, str) or not part:
-            raise _invalid(name, value, "a path, a URL or a data URL of an image")
+            raise _invalid(name, value, "give a path, a URL or a data URL of an image")
         return name, part
     return None
 
@@ -146,9 +149,9 @@ def _picture(body: Mapping[str, Any]) -> tuple[str, str] | None:
 def _whole(body: Mapping[str, Any], name: str, *, least: int, most: int) -> int:
     value = body[name]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _invalid(name, value, f"a whole number from {least} to {most:,}")
+        raise _invalid(name, value, f"give a whole number from {least} to {most:,}")
     return value
 
 
-def _invalid(name: str, value: object, wanted: str) -> Refusal:
-    return Refusal(code="invalid_value", message=f"{name} is {shown(value)}; give {wanted}", name=name)
+def _invalid(name: str, value: object, fix: str) -> Refusal:
+    return Refusal(code="invalid_value", message=f"{name} is {shown(value)}; {fix}", name=name)
