@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 
 
@@ -20,7 +21,8 @@ def lazy_names(module: str) -> Callable[[str], object]:
     return find
 
 
-def homes(module: str) -> dict[str, str]:
+@cache
+def homes(module: str) -> Mapping[str, str]:
     """Return these names, each with the module where it is."""
     spec = sys.modules[module].__spec__
     source = spec.loader.get_source(module)  # type: ignore[union-attr]  # a file has both

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.columns import ClipColumn, measure
+from framefleet.pipeline.outputs.columns import ClipColumn, ColumnValues, measure
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.file_step import StepInput, checked_values
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
@@ -164,8 +164,11 @@ class Writers:
         def begin(column: ClipColumn) -> None:
             held.measuring = column.section
 
-        added = measure(self.setup.columns, clip.frames, values_of(encoded.record), begin=begin)
-        added = replace(added, values={**values, **added.values})
+        added = ColumnValues(values=values)
+        if self.setup.columns:
+            known = values_of(encoded.record)
+            measured = measure(self.setup.columns, clip.frames, known, begin=begin)
+            added = replace(measured, values={**values, **measured.values})
         held.measuring = None
         held.doing = "storing"
         announce(store, encoded.record, was_batched=clip.was_batched, values=added.values)

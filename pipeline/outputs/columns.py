@@ -88,7 +88,7 @@ def measure(
     columns = tuple(columns)
     values = dict.fromkeys(column.name for column in columns)
     errors: dict[str, str] = {}
-    if pictures is None or not columns:
+    if pictures is None:
         return ColumnValues(values=values)
     try:
         frames, known = plain_frames(pictures), with_arguments(record)

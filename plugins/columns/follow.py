@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from framefleet.api.clips import ClipColumn
@@ -28,15 +28,6 @@ _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
 log = logging.getLogger(__name__)
 
 
-def columns_to_fill(job: Job, *, at_end: bool | None = None) -> list[ClipColumn]:
-    """Return the job's late columns. at_end: only those with a condition, or only those without.
-
-    Raises UserError for what cannot be used.
-    """
-    columns = open_late_columns(job)
-    return [column for column in columns if at_end in (None, column.where is not None)]
-
-
 def fill_all(filling: Filling, watch: Watch) -> bool:
     """Ask about all clips of an output that lack a value; report it. Return whether none lacks one now."""
     try:
@@ -55,16 +46,21 @@ def fill_all(filling: Filling, watch: Watch) -> bool:
 
 def fill_at_end(job: Job, watch: Watch) -> None:
     """Fill in the columns that are about chosen clips alone."""
-    columns, store = columns_to_fill(job, at_end=True), store_of_job(job)
+    columns, store = _at_end(open_late_columns(job)), store_of_job(job)
     if columns and parts_in(store, RECORDS):
         with ExitStack() as held:
             _finish(Filling(store, columns), held, threading.Event(), watch)
 
 
+def _at_end(columns: Sequence[ClipColumn]) -> list[ClipColumn]:
+    """Return those with a condition, which may hold of a clip only once all rows have ended."""
+    return [column for column in columns if column.where is not None]
+
+
 def check_questions(job: Job) -> None:
     """Raise JobError for a column of an output, or of its drafts, that has answers to another question."""
     for one in jobs_of_outputs(job).values():
-        if columns := columns_to_fill(one):
+        if columns := open_late_columns(one):
             Filling(store_of_job(one), columns)
 
 
@@ -81,11 +77,10 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
 
     An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
     """
-    store = store_of_job(job)
-    if at_end := columns_to_fill(job, at_end=True):
+    store, late = store_of_job(job), open_late_columns(job)
+    if at_end := _at_end(late):
         Filling(store, at_end)  # before rows are rendered, whose answers it would refuse
-    columns = columns_to_fill(job, at_end=False)
-    if not columns:
+    if not (columns := [column for column in late if column.where is None]):
         yield
         return
     filling, ending, ended, held = Filling(store, columns), threading.Event(), threading.Event(), ExitStack()
@@ -115,7 +110,7 @@ def _finish(filling: Filling, held: ExitStack, ended: threading.Event, watch: Wa
     """
     pause_s = _POLL_S
     try:
-        while not filling.is_held and not ended.wait(0):
+        while not (filling.is_held or ended.is_set()):
             try:
                 held.enter_context(filling)
             except JobError as in_use:

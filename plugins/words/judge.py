@@ -10,9 +10,10 @@ from framefleet.api.commands import Callback, Watch
 from framefleet.api.errors import JobError
 from framefleet.api.jobs import Job, load_job, store_of_job
 from framefleet.api.outputs import RECORDS, Output
+from framefleet.jobs.job.columns import open_late_columns
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.plugins.columns.fill import Filling
-from framefleet.plugins.columns.follow import columns_to_fill, fill_all, jobs_of_outputs
+from framefleet.plugins.columns.follow import fill_all, jobs_of_outputs
 from framefleet.plugins.words.endpoint import counting_requests
 
 
@@ -40,13 +41,13 @@ def judge_clips(
     job = load_job(job, sets)
     outputs = jobs_of_outputs(job).items()
     with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
-    if not columns_to_fill(job):
+    if not open_late_columns(job):
         raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
     if not with_clips:
         raise Output(store_of_job(job)).no_records()
     is_whole = True
     for name, one in with_clips.items():
-        if columns := columns_to_fill(one):
+        if columns := open_late_columns(one):
             if name:
                 watch.say(f"{name}:")
             with Filling(store_of_job(one), columns, again=again) as filling:

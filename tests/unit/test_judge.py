@@ -22,6 +22,7 @@ from tenacity import wait_none
 import framefleet
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import STOP, DriverLock
+from framefleet.jobs.job.columns import open_late_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Awaited, Callback
 from framefleet.pipeline.errors import JobError, StoreError
@@ -31,7 +32,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.columns.fill import Filling, each_answer
-from framefleet.plugins.columns.follow import columns_to_fill, following
+from framefleet.plugins.columns.follow import following
 from framefleet.plugins.watch.control import ask_driver
 from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.questions import open_judge
@@ -83,7 +84,7 @@ def job_file(store: Store, **sections: Any) -> Path:
 
 
 def answers_of(store: Store, chat: Chat) -> Filling:
-    return Filling(store, columns_to_fill(load_job(job_file(store, judge=[question(chat)]))))
+    return Filling(store, open_late_columns(load_job(job_file(store, judge=[question(chat)]))))
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:
