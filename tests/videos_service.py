@@ -1,0 +1,379 @@
+"""A server of the videos API, in three dialects, that misbehaves as it is told: requests in, clips out.
+
+Clips are made up from the words of a request, or are a plain call of a tiny pipeline. Jobs and their clips
+are files of one folder, and are there after a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from tests.videos_clips import Frames, Model, is_spoilt, made_frames, png, video
+from tests.videos_dialects import DIALECTS, Refused, fields_of
+from tests.videos_faults import Faults
+
+PAGE = "<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
+MP4 = "video/mp4"
+
+
+@dataclass(slots=True, kw_only=True)
+class VideoJob:
+    """words: of the call. picture: that it starts from, in base64. state: an index of `Dialect.states`."""
+
+    id: str
+    words: dict[str, Any]
+    picture: str
+    idempotency_key: str
+    created_at: int = field(default_factory=lambda: int(time.time()))
+    state: int = 0
+    error: str = ""
+
+    @property
+    def prompt(self) -> str:
+        return str(self.words["prompt"])
+
+
+class Service:
+    """What one process does. log: a file to which each event is added, as a line of JSON."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._name, self._dialect = options.dialect, DIALECTS[options.dialect]
+        self._port, self._key, self._log = options.port, options.key, options.log
+        self._is_lossless = options.codec == "lossless"
+        self._faults = Faults(options.faults)
+        self._model_id = options.model.name if options.model else "made-up"
+        self._model = Model(options.model) if options.model else None
+        self._folder: Path = options.state or Path(tempfile.mkdtemp(prefix="videos-"))
+        self._folder.mkdir(exist_ok=True)
+        files = sorted(self._folder.glob("*.json"))
+        self._jobs = {file.stem: VideoJob(**json.loads(file.read_text())) for file in files}
+        self._num_renders: Counter[str] = Counter()  # by request
+        self._rendering = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._other_host = ""
+
+    async def run(self) -> None:
+        app = web.Application(client_max_size=1 << 28, middlewares=[self._guard])
+        app.router.add_post("/v1/videos", self._create)
+        app.router.add_get("/v1/videos/{id}", self._poll)
+        app.router.add_get("/v1/videos/{id}/content", self._content)
+        app.router.add_delete("/v1/videos/{id}", self._delete)
+        app.router.add_post("/v1/images/{step:generations|edits}", self._images)
+        for path in ("/v1/models", "/models", "/health", "/openapi.json"):
+            app.router.add_get(path, self._facts)
+        other = web.Application()
+        other.router.add_route("*", "/{path:.*}", self._elsewhere)
+        self._other_host = f"http://localhost:{await _listen(other, 0)}"
+        for job in self._jobs.values():
+            self._start(job)
+        await _listen(app, self._port)
+        print(f"http://127.0.0.1:{self._port}/v1", flush=True)
+        await asyncio.Event().wait()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            if self._faults.is_loading():
+                raise Refused(503, "the model is loading")
+            is_open = request.path in ("/health", "/openapi.json")
+            if self._key and not is_open and request.headers.get("Authorization") != f"Bearer {self._key}":
+                raise Refused(401, "the key is not valid")
+            return await handler(request)
+        except Refused as refused:
+            message = refused.message
+            if self._faults.value("echo_key"):
+                message += f" (Authorization: Bearer {self._key})"
+            return self._answer(self._dialect.refusal(refused, message), refused.status, refused.headers)
+
+    def _answer(
+        self, body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
+        if self._faults.value("echo_key"):
+            body = body | {"request": {"headers": {"authorization": f"Bearer {self._key}"}}}
+        return web.json_response(body, status=status, headers=headers)
+
+    def _note(self, event: str, **facts: Any) -> None:
+        if self._log:
+            with open(self._log, "a") as file:
+                file.write(json.dumps({"event": event, **facts}) + "\n")
+
+    # Requests that make something.
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        entry, words, picture = await self._accept(request)
+        key = request.headers.get("Idempotency-Key", "")
+        is_idempotent = self._faults.value("idempotent", words["prompt"])
+        if is_idempotent is None:
+            is_idempotent = self._name == "gateway"
+        earlier = [job for job in self._jobs.values() if key and is_idempotent and job.idempotency_key == key]
+        text = base64.b64encode(picture).decode()
+        new = VideoJob(id=f"video_{uuid.uuid4().hex}", words=words, picture=text, idempotency_key=key)
+        job = earlier[0] if earlier else new
+        status = 202 if self._name == "gateway" else 200
+        self._note("post", **entry, status=status, id=job.id, is_new=job is new)
+        if job is new:
+            self._jobs[job.id] = job
+            self._keep(job)
+            self._start(job)
+        if self._faults.value("drop_answer", job.prompt):
+            _hang_up(request)
+        return self._answer(self._shown(job), status)
+
+    async def _images(self, request: web.Request) -> web.StreamResponse:
+        entry, words, picture = await self._accept(request)
+        self._note("post", **entry, status=200)
+        fields, images = entry["body"], []
+        for number in range(int(fields.get("n", 1))):
+            seed = {"seed": words["seed"] + number} if "seed" in words else {}
+            async with self._rendering:
+                image = png((await asyncio.to_thread(self._frames, words | seed, picture))[0])
+            if fields.get("response_format") == "url":
+                name = f"{uuid.uuid4().hex}.png"
+                (self._folder / name).write_bytes(image)
+                images.append({"url": f"{self._other_host}/files/{name}"})
+            else:
+                images.append({"b64_json": base64.b64encode(image).decode()})
+        return self._answer({"created": int(time.time()), "data": images})
+
+    async def _accept(self, request: web.Request) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+        """Return what the log says of a POST, the words of the call, and the picture. Raises Refused."""
+        fields, picture = await fields_of(request)
+        headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
+        entry = {"path": request.path, "headers": headers, "body": fields}
+        prompt = str(fields.get("prompt", ""))
+        are_images = request.path != "/v1/videos"
+        try:
+            if self._faults.value("redirect_create", prompt):
+                raise web.HTTPFound(f"{self._other_host}{request.path}")
+            self._be_busy(prompt, "create")
+            if (name := self._faults.value("bill_422", prompt)) is not None:
+                raise Refused(422, "Extra inputs are not permitted", str(name), "extra_forbidden")
+            if not are_images and request.content_type not in self._dialect.takes:
+                raise Refused(415, f"use {' or '.join(self._dialect.takes)}")
+            words = self._dialect.call_words(fields, are_images=are_images)
+            if request.path.endswith("edits") and not picture:
+                raise Refused(422 if self._dialect.is_fastapi else 400, "Field required", "image", "missing")
+        except (Refused, web.HTTPException) as error:
+            self._note("post", **entry, status=error.status)
+            raise
+        return entry, words, picture
+
+    def _be_busy(self, prompt: str, step: str) -> None:
+        wait = self._faults.value("busy", prompt, step)
+        if wait is not None:
+            headers = {} if wait is True else {"Retry-After": str(wait)}
+            raise Refused(429, "too many requests", kind="rate_limit_exceeded", headers=headers)
+
+    # Rendering.
+
+    def _start(self, job: VideoJob) -> None:
+        if job.state < 2 and not job.error:
+            task = asyncio.get_running_loop().create_task(self._render(job))
+            self._tasks.add(task)  # asyncio itself holds none
+            task.add_done_callback(self._tasks.discard)
+
+    async def _render(self, job: VideoJob) -> None:
+        job.state = 1
+        await asyncio.sleep(self._faults.value("slow_s", job.prompt) or 0)
+        if self._faults.value("never_done", job.prompt):
+            return
+        message = self._faults.value("failed", job.prompt)
+        if message is not None:
+            job.error = "out of memory" if message is True else message
+        else:
+            try:
+                async with self._rendering:
+                    clip = await asyncio.to_thread(self._clip, job.words, base64.b64decode(job.picture))
+                (self._folder / f"{job.id}.mp4").write_bytes(clip)
+                self._note("render", id=job.id)
+                job.state = 2
+            except Exception as error:  # the job's, whatever it was, and not the server's
+                job.error = f"{type(error).__name__}: {error}"
+        if job.id in self._jobs:  # not deleted meanwhile
+            self._keep(job)
+
+    def _clip(self, words: dict[str, Any], picture: bytes) -> bytes:
+        prompt = words["prompt"]
+        asked = dict(words)
+        if (size := self._faults.value("size", prompt)) is not None:
+            asked["width"], asked["height"] = map(int, size.split("x"))
+        if (more := self._faults.value("frames", prompt)) is not None:
+            asked["num_frames"] += more
+        frames = self._frames(asked, picture)
+        if self._is_spoilt("level", words):
+            frames[0, 0, 0, 0] ^= 1
+        if self._is_spoilt("drop_frame", words):
+            frames = frames[:-1]
+        fps = self._faults.value("fps", prompt) or words.get("fps", 8)
+        return video(frames, fps=fps, is_lossless=self._is_lossless)
+
+    def _frames(self, words: dict[str, Any], picture: bytes) -> Frames:
+        if self._model is None:
+            frames = made_frames(words, picture)
+        else:
+            is_other = self._is_spoilt("other_scheduler", words)
+            frames = self._model.frames(words, picture, is_other_scheduler=is_other)
+        request = hashlib.sha256(json.dumps(words, sort_keys=True).encode() + picture).hexdigest()
+        if self._faults.value("unsteady", words["prompt"]):
+            frames[:, :8, :8] += np.uint8(16 * self._num_renders[request] % 256)
+        self._num_renders[request] += 1
+        return frames
+
+    def _is_spoilt(self, fault: str, words: Mapping[str, Any]) -> bool:
+        one_of = self._faults.value(fault, words["prompt"])
+        return one_of is not None and is_spoilt(fault, one_of, prompt=words["prompt"], seed=words.get("seed"))
+
+    # Jobs, and what becomes of them.
+
+    async def _poll(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        self._note("poll", id=job.id)
+        self._be_busy(job.prompt, "poll")
+        await asyncio.sleep(self._faults.value("poll_hangs", job.prompt) or 0)
+        if self._faults.value("html", job.prompt, "poll"):
+            return web.Response(text=PAGE, content_type="text/html")
+        return self._answer(self._shown(job))
+
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        self._note("content", id=job.id)
+        if job.state < 2:
+            raise Refused(404, "Generation is still in-progress")
+        if self._name == "gateway":
+            raise web.HTTPFound(f"{self._other_host}/files/{job.id}.mp4")
+        return await self._send(request, job)
+
+    async def _send(self, request: web.Request, job: VideoJob) -> web.StreamResponse:
+        clip = (self._folder / f"{job.id}.mp4").read_bytes()
+        if self._faults.value("html", job.prompt, "content"):
+            return web.Response(text=PAGE, content_type="text/html")
+        if self._faults.value("json_content", job.prompt):
+            return self._answer({"error": {"message": "the file is gone", "code": "internal_error"}})
+        if self._faults.value("empty", job.prompt):
+            clip = b""
+        half = self._faults.value("half", job.prompt)
+        if half == "cut":
+            response = web.StreamResponse(headers={"Content-Length": str(len(clip)), "Content-Type": MP4})
+            await response.prepare(request)
+            await response.write(clip[: len(clip) // 2])
+            _hang_up(request)
+            return response
+        clip = clip[: len(clip) // 2] if half else clip
+        is_untyped = self._faults.value("octet", job.prompt)
+        return web.Response(body=clip, content_type="application/octet-stream" if is_untyped else MP4)
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        job = self._job(request)
+        self._note("delete", id=job.id)
+        self._forget(job)
+        return self._answer({"id": job.id, "deleted": True, "object": "video.deleted"})
+
+    def _job(self, request: web.Request) -> VideoJob:
+        job = self._jobs.get(request.match_info["id"])
+        if job and request.method == "GET":
+            expiry = self._faults.value("expire", job.prompt) if job.state == 2 else None
+            if expiry == "status":
+                job.error = "expired"
+            elif expiry or self._faults.value("forget", job.prompt):
+                self._note("forget", id=job.id)
+                self._forget(job)
+                job = None
+        if not job:
+            raise Refused(404, "Video not found", kind="not_found")
+        return job
+
+    def _forget(self, job: VideoJob) -> None:
+        del self._jobs[job.id]
+        for file in self._folder.glob(f"{job.id}.*"):
+            file.unlink()
+
+    def _keep(self, job: VideoJob) -> None:
+        file = self._folder / f"{job.id}.new"
+        file.write_text(json.dumps(asdict(job)))
+        file.rename(file.with_suffix(".json"))  # whole, whenever the process is killed
+
+    def _shown(self, job: VideoJob) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "id": job.id,
+            "object": "video",
+            "model": self._model_id,
+            "status": self._dialect.states[job.state],
+            "progress": 50 * job.state,
+            "created_at": job.created_at,
+            "error": None,
+        }
+        if job.error:
+            shown["status"] = "expired" if job.error == "expired" else "failed"
+            shown["error"] = {"code": "generation_failed", "message": job.error}
+        if self._name == "gateway":
+            shown["polling_url"] = f"http://127.0.0.1:{self._port}/v1/videos/{job.id}"
+        if self._name == "sglang":
+            shown["file_path"] = f"outputs/{job.id}.mp4"
+        return shown
+
+    # What it is; and its other host, which should never see a key.
+
+    async def _facts(self, request: web.Request) -> web.StreamResponse:
+        model = {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._name}
+        pages = {"/v1/models": {"object": "list", "data": [model]}, "/health": {"status": "ok"}}
+        if self._name == "sglang":
+            pages["/models"] = {
+                "model_path": self._model_id,
+                "dit_precision": "fp32",
+                "vae_precision": "fp32",
+            }
+        if self._dialect.is_fastapi:
+            pages["/openapi.json"] = self._dialect.openapi()
+        if request.path not in pages:
+            raise web.HTTPNotFound
+        return self._answer(pages[request.path])
+
+    async def _elsewhere(self, request: web.Request) -> web.StreamResponse:
+        has_key = "Authorization" in request.headers
+        self._note("elsewhere", method=request.method, path=request.path, has_key=has_key)
+        name = Path(request.path).name
+        if job := self._jobs.get(name.removesuffix(".mp4")):
+            return await self._send(request, job)
+        if not name.endswith(".png") or not (self._folder / name).exists():
+            raise web.HTTPNotFound
+        return web.Response(body=(self._folder / name).read_bytes(), content_type="image/png")
+
+
+async def _listen(app: web.Application, port: int) -> int:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+    return int(runner.addresses[0][1])
+
+
+def _hang_up(request: web.Request) -> None:
+    assert request.transport is not None
+    request.transport.close()
+
+
+def serve() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dialect", choices=DIALECTS, required=True)
+    parser.add_argument("--key", default="")
+    parser.add_argument("--codec", choices=("lossless", "lossy"), default="lossless")
+    for option in ("--model", "--faults", "--log", "--state"):
+        parser.add_argument(option, type=Path)
+    asyncio.run(Service(parser.parse_args()).run())
