@@ -19,7 +19,7 @@ from PIL import Image
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
 
-def made_frames(words: Mapping[str, Any], picture: bytes = b"") -> Frames:
+def synthetic_frames(words: Mapping[str, Any], picture: bytes = b"") -> Frames:
     """Return waves that change with each word but fps. words: of a call, with `width` and `height`."""
     content = json.dumps({name: value for name, value in words.items() if name != "fps"}, sort_keys=True)
     digest = hashlib.sha256(content.encode() + picture).digest()

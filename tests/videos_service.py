@@ -1,7 +1,7 @@
-"""A server of the videos API, in three dialects, that misbehaves as it is told: requests in, clips out.
+"""A server of the videos API in three dialects, with faults on demand: requests in, clips out.
 
-Clips are made up from the words of a request, or are a plain call of a tiny pipeline. Jobs and their clips
-are files of one folder, and are there after a restart.
+A clip is computed from the words of its request, or rendered by a plain call of a tiny pipeline. Jobs and
+clips are files in one folder, so they outlive the process.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from tests.videos_clips import Frames, Model, is_spoilt, made_frames, png, video
+from tests.videos_clips import Frames, Model, is_spoilt, png, synthetic_frames, video
 from tests.videos_dialects import DIALECTS, Refused, fields_of
 from tests.videos_faults import Faults
 
 PAGE = "<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
-MP4 = "video/mp4"
 
 
 @dataclass(slots=True, kw_only=True)
 class VideoJob:
-    """words: of the call. picture: that it starts from, in base64. state: an index of `Dialect.states`."""
+    """words: of the call. picture: what it starts from, in base64. state: an index into `Dialect.states`."""
 
     id: str
     words: dict[str, Any]
@@ -49,14 +48,14 @@ class VideoJob:
 
 
 class Service:
-    """What one process does. log: a file to which each event is added, as a line of JSON."""
+    """One server. options: those of `serve`."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._name, self._dialect = options.dialect, DIALECTS[options.dialect]
         self._port, self._key, self._log = options.port, options.key, options.log
         self._is_lossless = options.codec == "lossless"
         self._faults = Faults(options.faults)
-        self._model_id = options.model.name if options.model else "made-up"
+        self._model_id = options.model.name if options.model else "synthetic"
         self._model = Model(options.model) if options.model else None
         self._folder: Path = options.state or Path(tempfile.mkdtemp(prefix="videos-"))
         self._folder.mkdir(exist_ok=True)
@@ -97,10 +96,8 @@ class Service:
                 raise Refused(401, "the key is not valid")
             return await handler(request)
         except Refused as refused:
-            message = refused.message
-            if self._faults.value("echo_key"):
-                message += f" (Authorization: Bearer {self._key})"
-            return self._answer(self._dialect.refusal(refused, message), refused.status, refused.headers)
+            body = self._dialect.refusal(refused, self._echoing(refused.message))
+            return self._answer(body, refused.status, refused.headers)
 
     def _answer(
         self, body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
@@ -109,12 +106,15 @@ class Service:
             body = body | {"request": {"headers": {"authorization": f"Bearer {self._key}"}}}
         return web.json_response(body, status=status, headers=headers)
 
+    def _echoing(self, message: str) -> str:
+        return f"{message} (Authorization: Bearer {self._key})" if self._faults.value("echo_key") else message
+
     def _note(self, event: str, **facts: Any) -> None:
         if self._log:
             with open(self._log, "a") as file:
                 file.write(json.dumps({"event": event, **facts}) + "\n")
 
-    # Requests that make something.
+    # Requests for clips and images.
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         entry, words, picture = await self._accept(request)
@@ -155,7 +155,7 @@ class Service:
     async def _accept(self, request: web.Request) -> tuple[dict[str, Any], dict[str, Any], bytes]:
         """Return what the log says of a POST, the words of the call, and the picture. Raises Refused."""
         fields, picture = await fields_of(request)
-        headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
         entry = {"path": request.path, "headers": headers, "body": fields}
         prompt = str(fields.get("prompt", ""))
         are_images = request.path != "/v1/videos"
@@ -204,19 +204,19 @@ class Service:
                 (self._folder / f"{job.id}.mp4").write_bytes(clip)
                 self._note("render", id=job.id)
                 job.state = 2
-            except Exception as error:  # the job's, whatever it was, and not the server's
+            except Exception as error:  # whatever went wrong: the job fails, and the server goes on
                 job.error = f"{type(error).__name__}: {error}"
         if job.id in self._jobs:  # not deleted meanwhile
             self._keep(job)
 
     def _clip(self, words: dict[str, Any], picture: bytes) -> bytes:
         prompt = words["prompt"]
-        asked = dict(words)
+        changed = dict(words)
         if (size := self._faults.value("size", prompt)) is not None:
-            asked["width"], asked["height"] = map(int, size.split("x"))
+            changed["width"], changed["height"] = map(int, size.split("x"))
         if (more := self._faults.value("frames", prompt)) is not None:
-            asked["num_frames"] += more
-        frames = self._frames(asked, picture)
+            changed["num_frames"] += more
+        frames = self._frames(changed, picture)
         if self._is_spoilt("level", words):
             frames[0, 0, 0, 0] ^= 1
         if self._is_spoilt("drop_frame", words):
@@ -226,7 +226,7 @@ class Service:
 
     def _frames(self, words: dict[str, Any], picture: bytes) -> Frames:
         if self._model is None:
-            frames = made_frames(words, picture)
+            frames = synthetic_frames(words, picture)
         else:
             is_other = self._is_spoilt("other_scheduler", words)
             frames = self._model.frames(words, picture, is_other_scheduler=is_other)
@@ -240,7 +240,7 @@ class Service:
         one_of = self._faults.value(fault, words["prompt"])
         return one_of is not None and is_spoilt(fault, one_of, prompt=words["prompt"], seed=words.get("seed"))
 
-    # Jobs, and what becomes of them.
+    # Requests about a job.
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
@@ -249,35 +249,37 @@ class Service:
         await asyncio.sleep(self._faults.value("poll_hangs", job.prompt) or 0)
         if self._faults.value("html", job.prompt, "poll"):
             return web.Response(text=PAGE, content_type="text/html")
-        return self._answer(self._shown(job))
+        is_error = job.error and self._name == "vllm"  # it puts failures into the status code, too
+        return self._answer(self._shown(job), 500 if is_error else 200)
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         self._note("content", id=job.id)
-        if job.state < 2:
-            raise Refused(404, "Generation is still in-progress")
+        if job.state < 2 or job.error:
+            raise Refused(404, "there is no video")
         if self._name == "gateway":
             raise web.HTTPFound(f"{self._other_host}/files/{job.id}.mp4")
         return await self._send(request, job)
 
     async def _send(self, request: web.Request, job: VideoJob) -> web.StreamResponse:
-        clip = (self._folder / f"{job.id}.mp4").read_bytes()
-        if self._faults.value("html", job.prompt, "content"):
+        def fault(name: str) -> Any:
+            return self._faults.value(name, job.prompt, "content")
+
+        clip = b"" if fault("empty") else (self._folder / f"{job.id}.mp4").read_bytes()
+        if fault("html"):
             return web.Response(text=PAGE, content_type="text/html")
-        if self._faults.value("json_content", job.prompt):
+        if fault("json_content"):
             return self._answer({"error": {"message": "the file is gone", "code": "internal_error"}})
-        if self._faults.value("empty", job.prompt):
-            clip = b""
-        half = self._faults.value("half", job.prompt)
+        response = web.StreamResponse()
+        response.content_type = "application/octet-stream" if fault("octet") else "video/mp4"
+        half = fault("half")
+        sent = clip[: len(clip) // 2] if half else clip
+        response.content_length = len(clip if half == "cut" else sent)
+        await response.prepare(request)
+        await response.write(sent)
         if half == "cut":
-            response = web.StreamResponse(headers={"Content-Length": str(len(clip)), "Content-Type": MP4})
-            await response.prepare(request)
-            await response.write(clip[: len(clip) // 2])
             _hang_up(request)
-            return response
-        clip = clip[: len(clip) // 2] if half else clip
-        is_untyped = self._faults.value("octet", job.prompt)
-        return web.Response(body=clip, content_type="application/octet-stream" if is_untyped else MP4)
+        return response
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
@@ -321,14 +323,14 @@ class Service:
         }
         if job.error:
             shown["status"] = "expired" if job.error == "expired" else "failed"
-            shown["error"] = {"code": "generation_failed", "message": job.error}
+            shown["error"] = {"code": "generation_failed", "message": self._echoing(job.error)}
         if self._name == "gateway":
             shown["polling_url"] = f"http://127.0.0.1:{self._port}/v1/videos/{job.id}"
         if self._name == "sglang":
             shown["file_path"] = f"outputs/{job.id}.mp4"
         return shown
 
-    # What it is; and its other host, which should never see a key.
+    # What the server is, and its other host, which should never see a key.
 
     async def _facts(self, request: web.Request) -> web.StreamResponse:
         model = {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._name}
