@@ -98,18 +98,13 @@ def _driver_at(epoch: int, holder: Holder, now: datetime | None, *, is_newest: b
         state = "ended" if holder.ended else "gone"
     elif told_s and told_s > SILENT_S:
         state = "silent"
+    same = ("pid", "host", "started_at", "error", "progress", "tables", "can_pause")
     return DriverSeen(
         state=state,
         epoch=epoch,
-        pid=holder.pid,
-        host=holder.host,
-        started_at=holder.started_at,
         told_s=told_s,
-        error=holder.error,
-        progress=holder.progress,
-        tables=holder.tables,
         takes_added=holder.renders and not holder.is_partial,
-        can_pause=holder.can_pause,
+        **{name: getattr(holder, name) for name in same},
     )
 
 

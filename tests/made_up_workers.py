@@ -91,13 +91,12 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
+    def exchange(
+        self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str], *, drain: bool = False
+    ) -> None:
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
-
-    def drain(self, worker: str) -> None:
-        self.leaving.add(worker)
-        self.hands.setdefault(worker, [])
+        self.leaving |= {worker} if drain else set()
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """They serve any lane."""

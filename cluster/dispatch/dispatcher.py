@@ -46,13 +46,7 @@ from framefleet.cluster.dispatch.lease import (
     Seat,
     Whereabouts,
 )
-from framefleet.cluster.dispatch.order import (
-    SLACK_BYTES,
-    Copies,
-    Ranked,
-    TableOrder,
-    Waiting,
-)
+from framefleet.cluster.dispatch.order import SLACK_BYTES, Copies, Ranked, TableOrder, Waiting
 from framefleet.pipeline.errors import count_text
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -344,13 +343,12 @@ class Hosts:
         self, own: _Place, place: _Place | None, host: str, kind: LossKind, *, num_suspects: int
     ) -> _Place | None:
         """Return what is to be used no longer: a machine, but for one where other workers are well."""
-        is_over = partial(
-            _Streak.is_over,
-            policy=self._policy,
-            num_suspects=num_suspects,
-            is_proven=(host if place else own.name) in self._proven,
+        is_proven = (host if place else own.name) in self._proven
+        is_own, is_its = (
+            one is not None
+            and one.streak.is_over(self._policy, num_suspects=num_suspects, is_proven=is_proven)
+            for one in (own, place)
         )
-        is_own, is_its = (each is not None and is_over(each.streak) for each in (own, place))
         if kind == "refused" and not place:
             return own
         others = (other for other, at in self._at.items() if at == host)

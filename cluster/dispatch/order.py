@@ -18,9 +18,9 @@ and *doubtful* ones last: their machine may be why they failed.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from itertools import count, islice
 
 from framefleet.cluster.dispatch.faults import SUSPECT_DEATHS
 from framefleet.cluster.dispatch.lease import Entry, Need, Paces, Row, Seat, Whereabouts
@@ -184,61 +184,45 @@ SLACK_BYTES = 1 << 30
 class Returned:
     """Rows that came back, first come first served, each for the live workers farthest from where it failed:
     on other machines, or else of other names.
-
-    Grouped by those places, so that a worker that fails everything skips its failures in one step.
     """
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[frozenset[str], deque[Entry]] = OrderedDict()
-        self._count = 0
+        self._entries: dict[str, Entry] = {}  # by row_id
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._entries)
 
     def append(self, entry: Entry, *, is_next: bool = False) -> None:
-        group = self._groups.setdefault(entry.tried, deque())
+        self._entries[entry.row.row_id] = entry
         if is_next:
-            group.appendleft(entry)
-            self._groups.move_to_end(entry.tried, last=False)
-        else:
-            group.append(entry)
-        self._count += 1
+            self._entries = {entry.row.row_id: entry} | self._entries
 
     def remove(self, is_wanted: Callable[[Entry], bool]) -> list[Entry]:
-        removed = [entry for group in self._groups.values() for entry in group if is_wanted(entry)]
-        for entry in removed:
-            self._groups[entry.tried].remove(entry)
-            if not self._groups[entry.tried]:
-                del self._groups[entry.tried]
-        self._count -= len(removed)
-        return removed
+        removed = [entry for entry in self._entries.values() if is_wanted(entry)]
+        return [self._entries.pop(entry.row.row_id) for entry in removed]
 
     def shape_for(self, worker: str, live: Mapping[str, Whereabouts]) -> str | None:
         """Return the shape of the row that is next for this worker, None when there is no row for it."""
-        tried = self._group_for(worker, live)
-        return None if tried is None else self._groups[tried][0].row.shape
+        entry = self._next_for(worker, live)
+        return entry.row.shape if entry else None
 
     def take(self, worker: str, live: Mapping[str, Whereabouts], *, limit: int) -> list[Entry]:
-        """Remove the next row for this worker and those of its shape right behind it."""
-        tried = self._group_for(worker, live)
-        if tried is None:
+        """Remove the next row for this worker, and others of its shape that failed in the same places."""
+        if (first := self._next_for(worker, live)) is None:
             return []
-        group = self._groups[tried]
-        taken = [group.popleft()]
-        while group and len(taken) < limit and group[0].row.shape == taken[0].row.shape:
-            taken.append(group.popleft())
-        self._count -= len(taken)
-        if group:
-            self._groups.move_to_end(tried)  # the groups take turns
-        else:
-            del self._groups[tried]
-        return taken
+        tried, shape = first.tried, first.row.shape
+        alike = (one for one in self._entries.values() if one.tried == tried and one.row.shape == shape)
+        return [self._entries.pop(one.row.row_id) for one in list(islice(alike, max(limit, 1)))]
 
-    def _group_for(self, worker: str, live: Mapping[str, Whereabouts]) -> frozenset[str] | None:
-        for tried in self._groups:
-            own = _distance(live[worker], tried)
-            if own == len(live[worker]) or all(_distance(other, tried) <= own for other in live.values()):
-                return tried
+    def _next_for(self, worker: str, live: Mapping[str, Whereabouts]) -> Entry | None:
+        not_for_it = set[frozenset[str]]()  # places, each looked at once: a worker may fail everything
+        for entry in self._entries.values():
+            if entry.tried not in not_for_it:
+                own = _distance(live[worker], entry.tried)
+                is_farthest = all(_distance(other, entry.tried) <= own for other in live.values())
+                if own == len(live[worker]) or is_farthest:
+                    return entry
+                not_for_it.add(entry.tried)
         return None
 
 

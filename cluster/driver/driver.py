@@ -26,17 +26,10 @@ from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
-from framefleet.pipeline.errors import (
-    FleetError,
-    FramefleetError,
-    ModelError,
-    StoreError,
-    UserError,
-    count_text,
-)
+from framefleet.pipeline import errors
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.render.audit.verdict import Audited
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +94,7 @@ class Driver:
                 self._drain(fleet)
             elif error := self._lanes.error():
                 raise error
-        except UserError:  # of the table, or of one machine: the other workers and the store are well
+        except errors.UserError:  # of the table, or of one machine: the other workers and the store are well
             self._has_failed = True
             self._drain(fleet)
             raise
@@ -307,7 +300,7 @@ class Driver:
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             self._leaving.add(worker)  # for good, as a drained worker takes no more rows
-            fleet.drain(worker)
+            fleet.exchange(worker, (), (), drain=True)
         elif cause := self._faulty.get(worker):
             self._lose(fleet.end(worker, cause), fleet)
         else:
@@ -341,7 +334,10 @@ class Driver:
             if remark.row_id:
                 self._committer.note(remark.level, worker, remark.row_id, remark.text)
         for audited in report.audited:
-            self._heed_audit(worker, audited)
+            self._has_more |= self._audits.follow(worker, audited) > 0
+            for other in self._audits.spoiled(worker, audited):
+                self._spoiled.add(other)
+                self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
         for rendered in report.rendered:
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
@@ -362,13 +358,6 @@ class Driver:
                 self._handed_back[worker].add(row_id)
                 continue
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
-
-    def _heed_audit(self, worker: str, audited: Audited) -> None:
-        if self._audits.follow(worker, audited):
-            self._has_more = True
-        for other in self._audits.spoiled(worker, audited):
-            self._spoiled.add(other)
-            self._leave(other, f"it rendered rows of {audited.kind}, and a new process takes its place")
 
     def _note(self, level: int, worker: str, row_id: str, text: str) -> None:
         """Log what happened to a row, here and in the output's logs/."""
@@ -405,7 +394,7 @@ class Driver:
 
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":
-            raise StoreError(
+            raise errors.StoreError(
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
         if failed.row_id not in self._pending:
@@ -502,7 +491,7 @@ class Driver:
         """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
         if event.hello.model_digest != lane.digest:
-            error: FramefleetError = ModelError(
+            error: errors.FramefleetError = errors.ModelError(
                 f"{who} found other files at {lane.setup.model.name}",
                 "put the same model on every machine of the cluster",
             )
@@ -510,7 +499,7 @@ class Driver:
             self._device_name = device if self._device_name == "" else self._device_name
             if self._device_name in (None, device):
                 return None
-            error = FleetError(
+            error = errors.FleetError(
                 f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
                 "give the job machines of that kind, or set `fleet.same_gpu: false`",
             )

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 from framefleet.cluster.driver.progress import (
@@ -111,15 +111,6 @@ class Scale:
 MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`
 
 
-@dataclass(slots=True)
-class _Seat:
-    node: str
-    model: str
-    done: int = 0
-    figures: Mapping[str, float] = field(default_factory=dict)
-    store_silent_s: float = 0.0
-
-
 class Tally:
     """Counts one run. total: rows that it has to render. before: those that had a record already.
 
@@ -139,7 +130,9 @@ class Tally:
         self._sections, self._lacking = sections or {}, dict[str, LackingColumn]()
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
-        self._here: dict[str, _Seat] = {}
+        self._here: dict[str, WorkerState] = {}
+        self._figures: dict[str, Mapping[str, float]] = {}  # of these
+        self._store_silent_s: dict[str, float] = {}  # likewise
         self._gone: deque[WorkerState] = deque(maxlen=MAX_GONE_TOLD)  # the newest first
         self._num_gone: Counter[str] = Counter()
         self._figures_of_gone: dict[str, float] = {}
@@ -170,7 +163,7 @@ class Tally:
         return (self._paused_at if self.is_paused else now) - self._paused_s
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
-        self._here[worker] = _Seat(node, model)
+        self._here[worker] = WorkerState(name=worker, state="idle", node=node, model=model)
 
     def leased(self, *, now: float) -> None:
         """A worker has been given rows."""
@@ -182,7 +175,7 @@ class Tally:
         self.counts.add(metrics.ROW_OUTCOMES, label="done")
         self.counts.add(metrics.BATCH_SIZES, batch_size)
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
-        self._here[worker].done += 1
+        self._here[worker] = replace(self._here[worker], rows_done=self._here[worker].rows_done + 1)
 
     def lacking(self, row_id: str, errors: Mapping[str, str]) -> None:
         """Count columns that failed for a row, and are null in its record."""
@@ -201,9 +194,8 @@ class Tally:
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
 
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
-        seat = self._here[worker]
-        self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
-        seat.figures, seat.store_silent_s = figures, store_silent_s
+        self.model_time += ComputeTime.of(figures) - ComputeTime.of(self._figures.get(worker, {}))
+        self._figures[worker], self._store_silent_s[worker] = figures, store_silent_s
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
         """Rows that were done are rendered again, over their clips of this many bytes.
@@ -229,12 +221,13 @@ class Tally:
 
     def left(self, worker: str, how: str) -> None:
         """A worker is gone. how: of `GONE`."""
-        seat = self._here.pop(worker, None)
-        if seat is None:  # it never joined, or has left
+        state = self._here.pop(worker, None)
+        if state is None:  # it never joined, or has left
             return
-        self._gone.appendleft(_state(worker, seat, gone=how))
+        self._gone.appendleft(replace(state, state=how))
         self._num_gone[how] += 1
-        self._figures_of_gone = metrics.added(self._figures_of_gone, seat.figures)
+        self._store_silent_s.pop(worker, None)
+        self._figures_of_gone = metrics.added(self._figures_of_gone, self._figures.pop(worker, {}))
 
     def progress(self, now: float, in_hand: Mapping[str, int] | None = None) -> Progress:
         """Return how far the run is. in_hand: how many rows each worker has, of those that have any."""
@@ -243,15 +236,17 @@ class Tally:
         rendered = int(metrics.ROW_OUTCOMES.of(figures, "done"))
         mean_batch = metrics.BATCH_SIZES.total(figures) / rendered if rendered else None
         since = self._first_lease_at
-        here = [_state(name, seat, in_hand.get(name, 0)) for name, seat in self._here.items()]
+        here = [
+            replace(worker, state="rendering", rows_in_hand=num) if (num := in_hand.get(name)) else worker
+            for name, worker in self._here.items()
+        ]
         self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
         figures |= {metrics.JOB_ROWS.key(state): count for state, count in states.items()}
         num_workers = Counter(one.state for one in here) + self._num_gone
         figures |= {metrics.WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
-        silent_s = (seat.store_silent_s for seat in self._here.values())
-        figures[metrics.STORE_SILENT_SECONDS.key()] = max(silent_s, default=0.0)
+        figures[metrics.STORE_SILENT_SECONDS.key()] = max(self._store_silent_s.values(), default=0.0)
         figures[metrics.BLOCKED_PLACES.key()] = len(self.unused)
         return Progress(
             total=self._total,
@@ -272,8 +267,7 @@ class Tally:
         )
 
     def figures(self) -> dict[str, float]:
-        here = (seat.figures for seat in self._here.values())
-        return metrics.added(self.counts.figures(), self._figures_of_gone, *here)
+        return metrics.added(self.counts.figures(), self._figures_of_gone, *self._figures.values())
 
     def summary(self, last: Progress) -> Summary:
         """Return how the run ended. last: its progress then."""
@@ -283,14 +277,3 @@ class Tally:
             unrepeatable=tuple(self._unrepeatable),
             lacking=dict(self._lacking),
         )
-
-
-def _state(name: str, seat: _Seat, in_hand: int = 0, *, gone: str = "") -> WorkerState:
-    return WorkerState(
-        name=name,
-        state=gone or ("rendering" if in_hand else "idle"),
-        node=seat.node,
-        rows_in_hand=in_hand,
-        rows_done=seat.done,
-        model=seat.model,
-    )

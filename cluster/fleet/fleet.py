@@ -19,14 +19,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from framefleet.cluster.dispatch.faults import (
-    MAX_REST_S,
-    NO_MACHINE,
-    REST_S,
-    FaultPolicy,
-    Hosts,
-    LostRows,
-)
+from framefleet.cluster.dispatch.faults import MAX_REST_S, NO_MACHINE, REST_S, FaultPolicy, Hosts, LostRows
 from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, kill, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
@@ -202,15 +195,13 @@ class Fleet:
     def has_too_many(self) -> bool:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
-    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
-        """Send rows to a worker that has just reported; wait for its next report. dropped: to be left."""
+    def exchange(
+        self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str], *, drain: bool = False
+    ) -> None:
+        """Send rows to a worker that has just reported; wait for its next report. See `Worker.exchange`."""
         slot = self._slots[worker]
-        self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
-
-    def drain(self, worker: str) -> None:
-        """Ask a worker that has just reported to hand back its rows, and wait for its next report."""
-        slot = self._slots[worker]
-        self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
+        ref = slot.actor.exchange.remote(tuple(assignments), tuple(dropped), drain=drain)
+        self._actors.ask(slot, ref)
 
     def num_by_lane(self) -> Counter[LaneKey]:
         """Return how many workers each lane has, including those on their way."""

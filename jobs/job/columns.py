@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 
 from framefleet.jobs.doors import sections
-from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.columns import REFUSED, ClipColumn, late_columns
 from framefleet.pipeline.outputs.parts.record_tables import taken_columns
@@ -18,24 +18,15 @@ from framefleet.pipeline.plugin import columns_of_sections
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 
 
-def open_columns(job: Job) -> list[ClipColumn]:
-    """Return the job's columns. Raises UserError for what cannot be used."""
-    return _checked([*_opened(job, is_late=False), *_opened(job, is_late=True)])
+def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
+    """Return the job's columns. Raises UserError for what cannot be used, and for one that there is already.
 
-
-def open_late_columns(job: Job) -> list[ClipColumn]:
-    """Return the job's columns that clips get after their records. Raises UserError."""
-    return _checked([*_opened(job, is_late=True)])
-
-
-def _opened(job: Job, *, is_late: bool) -> Iterator[ClipColumn]:
-    for name, open_section in columns_of_sections(is_late=is_late).items():
-        if (section := getattr(job, name)) != Job.model_fields[name].default:
-            yield from open_section(section, job.folder)
-
-
-def _checked(columns: list[ClipColumn]) -> list[ClipColumn]:
-    """Raise JobError for a column that there is already."""
+    late_alone: those that clips get after their records.
+    """
+    doors = [] if late_alone else [*columns_of_sections(is_late=False).items()]
+    doors += columns_of_sections(is_late=True).items()
+    changed = ((getattr(job, name), open_it) for name, open_it in doors if has_changed(job, name))
+    columns = [column for section, open_it in changed for column in open_it(section, job.folder)]
     names = [*RECORD_FIELDS.names, *FAILURE_FIELDS.names]
     for column in columns:
         if column.name in names:

@@ -330,6 +330,11 @@ else:
     Job = create_model("Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added)
 
 
+def has_changed(job: Job, section: str) -> bool:
+    """Tell whether a job says something in a section."""
+    return bool(getattr(job, section) != Job.model_fields[section].default)
+
+
 def sections_not_stored() -> set[str]:
     """Return the sections that job.json does not have."""
     return {name for name, section in sections().items() if not section.is_stored}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from framefleet.jobs.doors import file_steps, sections
-from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.file_step import FileStep, added_columns
@@ -15,11 +15,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 
 def kinds_of(job: Job) -> dict[str, type[FileStep]]:
     """Return the steps of the sections that differ from their defaults. Others are not even imported."""
-    return {
-        name: import_kind()
-        for name, import_kind in file_steps().items()
-        if getattr(job, name) != Job.model_fields[name].default
-    }
+    return {name: import_kind() for name, import_kind in file_steps().items() if has_changed(job, name)}
 
 
 def open_steps(job: Job) -> dict[str, FileStep]:

@@ -134,7 +134,9 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     stored = [name for name in sections() if name in values]
     arguments = {name: getattr(getattr(job, name), "model_extra", None) for name in stored}
     values |= {name: values[name] | _public(of_rows) for name, of_rows in arguments.items() if of_rows}
-    url_names = _names_of_inputs(resolved) & values["defaults"].keys()
+    bases = (model.plan.base.items() for model in resolved.models.values())
+    of_inputs = {name for base in bases for name, value in base if inputs_in(value)}  # images and videos
+    url_names = of_inputs & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
         opened = resolved.models.items()
@@ -204,12 +206,6 @@ def _public(value: Any) -> Any:
     if isinstance(value, list):
         return [_public(inner) for inner in value]
     return public_url(value) if isinstance(value, str) else value
-
-
-def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
-    """Return the arguments that name images or videos in the job itself; their URLs may hold secrets."""
-    bases = (model.plan.base for model in resolved.models.values())
-    return {name for base in bases for name, value in base.items() if inputs_in(value)}
 
 
 def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any, Literal
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
-from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
+from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
+from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.jobs.doors import RunJob, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
@@ -189,7 +190,7 @@ def render_pending(
             additions = row_parts.Additions(resolved, survey, index, lock, scope.more)
             run = replace(run, more=additions.take, is_extended=scope.more is not None)
         if limit := run.over_budget(Spent(), now=datetime.now().astimezone()):
-            return _not_begun(run, limit, summary)
+            return _not_begun(run, limit)
         if line := _budget_line(run):
             watch.say(line)
         summary = _drive(run, resolved, watch, start, scope.stays)
@@ -216,22 +217,14 @@ def render_pending(
     return replace(summary, num_parts_gone=len(gone))
 
 
-def _not_begun(run: Run, limit: BudgetLimit | Literal["stop_at"], summary: Summary) -> Summary:
+def _not_begun(run: Run, limit: BudgetLimit | Literal["stop_at"]) -> Summary:
     """Return how a run ended whose budget was spent before, and report it for `framefleet status`."""
     counts = run.index.counts()
     overrun = run.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
-    summary = replace(summary, over_budget=overrun.message, to_continue=overrun.to_continue)
-    of_run: dict[str, Any] = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
-    progress = Progress(
-        total=counts.pending,
-        in_flight=0,
-        rows_per_s=None,
-        eta_s=None,
-        workers=(),
-        **of_run,
-    )
+    tally = Tally(counts.pending, before=counts.done, now=0.0)
+    progress = replace(tally.progress(0.0), over_budget=overrun.message, to_continue=overrun.to_continue)
     run.lock.tell(progress)
-    return summary
+    return tally.summary(progress)
 
 
 def _budget_line(run: Run) -> str | None:

@@ -33,12 +33,7 @@ from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    RECORD_FIELDS,
-    ROW_FIELDS,
-    record_schema,
-)
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS, record_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.recipes.catalog import find_recipe, recipe_of_row

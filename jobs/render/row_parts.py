@@ -19,18 +19,16 @@ import hashlib
 import logging
 import tempfile
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.run import Added
@@ -52,7 +50,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_FIELDS, 
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store, read_json
-from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.identity import lane_named
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -173,14 +171,10 @@ _WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a `Survey` says of a table. of: all that decides it, as a SHA-256."""
+    """of: all that decides what a survey finds, as a SHA-256."""
 
     of: str
-    num_rows: Annotated[int, Field(le=MAX_ROWS)]
-    num_invalid: int
-    num_forgotten: int
-    shapes: dict[str, int]
-    examples: dict[str, Request]
+    survey: Survey
 
 
 _SEEN = TypeAdapter(_Seen)
@@ -195,11 +189,12 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
     key = _key(resolved, parts)
     try:
         seen = read_json(resolved.store, _SURVEY, _SEEN) if key else None
-        if seen is None or seen.of != key:
+        if seen is None or seen.of != key or seen.survey.num_rows > MAX_ROWS:
             return None
-        recipe = resolved.recipes[resolved.job.recipe]
+        survey, recipe = seen.survey, resolved.recipes[resolved.job.recipe]
         specs = {name: model.spec for name, model in resolved.models.items()}
-        checked = {shape: check_again(one, specs[one.model], recipe) for shape, one in seen.examples.items()}
+        for shape, one in survey.examples.items():
+            survey.examples[shape] = check_again(one, specs[one.model], recipe)
     except (FileNotFoundError, JobError, KeyError, TableError):
         return None
     end = num_valid = 0
@@ -210,7 +205,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         if (np.diff(positions, prepend=end - 1) < 1).any():
             raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
         first, end = end, int(positions.max(initial=end - 1)) + 1
-        if end > seen.num_rows:
+        if end > survey.num_rows:
             break
         cells = part[fields[0].name].to_pylist() if fields else [None] * len(part)
         # Rows name no recipes here, see `_key`.
@@ -221,16 +216,10 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         index.leave_out(np.flatnonzero(is_left_out) + first)
         num_valid += len(part)
         watch.show(Checked(num_rows=end))
-    if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid - seen.num_forgotten:
-        raise not_ours(store.url_of(ROWS), f"the table has {count_text(seen.num_rows, 'row')}", _WRITE_AGAIN)
-    index.leave_out(range(end, seen.num_rows))
-    survey = Survey(
-        num_rows=seen.num_rows,
-        num_invalid=seen.num_invalid,
-        num_forgotten=seen.num_forgotten,
-        shapes=Counter(seen.shapes),
-        examples=checked,
-    )
+    if end > survey.num_rows or num_valid != survey.num_rows - survey.num_invalid - survey.num_forgotten:
+        found = f"the table has {count_text(survey.num_rows, 'row')}"
+        raise not_ours(store.url_of(ROWS), found, _WRITE_AGAIN)
+    index.leave_out(range(end, survey.num_rows))
     survey.say_forgotten(watch)
     return survey
 
@@ -242,14 +231,7 @@ def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
     key = _key(resolved, sound_parts(resolved.store))
     if key is None or len(survey.shapes) > _MAX_SHAPES:
         return
-    seen = _Seen(
-        of=key,
-        num_rows=survey.num_rows,
-        num_invalid=survey.num_invalid,
-        num_forgotten=survey.num_forgotten,
-        shapes=dict(survey.shapes),
-        examples=survey.examples,
-    )
+    seen = _Seen(of=key, survey=replace(survey, invalid=[], places={}))  # which are messages of one run
     resolved.store.write(_SURVEY, canonical_json(_SEEN.dump_python(seen)).encode())
 
 

@@ -27,22 +27,15 @@ from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.jobs.doors import sections
-from framefleet.pipeline.errors import (
-    CONTROL,
-    FramefleetError,
-    ServiceError,
-    command,
-    escaped,
-    exit_code_of,
-    spelt,
-)
+from framefleet.pipeline import errors
+from framefleet.pipeline.errors import FramefleetError, ServiceError, escaped
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 from framefleet.pipeline.plugin import plugin_raising
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.
-CONTROLS_BUT_MOVES = re.compile(rf"(?:\x1b\[[0-9;]*m|\x1b\[A|\r)|({CONTROL})")
+CONTROLS_BUT_MOVES = re.compile(rf"(?:\x1b\[[0-9;]*m|\x1b\[A|\r)|({errors.CONTROL})")
 SUBMITTED = "FRAMEFLEET_SUBMITTED"  # set where a cluster runs the command of a submitted job
 VERBOSITY = ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")  # read when they are imported
 
@@ -67,7 +60,9 @@ class GuardedStream:
     def write(self, text: str) -> int:
         shown = public_text(text)
         if self._escape and self.isatty():
-            shown = CONTROLS_BUT_MOVES.sub(lambda found: spelt(found[1]) if found[1] else found[0], shown)
+            shown = CONTROLS_BUT_MOVES.sub(
+                lambda found: errors.spelt(found[1]) if found[1] else found[0], shown
+            )
         elif self._escape:
             shown = escaped(shown)
         try:
@@ -238,7 +233,7 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
 
 def _report(error: BaseException) -> int:
     """Say why a command could not do its work; return its exit code."""
-    code, text = exit_code_of(error), str(error).strip().partition("\n")[0][:MAX_SAID]
+    code, text = errors.exit_code_of(error), str(error).strip().partition("\n")[0][:MAX_SAID]
     if isinstance(error, FramefleetError):
         complain(error.problem, error.fix)
     elif isinstance(error, MemoryError):
@@ -270,7 +265,7 @@ def this_command() -> str:
         return "submit the job again"
     typed = sys.argv[1:]
     shown = [_shown(argument) for argument in typed]
-    return command(*shown) + (" (its secrets are not shown)" if shown != typed else "")
+    return errors.command(*shown) + (" (its secrets are not shown)" if shown != typed else "")
 
 
 def _shown(argument: str) -> str:

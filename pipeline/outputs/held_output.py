@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.output_files import OutputFiles
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
 from framefleet.pipeline.outputs.parts.parts import replace_part
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
-from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, merging_run, new_run, part_path
+from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, new_run, numbered_run, part_path
 
 _MAX_BYTES = 1 << 30  # as of a part
 
@@ -66,7 +66,8 @@ class HeldOutput(OutputFiles):
         """Store the rows of parts as one, let it count in place of them by one write, and delete them."""
         run, schema, number = self._merged or ("", None, 0)
         if schema is None or not table.schema.equals(schema):  # all parts of a run have the same columns
-            run, schema, number = merging_run(self.hold.epoch), table.schema, 0
+            # Before all others of its epoch: its rows are of earlier parts.
+            run, schema, number = numbered_run(self.hold.epoch, 0), table.schema, 0
             self.hold.merged((), run=run, count=0)
         number += 1
         self._merged = run, schema, number

@@ -24,25 +24,13 @@ from framefleet.pipeline.errors import JobError, NoFile, StoreError, count_text,
 from framefleet.pipeline.guards.mistakes import expected, folder_meant
 from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable, num_rows_of
-from framefleet.pipeline.outputs.parts.parts import (
-    PartWriter,
-    find_record,
-    job_in_parts,
-    read_parts,
-)
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, Record, fields_named
-from framefleet.pipeline.outputs.parts.seals import (
-    SEALED,
-    Part,
-    is_sealed,
-    live_parts,
-    new_run,
-    parts_in,
-    sealed_of,
-)
-from framefleet.pipeline.outputs.query import columns_in, rows_where
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
+from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 from framefleet.pipeline.plugin import inner_outputs
 
@@ -257,11 +245,8 @@ class Output:
         """
         if where is None:
             return record_tables(self.store, columns, self._parts)
-        schema = self.schema()
-        wanted = list(schema.names if columns is None else columns)
-        names = dict.fromkeys([*wanted, *columns_in(where, schema)])
-        tables = rows_where(record_tables(self.store, list(names), self._parts), where, schema.names)
-        return (table.select(wanted) for table in tables)
+        wanted = self.schema(columns).names
+        return (table.select(wanted) for table in records_where(self.store, wanted, where, self._parts))
 
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
         """Return the columns of `records`; of these, if some are named. Raises as it does."""
@@ -293,16 +278,16 @@ class Output:
 
     def version(self) -> Mapping[str, Any]:
         """Return as JSON which records it has, for `at`."""
-        return sealed_of(live_parts(self.store) if self._parts is None else self._parts)
+        return seals.sealed_of(live_parts(self.store) if self._parts is None else self._parts)
 
     def at(self, version: object) -> Output | None:
         """Return the output with the records of this version; None where some are in other parts by now.
 
         Raises ValueError for what is not a version.
         """
-        sealed = SEALED.validate_python(version)
-        parts = [part for part in live_parts(self.store) if is_sealed(part, sealed)]
-        return replace(self, _parts=tuple(parts)) if sealed_of(parts) == sealed else None
+        sealed = seals.SEALED.validate_python(version)
+        parts = [part for part in live_parts(self.store) if seals.is_sealed(part, sealed)]
+        return replace(self, _parts=tuple(parts)) if seals.sealed_of(parts) == sealed else None
 
     def num_newer_parts(self) -> int:
         """Return how many parts of records there are that it does not read."""
@@ -328,7 +313,7 @@ class Output:
 
     def writer(self, folder: str, schema: pa.Schema, *, job: str = "") -> PartWriter:
         """Return what writes rows as parts of a folder, beside what is there. job: the text of job.json."""
-        return PartWriter(self.store, folder, schema, run=new_run(0), job=job)
+        return PartWriter(self.store, folder, schema, run=seals.new_run(0), job=job)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.

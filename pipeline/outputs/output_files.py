@@ -11,23 +11,11 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs import row_states
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
+from framefleet.pipeline.outputs.parts import parts as of_parts, seals
 from framefleet.pipeline.outputs.parts.part_file import columns_of, read_part
-from framefleet.pipeline.outputs.parts.parts import (
-    job_in_parts,
-    no_record,
-    read_parts,
-    rows_in_table,
-    whole_row_id,
-)
-from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
-from framefleet.pipeline.outputs.parts.seals import (
-    Part as Part,
-    gone_parts,
-    live_parts,
-    newest_seal,
-    part_of,
-    parts_in,
-)
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.pending_clips import intents_in
+from framefleet.pipeline.outputs.parts.seals import Part as Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 
@@ -55,19 +43,19 @@ class OutputFiles:
 
     def rows(self, part: Part, fields: pa.Schema) -> Iterator[list[dict[str, Any]]]:
         """Yield columns of a part as Python has them, some rows at a time."""
-        return rows_in_table(read_part(self.store, part.path, fields), self.store.url_of(part.path))
+        return of_parts.rows_in_table(read_part(self.store, part.path, fields), self.store.url_of(part.path))
 
     def unread(self) -> Iterator[tuple[str, Literal["foreign", "late", "merged"]]]:
         """Yield what lies in records/ and does not count: other files, late parts, merged parts."""
-        seal, live = newest_seal(self.store), {part.path for part in live_parts(self.store)}
+        seal, live = seals.newest_seal(self.store), {part.path for part in live_parts(self.store)}
         for path in self.store.list(RECORDS):
             if path not in live:
-                part = part_of(path)
+                part = seals.part_of(path)
                 yield path, "foreign" if part is None else "late" if seal.is_late(part) else "merged"
 
     def gone(self) -> list[str]:
         """Return the parts of records that counted and are not there any more."""
-        return gone_parts(self.store)
+        return seals.gone_parts(self.store)
 
     def schema(self, part: Part) -> pa.Schema:
         return columns_of(self.store, part.path)[0]
@@ -81,11 +69,11 @@ class OutputFiles:
 
         "" for none; one that is whole is not looked for. Raises JobError for too few digits.
         """
-        return whole_row_id(self.store, row_id, self.parts(RECORDS, FAILURES, ROWS))
+        return of_parts.whole_row_id(self.store, row_id, self.parts(RECORDS, FAILURES, ROWS))
 
     def no_record(self, row_id: str) -> JobError:
         """Return the error for a row that nothing here names."""
-        return no_record(self.store, row_id)
+        return of_parts.no_record(self.store, row_id)
 
     def forgotten(self) -> frozenset[str]:
         """Return the rows that were taken out for good: they are not rendered again."""
@@ -97,8 +85,8 @@ class OutputFiles:
 
     def uncommitted(self) -> set[str]:
         """Return the rows of an interrupted run whose clips may be there without a record."""
-        return announced_rows(self.store)
+        return {intent.row_id for intent in intents_in(self.store) if not intent.is_disowned}
 
     def job(self) -> str | None:
         """Return job.json by the newest part of records that repeats it. JobError: none can be read."""
-        return job_in_parts(self.store)
+        return of_parts.job_in_parts(self.store)

@@ -19,6 +19,7 @@ from pydantic import StringConstraints, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.layout import ADDED, FAILURES, FORGOTTEN, LOGS, ROWS, TABLES
+from framefleet.pipeline.outputs.parts import records
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
@@ -27,24 +28,21 @@ from framefleet.pipeline.outputs.parts.parts import (
     rows_of,
     whole_row_id,
 )
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    RECORD_FIELDS,
-    ROW_ID,
-    fields_from,
-    fields_named,
-)
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.overview import Overview
 
-_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
-_FORGOTTEN = TypeAdapter(frozenset[Annotated[str, StringConstraints(pattern=ROW_ID)]])
+_ROW_ID = records.fields_named(records.RECORD_FIELDS, "row_id")
+_FORGOTTEN = TypeAdapter(frozenset[Annotated[str, StringConstraints(pattern=records.ROW_ID)]])
 _IN_TABLE, _HAS_RECORD, _HAS_FAILURE = 1, 2, 4
 _PLACES = pa.schema([("row_id", pa.string()), ("place", pa.uint8())])
-_COUNT = """
-    SELECT places, count(*)
-    FROM (SELECT row_id, bit_or(place) AS places FROM ids GROUP BY row_id) GROUP BY places
+_COUNT = f"""
+    SELECT
+        count(*) FILTER (places & {_IN_TABLE} > 0),
+        count(*) FILTER (places & {_HAS_RECORD} > 0),
+        count(*) FILTER (places & {_HAS_RECORD} > 0 AND places & $at = $at),
+        count(*) FILTER (places & {_HAS_FAILURE} > 0 AND places & {_HAS_RECORD} = 0 AND places & $at = $at)
+    FROM (SELECT row_id, bit_or(place) AS places FROM ids GROUP BY row_id)
 """
 _HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
 # What people do about errors that are not ours.
@@ -92,25 +90,20 @@ def count_rows(store: Store) -> OutputCounts:
     ):
         database.register("ids", pa.RecordBatchReader.from_batches(_PLACES, ids()))
         try:
-            counts = dict(database.execute(_COUNT).fetchall())
+            # Where nobody wrote the table's rows down, all others count.
+            where = {"at": _IN_TABLE if rows else 0}
+            ((total, recorded, done, failed),) = database.execute(_COUNT, where).fetchall()
         except duckdb.Error:
             if raised:
                 raise raised[0] from None
             raise
 
-    def number(*, wanted: int, unwanted: int = 0) -> int:
-        return sum(n for places, n in counts.items() if places & wanted == wanted and not places & unwanted)
-
-    in_table = _IN_TABLE if rows else 0
-    total = number(wanted=_IN_TABLE)
-    done = number(wanted=in_table | _HAS_RECORD)
-    failed = number(wanted=in_table | _HAS_FAILURE, unwanted=_HAS_RECORD)
     return OutputCounts(
         rows=total if rows else None,
         done=done,
         failed=failed,
         left=total - done - failed if rows else None,
-        former=number(wanted=_HAS_RECORD) - done,
+        former=recorded - done,
     )
 
 
@@ -181,7 +174,7 @@ def failed_tables(store: Store) -> Iterator[pa.Table]:
     if left and rows:  # else nobody wrote down the rows of the table
         left = _among(left, row_ids_in(store, rows))
     for part in reversed(failures) if left else ():
-        table = read_part(store, part.path, FAILURE_FIELDS)
+        table = read_part(store, part.path, records.FAILURE_FIELDS)
         places = []
         for place, row_id in reversed([*enumerate(table["row_id"].to_pylist())]):
             if row_id in left:
@@ -209,7 +202,7 @@ class LogLine:
     message: str
 
 
-LOG_FIELDS: pa.Schema = fields_from(LogLine)
+LOG_FIELDS: pa.Schema = records.fields_from(LogLine)
 
 
 def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:

@@ -17,7 +17,7 @@ from framefleet.api.texts import public_text
 from framefleet.cluster.driver.epoch_lock import BEAT_S
 from framefleet.cluster.driver.lock import STOP, requests_to
 from framefleet.jobs.doors import inner_outputs_of
-from framefleet.jobs.job.columns import open_late_columns
+from framefleet.jobs.job.columns import open_columns
 from framefleet.jobs.job.steps import for_choice
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, parts_in
 from framefleet.plugins.columns.fill import Filling
@@ -46,7 +46,7 @@ def fill_all(filling: Filling, watch: Watch) -> bool:
 
 def fill_at_end(job: Job, watch: Watch) -> None:
     """Fill in the columns that are about chosen clips alone."""
-    columns, store = _at_end(open_late_columns(job)), store_of_job(job)
+    columns, store = _at_end(open_columns(job, late_alone=True)), store_of_job(job)
     if columns and parts_in(store, RECORDS):
         with ExitStack() as held:
             _finish(Filling(store, columns), held, threading.Event(), watch)
@@ -60,7 +60,7 @@ def _at_end(columns: Sequence[ClipColumn]) -> list[ClipColumn]:
 def check_questions(job: Job) -> None:
     """Raise JobError for a column of an output, or of its drafts, that has answers to another question."""
     for one in jobs_of_outputs(job).values():
-        if columns := open_late_columns(one):
+        if columns := open_columns(one, late_alone=True):
             Filling(store_of_job(one), columns)
 
 
@@ -77,7 +77,7 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
 
     An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
     """
-    store, late = store_of_job(job), open_late_columns(job)
+    store, late = store_of_job(job), open_columns(job, late_alone=True)
     if at_end := _at_end(late):
         Filling(store, at_end)  # before rows are rendered, whose answers it would refuse
     if not (columns := [column for column in late if column.where is None]):

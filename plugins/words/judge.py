@@ -10,7 +10,7 @@ from framefleet.api.commands import Callback, Watch
 from framefleet.api.errors import JobError
 from framefleet.api.jobs import Job, load_job, store_of_job
 from framefleet.api.outputs import RECORDS, Output
-from framefleet.jobs.job.columns import open_late_columns
+from framefleet.jobs.job.columns import open_columns
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.plugins.columns.fill import Filling
 from framefleet.plugins.columns.follow import fill_all, jobs_of_outputs
@@ -41,13 +41,13 @@ def judge_clips(
     job = load_job(job, sets)
     outputs = jobs_of_outputs(job).items()
     with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
-    if not open_late_columns(job):
+    if not open_columns(job, late_alone=True):
         raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
     if not with_clips:
         raise Output(store_of_job(job)).no_records()
     is_whole = True
     for name, one in with_clips.items():
-        if columns := open_late_columns(one):
+        if columns := open_columns(one, late_alone=True):
             if name:
                 watch.say(f"{name}:")
             with Filling(store_of_job(one), columns, again=again) as filling:

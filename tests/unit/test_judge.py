@@ -22,7 +22,7 @@ from tenacity import wait_none
 import framefleet
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import STOP, DriverLock
-from framefleet.jobs.job.columns import open_late_columns
+from framefleet.jobs.job.columns import open_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Awaited, Callback
 from framefleet.pipeline.errors import JobError, StoreError
@@ -84,7 +84,7 @@ def job_file(store: Store, **sections: Any) -> Path:
 
 
 def answers_of(store: Store, chat: Chat) -> Filling:
-    return Filling(store, open_late_columns(load_job(job_file(store, judge=[question(chat)]))))
+    return Filling(store, open_columns(load_job(job_file(store, judge=[question(chat)])), late_alone=True))
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:

@@ -166,8 +166,9 @@ def find_record(store: Store, row_id: str, parts: Sequence[Part] | None = None) 
     parts = live_parts(store) if parts is None else parts
     whole = whole_row_id(store, row_id, parts)
     for part in reversed(parts) if whole else ():  # of doubles the last counts
-        if record := record_in(store, part.path, whole):
-            return record
+        if pc.is_in(pa.scalar(whole), read_part(store, part.path, _ROW_ID)["row_id"]).as_py():
+            table, where = read_part(store, part.path, RECORD_FIELDS), store.url_of(part.path)
+            return record_of(rows_of(table.filter(pc.equal(table["row_id"], whole)), where)[-1], where)
     raise no_record(store, row_id)
 
 
@@ -195,14 +196,6 @@ def whole_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str:
 def no_record(store: Store, row_id: str) -> JobError:
     problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
     return JobError(problem, "take a row_id from a record or a clip's name")
-
-
-def record_in(store: Store, path: str, row_id: str) -> Record | None:
-    """Return the record of one row in a part; None where it names another."""
-    if not pc.is_in(pa.scalar(row_id), read_part(store, path, _ROW_ID)["row_id"]).as_py():
-        return None
-    table, where = read_part(store, path, RECORD_FIELDS), store.url_of(path)
-    return record_of(rows_of(table.filter(pc.equal(table["row_id"], row_id)), where)[-1], where)
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:

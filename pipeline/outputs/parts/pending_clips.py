@@ -44,6 +44,7 @@ class Intent:
     path: str  # of the file that says so
     row_id: str
     tag: str
+    is_disowned: bool  # it says nothing, and its files are to be swept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +90,8 @@ def intent_to_sweep(path: str, row_id: str) -> str:
 
 def intents_in(store: Store) -> list[Intent]:
     """Return all that was announced and neither committed nor swept."""
-    names = (_NAME.fullmatch(path) for path in store.list(layout.PENDING))
-    return [Intent(name[0], name["row_id"], name["tag"]) for name in names if name]
-
-
-def announced_rows(store: Store) -> set[str]:
-    """Return the rows of intents whose clips may be adopted: those that were disowned say nothing."""
     names = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(layout.PENDING).items())
-    return {name["row_id"] for name, size in names if name and size}
+    return [Intent(name[0], name["row_id"], name["tag"], not size) for name, size in names if name]
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:

@@ -63,13 +63,11 @@ def new_run(epoch: int) -> str:
 
 
 def numbered_run(epoch: int, number: int) -> str:
-    """Return a new name that sorts by its number, and not by time, among those of its epoch."""
+    """Return a new name that sorts by its number, and not by time, among those of its epoch.
+
+    number: 0 sorts before the names of `new_run`.
+    """
     return f"{epoch:06d}-{number:08d}T000000-{uuid.uuid4().hex[:8]}"
-
-
-def merging_run(epoch: int) -> str:
-    """Return a new name as `new_run` does, before all others of its epoch: for rows of earlier parts."""
-    return numbered_run(epoch, 0)
 
 
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:

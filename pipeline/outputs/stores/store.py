@@ -18,17 +18,8 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import TypeAdapter, ValidationError
 
-from framefleet.pipeline.errors import (
-    NO_FILE_ERRNOS,
-    PUT_BACK,
-    FramefleetError,
-    JobError,
-    NoFile,
-    StoreConflict,
-    StoreError,
-    UserError,
-    not_ours,
-)
+from framefleet.pipeline import errors
+from framefleet.pipeline.errors import PUT_BACK, FramefleetError, JobError, StoreError, not_ours
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import either, must_be, nearest
@@ -146,7 +137,7 @@ class Store:
             return True
 
         if not self._ask("create", path, is_ours):
-            raise StoreConflict(
+            raise errors.StoreConflict(
                 f"{self.url_of(path)} exists already, with other bytes",
                 "if nothing else writes to this output, choose another one",
             )
@@ -225,8 +216,8 @@ class Store:
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
                 trouble = "missing"  # what it is written to
-            if isinstance(error, OSError) and error.errno in NO_FILE_ERRNOS:
-                raise NoFile(
+            if isinstance(error, OSError) and error.errno in errors.NO_FILE_ERRNOS:
+                raise errors.NoFile(
                     f"{self.url_of(path)} is not a file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
                 ) from None
@@ -245,7 +236,7 @@ class Store:
             failure = StoreError(problem, fix)
             failure.kind = trouble
             if is_lasting:
-                failure.exit_code = UserError.exit_code
+                failure.exit_code = errors.UserError.exit_code
             # A traceback would print the cause's own text.
             raise failure from (error if is_public else None)
 

@@ -18,14 +18,8 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.plugin import files_of_plugins
-from framefleet.pipeline.rows.tables import formats
-from framefleet.pipeline.rows.tables.row_cells import (
-    ODD_CELLS,
-    BadTexts,
-    odd_cells,
-    with_odd_cells,
-    without_empty,
-)
+from framefleet.pipeline.rows.tables import formats, row_cells
+from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, with_odd_cells
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
 # Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
@@ -111,7 +105,7 @@ def batches_of(
         rows, size = sum(part.num_rows for part in waiting), sum(part.nbytes for part in waiting)
         if waiting and (batch is None or rows >= batch_rows or size >= MAX_BATCH_BYTES):
             with explained(file, first_row=first_row, num_read=seen - rows - first_row):
-                joined = without_empty(pa.concat_batches(waiting))
+                joined = row_cells.without_empty(pa.concat_batches(waiting))
             waiting = []
             yield from _parts(joined, seen - rows, file)
         if batch is None:
@@ -158,9 +152,9 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
                 for field in schema
             ]
             taken = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows.select([])
-            yield with_odd_cells(taken, odd_cells(rows)) if len(names) < len(rows.schema) else taken
+            yield with_odd_cells(taken, row_cells.odd_cells(rows)) if len(names) < len(rows.schema) else taken
         return
-    bad_texts = BadTexts(file.name)
+    bad_texts = row_cells.BadTexts(file.name)
     for batch, odd in _text_reader(file, schema):
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)

@@ -32,31 +32,23 @@ def to_ids(row_ids: Sequence[str]) -> Ids:
 
 def ids_of(column: pa.ChunkedArray) -> Ids:
     """Return a column of row_ids as `to_ids` does, without a text of Python's for each. None may be null."""
-    return _parsed(_content(column.cast(pa.binary(2 * _WIDTH)), 2 * _WIDTH).decode())
+    digits = column.cast(pa.binary(2 * _WIDTH)).combine_chunks()
+    first, last = (place * 2 * _WIDTH for place in (digits.offset, digits.offset + len(digits)))
+    return _parsed(digits.buffers()[1][first:last].to_pybytes().decode() if last > first else "")
 
 
 def positions_of(column: pa.ChunkedArray) -> TablePositions:
     """Return a column of int64 without nulls. Its own `to_numpy` would import pandas."""
-    return np.frombuffer(_content(column, 8), np.int64)
+    return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
 
 
 def first_positions_of(column: pa.ChunkedArray) -> TablePositions | None:
     """Return the first of each list of int64; None where one has none. `pc.list_element` imports pandas."""
     lists = column.combine_chunks()
-    starts = np.frombuffer(lists.buffers()[1] or b"", np.int32)[lists.offset : lists.offset + len(lists) + 1]
-    values = lists.values
-    if not len(lists) or lists.null_count or values.null_count or not np.diff(starts).all():
+    if not len(lists) or lists.null_count or lists.values.null_count:
         return None
-    firsts: TablePositions = np.frombuffer(values.buffers()[1], np.int64)[values.offset + starts[:-1]]
-    return firsts
-
-
-def _content(column: pa.ChunkedArray, width: int) -> bytes:
-    """Return the bytes of a column whose values are all this wide."""
-    array = column.combine_chunks()
-    first, last = (place * width for place in (array.offset, array.offset + len(array)))
-    content: bytes = array.buffers()[1][first:last].to_pybytes() if last > first else b""
-    return content
+    starts, values = np.from_dlpack(lists.offsets), np.from_dlpack(lists.values)
+    return values[starts[:-1]].astype(np.int64, copy=False) if np.diff(starts).all() else None
 
 
 def _parsed(digits: str) -> Ids:

@@ -101,7 +101,9 @@ def list_media(
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
     if texts:
         rows["prompt"] = [prompts.get(texts.get(path, "")) for path in files]
-    return _written(rows)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}), sink)
+    return ListedFolder(sink.getvalue())
 
 
 def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
@@ -113,12 +115,6 @@ def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
     }
     stems = ((path, PurePosixPath(path).with_suffix("")) for path in files)
     return {path: texts[stem] for path, stem in stems if stem in texts}
-
-
-def _written(rows: dict[Any, Any]) -> ListedFolder:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}), sink)
-    return ListedFolder(sink.getvalue())
 
 
 MAX_LISTED = 100_000  # files below a local folder

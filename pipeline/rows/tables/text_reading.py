@@ -28,14 +28,9 @@ import pyarrow.csv
 from framefleet.pipeline.errors import Problem, Refused, TableError, names_text
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.rows.tables import formats
 from framefleet.pipeline.rows.tables.csv_text import CsvText
-from framefleet.pipeline.rows.tables.formats import (
-    TableFormat,
-    marked_encoding,
-    mistaken_file,
-    packed,
-    to_utf_8,
-)
+from framefleet.pipeline.rows.tables.formats import TableFormat, mistaken_file
 from framefleet.pipeline.rows.tables.json_lines import JsonLines, texts_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
@@ -54,7 +49,7 @@ _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 def unpacked(content: io.RawIOBase, name: str) -> Any:
     """Return the text of a file, which can be looked at ahead by `peek`. Raises TableError."""
-    buffered, compression = io.BufferedReader(content, 1 << 20), packed(name)[1]
+    buffered, compression = io.BufferedReader(content, 1 << 20), formats.packed(name)[1]
     if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression][0]):
         if not beginning:
             raise TableError(f"{name} is empty", "add rows, or give another table")
@@ -77,8 +72,8 @@ def text_reader(
         raise mistake
     if not beginning.removeprefix(codecs.BOM_UTF8).strip():
         raise TableError(f"{name} is empty", "add rows, or give another table")
-    if encoding := marked_encoding(beginning):
-        raise TableError(f"{name} is {encoding}", to_utf_8(encoding, name))
+    if encoding := formats.marked_encoding(beginning):
+        raise TableError(f"{name} is {encoding}", formats.to_utf_8(encoding, name))
     if kind == "jsonl":
         return JsonLines(content, schema, arguments)
     return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
