@@ -58,6 +58,8 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.pipeline.render.scheduler_steps import step_log_prob as step_log_prob
     from framefleet.pipeline.request import Request as Request
     from framefleet.pipeline.rows.inputs.access import Inputs as Inputs
+    from framefleet.plugins.audit.audit import audit as audit
+    from framefleet.plugins.audit.report import AuditReport as AuditReport
     from framefleet.plugins.batch.batch import batch as batch
     from framefleet.plugins.batch.results import BatchSummary as BatchSummary
     from framefleet.plugins.compact.command import compact as compact

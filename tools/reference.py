@@ -60,7 +60,7 @@ def job_keys(schema: Mapping[str, Any]) -> Iterator[JobKey]:
             if at not in seen:  # a second form of the same section has keys of its own, and shared ones
                 seen.add(at)
                 yield JobKey(path=at, schema=key, is_required=name in value.get("required", ()))
-                if path or name != "models":  # which has the keys of `model`
+                if at not in _LIKE_MODEL:
                     yield from walk(key, at)
         for member in value.get("anyOf", ()):
             yield from walk(member, path)
@@ -69,6 +69,9 @@ def job_keys(schema: Mapping[str, Any]) -> Iterator[JobKey]:
                 yield from walk(value[inner], (*path, step))
 
     yield from walk(schema, ())
+
+
+_LIKE_MODEL = (("models",), ("audit", "against", "model"))  # which have the keys of `model`
 
 
 def example_of(key: JobKey, examples: Mapping[str, Any]) -> Any:

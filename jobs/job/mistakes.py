@@ -205,7 +205,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     elsewhere: dict[str, tuple[str, ...]] = {}
     sections: dict[str, set[str]] = {}  # that have a word, by the word
     for path in sorted(places.values(), key=len):
-        sections.setdefault(path[-1], set()).add(path[0])
+        if len(path) <= 2:  # deeper ones are not meant
+            sections.setdefault(path[-1], set()).add(path[0])
         is_near = path[0] == key[0] or (path[0] not in _CHOSEN and len(path) <= 2)
         if path != key and is_near:
             elsewhere.setdefault(path[-1], path)

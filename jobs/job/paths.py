@@ -27,7 +27,7 @@ from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
 log = logging.getLogger(__name__)
 
 JOB_FILES = (".yaml", ".yml", ".json")
-_MODELS = (("model",), ("models", "*"))
+_MODELS = (("model",), ("models", "*"), ("audit", "against", "model"))
 # Keys whose texts may be paths, or names of the hub.
 _NAMES: tuple[Key, ...] = (
     *(

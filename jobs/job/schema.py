@@ -113,25 +113,6 @@ class BatchingSection(Section):
     """Store the results of batch tests on the workers' machines and in the output."""
 
 
-class AuditSection(Section):
-    """Rows rendered again by plain calls, to check that they are equal."""
-
-    every: int = Field(default=_AUDIT.every, ge=0)
-    """Compare each row with a probability of at least 1/every, the first of each recipe and shape more often;
-    0: none."""
-    at_most: float | None = Field(default=_AUDIT.at_most, gt=0, le=1)
-    """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
-    95 % confidence; `share` does not limit them then."""
-    share: float | None = Field(default=_AUDIT.share, gt=0, le=1)
-    """Maximum share of the models' time that comparing takes; one row more may be compared, e.g. in a small
-    job. Default: 0.02, or no limit if `every` or `at_most` is set."""
-
-    @model_validator(mode="after")
-    def _has_audits(self) -> Self:
-        Audit(**self.model_dump())  # raises what it does not take
-        return self
-
-
 class MediaSection(Section):
     """How clips are stored."""
 
@@ -180,6 +161,42 @@ class LoraSection(Section):
 
 
 _Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_type=str | ModelSection)]
+
+
+class AgainstSection(Section):
+    """A model by whose plain calls some clips are rendered once more, and how many."""
+
+    model: _Model
+    """A folder, a hub model or a URL; or a mapping with the keys of `model`."""
+    share: float = Field(default=0.01, gt=0, le=1)
+    """Share of the rows; at least one of each recipe and shape."""
+
+
+class AuditSection(Section):
+    """Rows rendered again by plain calls, to check that they are equal."""
+
+    every: int = Field(default=_AUDIT.every, ge=0)
+    """Compare each row with a probability of at least 1/every, the first of each recipe and shape more often;
+    0: none."""
+    at_most: float | None = Field(default=_AUDIT.at_most, gt=0, le=1)
+    """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
+    95 % confidence; `share` does not limit them then."""
+    share: float | None = Field(default=_AUDIT.share, gt=0, le=1)
+    """Maximum share of the models' time that comparing takes; one row more may be compared, e.g. in a small
+    job. Default: 0.02, or no limit if `every` or `at_most` is set."""
+
+    against: AgainstSection | None = None
+    """Compare a random sample of the finished clips with plain calls of a model, e.g. those of another
+    engine."""
+
+    @property
+    def of_batches(self) -> Audit:
+        return Audit(**self.model_dump(exclude={"against"}))
+
+    @model_validator(mode="after")
+    def _has_audits(self) -> Self:
+        self.of_batches  # noqa: B018  # raises what it does not take
+        return self
 
 
 class TableJob(Section):

@@ -59,7 +59,7 @@ _NAMED = {
     "models": ("digest", "numerics"),
 }
 # Written without what is secret in their URLs, as are defaults that name images, and a section's arguments.
-_MAY_HOLD_URLS = ("table", "overrides", "sweep", "inputs")
+_MAY_HOLD_URLS = ("table", "overrides", "sweep", "inputs", "audit")
 _MAX_SHOWN = 200  # characters of a value that differs
 
 

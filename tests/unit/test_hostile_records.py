@@ -44,6 +44,7 @@ READERS: dict[str, Reader] = {
     "hf": lambda out, to: framefleet.export(out, str(to / "hf"), format="hf"),
     "pack": lambda out, to: framefleet.pack(out, to / "pack", rows=1),
     "verify": lambda out, to: framefleet.verify(out, files=True),
+    "audit": lambda out, to: framefleet.audit(out, against=out),
     "trace": lambda out, to: framefleet.trace(to / "out" / "clips", outputs=[out]),
     "forget": lambda out, to: framefleet.forget(out, where="seed = 0"),
 }

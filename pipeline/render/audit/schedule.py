@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -115,6 +116,18 @@ class Odds:
         young = [min(count, self._num_young) for count in counts if count > int(self.young)]
         left = limit - num_old * weight if num_old else limit
         return num_old + self._most_young(young, left)
+
+    def most_off(self, num_rows: int, *, num_off: int) -> int:
+        """Return how many of these rows are off at most, with 95 % confidence, if num_off were found to be.
+
+        Each was compared with the lowest of the odds. It is the largest number of which num_off or fewer are
+        found in more than 5 % of cases: the law of `most_wrong`, for any number found.
+        """
+        from scipy.special import bdtr  # takes a quarter of a second to import
+
+        more = range(num_off, num_rows + 1)
+        is_refuted = bisect_left(more, True, key=lambda number: bdtr(num_off, number, self.lowest) <= _MISSED)
+        return num_off + is_refuted - 1
 
     @property
     def _num_young(self) -> int:

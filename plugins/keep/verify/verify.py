@@ -329,20 +329,28 @@ def rendered_by_fleet(
     job: that rendered them, in its output. format: of the output's clips; those rendered now
     are lossless. keep: what of the steps is stored. run: a name that no other such render has.
     """
-    place = below(job, f"{SCRATCH}/{run}")
-    store, scratch = store_of_job(job), store_of_job(job, place)
+    store = store_of_job(job)
+    media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
+    steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
     try:
-        for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
-            scratch.write(path, store.read(path))
-        media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        plain_sections = {name: _compared(job, name) for name in sections()}
-        steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
-        changed = {"output": place, "media": media, "keep": steps, **plain_sections}
-        plain = job.model_copy(update=changed)
-        render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
-        yield scratch
+        yield render_again(job, f"{SCRATCH}/{run}", row_ids, watch, media=media, keep=steps)
     finally:
         store.delete_all(f"{SCRATCH}/{run}")
+
+
+def render_again(job: Job, folder: str, row_ids: Collection[str], watch: Watch, **changed: Any) -> Store:
+    """Render rows of a job once more, to compare frames and sound; return the output in which they are.
+
+    folder: for it, in the job's output. changed: keys of the job.
+    """
+    place = below(job, folder)
+    store, again = store_of_job(job), store_of_job(job, place)
+    for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
+        again.write(path, store.read(path))
+    plain_sections = {name: _compared(job, name) for name in sections()}
+    plain = job.model_copy(update={"output": place, **plain_sections, **changed})
+    render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
+    return again
 
 
 def _compared(job: Job, name: str) -> Any:

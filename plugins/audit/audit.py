@@ -1,0 +1,219 @@
+"""From an output, and another output, a model or a job, to how far the clips of the same rows are apart.
+
+Rows are chosen by lots, rendered if the other side has none yet, decoded and compared. The lots, the other
+clips and the distances lie in audits/<name>/ of the output, and the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.api.clips import ClipColumn
+from framefleet.api.commands import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.api.errors import JobError
+from framefleet.api.jobs import Job, Progress, below, load_job, store_of_job
+from framefleet.api.outputs import Output
+from framefleet.api.texts import canonical_json, public_url
+from framefleet.jobs.job.columns import check_recorded
+from framefleet.jobs.job.file import storage_options
+from framefleet.jobs.job.output import base_of
+from framefleet.plugins.audit.comparison import ComparedPair, KeptDistances, compare_clips
+from framefleet.plugins.audit.lots import Lots, kept_salt
+from framefleet.plugins.audit.pairs import AskedRow, RowPair, RowPairs, kind_in
+from framefleet.plugins.audit.rendering import AUDITED, render_plainly
+from framefleet.plugins.audit.report import AuditReport, DistanceTally
+from framefleet.plugins.columns.column_lock import ColumnLock
+from framefleet.plugins.columns.fill import each_answer
+from framefleet.plugins.keep.verify.verify import render_again
+
+_FOLDER, _EXACTNESS = "audits", "exactness"  # of an output; of its records
+_CLIPS, _REPORT = "clips", "report.json"  # of an audit
+_SHARE, _LEVELS = 0.01, 2.0
+_MOST_PARALLEL = 8  # pairs of clips in memory: of 81 frames of 720p, each takes half a gigabyte
+_COLUMN = ClipColumn(name=_EXACTNESS, type=pa.string(), section="audit", function=None, is_late=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partner:
+    """What the clips of an output are compared with: another output, or rows that are rendered for it."""
+
+    title: str
+    name: str  # of its folder in audits/
+    output: Output | None = None
+    render: Callable[[Sequence[AskedRow]], Output] | None = None
+    key: str | None = None  # the column of what is rendered that names a row of the first output
+
+
+def audit(
+    output: str | Path,
+    *,
+    against: str | Path | None = None,
+    again: Job | str | Path | Mapping[str, Any] | None = None,
+    share: float | None = None,
+    levels: float = _LEVELS,
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress | ClipsProgress], None] | None = None,
+) -> AuditReport:
+    """Compare the clips of an output with others of the same rows; return how far they are apart.
+
+    against: another output; or a model, by whose plain calls some rows are rendered. again, in place of that:
+    the output's job file, or its content, which renders some rows once more. share: of the rows, to choose at
+    random; None: 0.01, and of two outputs all. levels: a clip is off if a pixel differs by more, of 255.
+    sets: keys of the job of plain calls, as "model.dtype=fp32", or "storage_options.key=..." of both outputs.
+    The same call continues after an interruption. Raises FramefleetError.
+    """
+    watch, other = Callback(on_progress), None if against is None else str(against)
+    return audit_output(str(output), other, again, watch, share=share, levels=levels, sets=sets)
+
+
+def audit_output(
+    place: str,
+    against: str | None,
+    again: Job | str | Path | Mapping[str, Any] | None,
+    watch: Watch,
+    *,
+    share: float | None,
+    levels: float,
+    sets: Sequence[str],
+) -> AuditReport:
+    """Do what `audit` does, reporting to `watch`."""
+    if share is not None and not 0 < share <= 1:
+        raise JobError(f"share is {share:g}", "use a share of the rows, above 0 and up to 1, e.g. 0.01")
+    options = storage_options(sets)
+    output = Output.open_rendered(place, options)
+    if against is not None and again is None:
+        other = _output_at(against, options)
+        if other is not None:
+            partner, share = Partner(title=other.url, name=_name_of(other.url), output=other), share or 1.0
+        else:
+            values = {"output": output.url, "inputs": {"base": output.url}}
+            partner = _plain_calls(load_job(values, sets, table="rows", model=against), watch)
+    elif again is not None and against is None:
+        partner = _itself(load_job(again, sets), output, watch)
+    else:
+        raise JobError("nothing to compare with, or two things", "give one of --against and --again")
+    return _compare(partner, output, watch, share=share or _SHARE, levels=levels)
+
+
+def audit_job(job: Job, watch: Watch) -> AuditReport:
+    """Compare what a job has rendered with plain calls, as its section `audit.against` says."""
+    assert job.audit.against is not None
+    partner, output = _plain_calls(job_of_plain_calls(job), watch), Output(store_of_job(job))
+    return _compare(partner, output, watch, share=job.audit.against.share, levels=_LEVELS)
+
+
+def job_of_plain_calls(job: Job) -> Job:
+    """Return the job with the model that `audit.against` of a job names, and where that job computes."""
+    assert job.audit.against is not None
+    model = job.audit.against.model
+    plain = load_job({"output": job.output}, table="rows", model=model.path)
+    places = {name: getattr(job, name) for name in ("fleet", "retries", "storage_options")}
+    inputs = job.inputs.model_copy(update={"base": base_of(job)})
+    return plain.model_copy(update={"model": model, "inputs": inputs, **places})
+
+
+def _output_at(place: str, options: Mapping[str, Any]) -> Output | None:
+    """Return the output that is at a place; None: there may be a model."""
+    try:
+        return Output.open_rendered(place, options)
+    except JobError:
+        return None
+
+
+def _plain_calls(job: Job, watch: Watch) -> Partner:
+    assert job.model is not None
+    name = _name_of(canonical_json(job.model.model_dump(mode="json")))
+    place = below(job, f"{_FOLDER}/{name}/{_CLIPS}")
+    title = f"plain calls of {public_url(job.model.path)}"
+    return Partner(
+        title=title, name=name, render=partial(render_plainly, job, place=place, watch=watch), key=AUDITED
+    )
+
+
+def _itself(job: Job, output: Output, watch: Watch) -> Partner:
+    if (place := store_of_job(job).url_of("")) != output.url:
+        raise JobError(f"the output of this job is {place}", f"give the job file of {output.url}")
+    name = "again"
+
+    def render(rows: Sequence[AskedRow]) -> Output:
+        row_ids = [row["row_id"] for row in rows]
+        return Output(render_again(job, f"{_FOLDER}/{name}/{_CLIPS}", row_ids, watch))
+
+    return Partner(title="itself, rendered once more", name=name, render=render, key="row_id")
+
+
+def _name_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, levels: float) -> AuditReport:
+    """Choose rows of an output, compare their clips, note what is found; return it."""
+    check_recorded([_COLUMN], output.store)
+    folder, other = output.store.below(f"{_FOLDER}/{partner.name}"), partner.output
+    with closing(RowPairs(is_by_question=other is not None)) as pairs:
+        wait_for(watch, "reading records")
+        pairs.add("ours", output, watch, key=partner.key and "row_id", more=_EXACTNESS)
+        if other is not None:
+            pairs.add("theirs", other, watch)
+            pairs.match()
+        lots = Lots(salt=kept_salt(folder), share=share)
+        for ours, _ in pairs.both():
+            lots.add(ours["row_id"], kind_in(ours))
+        if not lots.num_rows:
+            reasons = ", ".join(f"{reason}: {num:,}" for reason, num in pairs.left_out().items())
+            fix = f"compare outputs of one table with a seed in each row ({reasons})"
+            raise JobError(f"no row of {output.url} is a row of {partner.title}", fix)
+        if other is None:
+            assert partner.render is not None
+            chosen = [ours for ours, _ in pairs.both() if lots.has(ours["row_id"], kind_in(ours))]
+            other = partner.render(chosen)
+            pairs.add("theirs", other, watch, key=partner.key)
+        tally, distances = DistanceTally(lots, levels), KeptDistances(folder)
+        pace = ClipsPace("compared", total=lots.num_chosen, watch=watch)
+
+        def compared(pair: RowPair) -> ComparedPair:
+            return distances.of(pair) or compare_clips(output.store, other.store, pair)
+
+        def take(pair: RowPair, outcome: ComparedPair) -> None:
+            tally.add(pair[0]["row_id"], kind_in(pair[0]), outcome)
+            distances.add(pair, outcome)
+            pace.add(1)
+
+        rows = (pair for pair in pairs.both() if lots.has(pair[0]["row_id"], kind_in(pair[0])))
+        num_threads = min(_MOST_PARALLEL, os.cpu_count() or 1)
+        try:
+            each_answer(rows, compared, take, parallel=num_threads, end=lambda: None)
+        finally:
+            distances.flush()
+        report = AuditReport(
+            output=output.url,
+            against=partner.title,
+            levels=levels,
+            share=share,
+            total=tally.of(),
+            kinds=tuple(tally.of(kind) for kind in lots.num_rows),
+            problems=dict(tally.problems),
+            left_out=pairs.left_out(),
+            only_one_has=tuple(pairs.only_one_has),
+        )
+        folder.write(_REPORT, report.to_json().encode())
+        wait_for(watch, f"writing {_EXACTNESS} of records")
+        _write_exactness(output, (ours for ours, _ in pairs.both()), report.exactness)
+    return report
+
+
+def _write_exactness(output: Output, rows: Iterable[AskedRow], exactness: str) -> None:
+    with ColumnLock(output.store, pa.schema([_COLUMN.field])) as lock:
+        for row in rows:
+            if row.get(_EXACTNESS) != exactness:
+                lock.put(row, {_EXACTNESS: exactness})
+        lock.flush()

@@ -1,0 +1,54 @@
+"""Rows of an output in, plain calls of a model for them out: an ordinary job, in audits/ of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from framefleet.api.clips import each_input, inputs_in
+from framefleet.api.commands import Watch
+from framefleet.api.errors import JobError, count_text
+from framefleet.api.jobs import Job, store_of_job
+from framefleet.api.outputs import Output, told_arguments
+from framefleet.jobs.render.python_table import stored_rows
+from framefleet.jobs.render.render import render_job
+from framefleet.plugins.audit.pairs import AskedRow
+
+AUDITED = "audited_row_id"  # column of records: of which row this is the plain call
+_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "previews": False}
+
+
+def render_plainly(job: Job, rows: Iterable[AskedRow], place: str, watch: Watch) -> Output:
+    """Render what rows ask for, one row per forward and without loss; return the output, which is at `place`.
+
+    job: has the model, and where it computes.
+    """
+    cells = [_cells(row) for row in rows if not _needs_more(row)]
+    if not cells:
+        raise JobError(
+            "no chosen row can be rendered by a model alone", "compare with an output: --against OUTPUT"
+        )
+    plain = {
+        "output": place,
+        "batching": job.batching.model_copy(update={"max_rows": 1}),
+        "audit": job.audit.model_copy(update=dict.fromkeys(("at_most", "share", "against")) | {"every": 0}),
+        "media": job.media.model_copy(update=_LOSSLESS),
+        "on_invalid": "skip",
+    }
+    with stored_rows(job.model_copy(update=plain), cells) as loaded:
+        watch.say(f"plain calls of {count_text(len(cells), 'row')}: {loaded.output}")
+        render_job(loaded, watch)
+        return Output(store_of_job(loaded))
+
+
+def _needs_more(row: AskedRow) -> bool:
+    """Tell whether a row names a recipe, a LoRA or a second model of its job."""
+    values = told_arguments(row).values()
+    return ":" in row["recipe"] or any(isinstance(one, dict) and not inputs_in(one) for one in values)
+
+
+def _cells(row: AskedRow) -> dict[str, Any]:
+    arguments = told_arguments(row)
+    cells = {name: each_input(value, lambda one: one["uri"]) for name, value in arguments.items()}
+    asked = {name: row[name] for name in ("seed", "scheduler", "recipe")}
+    return {**cells, **asked, AUDITED: row["row_id"]}

@@ -1,0 +1,90 @@
+"""`framefleet audit` on a fleet: plain calls of sampled rows, a spoilt clip, a run that goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import framefleet
+from framefleet import Output, Store
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts.seals import new_run
+from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.tiny import tiny
+from tests.warm.process import start
+
+
+def rendered(folder: Path, address: str, **more: Any) -> tuple[Path, Path]:
+    """Return a job that has been rendered, and its output."""
+    rows = prompt_rows(6)
+    rows[1]["scheduler"] = "euler"
+    values = job_values(write_table(folder / "t.parquet", rows), folder / "out", address=address, **more)
+    job = write_job(folder / "job.yaml", values)
+    finish(start_render(job))
+    return job, folder / "out"
+
+
+def audited(*words: str | Path, exit_code: int = 0) -> dict[str, Any]:
+    process = start("-m", "framefleet.jobs.cli", "audit", *words, "--json")
+    printed, _ = process.communicate()
+    assert process.returncode == exit_code, printed
+    report: dict[str, Any] = json.loads(printed.splitlines()[-1])["total"]
+    return report
+
+
+def spoil(output: Path) -> str:
+    """Take a clip one level off, as an engine would that rounds otherwise; return its row_id."""
+    then = Output.open(str(output)).record(records_of(output)[2]["row_id"])
+    assert then.path and then.path.endswith(".mkv")
+    frames = decode((output / then.path).read_bytes())
+    frames[0, 0, 0, 0] ^= 1
+    content = encode(frames, media=Media(format="mkv"), fps=then.fps or 1, metadata={})
+    (output / then.path).write_bytes(content)
+    digests = {"media_sha256": hashlib.sha256(content).hexdigest(), "frames_sha256": frames_sha256(frames)}
+    writer = PartWriter(Store(str(output)), "records", RECORD_FIELDS, run=new_run(9))
+    writer.add(None, values_of(then) | digests | {"bytes": len(content)})
+    writer.flush()
+    return then.row_id
+
+
+def test_a_spoilt_clip_is_found_among_plain_calls_of_the_model(ray_cluster: str, tmp_path: Path) -> None:
+    job, output = rendered(tmp_path, ray_cluster, media={"format": "mkv"})
+    on = [f"--set={text}" for text in (f"fleet.address={ray_cluster}", "fleet.workers=1", "model.device=cpu")]
+    against = (output, "--against", tiny("wan"), "--levels", "0", *on)
+    some = audited(*against, "--share", "0.4")
+    (inner,) = (output / "audits").glob("*/clips")
+    before = {record["row_id"]: record["finished_at"] for record in records_of(inner)}
+    assert some["num_chosen"] == some["num_equal"] == len(before) < 6
+    spoilt = spoil(output)
+    found = audited(*against, "--share", "1", exit_code=1)
+    assert (found["num_rows"], found["num_equal"], found["num_off"], found["most_off"]) == (6, 5, 1, 1)
+    after = {record["row_id"]: record["finished_at"] for record in records_of(inner)}
+    assert before.items() <= after.items() and len(after) == 6  # each row is rendered once
+    assert {record["audited_row_id"] for record in records_of(inner)} == {
+        record["row_id"] for record in records_of(output)
+    }
+    (table,) = Output.open(str(output)).records(["exactness"])
+    (text,) = {*table["exactness"].to_pylist()}
+    assert text == f"1 of 6 clips (17 %) differ by more than 0 levels, against plain calls of {tiny('wan')}"
+    again = audited(output, "--again", job, "--share", "1", "--levels", "0", exit_code=1)
+    assert (again["num_equal"], again["num_off"]) == (5, 1)
+    assert framefleet.open_output(str(output)).record(spoilt).path  # its own clip stays
+
+
+def test_a_job_compares_its_clips_with_plain_calls_at_its_end(ray_cluster: str, tmp_path: Path) -> None:
+    against = {"model": {"path": str(tiny("wan")), "device": "cpu"}, "share": 1}
+    job, output = rendered(tmp_path, ray_cluster, audit={"every": 0, "against": against})
+    (table,) = Output.open(str(output)).records(["exactness"])
+    assert table["exactness"].to_pylist() == ["bits"] * 6
+    written = json.loads((output / "job.json").read_text())["job"]["audit"]["against"]
+    assert written["share"] == 1 and written["model"]["path"] == str(tiny("wan"))
+    missing = f"--set=audit.against.model.path={tmp_path / 'none'}"
+    refused = start("-m", "framefleet.jobs.cli", "render", job, missing)
+    said, _ = refused.communicate()
+    assert refused.returncode == 2 and "audit.against.model: model " in said
