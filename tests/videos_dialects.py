@@ -1,4 +1,8 @@
-"""What three kinds of servers of the videos API take and answer: from fields to words of a call."""
+"""What three kinds of servers of the videos API take and answer: from the fields of a request to a call.
+
+After the code of vllm-omni 0.30 and SGLang 0.5.23. Both ignore fields that they do not know; here vllm
+refuses them, as a FastAPI server with a strict model does.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ _OPENAI: dict[str, type] = {"model": str, "prompt": str, "size": str, "seconds":
 _SHAPES: dict[str, type] = {"width": int, "height": int, "num_frames": int, "fps": int, "seed": int}
 _SHARED: dict[str, type] = {"num_inference_steps": int, "guidance_scale": float, "guidance_scale_2": float}
 _SHARED |= {"flow_shift": float, "true_cfg_scale": float, "negative_prompt": str}
+_SGLANG: dict[str, type] = {"generator_device": str, "output_quality": str, "num_outputs_per_prompt": int}
 _IMAGES: dict[str, type] = {"n": int, "response_format": str}
 _PICTURES = ("input_reference", "image")
 _FPS = 8  # of a clip whose request has none
@@ -34,9 +39,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """words: the fields that it takes. json_words: fields that hold more words, as JSON.
+    """words: fields that it takes. json_words: fields that hold more words, as JSON.
 
-    states: of a job that waits, is rendered, is done.
+    states: of a job that waits, is being rendered, is done.
     """
 
     words: Mapping[str, type]
@@ -68,7 +73,7 @@ class Dialect:
             words["width"], words["height"] = map(int, words["size"].split("x"))
         if "seconds" in words and "num_frames" not in words:
             words["num_frames"] = round(float(words["seconds"]) * words.get("fps", _FPS))
-        silent = {"model", "user", "size", "seconds", *_IMAGES}
+        silent = {"model", "user", "size", "seconds", *_IMAGES, *_SGLANG}
         return {name: value for name, value in words.items() if name not in silent}
 
     def refusal(self, refused: Refused, message: str) -> dict[str, Any]:
@@ -82,7 +87,8 @@ class Dialect:
         """Return the page by which FastAPI describes a function with these form fields."""
         names = {str: "string", int: "integer", float: "number", bool: "boolean"}
         properties: dict[str, Any] = {name: {"type": names[kind]} for name, kind in self.words.items()}
-        properties |= {name: {"type": "string"} for name in self.json_words}
+        hidden = "diffusers_kwargs"  # SGLang takes it, but its page does not say so
+        properties |= {name: {"type": "string"} for name in self.json_words if name != hidden}
         properties["input_reference"] = {"type": "string", "format": "binary"}
         name = "Body_create_video_v1_videos_post"
         schema = {"type": "object", "title": name, "required": ["prompt"], "properties": properties}
@@ -96,7 +102,7 @@ DIALECTS = {
         words={**_OPENAI, **_SHAPES, **_SHARED, "generate_sound": bool}, json_words=("extra_params", "lora")
     ),
     "sglang": Dialect(
-        words={**_OPENAI, **_SHAPES, **_SHARED, "num_outputs_per_prompt": int},
+        words={**_OPENAI, **_SHAPES, **_SHARED, **_SGLANG},
         json_words=("diffusers_kwargs", "extra_body"),
         takes=("multipart/form-data", "application/json"),
         takes_unknown=True,

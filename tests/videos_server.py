@@ -24,7 +24,7 @@ from tests.videos_service import serve
 
 @dataclass(slots=True)
 class VideosServer:
-    """url: ends in /v1. folder: of its faults, log and jobs. is_warm: a process that has torch already."""
+    """url: ends in /v1. folder: of its faults, log, jobs and errors."""
 
     url: str
     dialect: str
@@ -53,7 +53,7 @@ class VideosServer:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
         with open(self.folder / "errors", "a") as errors:
             if self._is_warm:
-                from tests.warm.process import start  # with torch, which made up clips do not need
+                from tests.warm.process import start  # imports torch, which synthetic clips do not need
 
                 self._process = start(*self._arguments, stderr=errors)
             else:
@@ -92,8 +92,8 @@ def videos_server(
     codec: str = "lossless",
     faults: Mapping[str, Any] | None = None,
 ) -> Iterator[VideosServer]:
-    """Yield a server that runs. model: the folder of a pipeline; without one, clips are made up."""
-    from tests.servers import free_port  # with what speaks S3, which takes the process itself a second
+    """Yield a server that runs. model: the folder of a pipeline; without one, clips are synthetic."""
+    from tests.servers import free_port  # imports boto3, which the server process does not need
 
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="videos-") as name:

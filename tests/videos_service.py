@@ -27,7 +27,7 @@ from tests.videos_clips import Frames, Model, is_spoilt, png, synthetic_frames, 
 from tests.videos_dialects import DIALECTS, Refused, fields_of
 from tests.videos_faults import Faults
 
-PAGE = "<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
+_PAGE = "<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -248,7 +248,7 @@ class Service:
         self._be_busy(job.prompt, "poll")
         await asyncio.sleep(self._faults.value("poll_hangs", job.prompt) or 0)
         if self._faults.value("html", job.prompt, "poll"):
-            return web.Response(text=PAGE, content_type="text/html")
+            return web.Response(text=_PAGE, content_type="text/html")
         is_error = job.error and self._name == "vllm"  # it puts failures into the status code, too
         return self._answer(self._shown(job), 500 if is_error else 200)
 
@@ -267,7 +267,7 @@ class Service:
 
         clip = b"" if fault("empty") else (self._folder / f"{job.id}.mp4").read_bytes()
         if fault("html"):
-            return web.Response(text=PAGE, content_type="text/html")
+            return web.Response(text=_PAGE, content_type="text/html")
         if fault("json_content"):
             return self._answer({"error": {"message": "the file is gone", "code": "internal_error"}})
         response = web.StreamResponse()
