@@ -64,11 +64,6 @@ def read_picks(store: Store) -> dict[str, KeptPick]:
     return {row_id: pick for row_id, pick in _PickFiles(store).merged().items() if pick.is_pick}
 
 
-def gathered_picks(store: Store) -> bytes:
-    """Return the picks of an output as lines of JSON. Raises as `read_picks` does."""
-    return _lines(read_picks(store).values())
-
-
 class _PickFiles:
     """The files of an output's picks: each is read again only when it changes."""
 
@@ -132,7 +127,7 @@ def picked(
     try:
         content = store.read(name, _MAX_BYTES + 1)
         if name == PICKS and store.list(PICK_FILES):  # where servers keep more
-            content = gathered_picks(store)
+            content = _lines(read_picks(store).values())
     except FileNotFoundError:
         problem = f"picks: {place} is not there"
         raise JobError(problem, "save it from the gallery, or check its path") from None

@@ -64,7 +64,7 @@ def sections_with_steps(job: Mapping[str, Any]) -> list[str]:
 def decisive_sections(job: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
     sections = {name: _defaults(name) if job.get(name) is None else job[name] for name in names}
-    return {name: file_steps()[name]().decisive(section, job) for name, section in sections.items()}
+    return {name: file_steps()[name]().decisive(section) for name, section in sections.items()}
 
 
 def _defaults(name: str) -> Any:

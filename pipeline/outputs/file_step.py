@@ -97,14 +97,14 @@ class FileStep:
     def check(self, media: Media) -> None:
         """Raise JobError where it cannot be done with files of this format."""
 
-    # -- Of job.json, which may be anybody's. job: the job there, with all sections. --
+    # -- Of job.json, which may be anybody's --
 
     def written(self, section: dict[str, Any]) -> Any:
         """Return what job.json says of the section, without secrets. section: its values, with defaults."""
         return section
 
     @classmethod
-    def decisive(cls, section: Any, job: Mapping[str, Any]) -> Any:
+    def decisive(cls, section: Any) -> Any:
         """Return what must be the same for an output to be continued. section: as it is in job.json."""
         return section if cls.changes_file else {}
 

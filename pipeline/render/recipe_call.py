@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -182,7 +182,9 @@ class RecipeCall:
         if tail:
             tail.end()  # before pixels are made, which is no look of the row's code
         rendered: result.Rendered = self._finish(result.to_rendered, output, pipe)
-        rendered = with_written(rendered, written)
+        if texts := list(dict.fromkeys(written)):  # which the row may name itself
+            values = {result.WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
+            rendered = replace(rendered, extras=replace(rendered.extras, values=values))
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
     def _finish(self, step: Callable[..., result.Rendered], *arguments: Any) -> result.Rendered:
@@ -227,15 +229,6 @@ def note_written(pipe: Any) -> list[str]:
         if callable(method):
             setattr(pipe, name, partial(noted, method))
     return written
-
-
-def with_written(rendered: result.Rendered, written: Sequence[str]) -> result.Rendered:
-    """Return what a row rendered, with the prompts that were written for it, unless it names them itself."""
-    if not written:
-        return rendered
-    texts = list(dict.fromkeys(written))
-    values = {result.WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
-    return replace(rendered, extras=replace(rendered.extras, values=values))
 
 
 class Looks:

@@ -207,7 +207,10 @@ class Memo:
             self._remember(key, *entry)
         elif key not in self._known:
             output = forward(*args, **kwargs)
-            encoding = output if kwargs.get("use_cache") else _without_cache(output)
+            encoding, has_cache = output, isinstance(output, ModelOutput) and "past_key_values" in output
+            # Language models collect keys and values for a next token by default, and there is none.
+            if has_cache and not kwargs.get("use_cache"):
+                encoding = type(output)(**{**output, "past_key_values": None})
             leaves, structure = flatten(encoding, holders=[] if self._copies_objects else None)
             if not _are_values(leaves):
                 return output
@@ -227,16 +230,6 @@ class Memo:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
         self._known[key] = (leaves, structure, size)
         self._bytes += size
-
-
-def _without_cache(output: Any) -> Any:
-    """Return an output without the keys and values that language models collect for a next token.
-
-    That is their default, and there is none: a text is encoded by one call.
-    """
-    if isinstance(output, ModelOutput) and output.get("past_key_values") is not None:
-        return type(output)(**{**output, "past_key_values": None})
-    return output
 
 
 def _copy(leaf: Any) -> Any:

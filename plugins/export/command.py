@@ -13,7 +13,6 @@ from framefleet.pipeline.plugin import by_name
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile
 
 if TYPE_CHECKING:
-    from framefleet.api.outputs import Output
     from framefleet.plugins.export.export import Exported
 
 _MAX_SHOWN = 20  # a screenful
@@ -144,16 +143,11 @@ def export_command(
         if url:
             stdout.say(url)
         if not in_table:
-            _say_former(opened)
+            with suppress(FramefleetError):  # of parts that the export does not need
+                if num_former := opened.counts().former:
+                    clips = count_text(num_former, "clip")
+                    stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
     raise Exit(1 if exported.left_out else 0)
-
-
-def _say_former(opened: Output) -> None:
-    """Say how many clips are of rows that the table no longer has."""
-    with suppress(FramefleetError):  # of parts that the export does not need
-        if num_former := opened.counts().former:
-            clips = count_text(num_former, "clip")
-            stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
 
 
 def _show(exported: Exported, format: str) -> None:

@@ -234,7 +234,11 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
         shapes[count_text(hidden, "other shape")] = sum(plan.shapes.values()) - sum(shapes.values())
     stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))
     if len(plan.lanes) > 1:
-        stdout.say(lanes_line(plan.lanes))
+        parts = (f"{name} ({count_text(num, 'row')})" for name, num in plan.lanes.items())
+        stdout.say(
+            f"lanes: {len(plan.lanes)}, whose rows share no process, so a model is loaded at least "
+            f"{len(plan.lanes)} times: {'; '.join(parts)}"
+        )
     if plan.audits:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
     for name, one in models.items():
@@ -282,15 +286,6 @@ def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
     for name, number in numbers.items():
         table.add_row(name, number if isinstance(number, str) else f"{number:,}")
     return table
-
-
-def lanes_line(lanes: Mapping[str, int]) -> str:
-    """Return which rows share no process, and what that costs."""
-    parts = (f"{name} ({count_text(num, 'row')})" for name, num in lanes.items())
-    return (
-        f"lanes: {len(lanes)}, whose rows share no process, so a model is loaded at least {len(lanes)} "
-        f"times: {'; '.join(parts)}"
-    )
 
 
 def audits_line(audits: AuditPlan, num_pending: int) -> str:

@@ -71,7 +71,8 @@ class CutPrompts:
                     self.num_rows += 1
                     first = CutPrompt(row_index=index, num_tokens=num_tokens, limit=limit)
                     self.first = self.first or first
-        except NotCounted:
+        except (Ended, ModelError) as error:
+            log.warning("the tokens of prompts are not counted any more: %s", error)
             self.is_counted = False
 
     def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
@@ -91,10 +92,6 @@ def _may_be_longer(text: str, limit: int) -> bool:
     return len(text.encode("utf-8", "replace")) + _MARKS > limit
 
 
-class NotCounted(Exception):
-    """A tokenizer cannot be asked; the log says why."""
-
-
 class _Counter:
     """Counts the tokens of texts by a model's tokenizer."""
 
@@ -106,11 +103,7 @@ class _Counter:
         if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            try:
-                counts = LIBRARY_PROCESS.ask(count_tokens, str(self._folder), new)
-            except (Ended, ModelError) as error:
-                log.warning("the tokens of prompts are not counted any more: %s", error)
-                raise NotCounted from error
+            counts = LIBRARY_PROCESS.ask(count_tokens, str(self._folder), new)
             self._known |= dict(zip(new, counts, strict=True))
         return [self._known[text] for text in texts]
 

@@ -104,8 +104,12 @@ class Removal:
         self._delete(path for folder in derived for path in self.store.list(folder))
         self._delete(path for path in derived if self.store.exists(path))
         for path in (*self.store.list(PICK_FILES), PICKS):
-            if self.store.exists(path):
-                self._empty_picks(path)
+            lines = self.store.read(path).splitlines(keepends=True) if self.store.exists(path) else []
+            rest = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
+            if len(rest) < len(lines):
+                self.lock.check()
+                self.store.write(path, b"".join(rest))
+                self.num_rewritten += 1
         self.num_rewritten += self.lock.forget_errors()
 
     # -- What names them --
@@ -193,14 +197,6 @@ class Removal:
         (chosen,) = rows_where(iter([complete]), self.where)
         row_places: list[int] = chosen[_PLACE].to_pylist()
         return row_places
-
-    def _empty_picks(self, path: str) -> None:
-        lines = self.store.read(path).splitlines(keepends=True)
-        rest = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
-        if len(rest) < len(lines):
-            self.lock.check()
-            self.store.write(path, b"".join(rest))
-            self.num_rewritten += 1
 
     def _job_text(self, job: Any) -> str:
         return json.dumps(self._without_texts(job), indent=2, ensure_ascii=False) + "\n"

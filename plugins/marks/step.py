@@ -6,7 +6,7 @@ output's clips is checked: it may be anybody's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -99,7 +99,7 @@ class MarkStep(FileStep):
         return values
 
     @classmethod
-    def decisive(cls, section: Any, job: Mapping[str, Any]) -> dict[str, Any]:
+    def decisive(cls, section: Any) -> dict[str, Any]:
         """Return what decides: a certificate may be renewed, and weights may be moved."""
         claimed = claimed_marks(section)
         return {

@@ -26,7 +26,7 @@ from framefleet.api.texts import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
-from framefleet.pipeline.model.sources.headers import Tensor, read_header
+from framefleet.pipeline.model.sources.headers import Tensor
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
@@ -230,11 +230,9 @@ class MemoryCounts:
 
     def _file_bytes(self, file: str, dtype: str) -> int:
         source = self._weights.source
-        size = source.files[file].size
         if not file.endswith(SAFETENSORS):  # a pickle, which is not read here
-            return size
-        tensors, _ = read_header(partial(source.read, file), f"{source.name}/{file}", size)
-        return _loaded_bytes(tensors, dtype)
+            return source.files[file].size
+        return _loaded_bytes(source.header(file)[0], dtype)
 
 
 def _loaded_bytes(tensors: Iterable[Tensor], dtype: str) -> int:

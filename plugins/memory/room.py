@@ -22,21 +22,16 @@ def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) ->
     gpu_memory: of a card, in bytes. share: what a worker has of a card.
     """
     if cpu_workers is not None:
-        machine_gb = _memory_here() / GB
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        for file in _CONTAINER_LIMITS:
+            with suppress(OSError, ValueError):  # another version of cgroups, or "max"
+                sizes.append(int(Path(file).read_text()))
+        machine_gb = min(sizes) / GB  # of the machine, or its container's share
         each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""
         return f"this machine{each}", machine_gb / cpu_workers
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share
-
-
-def _memory_here() -> int:
-    """Return the bytes of this machine's memory, or of its container's share."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # another version of cgroups, or "max"
-            sizes.append(int(Path(file).read_text()))
-    return min(sizes)
 
 
 @functools.cache

@@ -207,7 +207,6 @@ def _sizes(weights: Weights) -> dict[str, int]:
 def _components(weights: Weights) -> Iterator[ComponentInfo]:
     """Yield what each component holds, in the order of model_index.json. Reads headers, and no tensor."""
     from framefleet.api.models import SAFETENSORS
-    from framefleet.pipeline.model.sources.headers import read_header
 
     source = weights.source
     for component in weights.components:
@@ -215,8 +214,7 @@ def _components(weights: Weights) -> Iterator[ComponentInfo]:
         by_dtype: Counter[str] = Counter()
         for file in files:
             if file.endswith(SAFETENSORS):
-                where, size = f"{source.name}/{file}", source.files[file].size
-                for tensor in read_header(partial(source.read, file), where, size)[0]:
+                for tensor in source.header(file)[0]:
                     by_dtype[tensor.dtype] += tensor.num_parameters
         dtypes = tuple(name.lower() for name, _ in by_dtype.most_common())
         yield ComponentInfo(

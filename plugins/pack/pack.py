@@ -177,7 +177,12 @@ def _write(
     by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
     records = [by_id[row_id] for row_id in row_ids]
     for record in records:
-        _copy_files(opened, record, pack_store)
+        for path, content in opened.files(record):
+            if not isinstance(content, bytes):
+                problem = f"{opened.store.url_of(path)} is not as its record says: {HOW[content]}"
+                raise JobError(problem, "run `framefleet repair`, or choose other rows")
+            pack_store.write(path, content)
+        record |= {"uri": record["path"], "preview_path": None}
         _copy_inputs(opened.store, record, given, pack_store)
     names = _names_of_places(claim_job := parse_json(opened.store.read(CLAIM)), records)
     job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"
@@ -198,15 +203,6 @@ def _write(
             pack_store.write(_script_of(record), script.encode())
     _describe(pack_store, claim, records, without_script)
     return without_script
-
-
-def _copy_files(opened: Output, record: dict[str, Any], to: Store) -> None:
-    for path, content in opened.files(record):
-        if not isinstance(content, bytes):
-            fix = "run `framefleet repair`, or choose other rows"
-            raise JobError(f"{opened.store.url_of(path)} is not as its record says: {HOW[content]}", fix)
-        to.write(path, content)
-    record |= {"uri": record["path"], "preview_path": None}
 
 
 def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) -> None:

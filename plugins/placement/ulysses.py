@@ -141,7 +141,8 @@ class Ulysses(Placer):
                 problem = f"model.placement: {self.placement.type} fails in {path}: {message_of(error)}"
                 self._failures[look] = problem
                 raise RowError(problem, _INSTEAD) from error
-            if self._is_exact and self._compared[look] < _needed(output):
+            is_half = any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in _tensors(output))
+            if self._is_exact and self._compared[look] < (EVIDENCE_HALF if is_half else EVIDENCE_FLOAT):
                 expected = original(*args, **kwargs)
                 if not are_equal(output, expected):
                     place = self._first_difference(name, network, original, args, kwargs)
@@ -202,11 +203,6 @@ def _look(name: str, args: Any, kwargs: Any) -> Hashable:
     leaves, structure = flatten((args, kwargs))
     looks = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
     return name, structure, tuple(looks)
-
-
-def _needed(output: Any) -> int:
-    is_half = any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in _tensors(output))
-    return EVIDENCE_HALF if is_half else EVIDENCE_FLOAT
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -62,9 +61,10 @@ class PostStep(FileStep):
         return [{**one, **digest} for one, digest in zip(section, digests, strict=True)]
 
     @classmethod
-    def decisive(cls, section: Any, job: Mapping[str, Any]) -> Any:
+    def decisive(cls, section: Any) -> Any:
         """Return what decides: weights may be moved. Each row of an output has a second file, or none."""
-        return [(one.get("digest"), one.get("interpolate")) for one in _mappings(section)]
+        entries = section if isinstance(section, list) else []
+        return [(one.get("digest"), one.get("interpolate")) for one in entries if isinstance(one, dict)]
 
     def prepare(self) -> None:
         for one in self.operations:
@@ -84,8 +84,3 @@ class PostStep(FileStep):
         of.values["post"] = canonical_json([one.facts for one in self.operations])
         request = replace(clip.request, fps=fps)
         return replace(clip, pixels=Pixels.of(pictures), native_fps=fps, request=request, extras=Extras())
-
-
-def _mappings(section: Any) -> list[dict[str, Any]]:
-    """Return the entries of what job.json has of the section, which may be anybody's."""
-    return [one for one in section if isinstance(one, dict)] if isinstance(section, list) else []

@@ -222,7 +222,11 @@ class PictureText:
         for frame in some_frames(frames):
             with similarity.loading:  # it is not for several threads
                 boxes = _reader()(frame[..., ::-1].copy(), use_cls=False).boxes  # BGR
-            area = 0.0 if boxes is None else sum(_area(np.asarray(box)) for box in boxes)
+            area = 0.0
+            for x, y in (
+                np.asarray(box).T for box in ([] if boxes is None else boxes)
+            ):  # a polygon's corners
+                area += float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
             shares.append(min(1.0, area / (frame.shape[0] * frame.shape[1])))
         return float(np.mean(shares))
 
@@ -242,9 +246,3 @@ def _reader() -> Any:
 
     threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     return RapidOCR(params={"Global.log_level": "error", **threads})
-
-
-def _area(corners: Any) -> float:
-    """Return the area of a polygon, (N, 2), by its corners."""
-    x, y = corners[:, 0], corners[:, 1]
-    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)

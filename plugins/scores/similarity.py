@@ -17,14 +17,14 @@ from typing import Any
 from framefleet.api.clips import Frames
 from framefleet.api.errors import JobError, ModelError
 from framefleet.api.models import model_digest
-from framefleet.api.texts import parse_json
 from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
+from framefleet.pipeline.model.sources.selection import PICKLES, chosen_weights, is_weights
+from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES, read_object
 from framefleet.plugins.scores.measures import some_frames
 
 MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it
-_MAX_JSON_BYTES = 16 << 20  # tokenizer.json has 2 MB
 _TEXTS = (
     "config.json",
     "preprocessor_config.json",
@@ -115,44 +115,27 @@ def model_folder(folder: str, title: str, what: str, example: str) -> tuple[Path
             f"{title}: {place} is not the folder of {what}: it has no config.json",
             f"fetch one, e.g. `hf download {example}`",
         )
-    return place, _json_of(place / "config.json", title)
+    return place, read_object(place / "config.json")
 
 
 def model_files(place: Path, title: str) -> dict[str, str]:
     """Return the files that a model of transformers is loaded from, each with its SHA-256."""
-    names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place, title)]
+    there = {file.name for file in place.iterdir() if file.is_file() and not file.name.endswith(PICKLES)}
+    weights = chosen_weights(
+        "transformers",
+        there,
+        lambda name: read_first(place.parent / name, MAX_JSON_BYTES),
+        place.name,
+        str(place),
+    )
+    if not weights:
+        problem = f"{title}: {place} has no model.safetensors"
+        raise ModelError(problem, "fetch a revision with safetensors; pickles are not loaded")
+    for name in filter(is_weights, weights):
+        check_file_size(place / name)
+    names = [*filter(there.__contains__, _TEXTS), *weights]
     check_configs(place, names)
     return file_digests(place, names)
-
-
-def _json_of(path: Path, title: str) -> dict[str, Any]:
-    try:
-        content = parse_json(read_first(path, _MAX_JSON_BYTES))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise ModelError(f"{title}: {path} is not a JSON mapping", "fetch the model again")
-    return content
-
-
-def _weights_in(place: Path, title: str) -> list[str]:
-    """Return the safetensors of the model and their index, if any; each is as long as its header says."""
-    whole, index = "model.safetensors", "model.safetensors.index.json"
-    if (place / whole).is_file():
-        names = [whole]
-    elif (place / index).is_file():
-        mapped = _json_of(place / index, title).get("weight_map")
-        shards = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
-        names = [name for name in shards if Path(name).name == name and name.endswith(".safetensors")]
-    else:
-        names = []
-    if not names:
-        raise ModelError(
-            f"{title}: {place} has no {whole}", "fetch a revision with safetensors; pickles are not loaded"
-        )
-    for name in names:
-        check_file_size(place / name)
-    return names if names == [whole] else [index, *names]
 
 
 @contextmanager

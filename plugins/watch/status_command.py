@@ -56,8 +56,11 @@ def status_command(
 
         opened = output_at(output, sets)
         reader = StatusReader(opened)
-        if not watch:
-            print_status(reader.status(), as_json=as_json)
+        if not watch and not as_json:
+            is_plain = not stdout.is_terminal
+            stdout.print(status_picture(reader.status(), has_bar=not is_plain), soft_wrap=is_plain)
+        elif not watch:
+            stdout.say(json.dumps(as_values(reader.status())))
         elif as_json or not stdout.is_terminal:
             for status in _statuses(reader, every_s):
                 stdout.say(json.dumps(as_values(status)) if as_json else headline_of(status))
@@ -77,13 +80,6 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
         if not status.is_under_way:
             return
         time.sleep(every_s)
-
-
-def print_status(status: Status, *, as_json: bool) -> None:
-    if as_json:
-        stdout.say(json.dumps(as_values(status)))
-    else:
-        stdout.print(status_picture(status, has_bar=stdout.is_terminal), soft_wrap=not stdout.is_terminal)
 
 
 def as_values(status: Status) -> dict[str, Any]:

@@ -143,17 +143,13 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 @disk_cached(TypeAdapter(str | None))
 def _said_elsewhere(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
-    problem: str | None = LIBRARY_PROCESS.ask(_said_in_bounds, library, class_name, config, most)
+    problem: str | None = LIBRARY_PROCESS.ask(_said_here, library, class_name, config, most, True)
     return problem
 
 
-def _said_in_bounds(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
-    class_of(library, class_name)  # imported before memory is bounded
-    bound_memory(_MAX_BYTES)
-    return _said_here(library, class_name, config, most)
-
-
-def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+def _said_here(
+    library: str, class_name: str, config: Mapping[str, Any], most: int, is_bounded: bool = False
+) -> str | None:
     """Return why a network is too large: a tensor, or all of them, take more than `most` bytes.
 
     None where it is not, or where it cannot be built: whoever loads it says so, in the library's words.
@@ -177,7 +173,9 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
             return made
 
     try:
-        kind = class_of(library, class_name)
+        kind = class_of(library, class_name)  # imported before memory is bounded
+        if is_bounded:
+            bound_memory(_MAX_BYTES)
         with alone(), bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
             if hasattr(kind, "from_config"):  # of diffusers
                 network = kind.from_config(config)

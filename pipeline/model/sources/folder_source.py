@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.headers import Notes, Tensor, read_first, read_header
 from framefleet.pipeline.model.sources.integrity import named_sha256
 from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
 from framefleet.pipeline.model.specs.model_index import INDEXES
@@ -39,6 +39,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, file: str, count: int | None = None) -> bytes:
         """Return the first `count` bytes of a file; all of them for None."""
+
+    def header(self, file: str) -> tuple[list[Tensor], Notes]:
+        """Return what the header of a safetensors file says, as `read_header` does."""
+        return read_header(partial(self.read, file), f"{self.name}/{file}", self.files[file].size)
 
     @abstractmethod
     def fetch(self, files: Collection[str]) -> Path:

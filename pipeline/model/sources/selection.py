@@ -76,7 +76,7 @@ def select(
         files, place = inside.get(folder, set()), f"{where}/{folder}"
         weights = []
         if folder not in without:
-            weights = _weights(component.loader, files, read, folder, place, allow_pickle=allow_pickle)
+            weights = chosen_weights(component.loader, files, read, folder, place, allow_pickle=allow_pickle)
             _refuse_others(files, weights, place)
             if component.has_weights and not any(map(is_weights, weights)):
                 raise ModelError(
@@ -103,15 +103,16 @@ def is_shard_index(name: str) -> bool:
     return any(part in name for part in SHARD_INDEXES)
 
 
-def _weights(
+def chosen_weights(
     loader: Loader | None,
     names: Collection[str],
     read: Callable[[str], bytes],
     folder: str,
     place: str,
     *,
-    allow_pickle: bool,
+    allow_pickle: bool = False,
 ) -> list[str]:
+    """Return the weights of one component and their index, if any; `read`, `folder` as `select` has them."""
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
     if name := next((name for name in suffixes if name in names), None):
         is_index = name.endswith(".json")

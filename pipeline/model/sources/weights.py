@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
@@ -16,7 +15,7 @@ from framefleet.pipeline.model.sources import integrity, selection
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
 from framefleet.pipeline.model.sources.folder_source import Source, list_folder
-from framefleet.pipeline.model.sources.headers import check_file_size, read_header
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.leftovers import (
     check_leftovers,
     check_no_adapter,
@@ -82,14 +81,6 @@ class Weights:
         return fetched_files(self.source, files, self.expected, named_by="its lock" if self.lock else None)
 
 
-def _check_no_lora(source: Source) -> None:
-    """Raise ModelError where the first weights are those of a LoRA. Reads their header."""
-    for file in sorted(file for file in source.files if file.endswith(selection.SAFETENSORS))[:1]:
-        where = f"{source.name}/{file}"
-        tensors, _ = read_header(partial(source.read, file), where, source.files[file].size)
-        check_no_adapter(where, (tensor.name for tensor in tensors))
-
-
 def open_weights(
     source: Source,
     *,
@@ -106,7 +97,8 @@ def open_weights(
     where = source.name
     file = model_index.index_file(source.files)
     if file not in source.files:
-        _check_no_lora(source)
+        for first in sorted(name for name in source.files if name.endswith(selection.SAFETENSORS))[:1]:
+            check_no_adapter(f"{where}/{first}", (tensor.name for tensor in source.header(first)[0]))
         raise ModelError(f"{where}/{file} does not exist", model_index.whole_pipeline(where))
 
     def read(file: str) -> bytes:

@@ -246,7 +246,11 @@ class Batcher:
 
         And that only before forwards of denoisers.
         """
-        _refuse_compiled(name)
+        if is_compiled_call():  # a plain call follows, in which nothing stops
+            raise RecipeError(
+                f"the row's recipe compiles {name}, so each of its rows is a plain call",
+                "use `model.compile` in its place",
+            )
         task, method = self.current, self._forwards.methods[name]
         if task is None or self._hub is None or is_private() or not method.is_as_it_was:
             return forward(*args, **kwargs)
@@ -276,7 +280,11 @@ class Batcher:
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
         if not parked:
-            self._wait_for_news()
+            away = self._away()
+            if away and not any(thread.has_news for thread in away):
+                with self._forwards.spending("frames"):
+                    self.news.wait()
+            self.news.clear()
             return
         groups = self._forwards.groups([call for _, call in parked])
         denoising = [places for places in groups if self._forwards.is_denoising(parked[places[0]][1])]
@@ -305,14 +313,6 @@ class Batcher:
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
 
-    def _wait_for_news(self) -> None:
-        """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
-        away = self._away()
-        if away and not any(thread.has_news for thread in away):
-            with self._forwards.spending("frames"):
-                self.news.wait()
-        self.news.clear()
-
     def _away(self) -> list[RowThread]:
         """Return the threads of tasks that go on by themselves."""
         return [task.thread for task in self.tasks.values() if task.thread and task.is_away]
@@ -326,16 +326,6 @@ class Batcher:
         # Where memory ran out, the row goes on from what was made before.
         if result.error is None or not is_out_of_memory(result.error):
             task.journal.note(call, result)
-
-
-@left_to_python
-def _refuse_compiled(name: str) -> None:
-    """Raise RecipeError in what compiled code calls; a plain call follows, in which nothing stops."""
-    if is_compiled_call():
-        raise RecipeError(
-            f"the row's recipe compiles {name}, so each of its rows is a plain call",
-            "use `model.compile` in its place",
-        )
 
 
 @contextmanager

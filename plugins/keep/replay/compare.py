@@ -191,11 +191,15 @@ def _different(
 ) -> Compared:
     """Return how much clips differ. which: the columns that differ."""
     if clips.there is None or not {_FRAMES, _MARKED}.intersection(which):
-        is_text = which == (_TEXT,)
+        is_text, psnr_db = which == (_TEXT,), None
+        sounds = clips.sounds() if clips.there and _SOUND in which else None
+        if sounds and sounds[0].shape == sounds[1].shape:
+            levels = sounds[0].astype(np.float64) - sounds[1]
+            psnr_db = _psnr(float(np.square(levels).mean()), _SOUND_PEAK)
         return Compared(
             verdict="different",
             which=which,
-            psnr_db=sound_psnr_db(clips.sounds()) if clips.there and _SOUND in which else None,
+            psnr_db=psnr_db,
             doubt="or the text in its record is damaged, which no file holds" if is_text else None,
         )
     frames = clips.frames()
@@ -305,14 +309,6 @@ def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
         psnr_db=min(one.psnr_db for one in differences),
         worst_block=max(one.worst_block for one in differences),
     )
-
-
-def sound_psnr_db(sounds: tuple[Pcm, Pcm] | None) -> float | None:
-    """Return decibels; None where there are not two sounds of one shape."""
-    if sounds is None or sounds[0].shape != sounds[1].shape:
-        return None
-    levels = sounds[0].astype(np.float64) - sounds[1]
-    return _psnr(float(np.square(levels).mean()), _SOUND_PEAK)
 
 
 def _psnr(mean_square: float, peak: float) -> float:

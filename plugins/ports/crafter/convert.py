@@ -68,15 +68,6 @@ POOLED_IMAGE_PARTS = {
 }
 
 
-def network_parts(unet: plan.Config, checkpoint: Checkpoint) -> dict[str, plan.NetworkPart]:
-    """Return the parts of a checkpoint with such a denoiser."""
-    if not unet["image_cross_attention"]:
-        return PARTS
-    # Only VideoCrafter1 can have it: tokens of DynamiCrafter are of one frame each.
-    is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
-    return PARTS | (POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS)
-
-
 ENCODERS = {"text_encoder": TEXT, "image_encoder": VISION}  # where checkpoints have those that may be given
 _WHERE = "CLIP ViT-H-14 holds both, as in laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 # What the name of a tensor ends with that a tower has once, in transformers and in open_clip.
@@ -295,7 +286,12 @@ def convert_crafter(
         return None
     place = str(checkpoint.path)
     unet = PARTS["unet"].inferred("unet", checkpoint)
-    parts = with_given(network_parts(unet, checkpoint), checkpoint)
+    parts = PARTS
+    if unet["image_cross_attention"]:
+        # Only VideoCrafter1 can be pooled: tokens of DynamiCrafter are of one frame each.
+        is_pooled = f"{_PROJECTOR}proj.weight" in checkpoint.shapes and unet["in_channels"] == 4
+        parts = PARTS | (POOLED_IMAGE_PARTS if is_pooled else _IMAGE_PARTS)
+    parts = with_given(parts, checkpoint)
     configs = {name: part.inferred(name, checkpoint) for name, part in parts.items()}
     chosen = chosen_variant(unet, checkpoint, variant, given)
     size = [length // _PIXELS for length in chosen.size]

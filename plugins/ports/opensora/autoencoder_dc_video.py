@@ -53,7 +53,12 @@ class LinearAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.to_qkv = nn.Conv3d(channels, 3 * channels, 1, bias=False)
-        self.to_qkv_multiscale = nn.ModuleList([_neighbourhood(3 * channels, channels // head_dim)])
+        of_each, wide = channels // head_dim, 3 * channels  # of a neighbourhood of 5 x 5 x 5
+        proj_in = nn.Conv3d(wide, wide, 5, padding=2, groups=wide, bias=False)
+        proj_out = nn.Conv3d(wide, wide, 1, groups=3 * of_each, bias=False)
+        self.to_qkv_multiscale = nn.ModuleList(
+            [nn.Sequential(OrderedDict(proj_in=proj_in, proj_out=proj_out))]
+        )
         self.to_out = nn.Conv3d(2 * channels, channels, 1, bias=False)
         self.norm_out = ChannelRMSNorm(channels)
 
@@ -63,24 +68,13 @@ class LinearAttention(nn.Module):
         places = hidden_states.shape[2:]
         # (B, heads, 3 * head_dim, T * H * W)
         heads = qkv.float().flatten(2).unflatten(1, (-1, 3 * self.head_dim))
-        attended = _linear_attention(*heads.chunk(3, dim=2)).to(hidden_states.dtype)
+        query, key, value = heads.chunk(3, dim=2)
+        value = F.pad(value, (0, 0, 0, 1), value=1.0)  # a row of ones sums the weights
+        weighted = (value @ F.relu(key).transpose(-1, -2)) @ F.relu(query)
+        attended = (weighted[:, :, :-1] / (weighted[:, :, -1:] + 1e-15)).to(hidden_states.dtype)
         merged = attended.flatten(1, 2).unflatten(2, places)
         normed: Tensor = self.norm_out(self.to_out(merged))
         return normed + hidden_states
-
-
-def _neighbourhood(channels: int, num_heads: int) -> nn.Module:
-    """Return what makes queries, keys and values of a neighbourhood of 5 x 5 x 5."""
-    proj_in = nn.Conv3d(channels, channels, 5, padding=2, groups=channels, bias=False)
-    proj_out = nn.Conv3d(channels, channels, 1, groups=3 * num_heads, bias=False)
-    return nn.Sequential(OrderedDict(proj_in=proj_in, proj_out=proj_out))
-
-
-def _linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    query, key = F.relu(query), F.relu(key)
-    value = F.pad(value, (0, 0, 0, 1), value=1.0)  # a row of ones sums the weights
-    weighted = (value @ key.transpose(-1, -2)) @ query
-    return weighted[:, :, :-1] / (weighted[:, :, -1:] + 1e-15)
 
 
 class GatedConv(nn.Module):

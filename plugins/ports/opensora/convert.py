@@ -48,16 +48,6 @@ class TextPart:
     ignored: frozenset[str]
 
 
-def text_parts(path: Path, files: Files) -> dict[str, TextPart]:
-    """Return CLIP as `text_encoder` and T5 as `text_encoder_2`. Raises ModelError when one is not there."""
-    folders = {str(Path(file).parent) for file in files}
-    kinds = {folder: _model_type(path / folder / "config.json") for folder in sorted(folders)}
-    return {
-        "text_encoder": _part(path, files, kinds, ("clip", "clip_text_model"), CLIPTextModel),
-        "text_encoder_2": _part(path, files, kinds, ("t5",), T5EncoderModel),
-    }
-
-
 def _model_type(config: Path) -> str | None:
     try:
         content = parse_json(config.read_text(encoding="utf-8"))
@@ -149,7 +139,12 @@ def convert_opensora(
         return None
     name, parts, configs = _chosen(pairs, variant, place)
     configs = plan.settled(configs, given, place=place)
-    texts = text_parts(checkpoint.path, files)
+    folder, below = checkpoint.path, {str(Path(file).parent) for file in files}
+    kinds = {name: _model_type(folder / name / "config.json") for name in sorted(below)}
+    texts = {
+        "text_encoder": _part(folder, files, kinds, ("clip", "clip_text_model"), CLIPTextModel),
+        "text_encoder_2": _part(folder, files, kinds, ("t5",), T5EncoderModel),
+    }
     used = {part.prefix for part in parts.values()}
     # Autoencoders that Open-Sora ships: of its other variant, and of Flux.
     of_flux = {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"}
