@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from framefleet.api.commands import Overview
 from framefleet.api.errors import FleetError, JobError
 from framefleet.api.outputs import dated
-from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, missing_gpu, shares
 from framefleet.jobs.job.paths import absolute_path
 from framefleet.plugins.doctor import machine
@@ -129,7 +128,12 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
         installed = machine.versions()
         answers = run_on(machines, check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
-    yield from (replace(one, machine=address) for one in _of_room(fleet, machines, only=targets.only))
+    worker = shares(fleet, machines)
+    if (not targets.only or "fleet" in targets.only) and not worker.room(machines):
+        problem = f"no machine has room for a worker, which takes {worker}"
+        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others; "
+        fix += "else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
+        yield replace(machine.warning(problem, fix), machine=address, check="fleet")
     for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(machine.error(answer.problem, answer.fix), machine=name, check="libraries")
@@ -138,20 +142,6 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
         compared = replace(_compared(theirs, installed), check="libraries")
         of_ports = [replace(one, check="ports") for one in _of_meeting(met.get(name))]
         yield from (replace(one, machine=name) for one in [*results, compared, *of_ports])
-
-
-def _of_room(
-    fleet: FleetSettings, machines: Sequence[Machine], *, only: Collection[str]
-) -> Iterator[CheckResult]:
-    """Yield a warning where none of these machines has room for a worker."""
-    if only and "fleet" not in only:
-        return
-    worker = shares(fleet, machines)
-    if not worker.room(machines):
-        problem = f"no machine has room for a worker, which takes {worker}"
-        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others; "
-        fix += "else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
-        yield replace(machine.warning(problem, fix), check="fleet")
 
 
 def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
-from framefleet.api.clips import FileStep, Frames, Media, StepInput
+from framefleet.api.clips import Clip, FileStep, Frames, Media, StepInput
 from framefleet.api.errors import JobError, RenderError
 from framefleet.api.texts import canonical_json
 from framefleet.pipeline.outputs.encode_clip import rate_of
@@ -18,9 +18,6 @@ from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS
 from framefleet.plugins.post.networks import MIN_SIDE, Interpolation, Upscaling, open_network
 from framefleet.plugins.post.section import PostSection, UpscaleSection
-
-if TYPE_CHECKING:
-    from framefleet.api.clips import Clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

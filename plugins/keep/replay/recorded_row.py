@@ -249,20 +249,25 @@ def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
     return given.allow_pickle
 
 
+def _named(
+    kind: str, name: str, claimed: Mapping[str, Any], moved: Mapping[str, str], given: Given
+) -> dict[str, Any]:
+    """Return where a LoRA or a second model of the row is, as job.json or the caller says."""
+    if name not in claimed:
+        raise _unnamed(f"the {kind} {name!r}")
+    one, what, place = claimed[name], f"its {kind} {name!r}", moved.get(name)
+    return {
+        "path": place or _place(one.path, what, _option(kind.lower().replace(" ", "-"), name)),
+        "revision": None if place else one.revision,
+        "allow_pickle": _check_pickles(one.allow_pickle, what, given),
+    }
+
+
 def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
-    """Return a LoRA of the row, from where job.json or the caller says, with the record's content."""
-    if name not in claim.job.loras:
-        raise _unnamed(f"the LoRA {name!r}")
-    claimed, what = claim.job.loras[name], f"its LoRA {name!r}"
-    moved = given.loras.get(name)
-    return Lora(
-        path=moved or _place(claimed.path, what, _option("lora", name)),
-        revision=None if moved else claimed.revision,
-        file=None if moved else claimed.file,
-        component=claimed.component,
-        allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
-        sha256=sha256,
-    )
+    """Return a LoRA of the row with the record's content."""
+    where, claimed = _named("LoRA", name, claim.job.loras, given.loras, given), claim.job.loras[name]
+    file = None if name in given.loras else claimed.file
+    return Lora(**where, file=file, component=claimed.component, sha256=sha256)
 
 
 def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
@@ -276,19 +281,9 @@ def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
 
 
 def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> ModelSettings:
-    """Return a second model of the row, from where job.json or the caller says."""
-    name = named["name"]
-    if name not in claim.job.second_models:
-        raise _unnamed(f"the second model {name!r}")
-    claimed, what = claim.job.second_models[name], f"its second model {name!r}"
-    moved = given.second_models.get(name)
-    return ModelSettings(
-        path=moved or _place(claimed.path, what, _option("second-model", name)),
-        revision=None if moved else claimed.revision,
-        allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
-        dtype=named.get("dtype", "auto"),
-        storage_options=dict(given.storage_options),
-    )
+    where = _named("second model", named["name"], claim.job.second_models, given.second_models, given)
+    options = dict(given.storage_options)
+    return ModelSettings(**where, dtype=named.get("dtype", "auto"), storage_options=options)
 
 
 def _unnamed(what: str) -> JobError:

@@ -81,8 +81,7 @@ def sheet(
         tiles = _tiles(store, chosen, wanted, tile, on_progress, shown_of)
         cards = ((one.frames, one.caption) for one in tiles)
         image = contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
-    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    return _drawn(path, chosen)
+    return _drawn(path, chosen, lambda to: image.save(to, quality=_WEBP_QUALITY))
 
 
 def grid(
@@ -112,8 +111,7 @@ def grid(
         raise more_than_shown(f"a grid of {picture.num_frames:,} x {height} x {width}", size_bytes)
     media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
     content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
-    _written(path, lambda to: to.write_bytes(content))
-    return _drawn(path, chosen)
+    return _drawn(path, chosen, lambda to: to.write_bytes(content))
 
 
 def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
@@ -162,17 +160,14 @@ def _picture(
     return choice.GridPicture(tiles=shown, row_names=chosen.row_names, column_names=chosen.column_names)
 
 
-def _written(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a whole file or none."""
+def _drawn(path: Path, chosen: choice.Chosen, write: Callable[[Path], object]) -> Drawn:
+    """Write a whole file or none; return what it shows."""
     half = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(half)
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
-
-
-def _drawn(path: Path, chosen: choice.Chosen) -> Drawn:
     return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)
 
 
