@@ -90,9 +90,10 @@ def disk_cached(
     kind: TypeAdapter[Cached],
     *,
     decided_by: Callable[..., list[Any] | None] = lambda *values: [*values],
+    is_kept: Callable[[Cached], bool] = lambda answer: True,
     asks_libraries: bool = False,
 ) -> Callable[[Callable[..., Cached]], Callable[..., Cached]]:
-    """Keep what a function returns. What it raises is not kept.
+    """Keep what a function returns, if `is_kept` says so. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
     kept. How many there may be must not be for a table to say. asks_libraries: the function imports them, in
@@ -128,8 +129,10 @@ def disk_cached(
             except (OSError, ValueError) as error:
                 log.debug("%s is made anew: %s", file, error)
             written = made(*arguments)
-            _write(file, written)
-            return kind.validate_python(written)  # as the next one gets it
+            validated = kind.validate_python(written)  # as the next one gets it
+            if is_kept(validated):
+                _write(file, written)
+            return validated
 
         answer.in_json = in_json  # type: ignore[attr-defined]
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 from framefleet.api.texts import nearest
 
@@ -103,20 +104,17 @@ def _listed(words: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _english_words() -> frozenset[str]:
-    phrases = [*ENGLISH_SENTENCES, *COLORS]
-    phrases += [phrase for shape in SHAPES for phrase in ENGLISH_SHAPES[shape]]
-    phrases += [phrase for motion in MOTIONS for phrase in ENGLISH_MOTIONS[motion]]
-    return frozenset(word for phrase in phrases for word in _SLOT.sub("", phrase).split())
-
-
-def _chinese_terms() -> list[str]:
-    terms = [part for sentence in CHINESE_SENTENCES for part in _SLOT.split(sentence)]
-    terms += [CHINESE_COLORS[color] for color in COLORS]
-    terms += [term for shape in SHAPES for term in CHINESE_SHAPES[shape]]
-    terms += [term for motion in MOTIONS for term in CHINESE_MOTIONS[motion]]
-    return sorted({term for term in terms if term}, key=len, reverse=True)  # the longest first
-
-
-_ENGLISH = _english_words()
-_CHINESE_TERM = re.compile("|".join(map(re.escape, _chinese_terms())))
+_PHRASES = (
+    COLORS,
+    ENGLISH_SENTENCES,
+    *(ENGLISH_SHAPES[shape] for shape in SHAPES),
+    *ENGLISH_MOTIONS.values(),
+)
+_ENGLISH = frozenset(word for phrase in chain(*_PHRASES) for word in _SLOT.sub("", phrase).split())
+_TERMS = {
+    *(CHINESE_COLORS[color] for color in COLORS),
+    *chain(*map(_SLOT.split, CHINESE_SENTENCES)),
+    *chain(*(CHINESE_SHAPES[shape] for shape in SHAPES), *CHINESE_MOTIONS.values()),
+}
+_LONGEST_FIRST = sorted(_TERMS - {""}, key=len, reverse=True)
+_CHINESE_TERM = re.compile("|".join(map(re.escape, _LONGEST_FIRST)))

@@ -134,8 +134,5 @@ def claim_place(
 def _difference(there: Any, here: Any) -> str:
     if isinstance(there, list) and isinstance(here, list):
         return f"differ by {names_text(sorted({*map(str, there)} ^ {*here}))}"
-    return f"is {_shown(there)} there and {_shown(here)} here"
-
-
-def _shown(value: Any) -> str:
-    return "unset" if value is None else str(value)
+    there, here = ("unset" if value is None else value for value in (there, here))
+    return f"is {there} there and {here} here"

@@ -123,8 +123,15 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             if part is not plan:  # whose rows may be refused, which is said first
                 _print(part.prediction)
         for section in ("budget", *sorted(sections_not_stored(), reverse=True)):
-            if line := _section_line(getattr(job, section)):
-                stdout.say(f"{section}: {line}")
+            settings: BaseModel = getattr(job, section)
+            fields, values = type(settings).model_fields, settings.model_dump(exclude_defaults=True)
+            if "bytes" in values:
+                values["bytes"] = bytes_text(values["bytes"])
+            values |= {name: f"{one:g}" for name, one in values.items() if isinstance(one, float)}
+            # Of values that may be secret, only their names.
+            texts = [f"{name} {_text(one)}" if fields[name].repr else name for name, one in values.items()]
+            if texts:
+                stdout.say(f"{section}: {', '.join(texts)}")
         for line in _spent_lines(job):
             stdout.say(line)
     check_valid_rows(
@@ -162,15 +169,6 @@ def _spent_lines(job: Job) -> Iterator[str]:
         yield f"`render` would stop at once: {overrun.message}; to continue: {overrun.to_continue}"
     elif spent != Spent():
         yield f"used of the budget so far: {spent.text()}"
-
-
-def _section_line(section: BaseModel) -> str:
-    """Return what a job sets of a section; of values that may be secret, only their names."""
-    fields, values = type(section).model_fields, section.model_dump(exclude_defaults=True)
-    if "bytes" in values:
-        values["bytes"] = bytes_text(values["bytes"])
-    values |= {name: f"{one:g}" for name, one in values.items() if isinstance(one, float)}
-    return ", ".join(f"{name} {_text(one)}" if fields[name].repr else name for name, one in values.items())
 
 
 def _print(prediction: Prediction | None) -> None:

@@ -190,15 +190,8 @@ class MemoryCounts:
             content = hashlib.sha256()  # over all that the pipeline is made of
             for file in sorted(self._weights.config_files):
                 content.update(f"{file}\n".encode() + (self._folder / file).read_bytes())
-            try:
-                call = _cached_call(
-                    content.hexdigest(),
-                    _deciding(request),
-                    asdict(precision),
-                    partial(self._calls.call, request, precision),
-                )
-            except _Objected as error:
-                call = error.call
+            make = partial(self._calls.call, request, precision)
+            call = _cached_call(content.hexdigest(), _deciding(request), asdict(precision), make)
         else:  # a recipe whose source may change
             call = self._calls.call(request, precision)
         missing = note or (call.objection.text if call.objection else "")
@@ -255,22 +248,15 @@ def _deciding(request: Request) -> list[Any]:
     return [arguments, request.scheduler, request.recipe]
 
 
-class _Objected(Exception):
-    """A call that is not to be remembered: another time its cause may be gone."""
-
-    def __init__(self, call: BlankCall) -> None:
-        super().__init__(call)
-        self.call = call
-
-
-@disk_cached(ANSWER, decided_by=lambda content, row, precision, _: [content, row, precision])
+@disk_cached(
+    ANSWER,
+    decided_by=lambda content, row, precision, _: [content, row, precision],
+    is_kept=lambda call: call.objection is None,  # whose cause may be gone another time
+)
 def _cached_call(
     content: str, row: list[Any], precision: Mapping[str, Any], call: Callable[[], BlankCall]
 ) -> BlankCall:
-    answer = call()
-    if answer.objection:
-        raise _Objected(answer)
-    return answer
+    return call()
 
 
 def _bits(options: Options, components: list[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
@@ -177,17 +177,12 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
 
     for name, one in outputs_in(store).items():
         num_before = num_read
-        yield from (damage_below(name, damage) for damage in _damages_in(one, watch, checked))
-
-
-def _damages_in(store: Store, watch: Watch, checked: Callable[[int], None]) -> Iterator[Damage]:
-    if damage := job_damage(store):
-        yield damage
-    wait_for(watch, f"reading the files of {store.url_of('')}")
-    with closing(ClipIndex()) as index:
-        yield from damaged_records(store, index, checked)
-        yield from beside_parts(store)
-        yield from strays(store, index)
+        if damage := job_damage(one):
+            yield damage_below(name, damage)
+        wait_for(watch, f"reading the files of {one.url_of('')}")
+        with closing(ClipIndex()) as index:
+            for damages in (damaged_records(one, index, checked), beside_parts(one), strays(one, index)):
+                yield from (damage_below(name, damage) for damage in damages)
 
 
 def job_damage(store: Store) -> Damage | None:

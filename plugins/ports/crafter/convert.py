@@ -194,17 +194,6 @@ VARIANTS = (
 )
 
 
-def traits_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "channels": config["in_channels"],
-        "fps": config["default_fps"] is not None,
-        "convs": config["use_temporal_conv"],
-        "positions": config["max_relative_position"] is not None,
-        "image": config["image_cross_attention"],
-        "gate": config["learnable_image_scale"],
-    }
-
-
 SCALES = "scale_arr"  # of latents, by timestep
 
 
@@ -217,7 +206,15 @@ def chosen_variant(
     Raises ModelError for none, and for several.
     """
     place = str(checkpoint.path)
-    alike = [variant for variant in VARIANTS if _USUAL | variant.traits == traits_of(unet)]
+    traits = {
+        "channels": unet["in_channels"],
+        "fps": unet["default_fps"] is not None,
+        "convs": unet["use_temporal_conv"],
+        "positions": unet["max_relative_position"] is not None,
+        "image": unet["image_cross_attention"],
+        "gate": unet["learnable_image_scale"],
+    }
+    alike = [variant for variant in VARIANTS if _USUAL | variant.traits == traits]
     if SCALES not in checkpoint.shapes or any(name.startswith("scheduler.") for name in given):
         return _one_of(alike, asked, place)
     scales = checkpoint.read(SCALES)

@@ -136,7 +136,13 @@ def plan_columns(
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
     call_kinds = _call_kinds(spec)
-    _check_mapped(columns, (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds), schema)
+    targets = (*_KINDS, PARAPHRASE, CONTRAST, REPEATS, *call_kinds)
+    for name, column in columns.items():
+        if name not in targets:
+            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
+        if column not in schema.names:
+            problem = f"columns.{name} names the column {column!r}, and the table has none of that name"
+            raise JobError(problem, did_you_mean(column, schema.names))
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
     not_own = {*RECORD_FIELDS.names, *_KINDS} if is_rendered else {*_KINDS} if clip else set()
@@ -187,17 +193,6 @@ def plan_columns(
 def _call_kinds(spec: PipelineSpec) -> dict[str, ScalarKind]:
     settable = spec.settable().items()
     return {n: p.kind for n, p in settable if p.kind in get_args(ScalarKind) and TOLD.fullmatch(n)}  # type: ignore[misc]
-
-
-def _check_mapped(columns: Mapping[str, str], targets: tuple[str, ...], schema: pa.Schema) -> None:
-    for name, column in columns.items():
-        if name not in targets:
-            raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
-        if column not in schema.names:
-            raise JobError(
-                f"columns.{name} names the column {column!r}, and the table has none of that name",
-                did_you_mean(column, schema.names),
-            )
 
 
 def _base(
