@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +22,6 @@ from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import assembled, check_loaded, load_networks
 from framefleet.pipeline.model.sources.parts import (
-    PartFile,
     by_component,
     open_parts,
     packed_by,
@@ -35,7 +32,7 @@ from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
@@ -76,8 +73,21 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     with sealed(folder, without_parts(digests, parts)) as place:
-        pipe = _assembled(place, settings, spec, dtype=dtype, parts=parts, where=folder)
-    allow = options.allow_unmatched_weights
+        components, allow = components_in(place), options.allow_unmatched_weights
+        quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
+        files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
+        networks, loaded = load_networks(
+            place,
+            [one for one in components if one.has_weights],
+            dtype=for_diffusers(dtype),
+            use_safetensors=None if settings.allow_pickle else True,
+            quantization=quantized.make() if quantized else None,
+            parts={name: files[part] for name, part in by_component(parts, components).items()},
+            allow_unmatched=allow,
+            where=folder,
+        )
+        pipe = assembled(place, spec, components, networks=networks)
+        check_loaded(loaded, allow_unmatched=allow)
     if adapter:
         ip_adapter.load_ip_adapter(pipe, adapter, allow_unmatched=allow)
     if loras:
@@ -106,34 +116,6 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         attention=attention,
         placer=placer,
     )
-
-
-def _assembled(
-    place: Path,
-    settings: ModelSettings,
-    spec: PipelineSpec,
-    *,
-    dtype: ResolvedDType,
-    parts: Collection[PartFile],
-    where: Path,
-) -> Any:
-    """Return a pipeline with the weights of its components, in host memory. where: what to call `place`."""
-    options, components = settings.options, components_in(place)
-    quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
-    files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
-    networks, loaded = load_networks(
-        place,
-        [one for one in components if one.has_weights],
-        dtype=for_diffusers(dtype),
-        use_safetensors=None if settings.allow_pickle else True,
-        quantization=quantized.make() if quantized else None,
-        parts={name: files[part] for name, part in by_component(parts, components).items()},
-        allow_unmatched=options.allow_unmatched_weights,
-        where=where,
-    )
-    pipe = assembled(place, spec, components, networks=networks)
-    check_loaded(loaded, allow_unmatched=options.allow_unmatched_weights)
-    return pipe
 
 
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:

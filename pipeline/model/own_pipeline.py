@@ -59,7 +59,14 @@ class OwnPipelines:
         except Exception as error:  # whatever a class raises that is not meant to be copied
             if is_out_of_memory(error):
                 raise
-            self._shared.extend(self._stuck())
+            objects = _objects_in(self._pipe, self._constant)
+            mutable = (value for value in objects if not isinstance(value, self._constant))
+            stuck = [value for value in mutable if not _can_reduce(value)]
+            stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
+            kinds = ", ".join(sorted({type(value).__qualname__ for value in stuck}))
+            message = "%s holds what cannot be copied, so that rows share it: %s"
+            log.log(self._level, message, type(self._pipe).__name__, kinds)
+            self._shared.extend(stuck)
         return self._copy(components)
 
     def _copy(self, components: Mapping[str, Any]) -> Any:
@@ -71,16 +78,6 @@ class OwnPipelines:
         for name, component in components.items():
             setattr(own, name, component)  # the pipeline notes its class
         return own
-
-    def _stuck(self) -> list[Any]:
-        """Return what cannot be copied, and name it in the log."""
-        objects = _objects_in(self._pipe, self._constant)
-        stuck = [value for value in objects if not (isinstance(value, self._constant) or _can_reduce(value))]
-        stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
-        kinds = ", ".join(sorted({type(value).__qualname__ for value in stuck}))
-        name, message = type(self._pipe).__name__, "%s holds what cannot be copied, so that rows share it: %s"
-        log.log(self._level, message, name, kinds)
-        return stuck
 
 
 def own_settings(pipe: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -57,29 +57,6 @@ class Draft:
     values: dict[str, Any]  # of file steps, by column
 
 
-@dataclass(slots=True)
-class _Groups:
-    """The best of each group so far, the worst of them on top."""
-
-    keep: KeepSection
-    heaps: dict[str, list[tuple[float, int, Draft]]] = field(default_factory=dict)
-
-    def add(self, row: dict[str, Any], draft: Draft) -> None:
-        columns = with_arguments(row)
-        group = canonical_json([str(columns.get(name)) for name in self.keep.per])
-        # Equal scores: the smaller row_id, so that every run keeps the same.
-        score = draft.values.get(self.keep.score) if self.keep.score else None
-        rank = float("-inf")  # a draft without the score comes after all others
-        if isinstance(score, int | float) and score == score:
-            rank = float(score) if self.keep.by == self.keep.score else -float(score)
-        entry = (rank, -int(draft.row_id, 16), draft)
-        heap = self.heaps.setdefault(group, [])
-        if self.keep.best is None or len(heap) < self.keep.best:
-            heapq.heappush(heap, entry)
-        else:
-            heapq.heappushpop(heap, entry)
-
-
 def kept_drafts(
     store: Store, keep: KeepSection, measured: list[str], is_wanted: Callable[[str], bool]
 ) -> dict[str, Draft]:
@@ -88,13 +65,23 @@ def kept_drafts(
     measured: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
     Raises JobError for a column or a condition that is none.
     """
-    groups = _Groups(keep)
+    heaps: dict[str, list[tuple[float, int, Draft]]] = {}  # the best of each group, the worst of them on top
     for table in records_where(store, [*_READ, *measured, *keep.per], keep.where):
-        for row in table.to_pylist():
-            if is_wanted(row["row_id"]):
-                values = {name: row.get(name) for name in measured}
-                groups.add(row, Draft(row_id=row["row_id"], path=row["path"], values=values))
-    return {draft.row_id: draft for heap in groups.heaps.values() for _, _, draft in heap}
+        for row in (row for row in table.to_pylist() if is_wanted(row["row_id"])):
+            values, columns = {name: row.get(name) for name in measured}, with_arguments(row)
+            draft = Draft(row_id=row["row_id"], path=row["path"], values=values)
+            group = canonical_json([str(columns.get(name)) for name in keep.per])
+            score = values.get(keep.score) if keep.score else None
+            rank = float("-inf")  # a draft without the score comes after all others
+            if isinstance(score, int | float) and score == score:
+                rank = float(score) if keep.by == keep.score else -float(score)
+            # Equal scores: the smaller row_id, so that every run keeps the same.
+            entry, heap = (rank, -int(draft.row_id, 16), draft), heaps.setdefault(group, [])
+            if keep.best is None or len(heap) < keep.best:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+    return {draft.row_id: draft for heap in heaps.values() for _, _, draft in heap}
 
 
 _MAX_ASKED = 16  # drafts that speak for all that lack an answer

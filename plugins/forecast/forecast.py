@@ -276,42 +276,26 @@ def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_aud
     wait_for(watch, "importing libraries, as a worker does")
     is_forked = may_fork(job.fleet, device=settings.device)
     starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)
-    joined = in_turn(
-        [
-            _predict_lane(resolved, lane, kinds, watch, num_audits=num_audits * kinds.num_rows / num_rows)
-            for lane, kinds in by_lane.items()
-        ]
-    )
+    num_workers, predictions = num_workers_of(job), []
+    for lane, kinds in by_lane.items():
+        setup, identity = setup_of(resolved, lane), resolved.models[lane.model].identity
+        tried = kinds.most_frequent(MAX_TRIED)
+        load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
+        prediction = predict(
+            kinds_tried,
+            num_rows=kinds.num_rows,
+            num_texts=kinds.num_texts,
+            num_audits=num_audits * kinds.num_rows / num_rows,
+            load=load,
+            num_workers=num_workers,
+            num_cores=num_cores,
+            price=job.budget.price,
+            gpus_per_worker=job.fleet.paid_gpus,
+        )
+        placements = compare_placements(setup, next(tried[0].sample()), watch)
+        predictions.append(replace(prediction, placements=placements))
+    joined = in_turn(predictions)
     return replace(joined, elapsed_s=joined.elapsed_s + starts_s, start_s=joined.start_s + starts_s)
-
-
-def _predict_lane(
-    resolved: ResolvedJob,
-    lane: LaneKey,
-    kinds: Kinds,
-    watch: Watch,
-    *,
-    num_audits: float,
-) -> Prediction:
-    """Predict what the rows of one lane take, once workers have started."""
-    job, num_workers = resolved.job, num_workers_of(resolved.job)
-    setup, identity = setup_of(resolved, lane), resolved.models[lane.model].identity
-    tried = kinds.most_frequent(MAX_TRIED)
-    load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
-    prediction = predict(
-        kinds_tried,
-        num_rows=kinds.num_rows,
-        num_texts=kinds.num_texts,
-        num_audits=num_audits,
-        load=load,
-        num_workers=num_workers,
-        num_cores=os.cpu_count() or 1,
-        price=job.budget.price,
-        gpus_per_worker=job.fleet.paid_gpus,
-    )
-    return replace(
-        prediction, placements=compare_placements(setup, next(kinds.most_frequent(1)[0].sample()), watch)
-    )
 
 
 def starting_s(imports: Took, *, is_forked: bool, num_cores: int) -> float:

@@ -161,10 +161,23 @@ def _plan(
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
-    plans = {
-        name: replace(_model_plan(resolved, name, survey, wanted, cut[name]), hollow=hollow.get(name))
-        for name in resolved.models
-    }
+    plans = {}
+    for name, model in resolved.models.items():
+        spec, settings = model.plan.spec, model.settings
+        plans[name] = ModelPlan(
+            model=settings.name,
+            license=str(model.license),
+            pipeline=spec.class_name,
+            code=code.title if (code := code_of(spec.class_name)) else None,
+            preset=spec.preset.name if spec.preset else None,
+            options={"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()},
+            arguments=all_arguments(job, model.plan),
+            unusual=tuple(survey.unusual_lines({name: spec})),
+            num_cut=cut[name].num_rows,
+            first_cut=cut[name].first,
+            memory=memory_of(resolved, name, survey, wanted),
+            hollow=hollow.get(name),
+        )
     first = next(iter(plans.values()))
     lanes = {lane: num for lane in index.lanes if (num := index.num_pending(lane))}
     # Recipes that are not declared are not audited.
@@ -193,26 +206,6 @@ def _plan(
             num_pending=counts.pending - num_others,
             num_others=num_others,
         ),
-    )
-
-
-def _model_plan(
-    resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions, cut: CutPrompts
-) -> ModelPlan:
-    job, model = resolved.job, resolved.models[name]
-    options = model.settings.options.numerics()
-    return ModelPlan(
-        model=model.settings.name,
-        license=str(model.license),
-        pipeline=model.plan.spec.class_name,
-        code=code.title if (code := code_of(model.plan.spec.class_name)) else None,
-        preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
-        options={"dtype": canonical_dtype(model.settings.dtype), **options},
-        arguments=all_arguments(job, model.plan),
-        unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
-        num_cut=cut.num_rows,
-        first_cut=cut.first,
-        memory=memory_of(resolved, name, survey, wanted),
     )
 
 

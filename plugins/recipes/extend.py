@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,19 +158,35 @@ def extend(
     segment = rendered(pipe, request.arguments)
     size, fps = len(segment.frames), request.fps or 1.0  # the rate is there: num_frames_of asks for it
     overlap = min(MAX_OVERLAP, size // 2) if overlap is None else overlap
-    follow, shared = _follower(pipe, request.arguments, rendered, fps=fps, overlap=overlap, strength=strength)
+    following = following_class(type(pipe).__name__, second_model.configs_of(pipe))
+    able = pipe if following is None else second_model.as_sibling(pipe, following)
+    is_from_image = following is not None and takes(following, "image")
+    shared = 0 if is_from_image else overlap  # frames of a segment that lie over the last of the film
     if size <= max(shared, 1):
         raise RecipeError(f"segments with num_frames {size} cannot share {shared}", "raise num_frames")
     film = np.empty((num_frames, *segment.frames.shape[1:]), dtype=np.uint8)
     sound = FilmSound(segment.audio, num_frames=num_frames, fps=fps)
     length = 0
+
+    def followed(last: Frames) -> Segment:
+        """Return the segment after frames of the film, the last ones."""
+        if following is None:
+            return rendered(pipe, request.arguments)
+        if is_from_image:
+            inputs = second_model.accepted(able, {**request.arguments, "image": Image.fromarray(last[-1])})
+            after = rendered(able, second_model.fitted_arguments(able, inputs))
+            return after.from_second(fps)  # the first is the image
+        frames = [*last[len(last) - overlap :], *[last[-1]] * (size - overlap)]
+        inputs = {**request.arguments, "video": [*map(Image.fromarray, frames)], "strength": strength}
+        return rendered(able, second_model.accepted(able, inputs))
+
     while True:
         over = shared if length else 0
         sound.join(segment, length, overlap=over)
         length = join_segment(film, length, segment.frames, overlap=over)
         if length == num_frames:
             return Rendered(pixels=Pixels.of(film), audio=sound.audio())
-        segment = follow(film[:length], size)
+        segment = followed(film[:length])
 
 
 def join_segment(film: Frames, length: int, segment: Frames, *, overlap: int) -> int:
@@ -217,40 +233,3 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
             fix = f"use {arguments[name] // 4}, say, or a larger {name}"
             yield "overlap", Refused(reason=reason, fix=fix)
     yield from check_strength(own["strength"], arguments)
-
-
-Follow = Callable[[Frames, int], Segment]  # the film so far and the length of a segment, to the next segment
-
-
-def _follower(
-    pipe: Any,
-    arguments: Mapping[str, Any],
-    rendered: Callable[[Any, Mapping[str, Any]], Segment],
-    *,
-    fps: float,
-    overlap: int,
-    strength: float,
-) -> tuple[Follow, int]:
-    """Return how the model goes on, and how many frames of a segment lie over the last of the film."""
-    class_name, configs = type(pipe).__name__, second_model.configs_of(pipe)
-    following = following_class(class_name, configs)
-    if following is None:
-        return lambda film, num_frames: rendered(pipe, arguments), overlap
-    able = second_model.as_sibling(pipe, following)
-    if takes(following, "image"):
-
-        def follow(film: Frames, num_frames: int) -> Segment:
-            inputs = second_model.accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            segment = rendered(able, second_model.fitted_arguments(able, inputs))
-            return segment.from_second(fps)  # the first is the image
-
-        return follow, 0
-
-    def follow_over(film: Frames, num_frames: int) -> Segment:
-        still = [film[-1]] * (num_frames - overlap)
-        video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *still]]
-        return rendered(
-            able, second_model.accepted(able, {**arguments, "video": video, "strength": strength})
-        )
-
-    return follow_over, overlap

@@ -83,14 +83,9 @@ class Trainers:
             raise JobError(problem, fix)
         if not self.gpus and device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
-        if ray.is_initialized():
-            self._run_on_ray(training, tell, is_ending)
-        else:
+        if not ray.is_initialized():
             train_here(training, tell, is_ending)
-
-    def _run_on_ray(
-        self, training: Training, tell: Callable[[TrainingReport], None], is_ending: Callable[[], bool]
-    ) -> None:
+            return
         # Outside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         events, endings = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +56,7 @@ def failures_command(
             for row in filter(is_wanted, opened.failures()):
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(opened.failures(), opened.url, is_wanted, limit=limit, traceback=traceback)
+            _show_by_type(opened, is_wanted, limit, traceback)
             _show_invalid(opened, limit=limit)
 
 
@@ -67,17 +67,12 @@ def failure_values(row: FailedRow) -> dict[str, Any]:
 
 
 def _show_by_type(
-    failed: Iterable[FailedRow],
-    url: str,
-    is_wanted: Callable[[FailedRow], bool],
-    *,
-    limit: int,
-    traceback: bool,
+    opened: Output, is_wanted: Callable[[FailedRow], bool], limit: int, traceback: bool
 ) -> None:
     """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
     counts, others = Counter[str](), Counter[str]()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
-    for row in failed:
+    for row in opened.failures():
         if not is_wanted(row):
             others[row.error_type] += 1
             continue
@@ -86,7 +81,7 @@ def _show_by_type(
             shown.setdefault(row.error_type, []).append(row)
     if not counts:
         kinds = ", ".join(f"{one_line(kind)} ({count:,})" for kind, count in others.most_common(_MAX_TYPES))
-        stderr.say(f"no row of {url} failed" + f" with that error; there are {kinds}" * bool(kinds))
+        stderr.say(f"no row of {opened.url} failed" + f" with that error; there are {kinds}" * bool(kinds))
         return
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count_text(count, 'row')}", style="bold red"))
@@ -95,7 +90,7 @@ def _show_by_type(
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
-        stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
+        stderr.say(f"to see where each was raised: {command('failures', opened.url, '--traceback')}")
     stderr.say(f"to retry them: {command('retry', 'JOB.YAML')}")
 
 

@@ -196,6 +196,12 @@ def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
     shortest, longest = facts.frames_between()
     trained = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
     height, width = _default_size(call, configs, family)
+    # Frames per second as trained: as the class states, else as the model is known to render.
+    names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
+    rates = (*(parameters[name].default for name in names if name in parameters), facts.fps)
+    newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
+    usual = preset.fps if preset else next(newer, family.fps)
+    native_fps = next((float(rate) for rate in rates if isinstance(rate, int | float) and rate), usual)
     return PipelineSpec(
         class_name=class_name,
         kind="audio" if is_sound_alone else "video" if is_video else "image",
@@ -209,7 +215,7 @@ def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
         max_frames=trained or longest,
         only_frames=only_frames,
         max_text=facts.max_text,
-        native_fps=_native_fps(call, configs, family, preset) if is_video else None,
+        native_fps=native_fps if is_video else None,
         default_height=height,
         default_width=width,
         default_frames=only_frames or (frames if length and isinstance(frames, int) else None),
@@ -227,18 +233,6 @@ def size_multiple(facts: pipeline_call.SourceFacts, configs: model_index.Configs
     patch = _last(_denoiser(configs).get("patch_size"))
     taken = facts.canvas_multiple or _vae_factors(configs)[0] * patch
     return math.lcm(family.size_base, facts.side_divisor, taken)
-
-
-def _native_fps(
-    call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family, preset: Preset | None
-) -> float | None:
-    """Return frames per second as trained: as the class states, else as the model is known to render."""
-    names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
-    defaults = {parameter.name: parameter.default for parameter in call.parameters}
-    stated = (*map(defaults.get, names), call.facts.fps)
-    newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
-    usual = preset.fps if preset else next(newer, family.fps)
-    return next((float(rate) for rate in stated if isinstance(rate, int | float) and rate), usual)
 
 
 def _default_size(

@@ -216,25 +216,15 @@ def _different(
     )
     # Whether nothing but frames differ, and with them what their watermark made of them.
     are_frames = _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
-    if clips.is_lossy:
-        return _with_loss(compared, distance, then, again, changes, are_frames=are_frames)
-    return replace(compared, verdict="off by one") if are_frames and distance.max_levels <= 1 else compared
-
-
-def _with_loss(
-    compared: Compared,
-    distance: Difference,
-    then: Record,
-    again: Again,
-    changes: Sequence[EnvironmentChange],
-    *,
-    are_frames: bool,
-) -> Compared:
-    """Return what is found, with the loss of frames that differ by one level, which files do not keep."""
-    frames = again.frames()
-    assert frames is not None, "some differ"
+    if not clips.is_lossy:
+        return (
+            replace(compared, verdict="off by one") if are_frames and distance.max_levels <= 1 else compared
+        )
+    # Files with loss do not keep a difference of one level: what becomes of it there is compared.
+    rendered = again.frames()
+    assert rendered is not None, "some differ"
     encoded = partial(encode, media=again.media, fps=then.fps or 1.0, metadata={})
-    reference = one_level(frames.astype(np.uint8, copy=False), encoded)
+    reference = one_level(rendered.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
         compared = replace(compared, one_level_psnr_db=reference.psnr_db)
     if are_frames and distance.is_like(reference):
@@ -244,7 +234,7 @@ def _with_loss(
     others = ", ".join([*own, *changed])
     if not others:
         return compared
-    loss = difference(frames, decode(encoded(frames)))
+    loss = difference(rendered, decode(encoded(rendered)))
     is_within = are_frames and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
     return replace(compared, verdict="other encoder" if is_within else "different", doubt=doubt)

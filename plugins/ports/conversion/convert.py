@@ -94,50 +94,30 @@ def convert_model(
     cast = torch_dtype(dtype) if dtype else None
     if base:
         return _convert_parts(str(checkpoint), Path(folder), base=base, parts=parts or {}, dtype=cast)
-    return _convert_original(
-        Path(checkpoint),
-        Path(folder),
-        variant=variant,
-        dtype=cast,
-        settings=settings or {},
-        progress=on_progress,
-    )
-
-
-@alone()
-def _convert_original(
-    path: Path,
-    folder: Path,
-    *,
-    variant: str | None,
-    dtype: torch.dtype | None,
-    settings: Mapping[str, Any],
-    progress: Callable[[int, int], None] | None,
-) -> Converted:
-    checkpoint, config_values = open_checkpoint(path), dict(settings)
-    for component in [name for name in config_values if "." not in name]:
-        place = config_values.pop(component)
-        if not isinstance(place, str | Path):
-            raise ModelError(
-                f"--set {component}={place}: it is not a path", "give a file, or a folder of files"
-            )
-        checkpoint = checkpoint.with_part(component, open_checkpoint(Path(place)))
-    conversion = plan_conversion(checkpoint, variant=variant, given=config_values)
-    check(conversion, checkpoint)
-    networks = conversion.networks.values()
-    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, dtype).values())
-    done = 0
+    done = total = 0
 
     def wrote(size_bytes: int) -> None:
         nonlocal done
         done += size_bytes
-        if progress:
-            progress(done, total)
+        if on_progress:
+            on_progress(done, total)
 
-    with whole_folder(folder, total) as partial:
-        write(conversion, checkpoint, partial, dtype=dtype, wrote=wrote)
+    with alone():
+        original, config_values = open_checkpoint(Path(checkpoint)), dict(settings or {})
+        for component in [name for name in config_values if "." not in name]:
+            place = config_values.pop(component)
+            if not isinstance(place, str | Path):
+                problem = f"--set {component}={place}: it is not a path"
+                raise ModelError(problem, "give a file, or a folder of files")
+            original = original.with_part(component, open_checkpoint(Path(place)))
+        conversion = plan_conversion(original, variant=variant, given=config_values)
+        check(conversion, original)
+        networks = conversion.networks.values()
+        total = sum(t.nbytes for network in networks for t in shapes_of(network, original, cast).values())
+        with whole_folder(Path(folder), total) as partial:
+            write(conversion, original, partial, dtype=cast, wrote=wrote)
     return Converted(
-        folder=folder,
+        folder=Path(folder),
         class_name=conversion.pipeline.__name__,
         variant=conversion.variant,
         components=tuple(conversion.networks),

@@ -121,25 +121,6 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
             latents = randn_tensor(shape, generator, self._execution_device, torch.float32)
         return latents.to(self._execution_device, torch.float32)
 
-    def prepare_reference(
-        self,
-        condition: conditions.FrameCondition,
-        given: list[dict[str, Any]],
-        latents: Tensor,
-        height: int,
-        width: int,
-        generator: Generators = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return mask and reference of the latents' shape. given: `image`, `last_image`, `video` by row."""
-        ends: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for row, inputs in enumerate(given if condition.num_given else []):
-            own = generator[row] if isinstance(generator, list) else generator
-            for end, frames in zip(ends, conditions.given_frames(condition, **inputs), strict=True):
-                if frames:
-                    end.append(self.encode_frames(frames, height, width, own))
-        head, tail = (torch.cat(end) if end else None for end in ends)
-        return conditions.place(head, tail, latents)
-
     @property
     def guidance_scale(self) -> float:
         return self._guidance_scale
@@ -240,10 +221,26 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         rendered = num_frames + sum(condition.num_dropped)
         latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
         inputs = conditions.given_to_rows(image, last_image, video, num_prompts=num_prompts)
-        mask, reference = self.prepare_reference(condition, inputs, latents, height, width, generator)
+        ends: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for row, given in enumerate(inputs if condition.num_given else []):
+            own = generator[row] if isinstance(generator, list) else generator
+            for end, taken in zip(ends, conditions.given_frames(condition, **given), strict=True):
+                if taken:
+                    end.append(self.encode_frames(taken, height, width, own))
+        head, tail = (torch.cat(end) if end else None for end in ends)
+        mask, reference = conditions.place(head, tail, latents)
         denoiser = denoise.Denoiser(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
-        latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for step, t in enumerate(timesteps):
+                if self._interrupt:
+                    continue
+                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
+                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents} if callback_tensors else {}
+                    latents = callback_on_step_end(self, step, t, tensors).get("latents", latents)
+                progress_bar.update()
         if not condition.is_video:
             latents = torch.where(mask.bool(), reference, latents)
         frames: Any = latents
@@ -317,26 +314,6 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         timesteps: Tensor = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
         return timesteps
-
-    def _denoise(
-        self,
-        denoiser: denoise.Denoiser,
-        latents: Tensor,
-        timesteps: Tensor,
-        callback: StepCallback | None,
-        callback_tensors: list[str],
-    ) -> Tensor:
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for step, t in enumerate(timesteps):
-                if self._interrupt:
-                    continue
-                velocity = denoiser.velocity(step, latents, t / self.scheduler.config.num_train_timesteps)
-                latents = self.scheduler.step(velocity, t, latents, return_dict=False)[0]
-                if callback is not None:
-                    tensors = {"latents": latents} if callback_tensors else {}
-                    latents = callback(self, step, t, tensors).get("latents", latents)
-                progress_bar.update()
-        return latents
 
 
 def with_suffixes(prompt: str, *, frame_rate: int | None, motion_score: int | None) -> str:
