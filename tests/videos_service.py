@@ -24,15 +24,17 @@ import numpy as np
 from aiohttp import web
 
 from tests.videos_clips import Frames, Model, is_spoilt, png, synthetic_frames, video
-from tests.videos_dialects import DIALECTS, Refused, fields_of
+from tests.videos_dialects import CONTENT_TYPES, FIELDS, Refused, call_words, fields_of, openapi
 from tests.videos_faults import Faults
 
+_STATES = ("queued", "in_progress", "completed")
+_GATEWAY_STATES = ("pending", "processing", "succeeded")
 _PAGE = "<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
 
 
 @dataclass(slots=True, kw_only=True)
 class VideoJob:
-    """words: of the call. picture: what it starts from, in base64. state: an index into `Dialect.states`."""
+    """words: of the call. picture: what it starts from, in base64. state: an index into _STATES."""
 
     id: str
     words: dict[str, Any]
@@ -51,8 +53,8 @@ class Service:
     """One server. options: those of `serve`."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._name, self._dialect = options.dialect, DIALECTS[options.dialect]
-        self._port, self._key, self._log = options.port, options.key, options.log
+        self._dialect, self._port = options.dialect, options.port
+        self._key, self._log = options.key, options.log
         self._is_lossless = options.codec == "lossless"
         self._faults = Faults(options.faults)
         self._model_id = options.model.name if options.model else "synthetic"
@@ -96,7 +98,7 @@ class Service:
                 raise Refused(401, "the key is not valid")
             return await handler(request)
         except Refused as refused:
-            body = self._dialect.refusal(refused, self._echoing(refused.message))
+            body = refused.body(self._dialect, self._echoing(refused.message))
             return self._answer(body, refused.status, refused.headers)
 
     def _answer(
@@ -121,12 +123,12 @@ class Service:
         key = request.headers.get("Idempotency-Key", "")
         is_idempotent = self._faults.value("idempotent", words["prompt"])
         if is_idempotent is None:
-            is_idempotent = self._name == "gateway"
+            is_idempotent = self._dialect == "gateway"
         earlier = [job for job in self._jobs.values() if key and is_idempotent and job.idempotency_key == key]
         text = base64.b64encode(picture).decode()
         new = VideoJob(id=f"video_{uuid.uuid4().hex}", words=words, picture=text, idempotency_key=key)
         job = earlier[0] if earlier else new
-        status = 202 if self._name == "gateway" else 200
+        status = 202 if self._dialect == "gateway" else 200
         self._note("post", **entry, status=status, id=job.id, is_new=job is new)
         if job is new:
             self._jobs[job.id] = job
@@ -165,11 +167,11 @@ class Service:
             self._be_busy(prompt, "create")
             if (name := self._faults.value("bill_422", prompt)) is not None:
                 raise Refused(422, "Extra inputs are not permitted", str(name), "extra_forbidden")
-            if not are_images and request.content_type not in self._dialect.takes:
-                raise Refused(415, f"use {' or '.join(self._dialect.takes)}")
-            words = self._dialect.call_words(fields, are_images=are_images)
+            if not are_images and request.content_type not in CONTENT_TYPES[self._dialect]:
+                raise Refused(415, f"use {' or '.join(CONTENT_TYPES[self._dialect])}")
+            words = call_words(self._dialect, fields, are_images=are_images)
             if request.path.endswith("edits") and not picture:
-                raise Refused(422 if self._dialect.is_fastapi else 400, "Field required", "image", "missing")
+                raise Refused(400, "an edit needs an image", "image", "missing")
         except (Refused, web.HTTPException) as error:
             self._note("post", **entry, status=error.status)
             raise
@@ -178,8 +180,7 @@ class Service:
     def _be_busy(self, prompt: str, step: str) -> None:
         wait = self._faults.value("busy", prompt, step)
         if wait is not None:
-            headers = {} if wait is True else {"Retry-After": str(wait)}
-            raise Refused(429, "too many requests", kind="rate_limit_exceeded", headers=headers)
+            raise Refused(429, "too many requests", retry_after=None if wait is True else wait)
 
     # Rendering.
 
@@ -249,7 +250,7 @@ class Service:
         await asyncio.sleep(self._faults.value("poll_hangs", job.prompt) or 0)
         if self._faults.value("html", job.prompt, "poll"):
             return web.Response(text=_PAGE, content_type="text/html")
-        is_error = job.error and self._name == "vllm"  # it puts failures into the status code, too
+        is_error = job.error and self._dialect == "vllm"  # it puts failures into the status code, too
         return self._answer(self._shown(job), 500 if is_error else 200)
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
@@ -257,7 +258,7 @@ class Service:
         self._note("content", id=job.id)
         if job.state < 2 or job.error:
             raise Refused(404, "there is no video")
-        if self._name == "gateway":
+        if self._dialect == "gateway":
             raise web.HTTPFound(f"{self._other_host}/files/{job.id}.mp4")
         return await self._send(request, job)
 
@@ -298,7 +299,7 @@ class Service:
                 self._forget(job)
                 job = None
         if not job:
-            raise Refused(404, "Video not found", kind="not_found")
+            raise Refused(404, "Video not found")
         return job
 
     def _forget(self, job: VideoJob) -> None:
@@ -312,11 +313,12 @@ class Service:
         file.rename(file.with_suffix(".json"))  # whole, whenever the process is killed
 
     def _shown(self, job: VideoJob) -> dict[str, Any]:
+        is_gateway = self._dialect == "gateway"
         shown: dict[str, Any] = {
             "id": job.id,
             "object": "video",
             "model": self._model_id,
-            "status": self._dialect.states[job.state],
+            "status": (_GATEWAY_STATES if is_gateway else _STATES)[job.state],
             "progress": 50 * job.state,
             "created_at": job.created_at,
             "error": None,
@@ -324,25 +326,21 @@ class Service:
         if job.error:
             shown["status"] = "expired" if job.error == "expired" else "failed"
             shown["error"] = {"code": "generation_failed", "message": self._echoing(job.error)}
-        if self._name == "gateway":
+        if is_gateway:
             shown["polling_url"] = f"http://127.0.0.1:{self._port}/v1/videos/{job.id}"
-        if self._name == "sglang":
+        if self._dialect == "sglang":
             shown["file_path"] = f"outputs/{job.id}.mp4"
         return shown
 
     # What the server is, and its other host, which should never see a key.
 
     async def _facts(self, request: web.Request) -> web.StreamResponse:
-        model = {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._name}
+        model = {"id": self._model_id, "object": "model", "created": 0, "owned_by": self._dialect}
         pages = {"/v1/models": {"object": "list", "data": [model]}, "/health": {"status": "ok"}}
-        if self._name == "sglang":
-            pages["/models"] = {
-                "model_path": self._model_id,
-                "dit_precision": "fp32",
-                "vae_precision": "fp32",
-            }
-        if self._dialect.is_fastapi:
-            pages["/openapi.json"] = self._dialect.openapi()
+        if self._dialect == "sglang":
+            pages["/models"] = {"model_path": self._model_id, "dit_precision": "fp32"}
+        if self._dialect != "gateway":
+            pages["/openapi.json"] = openapi(self._dialect)
         if request.path not in pages:
             raise web.HTTPNotFound
         return self._answer(pages[request.path])
@@ -373,7 +371,7 @@ def _hang_up(request: web.Request) -> None:
 def serve() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--dialect", choices=DIALECTS, required=True)
+    parser.add_argument("--dialect", choices=FIELDS, required=True)
     parser.add_argument("--key", default="")
     parser.add_argument("--codec", choices=("lossless", "lossy"), default="lossless")
     for option in ("--model", "--faults", "--log", "--state"):

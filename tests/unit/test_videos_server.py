@@ -103,27 +103,21 @@ def test_a_post_whose_answer_is_lost_has_made_a_job_that_its_key_finds(gateway: 
     assert create(gateway, prompt="lost").json()["id"] == gateway.posts()[-2]["id"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "type", "share"),
-    [
-        ("empty", "video/mp4", 0),
-        ("half", "video/mp4", 0.5),
-        ("octet", "application/octet-stream", 1),
-        ("json_content", "application/json", None),
-        ("html", "text/html", None),
-    ],
-)
-def test_content_is_not_always_a_clip(
-    gateway: VideosServer, fault: str, type: str, share: float | None
-) -> None:
+def test_content_is_not_always_a_clip(gateway: VideosServer) -> None:
     gateway.set_faults(idempotent=False)
     id = finish(gateway)["id"]
     whole = content(gateway, id).content
-    gateway.set_faults(**{fault: True})
-    answer = content(gateway, id)
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"].startswith(type)
-    assert share is None or answer.content == whole[: int(len(whole) * share)]
+    for fault, size in {"empty": 0, "half": len(whole) // 2, "octet": len(whole)}.items():
+        gateway.set_faults(**{fault: True})
+        assert content(gateway, id).content == whole[:size]
+    for fault, type in {
+        "octet": "application/octet",
+        "json_content": "application/json",
+        "html": "text",
+    }.items():
+        gateway.set_faults(**{fault: True})
+        answer = content(gateway, id)
+        assert (answer.status_code, answer.headers["Content-Type"][: len(type)]) == (200, type)
 
 
 def test_a_spoilt_server_spoils_the_clips_that_is_spoilt_names(gateway: VideosServer) -> None:
