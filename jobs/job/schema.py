@@ -170,6 +170,8 @@ class AgainstSection(Section):
     """A folder, a hub model or a URL; or a mapping with the keys of `model`."""
     share: float = Field(default=0.01, gt=0, le=1)
     """Share of the rows; at least one of each recipe and shape."""
+    levels: float = Field(default=2.0, ge=0, le=255)
+    """Largest difference of a pixel, of 255, at which a clip does not count as off."""
 
 
 class AuditSection(Section):

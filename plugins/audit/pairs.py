@@ -12,18 +12,21 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from framefleet.api.clips import Request
 from framefleet.api.commands import Checked, Watch
 from framefleet.api.outputs import RECORDS, Output, rows_of, told_arguments
 from framefleet.api.texts import canonical_json
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.render.audit.verdict import kind_of_record
+from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.rows.identity import deciding
 
 AskedRow: TypeAlias = Mapping[str, Any]  # of a record, what is needed of it
 RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # of ours and theirs
 
 _OF_CLIP = ("row_id", "path", "bytes", "media_sha256", "frames_sha256")
-_ASKED = ("arguments", "seed", "scheduler", "recipe", "model_name")
+_SIZE = ("height", "width", "num_frames", "fps")
+_ASKED = ("seed", "recipe", "model_name")  # besides arguments and the scheduler
+_OF_ENGINES = ("size", "seconds", "fps")  # arguments that no pipeline has
 # asked: the digest of all that a row asks for. key: that of what counts, by which rows are one.
 _TABLES = """
 CREATE TABLE ours (row_id TEXT PRIMARY KEY, asked TEXT, key TEXT, record TEXT);
@@ -60,11 +63,11 @@ class RowPairs:
         """
         if not output.store.list(RECORDS):  # nothing was rendered
             return
-        num_rows, wanted = 0, {*_OF_CLIP, *_ASKED, key, more}
+        num_rows, wanted = 0, {*_OF_CLIP, *_SIZE, *_ASKED, "arguments", "scheduler", "numerics", key, more}
         columns = [name for name in output.schema().names if name in wanted]
         for table in output.records(columns):
             for record in rows_of(table, output.url):
-                arguments = told_arguments(record)
+                arguments = arguments_asked(record)
                 self._names[side] |= arguments.keys()
                 asked = _digest(arguments, record)
                 row = (record["row_id"], asked, key and str(record[key]), json.dumps(record))
@@ -78,7 +81,7 @@ class RowPairs:
 
         def key_of(text: str) -> str:
             record = json.loads(text)
-            arguments = told_arguments(record)
+            arguments = arguments_asked(record)
             return _digest({name: value for name, value in arguments.items() if name in both}, record)
 
         self._db.create_function("key_of", 1, key_of)
@@ -111,16 +114,29 @@ class RowPairs:
         self._db.close()
 
 
-def kind_in(record: AskedRow) -> str:
-    """Return the kind of a record's row: the record may be anybody's."""
+def arguments_asked(row: AskedRow) -> dict[str, Any]:
+    """Return a row's arguments and scheduler; of an engine's row, its clip's size as pipelines say it."""
+    arguments = told_arguments(row)
+    if row["scheduler"] not in (None, "none"):
+        arguments["scheduler"] = row["scheduler"]
+    if "engine" in told_arguments({"arguments": row["numerics"]}):
+        arguments = {name: value for name, value in arguments.items() if name not in _OF_ENGINES}
+        size = _SIZE[:3] if row["fps"] else _SIZE[:2]  # an image has no rate
+        arguments |= {name: row[name] for name in size}
+    return arguments
+
+
+def kind_in(row: AskedRow) -> str:
+    """Return the kind of a row, whose record may be anybody's."""
     try:
-        return kind_of_record(record)
+        model = row.get("model_name") or ""
+        return kind_of(Request(arguments=arguments_asked(row), recipe=row["recipe"], model=model))
     except (KeyError, TypeError, ValueError):
         return "unreadable arguments"
 
 
 def _digest(arguments: Mapping[str, Any], record: AskedRow) -> str:
-    asked = [_plain(deciding(arguments)), *(record.get(name) for name in _ASKED[1:])]
+    asked = [_plain(deciding(arguments)), *(record.get(name) for name in _ASKED)]
     return hashlib.sha256(canonical_json(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
 

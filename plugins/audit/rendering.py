@@ -12,7 +12,7 @@ from framefleet.api.jobs import Job, store_of_job
 from framefleet.api.outputs import Output, told_arguments
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import render_job
-from framefleet.plugins.audit.pairs import AskedRow
+from framefleet.plugins.audit.pairs import AskedRow, arguments_asked
 
 AUDITED = "audited_row_id"  # column of records: of which row this is the plain call
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "previews": False}
@@ -48,7 +48,6 @@ def _needs_more(row: AskedRow) -> bool:
 
 
 def _cells(row: AskedRow) -> dict[str, Any]:
-    arguments = told_arguments(row)
+    arguments = arguments_asked(row)
     cells = {name: each_input(value, lambda one: one["uri"]) for name, value in arguments.items()}
-    asked = {name: row[name] for name in ("seed", "scheduler", "recipe")}
-    return {**cells, **asked, AUDITED: row["row_id"]}
+    return {**cells, "seed": row["seed"], "recipe": row["recipe"], AUDITED: row["row_id"]}

@@ -54,11 +54,12 @@ class AuditReport(Overview):
     @property
     def bound(self) -> str:
         """What is known of all rows, in a sentence."""
-        of, total = f"{count_text(self.total.num_rows, 'clip')}", self.total
+        of, total = count_text(self.total.num_rows, "clip"), self.total
         is_whole = total.num_chosen == total.num_rows
         share = share_text(total.most_off / total.num_rows)
         most = f"{total.num_off:,} of {of} ({share})" if is_whole else f"at most {share} of {of}"
-        return f"{most} differ by more than {self.levels:g} levels" + " (95 %)" * (not is_whole)
+        unknown = " or could not be compared" * bool(self.problems)
+        return f"{most} differ by more than {self.levels:g} levels{unknown}" + " (95 %)" * (not is_whole)
 
     @property
     def exactness(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from framefleet.plugins.audit.report import DistanceTally, KindDistances
 from tests.commands import command
 from tests.rows import record
 
+GUIDANCE = {"guidance_scale": 5.0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -42,6 +44,7 @@ class Row:
     arguments: Mapping[str, Any]
     format: MediaFormat = "mkv"
     salt: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)  # of its record
 
 
 def frames_of(seed: int, *, num_frames: int = 3, off: int = 0) -> Frames:
@@ -73,6 +76,8 @@ def output_of(folder: Path, rows: Iterable[Row]) -> Path:
             "bytes": len(content),
             "seed": one.seed,
             "arguments": text,
+            "num_frames": len(one.frames),
+            **one.more,
         }
         writer.add(None, values_of(record(0)) | said)
     writer.flush()
@@ -99,7 +104,7 @@ def test_outputs_are_compared_row_by_row(tmp_path: Path) -> None:
     assert kind.kind == "generate 3 x 32 x 48"
     assert kind.max_levels == (1, 9, 9)
     assert kind.psnr_db[-1] == pytest.approx(10 * math.log10(255**2 * 3 * 32 * 48 * 3 / 81))
-    assert report.bound == "3 of 5 clips (60 %) differ by more than 2 levels"
+    assert report.bound == "3 of 5 clips (60 %) differ by more than 2 levels or could not be compared"
     assert exactness_in(ours) == {None, f"{report.bound}, against {theirs}"}
 
 
@@ -143,6 +148,17 @@ def test_what_only_one_output_asks_for_is_named_and_not_compared(tmp_path: Path)
     both = output_of(tmp_path / "both", [asked(0, guidance_scale=5), asked(1, guidance_scale=7)])
     report = framefleet.audit(tmp_path / "theirs", against=both)
     assert report.total.num_rows == 1 and report.left_out["not in the other output"] == 2
+
+
+def test_rows_of_an_engine_are_those_of_a_pipeline_that_have_its_size_and_length(tmp_path: Path) -> None:
+    asked = {"prompt": "ball 1", "size": "48x32", "seconds": 0.375, "fps": 8}
+    of_engine = {"numerics": json.dumps({"engine": "videos_api"}), "scheduler": "none"}
+    pipeline = {"prompt": "ball 1", "height": 32, "width": 48, "num_frames": 3, **GUIDANCE}
+    ours = output_of(tmp_path / "ours", [row(1, arguments=asked, more=of_engine)])
+    theirs = output_of(tmp_path / "theirs", [row(1, arguments=pipeline, more={"scheduler": "UniPC"})])
+    report = framefleet.audit(ours, against=theirs)
+    assert report.total.num_equal == 1 and report.only_one_has == ("guidance_scale", "scheduler")
+    assert report.kinds[0].kind == "generate 3 x 32 x 48"
 
 
 def test_a_second_run_goes_on_with_the_choice_and_the_distances_of_the_first(tmp_path: Path) -> None:
