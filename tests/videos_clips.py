@@ -1,4 +1,4 @@
-"""From the words of a request to frames, made up or a model's, and from frames to a file."""
+"""From the words of a request to frames, synthetic or rendered by a model, and from frames to a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
 
 def synthetic_frames(words: Mapping[str, Any], picture: bytes = b"") -> Frames:
-    """Return waves that change with each word but fps. words: of a call, with `width` and `height`."""
+    """Return waves that differ for any other words (but fps) or picture. words: of a call."""
     content = json.dumps({name: value for name, value in words.items() if name != "fps"}, sort_keys=True)
     digest = hashlib.sha256(content.encode() + picture).digest()
     draw = np.random.default_rng(int.from_bytes(digest[:8])).uniform(-1, 1, (3, 4))
@@ -31,7 +31,7 @@ def synthetic_frames(words: Mapping[str, Any], picture: bytes = b"") -> Frames:
 
 
 def is_spoilt(fault: str, one_of: int, *, prompt: str, seed: int | None) -> bool:
-    """Whether a fault that one of so many clips has is this clip's."""
+    """Whether this clip is the one in `one_of` that has the fault."""
     digest = hashlib.sha256(f"{fault} {seed} {prompt}".encode()).digest()
     return int.from_bytes(digest[:4]) % one_of == 0
 
@@ -52,7 +52,7 @@ class Model:
         self._takes = inspect.signature(self._pipe.__call__).parameters
 
     def frames(self, words: Mapping[str, Any], picture: bytes, *, is_other_scheduler: bool = False) -> Frames:
-        """Return the pixels that the call gives as PIL images."""
+        """Return the frames, rounded as diffusers rounds for PIL images."""
         arguments = {name: value for name, value in words.items() if name in self._takes}
         if picture:
             arguments["image"] = Image.open(io.BytesIO(picture)).convert("RGB")
@@ -70,7 +70,7 @@ class Model:
 
 
 def video(frames: Frames, *, fps: float, is_lossless: bool) -> bytes:
-    """Return an mp4: of RGB as it is, or of the usual lossy kind, which has even sides only."""
+    """Return an mp4: lossless RGB, or the usual lossy kind, which needs even sides."""
     codec, pixels, options = ("libx264", "yuv420p", {"crf": "18"})
     if is_lossless:
         codec, pixels, options = ("libx264rgb", "rgb24", {"qp": "0"})

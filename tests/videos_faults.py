@@ -1,28 +1,28 @@
-"""Which request to a server of the videos API meets which fault, by a file that may change while it runs.
+"""Decide which requests meet which faults, by a file that may change while the server runs.
 
 A fault is a value for all requests, or {"value": ..., "prompt": ..., "first": N, "every": N, "at": [...]} for
-those with this text in their prompt, the first N, every Nth, at these steps. Counts begin anew with each
-change of the file and each start of the server. The faults, and what their values mean:
+those with this text in their prompt, the first N, every Nth, at these steps. Counts start anew when the file
+changes or the server starts. The faults by step, and what their values mean (true does for most):
 
-    create:   busy: 429, and this Retry-After, or none if it is true
-              bill_422: 422 for this word
-              drop_answer: the job is there, but the connection ends without an answer
+    create:   busy: 429; a number is sent as Retry-After
+              bill_422: 422 that names this field
+              drop_answer: create the job, then close the connection without an answer
               redirect_create: 302 to another host
-              idempotent: whether the same Idempotency-Key gets the same id; gateways do so without
-    poll:     poll_hangs: so many seconds
-              forget: 404 from then on
-              expire: the same once the clip is done; "status" says so instead
-              html: a page of a proxy
-    content:  html, empty, octet (no type), json_content (an error with status 200)
-              half: half a file; "cut" ends the connection there
-    clip:     slow_s: it takes so long
+              idempotent: whether requests with the same Idempotency-Key get one id (without: gateways only)
+    poll:     poll_hangs: seconds before the answer
+              forget: the id is unknown from now on
+              expire: the same, once the clip is done; with "status" the job says so
+              html: a proxy's page with status 200
+    content:  html, empty, octet (no media type), json_content (an error with status 200)
+              half: half the file; with "cut" the connection breaks there
+    clip:     slow_s: seconds before it is rendered
               never_done
-              failed: with this message
-              frames: so many more; size: this one, as "32x16"; fps: this rate
-              unsteady: other bits each time that the same is asked
-              level, drop_frame, other_scheduler (of a model): one clip in N, by `is_spoilt`
-    all:      loading_s: 503, for so long after the start
-              echo_key: the key stands in what is answered
+              failed: the error message
+              frames: how many more; size: another one, e.g. "32x16"; fps: another rate
+              unsteady: other bits whenever the same request is repeated
+              level, drop_frame, other_scheduler (with --model): one clip in N, see `is_spoilt`
+    all:      loading_s: 503 for this long after the start
+              echo_key: answers contain the key
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-_STEPS = {"busy": ["create"], "html": ["poll", "content"]}  # where they are, unless a rule says `at`
+_STEPS = {"busy": ["create"], "html": ["poll", "content"]}  # unless a rule says `at`
 
 
 class Faults:
-    """file: if there is none, all is well."""
+    """file: if it does not exist, there are no faults."""
 
     def __init__(self, file: Path | None) -> None:
         self._file, self._text = file, ""
