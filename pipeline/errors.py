@@ -233,7 +233,7 @@ class AuthorityError(ServiceError):
 
 
 class EndpointError(ServiceError):
-    """A service that judges clips or writes text does not answer, or refuses every request."""
+    """A service that renders, judges or writes text does not answer, or refuses every request."""
 
 
 class FleetError(ServiceError):

@@ -16,7 +16,7 @@ from typing import Any
 
 # What a worker's time goes to while its model computes; all else but loading is time in which it is idle.
 NETWORKS = ("encode", "denoise", "decode")
-BUSY = (*NETWORKS, "plain", "audit", "probe", "compile")
+BUSY = (*NETWORKS, "plain", "audit", "probe", "compile", "engine")
 LOAD = "load"
 Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes to this; see `render/clock.py`
 
@@ -86,6 +86,14 @@ STORE_SILENT_SECONDS = _metric(
     is_total=False,
 )
 WORKERS = _metric("workers", "Workers by state.", label="state", is_total=False)
+SERVER_ROWS = _metric("server_rows", "Rows that a server of an engine has rendered.", label="server")
+SERVER_IDLE_SECONDS = _metric(
+    "server_idle_seconds", "Time of an engine's servers in which they had no row.", label="server"
+)
+SERVER_DOWN_SECONDS = _metric(
+    "server_down_seconds", "Time in which an engine's servers did not answer.", label="server"
+)
+ENGINE_MONEY = _metric("engine_money", "What an engine charges for the rows of this run, by its `price`.")
 BLOCKED_PLACES = _metric(
     "blocked_places", "Machines and workers that are no longer used, because of faults.", is_total=False
 )

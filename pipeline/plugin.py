@@ -57,6 +57,8 @@ class Plugin:
     families: Sequence[_Place] = ()
     # Type of `model.placement`: the subclass of Placer that it asks for.
     placements: Mapping[str, _Place] = field(default_factory=dict)
+    # Type of `engine`: the subclass of Engine that it asks for.
+    engines: Mapping[str, _Place] = field(default_factory=dict)
     # Name: a format of `framefleet export`, a subclass of ShardWriter.
     export_formats: Mapping[str, _Place] = field(default_factory=dict)
 
@@ -85,13 +87,14 @@ _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each 
 _OURS = (
     *("watch", "forecast", "keep", "models", "deploy", "train", "demo", "pages", "export", "doctor"),
     *("ports", "scores", "marks", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
-    *("pack", "forget", "placement", "recipes", "batch", "audit"),
+    *("pack", "forget", "placement", "recipes", "batch", "engines", "audit"),
 )
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
     "sections": "framefleet.jobs.job.section:SectionFacts",
     "file_steps": "framefleet.pipeline.outputs.file_step:FileStep",
     "placements": "framefleet.pipeline.model.device_placement:Placer",
+    "engines": "framefleet.pipeline.engine:Engine",
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
     "export_formats": "framefleet.plugins.export.shard_writer:ShardWriter",
@@ -250,7 +253,9 @@ def listeners_made() -> list[Any]:
     return [_made(name, place, "listeners") for name, place in places]
 
 
-def by_name(door: Literal["file_steps", "placements", "export_formats"]) -> dict[str, Callable[[], Any]]:
+def by_name(
+    door: Literal["file_steps", "placements", "engines", "export_formats"],
+) -> dict[str, Callable[[], Any]]:
     """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
     return {
         key: partial(_subclass, name, place, door)

@@ -25,7 +25,7 @@ from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
-from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import Assignment, Failed, Halt, StoredRow, WorkerReport
 from framefleet.pipeline import errors
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
@@ -68,6 +68,7 @@ class Driver:
         self._device_name = run.device_name
         self._has_failed = False
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
+        self._halt: Halt | None = None  # of an engine
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
         self._extension = _Extension()
@@ -92,6 +93,8 @@ class Driver:
                 self._lanes.fill()
             if self._is_ending:
                 self._drain(fleet)
+                if self._halt and (failure := self._halt.error):
+                    raise failure
             elif error := self._lanes.error():
                 raise error
         except errors.UserError:  # of the table, or of one machine: the other workers and the store are well
@@ -111,6 +114,8 @@ class Driver:
 
     def _ended(self, progress: Progress) -> Progress:
         """Return the last progress, with what is said if the budget ended the run."""
+        if self._halt and self._halt.why == "spent":
+            return replace(progress, over_budget=self._halt.problem, to_continue=self._halt.fix)
         if self._over_budget is None:
             return progress
         num_left = progress.total - progress.done
@@ -132,7 +137,8 @@ class Driver:
     @property
     def _is_ending(self) -> bool:
         """Whether all workers are to hand back what they have."""
-        return self._stop.is_asked or self._has_failed or self._over_budget is not None
+        is_spent = self._over_budget is not None or self._halt is not None
+        return self._stop.is_asked or self._has_failed or is_spent
 
     def _turn(self, fleet: Fleet) -> None:
         arrived = fleet.wait(WAIT_S)
@@ -344,6 +350,7 @@ class Driver:
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
             self._fail(worker, failed, fleet)
+        self._halt = self._halt or report.halt
         for row_id in report.saved if worker not in self._spoiled else ():
             pending = self._pending.get(row_id)
             self._checkpoints.add(row_id)

@@ -104,7 +104,8 @@ class Start:
             _keep_sigterm()
             return
         model = next(iter(setups.values())).model
-        self.import_libraries(device=model.device, threads=model.threads)
+        if model.engine is None:
+            self.import_libraries(device=model.device, threads=model.threads)
         if self._warm:
             for pipeline in dict.fromkeys(pipelines):
                 self._warm.prepare(pipeline)

@@ -13,6 +13,7 @@ from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.stores.store import Store
 
 if TYPE_CHECKING:
+    from framefleet.cluster.worker.engine_rows import EngineRows, LeftRow
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -64,7 +65,7 @@ class Checkpointer:
     def ended(self, row_id: str) -> None:
         self._since.pop(row_id, None)
 
-    def look(self, renderer: Renderer) -> None:
+    def look(self, renderer: Renderer | EngineRows) -> None:
         """Between two steps: save rows whose time has come, unless earlier ones are still being written."""
         now = time.monotonic()
         due = {row_id for row_id, since in self._since.items() if now - since >= self._every_s}
@@ -76,11 +77,11 @@ class Checkpointer:
             if row.row_id in due:
                 self.keep(row, is_over=False)
 
-    def keep(self, row: HalfDone, *, is_over: bool) -> None:
+    def keep(self, row: HalfDone | LeftRow, *, is_over: bool) -> None:
         """Write what there is of a row. is_over: this worker renders it no more."""
         self._under_way.append(self._writing.submit(self.keep_now, row, is_over=is_over))
 
-    def keep_now(self, row: HalfDone, *, is_over: bool) -> None:
+    def keep_now(self, row: HalfDone | LeftRow, *, is_over: bool) -> None:
         is_saved = False
         try:
             if (content := row.checkpoint) is not None:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
+    from framefleet.cluster.worker.engine_rows import EngineRows, LeftRow
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
@@ -50,6 +52,8 @@ LOGGERS = (
     place_trial.__name__,
 )
 _CLONE_FS = 0x200  # of `unshare(2)`; `os.CLONE_FS` comes with Python 3.12
+_NOTHING: Future[bytes | None] = Future()
+_NOTHING.set_result(None)
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -104,11 +108,14 @@ class Worker:
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
         self._checkpointer = self._checkpointer_of(setup)
-        self._inbox = Inbox(lambda row_id: self._checkpointer.fetch(row_id), self._tell)
+        # What an engine keeps of a row it reads itself.
+        self._inbox = Inbox(
+            lambda row_id: _NOTHING if setup.model.engine else self._checkpointer.fetch(row_id), self._tell
+        )
         self._remarks = Remarks()
         self._notice = Notice()
         self._loaded = threading.Event()
-        self._renderer: Renderer | None = None
+        self._renderer: Renderer | EngineRows | None = None
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
@@ -136,8 +143,6 @@ class Worker:
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()
-        from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
-
         model = self._renderer.model
         return messages.Hello(
             version=framefleet.__version__,
@@ -146,7 +151,7 @@ class Worker:
             environment=model.environment,
             node=socket.gethostname(),
             pid=os.getpid(),
-            room=room_bytes(model.environment["device"]),
+            room=self._renderer.room_bytes,
             has_run=self._has_run,
         )
 
@@ -197,6 +202,7 @@ class Worker:
                 remarks=self._remarks.take(),
                 figures=self._figures(),
                 store_silent_s=self._setup.store.silent_s,
+                halt=self._renderer.halt if self._renderer else None,
                 **self._writers.slowest(),
             )
             self._untold.clear()
@@ -208,6 +214,7 @@ class Worker:
         spent = {LOAD: self._load_s, **self._renderer.clock.seconds()}
         own = {WORKER_SECONDS.key(cause): seconds for cause, seconds in spent.items()}
         own[REMEMBERED_SIZES.key()] = self._renderer.num_remembered
+        own |= self._renderer.figures()
         own |= self._setup.store.counts.figures()
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
 
@@ -225,15 +232,15 @@ class Worker:
             # Of its own from here on: the umask and current folder, which recipes change and writers need.
             ctypes.CDLL(None).unshare(_CLONE_FS)
         try:
-            # On the worker alone: the driver, which sends this class, needs no torch.
-            # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
-            gc.disable()
-            try:
-                from framefleet.pipeline.render.renderer import Renderer
-            finally:
-                gc.enable()
+            if not self._setup.model.engine:
+                # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
+                gc.disable()
+                try:
+                    pass
+                finally:
+                    gc.enable()
 
-            model = None
+            model: Model | None = None
             while True:
                 setup = self._next
                 self._have(setup)
@@ -244,20 +251,14 @@ class Worker:
                     if column.prepare:
                         self._doing = f"preparing the column {column.name}"
                         column.prepare()
-                model = model or self._load()
-                if setup.update:
-                    model = setup.update.apply(model, setup.store)
-                renderer = Renderer(
-                    model,
-                    setup.batching,
-                    recipes=setup.recipes,
-                    inputs=setup.inputs,
-                    embeddings=setup.store if setup.keep_embeddings else None,
-                    second_models=setup.second_models,
-                    audit=setup.audit,
-                    probes=setup.store,
-                    keep=setup.keep,
-                )
+                renderer: Renderer | EngineRows
+                if setup.model.engine:
+                    from framefleet.cluster.worker.engine_rows import EngineRows  # jobs without one need none
+
+                    renderer = EngineRows(setup, self._note_kept)
+                else:
+                    model = self._load(model)
+                    renderer = self._renderer_of(model)
                 self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
                 with self._news:
                     self._renderer = renderer
@@ -298,17 +299,38 @@ class Worker:
         every_s, num_threads = setup.checkpoint_every_s, self._writers.num
         return Checkpointer(setup.store, self._note_kept, every_s=every_s, num_threads=num_threads)
 
-    def _load(self) -> Model:
-        from framefleet.pipeline.model.load import load
+    def _load(self, model: Model | None) -> Model:
+        """Return the model with the weights that it is to have. model: if it was loaded before."""
+        setup = self._setup
+        if model is None:
+            from framefleet.pipeline.model.load import load
 
-        self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files)
+            self._doing = "loading the model"
+            model = load(setup.model, setup.model_files)
+        return setup.update.apply(model, setup.store) if setup.update else model
 
-    def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
+    def _renderer_of(self, model: Model) -> Renderer:
+        # On the worker alone: the driver, which sends this class, needs no torch.
+        from framefleet.pipeline.render.renderer import Renderer
+
+        setup = self._setup
+        return Renderer(
+            model,
+            setup.batching,
+            recipes=setup.recipes,
+            inputs=setup.inputs,
+            embeddings=setup.store if setup.keep_embeddings else None,
+            second_models=setup.second_models,
+            audit=setup.audit,
+            probes=setup.store,
+            keep=setup.keep,
+        )
+
+    def _deliver(
+        self, outcomes: Iterable[Outcome | HalfDone | LeftRow], renderer: Renderer | EngineRows
+    ) -> None:
         for audited in renderer.take_audits():
             self._tell(audited=audited)
-        from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
-
         for outcome in outcomes:
             self._checkpointer.ended(outcome.row_id)
             with self._news:
@@ -320,12 +342,14 @@ class Worker:
                 if outcome.half_done:  # who tries it next goes on from there, so it is stored first
                     with renderer.clock.spending("store"):
                         self._checkpointer.keep_now(outcome.half_done, is_over=False)
-                room = room_bytes(renderer.model.environment["device"])
-                self._report(messages.Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
+                failed = messages.Failed.of(
+                    outcome.row_id, outcome.error, outcome.traceback, room=renderer.room_bytes
+                )
+                self._report(failed)
             else:
                 self._checkpointer.keep(outcome, is_over=True)
 
-    def _take(self, renderer: Renderer) -> bool:
+    def _take(self, renderer: Renderer | EngineRows) -> bool:
         """Give the renderer as many rows as it can work on; wait if it has none; return whether to go on."""
         while True:
             self._drop(renderer)
@@ -346,7 +370,7 @@ class Worker:
             self._submit(row, renderer)
         return True
 
-    def _drop(self, renderer: Renderer) -> None:
+    def _drop(self, renderer: Renderer | EngineRows) -> None:
         """Leave rows that ended elsewhere; clips that writers have are stored, and nobody counts them."""
         with self._news:
             dropped = self._dropped & self._rendering
@@ -358,7 +382,7 @@ class Worker:
                 self._rendering.discard(row_id)
                 del self._attempts[row_id]
 
-    def _submit(self, row: Arrived, renderer: Renderer) -> None:
+    def _submit(self, row: Arrived, renderer: Renderer | EngineRows) -> None:
         assignment = row.assignment
         if assignment.is_apart:
             renderer.set_apart(kind_of(assignment.request))

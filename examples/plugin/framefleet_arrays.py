@@ -68,5 +68,6 @@ PLUGIN = Plugin(
     file_steps={"arrays": "framefleet_arrays:ArrayStep"},
     suffixes=[".npy"],
     recipes=["framefleet_recipes:RECIPES"],
+    engines={"program": "framefleet_engine:ProgramEngine"},
     export_formats={"zip": "framefleet_arrays:ZipShard"},
 )

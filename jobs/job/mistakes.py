@@ -110,7 +110,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
         rest = "give --table or --prompt" if has_options else "pass `table=`"
         return "the job has no `table`, and no `sweep`", f"write `table: ...`, or {rest}"
     if kind == "both_models":
-        return "the job has both `model` and `models`", "remove one of them"
+        return "the job has more than one of `model`, `models` and `engine`", "keep one of them"
     if kind == "no_model":
         return "the job has no `model`", "write `model: ...`" + ", or give --model" * has_options
     if kind == "missing":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
@@ -21,6 +21,9 @@ from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.engine import Engine
 
 
 def place_of(name: str) -> str:
@@ -80,6 +83,19 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     )
 
 
+def open_engine(engine: Engine) -> OpenedModel:
+    """Return what stands for the model of a job with an engine."""
+    weights = engine.weights()
+    return OpenedModel(
+        settings=ModelSettings(path=engine.name, device="cpu", engine=engine, license=engine.license),
+        weights=weights,
+        configs=weights.source.fetch(()),
+        spec=engine.spec(),
+        adapter_files={},
+        license=license_of(weights.source, None, engine.license),
+    )
+
+
 def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:
     """Return a model that uses all GPUs of its worker, as the job says or by components."""
     gpus = fleet.gpus_per_worker
@@ -96,7 +112,11 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     models: dict[str, OpenedModel] = {}
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
-            models[name] = open_model(_placed(section, job.fleet), job.storage_options)
+            models[name] = (
+                open_engine(job.engine)
+                if job.engine
+                else open_model(_placed(section, job.fleet), job.storage_options)
+            )
     declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
     loras: dict[str, dict[str, Lora]] = {of: {} for of in models}

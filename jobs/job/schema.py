@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     PrivateAttr,
     ValidationInfo,
     create_model,
@@ -39,14 +41,18 @@ from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
-from framefleet.pipeline.plugin import refuse_section
+from framefleet.pipeline.plugin import by_name, refuse_section
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 
+if TYPE_CHECKING:
+    from framefleet.pipeline.engine import Engine
+
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
+_RENDERING = ("model", "models", "engine")  # of which a job has one
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 
@@ -265,6 +271,20 @@ class StepsSection(Section):
     """Store the log-probability of every step, for a stochastic scheduler."""
 
 
+def _engine(value: object) -> object:
+    if value is None:
+        return None
+    from framefleet.pipeline.engine import engine_of  # jobs without one need none
+
+    return engine_of(value)
+
+
+if TYPE_CHECKING:
+    _Engine = Engine | None
+else:
+    _Engine = Annotated[Any, BeforeValidator(_engine, json_schema_input_type=dict[str, JsonValue] | None)]
+
+
 class CoreJob(TableJob):
     """What is rendered, and how."""
 
@@ -272,6 +292,8 @@ class CoreJob(TableJob):
 
     model: _Model | None = None  # type: ignore[assignment]  # a training has one
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
+    engine: _Engine = None
+    """What renders in place of a model of this machine, e.g. {type: videos_api, urls: [...], model: NAME}."""
     models: dict[str, _Model] = Field(default_factory=dict, max_length=_MAX_MODELS, validate_default=True)
     """Several models in place of `model`, by the names that rows give in a column `model`."""
     sweep: Sweep = Field(default=Sweep(), validate_default=True)
@@ -306,17 +328,32 @@ class CoreJob(TableJob):
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_workers_of_an_engine(cls, values: Any) -> Any:
+        """Have the engine's number of workers, without GPUs, where the job does not say."""
+        engine = values.get("engine") if isinstance(values, Mapping) else None
+        fleet = values.get("fleet", {}) if engine else None
+        if isinstance(fleet, Mapping):
+            usual = {"workers": _engine(engine).workers, "gpus_per_worker": 0}  # type: ignore[attr-defined]
+            return {**values, "fleet": {**usual, **fleet}}
+        return values
+
     @field_validator("models")
     @classmethod
     def _has_a_model(cls, models: dict[str, ModelSection], others: ValidationInfo) -> dict[str, ModelSection]:
-        if "model" in others.data and bool(models) == (others.data["model"] is not None):
-            raise PydanticCustomError("both_models" if models else "no_model", "missing")
+        if "model" in others.data and "engine" in others.data:
+            given = [bool(models), others.data["model"] is not None, others.data["engine"] is not None]
+            if sum(given) != 1:
+                raise PydanticCustomError("both_models" if any(given) else "no_model", "missing")
         if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in models):
             raise PydanticCustomError("names", "a mapping, with names of letters, digits, - and _")
         return models
 
     @property
     def by_name(self) -> dict[str, ModelSection]:
+        if self.engine is not None:
+            return {"": ModelSection(path=self.engine.name, device="cpu")}
         return self.models if self.model is None else {"": self.model}
 
     @field_validator("order")
@@ -371,6 +408,12 @@ def job_schema(section: str | None = None) -> dict[str, Any]:
     kind = other.schema if other else Job
     schema = kind.model_json_schema()
     definitions = schema["$defs"]
+    if kind is Job:
+        engines = {name: kind().model_json_schema() for name, kind in by_name("engines").items()}
+        for engine in engines.values():
+            definitions |= engine.pop("$defs", {}) | {engine["title"]: engine}
+        refs = [{"$ref": f"#/$defs/{engine['title']}"} for engine in engines.values()]
+        schema["properties"]["engine"]["anyOf"] = [*refs, {"type": "null"}]
     for mapping in (schema, *definitions.values()):
         for key in mapping.get("properties", {}).values():
             if name := key.get("$ref", "").rpartition("/")[2]:  # editors do not look there
@@ -378,5 +421,5 @@ def job_schema(section: str | None = None) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
-        **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
+        **({"oneOf": [{"required": [name]} for name in _RENDERING]} if kind is Job else {}),
     }

@@ -142,7 +142,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         opened = resolved.models.items()
         models = {name: values["models"][name] | _named_model(one) | _opened(one) for name, one in opened}
     else:
-        models = values["model"] | _named_model(resolved.first)
+        models = (values["model"] or {}) | _named_model(resolved.first)
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
     written = {
         **values,

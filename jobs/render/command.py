@@ -11,7 +11,7 @@ from typer import Exit
 
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.watch import audit_line, gone_line
+from framefleet.jobs.show.watch import audit_line, gone_line, server_lines
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import RECORDS
@@ -137,7 +137,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
             sizes = count_text(num_sizes, "batch size")
             lines.append(f"reused after a check: {sizes} from earlier runs on this machine")
-    lines += idle_lines(summary)
+    lines += server_lines(summary.figures, summary.elapsed_s) or idle_lines(summary)
     audits = [
         f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
         for kind in summary.apart

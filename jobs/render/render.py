@@ -108,7 +108,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
         check_own_ray(job.fleet)
         check_gpu(job)
         is_new = not store_of_job(job).list(RECORDS)  # so that there is something to do
-        if is_new:
+        if is_new and job.engine is None:
             model = next(iter(job.by_name.values()))
             start.import_libraries(device=model.device, threads=model.threads)
         with closing(resolve_job(job, watch, scope.table)) as resolved, closing(RowIndex()) as index:

@@ -170,7 +170,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         table=source,
         rows=rows,
         batching=Batching(**job.batching.model_dump()),
-        audit=job.audit.of_batches,
+        audit=Audit(every=0) if job.engine else job.audit.of_batches,
         media=media,
         store=store,
         inputs=inputs,

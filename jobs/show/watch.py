@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.errors import command, count_text, escaped
+from framefleet.pipeline.metrics import ENGINE_MONEY, SERVER_DOWN_SECONDS, SERVER_IDLE_SECONDS, SERVER_ROWS
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.gone_clips import Gone
@@ -165,6 +166,18 @@ def _of_rows(progress: Progress) -> list[str]:
     elif not progress.done and progress.in_flight:
         parts.append(f"first clips under way ({duration(progress.elapsed_s)})")
     return parts
+
+
+def server_lines(figures: Mapping[str, float], elapsed_s: float) -> list[str]:
+    """Return what each server of an engine has done, and what that cost."""
+    lines = []
+    for name, num in SERVER_ROWS.by_label(figures).items():
+        idle_s, down_s = SERVER_IDLE_SECONDS.of(figures, name), SERVER_DOWN_SECONDS.of(figures, name)
+        line = f"server {name}: {count_text(num, 'row')}"
+        line += f", without one {idle_s / elapsed_s:.0%} of the time" if elapsed_s else ""
+        lines.append(line + (f", silent for {down_s:.0f} s" if down_s >= 1 else ""))
+    paid = ENGINE_MONEY.total(figures)
+    return [*lines, f"paid in this run: {paid:,.2f}"] if paid else lines
 
 
 def audit_line(audits: AuditFigures, num_rows: int) -> str:

@@ -21,6 +21,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from framefleet.pipeline.engine import Engine
     from framefleet.pipeline.model.options.attention import Attention
     from framefleet.pipeline.outputs.stores.store import Store
 
@@ -46,14 +47,19 @@ class ModelSettings:
     loras: Mapping[str, Lora] = field(default_factory=dict)
     ip_adapter: IpAdapter | None = None  # whose image every row gives
     options: Options = field(default_factory=Options)
+    engine: Engine | None = None  # what renders in its place
 
     @property
     def name(self) -> str:
         """What records and messages call the model; it opens it again."""
+        if self.engine:
+            return self.engine.name
         return public_name(self.path, self.revision) + names_of(self.parts)
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
+        if self.engine:
+            return {"engine": self.engine.type}
         scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
         fixed = {"dtype": canonical_dtype(self.dtype), "threads": self.threads, "batching": mode}
         return {**fixed, "generator": "cpu", **scale, **self.options.numerics()}

@@ -15,10 +15,18 @@ import numpy as np
 
 from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, eight_bits
 from framefleet.pipeline.outputs.frames.result import Audio, Extras
-from framefleet.pipeline.outputs.media.media_settings import Media, format_of
+from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, format_of
 from framefleet.pipeline.request import Request
 
 _SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """The file that an engine has sent."""
+
+    content: bytes = field(repr=False)
+    format: MediaFormat | None  # None for another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,7 @@ class Clip:
     num_prompt_tokens: int | None = None  # None: unknown
     is_prompt_cut: bool | None = None  # the end of its prompt was not read; None: unknown
     license: str | None = None  # of the model's weights
+    sent: SentFile | None = None  # in which its frames and its sound came here
 
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")

@@ -78,8 +78,9 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
         "model_digest": clip.model_digest,
         "framefleet": framefleet.__version__,
     }
-    content = encode_file(of, steps, frames, sound, fps=fps, tags=file_tags)
-    unrepeatable = (media.unrepeatable, *(step.unrepeatable for step in steps))
+    sent = _as_sent(clip, media, steps, fps)
+    content = sent or encode_file(of, steps, frames, sound, fps=fps, tags=file_tags)
+    unrepeatable = ("as sent" if sent else media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
     same: dict[str, Any] = {name: clip.seconds.get(name) for name in _SECONDS}
@@ -131,6 +132,16 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
         frames=frames,
         derived=second.content if second else None,
     )
+
+
+def _as_sent(clip: Clip, media: Media, steps: Collection[FileStep], fps: float) -> bytes | None:
+    """Return the file that an engine has sent, if it is what the job asks for."""
+    rate = clip.native_fps
+    is_of_rate = rate is None or abs(fps - rate) <= rate / _STEP
+    is_whole = media.audio or clip.audio is None
+    if steps or clip.sent is None or clip.sent.format != media.format or not (is_of_rate and is_whole):
+        return None
+    return clip.sent.content
 
 
 def encode_file(

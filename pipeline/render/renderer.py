@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import public_message
-from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
+from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
@@ -143,6 +143,16 @@ class Renderer:
 
     def __repr__(self) -> str:
         return f"Renderer({self.model!r})"
+
+    halt = None  # it begins each row that it is given
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes of memory that a row has on its device; 0 on a CPU."""
+        return room_bytes(self.model.environment["device"])
+
+    def figures(self) -> Mapping[str, float]:
+        return {}
 
     @property
     def num_active(self) -> int:

@@ -85,6 +85,7 @@ def doctor(
         second = getattr(read, "second_models", {})  # a training has none
         # The base of a single file; of the file itself, `plan` reads the header.
         places = [(one.base or one.path, one.revision) for one in read.by_name.values()]
+        places = [] if getattr(read, "engine", None) else places
         places += [(one.path, one.revision) for one in second.values()]
         models = tuple(
             {"path": absolute_path(path, may_be_of_hub=True), "revision": revision, **options}

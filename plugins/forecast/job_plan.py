@@ -74,7 +74,7 @@ class ModelPlan:
     unusual: tuple[str, ...]  # what is far from the model's own sizes
     num_cut: int  # rows with prompts whose end the model does not read
     first_cut: CutPrompt | None
-    memory: Memory  # of the largest row
+    memory: Memory | None  # of the largest row; None for an engine
     hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
 
 

@@ -111,7 +111,11 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         resolved = stack.enter_context(closing(resolve_job(job, watch, table)))
         index = stack.enter_context(closing(RowIndex()))
         check_claim(resolved)
-        for name, model in resolved.models.items():
+        own = {name: model for name, model in resolved.models.items() if not model.settings.engine}
+        if not own and (wanted.hollow or wanted.probe):
+            fix = "leave out --hollow and --probe, or render a few rows with `render --limit`"
+            raise JobError("an engine renders the job's rows, and its model is not here", fix)
+        for name, model in own.items():
             watch.say("comparing the weights with the networks")
             with naming_model(place_of(name)):
                 check_model_fits(model)
@@ -119,7 +123,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
             with naming_model(f"second_models.{name}"):
                 check_second_model_fits(second_model)
         is_called = wanted.hollow or wanted.probe
-        probed = {name: Shapes() for name in resolved.models} if is_called else {}
+        probed = {name: Shapes() for name in own} if is_called else {}
         cut = {name: CutPrompts(model.configs) for name, model in resolved.models.items()}
 
         def look_at(rows: Sequence[IdentifiedRow]) -> None:
@@ -164,18 +168,21 @@ def _plan(
     plans = {}
     for name, model in resolved.models.items():
         spec, settings = model.plan.spec, model.settings
+        options: dict[str, Any] = {}
+        if settings.engine is None:
+            options = {"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()}
         plans[name] = ModelPlan(
             model=settings.name,
             license=str(model.license),
             pipeline=spec.class_name,
             code=code.title if (code := code_of(spec.class_name)) else None,
             preset=spec.preset.name if spec.preset else None,
-            options={"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()},
+            options=options,
             arguments=all_arguments(job, model.plan),
             unusual=tuple(survey.unusual_lines({name: spec})),
             num_cut=cut[name].num_rows,
             first_cut=cut[name].first,
-            memory=memory_of(resolved, name, survey, wanted),
+            memory=None if settings.engine else memory_of(resolved, name, survey, wanted),
             hollow=hollow.get(name),
         )
     first = next(iter(plans.values()))

@@ -17,7 +17,7 @@ from framefleet.api.commands import duration, reporting, stdout
 from framefleet.api.errors import command, count_text
 from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs import options
-from framefleet.jobs.show.watch import audit_line, gone_line
+from framefleet.jobs.show.watch import audit_line, gone_line, server_lines
 from framefleet.pipeline.metrics import BLOCKED_PLACES
 from framefleet.plugins.watch.failures import failure_values, one_line
 
@@ -145,6 +145,8 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     lines: list[RenderableType] = [top, Text(_of_driver(status.driver), style="dim")]
     if status.workers:
         lines.append(workers_table(status.workers))
+    elapsed_s = status.driver.progress.elapsed_s if status.driver.progress else 0.0
+    lines += map(Text, server_lines(status.figures, elapsed_s))
     lines += [
         Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red")
         for row in status.last_failures

@@ -8,11 +8,23 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 
+from framefleet.pipeline.outputs.media.media import decode
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 
+PAINT = """
+    import io, json, sys
+    import numpy as np
+    from framefleet.pipeline.outputs.media.media import encode
+    from framefleet.pipeline.outputs.media.media_settings import Media
+
+    seed = json.load(sys.stdin)["seed"]
+    frames = np.full((4, 16, 16, 3), 40 + 60 * seed, np.uint8)
+    sys.stdout.buffer.write(encode(frames, media=Media(format="mp4"), fps=8, metadata={}))
+"""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 
 
@@ -50,3 +62,13 @@ def test_an_installed_plugin_adds_a_score_a_recipe_formats_and_a_command(tmp_pat
     assert (refused.returncode, "use webdataset, parquet, hf, vbench, zip" in refused.stderr) == (2, True)
     verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "out")
     assert verified.returncode == 0, verified.stderr
+    (tmp_path / "paint.py").write_text(dedent(PAINT))
+    engine = {"type": "program", "model": "paint", "program": [sys.executable, str(tmp_path / "paint.py")]}
+    values = {"table": str(table), "output": str(tmp_path / "painted"), "engine": engine}
+    painted = run(
+        tmp_path / "installed", "-m", "framefleet", "render", write_job(tmp_path / "p.yaml", values)
+    )
+    assert painted.returncode == 0, painted.stderr
+    clips = sorted((tmp_path / "painted" / "clips").rglob("*.mp4"))
+    shades = {int(decode(clip.read_bytes()).mean()) for clip in clips}
+    assert len(shades) == 2  # that of each row's seed

@@ -356,7 +356,7 @@ def test_the_schema_holds_every_key_and_refuses_others() -> None:
     schema = framefleet.job_schema()
     assert set(schema["properties"]) == set(Job.model_fields)
     assert schema["required"] == ["output"]  # and a table, or a sweep
-    assert schema["oneOf"] == [{"required": ["model"]}, {"required": ["models"]}]
+    assert schema["oneOf"] == [{"required": [name]} for name in ("model", "models", "engine")]
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["properties"]["model"]["anyOf"]
     assert all(name in schema["properties"]["recipe"]["description"] for name in BUILT_IN)

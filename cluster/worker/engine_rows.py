@@ -1,0 +1,268 @@
+"""Rows that an engine renders, each in a thread of its own: for a worker, in place of a `Renderer`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import socket
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from safetensors.numpy import save
+
+from framefleet.cluster.worker.checkpointer import checkpoint_path
+from framefleet.cluster.worker.messages import Halt, WorkerSetup
+from framefleet.pipeline.engine import Engine, EngineClip, EngineRow, Halted, Left
+from framefleet.pipeline.errors import ModelError, RowError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.model.sources.headers import read_header
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.frames.frames import Pixels
+from framefleet.pipeline.outputs.frames.result import audio_sha256
+from framefleet.pipeline.request import Request
+
+log = logging.getLogger(__name__)
+_LOOK_S = 0.5  # the longest wait for a row to end, before new ones are looked for
+_KEPT = "engine"  # in the metadata of a checkpoint without tensors
+_MAX_KEPT_BYTES = 1 << 16
+
+
+@dataclass(slots=True)
+class _Work:
+    """A row under way. idle: what the engine had waited for when it began, by cause."""
+
+    request: Request
+    idle: Mapping[str, float]
+    since: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    is_left: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRow:
+    """A row that was left; what is needed to go on was stored when it was known."""
+
+    row_id: str
+    checkpoint: None = None
+
+
+class EngineClock:
+    """Where the time of the thread goes that hands rows to an engine: every second has one cause."""
+
+    def __init__(self) -> None:
+        self._lock, self._began = threading.Lock(), time.perf_counter()
+        self._since, self._cause = self._began, "engine"
+        self._total: defaultdict[str, float] = defaultdict(float)
+        self._told: dict[str, float] = {}
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._began
+
+    def still_s(self) -> float:
+        """Return 0: an engine bounds the time of its rows itself."""
+        return 0.0
+
+    @contextmanager
+    def spending(self, cause: str) -> Iterator[None]:
+        before = self._turn(cause)
+        try:
+            yield
+        finally:
+            self._turn(before)
+
+    def seconds(self) -> dict[str, float]:
+        self._turn(self._cause)
+        with self._lock:
+            return dict(self._total)
+
+    def lap(self) -> dict[str, float]:
+        """Return the idle seconds since the last call, by cause."""
+        total = {cause: seconds for cause, seconds in self.seconds().items() if cause != "engine"}
+        since = {cause: seconds - self._told.get(cause, 0.0) for cause, seconds in total.items()}
+        self._told = total
+        return since
+
+    def _turn(self, cause: str) -> str:
+        with self._lock:
+            now, before = time.perf_counter(), self._cause
+            self._total[before] += now - self._since
+            self._since, self._cause = now, cause
+        return before
+
+
+class EngineModel:
+    """What a worker says of an engine, as of a model that it has loaded."""
+
+    def __init__(self, engine: Engine, files: Mapping[str, str]) -> None:
+        self.digest = model_digest(files or {"engine": engine.digest})
+        self.environment = {
+            "device": "engine",
+            "engine": engine.type,
+            "cpu": engine.name,  # what computes, where others have the name of their processor
+            "python": platform.python_version(),
+            "hostname": socket.gethostname(),
+        }
+
+
+class EngineRows:
+    """Not for several threads at once, as a Renderer."""
+
+    num_remembered = room_bytes = 0
+
+    def __init__(self, setup: WorkerSetup, note_kept: Callable[[str, bool, bool], None]) -> None:
+        """note_kept: called from any thread, once what is needed to go on with a row is stored."""
+        engine = setup.model.engine
+        assert engine is not None, "workers of other jobs have a Renderer"
+        self._setup, self._engine, self._note_kept = setup, engine, note_kept
+        self.model, self.clock = EngineModel(engine, setup.model_files), EngineClock()
+        self._numerics = setup.model.numerics(setup.batching.mode)
+        self._session = engine.start(setup.store)
+        self._news = threading.Condition()
+        self._rows: dict[str, _Work] = {}
+        self._ended: list[Outcome | LeftRow] = []
+        self.halt: Halt | None = None
+
+    @property
+    def num_active(self) -> int:
+        return len(self._rows)
+
+    @property
+    def room(self) -> int:
+        return 0 if self.halt else self._session.room() - len(self._rows)
+
+    def figures(self) -> Mapping[str, float]:
+        return self._session.figures()
+
+    def read_ahead(self, _: Request) -> list[Any]:
+        return []
+
+    def take_audits(self) -> list[Any]:
+        return []
+
+    def save(self) -> list[Any]:
+        return []
+
+    def rehearse(self, _: Request) -> None: ...
+
+    def set_apart(self, _: str) -> None: ...
+
+    def submit(self, request: Request, row_id: str, _: bytes | None = None, *, is_audited: bool) -> None:
+        self._rows[row_id] = work = _Work(request, self.clock.lap())
+        threading.Thread(target=self._run, args=(row_id, work), name=f"row-{row_id[:8]}", daemon=True).start()
+
+    def step(self) -> list[Outcome | LeftRow]:
+        """Return what has become of rows, after a wait for the first of them."""
+        with self._news:
+            self._news.wait_for(lambda: self._ended, timeout=_LOOK_S)
+            ended, self._ended = self._ended, []
+        for outcome in ended:
+            del self._rows[outcome.row_id]
+        return ended
+
+    def drain(self) -> list[Outcome | LeftRow]:
+        """Leave all rows as soon as they can be left."""
+        for work in self._rows.values():
+            work.is_left.set()
+        ended: list[Outcome | LeftRow] = []
+        while self._rows:
+            ended += self.step()
+        self._session.close()
+        return ended
+
+    def drop(self, row_id: str) -> None:
+        """Leave a row of which nothing more is to be reported."""
+        self._rows[row_id].is_left.set()
+        with self._news:
+            self._news.wait_for(lambda: any(one.row_id == row_id for one in self._ended))
+            self._ended = [one for one in self._ended if one.row_id != row_id]
+        del self._rows[row_id]
+
+    def _run(self, row_id: str, work: _Work) -> None:
+        outcome: Outcome | LeftRow
+        try:
+            row = EngineRow(
+                row_id=row_id,
+                request=work.request,
+                kept=self._kept(row_id),
+                keep=partial(self._keep, row_id),
+                read=self._setup.inputs.read,
+                wait=partial(_wait, work.is_left),
+                say=partial(log.warning, extra={"row_id": row_id}),
+            )
+            outcome = self._clip(row_id, work, self._session.render(row))
+        except Left:
+            outcome = LeftRow(row_id)
+        except Halted as error:
+            self.halt = Halt(problem=public_text(error.problem), fix=error.fix, why=error.why)
+            outcome = LeftRow(row_id)
+        except Exception as error:  # the row's own failure; the driver decides
+            text = traceback.format_exc()
+            outcome = Failure(row_id=row_id, request=work.request, error=error, traceback=text)
+        except BaseException as error:  # a stranger's code may raise anything, and its row must end
+            problem = RowError(f"its engine raised {type(error).__name__}: {error}", "mend the engine")
+            text = traceback.format_exc()
+            outcome = Failure(row_id=row_id, request=work.request, error=problem, traceback=text)
+        with self._news:
+            self._ended.append(outcome)
+            self._news.notify_all()
+
+    def _clip(self, row_id: str, work: _Work, made: EngineClip) -> Clip:
+        model, took_s = self._setup.model, time.monotonic() - work.since
+        return Clip(
+            row_id=row_id,
+            request=work.request,
+            pixels=Pixels.of(made.frames),
+            audio=made.audio,
+            audio_sha256=None if made.audio is None else audio_sha256(made.audio),
+            native_fps=made.fps,
+            sent=made.sent,
+            model=model.name,
+            model_digest=self.model.digest,
+            license=model.license,
+            numerics=self._numerics,
+            # All of its time counts as the model's: what a server does with it, it does not say.
+            seconds={"encode_s": 0.0, "denoise_s": took_s, "decode_s": 0.0, "compute_s": took_s},
+            batch_size=1.0,
+            peak_memory_bytes=0,
+            environment={**self.model.environment, **made.environment},
+            started_at=work.started_at,
+            idle=work.idle,
+        )
+
+    def _keep(self, row_id: str, values: Mapping[str, Any]) -> None:
+        content = save({}, {_KEPT: json.dumps(values, allow_nan=False)})
+        self._setup.store.write(checkpoint_path(row_id), content)
+        self._note_kept(row_id, True, False)
+
+    def _kept(self, row_id: str) -> Mapping[str, Any] | None:
+        """Return what was kept of a row. Also where nobody heard of it, as a worker has died."""
+        try:
+            content = self._setup.store.read(checkpoint_path(row_id), _MAX_KEPT_BYTES)
+        except FileNotFoundError:
+            return None
+        try:
+            _, notes = read_header(lambda count: content[:count], checkpoint_path(row_id), len(content))
+            kept = parse_json(notes[_KEPT])
+        except (ModelError, ValueError, LookupError, TypeError):
+            kept = None
+        if not isinstance(kept, dict):
+            log.warning("row %s: what was kept of it is damaged", row_id, extra={"row_id": row_id})
+            return None
+        return kept
+
+
+def _wait(is_left: threading.Event, seconds: float) -> None:
+    if is_left.wait(max(0.0, seconds)):
+        raise Left

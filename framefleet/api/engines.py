@@ -1,0 +1,27 @@
+"""What renders in place of a model of this machine: the door of `engine:`."""
+
+from typing import TYPE_CHECKING
+
+from framefleet.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.engine import (
+        Engine as Engine,
+        EngineClip as EngineClip,
+        EngineRow as EngineRow,
+        EngineSession as EngineSession,
+        Halted as Halted,
+        Left as Left,
+        engine_spec as engine_spec,
+    )
+    from framefleet.pipeline.model.specs.signature import ArgumentKind as ArgumentKind, Parameter as Parameter
+    from framefleet.pipeline.outputs.clips import SentFile as SentFile
+    from framefleet.pipeline.rows.inputs.http_read import is_public as is_public
+    from framefleet.pipeline.rows.inputs.pictures import open_image as open_image
+    from framefleet.pipeline.rows.inputs.video_frames import (
+        file_kind as file_kind,
+        frame_rate as frame_rate,
+        frames_of as frames_of,
+    )
+else:
+    __getattr__ = lazy_names(__name__)

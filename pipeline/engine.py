@@ -1,0 +1,181 @@
+"""What turns requests into clips in place of a model's weights: a job's `engine:`, and the door for plugins.
+
+An engine renders elsewhere, e.g. on servers. A worker hands it one row at a time for each of its threads; it
+loads no model and imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from framefleet.pipeline.errors import ModelError, shown
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
+from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
+from framefleet.pipeline.model.families.registry import family_of
+from framefleet.pipeline.model.sources.folder_source import FolderSource
+from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.specs.signature import Parameter
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.clips import SentFile
+from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.frames.result import Audio
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import by_name
+from framefleet.pipeline.request import Request
+
+
+class Halted(Exception):
+    """Raised where no row can be begun any more; those that are under way go on.
+
+    why: spent, what the job may spend; or at fault is the job, or the service that renders for it.
+    """
+
+    def __init__(self, problem: str, fix: str, why: Literal["spent", "job", "service"]) -> None:
+        super().__init__(problem, fix, why)
+        self.problem, self.fix, self.why = problem, fix, why
+
+
+class Left(Exception):
+    """Raised by `EngineRow.wait` where the row is to be left: another run goes on from what was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRow:
+    """A row that an engine renders, and what it may do meanwhile. From the row's own thread."""
+
+    row_id: str
+    request: Request
+    kept: Mapping[str, Any] | None  # what `keep` was given last, also by an earlier run
+    keep: Callable[[Mapping[str, Any]], None]  # stores JSON values in the output, for a later attempt
+    read: Callable[[str], bytes]  # the content of an input that the row names, by its `uri`
+    wait: Callable[[float], None]  # seconds; raises Left where the row is to be left
+    say: Callable[[str], None]  # logs a line about the row, in the output's logs/ too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineClip:
+    """What an engine made of a row."""
+
+    frames: Pictures
+    fps: float | None = None  # None for an image
+    audio: Audio | None = None
+    sent: SentFile | None = None  # in which they came; stored as it is if it has the job's `media.format`
+    environment: Mapping[str, str | int | float] = field(default_factory=dict)  # where it was made
+
+
+class EngineSession:
+    """An engine at work, in one process. `render` is called from several threads at once."""
+
+    num_parallel: int = 1  # rows at once
+
+    def room(self) -> int:
+        """Return how many rows could be under way now, those that are included."""
+        return self.num_parallel
+
+    def render(self, row: EngineRow) -> EngineClip:
+        """Return a row's clip.
+
+        Raises RowError for a row that can never be rendered, Halted, Left, and any other error for a row that
+        may be tried again.
+        """
+        raise NotImplementedError
+
+    def figures(self) -> Mapping[str, float]:
+        """Return what it has counted, by keys of `pipeline/metrics.py`."""
+        return {}
+
+    def close(self) -> None:
+        """End what it has started. Rows are not under way any more."""
+
+
+class Engine(Strict):
+    """What renders in place of a model of this machine. A plugin's subclass, of `Plugin.engines`."""
+
+    # How many processes it has, where the job does not say: one, which has all its threads.
+    workers: ClassVar[int] = 1
+    type: str = Field(description="videos_api, images_api, or a type of a plugin.")
+    model: NonEmpty = Field(description="Model that it renders with, as it calls it.")
+
+    license: NonEmpty | None = Field(default=None, description="License of its clips, for records.")
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what of it decides clips, as JSON: part of every row's identity."""
+        return {"type": self.type, "model": self.model}
+
+    def spec(self) -> PipelineSpec:
+        """Return what rows may ask for. Raises UserError where it cannot render, as far as that is seen."""
+        raise NotImplementedError
+
+    def start(self, store: Store) -> EngineSession:
+        """Return it at work. store: of the job's output."""
+        raise NotImplementedError
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(canonical_json(self.deciding()).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What records call the model."""
+        return f"{self.type}:{self.model}"
+
+    def weights(self) -> Weights:
+        """Return what stands for its model's files, of which this machine has none."""
+        folder = Path(tempfile.gettempdir())
+        return Weights(
+            source=_Nowhere(str(folder)),
+            class_name=self.type,
+            components=(),
+            files=(),
+            expected={"engine": self.digest},
+            lock=None,
+        )
+
+
+class _Nowhere(FolderSource):
+    """A folder of which nothing is read."""
+
+    files: Mapping[str, Any] = {}
+
+
+def engine_of(value: Any) -> Engine:
+    """Return the engine that a job describes, of the class for its type. Raises ModelError."""
+    if isinstance(value, Engine):
+        return value
+    kinds, kind = by_name("engines"), value.get("type") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str):
+        problem = f"engine is {shown(value)}, and must be a mapping with type and model"
+        raise ModelError(problem, "write e.g. {type: videos_api, urls: [http://HOST:8000/v1], model: NAME}")
+    if kind not in kinds:
+        problem = f"engine.type is {kind!r}, and there is no such engine"
+        raise ModelError(problem, did_you_mean(kind, kinds))
+    keys = ", ".join(kinds[kind]().model_fields)
+    made: type[Engine] = kinds[kind]()
+    return settings_of(made, value, place="engine", fix=f"an engine {kind} has the keys {keys}")
+
+
+def engine_spec(
+    name: str, kind: Literal["video", "image"], parameters: Mapping[str, Parameter], **facts: Any
+) -> PipelineSpec:
+    """Return what rows of an engine may ask for. facts: fields of `PipelineSpec`."""
+    values: dict[str, Any] = dict.fromkeys(
+        ("frame_step", "min_frames", "max_frames", "only_frames", "max_text", "native_fps", "preset")
+    )
+    values |= dict.fromkeys(("default_height", "default_width", "default_frames"))
+    values |= {"size_multiple": 1, "frame_rest": 0, "scheduler_class": "", "scheduler_config": {}}
+    values |= {"components": (), "configs": {"index": {}}, "returns": frozenset({"frames"})}
+    return PipelineSpec(
+        class_name=name,
+        kind=kind,
+        parameters=parameters,
+        family=family_of(name),
+        **values | facts,
+    )

@@ -1,0 +1,80 @@
+"""From what a server sent to a clip that is whole, and what was asked for; else the row fails and says so."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import av
+import numpy as np
+
+from framefleet.api.clips import Audio, MediaFormat, decode_audio
+from framefleet.api.engines import EngineClip, SentFile, file_kind, frame_rate, frames_of, open_image
+from framefleet.api.errors import InputError, RenderError, StoreError
+from framefleet.plugins.engines.words import num_frames_of, seconds_of, size_of
+
+_FORMATS: Mapping[str, MediaFormat] = {"mp4": "mp4", "png": "png"}
+_FIX = "look at the server; `framefleet retry` creates the clip again"
+
+
+def received(content: bytes, arguments: Mapping[str, Any], kind: str) -> EngineClip:
+    """Return the clip of a file. kind: videos or images. Raises RenderError."""
+    found = file_kind(content)
+    wanted = "video" if kind == "videos" else "image"
+    if found is None or found.kind != wanted:
+        what = "nothing" if not content else str(found) if found else "no file of a kind that is known"
+        raise RenderError(f"the server sent {what} in place of {wanted}", _FIX)
+    try:
+        clip = _video(content) if kind == "videos" else _image(content)
+    except (InputError, StoreError, av.FFmpegError, ValueError) as error:
+        raise RenderError(f"the server sent a {wanted} that cannot be decoded: {error}", _FIX) from error
+    _check(clip, arguments, kind)
+    return EngineClip(
+        frames=clip.frames,
+        fps=clip.fps,
+        audio=clip.audio,
+        sent=SentFile(content, _format(content, found.name)),
+    )
+
+
+def _image(content: bytes) -> EngineClip:
+    return EngineClip(frames=np.asarray(open_image(content))[None])
+
+
+def _video(content: bytes) -> EngineClip:
+    frames = np.stack([np.asarray(frame) for frame in frames_of(content)])
+    with av.open(io.BytesIO(content), "r") as container:
+        declared = container.streams.video[0].frames  # 0 where the file does not say
+    if declared and declared != len(frames):
+        raise ValueError(f"it has {len(frames)} of {declared} frames")
+    sound = decode_audio(content)
+    audio = sound and Audio(samples=(sound[0].T / np.float32(32767)).clip(-1, 1), sample_rate=sound[1])
+    return EngineClip(frames=frames, fps=frame_rate(content), audio=audio)
+
+
+def _format(content: bytes, name: str) -> MediaFormat | None:
+    if name == "mkv or webm":  # which say what they are in their first bytes
+        return "webm" if b"webm" in content[:64] else "mkv"
+    return _FORMATS.get(name)
+
+
+def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
+    """Raise RenderError for a clip that is not what was asked for."""
+    num_frames, height, width, _ = clip.frames.shape
+    differs = []
+    if (size := size_of(arguments)) not in (None, (height, width)):
+        differs.append(f"{width}x{height} in place of {size[1]}x{size[0]}" if size else "")
+    if kind == "videos":
+        asked, fps, seconds = num_frames_of(arguments), arguments.get("fps"), seconds_of(arguments)
+        if arguments.get("num_frames") is not None and num_frames != arguments["num_frames"]:
+            differs.append(f"{num_frames} frames in place of {arguments['num_frames']}")
+        elif asked is not None and abs(num_frames - asked) > 1 + asked / 20:
+            differs.append(f"{num_frames} frames in place of about {asked:g}")
+        if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
+            differs.append(f"{clip.fps or 0:g} frames per second in place of {fps:g}")
+        length = num_frames / clip.fps if clip.fps else 0.0
+        if seconds is not None and not differs and abs(length - seconds) > 1 / 4 + seconds / 20:
+            differs.append(f"{length:.2f} s in place of {seconds:g} s")
+    if differs:
+        raise RenderError(f"the server sent a clip of {', '.join(differs)}", _FIX)

@@ -1,0 +1,134 @@
+"""The servers of one engine: which is free, silent or to be left alone, and what each has done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from framefleet.pipeline.metrics import SERVER_DOWN_SECONDS, SERVER_IDLE_SECONDS, SERVER_ROWS
+
+_LOOK_S = 0.05  # between two looks for a free place
+_LOAD_S = 5.0  # that a busy server is left alone for, where it does not say how long
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """down_since: when it last answered, if it does not answer now. next_at: when it may be asked again."""
+
+    url: str
+    num_active: int = 0
+    num_done: int = 0
+    down_since: float | None = None
+    next_at: float = 0.0
+    pause_s: float = 0.0  # the last one
+    idle_s: float = 0.0
+    down_s: float = 0.0
+    counted_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return urlsplit(self.url).netloc
+
+    def count(self, now: float) -> None:
+        """Count the time since the last call."""
+        passed, self.counted_at = now - self.counted_at, now
+        if self.down_since is not None:
+            self.down_s += passed
+        elif not self.num_active:
+            self.idle_s += passed
+
+    def is_free(self, parallel: int, now: float) -> bool:
+        return self.down_since is None and self.next_at <= now and self.num_active < parallel
+
+
+class Servers:
+    """From any thread."""
+
+    def __init__(self, urls: Sequence[str], parallel: int) -> None:
+        now = time.monotonic()
+        self._all = [Server(url, counted_at=now) for url in dict.fromkeys(urls)]
+        self._parallel, self._lock = parallel, threading.Lock()
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._all)
+
+    def named(self, url: str) -> Server | None:
+        return next((server for server in self._all if server.url == url), None)
+
+    @property
+    def num_parallel(self) -> int:
+        return self._parallel * len(self._all)
+
+    def room(self) -> int:
+        """Return how many rows those have room for that answer; at least one, which waits for the others."""
+        return max(1, self._parallel * sum(server.down_since is None for server in self._all))
+
+    def silent_s(self) -> float:
+        """Return for how long none has answered; 0 where one does."""
+        now = time.monotonic()
+        return min(0.0 if one.down_since is None else now - one.down_since for one in self._all)
+
+    @contextmanager
+    def place(
+        self, wait: Callable[[float], None], check: Callable[[], None], at: Server | None = None
+    ) -> Iterator[Server]:
+        """Hold a place at the server with most room, or at this one, however many it has.
+
+        check: raises where waiting for a place is of no use any more.
+        """
+        while (server := self._take(at)) is None:
+            check()
+            wait(_LOOK_S)
+        try:
+            yield server
+        finally:
+            with self._lock:
+                server.count(time.monotonic())
+                server.num_active -= 1
+
+    def _take(self, at: Server | None) -> Server | None:
+        with self._lock:
+            now = time.monotonic()
+            free = [at] if at else [one for one in self._all if one.is_free(self._parallel, now)]
+            if not free:
+                return None
+            server = min(free, key=lambda one: one.num_active)
+            server.count(now)
+            server.num_active += 1
+            return server
+
+    def answered(self, server: Server) -> None:
+        with self._lock:
+            server.count(time.monotonic())
+            server.down_since, server.pause_s = None, 0.0
+
+    def silent(self, server: Server) -> None:
+        """It did not answer, or not as the API has it."""
+        with self._lock:
+            now = time.monotonic()
+            server.count(now)
+            server.down_since = now if server.down_since is None else server.down_since
+
+    def busy(self, server: Server, pause_s: float | None) -> None:
+        """It wants to be left alone. pause_s: for so long, if it says so."""
+        with self._lock:
+            server.pause_s = pause_s or min(2 * server.pause_s or _LOAD_S / 8, 4 * _LOAD_S)
+            server.next_at = time.monotonic() + server.pause_s
+
+    def done(self, server: Server) -> None:
+        with self._lock:
+            server.num_done += 1
+
+    def figures(self) -> dict[str, float]:
+        figures, now = {}, time.monotonic()
+        with self._lock:
+            for server in self._all:
+                server.count(now)
+                figures[SERVER_ROWS.key(server.name)] = float(server.num_done)
+                figures[SERVER_IDLE_SECONDS.key(server.name)] = server.idle_s
+                figures[SERVER_DOWN_SECONDS.key(server.name)] = server.down_s
+        return figures

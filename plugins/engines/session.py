@@ -1,0 +1,344 @@
+"""One process at work: each row is created at a server, waited for and fetched, and paid for once.
+
+The id of what was created is stored in the output before it is waited for, so that a later attempt, also of
+another run, waits for it in place of creating it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind
+from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
+from framefleet.api.outputs import Store
+from framefleet.pipeline.metrics import ENGINE_MONEY
+from framefleet.plugins.engines.paid import Paid
+from framefleet.plugins.engines.received import received
+from framefleet.plugins.engines.servers import Server, Servers
+from framefleet.plugins.engines.web import Answer, Silent, Web
+from framefleet.plugins.engines.words import fields_of, file_word, seconds_of
+
+if TYPE_CHECKING:
+    from framefleet.plugins.engines.settings import _Servers
+
+_DONE = ("completed", "complete", "succeeded")
+_FAILED = ("failed", "cancelled", "canceled", "expired", "error")
+_UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running")
+_REFUSED = (400, 413, 415, 422)
+_TURN_S = 0.05  # between two looks at whether the first row was taken
+_LOOK_S = 1.0  # between two looks at a silent server
+_TRIES = 3  # to fetch a file that is none, and to create at servers that answer with faults
+_LATER = "run the same command again when it answers"
+
+
+class _Forgotten(Exception):
+    """The server does not know the id any more; the text says how that shows."""
+
+
+@dataclass(slots=True)
+class _Made:
+    """What was created for a row. kept: what the output has of it."""
+
+    server: Server
+    id: str
+    file: str | None = None  # where its content is, if the server says so
+    content: bytes | None = field(default=None, repr=False)  # that came at once
+
+    @property
+    def kept(self) -> dict[str, str | None]:
+        return {"url": self.server.url, "id": self.id, "file": self.file}
+
+
+class Session(EngineSession):
+    def __init__(self, engine: _Servers, store: Store) -> None:
+        self._engine = engine
+        self._web = Web(engine.urls, engine.key)
+        self._servers = Servers(engine.urls, engine.parallel)
+        self._paid = Paid(store, engine.max_cost)
+        self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
+        self._num_failed: dict[str, int] = {}  # ids of a row that ended without a clip
+        self._first = threading.Lock()  # held to create, until a server has taken a row
+        self._has_taken = False
+        self._halt: Halted | None = None  # why no more rows are created
+        self._is_over = threading.Event()
+        threading.Thread(target=self._look_for_silent, name="silent servers", daemon=True).start()
+
+    @property
+    def num_parallel(self) -> int:  # type: ignore[override]
+        return self._servers.num_parallel
+
+    def room(self) -> int:
+        return self._servers.room()
+
+    def figures(self) -> Mapping[str, float]:
+        return {**self._servers.figures(), ENGINE_MONEY.key(): self._paid.cost}
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._web.close()
+
+    def render(self, row: EngineRow) -> EngineClip:
+        made, num_forgotten = self._kept(row), 0
+        while True:
+            with self._servers.place(row.wait, self._check_servers, made.server if made else None) as server:
+                try:
+                    if made is None:
+                        made = self._create(row, server)
+                        if made is None:
+                            continue  # it is busy, or silent: another place, then
+                    if made.content is None:
+                        self._wait_for(row, made)
+                    clip = self._clip(row, made)
+                except _Forgotten as error:
+                    num_forgotten += 1
+                    if num_forgotten > 1:
+                        raise EndpointError(f"{server.name}: {error}, again", "look at the server") from None
+                    row.say(f"row {row.row_id}: {server.name}: {error}; it is created again")
+                    self._failed(row, made)
+                    made = None
+                    continue
+                self._servers.done(server)
+                return clip
+
+    def _kept(self, row: EngineRow) -> _Made | None:
+        kept = row.kept or {}
+        if not (isinstance(kept.get("id"), str) and isinstance(kept.get("url"), str)):
+            return None
+        server = self._servers.named(kept["url"])
+        if server is None:
+            row.say(f"row {row.row_id}: it was created at {kept['url']}, which the job no longer has")
+            return None
+        return _Made(server, kept["id"], kept.get("file"))
+
+    def _failed(self, row: EngineRow, made: _Made | None) -> None:
+        """What was created has ended without a clip: it is not waited for again."""
+        self._num_failed[row.row_id] = self._num_failed.get(row.row_id, 0) + 1
+        if made:
+            row.keep({"ended": made.kept})
+
+    def _create(self, row: EngineRow, server: Server) -> _Made | None:
+        """Have a server begin with a row; None where it is busy or silent."""
+        with ExitStack() as stack:
+            while not self._has_taken:
+                row.wait(0)
+                if self._first.acquire(timeout=_TURN_S):
+                    stack.callback(self._first.release)
+                    break
+            if self._halt:
+                raise self._halt
+            try:
+                return self._created(row, server)
+            except Halted as error:
+                self._halt = error
+                raise
+
+    def _created(self, row: EngineRow, server: Server) -> _Made | None:
+        engine = self._engine
+        is_json, takes = self._form(server)
+        fields = fields_of(
+            row.request, model=engine.model, kind=engine.kind, takes=takes, options=engine.options
+        )
+        files = self._files(row)
+        path, timeout_s = "videos", 120.0
+        if engine.kind == "images":
+            path, timeout_s = "images/edits" if files else "images/generations", engine.timeout_s
+            fields |= {"response_format": "b64_json", "n": 1}
+            is_json = not files
+        number = self._num_failed.get(row.row_id, 0)
+        take_back = self._paid.pay(self._price(row))
+        try:
+            answer = self._web.post(
+                f"{server.url}/{path}",
+                fields,
+                files=files,
+                is_json=is_json,
+                idempotency_key=f"{row.row_id}-{number}" if number else row.row_id,
+                timeout_s=timeout_s,
+            )
+        except Silent as error:  # it may have created it, and keeps what that cost
+            row.say(f"row {row.row_id}: {error.problem}; it may have been created there")
+            self._servers.silent(server)
+            return None
+        if not answer.is_good:
+            take_back()
+            self._not_created(row, server, answer, is_json=is_json, fields=fields)
+            return None
+        self._servers.answered(server)
+        try:
+            made = self._made(answer, server)
+        except (ValueError, LookupError, TypeError) as error:
+            raise EndpointError(f"{server.name} answered {answer.text()} ({error})", _LATER) from None
+        if made.content is None:
+            row.keep(made.kept)
+        self._has_taken = True
+        return made
+
+    def _made(self, answer: Answer, server: Server) -> _Made:
+        said = answer.json()
+        if self._engine.kind == "images":
+            one = said["data"][0]
+            if one.get("b64_json"):
+                try:
+                    return _Made(server, "", content=base64.b64decode(one["b64_json"], validate=True))
+                except binascii.Error as error:
+                    raise ValueError(str(error)) from None
+            return _Made(server, "", content=self._web.get(str(one["url"]), is_file=True).content)
+        if not isinstance(said["id"], str) or not said["id"] or "/" in said["id"]:
+            raise ValueError("it has no id")
+        return _Made(server, said["id"])
+
+    def _not_created(
+        self, row: EngineRow, server: Server, answer: Answer, *, is_json: bool, fields: Mapping[str, Any]
+    ) -> None:
+        """Leave the server alone for a while, or raise for what it refuses."""
+        status, said = answer.status, f"{server.name} answered {answer.status}: {answer.text()}"
+        if status in (401, 403, 404, 405) or 300 <= status < 400:
+            raise Halted(said, "check `urls`, `model` and the key that `api_key_env` names", "job")
+        if status == 402:
+            raise Halted(said, "pay there, and run the same command again", "spent")
+        if status == 415 and self._engine.body == "auto" and server.url not in self._forms:
+            self._forms[server.url] = not is_json, None
+            return
+        if status in _REFUSED:
+            others = fields.keys() - {"prompt", "negative_prompt", "model", "seed"}
+            if named := next((name for name in sorted(others) if f'"{name}"' in answer.text()), None):
+                problem = f"{said}; it does not take {named} as {str(fields[named])[:50]!r}"
+                raise Halted(problem, "leave it out, or give another value", "job")
+            raise RowError(said, "change the row")
+        if status in (429, 503):  # it loads, or has enough to do
+            self._servers.answered(server)
+            self._servers.busy(server, answer.retry_after_s())
+            return
+        row.say(f"row {row.row_id}: {said}")
+        self._servers.silent(server)
+
+    def _form(self, server: Server) -> tuple[bool, Any]:
+        """Return whether a server takes JSON, and which words, if it says so."""
+        if server.url not in self._forms:
+            is_json, takes = self._web.form_of(server.url, self._engine.kind)
+            if is_json is None and takes is None:
+                return self._engine.body == "json", None
+            self._forms[server.url] = bool(is_json), takes
+        is_json, takes = self._forms[server.url]
+        return (is_json if self._engine.body == "auto" else self._engine.body == "json"), takes
+
+    def _files(self, row: EngineRow) -> dict[str, tuple[bytes, str]]:
+        image = row.request.arguments.get("image")
+        if not image:
+            return {}
+        content = row.read(image["uri"])
+        kind = file_kind(content)
+        if kind is None or kind.kind != "image":
+            raise RowError(f"image is {kind or 'no image'}", "give a PNG or JPEG")
+        return {file_word(self._engine.kind): (content, f"image/{kind.name}")}
+
+    def _price(self, row: EngineRow) -> float:
+        price = self._engine.price
+        if price is None:
+            return 0.0
+        seconds = seconds_of(row.request.arguments) if price.second else 0.0
+        if seconds is None:
+            fix = "give `seconds`, or `num_frames` and `fps`"
+            raise RowError("its price goes by seconds, and it does not say how long it is", fix)
+        return price.clip + price.second * seconds
+
+    def _wait_for(self, row: EngineRow, made: _Made) -> None:
+        """Wait until what was created is done. Raises _Forgotten."""
+        until = time.monotonic() + self._engine.timeout_s
+        while True:
+            said = self._state(row, made)
+            state = str(said.get("status", "")).lower()
+            if state in _DONE:
+                break
+            if state in _FAILED:
+                self._failed(row, made)
+                reason = said.get("error") or state
+                message = reason.get("message", reason) if isinstance(reason, Mapping) else reason
+                raise EndpointError(f"{made.server.name}: {str(message)[:300]}", "see what it says")
+            if state not in _UNDER_WAY:
+                self._servers.silent(made.server)
+            if time.monotonic() > until:
+                self._failed(row, made)
+                problem = f"{made.server.name} has not made it in {self._engine.timeout_s:g} s"
+                raise EndpointError(problem, "raise engine.timeout_s, or look at the server")
+            row.wait(self._engine.poll_s)
+        made.file = str(said["url"]) if isinstance(said.get("url"), str) else None
+
+    def _state(self, row: EngineRow, made: _Made) -> Mapping[str, Any]:
+        """Return what the server says of an id, once it answers. Raises _Forgotten."""
+        server = made.server
+        while True:
+            try:
+                answer = self._web.get(f"{server.url}/videos/{made.id}")
+                if answer.status == 404:
+                    self._servers.answered(server)
+                    raise _Forgotten(f"it has forgotten {made.id}")
+                said = answer.json() if answer.is_good else None
+            except (Silent, ValueError):
+                said = None
+            if isinstance(said, Mapping) and "status" in said:
+                self._servers.answered(server)
+                return said
+            self._servers.silent(server)
+            silent_s = time.monotonic() - (server.down_since or time.monotonic())
+            if silent_s > self._engine.patience_s:
+                self._check_servers()
+                raise _Forgotten(f"it has not answered for {silent_s:.0f} s")
+            row.wait(min(self._engine.poll_s, _LOOK_S))
+
+    def _clip(self, row: EngineRow, made: _Made) -> EngineClip:
+        """Return what a server has made. A file that is none is fetched again: it may be still under way."""
+        for number in range(_TRIES):
+            if number:
+                row.wait(self._engine.poll_s)
+            try:
+                content = self._fetched(made) if made.content is None else made.content
+                if self._web.has_key(content):
+                    raise RenderError("the server sent a file with the key in it", "look at the server")
+                clip = received(content, row.request.arguments, self._engine.kind)
+            except (Silent, RenderError) as error:
+                failure = error
+                continue
+            where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
+            return EngineClip(
+                frames=clip.frames, fps=clip.fps, audio=clip.audio, sent=clip.sent, environment=where
+            )
+        self._failed(row, made)
+        raise failure
+
+    def _fetched(self, made: _Made) -> bytes:
+        """Return the file of an id. Raises _Forgotten, Silent."""
+        url, timeout_s = f"{made.server.url}/videos/{made.id}/content", self._engine.timeout_s
+        answer = self._web.get(url, timeout_s=timeout_s, is_file=True)
+        if answer.status in (404, 405) and made.file:
+            answer = self._web.get(made.file, timeout_s=timeout_s, is_file=True)
+        if answer.status in (404, 410):
+            raise _Forgotten(f"the clip of {made.id} is gone")
+        if not answer.is_good:
+            raise Silent(f"{made.server.name} answered {answer.status}: {answer.text()}", _LATER)
+        return answer.content
+
+    def _check_servers(self) -> None:
+        """Raise Halted where no server has answered for long."""
+        if (silent_s := self._servers.silent_s()) > self._engine.patience_s:
+            num = count_text(len([*self._servers]), "server")
+            raise Halted(f"none of {num} has answered for {silent_s:.0f} s", _LATER, "service")
+
+    def _look_for_silent(self) -> None:
+        """Find out when silent servers answer again. On a thread of its own."""
+        while not self._is_over.wait(_LOOK_S):
+            for server in self._servers:
+                if server.down_since is None:
+                    continue
+                try:
+                    if self._web.get(f"{server.url}/models", timeout_s=5.0).status < 500:
+                        self._servers.answered(server)
+                except (Silent, RuntimeError):  # which a loop that was stopped raises
+                    continue

@@ -1,0 +1,133 @@
+"""What a job says of servers below `engine:`, and what these say that they take."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from framefleet.api.engines import Engine, engine_spec
+from framefleet.api.errors import JobError
+from framefleet.api.models import PipelineSpec
+from framefleet.api.outputs import Store
+from framefleet.api.sections import Strict
+from framefleet.api.texts import keep_secrets
+from framefleet.plugins.engines.session import Session
+from framefleet.plugins.engines.web import Web
+from framefleet.plugins.engines.words import parameters_for
+
+_OURS = {"prompt", "model", "seed", "n"}
+
+
+def _checked_url(url: str) -> str:
+    # A user or a query may be a secret, and the job is stored.
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url) or not urlsplit(url).hostname:
+        raise ValueError("an address such as http://gpu-1:8000/v1, without user, password and query")
+    return url.rstrip("/")
+
+
+class Price(Strict):
+    """What a server charges, in any currency."""
+
+    clip: float = Field(default=0.0, ge=0, description="Price of a clip, however long.")
+    second: float = Field(default=0.0, ge=0, description="Price of a second of a clip.")
+
+
+class _Servers(Engine):
+    """Servers of one model. Their addresses, and how they are asked, may change from run to run."""
+
+    kind: ClassVar[Literal["videos", "images"]]
+    urls: Annotated[list[Annotated[str, AfterValidator(_checked_url)]], Field(min_length=1)] = Field(
+        description="Addresses without /videos, e.g. http://gpu-1:8000/v1. All have the same model."
+    )
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable with the key. The key itself is never stored."
+    )
+    parallel: int = Field(default=1, ge=1, le=256, description="Clips under way at once on each server.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, description="More fields of each request, e.g. {extra_params: {...}}."
+    )
+    body: Literal["auto", "form", "json"] = Field(
+        default="auto", description="How requests are written. auto: as the server says it takes them."
+    )
+    poll_s: float = Field(default=2.0, gt=0, description="Seconds between two looks at a clip under way.")
+    timeout_s: float = Field(default=3600.0, gt=0, description="Seconds that one clip may take.")
+    patience_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds to wait for a server that does not answer, or still loads its model, before its "
+        "clips are created on another.",
+    )
+    price: Price | None = Field(default=None, description="What it charges; needed for `max_cost`.")
+    max_cost: float | None = Field(
+        default=None, gt=0, description="Limit of what all runs of the job cost, by `price`."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError("given with `price` where it has `max_cost`, e.g. {clip: 0.1}")
+        if ours := sorted(_OURS & self.options.keys()):
+            raise ValueError(f"without {ours[0]} in `options`, which framefleet sets itself")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        return {**super().deciding(), "options": self.options}
+
+    @property
+    def key(self) -> str | None:
+        """The key, from the environment. Raises JobError where there is none."""
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key or not key.isprintable():
+            problem = f"engine.api_key_env: the environment variable {self.api_key_env} holds no key"
+            raise JobError(problem, "set it, or leave `api_key_env` out")
+        keep_secrets({"key": key})
+        return key
+
+    def spec(self) -> PipelineSpec:
+        with Web(self.urls, self.key) as web:
+            takes = told_words(web, self.urls, self.kind, self.model)
+        made: Literal["video", "image"] = "video" if self.kind == "videos" else "image"
+        return engine_spec(self.type, made, parameters_for(self.kind, takes))
+
+    def start(self, store: Store) -> Session:
+        return Session(self, store)
+
+
+class VideosApi(_Servers):
+    """Servers that speak `/v1/videos`."""
+
+    kind = "videos"
+
+
+class ImagesApi(_Servers):
+    """Servers that speak `/v1/images/generations` and `/v1/images/edits`."""
+
+    kind = "images"
+
+
+def told_words(web: Web, urls: Collection[str], kind: str, model: str) -> Collection[str] | None:
+    """Return the words that the first server which answers says it takes; None where it does not say.
+
+    Raises JobError where it says that it has other models.
+    """
+    for url in urls:
+        models = web.look(f"{url}/models")
+        names = [one["id"] for one in _list(models, "data") if isinstance(one, Mapping) and "id" in one]
+        if names and model not in names:
+            shown = ", ".join(map(str, names[:5]))
+            raise JobError(f"engine.model is {model!r}, and {url} has {shown}", "name one that it has")
+        if models is not None:
+            return web.form_of(url, kind)[1]
+    return None
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    found = value.get(key) if isinstance(value, Mapping) else None
+    return found if isinstance(found, list) else []

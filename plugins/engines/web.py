@@ -1,0 +1,218 @@
+"""Requests to servers: the one place that has the key, which no other host gets. Answers are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Collection, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from framefleet.api.engines import is_public
+from framefleet.api.errors import EndpointError
+from framefleet.api.outputs import MAX_CLIP_BYTES
+from framefleet.api.texts import parse_json, proxy_of, public_text
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+_Value = TypeVar("_Value")
+_MAX_TEXT_BYTES = 64 << 20  # of an image in JSON
+_MAX_REDIRECTS = 5
+_LOOK_S = 30.0  # for an answer that takes no rendering
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Silent(EndpointError):
+    """A server that does not answer, or not as the API has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """headers: by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return what it says. Raises ValueError."""
+        return parse_json(self.content)
+
+    def text(self) -> str:
+        return public_text(" ".join(self.content[:2000].decode("utf-8", "replace").split())[:300])
+
+    def retry_after_s(self) -> float | None:
+        try:
+            return max(0.0, float(self.headers.get("retry-after", "")))
+        except ValueError:
+            return None
+
+
+class Web:
+    """As a context. From any thread."""
+
+    def __init__(self, urls: Collection[str], key: str | None) -> None:
+        self._hosts = {_host(url) for url in urls}
+        self._key = key
+        self._loop = asyncio.new_event_loop()
+        self._session: ClientSession | None = None
+        threading.Thread(target=self._loop.run_forever, name="servers", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        async def end() -> None:
+            if self._session is not None:
+                await self._session.close()
+
+        self._done(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _done(self, work: Coroutine[Any, Any, _Value]) -> _Value:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def get(self, url: str, *, timeout_s: float = _LOOK_S, is_file: bool = False) -> Answer:
+        """Return an answer. is_file: follow redirects, to other hosts without the key. Raises Silent."""
+        for _ in range(_MAX_REDIRECTS if is_file else 1):
+            most = MAX_CLIP_BYTES if is_file else _MAX_TEXT_BYTES
+            answer = self._done(self._ask("GET", url, timeout_s=timeout_s, most=most))
+            if answer.status not in _REDIRECTS or not is_file:
+                return answer
+            url = self._checked(urljoin(url, answer.headers.get("location", "")))
+        raise Silent(f"{_host(url)} redirects without end", "look at the server")
+
+    def post(
+        self,
+        url: str,
+        fields: Mapping[str, Any],
+        *,
+        files: Mapping[str, tuple[bytes, str]],
+        is_json: bool,
+        idempotency_key: str,
+        timeout_s: float = _LOOK_S,
+    ) -> Answer:
+        """Return the answer to a form, or to JSON. files: content and MIME type. Raises Silent."""
+        import base64
+
+        body: dict[str, Any]
+        if is_json:
+            data = {
+                name: f"data:{kind};base64,{base64.b64encode(content).decode()}"
+                for name, (content, kind) in files.items()
+            }
+            body = {"json": {**fields, **data}}
+        else:
+            from aiohttp import FormData
+
+            form = FormData(default_to_multipart=True)
+            for name, value in fields.items():
+                form.add_field(name, value if isinstance(value, str) else json.dumps(value))
+            for name, (content, kind) in files.items():
+                end = kind.partition("/")[2]
+                form.add_field(name, content, filename=f"{name}.{end}", content_type=kind)
+            body = {"data": form}
+        headers = {"Idempotency-Key": idempotency_key}
+        return self._done(
+            self._ask("POST", url, timeout_s=timeout_s, most=_MAX_TEXT_BYTES, headers=headers, **body)
+        )
+
+    def look(self, url: str) -> Any:
+        """Return the JSON at an address; None where there is none."""
+        try:
+            answer = self.get(url)
+            return answer.json() if answer.is_good else None
+        except (Silent, ValueError):
+            return None
+
+    def form_of(self, url: str, kind: str) -> tuple[bool | None, Collection[str] | None]:
+        """Return whether a server takes JSON, and which words; None: its OpenAPI page does not say."""
+        page = self.look(urljoin(url, "/openapi.json"))
+        path = "/v1/videos" if kind == "videos" else "/v1/images/generations"
+        try:
+            content = page["paths"][path]["post"]["requestBody"]["content"]
+            is_json = "multipart/form-data" not in content
+            schema = content["application/json" if is_json else "multipart/form-data"]["schema"]
+            while "$ref" in schema:
+                schema = page["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            if schema.get("additionalProperties") or not schema["properties"]:
+                return is_json, None
+            return is_json, frozenset(map(str, schema["properties"]))
+        except (LookupError, TypeError, AttributeError):
+            return None, None
+
+    def has_key(self, content: bytes) -> bool:
+        return bool(self._key) and str(self._key).encode() in content
+
+    def _checked(self, url: str) -> str:
+        """Return where a server leads us, if a stranger may: not from outside into this network."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Silent(f"a server redirects to {public_text(url)[:100]!r}", "look at the server")
+        if _host(url) not in self._hosts and not any(map(_is_near, self._hosts)) and _is_near(_host(url)):
+            raise Silent(f"a server redirects to {parts.hostname}, in a private network", "look at it")
+        return url
+
+    async def _ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float,
+        most: int,
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
+    ) -> Answer:
+        from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+
+        if self._session is None:  # without compression: some kilobytes of it could be gigabytes
+            connector = TCPConnector(limit=0)
+            self._session = ClientSession(
+                auto_decompress=False, cookie_jar=DummyCookieJar(), connector=connector
+            )
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        if self._key and _host(url) in self._hosts:
+            sent["Authorization"] = f"Bearer {self._key}"
+        options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
+        options |= {"headers": sent, "proxy": proxy_of(url), **body}
+        try:
+            async with self._session.request(method, url, **options) as response:
+                content = bytearray()
+                async for chunk in response.content.iter_any():
+                    content += chunk
+                    if len(content) > most:
+                        raise Silent(f"{_host(url)} sent more than {most:,} bytes", "look at the server")
+                told = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(status=response.status, headers=told, content=bytes(content))
+        except TimeoutError:
+            problem = f"it has not answered in {timeout_s:g} s"
+        except (ClientError, OSError, ValueError) as error:
+            problem = public_text(f"{type(error).__name__}: {error}")
+        raise Silent(f"{_host(url)}: {problem}", "look at the server")
+
+
+def _host(url: str) -> str:
+    """Return what a key is for: scheme, host and port."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_near(host: str) -> bool:
+    """Tell whether a host is not on the internet."""
+    name = urlsplit(host).hostname or ""
+    try:
+        found = {str(one[4][0]) for one in socket.getaddrinfo(name, None)}
+    except OSError:
+        return False
+    return not all(map(is_public, found))

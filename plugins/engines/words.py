@@ -1,0 +1,115 @@
+"""Arguments of rows, and the words that servers have for them: one table, and what a server says it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from framefleet.api.clips import Request
+from framefleet.api.engines import ArgumentKind, Parameter
+from framefleet.api.errors import RowError
+
+# Argument of a row, and word of the API: what its value is.
+_OF_BOTH: dict[str, ArgumentKind] = {
+    "prompt": "str",
+    "negative_prompt": "str",
+    "size": "str",
+    "width": "int",
+    "height": "int",
+    "num_inference_steps": "int",
+    "guidance_scale": "float",
+    "true_cfg_scale": "float",
+    "image": "image",
+}
+_OF_VIDEOS: dict[str, ArgumentKind] = {
+    "seconds": "float",
+    "num_frames": "int",
+    "fps": "float",
+    "guidance_scale_2": "float",
+    "flow_shift": "float",
+}
+_FILES = {"videos": "input_reference", "images": "image"}  # what an image to start from is called
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+
+def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parameter]:
+    """Return what rows may give. kind: videos or images. takes: the words of the server, if it says them."""
+    known = _OF_BOTH | (_OF_VIDEOS if kind == "videos" else {})
+
+    def is_taken(name: str) -> bool:
+        others = {"width": "size", "height": "size", "num_frames": "seconds", "image": _FILES[kind]}
+        return takes is None or name in takes or others.get(name) in takes
+
+    return {
+        name: Parameter(name=name, kind=of, required=name == "prompt")
+        for name, of in known.items()
+        if name == "prompt" or is_taken(name)
+    }
+
+
+def size_of(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return (height, width) that a row asks for; None where it leaves that to the server."""
+    size, height, width = (arguments.get(name) for name in ("size", "height", "width"))
+    if size in (None, "auto"):
+        if (height is None) != (width is None):
+            raise RowError("height or width is given alone", "give both, or `size`")
+        return None if height is None or width is None else (int(height), int(width))
+    match = _SIZE.fullmatch(str(size))
+    if match is None:
+        raise RowError(f"size is {size!r:.50}", 'give width and height, as "1280x720"')
+    sides = int(match[2]), int(match[1])
+    if (height, width) not in ((None, None), sides):
+        raise RowError(f"size is {size}, and height and width are {height} and {width}", "leave one out")
+    return sides
+
+
+def num_frames_of(arguments: Mapping[str, Any]) -> float | None:
+    """Return how many frames a row asks for; None where it leaves that to the server."""
+    frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
+    if frames is not None:
+        return float(frames)
+    return float(seconds) * float(fps) if seconds and fps else None
+
+
+def seconds_of(arguments: Mapping[str, Any]) -> float | None:
+    """Return how long a clip a row asks for; None where it leaves that to the server."""
+    frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
+    if seconds is not None:
+        return float(seconds)
+    return float(frames) / float(fps) if frames and fps else None
+
+
+def fields_of(
+    request: Request, *, model: str, kind: str, takes: Collection[str] | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a server is asked, by its words; but for the image. Raises RowError."""
+    arguments = dict(request.arguments)
+    fields: dict[str, Any] = {**options, "model": model, "seed": request.seed}
+    arguments.pop("image", None)
+    if (sides := size_of(arguments)) is not None:
+        for name in ("size", "height", "width"):
+            arguments.pop(name, None)
+        if takes is None or "size" in takes:
+            fields["size"] = f"{sides[1]}x{sides[0]}"
+        else:
+            fields |= {"width": sides[1], "height": sides[0]}
+    if arguments.get("num_frames") is not None and takes is not None and "num_frames" not in takes:
+        seconds = seconds_of(arguments)
+        if seconds is None:
+            raise RowError("num_frames is given without fps, and the server takes seconds alone", "give both")
+        del arguments["num_frames"]
+        arguments["seconds"] = seconds
+    if (length := arguments.get("seconds")) is not None:
+        arguments["seconds"] = f"{length:g}"  # a text, in this API
+    return fields | {name: _plain(value) for name, value in arguments.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Return a whole number as one: servers take "8" for frames per second, and not "8.0"."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def file_word(kind: str) -> str:
+    """Return what servers call the image that a clip starts from, or that is edited."""
+    return _FILES[kind]

@@ -1,0 +1,153 @@
+"""Jobs with an engine: clips of servers of the videos API, each paid for once, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.media.media import decode
+from framefleet.pipeline.request import Request
+from tests.commands import command
+from tests.jobs import finish, records_of, start_render, wait_until, write_job, write_table
+from tests.options import digest, plain
+from tests.tiny import tiny
+from tests.videos_server import VideosServer, videos_server
+
+
+def job_with(folder: Path, servers: Sequence[VideosServer], num_rows: int, **more: Any) -> Path:
+    rows = [{"prompt": f"a fox {number}", "seed": number} for number in range(num_rows)]
+    engine = {"type": "videos_api", "model": "made-up", "urls": [one.url for one in servers]}
+    values = {
+        "table": str(write_table(folder / "t.parquet", rows)),
+        "output": str(folder / "out"),
+        "engine": engine | {"parallel": 4, "poll_s": 0.05, "patience_s": 3.0, **more.pop("engine", {})},
+        "defaults": {"size": "32x16", "num_frames": 5, "fps": 8},
+    }
+    return write_job(folder / "job.yaml", values | more)
+
+
+def test_200_rows_of_three_servers_that_are_killed_throttled_and_lie(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(videos_server(one)) for one in ("vllm", "sglang", "sglang")]
+        first, second, third = servers
+        first.set_faults(busy={"value": "0.2", "every": 7}, slow_s=0.05)
+        second.set_faults(slow_s=0.2, html={"every": 40, "at": ["poll"]})
+        third.set_faults(slow_s=0.1, frames={"value": 1, "prompt": "a fox 13"}, half={"every": 30})
+        job = job_with(tmp_path, servers, 200)
+        process = start_render(job)
+        wait_until(lambda: len(second.ids()) >= 10, process)
+        second.kill()
+        second.restart(forget=True)
+        process.communicate()
+        lied = [one["id"] for one in third.posts() if one["body"]["prompt"].startswith("a fox 13")]
+        ids = [one for server in servers for one in server.ids()]
+    records = records_of(tmp_path / "out")
+    failed = 200 - len(records)
+    assert len({one["row_id"] for one in records}) == len(records)
+    assert failed <= len(lied)  # of the third server's rows, those that begin with this prompt
+    assert process.returncode == (1 if failed else 0)
+    for record in records:
+        content = (tmp_path / "out" / record["path"]).read_bytes()
+        assert decode(content).shape == (5, 16, 32, 3)
+    log = "".join(one.read_text() for one in (tmp_path / "out" / "logs").rglob("*.jsonl"))
+    num_again = log.count("it is created again") + log.count("may have been created")
+    assert 200 <= len(ids) <= 200 + num_again + len(lied)
+
+
+def test_no_clip_is_created_twice_wherever_the_driver_is_killed(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    with videos_server("vllm", faults={"slow_s": 1.0}) as server:
+        engine = {"parallel": 2, "max_cost": 40.5, "price": {"clip": 1.0}}
+        job = job_with(tmp_path, [server], 40, engine=engine)
+        for _ in range(4):
+            process, wanted = start_render(job), len(server.posts()) + rng.randint(1, 4)
+            wait_until(lambda: len(server.posts()) >= wanted, process)  # noqa: B023 - before the next
+            time.sleep(rng.random() / 2)
+            process.kill()
+            process.communicate()
+        finish(start_render(job))
+        assert len(records_of(tmp_path / "out")) == 40
+        assert Counter(server.posts_by_key().values()) == {1: 40}
+
+
+def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp_path: Path) -> None:
+    with videos_server("sglang") as server:
+        job = job_with(tmp_path, [server], 9, engine={"max_cost": 5.0, "price": {"clip": 1.0}})
+        ended = command("render", job)
+        assert (ended.exit_code, len(server.ids())) == (1, 5)
+        assert "engine.max_cost is reached: all runs paid 5.00 of 5.00" in ended.output
+        name = server.url.removeprefix("http://").removesuffix("/v1")
+        assert f"server {name}: 5 rows" in command("status", tmp_path / "out").output
+        assert command("render", job, "--set", "engine.max_cost=20").exit_code == 0
+        assert len(server.ids()) == 9
+
+
+def test_frames_of_a_server_are_those_of_plain_diffusers_and_a_judge_chooses_among_them(
+    tmp_path: Path,
+) -> None:
+    sizes = {"size": "32x32", "num_frames": 5, "num_inference_steps": 2}
+    with videos_server("vllm", model=tiny("wan")) as server:
+        job = job_with(
+            tmp_path,
+            [server],
+            4,
+            engine={"model": tiny("wan").name, "parallel": 2},
+            defaults=sizes,
+            scores=["sharpness"],
+        )
+        assert command("render", job).exit_code == 0
+    records = records_of(tmp_path / "out")
+    assert all(one["sharpness"] is not None for one in records)
+    pipe, shape = plain("wan"), {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+    for record in records:
+        assert record["frames_sha256"] == frames_sha256(
+            decode((tmp_path / "out" / record["path"]).read_bytes())
+        )
+        row = Request(arguments={"prompt": record["prompt"], **shape}, seed=record["seed"])
+        assert record["frames_sha256"] == digest(pipe, row)
+
+
+def test_images_are_stored_as_they_were_sent(tmp_path: Path) -> None:
+    with videos_server("vllm") as server:
+        job = job_with(
+            tmp_path, [server], 3, engine={"type": "images_api", "parallel": 2}, defaults={"size": "32x16"}
+        )
+        assert command("render", job).exit_code == 0
+    for record in records_of(tmp_path / "out"):
+        assert record["path"].endswith(".png") and record["media_encoder"] == "as sent"
+        assert decode((tmp_path / "out" / record["path"]).read_bytes()).shape == (1, 16, 32, 3)
+
+
+def test_neither_driver_nor_worker_imports_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "blocked" / "torch"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text('raise ImportError("torch was imported")\n')
+    monkeypatch.setenv("PYTHONPATH", str(blocked.parent))
+    with videos_server("vllm") as server:
+        job = job_with(tmp_path, [server], 3)
+        finish(start_render(job, is_cold=True))
+    assert len(records_of(tmp_path / "out")) == 3
+
+
+def test_what_is_asked_of_job_files_and_outputs_of_engines(tmp_path: Path) -> None:
+    with videos_server("vllm") as server:
+        job = job_with(tmp_path, [server], 2)
+        planned = command("plan", job)
+        assert planned.exit_code == 0 and "memory" not in planned.output
+        assert command("plan", job, "--hollow").exit_code == 2
+        assert command("render", job).exit_code == 0
+        refused = command("render", job, "--set", "model=/models/wan", "--set", f"output={tmp_path / 'x'}")
+        assert "more than one of `model`, `models` and `engine`" in refused.output
+    assert command("verify", tmp_path / "out", "--files").exit_code == 0
+    verified = command("verify", tmp_path / "out")
+    assert verified.exit_code == 2 and "was made by an engine" in verified.output
+    assert json.loads(command("status", tmp_path / "out", "--json").stdout)["num_done"] == 2

@@ -1,0 +1,308 @@
+"""A row that a server of the videos API renders: created once, waited for, fetched, and checked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from framefleet.api.engines import EngineClip, EngineRow, Halted, Left
+from framefleet.api.errors import EndpointError, FramefleetError, JobError, RenderError, RowError
+from framefleet.api.outputs import Store
+from framefleet.pipeline.engine import engine_of
+from framefleet.pipeline.request import Request
+from framefleet.plugins.engines.session import Session
+from tests.videos_server import VideosServer, videos_server
+
+_ARGUMENTS = {"prompt": "a fox", "size": "32x16", "num_frames": 5, "fps": 8.0}
+_KEY = "sk-secret-of-the-tests"
+
+
+@pytest.fixture(scope="module", params=["vllm", "sglang", "gateway"])
+def each(request: pytest.FixtureRequest) -> Iterator[VideosServer]:
+    with videos_server(request.param, key=_KEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def vllm() -> Iterator[VideosServer]:
+    with videos_server("vllm", key=_KEY) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOS_KEY", _KEY)
+
+
+class Rows:
+    """What a worker does with rows of a session."""
+
+    def __init__(self, folder: Path, *servers: VideosServer, **settings: Any) -> None:
+        values = {"type": "videos_api", "model": "made-up", "urls": [one.url for one in servers]}
+        values |= {"poll_s": 0.02, "timeout_s": 30.0, "patience_s": 20.0, "api_key_env": "VIDEOS_KEY"}
+        self.engine = engine_of(values | settings)
+        self.session: Session = self.engine.start(Store(str(folder)))
+        self.kept: dict[str, Mapping[str, Any]] = {}
+        self.said: list[str] = []
+        self.is_left = threading.Event()
+        self.row_id = uuid.uuid4().hex  # as some servers remember whose ids they gave out
+
+    def close(self) -> None:
+        self.session.close()
+
+    def render(self, row_id: str = "", seed: int = 1, **arguments: Any) -> EngineClip:
+        row_id = row_id or self.row_id
+        return self.session.render(
+            EngineRow(
+                row_id=row_id,
+                request=Request(arguments=_ARGUMENTS | arguments, seed=seed),
+                kept=self.kept.get(row_id),
+                keep=lambda values: self.kept.update({row_id: values}),
+                read=lambda uri: Path(uri).read_bytes(),
+                wait=self._wait,
+                say=self.said.append,
+            )
+        )
+
+    def _wait(self, seconds: float) -> None:
+        if self.is_left.wait(seconds):
+            raise Left
+
+
+def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_path: Path) -> None:
+    each.set_faults()
+    before = len(each.posts())
+    with closing(Rows(tmp_path, each)) as rows:
+        clip = rows.render(seed=7)
+    (post,) = (post for post in each.posts()[before:] if "id" in post)
+    assert (clip.frames.shape, clip.fps) == ((5, 16, 32, 3), 8.0)
+    assert clip.sent is not None and clip.sent.format == "mp4"
+    assert post["headers"]["Idempotency-Key"] == rows.row_id
+    assert (post["body"]["size"], str(post["body"]["seed"])) == ("32x16", "7")
+    assert clip.environment["server_id"] == post["id"]
+    assert not any(_KEY in json.dumps(entry) for entry in each.log("elsewhere"))  # which gateways redirect to
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"busy": {"value": True, "first": 2}},
+        {"busy": {"value": "0.1", "first": 2}},
+        {"loading_s": 0.5},
+        {"html": {"first": 2, "at": ["poll"]}},
+        {"empty": {"first": 2}},
+        {"half": {"first": 1}},
+        {"json_content": {"first": 1}},
+        {"octet": True},
+        {"slow_s": 0.2},
+    ],
+    ids=json.dumps,
+)
+def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, faults: Any) -> None:
+    vllm.set_faults(**faults)
+    before = len(vllm.ids())
+    with closing(Rows(tmp_path, vllm)) as rows:
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+    assert len(vllm.ids()) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"empty": True}, "sent nothing in place of video"),
+        ({"half": True}, "cannot be decoded"),
+        ({"json_content": True}, "no file of a kind that is known"),
+        ({"html": {"at": ["content"]}}, "a web page in place of video"),
+        ({"frames": 2}, "7 frames in place of 5"),
+        ({"size": "64x16"}, "64x16 in place of 32x16"),
+        ({"fps": 12}, "12 frames per second in place of 8"),
+    ],
+)
+def test_what_is_not_the_clip_that_was_asked_for_fails_its_row(
+    vllm: VideosServer, tmp_path: Path, faults: Any, says: str
+) -> None:
+    vllm.set_faults(**faults)
+    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(RenderError, match=says):
+        rows.render()
+
+
+def test_a_clip_that_the_server_says_has_failed_is_created_anew_by_the_next_attempt(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(failed={"value": "out of luck", "first": 1}, idempotent=True)
+    with closing(Rows(tmp_path, vllm)) as rows:
+        with pytest.raises(EndpointError, match="out of luck"):
+            rows.render()
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+
+
+def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(slow_s=1.0)
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+        under_way = threads.submit(rows.render)
+        while not rows.kept:
+            assert not under_way.done(), under_way.result()
+        rows.is_left.set()
+        with pytest.raises(Left):
+            under_way.result()
+        rows.is_left.clear()
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+    assert len(vllm.posts()) == before + 1
+
+
+@pytest.mark.parametrize("fault", ["forget", "expire"])
+def test_a_forgotten_id_is_created_once_more_and_that_is_said(
+    vllm: VideosServer, tmp_path: Path, fault: str
+) -> None:
+    vllm.set_faults(**{fault: {"first": 1}})
+    before = len(vllm.ids())
+    with closing(Rows(tmp_path, vllm)) as rows:
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+    assert len(vllm.ids()) == before + 2
+    assert any("it is created again" in line for line in rows.said)
+
+
+def test_a_restarted_server_that_forgot_costs_one_more_clip(tmp_path: Path) -> None:
+    with videos_server("sglang", faults={"never_done": True}) as server, ThreadPoolExecutor() as threads:
+        with closing(Rows(tmp_path, server, api_key_env=None)) as rows:
+            under_way = threads.submit(rows.render)
+            while not rows.kept:
+                assert not under_way.done(), under_way.result()
+            server.kill()
+            server.set_faults()
+            server.restart(forget=True)
+            assert under_way.result().frames.shape == (5, 16, 32, 3)
+        assert len(server.ids()) == 2
+
+
+def test_rows_of_a_dead_server_go_to_another(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults()
+    with videos_server("vllm", key=_KEY, faults={"never_done": True}) as server:
+        with closing(Rows(tmp_path, server, vllm, patience_s=0.5)) as rows, ThreadPoolExecutor() as threads:
+            some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(2)]
+            while not any(kept["url"] == server.url for kept in [*rows.kept.values()] if "url" in kept):
+                pass
+            server.kill()
+            assert [one.result().frames.shape for one in some] == [(5, 16, 32, 3)] * 2
+        server.restart()
+    assert any("has not answered" in line for line in rows.said)
+
+
+def test_no_server_that_answers_ends_the_run(vllm: VideosServer, tmp_path: Path) -> None:
+    with videos_server("vllm") as server:
+        rows = Rows(tmp_path, server, api_key_env=None, patience_s=0.3)
+        server.kill()
+        with closing(rows), pytest.raises(Halted, match="none of 1 server has answered"):
+            rows.render()
+        server.restart()
+
+
+def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(bill_422="fps")
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+        some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(4)]
+        assert any(isinstance(one.exception(), Halted) for one in some)
+    assert len(vllm.posts()) == before + 1
+
+
+def test_a_wrong_key_and_a_redirect_end_the_run(
+    vllm: VideosServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm.set_faults(redirect_create=True)
+    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(Halted, match="answered 302"):
+        rows.render()
+    vllm.set_faults()
+    monkeypatch.setenv("VIDEOS_KEY", "sk-another")
+    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(Halted, match="answered 401"):
+        rows.render()
+
+
+def test_the_key_is_in_no_message_and_no_clip(vllm: VideosServer, tmp_path: Path) -> None:
+    for faults in (
+        {"echo_key": True, "failed": "no"},
+        {"echo_key": True, "bill_422": "fps"},
+        {"echo_key": True},
+    ):
+        vllm.set_faults(**faults)
+        with closing(Rows(tmp_path, vllm)) as rows:
+            try:
+                rows.render()
+            except (FramefleetError, Halted) as error:
+                assert _KEY not in str(error)
+            assert _KEY not in json.dumps([rows.said, dict(rows.kept)])
+
+
+def test_no_clip_is_created_that_would_cost_more_than_is_allowed(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults()
+    before, settings = (
+        len(vllm.ids()),
+        {"price": {"clip": 0.5, "second": 0.8}, "max_cost": 2.1, "parallel": 4},
+    )
+    for _ in range(2):  # runs of one output
+        with closing(Rows(tmp_path, vllm, **settings)) as rows, ThreadPoolExecutor() as threads:
+            some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(4)]
+            errors = [one.exception() for one in some]
+            assert all(error is None or "max_cost is reached" in str(error) for error in errors)
+    assert len(vllm.ids()) == before + 2  # each costs 0.5 and 5/8 s of 0.8
+
+
+def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
+    each: VideosServer, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    each.set_faults()
+    Image.new("RGB", (32, 16), (200, 30, 30)).save(tmp_path / "a.png")
+    with closing(Rows(tmp_path / "out", each)) as rows:
+        plain = rows.render(seed=3)
+        started = rows.render("1" * 32, seed=3, image={"uri": str(tmp_path / "a.png"), "sha256": "0"})
+        with pytest.raises(RowError, match="size is 'large'"):
+            rows.render("2" * 32, size="large")
+    assert not np.array_equal(plain.frames, started.frames)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"urls": []}, "engine.urls"),
+        ({"urls": ["http://user:secret@host/v1"]}, "engine.urls.0"),
+        ({"max_cost": 3.0}, "given with `price`"),
+        ({"options": {"seed": 3}}, "without seed in `options`"),
+        ({"type": "videos"}, "did you mean 'videos_api'"),
+        ({"api_key_env": "NOT_SET"}, "holds no key"),
+    ],
+)
+def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[str, Any], says: str) -> None:
+    usual = {"type": "videos_api", "model": "m", "urls": ["http://127.0.0.1:1/v1"]}
+    with pytest.raises(FramefleetError, match=says):
+        _ = engine_of({**usual, **values}).key  # type: ignore[attr-defined]
+
+
+def test_another_model_than_the_servers_is_refused(vllm: VideosServer) -> None:
+    vllm.set_faults()
+    values = {"type": "videos_api", "model": "other", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
+    with pytest.raises(JobError, match="has made-up"):
+        engine_of(values).spec()
+
+
+def test_arguments_that_the_server_does_not_name_are_none_of_rows(vllm: VideosServer) -> None:
+    vllm.set_faults()
+    values = {"type": "videos_api", "model": "made-up", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
+    names = engine_of(values).spec().parameters
+    assert {"prompt", "size", "height", "width", "num_frames"} <= names.keys()
+    assert "strength" not in names
