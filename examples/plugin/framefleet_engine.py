@@ -24,7 +24,7 @@ from framefleet.api.outputs import Store
 
 
 class ProgramEngine(Engine):
-    """`engine: {type: program, model: NAME, program: [python, paint.py]}`."""
+    """`engine: {type: program, model: NAME, program: [python, FILE]}`."""
 
     program: list[str] = Field(description="Reads a request as JSON, and writes an mp4.")
 

@@ -12,13 +12,13 @@ import numpy as np
 from framefleet.api.clips import Audio, MediaFormat, decode_audio
 from framefleet.api.engines import EngineClip, SentFile, file_kind, frame_rate, frames_of, open_image
 from framefleet.api.errors import InputError, RenderError, StoreError
-from framefleet.plugins.engines.words import num_frames_of, seconds_of, size_of
+from framefleet.plugins.engines.words import frames_asked, length_asked, size_asked
 
 _FORMATS: Mapping[str, MediaFormat] = {"mp4": "mp4", "png": "png"}
 _FIX = "look at the server; `framefleet retry` creates the clip again"
 
 
-def received(content: bytes, arguments: Mapping[str, Any], kind: str) -> EngineClip:
+def clip_received(content: bytes, arguments: Mapping[str, Any], kind: str) -> EngineClip:
     """Return the clip of a file. kind: videos or images. Raises RenderError."""
     found = file_kind(content)
     wanted = "video" if kind == "videos" else "image"
@@ -63,10 +63,10 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
     """Raise RenderError for a clip that is not what was asked for."""
     num_frames, height, width, _ = clip.frames.shape
     differs = []
-    if (size := size_of(arguments)) not in (None, (height, width)):
+    if (size := size_asked(arguments)) not in (None, (height, width)):
         differs.append(f"{width}x{height} in place of {size[1]}x{size[0]}" if size else "")
     if kind == "videos":
-        asked, fps, seconds = num_frames_of(arguments), arguments.get("fps"), seconds_of(arguments)
+        asked, fps, seconds = frames_asked(arguments), arguments.get("fps"), length_asked(arguments)
         if arguments.get("num_frames") is not None and num_frames != arguments["num_frames"]:
             differs.append(f"{num_frames} frames in place of {arguments['num_frames']}")
         elif asked is not None and abs(num_frames - asked) > 1 + asked / 20:

@@ -20,10 +20,10 @@ from framefleet.api.errors import EndpointError, RenderError, RowError, count_te
 from framefleet.api.outputs import Store
 from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
-from framefleet.plugins.engines.received import received
+from framefleet.plugins.engines.received import clip_received
 from framefleet.plugins.engines.servers import Server, Servers
-from framefleet.plugins.engines.web import Answer, Silent, Web
-from framefleet.plugins.engines.words import fields_of, file_word, seconds_of
+from framefleet.plugins.engines.web import HttpAnswer, Silent, Web
+from framefleet.plugins.engines.words import fields_of, file_word, length_asked
 
 if TYPE_CHECKING:
     from framefleet.plugins.engines.settings import _Servers
@@ -180,7 +180,7 @@ class Session(EngineSession):
         self._has_taken = True
         return made
 
-    def _made(self, answer: Answer, server: Server) -> _Made:
+    def _made(self, answer: HttpAnswer, server: Server) -> _Made:
         said = answer.json()
         if self._engine.kind == "images":
             one = said["data"][0]
@@ -195,7 +195,7 @@ class Session(EngineSession):
         return _Made(server, said["id"])
 
     def _not_created(
-        self, row: EngineRow, server: Server, answer: Answer, *, is_json: bool, fields: Mapping[str, Any]
+        self, row: EngineRow, server: Server, answer: HttpAnswer, *, is_json: bool, fields: Mapping[str, Any]
     ) -> None:
         """Leave the server alone for a while, or raise for what it refuses."""
         status, said = answer.status, f"{server.name} answered {answer.status}: {answer.text()}"
@@ -243,7 +243,7 @@ class Session(EngineSession):
         price = self._engine.price
         if price is None:
             return 0.0
-        seconds = seconds_of(row.request.arguments) if price.second else 0.0
+        seconds = length_asked(row.request.arguments) if price.second else 0.0
         if seconds is None:
             fix = "give `seconds`, or `num_frames` and `fps`"
             raise RowError("its price goes by seconds, and it does not say how long it is", fix)
@@ -302,7 +302,7 @@ class Session(EngineSession):
                 content = self._fetched(made) if made.content is None else made.content
                 if self._web.has_key(content):
                     raise RenderError("the server sent a file with the key in it", "look at the server")
-                clip = received(content, row.request.arguments, self._engine.kind)
+                clip = clip_received(content, row.request.arguments, self._engine.kind)
             except (Silent, RenderError) as error:
                 failure = error
                 continue

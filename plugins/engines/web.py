@@ -31,7 +31,7 @@ class Silent(EndpointError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class HttpAnswer:
     """headers: by names in lower case."""
 
     status: int
@@ -83,7 +83,7 @@ class Web:
     def _done(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def get(self, url: str, *, timeout_s: float = _LOOK_S, is_file: bool = False) -> Answer:
+    def get(self, url: str, *, timeout_s: float = _LOOK_S, is_file: bool = False) -> HttpAnswer:
         """Return an answer. is_file: follow redirects, to other hosts without the key. Raises Silent."""
         for _ in range(_MAX_REDIRECTS if is_file else 1):
             most = MAX_CLIP_BYTES if is_file else _MAX_TEXT_BYTES
@@ -102,7 +102,7 @@ class Web:
         is_json: bool,
         idempotency_key: str,
         timeout_s: float = _LOOK_S,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Return the answer to a form, or to JSON. files: content and MIME type. Raises Silent."""
         import base64
 
@@ -173,7 +173,7 @@ class Web:
         most: int,
         headers: Mapping[str, str] | None = None,
         **body: Any,
-    ) -> Answer:
+    ) -> HttpAnswer:
         from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
         if self._session is None:  # without compression: some kilobytes of it could be gigabytes
@@ -194,7 +194,7 @@ class Web:
                     if len(content) > most:
                         raise Silent(f"{_host(url)} sent more than {most:,} bytes", "look at the server")
                 told = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(status=response.status, headers=told, content=bytes(content))
+                return HttpAnswer(status=response.status, headers=told, content=bytes(content))
         except TimeoutError:
             problem = f"it has not answered in {timeout_s:g} s"
         except (ClientError, OSError, ValueError) as error:

@@ -48,7 +48,7 @@ def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parame
     }
 
 
-def size_of(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+def size_asked(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (height, width) that a row asks for; None where it leaves that to the server."""
     size, height, width = (arguments.get(name) for name in ("size", "height", "width"))
     if size in (None, "auto"):
@@ -64,7 +64,7 @@ def size_of(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     return sides
 
 
-def num_frames_of(arguments: Mapping[str, Any]) -> float | None:
+def frames_asked(arguments: Mapping[str, Any]) -> float | None:
     """Return how many frames a row asks for; None where it leaves that to the server."""
     frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
     if frames is not None:
@@ -72,7 +72,7 @@ def num_frames_of(arguments: Mapping[str, Any]) -> float | None:
     return float(seconds) * float(fps) if seconds and fps else None
 
 
-def seconds_of(arguments: Mapping[str, Any]) -> float | None:
+def length_asked(arguments: Mapping[str, Any]) -> float | None:
     """Return how long a clip a row asks for; None where it leaves that to the server."""
     frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
     if seconds is not None:
@@ -87,7 +87,7 @@ def fields_of(
     arguments = dict(request.arguments)
     fields: dict[str, Any] = {**options, "model": model, "seed": request.seed}
     arguments.pop("image", None)
-    if (sides := size_of(arguments)) is not None:
+    if (sides := size_asked(arguments)) is not None:
         for name in ("size", "height", "width"):
             arguments.pop(name, None)
         if takes is None or "size" in takes:
@@ -95,7 +95,7 @@ def fields_of(
         else:
             fields |= {"width": sides[1], "height": sides[0]}
     if arguments.get("num_frames") is not None and takes is not None and "num_frames" not in takes:
-        seconds = seconds_of(arguments)
+        seconds = length_asked(arguments)
         if seconds is None:
             raise RowError("num_frames is given without fps, and the server takes seconds alone", "give both")
         del arguments["num_frames"]

@@ -160,7 +160,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     """Return what is known about the row of a record."""
     if "engine" in read_as(_NUMERICS, record.numerics, _where(record, "numerics")):
         problem = f"row {record.row_id} was made by an engine, {record.model}, and no plain call repeats it"
-        raise JobError(problem, "compare its clip with those of a model: `framefleet audit OUTPUT`")
+        raise JobError(problem, "render the job again into another output, and compare the clips")
     environment, arguments = environment_of(record), arguments_of(record)
     environment_values = environment.model_dump(exclude_none=True)
     numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
