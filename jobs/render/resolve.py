@@ -39,6 +39,7 @@ from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.recipes.catalog import find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity, check_order
 from framefleet.pipeline.rows.inputs.access import Inputs
