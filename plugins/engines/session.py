@@ -280,7 +280,7 @@ class Session(EngineSession):
                 if answer.status == 404:
                     self._servers.answered(server)
                     raise _Forgotten(f"it has forgotten {made.id}")
-                said = answer.json() if answer.is_good else None
+                said = answer.json()  # whatever its status: that of a clip that failed may be 500
             except (Silent, ValueError):
                 said = None
             if isinstance(said, Mapping) and "status" in said:
