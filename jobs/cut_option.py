@@ -21,12 +21,8 @@ def cut_option(words: Sequence[str], options: Collection[str]) -> str | None:
         value = [*takewhile(lambda word: not word.startswith("-"), words[place + 1 :])]
         if option not in options or len(value) < 2 or os.path.exists(value[1]):
             continue
-        is_whole = "=" in value[0] and not value[0].endswith("=")
-        if (
-            option in ("--set", "--sweep")
-            and not is_whole
-            and (setting := _SETTING.fullmatch(" ".join(value)))
-        ):
+        is_cut = option in ("--set", "--sweep") and ("=" not in value[0] or value[0].endswith("="))
+        if is_cut and (setting := _SETTING.fullmatch(" ".join(value))):
             return quoted(option, f"{setting[1]}={'...' if is_secret_name(setting[1]) else setting[2]}")
         is_place = len(value) == 2 and re.search(r"[./]", value[1])
         if (option == "--where" and _OPERATOR.match(value[1])) or (option == "--prompt" and not is_place):

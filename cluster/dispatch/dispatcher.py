@@ -83,7 +83,6 @@ class Dispatcher:
         self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
-        self._num_leases = 0
 
     @property
     def room(self) -> int:
@@ -361,11 +360,8 @@ class Dispatcher:
         return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
 
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
-        seat = self._seats[worker]
-        self._num_leases += 1
-        seat.grant(self._num_leases, entries, alone=alone, now=now)
-        rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
-        return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
+        self._seats[worker].grant(entries, alone=alone, now=now)
+        return Lease(tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries), alone=alone)
 
     @property
     def _largest(self) -> int:

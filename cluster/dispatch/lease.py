@@ -32,12 +32,10 @@ class LeasedRow:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Lease:
     """Rows handed to one worker. `alone`: a suspect of killing workers; render nothing else meanwhile."""
 
-    lease_id: int
-    worker: str
     rows: tuple[LeasedRow, ...]
     alone: bool
 
@@ -98,19 +96,19 @@ class Seat:
     room: int = 0  # bytes of memory that a row has here
     num_leases: int = 0  # that it has had
     last_end: float = 0.0  # when its last row was done, or when it got a row after holding none
-    _leases: dict[str, int] = field(default_factory=dict)  # row_id: lease_id
+    _leases: dict[str, int] = field(default_factory=dict)  # row_id: the number of its lease
 
     @property
     def num_open(self) -> int:
         """Leases that have not ended."""
         return len({*self._leases.values()})
 
-    def grant(self, lease_id: int, entries: list[Entry], *, alone: bool, now: float) -> None:
+    def grant(self, entries: list[Entry], *, alone: bool, now: float) -> None:
         if not self.rows:
             self.last_end = now
         self.num_leases += 1
         for entry in entries:
-            self._leases[entry.row.row_id] = lease_id
+            self._leases[entry.row.row_id] = self.num_leases
             self.rows[entry.row.row_id] = entry
         self.shape, self.alone = entries[0].row.shape, alone
 

@@ -30,16 +30,10 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.columns import CellValue, ColumnValues, fitting_cells
 from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import CHECKPOINTS, CLAIM, FAILURES, LOGS, RECORDS
+from framefleet.pipeline.outputs.parts import records
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
-from framefleet.pipeline.outputs.parts.records import (
-    FailureRecord,
-    Record,
-    failure_schema,
-    public_arguments,
-    record_schema,
-    values_of,
-)
+from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
@@ -83,12 +77,10 @@ class TaskQueue:
 
     def close(self) -> None:
         """Do all tasks that were added, and accept no more."""
-        self._tasks.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
+        self.leave(after_s=None)
         self.check()
 
-    def leave(self, *, after_s: float) -> None:
+    def leave(self, *, after_s: float | None) -> None:
         """Do the tasks that were added so far, and then no more; raises nothing."""
         self._tasks.put(None)
         if self._thread.ident is not None:
@@ -128,9 +120,10 @@ class Committer:
         with suppress(FileNotFoundError):
             job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
         num_parts, run_id = len(live_parts(store)), run.run_id
-        records = record_schema(carried, self._arguments, self._added)
-        self._records = PartWriter(store, RECORDS, records, run=run_id, job=job, num_before=num_parts)
-        self._failures = PartWriter(store, FAILURES, failure_schema(carried, self._arguments), run=run_id)
+        schema = records.record_schema(carried, self._arguments, self._added)
+        self._records = PartWriter(store, RECORDS, schema, run=run_id, job=job, num_before=num_parts)
+        schema = records.failure_schema(carried, self._arguments)
+        self._failures = PartWriter(store, FAILURES, schema, run=run_id)
         self._log = PartWriter(store, LOGS, LOG_FIELDS, run=run_id)
         self._writers = self._records, self._failures, self._log
         self._num_lines = 0
@@ -175,7 +168,7 @@ class Committer:
             message=last.message if isinstance(last, Failed) else row.reason,
             traceback=last.traceback if isinstance(last, Failed) else "",
             attempts=row.attempts,
-            arguments=public_arguments(request.arguments),
+            arguments=records.public_arguments(request.arguments),
             seed=request.seed,
             scheduler=request.scheduler,
             recipe=request.recipe,
@@ -226,7 +219,7 @@ class Committer:
         self._intents.append(path_of_intent(record))
 
     def _columns(self, row: Record | FailureRecord, pending: Pending) -> dict[str, Any]:
-        return argument_values(pending.request.arguments, self._arguments) | values_of(row)
+        return argument_values(pending.request.arguments, self._arguments) | records.values_of(row)
 
     def _flush_due(self, now: float) -> None:
         self._is_asked = False
@@ -306,9 +299,8 @@ class HalfDoneRows:
             self._deleting.leave(after_s=0)
             return
         self._deleting.close()
-        if (
-            self._is_whole and self._were_there and not self._are_others
-        ):  # also what workers wrote of rows that ended elsewhere
+        # Also what workers wrote of rows that ended elsewhere.
+        if self._is_whole and self._were_there and not self._are_others:
             try:
                 self._store.delete_all(CHECKPOINTS)
             except StoreError as error:

@@ -296,13 +296,9 @@ class Driver:
             lane = own.key
         if not is_going and (has_rows or (is_idle and lane is None)):
             dropped = own.dispatcher.take_dropped(worker)
+            text = "another worker finished this row first; this copy was dropped"
             for row_id in dropped:
-                self._note(
-                    logging.INFO,
-                    worker,
-                    row_id,
-                    "another worker finished this row first; this copy was dropped",
-                )
+                self._note(logging.INFO, worker, row_id, text)
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             self._leaving.add(worker)  # for good, as a drained worker takes no more rows

@@ -41,11 +41,8 @@ def spent_before(store: Store) -> Spent:
     """
     tables = tables_by_part(store, fields_named(FIRST_FIELDS, "bytes"))
     num_bytes = sum(pc.sum(records["bytes"]).as_py() or 0 for _, records in tables)
-    times = (
-        Spent(elapsed_s=progress.elapsed_s, worker_s=WORKER_SECONDS.total(progress.figures))
-        for progress in last_reports(store)
-    )
-    sound = (time for time in times if _are_sound(time.elapsed_s, time.worker_s))
+    times = ((one.elapsed_s, WORKER_SECONDS.total(one.figures)) for one in last_reports(store))
+    sound = (Spent(elapsed_s=all_s, worker_s=own_s) for all_s, own_s in times if _are_sound(all_s, own_s))
     return sum(sound, Spent(num_bytes=num_bytes))
 
 

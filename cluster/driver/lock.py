@@ -59,15 +59,10 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
     if earlier is None:
         return shown
-    return replace(
-        shown,
-        total=earlier.total + progress.total,
-        done=earlier.done + progress.done,
-        failed=earlier.failed + progress.failed,
-        elapsed_s=earlier.elapsed_s + progress.elapsed_s,
-        audits=AuditFigures.of_runs(earlier, progress),
-        figures=of_runs(earlier.figures, progress.figures),
-    )
+    names = ("total", "done", "failed", "elapsed_s")
+    sums: dict[str, Any] = {name: getattr(earlier, name) + getattr(progress, name) for name in names}
+    audits = AuditFigures.of_runs(earlier, progress)
+    return replace(shown, **sums, audits=audits, figures=of_runs(earlier.figures, progress.figures))
 
 
 def newest_holder(store: Store) -> Holder | None:

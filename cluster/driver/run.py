@@ -78,13 +78,13 @@ class Run(Rendering):
         # With `per: run`, what this run spent on this output before is in `spent` already.
         elsewhere = self.spent_elsewhere if self.budget.per == "job" else None
         every = self.spent + (elsewhere or Spent()) + spent
-        return self.budget.cost(every, gpus_per_worker=self.fleet.paid_gpus)
+        return self.budget.cost(every, self.fleet.paid_gpus)
 
     def over_budget(self, spent: Spent, *, now: datetime) -> BudgetLimit | Literal["stop_at"] | None:
         """Return the limit of the budget that is reached, or None. spent: by this run."""
         if self.deadline is not None and now >= self.deadline:
             return "stop_at"
-        return self.budget.reached(self._counted(spent), gpus_per_worker=self.fleet.paid_gpus)
+        return self.budget.reached(self._counted(spent), self.fleet.paid_gpus)
 
     def overrun(
         self, limit: BudgetLimit | Literal["stop_at"], spent: Spent, *, num_done: int, num_left: int
@@ -97,16 +97,14 @@ class Run(Rendering):
         needed = None
         if num_done and self.spent_elsewhere is None and not self.is_extended:
             needed = (self.spent + spent).scaled((num_done + num_left) / num_done)
-        counted = self._counted(spent)
-        return self.budget.overrun(limit, counted, gpus_per_worker=self.fleet.paid_gpus, needed=needed)
+        return self.budget.overrun(limit, self._counted(spent), self.fleet.paid_gpus, needed)
 
     def num_rows_left(self, num_done: int) -> int | None:
         """Return how many rows the budget allows, at the rate of `num_done` rows of earlier runs."""
-        counted = self._counted(Spent())
         if not num_done or self.spent_elsewhere is not None:
             return None
         per_row = self.spent.scaled(1 / num_done)
-        return self.budget.num_rows_left(counted, per_row, gpus_per_worker=self.fleet.paid_gpus)
+        return self.budget.num_rows_left(self._counted(Spent()), per_row, self.fleet.paid_gpus)
 
     def _counted(self, spent: Spent) -> Spent:
         before = self.spent if self.budget.per == "job" else Spent()

@@ -192,28 +192,25 @@ class JobBudget(Strict):
             at = at.replace(tzinfo=None).astimezone()
         return at
 
-    def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:
-        """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
-        return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
+    def cost(self, spent: Spent, gpus: float) -> float | None:
+        """Return the money spent; None without a price. gpus: of each worker; 1 where it has none."""
+        return None if self.price is None else spent.worker_s / HOUR_S * gpus * self.price
 
     def limits(self) -> dict[BudgetLimit, float]:
         return {limit: most for limit in get_args(BudgetLimit) if (most := getattr(self, limit)) is not None}
 
-    def used(self, spent: Spent, *, gpus_per_worker: float) -> dict[BudgetLimit, float]:
+    def used(self, spent: Spent, gpus: float) -> dict[BudgetLimit, float]:
         """Return what was spent of each thing that may be limited, in its limit's unit."""
-        money = self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
+        money = self.cost(spent, gpus) or 0.0
         return {"hours": spent.elapsed_s / HOUR_S, "money": money, "bytes": spent.num_bytes}
 
-    def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
-        used = self.used(spent, gpus_per_worker=gpus_per_worker)
+    def reached(self, spent: Spent, gpus: float) -> BudgetLimit | None:
+        used = self.used(spent, gpus)
         return next((limit for limit, most in self.limits().items() if used[limit] >= most), None)
 
-    def overrun(
-        self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
-    ) -> Overrun:
+    def overrun(self, limit: BudgetLimit, spent: Spent, gpus: float, needed: Spent | None = None) -> Overrun:
         """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
-        used = self.used(spent, gpus_per_worker=gpus_per_worker)[limit]
-        cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
+        used, cost = self.used(spent, gpus)[limit], self.cost(spent, gpus)
         every = spent.text() + ("" if cost is None else f", {cost:.2f} of money")
         whose = "this run" if self.per == "run" else "all runs"
         message = (
@@ -224,16 +221,13 @@ class JobBudget(Strict):
             return Overrun(message=message, to_continue=AGAIN)
         to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {AGAIN}"
         if needed is not None:
-            most = self.used(needed, gpus_per_worker=gpus_per_worker)[limit]
-            to_continue += f"; all rows need about {amount_text(limit, most)}"
+            to_continue += f"; all rows need about {amount_text(limit, self.used(needed, gpus)[limit])}"
         return Overrun(message=message, to_continue=to_continue)
 
-    def num_rows_left(self, spent: Spent, per_row: Spent, *, gpus_per_worker: float) -> int | None:
+    def num_rows_left(self, spent: Spent, per_row: Spent, gpus: float) -> int | None:
         """Return how many more rows the limits allow, at this rate; None where that is not known."""
-        used = self.used(spent, gpus_per_worker=gpus_per_worker)
-        each = self.used(per_row, gpus_per_worker=gpus_per_worker)
-        limits = self.limits().items()
-        lefts = [(most - used[limit]) / each[limit] for limit, most in limits if each[limit]]
+        used, each = self.used(spent, gpus), self.used(per_row, gpus)
+        lefts = [(most - used[one]) / each[one] for one, most in self.limits().items() if each[one]]
         return max(0, int(min(lefts))) if lefts else None
 
 

@@ -386,28 +386,18 @@ def _check_raylet(address: str) -> None:
                 try:
                     _check_answers(here, machine.port)
                 except OSError as error:
-                    problem = (
-                        f"the raylet of this machine, at {here}:{machine.port}, does not answer: {error}"
-                    )
+                    raylet = f"the raylet of this machine, at {here}:{machine.port}"
+                    problem = f"{raylet}, does not answer: {error}"
                     raise FleetError(problem, f"end it and run `ray start --address={address}`") from error
 
 
 def _try_to_join(address: str, fix: str) -> None:
     """Let another process join first, because it can be ended if Ray hangs. Raises FleetError."""
     program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    # What it says, this process's own attempt says again.
+    silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        # What it says, this process's own attempt says again.
-        subprocess.run(
-            python("-c", program, address),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=JOIN_S,
-            check=False,
-        )
+        subprocess.run(python("-c", program, address), timeout=JOIN_S, check=False, **silent)
     except subprocess.TimeoutExpired as error:
-        raise FleetError(
-            f"Ray at {address} answers, and lets nobody join within {JOIN_S:.0f} s: it hangs, or is another "
-            "user's",
-            fix,
-        ) from error
+        problem = f"Ray at {address} answers, and lets nobody join within {JOIN_S:.0f} s"
+        raise FleetError(f"{problem}: it hangs, or is another user's", fix) from error

@@ -302,13 +302,7 @@ class Fleet:
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = (slot for slot in self._slots.values() if slot.state == "ready")
         leaving = [events.Leaving(slot.worker) for slot in ready if slot.host in going]
-        return [
-            *closed,
-            *leaving,
-            *self._held_up(),
-            *(event for event in answers if event is not None),
-            *self._silent(),
-        ]
+        return [*closed, *leaving, *self._held_up(), *(one for one in answers if one), *self._silent()]
 
     def _fill(self) -> None:
         """Start as many workers as were asked for, or have room, but no more than there are rows."""

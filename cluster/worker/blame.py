@@ -30,6 +30,7 @@ _OF_THE_GPU = (
     "an illegal memory access was encountered",  # as kernels that are built on their own say it
     *("unspecified launch failure", "device-side assert", "uncorrectable ECC"),
 )
+_BAD_GPU = "the GPU or its context is in a bad state, which a new process may clear"
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _OF_THE_MACHINE = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
 _MAX_CHAIN = 16  # errors that led to an error; a chain may be a ring
@@ -53,12 +54,7 @@ _RULES: tuple[tuple[type[BaseException], Collection[str | int], Blame, str], ...
     (errors.AuthorityError, (), "host", "the time authority cannot be used from this machine"),
     (errors.BrokenWorker, (), "worker", "a process that computes with it has died or stopped"),
     # A kernel that failed leaves the process's context unusable: all its later calls fail too.
-    (
-        RuntimeError,
-        _OF_THE_GPU,
-        "worker",
-        "the GPU or its context is in a bad state, which a new process may clear",
-    ),
+    (RuntimeError, _OF_THE_GPU, "worker", _BAD_GPU),
     (OSError, _OF_THE_DISK, "host", "a disk of this machine is full, read-only or broken"),
     (OSError, _OF_THE_MACHINE, "host", "this machine has run out of memory, files or devices"),
     # Of the GPU's memory the renderer makes OutOfMemory, when a row alone does not fit.

@@ -58,10 +58,8 @@ def check_late(columns: Iterable[ClipColumn], records: pa.Schema, arguments: Col
     for column in late_columns(columns):
         for name in column.placeholders:
             if name not in names:
-                problem = (
-                    f"{column.section}: the question for {column.name!r} has {{{name}}}, which no row has"
-                )
-                raise JobError(problem, argument_meant(name, names))
+                question = f"{column.section}: the question for {column.name!r}"
+                raise JobError(f"{question} has {{{name}}}, which no row has", argument_meant(name, names))
         if column.where:
             source = "`until:`" if "accepted" in column.where else "it to `scores:`"
             check_where(records, column.where, place=f"{column.section}.where", source=source)

@@ -45,10 +45,8 @@ def check_free(
     names = [(section, name) for section, step in steps.items() for name in step.columns.names]
     for section, name in [*names, *((column.section, column.name) for column in columns)]:
         if name in arguments:
-            problem = (
-                f"{section}: records have a column {name!r} already, which is an argument of {class_name}"
-            )
-            raise JobError(problem, "give it another name")
+            problem = f"{section}: records have a column {name!r} already"
+            raise JobError(f"{problem}, which is an argument of {class_name}", "give it another name")
 
 
 def for_choice(job: Job) -> dict[str, Any]:

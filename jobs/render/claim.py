@@ -218,10 +218,8 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
     names = {*sections_with_steps(theirs["job"]), *sections_with_steps(ours["job"])}
     theirs, ours, lines = _decisive(theirs, names), _decisive(ours, names), []
     for key in sorted({*theirs, *ours}):
-        there, here = (
-            text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
-            for text in (str(values.get(key, "unset")) for values in (theirs, ours))
-        )
+        texts = (str(values.get(key, "unset")) for values in (theirs, ours))
+        there, here = (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..." for text in texts)
         is_one_sided = key not in theirs or key not in ours
         is_other = theirs.get(key, "unset") != ours.get(key, "unset")
         if is_other and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):

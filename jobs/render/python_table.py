@@ -67,10 +67,8 @@ def stored_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iter
 
 def _drivers_of(store: Store) -> list[str]:
     """Return the files of all runs of an output, and of its inner ones."""
-    return [
-        *store.list(DRIVERS),
-        *(path for name in inner_outputs() for path in store.below(name).list(DRIVERS)),
-    ]
+    outputs = [store, *map(store.below, inner_outputs())]
+    return [path for output in outputs for path in output.list(DRIVERS)]
 
 
 @contextmanager

@@ -171,9 +171,8 @@ def render_pending(
     if counts.duplicates:
         parts.append(count_text(counts.duplicates, "duplicate"))
     if survey.num_invalid:
-        where = (
-            "see invalid/" if resolved.job.on_invalid == "skip" else "correct them before they are rendered"
-        )
+        is_to_correct = resolved.job.on_invalid != "skip"
+        where = "correct them before they are rendered" if is_to_correct else "see invalid/"
         parts.append(f"{survey.num_invalid:,} left out ({where})")
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
     if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(store)):

@@ -244,12 +244,8 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
     files = table.stamps() if isinstance(table, Table) else None
     readers = [reader for plan in plans for reader in plan.readers]
     names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in readers)
-    if (
-        not parts
-        or files is None
-        or names_more
-        or any(inputs_in(v) for plan in plans for v in plan.base.values())
-    ):
+    names_more = names_more or any(inputs_in(value) for plan in plans for value in plan.base.values())
+    if names_more or files is None or not parts:
         return None
     recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
     values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]

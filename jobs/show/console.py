@@ -60,9 +60,7 @@ class GuardedStream:
     def write(self, text: str) -> int:
         shown = public_text(text)
         if self._escape and self.isatty():
-            shown = CONTROLS_BUT_MOVES.sub(
-                lambda found: errors.spelt(found[1]) if found[1] else found[0], shown
-            )
+            shown = CONTROLS_BUT_MOVES.sub(lambda one: errors.spelt(one[1]) if one[1] else one[0], shown)
         elif self._escape:
             shown = escaped(shown)
         try:

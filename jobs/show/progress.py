@@ -204,11 +204,9 @@ class _Exported:
             kind: type[CounterMetricFamily | GaugeMetricFamily]
             kind = CounterMetricFamily if metric.is_total else GaugeMetricFamily
             family = kind(f"framefleet_{metric.name}", metric.help, labels=labels)
-            is_counted = metric.is_total or metric.name in figures
-            values = (
-                metric.by_label(figures) if metric.label else {"": metric.of(figures)} if is_counted else {}
-            )
-            for value, figure in values.items():
+            values = metric.by_label(figures) if metric.label else {"": metric.of(figures)}
+            is_counted = metric.label or metric.is_total or metric.name in figures
+            for value, figure in values.items() if is_counted else ():
                 family.add_metric([self._output, value][: len(labels)], figure)
             yield family
 

@@ -184,13 +184,11 @@ class Output:
                 rows = count_text(sum(num_rows_of(store, path) for path in added), "added row")
                 problem = f"{output.url} has no run yet, only {rows}"
                 raise JobError(problem, "run its job with this output, which renders them too")
-            problem = (
-                f"{output.url} does not exist, or is not an output: it has neither {layout.CLAIM} nor records"
-            )
             fix = None
             if isinstance(place, str) and "://" not in place:
                 fix = folder_meant(layout.dated(place), [layout.CLAIM])
-            raise JobError(problem, fix or "check the path")
+            problem = f"{output.url} does not exist, or is not an output"
+            raise JobError(f"{problem}: it has neither {layout.CLAIM} nor records", fix or "check the path")
         return output
 
     @classmethod

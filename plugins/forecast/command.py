@@ -164,8 +164,8 @@ def _spent_lines(job: Job) -> Iterator[str]:
         return
     stores = [store, *(inner.store for inner in Output(store).inner.values())]
     spent = sum(map(spent_before, stores), Spent())
-    if limit := job.budget.reached(spent, gpus_per_worker=gpus):
-        overrun = job.budget.overrun(limit, spent, gpus_per_worker=gpus)
+    if limit := job.budget.reached(spent, gpus):
+        overrun = job.budget.overrun(limit, spent, gpus)
         yield f"`render` would stop at once: {overrun.message}; to continue: {overrun.to_continue}"
     elif spent != Spent():
         yield f"used of the budget so far: {spent.text()}"

@@ -27,7 +27,7 @@ class Known:
     tried: set[str] = field(default_factory=set)  # where it failed, or its worker did
     saved_on: str = ""  # the worker that saved it last
     num_excused: int = 0
-    leases: dict[str, int] = field(default_factory=dict)  # by the worker that has it, the second with a copy
+    leases: dict[str, Lease] = field(default_factory=dict)  # by the worker that has it; the second has a copy
     end: str = ""  # "done" or "given up"
 
 
@@ -220,7 +220,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         open_leases = [
             old
             for old in self.live[worker]
-            if any(self.rows[row_id].leases[worker] == old.lease_id for row_id in held)
+            if any(self.rows[row_id].leases[worker] is old for row_id in held)
         ]
         assert len(open_leases) < LEASES_PER_WORKER
         assert not any(old.alone for old in open_leases)
@@ -241,7 +241,7 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
                 rivals = proven if row.strikes >= 2 and proven else self.live
                 away = {live: len(self.places[live] - row.tried) for live in rivals}
                 assert away[worker] == max(away.values())
-            row.leases[worker] = lease.lease_id
+            row.leases[worker] = lease
         self.live[worker] = [*open_leases, lease]
         return True
 

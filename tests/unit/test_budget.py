@@ -43,21 +43,21 @@ AN_HOUR = Spent(elapsed_s=3600, worker_s=4 * 3600, num_bytes=2_000_000)
     ],
 )
 def test_a_limit_is_reached_when_as_much_is_spent(given: dict[str, object], reached: str | None) -> None:
-    assert JobBudget.model_validate(given).reached(AN_HOUR, gpus_per_worker=1) == reached
+    assert JobBudget.model_validate(given).reached(AN_HOUR, 1) == reached
 
 
 def test_what_is_said_names_the_limit_all_that_was_spent_and_how_to_continue() -> None:
-    overrun = JobBudget(money=10.0, price=2.5).overrun("money", AN_HOUR, gpus_per_worker=1)
+    overrun = JobBudget(money=10.0, price=2.5).overrun("money", AN_HOUR, 1)
     assert overrun.message == (
         "budget.money is reached: all runs used 10.00, 10.00 is allowed "
         "(1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money)"
     )
     needed = Spent(num_bytes=9_000_000)
-    overrun = JobBudget(bytes=1000).overrun("bytes", AN_HOUR, gpus_per_worker=1, needed=needed)
+    overrun = JobBudget(bytes=1000).overrun("bytes", AN_HOUR, 1, needed=needed)
     assert overrun.to_continue == (
         "raise budget.bytes above 2.0 MB and run the same command again; all rows need about 9.0 MB"
     )
-    of_a_run = JobBudget(bytes=1000, per="run").overrun("bytes", AN_HOUR, gpus_per_worker=1)
+    of_a_run = JobBudget(bytes=1000, per="run").overrun("bytes", AN_HOUR, 1)
     assert "this run used 2.0 MB" in of_a_run.message
     assert of_a_run.to_continue == "run the same command again"
 
@@ -75,10 +75,10 @@ def test_a_run_stops_when_that_time_of_day_comes_next(began: str, deadline: str)
 def test_a_budget_says_for_how_many_rows_it_is_enough() -> None:
     per_row = Spent(elapsed_s=360, num_bytes=500_000)
     budget = JobBudget(hours=3, bytes="3MB")
-    assert budget.num_rows_left(AN_HOUR, per_row, gpus_per_worker=1) == 2
-    assert JobBudget(price=2).num_rows_left(AN_HOUR, per_row, gpus_per_worker=1) is None
+    assert budget.num_rows_left(AN_HOUR, per_row, 1) == 2
+    assert JobBudget(price=2).num_rows_left(AN_HOUR, per_row, 1) is None
     # Workers that share a GPU cost their part of it.
-    assert JobBudget(price=2.0, money=1.0).cost(AN_HOUR, gpus_per_worker=0.25) == pytest.approx(2.0)
+    assert JobBudget(price=2.0, money=1.0).cost(AN_HOUR, 0.25) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

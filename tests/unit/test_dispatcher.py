@@ -11,7 +11,7 @@ from tests.unit.dispatching import dispatcher_with, ids, join, lease
 def test_a_lease_holds_rows_of_one_shape_oldest_first() -> None:
     granted = lease(dispatcher_with("xyxxy", min_rows=3), "A")
     assert ids(granted) == "0 2 3"
-    assert (granted.worker, granted.alone, granted.rows[0].attempt) == ("A", False, 1)
+    assert (granted.alone, granted.rows[0].attempt) == (False, 1)
 
 
 def test_a_worker_has_at_most_two_leases_in_flight() -> None:

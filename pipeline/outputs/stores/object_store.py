@@ -57,21 +57,6 @@ def silence_s(outage_s: float) -> float:
     return min(_SILENCE_S, max(_LEAST_SILENCE_S, outage_s / 8))
 
 
-def gcs_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[str, Any]:
-    """Return the user's options, with what we need unless they chose it themselves."""
-    from aiohttp import ClientTimeout
-
-    patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s(outage_s))
-    return {"consistency": "md5", "requests_timeout": patience, **options}
-
-
-def ask_gcs_once(files: Any) -> None:
-    """Let a file system that was opened make each request once: `Patience` repeats it."""
-    for name in _REPEATED:
-        if once := getattr(getattr(type(files), name, None), "__wrapped__", None):
-            setattr(files, name, MethodType(once, files))
-
-
 def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
     """Store content, whole or not at all. Raises DamagedUpload where its MD5 is another there."""
     try:
@@ -108,15 +93,9 @@ def s3_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[s
     return chosen
 
 
-def limit_waits(files: Any) -> None:
-    """Let a file system that was opened try once, and wait for no answer without end."""
-
-    def send_at_once(params: dict[str, Any], **_: Any) -> None:
-        """Send a body without asking first: for that answer aiohttp waits without end."""
-        params["headers"].pop("Expect", None)
-
-    files.retries = 1  # s3fs's own, which would multiply botocore's
-    files.s3.meta.events.register_last("before-call.s3", send_at_once)
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Send a body without asking first: for that answer aiohttp waits without end."""
+    params["headers"].pop("Expect", None)
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
@@ -329,7 +308,10 @@ def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, s
     # A copy of the user's options, with ours where they have chosen nothing.
     own_options = s3_options(options, outage_s) if is_s3(url) else copy.deepcopy(dict(options))
     if is_gcs(url):
-        own_options = gcs_options(own_options, outage_s)
+        from aiohttp import ClientTimeout
+
+        patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s(outage_s))
+        own_options = {"consistency": "md5", "requests_timeout": patience, **own_options}
     try:
         # other processes write here too
         uncached = {"skip_instance_cache": True, "use_listings_cache": False}
@@ -341,12 +323,18 @@ def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, s
         reason = public_text(f"{type(error).__name__}: {error}")
         problem = f"{public_url(url)} cannot be opened: {reason}"
         raise JobError(problem, "check the URL and storage_options") from None
+    # Each makes a request once: `Patience` repeats it.
     if is_s3(url):
-        limit_waits(files)
+        files.retries = 1  # s3fs's own, which would multiply botocore's
+        files.s3.meta.events.register_last("before-call.s3", _send_at_once)
     elif is_gcs(url):
-        ask_gcs_once(files)
-    elif is_azure(url):
-        ask_azure_once(files)
+        for name in _REPEATED:
+            if once := getattr(getattr(type(files), name, None), "__wrapped__", None):
+                setattr(files, name, MethodType(once, files))
+    elif is_azure(url):  # not four times in a minute
+        policy = getattr(getattr(files.service_client, "_config", None), "retry_policy", None)
+        if policy is not None:
+            policy.total_retries = 0
     return files, root
 
 
@@ -370,10 +358,3 @@ def _raise_if_missing(error: FileNotFoundError) -> None:
 
 def is_azure(url: str) -> bool:
     return url.partition("://")[0] in _AZURE
-
-
-def ask_azure_once(files: Any) -> None:
-    """Let it make each request once, not four times in a minute: `Patience` repeats it."""
-    policy = getattr(getattr(files.service_client, "_config", None), "retry_policy", None)
-    if policy is not None:
-        policy.total_retries = 0
