@@ -103,16 +103,11 @@ class WorkersHere:
             ]
         return [Reported(name, self._report(name)) for name in list(self._given)]
 
-    def exchange(
-        self,
-        worker: str,
-        assignments: Sequence[Assignment],
-        dropped: Sequence[str] = (),
-        *,
-        drain: bool = False,
-    ) -> None:
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
         self._given[worker], self._dropped[worker] = list(assignments), list(dropped)
-        self._is_drained |= {worker} if drain else set()
+
+    def drain(self, worker: str) -> None:
+        self._is_drained.add(worker)
 
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         del self._given[worker]

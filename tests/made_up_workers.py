@@ -91,12 +91,13 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    def exchange(
-        self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str], *, drain: bool = False
-    ) -> None:
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
-        self.leaving |= {worker} if drain else set()
+
+    def drain(self, worker: str) -> None:
+        self.leaving.add(worker)
+        self.hands.setdefault(worker, [])
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
         """They serve any lane."""

@@ -302,7 +302,7 @@ class Driver:
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             self._leaving.add(worker)  # for good, as a drained worker takes no more rows
-            fleet.exchange(worker, (), (), drain=True)
+            fleet.drain(worker)
         elif cause := self._faulty.get(worker):
             self._lose(fleet.end(worker, cause), fleet)
         else:

@@ -195,13 +195,15 @@ class Fleet:
     def has_too_many(self) -> bool:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
-    def exchange(
-        self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str], *, drain: bool = False
-    ) -> None:
-        """Send rows to a worker that has just reported; wait for its next report. See `Worker.exchange`."""
+    def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
+        """Send rows to a worker that has just reported; wait for its next report. dropped: to be left."""
         slot = self._slots[worker]
-        ref = slot.actor.exchange.remote(tuple(assignments), tuple(dropped), drain=drain)
-        self._actors.ask(slot, ref)
+        self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
+
+    def drain(self, worker: str) -> None:
+        """Ask a worker that has just reported to hand back its rows, and wait for its next report."""
+        slot = self._slots[worker]
+        self._actors.ask(slot, slot.actor.exchange.remote((), (), drain=True))
 
     def num_by_lane(self) -> Counter[LaneKey]:
         """Return how many workers each lane has, including those on their way."""

@@ -296,7 +296,7 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         ) from None
     # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
     # is below a microsecond.
-    kinds = {*map(type, plain)} - {type(None)}
+    kinds = _kinds_in(plain)
     is_exact = len(kinds) == 1 and issubclass(next(iter(kinds)), bool | np.bool_ | np.integer | np.floating)
     if not (is_exact or kinds <= {str, int, float}):  # Arrow itself refuses such values that it would change
         for row, value in enumerate(plain):  # one by one: Python takes many times the memory of Arrow
@@ -315,6 +315,18 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
 
 _UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, ValueError)
 _NULLS = {"NaTType", "NAType", "NoneType"}  # by pandas' names
+
+
+def _kinds_in(cells: Iterable[Any]) -> set[type]:
+    """Return the types of cells, and of what is in lists of them; of an array its elements' type."""
+    kinds = {*map(type, cells)}
+    nested = kinds & {list, tuple, np.ndarray}
+    for cell in cells if nested else ():
+        if isinstance(cell, np.ndarray) and not cell.dtype.hasobject:
+            kinds.add(cell.dtype.type)
+        elif type(cell) in nested:
+            kinds |= _kinds_in(cell)
+    return kinds - nested - {type(None)}
 
 
 def _is_same(value: Any, cell: Any) -> bool:
