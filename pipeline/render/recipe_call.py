@@ -79,16 +79,6 @@ class RowTail:
         self._has_ended = self._calls_later = False  # a network, after it looked last
         self.watch = ExitStack()  # held while the row's code runs
 
-    def _begin_to_watch(self) -> None:
-        """Notice whether the row calls networks from now on. Not before: each call of each module is seen."""
-        mine = greenlet.getcurrent()
-
-        def see(*_: object) -> None:
-            if greenlet.getcurrent() is mine:
-                self._calls_later = True
-
-        self.watch.callback(nn.modules.module.register_module_forward_pre_hook(see).remove)
-
     def look(self) -> None:
         """The row's code looks at its frames."""
         if self._has_ended:
@@ -96,7 +86,14 @@ class RowTail:
         self._num_looks += 1
         if (thread := row_thread()) is None:
             if self._num_looks == 1 and self._tails.is_able and self._num_expected is None:
-                self._begin_to_watch()
+                mine = greenlet.getcurrent()
+
+                def see(*_: object) -> None:
+                    if greenlet.getcurrent() is mine:
+                        self._calls_later = True
+
+                # Not before: each call of each module is seen.
+                self.watch.callback(nn.modules.module.register_module_forward_pre_hook(see).remove)
             self._draws, self._calls_later = GlobalDraws.now().mark(), False
         elif self._num_looks == self._num_expected and self._tails.num_away() < _MAX_AWAY:
             thread.go_away()

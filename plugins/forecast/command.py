@@ -183,6 +183,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     """Print a plan. shown: printed before; arguments that are the same are not repeated."""
     from framefleet.jobs.show.watch import gone_line
     from framefleet.pipeline.errors import SHAPE_ORDER
+    from framefleet.pipeline.rows.tables.column_checks import as_argument
 
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {count_text(plan.num_rows, 'row')}"
@@ -222,8 +223,12 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
         if before:
             table.add_row("others", "", "as above")
         stdout.print(table)
-    for line in _carried_lines(plan):
-        stdout.say(line)
+    columns = [name for name, _ in plan.lookalikes]
+    if others := [name for column, name in plan.carried.items() if column not in columns]:
+        more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
+        stdout.say(f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}")
+    for column, name in plan.lookalikes:
+        stdout.say(f"carried, though named like an argument: {column}; {as_argument(column, name)}")
     shapes = {
         f"{shape} of prompt" if shape.endswith(" tokens") else shape: num
         for shape, num in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]
@@ -262,19 +267,6 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
             )
     if plan.memory:
         yield plan.memory.line
-
-
-def _carried_lines(plan: JobPlan) -> list[str]:
-    from framefleet.pipeline.rows.tables.column_checks import as_argument
-
-    columns = [name for name, _ in plan.lookalikes]
-    others = [name for column, name in plan.carried.items() if column not in columns]
-    more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
-    lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
-    return lines + [
-        f"carried, though named like an argument: {column}; {as_argument(column, argument)}"
-        for column, argument in plan.lookalikes
-    ]
 
 
 def counted(key: str, numbers: Mapping[str, int | str]) -> Table:

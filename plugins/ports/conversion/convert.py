@@ -162,8 +162,24 @@ def write(
         "_diffusers_version": diffusers.__version__,
     }
     for name, network in conversion.networks.items():
-        write_network(network, checkpoint, folder / name, dtype, wrote)
-        index[name] = _entry(network.module)
+        module, place = network.module, folder / name
+        place.mkdir(parents=True)
+        # Under the names that the component's library looks for.
+        file = "diffusion_pytorch_model.safetensors"
+        if isinstance(module, PreTrainedModel):
+            file = "model.safetensors"
+            module.config.architectures = [type(module).__name__]
+            module.config.save_pretrained(place)
+        else:
+            module.save_config(place)  # type: ignore[operator]  # diffusers' ConfigMixin
+
+        def read(tensor_name: str, network: Network = network) -> Tensor:
+            tensor = _taken(network, tensor_name, checkpoint.read, dtype)
+            wrote(tensor.nbytes)
+            return tensor
+
+        write_safetensors(place / file, shapes_of(network, checkpoint, dtype), read)
+        index[name] = _entry(module)
     for name, component in conversion.others.items():
         component.save_pretrained(str(folder / name))
         index[name] = _entry(component)
@@ -180,31 +196,6 @@ def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | Non
                 f"{checkpoint.path}: {name} holds {shape.dtype}", "take the checkpoint in fp32, fp16 or bf16"
             )
     return shapes
-
-
-def write_network(
-    network: Network,
-    checkpoint: Checkpoint,
-    folder: Path,
-    dtype: torch.dtype | None,
-    wrote: Callable[[int], None],
-) -> None:
-    """Write config and weights under the names that the component's library looks for."""
-    folder.mkdir(parents=True)
-    name = "diffusion_pytorch_model.safetensors"
-    if isinstance(network.module, PreTrainedModel):
-        name = "model.safetensors"
-        network.module.config.architectures = [type(network.module).__name__]
-        network.module.config.save_pretrained(folder)
-    else:
-        network.module.save_config(folder)  # type: ignore[operator]  # diffusers' ConfigMixin
-
-    def read(name: str) -> Tensor:
-        tensor = _taken(network, name, checkpoint.read, dtype)
-        wrote(tensor.nbytes)
-        return tensor
-
-    write_safetensors(folder / name, shapes_of(network, checkpoint, dtype), read)
 
 
 def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: torch.dtype | None) -> Tensor:
