@@ -223,9 +223,8 @@ class PictureText:
             with similarity.loading:  # it is not for several threads
                 boxes = _reader()(frame[..., ::-1].copy(), use_cls=False).boxes  # BGR
             area = 0.0
-            for x, y in (
-                np.asarray(box).T for box in ([] if boxes is None else boxes)
-            ):  # a polygon's corners
+            for box in [] if boxes is None else boxes:  # the corners of a polygon
+                x, y = np.asarray(box).T
                 area += float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
             shares.append(min(1.0, area / (frame.shape[0] * frame.shape[1])))
         return float(np.mean(shares))

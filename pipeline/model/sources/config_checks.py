@@ -172,10 +172,11 @@ def _said_here(
                 check(made.untyped_storage().nbytes())
             return made
 
+    if is_bounded:
+        class_of(library, class_name)  # imported before memory is bounded
+        bound_memory(_MAX_BYTES)
     try:
-        kind = class_of(library, class_name)  # imported before memory is bounded
-        if is_bounded:
-            bound_memory(_MAX_BYTES)
+        kind = class_of(library, class_name)
         with alone(), bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
             if hasattr(kind, "from_config"):  # of diffusers
                 network = kind.from_config(config)

@@ -217,9 +217,8 @@ def _different(
     # Whether nothing but frames differ, and with them what their watermark made of them.
     are_frames = _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
     if not clips.is_lossy:
-        return (
-            replace(compared, verdict="off by one") if are_frames and distance.max_levels <= 1 else compared
-        )
+        is_by_one = are_frames and distance.max_levels <= 1
+        return replace(compared, verdict="off by one") if is_by_one else compared
     # Files with loss do not keep a difference of one level: what becomes of it there is compared.
     rendered = again.frames()
     assert rendered is not None, "some differ"

@@ -107,11 +107,7 @@ def _layers(shapes: plan.TensorShapes) -> Iterator[Layer]:
     turned = partial(_interleave, head=head) if is_split else plan.unchanged
     for theirs, ours in _OUTER.items():
         yield theirs, ours, plan.unchanged
-    yield (
-        "final_layer.adaLN_modulation.1",
-        "norm_out.linear",
-        lambda shift_scale: torch.cat(shift_scale.chunk(2)[::-1]),
-    )
+    yield "final_layer.adaLN_modulation.1", "norm_out.linear", _swap_halves
     for i in range(plan.count_below(shapes, "double_blocks.")):
         for layer in _double_block(turned, is_split=is_split):
             yield f"double_blocks.{i}.{layer[0]}", f"transformer_blocks.{i}.{layer[1]}", layer[2]
@@ -165,6 +161,10 @@ def _interleave(tensor: Tensor, *, head: int) -> Tensor:
     """Reorder the rows of each head from [0, 1, ..., 64, 65, ...] to [0, 64, 1, 65, ...]."""
     turned: Tensor = tensor.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
     return turned
+
+
+def _swap_halves(tensor: Tensor) -> Tensor:
+    return torch.cat(tensor.chunk(2)[::-1])
 
 
 def _joined(*tensors: Tensor) -> Tensor:
