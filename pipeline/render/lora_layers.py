@@ -137,7 +137,16 @@ class LoraLayers:
         if row.layers is None:
             self.release()
             for layer in self._all.values():
-                _switch_on(layer, row.asked)
+                # As `pipe.set_adapters` does. Gradients included: whether weights want them chooses how torch
+                # multiplies, also where none are kept (`should_fold` in ATen's LinearAlgebra.cpp).
+                adapters = [pair for pair in row.asked if pair[0] in layer.r]
+                names = [name for name, _ in adapters]
+                if layer.disable_adapters:
+                    layer.enable_adapters(True)
+                if layer.active_adapters != names:
+                    layer.set_adapter(names)
+                for name, weight in adapters:
+                    layer.set_scale(name, weight)
             row.first = row.layers = {name: _held_by(layer) for name, layer in self._all.items()}
         return row.layers
 
@@ -167,19 +176,3 @@ def _put(layer: Any, held: _Held) -> None:
     if layer.disable_adapters != held.is_off:
         layer.enable_adapters(not held.is_off)
     layer.scaling.update(held.scaling)
-
-
-def _switch_on(layer: Any, row: Adapters) -> None:
-    """Do to one layer what `pipe.set_adapters` does to each.
-
-    Gradients included: whether weights want them chooses how torch multiplies, also where none are kept
-    (`should_fold` in ATen's LinearAlgebra.cpp).
-    """
-    adapters = [pair for pair in row if pair[0] in layer.r]
-    names = [name for name, _ in adapters]
-    if layer.disable_adapters:
-        layer.enable_adapters(True)
-    if layer.active_adapters != names:
-        layer.set_adapter(names)
-    for name, weight in adapters:
-        layer.set_scale(name, weight)
