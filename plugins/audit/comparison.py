@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import asdict, dataclass
@@ -45,16 +44,16 @@ class KeptDistances:
     def __init__(self, folder: Store) -> None:
         output = Output(folder)
         self._writer = output.writer(_DISTANCES, _SCHEMA)
-        self._before: dict[bytes, ComparedPair] = {}
+        self._before: dict[tuple[str | None, ...], ComparedPair] = {}
         for table in output.tables(_DISTANCES, _SCHEMA):
             for row in rows_of(table, output.url):
                 distance = Distance(**{name: row[name] for name in Distance.__dataclass_fields__})
                 clips = tuple(row[name] for name in _CLIPS)
-                self._before[_key(clips)] = ComparedPair(distance=distance, is_equal=row["is_equal"])
+                self._before[clips] = ComparedPair(distance=distance, is_equal=row["is_equal"])
 
     def of(self, pair: RowPair) -> ComparedPair | None:
         """Return what an earlier run has found of these two clips."""
-        return self._before.get(_key(_clips(pair)))
+        return self._before.get(_clips(pair))
 
     def add(self, pair: RowPair, outcome: ComparedPair) -> None:
         """Have a distance written, unless it is known. What could not be compared is tried again."""
@@ -72,10 +71,6 @@ class KeptDistances:
 def _clips(pair: RowPair) -> tuple[str | None, ...]:
     ours, theirs = pair
     return ours["row_id"], ours["media_sha256"], theirs["media_sha256"] if theirs else None
-
-
-def _key(clips: tuple[str | None, ...]) -> bytes:
-    return hashlib.sha256(repr(clips).encode()).digest()
 
 
 def compare_clips(our_store: Store, their_store: Store, pair: RowPair) -> ComparedPair:
