@@ -15,7 +15,16 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
-from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.jobs import (
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    wait_until,
+    write_job,
+    write_table,
+)
 from tests.tiny import tiny
 from tests.warm.process import start
 
@@ -57,6 +66,10 @@ def test_a_spoilt_clip_is_found_among_plain_calls_of_the_model(ray_cluster: str,
     job, output = rendered(tmp_path, ray_cluster, media={"format": "mkv"})
     on = [f"--set={text}" for text in (f"fleet.address={ray_cluster}", "fleet.workers=1", "model.device=cpu")]
     against = (output, "--against", tiny("wan"), "--levels", "0", *on)
+    killed = start("-m", "framefleet.jobs.cli", "audit", *against, "--share", "0.4")
+    wait_until(lambda: any((output / "audits").glob("*/clips/clips/*/*")), killed)
+    killed.kill()
+    killed.communicate()
     some = audited(*against, "--share", "0.4")
     (inner,) = (output / "audits").glob("*/clips")
     before = {record["row_id"]: record["finished_at"] for record in records_of(inner)}
