@@ -119,7 +119,7 @@ def job_of_plain_calls(job: Job) -> Job:
     values = {"output": job.output, "fleet": {"address": job.fleet.address}}  # an engine's has no GPUs
     plain = load_job(values, table="rows", model=model.path)
     places = {name: getattr(job, name) for name in ("retries", "storage_options")}
-    places |= {} if getattr(job, "engine", None) else {"fleet": job.fleet}
+    places |= {} if job.engine else {"fleet": job.fleet}
     inputs = job.inputs.model_copy(update={"base": base_of(job)})
     return plain.model_copy(update={"model": model, "inputs": inputs, **places})
 

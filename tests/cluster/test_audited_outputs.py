@@ -26,6 +26,8 @@ from tests.jobs import (
     write_table,
 )
 from tests.tiny import tiny
+from tests.videos_clips import is_spoilt
+from tests.videos_server import videos_server
 from tests.warm.process import start
 
 
@@ -101,3 +103,28 @@ def test_a_job_compares_its_clips_with_plain_calls_at_its_end(ray_cluster: str, 
     refused = start("-m", "framefleet.jobs.cli", "render", job, missing)
     said, _ = refused.communicate()
     assert refused.returncode == 2 and "audit.against.model: model " in said
+
+
+def test_a_server_that_spoils_clips_is_judged_by_plain_calls_and_against_itself(tmp_path: Path) -> None:
+    rows = [{"prompt": f"a fox {number}", "seed": number} for number in range(6)]
+    against = {"model": {"path": str(tiny("wan")), "device": "cpu"}, "share": 1, "levels": 0}
+    values = {
+        "table": str(write_table(tmp_path / "t.parquet", rows)),
+        "output": str(tmp_path / "out"),
+        "defaults": {"size": "32x16", "num_frames": 5, "fps": 8, "num_inference_steps": 2},
+        "audit": {"against": against},
+    }
+    with videos_server("vllm", model=tiny("wan"), faults={"level": 3}) as server:
+        engine = {"type": "videos_api", "model": "wan", "urls": [server.url], "poll_s": 0.05}
+        job = write_job(tmp_path / "job.yaml", {**values, "engine": engine})
+        finish(start_render(job))
+        steady = audited(tmp_path / "out", "--again", job, "--share", "0.5")
+        server.set_faults(unsteady=True)
+        (tmp_path / "out" / "audits" / "again").rename(tmp_path / "before")
+        unsteady = audited(tmp_path / "out", "--again", job, "--share", "0.5", exit_code=1)
+    assert steady["num_equal"] == steady["num_chosen"] > 0 == unsteady["num_equal"]
+    (table,) = Output.open(str(tmp_path / "out")).records(["exactness", "seed", "prompt"])
+    asked = ((row["prompt"], row["seed"]) for row in table.to_pylist())
+    num_spoilt = sum(is_spoilt("level", 3, prompt=prompt, seed=seed) for prompt, seed in asked)
+    (text,) = {*table["exactness"].to_pylist()}
+    assert 0 < num_spoilt < 6 and text.startswith(f"{num_spoilt} of 6 clips (")
