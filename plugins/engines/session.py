@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind
 from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
 from framefleet.api.outputs import Store
+from framefleet.api.texts import public_text
 from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.received import clip_received
@@ -261,7 +262,8 @@ class Session(EngineSession):
                 self._failed(row, made)
                 reason = said.get("error") or state
                 message = reason.get("message", reason) if isinstance(reason, Mapping) else reason
-                raise EndpointError(f"{made.server.name}: {str(message)[:300]}", "see what it says")
+                problem = public_text(f"{made.server.name}: {message}")[:300]  # it may repeat the key
+                raise EndpointError(problem, "see what it says")
             if state not in _UNDER_WAY:
                 self._servers.silent(made.server)
             if time.monotonic() > until:

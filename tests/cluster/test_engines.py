@@ -25,7 +25,7 @@ from tests.videos_server import VideosServer, videos_server
 
 def job_with(folder: Path, servers: Sequence[VideosServer], num_rows: int, **more: Any) -> Path:
     rows = [{"prompt": f"a fox {number}", "seed": number} for number in range(num_rows)]
-    engine = {"type": "videos_api", "model": "made-up", "urls": [one.url for one in servers]}
+    engine = {"type": "videos_api", "model": "synthetic", "urls": [one.url for one in servers]}
     values = {
         "table": str(write_table(folder / "t.parquet", rows)),
         "output": str(folder / "out"),

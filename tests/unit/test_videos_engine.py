@@ -47,7 +47,7 @@ class Rows:
     """What a worker does with rows of a session."""
 
     def __init__(self, folder: Path, *servers: VideosServer, **settings: Any) -> None:
-        values = {"type": "videos_api", "model": "made-up", "urls": [one.url for one in servers]}
+        values = {"type": "videos_api", "model": "synthetic", "urls": [one.url for one in servers]}
         values |= {"poll_s": 0.02, "timeout_s": 30.0, "patience_s": 20.0, "api_key_env": "VIDEOS_KEY"}
         self.engine = engine_of(values | settings)
         self.session: Session = self.engine.start(Store(str(folder)))
@@ -296,13 +296,13 @@ def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[str, Any],
 def test_another_model_than_the_servers_is_refused(vllm: VideosServer) -> None:
     vllm.set_faults()
     values = {"type": "videos_api", "model": "other", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
-    with pytest.raises(JobError, match="has made-up"):
+    with pytest.raises(JobError, match="has synthetic"):
         engine_of(values).spec()
 
 
 def test_arguments_that_the_server_does_not_name_are_none_of_rows(vllm: VideosServer) -> None:
     vllm.set_faults()
-    values = {"type": "videos_api", "model": "made-up", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
+    values = {"type": "videos_api", "model": "synthetic", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
     names = engine_of(values).spec().parameters
     assert {"prompt", "size", "height", "width", "num_frames"} <= names.keys()
     assert "strength" not in names
