@@ -23,7 +23,7 @@ from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
 from framefleet.plugins.batch.results import Batch, BatchSummary, write_results
-from framefleet.plugins.batch.words import Refusal, row_of
+from framefleet.plugins.batch.words import VIDEOS_URL, Refusal, row_of
 
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job, Progress
@@ -39,6 +39,7 @@ def batch(
     *,
     errors: str | Path | None = None,
     model: str | None = None,
+    engine: str | None = None,
     output: str | None = None,
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
@@ -48,30 +49,42 @@ def batch(
     file: lines of {custom_id, method, url, body} for /v1/videos, /v1/images/generations and
     /v1/images/edits. results: the file to write, a line for each request whose clips are there, in the order
     of `file`; errors: that of the others, None for NAME.errors.jsonl. model: in place of the one that the
-    lines name. output: for clips and records, None for a folder NAME next to the results. sets: values of the
-    job, as "fleet.workers=2". The same call continues after an interruption. Raises FramefleetError.
+    lines name. engine: addresses of servers that render in place of framefleet, separated by commas, as
+    "http://gpu-1:8000/v1". output: for clips and records, None for a folder NAME next to the results. sets:
+    values of the job, as "fleet.workers=2". The same call continues after an interruption. Raises
+    FramefleetError.
     """
     from framefleet.jobs.render.render import render
 
-    opened = open_batch(Path(file), Path(results), model=model, output=output, sets=sets)
+    opened = open_batch(Path(file), Path(results), model=model, engine=engine, output=output, sets=sets)
     render(opened.job, on_progress=on_progress)
     return write_results(opened, Path(results), Path(errors) if errors else None)
 
 
 def open_batch(
-    file: Path, results: Path, *, model: str | None, output: str | None, sets: Sequence[str]
+    file: Path,
+    results: Path,
+    *,
+    model: str | None,
+    engine: str | None,
+    output: str | None,
+    sets: Sequence[str],
 ) -> Batch:
     """Return a batch whose table is in its output. Raises as `batch` does."""
     lines = [*read_lines(file)]
-    bodies = (line.body for line in lines if line.body is not None)
-    if (first := next(bodies, None)) is None:
+    sound = ((line.url, line.body) for line in lines if line.body is not None)
+    if (first := next(sound, None)) is None:
         raise _nothing_in(file, lines)
-    named = first.get("model")
+    named = first[1].get("model")
     if not model and not (isinstance(named, str) and named):
         raise TableError(f"{file}: the first request names no model", "give --model")
+    renders: dict[str, Any] = {"model": model or named}
+    if engine:
+        kind = "videos_api" if first[0] == VIDEOS_URL else "images_api"
+        renders = {"engine": {"type": kind, "urls": engine.split(","), "model": model or named}}
     values: dict[str, Any] = {
+        **renders,
         "table": str(file),
-        "model": model or named,
         "output": output or str(results.with_suffix("")),
         "on_invalid": "skip",
     }

@@ -39,6 +39,14 @@ def batch_command(
         ),
     ] = None,
     model: ModelPlace = None,
+    engine: Annotated[
+        str | None,
+        Option(
+            "--engine",
+            metavar="URL[,URL]",
+            help="Servers of /v1/videos or /v1/images that render, e.g. http://gpu-1:8000/v1.",
+        ),
+    ] = None,
     output: OutputPlace = None,
     sets: Sets = None,
     as_json: SummaryAsJson = False,
@@ -55,7 +63,7 @@ def batch_command(
         from framefleet.plugins.batch.batch import open_batch
         from framefleet.plugins.batch.results import write_results
 
-        opened = open_batch(file, results, model=model, output=output, sets=sets or [])
+        opened = open_batch(file, results, model=model, engine=engine, output=output, sets=sets or [])
         code = show_render(opened.job, quiet=quiet)
         summary = write_results(opened, results, errors)
         if as_json:

@@ -80,7 +80,9 @@ def row_of(
         raise _invalid("fps", rate, "give a number above 0")
     if rate is not None:
         columns["fps"] = rate
-    if body.get("seconds") is not None:
+    if body.get("seconds") is not None and url == VIDEOS_URL and "seconds" in settable:  # of an engine
+        columns["seconds"] = _seconds(body)
+    elif body.get("seconds") is not None:
         columns["num_frames"] = _num_frames(body, url, spec, rate or fps or spec.native_fps)
     if (picture := _picture(body)) is not None:
         if "image" not in settable:
@@ -108,13 +110,7 @@ def _size(body: Mapping[str, Any]) -> dict[str, int]:
 
 def _num_frames(body: Mapping[str, Any], url: str, spec: PipelineSpec, fps: float | None) -> int:
     """Return how many frames of the model come nearest to the seconds."""
-    text = body["seconds"]
-    try:
-        seconds = 0.0 if isinstance(text, bool) else float(text)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise _invalid("seconds", text, "give seconds of a clip, as 4")
+    seconds = _seconds(body)
     if url != VIDEOS_URL or "num_frames" not in spec.settable():
         raise Refusal(code="unsupported_value", message=f"{spec.class_name} takes no length", name="seconds")
     if body.get("num_frames") is not None:
@@ -127,6 +123,17 @@ def _num_frames(body: Mapping[str, Any], url: str, spec: PipelineSpec, fps: floa
         return spec.only_frames
     step, rest = spec.frame_step or 1, spec.frame_rest if spec.frame_step else 0
     return max(round((seconds * fps - rest) / step), 0 if rest else 1) * step + rest
+
+
+def _seconds(body: Mapping[str, Any]) -> float:
+    text = body["seconds"]
+    try:
+        seconds = 0.0 if isinstance(text, bool) else float(text)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise _invalid("seconds", text, "give seconds of a clip, as 4")
+    return seconds
 
 
 def _picture(body: Mapping[str, Any]) -> tuple[str, str] | None:

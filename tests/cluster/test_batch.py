@@ -15,6 +15,7 @@ import framefleet
 from tests.commands import command
 from tests.jobs import records_of
 from tests.tiny import SMALLEST, tiny
+from tests.videos_server import videos_server
 
 CPU = ("--set", "model.device=cpu", "--set", "fleet.workers=2")
 
@@ -108,3 +109,16 @@ def test_pictures_and_edits_of_pictures(tmp_path: Path, ray_cluster: str) -> Non
                 base64.b64decode(image.b64_json) if image.b64_json else Path(image.url or "").read_bytes()
             )
             assert Image.open(io.BytesIO(content)).format == "PNG"
+
+
+def test_servers_render_a_batch(tmp_path: Path) -> None:
+    size = {"size": "32x16", "fps": 8, "seconds": "0.5"}
+    bodies = [{"prompt": f"a fox {number}", "model": "synthetic", **size} for number in range(4)]
+    file = write_lines(tmp_path / "in.jsonl", "/v1/videos", [*bodies, {"prompt": "a fox", "cfg": 3}])
+    with videos_server("sglang") as server:
+        options = ["--engine", server.url, "--set", "engine.poll_s=0.05", "-o", tmp_path / "out.jsonl"]
+        ended = command("batch", file, *options)
+    assert ended.exit_code == 1, ended.output
+    assert len(read(tmp_path / "out.jsonl")) == 4
+    (error,) = read(tmp_path / "out.errors.jsonl")
+    assert error["error"]["code"] == "unknown_parameter"
