@@ -40,7 +40,7 @@ class AuditListener(Listener):
         try:
             report = audit_job(job, watch)
         except FramefleetError as error:  # clips have their records all the same
-            log.warning("not compared with plain calls: %s; run it again: %s", error.problem, error.fix)
+            log.warning("not compared with plain calls: %s; %s", error.problem, error.fix)
         else:
             watch.say(f"audit: {report.bound}, against {report.against}")
 
