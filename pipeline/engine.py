@@ -7,7 +7,6 @@ loads no model and imports no torch.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +102,6 @@ class Engine(Strict):
     workers: ClassVar[int] = 1
     type: str = Field(description="videos_api, images_api, or a type of a plugin.")
     model: NonEmpty = Field(description="Model that it renders with, as it calls it.")
-
     license: NonEmpty | None = Field(default=None, description="License of its clips, for records.")
 
     def deciding(self) -> dict[str, Any]:
@@ -129,9 +127,8 @@ class Engine(Strict):
 
     def weights(self) -> Weights:
         """Return what stands for its model's files, of which this machine has none."""
-        folder = Path(tempfile.gettempdir())
         return Weights(
-            source=_Nowhere(str(folder)),
+            source=_Nowhere(str(Path(__file__).parent)),
             class_name=self.type,
             components=(),
             files=(),
@@ -163,19 +160,14 @@ def engine_of(value: Any) -> Engine:
 
 
 def engine_spec(
-    name: str, kind: Literal["video", "image"], parameters: Mapping[str, Parameter], **facts: Any
+    name: str, kind: Literal["video", "image"], parameters: Mapping[str, Parameter]
 ) -> PipelineSpec:
-    """Return what rows of an engine may ask for. facts: fields of `PipelineSpec`."""
-    values: dict[str, Any] = dict.fromkeys(
-        ("frame_step", "min_frames", "max_frames", "only_frames", "max_text", "native_fps", "preset")
-    )
-    values |= dict.fromkeys(("default_height", "default_width", "default_frames"))
-    values |= {"size_multiple": 1, "frame_rest": 0, "scheduler_class": "", "scheduler_config": {}}
-    values |= {"components": (), "configs": {"index": {}}, "returns": frozenset({"frames"})}
+    """Return what rows of an engine may ask for."""
     return PipelineSpec(
         class_name=name,
         kind=kind,
         parameters=parameters,
         family=family_of(name),
-        **values | facts,
+        configs={"index": {}},
+        returns=frozenset({"frames"}),
     )

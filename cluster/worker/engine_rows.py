@@ -40,10 +40,9 @@ _MAX_KEPT_BYTES = 1 << 16
 
 @dataclass(slots=True)
 class _Work:
-    """A row under way. idle: what the engine had waited for when it began, by cause."""
+    """A row under way."""
 
     request: Request
-    idle: Mapping[str, float]
     since: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     is_left: threading.Event = field(default_factory=threading.Event)
@@ -64,7 +63,6 @@ class EngineClock:
         self._lock, self._began = threading.Lock(), time.perf_counter()
         self._since, self._cause = self._began, "engine"
         self._total: defaultdict[str, float] = defaultdict(float)
-        self._told: dict[str, float] = {}
 
     @property
     def elapsed_s(self) -> float:
@@ -86,13 +84,6 @@ class EngineClock:
         self._turn(self._cause)
         with self._lock:
             return dict(self._total)
-
-    def lap(self) -> dict[str, float]:
-        """Return the idle seconds since the last call, by cause."""
-        total = {cause: seconds for cause, seconds in self.seconds().items() if cause != "engine"}
-        since = {cause: seconds - self._told.get(cause, 0.0) for cause, seconds in total.items()}
-        self._told = total
-        return since
 
     def _turn(self, cause: str) -> str:
         with self._lock:
@@ -159,7 +150,7 @@ class EngineRows:
     def set_apart(self, _: str) -> None: ...
 
     def submit(self, request: Request, row_id: str, _: bytes | None = None, *, is_audited: bool) -> None:
-        self._rows[row_id] = work = _Work(request, self.clock.lap())
+        self._rows[row_id] = work = _Work(request)
         threading.Thread(target=self._run, args=(row_id, work), name=f"row-{row_id[:8]}", daemon=True).start()
 
     def step(self) -> list[Outcome | LeftRow]:
@@ -238,7 +229,6 @@ class EngineRows:
             peak_memory_bytes=0,
             environment={**self.model.environment, **made.environment},
             started_at=work.started_at,
-            idle=work.idle,
         )
 
     def _keep(self, row_id: str, values: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind
@@ -63,6 +64,8 @@ class Session(EngineSession):
         self._web = Web(engine.urls, engine.key)
         self._servers = Servers(engine.urls, engine.parallel)
         self._paid = Paid(store, engine.max_cost)
+        # Of a row's idempotency key: in another output it is another clip.
+        self._output = f"-{sha256(store.url_of('').encode()).hexdigest()[:8]}"
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
         self._num_failed: dict[str, int] = {}  # ids of a row that ended without a clip
         self._first = threading.Lock()  # held to create, until a server has taken a row
@@ -160,7 +163,7 @@ class Session(EngineSession):
                 fields,
                 files=files,
                 is_json=is_json,
-                idempotency_key=f"{row.row_id}-{number}" if number else row.row_id,
+                idempotency_key=f"{row.row_id}{self._output}" + f"-{number}" * bool(number),
                 timeout_s=timeout_s,
             )
         except Silent as error:  # it may have created it, and keeps what that cost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,21 +38,25 @@ class PipelineSpec:
     kind: Literal["video", "image", "audio"]
     parameters: Mapping[str, Parameter]
     family: Family
-    size_multiple: int  # of height and width; other sizes are rounded silently or fail late
-    frame_step: int | None  # frames must be `frame_step * k + frame_rest`; None: any number is rendered
-    frame_rest: int
-    min_frames: int | None  # of the shortest clip that the model was made for; None: no limit
-    max_frames: int | None  # of the longest clip that the model was made for; None: no limit
-    only_frames: int | None  # the one length that the model renders; None for all others
-    max_text: int | None  # the largest `max_sequence_length` that the pipeline takes; None: it says nothing
-    native_fps: float | None
-    default_height: int | None  # what a plain call without these three renders; None: not known
-    default_width: int | None
-    default_frames: int | None
-    scheduler_class: str  # of the model's own noise scheduler
-    scheduler_config: Mapping[str, Any]
-    components: tuple[str, ...]  # the names in model_index.json
-    preset: Preset | None  # what is known about the model beyond its configs
+    size_multiple: int = 1  # of height and width; other sizes are rounded silently or fail late
+    frame_step: int | None = (
+        None  # frames must be `frame_step * k + frame_rest`; None: any number is rendered
+    )
+    frame_rest: int = 0
+    min_frames: int | None = None  # of the shortest clip that the model was made for; None: no limit
+    max_frames: int | None = None  # of the longest clip that the model was made for; None: no limit
+    only_frames: int | None = None  # the one length that the model renders; None for all others
+    max_text: int | None = (
+        None  # the largest `max_sequence_length` that the pipeline takes; None: it says nothing
+    )
+    native_fps: float | None = None
+    default_height: int | None = None  # what a plain call without these three renders; None: not known
+    default_width: int | None = None
+    default_frames: int | None = None
+    scheduler_class: str = ""  # of the model's own noise scheduler
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
+    components: tuple[str, ...] = ()  # the names in model_index.json
+    preset: Preset | None = None  # what is known about the model beyond its configs
     configs: model_index.Configs  # of the components, and model_index.json as "index"
     returns: frozenset[str] = frozenset()  # fields of the call's output; empty: not known
 
