@@ -39,16 +39,14 @@ class PipelineSpec:
     parameters: Mapping[str, Parameter]
     family: Family
     size_multiple: int = 1  # of height and width; other sizes are rounded silently or fail late
-    frame_step: int | None = (
-        None  # frames must be `frame_step * k + frame_rest`; None: any number is rendered
-    )
+    # Frames must be `frame_step * k + frame_rest`; None: any number is rendered.
+    frame_step: int | None = None
     frame_rest: int = 0
     min_frames: int | None = None  # of the shortest clip that the model was made for; None: no limit
     max_frames: int | None = None  # of the longest clip that the model was made for; None: no limit
     only_frames: int | None = None  # the one length that the model renders; None for all others
-    max_text: int | None = (
-        None  # the largest `max_sequence_length` that the pipeline takes; None: it says nothing
-    )
+    # The largest `max_sequence_length` that the pipeline takes; None: it says nothing.
+    max_text: int | None = None
     native_fps: float | None = None
     default_height: int | None = None  # what a plain call without these three renders; None: not known
     default_width: int | None = None
