@@ -17,12 +17,15 @@ _LOAD_S = 5.0  # that a busy server is left alone for, where it does not say how
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """down_since: when it last answered, if it does not answer now. next_at: when it may be asked again."""
+    """down_since: when it last answered, if it does not answer now. busy_since: since when it takes no row.
+    next_at: when it may be asked again.
+    """
 
     url: str
     num_active: int = 0
     num_done: int = 0
     down_since: float | None = None
+    busy_since: float | None = None
     next_at: float = 0.0
     pause_s: float = 0.0  # the last one
     idle_s: float = 0.0
@@ -67,10 +70,17 @@ class Servers:
         """Return how many rows those have room for that answer; at least one, which waits for the others."""
         return max(1, self._parallel * sum(server.down_since is None for server in self._all))
 
-    def silent_s(self) -> float:
-        """Return for how long none has answered; 0 where one does."""
+    def useless_s(self) -> float:
+        """Return for how long none has answered, or had a row or taken one; 0 where one does."""
         now = time.monotonic()
-        return min(0.0 if one.down_since is None else now - one.down_since for one in self._all)
+
+        def since(server: Server) -> float:
+            if server.down_since is not None:
+                return server.down_since
+            is_idle = server.busy_since is not None and not server.num_active
+            return server.busy_since if is_idle and server.busy_since is not None else now
+
+        return min(now - since(server) for server in self._all)
 
     @contextmanager
     def place(
@@ -104,7 +114,7 @@ class Servers:
     def answered(self, server: Server) -> None:
         with self._lock:
             server.count(time.monotonic())
-            server.down_since, server.pause_s = None, 0.0
+            server.down_since = None
 
     def silent(self, server: Server) -> None:
         """It did not answer, or not as the API has it."""
@@ -117,7 +127,14 @@ class Servers:
         """It wants to be left alone. pause_s: for so long, if it says so."""
         with self._lock:
             server.pause_s = pause_s or min(2 * server.pause_s or _LOAD_S / 8, 4 * _LOAD_S)
-            server.next_at = time.monotonic() + server.pause_s
+            now = time.monotonic()
+            server.next_at = now + server.pause_s
+            server.busy_since = now if server.busy_since is None else server.busy_since
+
+    def taken(self, server: Server) -> None:
+        """It has taken a row."""
+        with self._lock:
+            server.busy_since, server.pause_s = None, 0.0
 
     def done(self, server: Server) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.received import clip_received
 from framefleet.plugins.engines.servers import Server, Servers
-from framefleet.plugins.engines.web import HttpAnswer, Silent, Web
+from framefleet.plugins.engines.web import HttpAnswer, OutOfReach, Silent, Web
 from framefleet.plugins.engines.words import fields_of, file_word, length_asked
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Session(EngineSession):
         self._output = f"-{sha256(store.url_of('').encode()).hexdigest()[:8]}"
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
         self._num_failed: dict[str, int] = {}  # ids of a row that ended without a clip
+        self._num_faults: dict[str, int] = {}  # of servers that were to create a row's clip
         self._first = threading.Lock()  # held to create, until a server has taken a row
         self._has_taken = False
         self._halt: Halted | None = None  # why no more rows are created
@@ -166,15 +167,20 @@ class Session(EngineSession):
                 idempotency_key=f"{row.row_id}{self._output}" + f"-{number}" * bool(number),
                 timeout_s=timeout_s,
             )
+        except OutOfReach:
+            take_back()
+            self._servers.silent(server)
+            return None
         except Silent as error:  # it may have created it, and keeps what that cost
             row.say(f"row {row.row_id}: {error.problem}; it may have been created there")
-            self._servers.silent(server)
+            self._fault(row, server, error)
             return None
         if not answer.is_good:
             take_back()
             self._not_created(row, server, answer, is_json=is_json, fields=fields)
             return None
         self._servers.answered(server)
+        self._servers.taken(server)
         try:
             made = self._made(answer, server)
         except (ValueError, LookupError, TypeError) as error:
@@ -221,7 +227,15 @@ class Session(EngineSession):
             self._servers.busy(server, answer.retry_after_s())
             return
         row.say(f"row {row.row_id}: {said}")
+        self._fault(row, server, EndpointError(said, "look at the server"))
+
+    def _fault(self, row: EngineRow, server: Server, error: EndpointError) -> None:
+        """Leave a server that could not take a row; raise the error if that happens to the row again."""
         self._servers.silent(server)
+        self._num_faults[row.row_id] = self._num_faults.get(row.row_id, 0) + 1
+        if self._num_faults[row.row_id] >= _TRIES:
+            del self._num_faults[row.row_id]
+            raise error
 
     def _form(self, server: Server) -> tuple[bool, Any]:
         """Return whether a server takes JSON, and which words, if it says so."""
@@ -331,10 +345,12 @@ class Session(EngineSession):
         return answer.content
 
     def _check_servers(self) -> None:
-        """Raise Halted where no server has answered for long."""
-        if (silent_s := self._servers.silent_s()) > self._engine.patience_s:
+        """Raise Halted where no server has been of use for long."""
+        if (useless_s := self._servers.useless_s()) > self._engine.patience_s:
             num = count_text(len([*self._servers]), "server")
-            raise Halted(f"none of {num} has answered for {silent_s:.0f} s", _LATER, "service")
+            raise Halted(
+                f"none of {num} has answered, or taken a row, for {useless_s:.0f} s", _LATER, "service"
+            )
 
     def _look_for_silent(self) -> None:
         """Find out when silent servers answer again. On a thread of its own."""

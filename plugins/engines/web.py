@@ -30,6 +30,10 @@ class Silent(EndpointError):
     """A server that does not answer, or not as the API has it."""
 
 
+class OutOfReach(Silent):
+    """It was not even asked: there is no connection."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
     """headers: by names in lower case."""
@@ -174,7 +178,14 @@ class Web:
         headers: Mapping[str, str] | None = None,
         **body: Any,
     ) -> HttpAnswer:
-        from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+        from aiohttp import (
+            ClientConnectorError,
+            ClientError,
+            ClientSession,
+            ClientTimeout,
+            DummyCookieJar,
+            TCPConnector,
+        )
 
         if self._session is None:  # without compression: some kilobytes of it could be gigabytes
             connector = TCPConnector(limit=0)
@@ -197,6 +208,8 @@ class Web:
                 return HttpAnswer(status=response.status, headers=told, content=bytes(content))
         except TimeoutError:
             problem = f"it has not answered in {timeout_s:g} s"
+        except ClientConnectorError as error:
+            raise OutOfReach(public_text(f"{_host(url)}: {error}"), "look at the server") from None
         except (ClientError, OSError, ValueError) as error:
             problem = public_text(f"{type(error).__name__}: {error}")
         raise Silent(f"{_host(url)}: {problem}", "look at the server")

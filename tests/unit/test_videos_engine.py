@@ -206,7 +206,11 @@ def test_no_server_that_answers_ends_the_run(vllm: VideosServer, tmp_path: Path)
         server.kill()
         with closing(rows), pytest.raises(Halted, match="none of 1 server has answered"):
             rows.render()
+        server.set_faults(busy="900")
         server.restart()
+        rows = Rows(tmp_path, server, api_key_env=None, patience_s=0.3)
+        with closing(rows), pytest.raises(Halted, match="none of 1 server has answered, or taken a row"):
+            rows.render()
 
 
 def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
