@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from framefleet.pipeline.errors import ModelError, shown
+from framefleet.pipeline.errors import JobError, shown
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
+from framefleet.pipeline.guards.mistakes import did_you_mean, nearest, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource
@@ -144,19 +144,25 @@ class _Nowhere(FolderSource):
 
 
 def engine_of(value: Any) -> Engine:
-    """Return the engine that a job describes, of the class for its type. Raises ModelError."""
+    """Return the engine that a job describes, of the class for its type. Raises UserError."""
     if isinstance(value, Engine):
         return value
-    kinds, kind = by_name("engines"), value.get("type") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str):
+    kinds = by_name("engines")
+    if not isinstance(value, Mapping):
         problem = f"engine is {shown(value)}, and must be a mapping with type and model"
-        raise ModelError(problem, "write e.g. {type: videos_api, urls: [http://HOST:8000/v1], model: NAME}")
+        raise JobError(problem, "write e.g. {type: videos_api, urls: [http://HOST:8000/v1], model: NAME}")
+    kind = value.get("type", "")
+    made: type[Engine] = kinds.get(kind, next(iter(kinds.values())))()
+    if unknown := next((key for key in value if key not in made.model_fields), None):
+        near = nearest(unknown, made.model_fields)
+        fix = f"did you mean `engine.{near[0]}`?" if near else f"use {', '.join(made.model_fields)}"
+        raise JobError(f"unknown key `engine.{unknown}`", fix)
     if kind not in kinds:
-        problem = f"engine.type is {kind!r}, and there is no such engine"
-        raise ModelError(problem, did_you_mean(kind, kinds))
-    keys = ", ".join(kinds[kind]().model_fields)
-    made: type[Engine] = kinds[kind]()
-    return settings_of(made, value, place="engine", fix=f"an engine {kind} has the keys {keys}")
+        problem = (
+            f"engine.type is {kind!r}, and there is no such engine" if kind else "engine.type is missing"
+        )
+        raise JobError(problem, did_you_mean(kind, kinds))
+    return settings_of(made, value, place="engine", fix="see docs/reference/job.md")
 
 
 def engine_spec(

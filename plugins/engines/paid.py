@@ -1,18 +1,19 @@
-"""What all runs of a job have paid for: written into the output before a clip is created."""
+"""What all runs of a job have paid, so that none pays more than is allowed."""
 
 from __future__ import annotations
 
 import json
 import threading
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from framefleet.api.engines import Halted
 from framefleet.api.outputs import Store
 from framefleet.api.texts import parse_json
 
 _FOLDER = "engine"
+_ROUNDING = 1e-9  # of sums
 
 
 class Paid:
@@ -23,30 +24,33 @@ class Paid:
         self._path = f"{_FOLDER}/paid-{uuid.uuid4().hex}.json"
         self._lock = threading.Lock()
         self.cost = 0.0  # of this process
-        self._num = 0
+        self._under_way = 0.0  # what requests cost that are not answered
 
-    def pay(self, price: float) -> Callable[[], None]:
-        """Note that a clip is created now; return what takes that back, where it was not. Raises Halted."""
+    @contextmanager
+    def paying(self, price: float) -> Iterator[Callable[[], None]]:
+        """Enclose a request that may cost this; yield what is called if it does. Raises Halted.
+
+        Before the request it counts in this process, and afterwards in the output.
+        """
         with self._lock:
-            if self._max_cost is not None:
-                before = self._others() + self.cost
-                if before + price > self._max_cost + 1e-9:
-                    problem = (
-                        f"engine.max_cost is reached: all runs paid {before:.2f} of {self._max_cost:.2f}"
-                    )
-                    raise Halted(problem, "raise engine.max_cost, and run the same command again", "spent")
-            self._add(price, 1)
+            before = self._others() + self.cost + self._under_way if self._max_cost is not None else 0.0
+            if self._max_cost is not None and before + price > self._max_cost + _ROUNDING:
+                paid = f"all runs paid {before:.2f} of {self._max_cost:.2f}"
+                fix = "raise engine.max_cost, and run the same command again"
+                raise Halted(f"engine.max_cost is reached: {paid}", fix, "spent")
+            self._under_way += price
 
-        def take_back() -> None:
+        def note() -> None:
             with self._lock:
-                self._add(-price, -1)
+                self.cost += price
+                if self._max_cost is not None:
+                    self._store.write(self._path, json.dumps({"cost": self.cost}).encode())
 
-        return take_back
-
-    def _add(self, price: float, num: int) -> None:
-        self.cost, self._num = self.cost + price, self._num + num
-        if self._max_cost is not None:
-            self._store.write(self._path, json.dumps({"cost": self.cost, "clips": self._num}).encode())
+        try:
+            yield note
+        finally:
+            with self._lock:
+                self._under_way -= price
 
     def _others(self) -> float:
         """Return what other processes have paid, and earlier runs."""

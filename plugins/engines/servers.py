@@ -134,7 +134,8 @@ class Servers:
     def taken(self, server: Server) -> None:
         """It has taken a row."""
         with self._lock:
-            server.busy_since, server.pause_s = None, 0.0
+            server.count(time.monotonic())
+            server.down_since, server.busy_since, server.pause_s = None, None, 0.0
 
     def done(self, server: Server) -> None:
         with self._lock:

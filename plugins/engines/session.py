@@ -157,36 +157,36 @@ class Session(EngineSession):
             fields |= {"response_format": "b64_json", "n": 1}
             is_json = not files
         number = self._num_failed.get(row.row_id, 0)
-        take_back = self._paid.pay(self._price(row))
-        try:
-            answer = self._web.post(
-                f"{server.url}/{path}",
-                fields,
-                files=files,
-                is_json=is_json,
-                idempotency_key=f"{row.row_id}{self._output}" + f"-{number}" * bool(number),
-                timeout_s=timeout_s,
-            )
-        except OutOfReach:
-            take_back()
-            self._servers.silent(server)
-            return None
-        except Silent as error:  # it may have created it, and keeps what that cost
-            row.say(f"row {row.row_id}: {error.problem}; it may have been created there")
-            self._fault(row, server, error)
-            return None
-        if not answer.is_good:
-            take_back()
-            self._not_created(row, server, answer, is_json=is_json, fields=fields)
-            return None
-        self._servers.answered(server)
-        self._servers.taken(server)
-        try:
-            made = self._made(answer, server)
-        except (ValueError, LookupError, TypeError) as error:
-            raise EndpointError(f"{server.name} answered {answer.text()} ({error})", _LATER) from None
-        if made.content is None:
-            row.keep(made.kept)
+        with self._paid.paying(self._price(row)) as note_cost:
+            try:
+                answer = self._web.post(
+                    f"{server.url}/{path}",
+                    fields,
+                    files=files,
+                    is_json=is_json,
+                    idempotency_key=f"{row.row_id}{self._output}" + f"-{number}" * bool(number),
+                    timeout_s=timeout_s,
+                )
+            except OutOfReach:
+                self._servers.silent(server)
+                return None
+            except Silent as error:
+                note_cost()
+                row.say(f"row {row.row_id}: {error.problem}; it may have been created there")
+                self._fault(row, server, error)
+                return None
+            if not answer.is_good:
+                self._not_created(row, server, answer, is_json=is_json, fields=fields)
+                return None
+            self._servers.taken(server)
+            try:
+                made = self._made(answer, server)
+                if made.content is None:
+                    row.keep(made.kept)
+            except (ValueError, LookupError, TypeError) as error:
+                raise EndpointError(f"{server.name} answered {answer.text()} ({error})", _LATER) from None
+            finally:
+                note_cost()
         self._has_taken = True
         return made
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,10 @@ from framefleet.api.clips import Frames
 from framefleet.api.errors import JobError, count_text
 from framefleet.plugins.marks.payload import Bits, Reading, Samples
 from framefleet.plugins.marks.settings import Watermark
-from framefleet.plugins.marks.weights import Tensors, not_weights, read_weights
+from framefleet.plugins.marks.weights import not_weights, read_weights
+
+if TYPE_CHECKING:
+    from framefleet.plugins.marks.weights import Tensors
 
 _AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
 _RATE = 16_000  # of the sound that AudioSeal was trained on
