@@ -151,10 +151,12 @@ def engine_of(value: Any) -> Engine:
     if not isinstance(value, Mapping):
         problem = f"engine is {shown(value)}, and must be a mapping with type and model"
         raise JobError(problem, "write e.g. {type: videos_api, urls: [http://HOST:8000/v1], model: NAME}")
-    kind = value.get("type", "")
+    kind = value.get("type") or ""
+    if not isinstance(kind, str):
+        raise JobError(f"engine.type is {shown(kind)}", f"use {' or '.join(kinds)}")
     made: type[Engine] = kinds.get(kind, next(iter(kinds.values())))()
     if unknown := next((key for key in value if key not in made.model_fields), None):
-        near = nearest(unknown, made.model_fields)
+        near = nearest(str(unknown), made.model_fields)
         fix = f"did you mean `engine.{near[0]}`?" if near else f"use {', '.join(made.model_fields)}"
         raise JobError(f"unknown key `engine.{unknown}`", fix)
     if kind not in kinds:

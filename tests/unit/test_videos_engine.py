@@ -288,10 +288,12 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
         ({"max_cost": 3.0}, "given with `price`"),
         ({"options": {"seed": 3}}, "without seed in `options`"),
         ({"type": "videos"}, "did you mean 'videos_api'"),
+        ({"type": ["videos_api"]}, "engine.type is"),
+        ({3: "videos_api"}, "unknown key `engine.3`"),
         ({"api_key_env": "NOT_SET"}, "holds no key"),
     ],
 )
-def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[str, Any], says: str) -> None:
+def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[Any, Any], says: str) -> None:
     usual = {"type": "videos_api", "model": "m", "urls": ["http://127.0.0.1:1/v1"]}
     with pytest.raises(FramefleetError, match=says):
         _ = engine_of({**usual, **values}).key  # type: ignore[attr-defined]
