@@ -103,6 +103,9 @@ def environment_of(record: Record) -> Environment:
     """Return where the row was rendered."""
     from framefleet.pipeline.model.options.attention import backends
 
+    if "engine" in read_as(_NUMERICS, record.numerics, _where(record, "numerics")):
+        problem = f"row {record.row_id} was made by an engine, {record.model}, and no plain call repeats it"
+        raise JobError(problem, "compare its clip with those of a model by `framefleet audit`")
     where = _where(record, "environment")
     environment = read_as(_ENVIRONMENT, record.environment, where)
     if environment.attention not in (None, *backends()):
@@ -158,9 +161,6 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
 
 def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
     """Return what is known about the row of a record."""
-    if "engine" in read_as(_NUMERICS, record.numerics, _where(record, "numerics")):
-        problem = f"row {record.row_id} was made by an engine, {record.model}, and no plain call repeats it"
-        raise JobError(problem, "render the job again into another output, and compare the clips")
     environment, arguments = environment_of(record), arguments_of(record)
     environment_values = environment.model_dump(exclude_none=True)
     numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
