@@ -116,7 +116,7 @@ class EngineRows:
         """note_kept: called from any thread, once what is needed to go on with a row is stored."""
         engine = setup.model.engine
         assert engine is not None, "workers of other jobs have a Renderer"
-        self._setup, self._engine, self._note_kept = setup, engine, note_kept
+        self._setup, self._note_kept = setup, note_kept
         self.model, self.clock = EngineModel(engine, setup.model_files), EngineClock()
         self._numerics = setup.model.numerics(setup.batching.mode)
         self._session = engine.start(setup.store)

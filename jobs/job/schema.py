@@ -332,11 +332,12 @@ class CoreJob(TableJob):
     @classmethod
     def _has_workers_of_an_engine(cls, values: Any) -> Any:
         """Have the engine's number of workers, without GPUs, where the job does not say."""
-        engine = values.get("engine") if isinstance(values, Mapping) else None
-        fleet = values.get("fleet", {}) if engine else None
+        given = values.get("engine") if isinstance(values, Mapping) else None
+        fleet = values.get("fleet", {}) if given else None
         if isinstance(fleet, Mapping):
-            usual = {"workers": _engine(engine).workers, "gpus_per_worker": 0}  # type: ignore[attr-defined]
-            return {**values, "fleet": {**usual, **fleet}}
+            engine: Any = _engine(given)
+            usual = {"workers": engine.workers, "gpus_per_worker": 0}
+            return {**values, "engine": engine, "fleet": {**usual, **fleet}}
         return values
 
     @field_validator("models")

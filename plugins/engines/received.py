@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -30,12 +31,7 @@ def clip_received(content: bytes, arguments: Mapping[str, Any], kind: str) -> En
     except (InputError, StoreError, av.FFmpegError, ValueError) as error:
         raise RenderError(f"the server sent a {wanted} that cannot be decoded: {error}", _FIX) from error
     _check(clip, arguments, kind)
-    return EngineClip(
-        frames=clip.frames,
-        fps=clip.fps,
-        audio=clip.audio,
-        sent=SentFile(content, _format(content, found.name)),
-    )
+    return replace(clip, sent=SentFile(content, _format(content, found.name)))
 
 
 def _image(content: bytes) -> EngineClip:

@@ -62,10 +62,6 @@ class Servers:
     def named(self, url: str) -> Server | None:
         return next((server for server in self._all if server.url == url), None)
 
-    @property
-    def num_parallel(self) -> int:
-        return self._parallel * len(self._all)
-
     def room(self) -> int:
         """Return how many rows those have room for that answer; at least one, which waits for the others."""
         return max(1, self._parallel * sum(server.down_since is None for server in self._all))

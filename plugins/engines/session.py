@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +50,12 @@ class _Made:
 
     server: Server
     id: str
-    file: str | None = None  # where its content is, if the server says so
+    file: str | None = None  # once it is done: where its content is, if the server says so
     content: bytes | None = field(default=None, repr=False)  # that came at once
 
     @property
-    def kept(self) -> dict[str, str | None]:
-        return {"url": self.server.url, "id": self.id, "file": self.file}
+    def kept(self) -> dict[str, str]:
+        return {"url": self.server.url, "id": self.id}
 
 
 class Session(EngineSession):
@@ -74,10 +74,6 @@ class Session(EngineSession):
         self._halt: Halted | None = None  # why no more rows are created
         self._is_over = threading.Event()
         threading.Thread(target=self._look_for_silent, name="silent servers", daemon=True).start()
-
-    @property
-    def num_parallel(self) -> int:  # type: ignore[override]
-        return self._servers.num_parallel
 
     def room(self) -> int:
         return self._servers.room()
@@ -120,7 +116,7 @@ class Session(EngineSession):
         if server is None:
             row.say(f"row {row.row_id}: it was created at {kept['url']}, which the job no longer has")
             return None
-        return _Made(server, kept["id"], kept.get("file"))
+        return _Made(server, kept["id"])
 
     def _failed(self, row: EngineRow, made: _Made | None) -> None:
         """What was created has ended without a clip: it is not waited for again."""
@@ -326,9 +322,7 @@ class Session(EngineSession):
                 failure = error
                 continue
             where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
-            return EngineClip(
-                frames=clip.frames, fps=clip.fps, audio=clip.audio, sent=clip.sent, environment=where
-            )
+            return replace(clip, environment=where)
         self._failed(row, made)
         raise failure
 

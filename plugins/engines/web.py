@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import threading
@@ -108,8 +109,6 @@ class Web:
         timeout_s: float = _LOOK_S,
     ) -> HttpAnswer:
         """Return the answer to a form, or to JSON. files: content and MIME type. Raises Silent."""
-        import base64
-
         body: dict[str, Any]
         if is_json:
             data = {
