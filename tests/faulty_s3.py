@@ -28,9 +28,15 @@ CODES = {  # answered in the place of the server
     "503": (503, "SlowDown"),
     "denied": (403, "AccessDenied"),
     "expired": (400, "ExpiredToken"),
+    "invalid": (400, "InvalidArgument"),
     "unconditional": (501, "NotImplemented"),  # to requests with a condition alone
+    # To requests with S3's newer checksums alone: Backblaze B2, Cloudflare R2, Google Cloud Storage.
+    "unsupported-header": (400, "InvalidArgument"),
+    "no-checksums": (501, "NotImplemented"),
+    "other-signature": (403, "SignatureDoesNotMatch"),
     "unknown-key": (403, "InvalidAccessKeyId"),  # to keys that are not in `keys` alone
 }
+CHECKSUMS_REFUSED = ("unsupported-header", "no-checksums", "other-signature")
 KINDS = {
     "none",
     "refuse",  # nobody listens
@@ -149,6 +155,9 @@ class _Server(ThreadingHTTPServer):
 def _concerns(fault: Fault, request: BaseHTTPRequestHandler) -> bool:
     if fault.kind == "unconditional":
         return "If-None-Match" in request.headers
+    if fault.kind in CHECKSUMS_REFUSED:
+        prefixes = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-trailer")
+        return any(name.lower().startswith(prefixes) for name in request.headers)
     if fault.kind == "unknown-key":
         key = re.search(r"Credential=([^/]+)/", request.headers.get("Authorization", ""))
         return key is None or key[1] not in fault.keys

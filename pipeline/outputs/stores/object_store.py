@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import logging
 import os
 import re
 import socket
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,15 @@ from botocore.exceptions import FlexibleChecksumError
 
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, DamagedUpload, said_by_server, trouble_of
+from framefleet.pipeline.outputs.stores.retries import (
+    CHECKSUM_VARIABLES,
+    OUTAGE_S,
+    DamagedUpload,
+    Reply,
+    may_refuse_checksums,
+    said_by_server,
+    trouble_of,
+)
 
 _SCHEMES = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
@@ -150,6 +159,7 @@ def _new_socket(address: tuple[Any, ...]) -> socket.socket:
 _LEFT_AFTER = timedelta(hours=6)
 NUM_DELETES = 8  # at once: each is answered in tens of milliseconds
 CHECKS: dict[str, Any] = {"validate_content": True}  # of each put: its MD5
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +173,35 @@ class Stored:
 class ObjectStore:
     """Objects below `url`. Raises what fsspec and the store's own library raise: anything."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> None:
+    def __init__(self, url: str, options: dict[str, Any], outage_s: float = OUTAGE_S) -> None:
         self.url, self.options, self._outage_s = url, options, outage_s
         self._checks = CHECKS if is_azure(url) else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
+
+    def ask(self, request: Callable[[], Reply]) -> Reply:
+        """Return the answer to a request. A store that refuses S3's newer checksums gets none from then on.
+
+        Parts of large files have no other check, so stores that take checksums get them.
+        """
+        options = dict(self.options)
+        try:
+            return request()
+        except Exception as error:  # botocore's, below s3fs's
+            config = options.get("config_kwargs", {})
+            chosen = {name for name, variable in CHECKSUM_VARIABLES.items() if variable in os.environ}
+            without = dict.fromkeys(CHECKSUM_VARIABLES.keys() - chosen - config.keys(), "when_required")
+            if not (is_s3(self.url) and without and may_refuse_checksums(error)):
+                raise
+        self.options["config_kwargs"] = config | without  # `Store` hands them on to other processes
+        self.reopen()
+        try:
+            answer = request()
+        except Exception:  # so it was not that
+            self.options["config_kwargs"] = config
+            self.reopen()
+            raise
+        log.warning("%s refuses S3's newer checksums: going on without them", public_url(self.url))
+        return answer
 
     def reopen(self) -> None:
         """Look for credentials anew with the next request: files of them are read when a store is opened."""

@@ -97,6 +97,15 @@ _HUB_FIXES = {
     "RevisionNotFound": "give a branch, a tag or a commit of it, or none for main",
 }
 
+# By which botocore sends and wants checksums, each with its variable. Other stores than AWS's know them late.
+CHECKSUM_VARIABLES = {
+    "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
+}
+_OF_OTHER_BYTES = {"SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"}  # as the headers are signed, too
+_CHECKSUM_FIX = "if this store does not know S3's newer checksum headers, set "
+_CHECKSUM_FIX += " and ".join(f"{variable}=when_required" for variable in CHECKSUM_VARIABLES.values())
+
 # The same command would fail again until somebody has changed something.
 LASTING: tuple[StoreTrouble, ...] = ("refused", "missing", "invalid")
 
@@ -145,7 +154,21 @@ def better_fix(error: BaseException) -> str | None:
     """Return what to do about an error that says what is wrong more closely than its kind does."""
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return NO_CREDENTIALS
+    if may_refuse_checksums(error) and trouble_of(error) != "refused":
+        return _CHECKSUM_FIX
     return _HUB_FIXES.get(said_by_server(reason_of(error))[0])
+
+
+def may_refuse_checksums(error: BaseException) -> bool:
+    """Return whether a store that does not know S3's newer checksums answers like this.
+
+    Stores differ: "InvalidArgument: Unsupported header", "NotImplemented", "SignatureDoesNotMatch", ...
+    """
+    sources = [one for one in (error, error.__cause__) if isinstance(getattr(one, "response", None), dict)]
+    return any(
+        code in _OF_OTHER_BYTES or (code not in _CODES and status in (400, 411, 501))
+        for code, status in map(said_by_server, sources)
+    )
 
 
 def in_a_line(error: BaseException) -> str:

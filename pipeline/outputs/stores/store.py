@@ -203,10 +203,12 @@ class Store:
     ) -> retries.Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
-        is_remote = isinstance(self._backend, ObjectStore)
-        reopen = self._backend.reopen if isinstance(self._backend, ObjectStore) else None
+        backend, ask = self._backend, partial(request, checked)
+        is_remote = isinstance(backend, ObjectStore)
         try:
-            return self._patience.ride_out(lambda: request(checked), reopen=reopen)
+            if isinstance(backend, ObjectStore):
+                return self._patience.ride_out(partial(backend.ask, ask), reopen=backend.reopen)
+            return self._patience.ride_out(ask)
         except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
