@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from framefleet.pipeline.errors import JobError, shown
+from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, shown
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, nearest, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
@@ -40,6 +40,12 @@ class Halted(Exception):
     def __init__(self, problem: str, fix: str, why: Literal["spent", "job", "service"]) -> None:
         super().__init__(problem, fix, why)
         self.problem, self.fix, self.why = problem, fix, why
+
+    @property
+    def error(self) -> FramefleetError | None:
+        """What the run ends by; None where it ends as at a budget."""
+        kinds = {"job": JobError, "service": EndpointError}
+        return kinds[self.why](self.problem, self.fix) if self.why in kinds else None
 
 
 class Left(Exception):
@@ -76,7 +82,7 @@ class EngineSession:
     num_parallel: int = 1  # rows at once
 
     def room(self) -> int:
-        """Return how many rows could be under way now, those that are included."""
+        """Return how many rows could be under way now, including those that are."""
         return self.num_parallel
 
     def render(self, row: EngineRow) -> EngineClip:
@@ -92,7 +98,7 @@ class EngineSession:
         return {}
 
     def close(self) -> None:
-        """End what it has started. Rows are not under way any more."""
+        """End what it has started. No row is under way any more."""
 
 
 class Engine(Strict):
@@ -113,7 +119,7 @@ class Engine(Strict):
         raise NotImplementedError
 
     def start(self, store: Store) -> EngineSession:
-        """Return it at work. store: of the job's output."""
+        """Return a session. store: of the job's output."""
         raise NotImplementedError
 
     @property

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.dispatch.faults import LostRows
@@ -25,11 +25,14 @@ from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
-from framefleet.cluster.worker.messages import Assignment, Failed, Halt, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline import errors
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.engine import Halted
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class Driver:
         self._device_name = run.device_name
         self._has_failed = False
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
-        self._halt: Halt | None = None  # of an engine
+        self._halt: Halted | None = None  # of an engine
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
         self._extension = _Extension()

@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.numpy import save
 
 from framefleet.cluster.worker.checkpointer import checkpoint_path
-from framefleet.cluster.worker.messages import Halt, WorkerSetup
+from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.engine import Engine, EngineClip, EngineRow, Halted, Left
 from framefleet.pipeline.errors import ModelError, RowError
 from framefleet.pipeline.guards.json_text import parse_json
@@ -50,7 +50,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class LeftRow:
-    """A row that was left; what is needed to go on was stored when it was known."""
+    """A row that was left; what is needed to continue it is stored already."""
 
     row_id: str
     checkpoint: None = None
@@ -101,7 +101,7 @@ class EngineModel:
         self.environment = {
             "device": "engine",
             "engine": engine.type,
-            "cpu": engine.name,  # what computes, where others have the name of their processor
+            "cpu": engine.name,  # where records of other rows name their processor
             "python": platform.python_version(),
             "hostname": socket.gethostname(),
         }
@@ -113,7 +113,7 @@ class EngineRows:
     num_remembered = room_bytes = 0
 
     def __init__(self, setup: WorkerSetup, note_kept: Callable[[str, bool, bool], None]) -> None:
-        """note_kept: called from any thread, once what is needed to go on with a row is stored."""
+        """note_kept: called from any thread, once what is needed to continue a row is stored."""
         engine = setup.model.engine
         assert engine is not None, "workers of other jobs have a Renderer"
         self._setup, self._note_kept = setup, note_kept
@@ -123,7 +123,7 @@ class EngineRows:
         self._news = threading.Condition()
         self._rows: dict[str, _Work] = {}
         self._ended: list[Outcome | LeftRow] = []
-        self.halt: Halt | None = None
+        self.halt: Halted | None = None
 
     @property
     def num_active(self) -> int:
@@ -196,7 +196,7 @@ class EngineRows:
         except Left:
             outcome = LeftRow(row_id)
         except Halted as error:
-            self.halt = Halt(problem=public_text(error.problem), fix=error.fix, why=error.why)
+            self.halt = Halted(public_text(error.problem), error.fix, error.why)
             outcome = LeftRow(row_id)
         except Exception as error:  # the row's own failure; the driver decides
             text = traceback.format_exc()
@@ -223,7 +223,7 @@ class EngineRows:
             model_digest=self.model.digest,
             license=model.license,
             numerics=self._numerics,
-            # All of its time counts as the model's: what a server does with it, it does not say.
+            # All of its time counts as the model's: a server does not say what it does with it.
             seconds={"encode_s": 0.0, "denoise_s": took_s, "decode_s": 0.0, "compute_s": took_s},
             batch_size=1.0,
             peak_memory_bytes=0,
@@ -237,7 +237,7 @@ class EngineRows:
         self._note_kept(row_id, True, False)
 
     def _kept(self, row_id: str) -> Mapping[str, Any] | None:
-        """Return what was kept of a row. Also where nobody heard of it, as a worker has died."""
+        """Return what was kept of a row, also by a worker that died before it could report it."""
         try:
             content = self._setup.store.read(checkpoint_path(row_id), _MAX_KEPT_BYTES)
         except FileNotFoundError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from framefleet.cluster.worker.blame import Blame, culprit_of
-from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, RowError, shortened
+from framefleet.pipeline.errors import RowError, shortened
 from framefleet.pipeline.guards.redaction import public_message, public_text
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.outputs.columns import ClipColumn, ColumnValues
@@ -23,6 +23,9 @@ from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.engine import Halted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,21 +142,6 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Halt:
-    """Why an engine begins no row any more; see `pipeline/engine.py`."""
-
-    problem: str
-    fix: str
-    why: Literal["spent", "job", "service"]
-
-    @property
-    def error(self) -> FramefleetError | None:
-        """What the run ends by; None where it ends as at a budget."""
-        kinds = {"job": JobError, "service": EndpointError}
-        return kinds[self.why](self.problem, self.fix) if self.why in kinds else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
     """What became of a worker's rows since its last report."""
 
@@ -172,4 +160,4 @@ class WorkerReport:
     # The section whose column has not returned its value for this long, and the row of the clip.
     measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long
-    halt: Halt | None = None
+    halt: Halted | None = None  # why an engine begins no row any more

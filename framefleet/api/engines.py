@@ -14,9 +14,14 @@ if TYPE_CHECKING:
         Left as Left,
         engine_spec as engine_spec,
     )
+    from framefleet.pipeline.guards.hosts import (
+        is_plain_address as is_plain_address,
+        is_public as is_public,
+        public_sockets as public_sockets,
+        retry_after_s as retry_after_s,
+    )
     from framefleet.pipeline.model.specs.signature import ArgumentKind as ArgumentKind, Parameter as Parameter
     from framefleet.pipeline.outputs.clips import SentFile as SentFile
-    from framefleet.pipeline.rows.inputs.http_read import is_public as is_public
     from framefleet.pipeline.rows.inputs.pictures import open_image as open_image
     from framefleet.pipeline.rows.inputs.video_frames import (
         file_kind as file_kind,

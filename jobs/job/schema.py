@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
-_RENDERING = ("model", "models", "engine")  # of which a job has one
+_RENDERING = ("model", "models", "engine")  # exactly one of which a job has
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 

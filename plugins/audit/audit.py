@@ -1,7 +1,7 @@
-"""From an output, and another output, a model or a job, to how far the clips of the same rows are apart.
+"""Measures how far clips of an output are from those that another output, a model or a job has of its rows.
 
-Rows are chosen by lots, rendered if the other side has none yet, decoded and compared. The lots, the other
-clips and the distances lie in audits/<name>/ of the output, and the same call goes on from there.
+Rows are drawn by lot, rendered where the other side has no clip yet, decoded and compared. The lots, those
+clips and the distances are kept in audits/<name>/ of the output: the same call continues from there.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def job_of_plain_calls(job: Job) -> Job:
 
 
 def _output_at(place: str, options: Mapping[str, Any]) -> Output | None:
-    """Return the output that is at a place; None: there may be a model."""
+    """Return the output at a place; None if there is none: it may be a model."""
     try:
         return Output.open_rendered(place, options)
     except JobError:
@@ -159,7 +159,7 @@ def _name_of(text: str) -> str:
 
 
 def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, levels: float) -> AuditReport:
-    """Choose rows of an output, compare their clips, note what is found; return it."""
+    """Choose rows of an output, compare their clips, and write down and return what is found."""
     check_recorded([_COLUMN], output.store)
     folder, other = output.store.below(f"{_FOLDER}/{partner.name}"), partner.output
     with closing(RowPairs(is_by_question=other is not None)) as pairs:
@@ -209,7 +209,7 @@ def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, le
             only_one_has=tuple(pairs.only_one_has),
         )
         folder.write(_REPORT, report.to_json().encode())
-        if partner.key != "row_id":  # that it repeats itself says nothing of how exact it is
+        if partner.key != "row_id":  # whether it repeats itself does not say how exact it is
             wait_for(watch, f"writing {_EXACTNESS} of records")
             _write_exactness(output, (ours for ours, _ in pairs.both()), report.exactness)
     return report

@@ -1,8 +1,8 @@
-"""Records of two outputs in; out, which of them are of one row.
+"""In: the records of two outputs. Out: pairs of records of the same row.
 
-Two rows are one if they ask for the same: arguments, seed, scheduler and recipe. The model, and how it
-computes, may differ. Arguments that no row of one of the outputs has do not count: an engine's rows have
-those of the table alone, others the defaults of their pipeline too.
+Two rows are the same if they ask for the same: arguments, seed, scheduler and recipe. The model, and how it
+computes, may differ. Arguments that occur in one output alone do not count: an engine's rows have only those
+of the table, others also the defaults of their pipeline.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.rows.identity import deciding
 
-AskedRow: TypeAlias = Mapping[str, Any]  # of a record, what is needed of it
+AskedRow: TypeAlias = Mapping[str, Any]  # the part of a record that is needed here
 RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # of ours and theirs
 
 _OF_CLIP = ("row_id", "path", "bytes", "media_sha256", "frames_sha256")
 _SIZE = ("height", "width", "num_frames", "fps")
 _ASKED = ("seed", "recipe", "model_name")  # besides arguments and the scheduler
 _OF_ENGINES = ("size", "seconds", "fps")  # arguments that no pipeline has
-# asked: the digest of all that a row asks for. key: that of what counts, by which rows are one.
+# asked: the digest of all that a row asks for. key: the digest of what counts, equal for the same rows.
 _TABLES = """
 CREATE TABLE ours (row_id TEXT PRIMARY KEY, asked TEXT, key TEXT, record TEXT);
 CREATE TABLE theirs (row_id TEXT PRIMARY KEY, asked TEXT, key TEXT, record TEXT);
@@ -48,8 +48,8 @@ _ALONE = "SELECT COUNT(*) FROM {} WHERE key NOT IN unclear AND key NOT IN (SELEC
 class RowPairs:
     """The rows of two outputs, "ours" and "theirs", on disk, some hundred bytes each.
 
-    is_by_question: rows are one by what they ask for, and `both` yields rows of both; else they are one by a
-    column, and it yields all of ours.
+    is_by_question: rows are matched by what they ask for, and `both` yields those that both sides have; else
+    they are matched by a column, and it yields all of ours.
     """
 
     def __init__(self, *, is_by_question: bool) -> None:
@@ -57,7 +57,7 @@ class RowPairs:
         self._names: dict[str, set[str]] = {"ours": set(), "theirs": set()}  # of arguments
 
     def add(self, side: str, output: Output, watch: Watch, *, key: str | None = None, more: str = "") -> None:
-        """Take the records of an output. key: the column by which rows are one; None: to `match`.
+        """Take the records of an output. key: the column by which rows are matched; None: `match` does it.
 
         more: a column that its records may have.
         """
@@ -76,7 +76,7 @@ class RowPairs:
             watch.show(Checked(num_rows=num_rows))
 
     def match(self) -> None:
-        """Find out which rows ask for the same."""
+        """Match rows by what they ask for."""
         both = self._names["ours"] & self._names["theirs"]
 
         def key_of(text: str) -> str:
@@ -89,13 +89,13 @@ class RowPairs:
             self._db.execute(f"UPDATE {side} SET key = key_of(record)")
 
     def both(self) -> Iterator[RowPair]:
-        """Yield each row of ours with the one that is the same of theirs."""
+        """Yield each row of ours with its row of theirs."""
         for ours, theirs, _ in self._db.execute(_PAIRS.format("" if self._is_by_question else "LEFT")):
             yield json.loads(ours), theirs and json.loads(theirs)
 
     @property
     def only_one_has(self) -> list[str]:
-        """The arguments that did not count, or that ours have alone."""
+        """The arguments that did not count, or that only ours have."""
         ours, theirs = self._names["ours"], self._names["theirs"]
         return sorted(ours ^ theirs if self._is_by_question else ours - theirs)
 
@@ -115,7 +115,7 @@ class RowPairs:
 
 
 def arguments_asked(row: AskedRow) -> dict[str, Any]:
-    """Return a row's arguments and scheduler; of an engine's row, its clip's size as pipelines say it."""
+    """Return a row's arguments and scheduler; an engine's row has its clip's size as pipelines name it."""
     arguments = told_arguments(row)
     if row["scheduler"] not in (None, "none"):
         arguments["scheduler"] = row["scheduler"]
@@ -141,7 +141,7 @@ def _digest(arguments: Mapping[str, Any], record: AskedRow) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of JSON in which 5.0 is 5: engines and pipelines write it as they like."""
+    """Return a JSON value with 5 in place of 5.0: engines and pipelines write either."""
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):

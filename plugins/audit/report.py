@@ -1,4 +1,4 @@
-"""Compared clips in; out, how far they are apart in each kind of rows, and what that says of all rows."""
+"""In: compared clips. Out: how far apart they are, for each kind of rows, and a bound for all rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AuditReport(Overview):
     kinds: tuple[KindDistances, ...]
     problems: Mapping[str, int]  # chosen rows that could not be compared, by the reason
     left_out: Mapping[str, int]  # rows that could not be chosen, by the reason
-    only_one_has: tuple[str, ...]  # arguments, by which rows were not told apart
+    only_one_has: tuple[str, ...]  # arguments that were ignored when rows were matched
 
     @property
     def bound(self) -> str:

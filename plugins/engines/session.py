@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind
+from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind, retry_after_s
 from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
 from framefleet.api.outputs import Store
 from framefleet.api.texts import public_text
@@ -220,7 +220,7 @@ class Session(EngineSession):
             raise RowError(said, "change the row")
         if status in (429, 503):  # it loads, or has enough to do
             self._servers.answered(server)
-            self._servers.busy(server, answer.retry_after_s())
+            self._servers.busy(server, retry_after_s(answer.headers))
             return
         row.say(f"row {row.row_id}: {said}")
         self._fault(row, server, EndpointError(said, "look at the server"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from framefleet.api.engines import Engine, engine_spec
+from framefleet.api.engines import Engine, engine_spec, is_plain_address
 from framefleet.api.errors import JobError
 from framefleet.api.models import PipelineSpec
 from framefleet.api.outputs import Store
@@ -24,8 +22,7 @@ _OURS = {"prompt", "model", "seed", "n"}
 
 
 def _checked_url(url: str) -> str:
-    # A user or a query may be a secret, and the job is stored.
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url) or not urlsplit(url).hostname:
+    if not is_plain_address(url):  # the job is stored
         raise ValueError("an address such as http://gpu-1:8000/v1, without user, password and query")
     return url.rstrip("/")
 

@@ -1,4 +1,7 @@
-"""Requests to servers: the one place that has the key, which no other host gets. Answers are bounded."""
+"""Requests to servers: the one place that has the key, which no other host gets. Answers are bounded.
+
+Where servers on the internet say that a file is at another host, that host is not in a private network.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import socket
 import threading
 from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from framefleet.api.engines import is_public
+from framefleet.api.engines import is_public, public_sockets
 from framefleet.api.errors import EndpointError
 from framefleet.api.outputs import MAX_CLIP_BYTES
 from framefleet.api.texts import parse_json, proxy_of, public_text
@@ -54,12 +58,6 @@ class HttpAnswer:
     def text(self) -> str:
         return public_text(" ".join(self.content[:2000].decode("utf-8", "replace").split())[:300])
 
-    def retry_after_s(self) -> float | None:
-        try:
-            return max(0.0, float(self.headers.get("retry-after", "")))
-        except ValueError:
-            return None
-
 
 class Web:
     """As a context. From any thread."""
@@ -68,7 +66,7 @@ class Web:
         self._hosts = {_host(url) for url in urls}
         self._key = key
         self._loop = asyncio.new_event_loop()
-        self._session: ClientSession | None = None
+        self._sessions: dict[bool, ClientSession] = {}  # by whether they may connect to any address
         threading.Thread(target=self._loop.run_forever, name="servers", daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -79,8 +77,8 @@ class Web:
 
     def close(self) -> None:
         async def end() -> None:
-            if self._session is not None:
-                await self._session.close()
+            for session in self._sessions.values():
+                await session.close()
 
         self._done(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -95,7 +93,7 @@ class Web:
             answer = self._done(self._ask("GET", url, timeout_s=timeout_s, most=most))
             if answer.status not in _REDIRECTS or not is_file:
                 return answer
-            url = self._checked(urljoin(url, answer.headers.get("location", "")))
+            url = urljoin(url, answer.headers.get("location", ""))
         raise Silent(f"{_host(url)} redirects without end", "look at the server")
 
     def post(
@@ -158,14 +156,20 @@ class Web:
     def has_key(self, content: bytes) -> bool:
         return bool(self._key) and str(self._key).encode() in content
 
-    def _checked(self, url: str) -> str:
-        """Return where a server leads us, if a stranger may: not from outside into this network."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Silent(f"a server redirects to {public_text(url)[:100]!r}", "look at the server")
-        if _host(url) not in self._hosts and not any(map(_is_near, self._hosts)) and _is_near(_host(url)):
-            raise Silent(f"a server redirects to {parts.hostname}, in a private network", "look at it")
-        return url
+    @cached_property
+    def _are_near(self) -> bool:
+        return any(map(_is_near, self._hosts))
+
+    def _session_for(self, url: str, proxy: str | None) -> ClientSession:
+        from aiohttp import ClientSession, DummyCookieJar, TCPConnector
+
+        is_free = bool(proxy) or _host(url) in self._hosts or self._are_near
+        if is_free not in self._sessions:  # without compression: some kilobytes of it could be gigabytes
+            connector = TCPConnector(limit=0, socket_factory=None if is_free else public_sockets([]))
+            self._sessions[is_free] = ClientSession(
+                auto_decompress=False, cookie_jar=DummyCookieJar(), connector=connector
+            )
+        return self._sessions[is_free]
 
     async def _ask(
         self,
@@ -177,27 +181,16 @@ class Web:
         headers: Mapping[str, str] | None = None,
         **body: Any,
     ) -> HttpAnswer:
-        from aiohttp import (
-            ClientConnectorError,
-            ClientError,
-            ClientSession,
-            ClientTimeout,
-            DummyCookieJar,
-            TCPConnector,
-        )
+        from aiohttp import ClientConnectorError, ClientError, ClientTimeout
 
-        if self._session is None:  # without compression: some kilobytes of it could be gigabytes
-            connector = TCPConnector(limit=0)
-            self._session = ClientSession(
-                auto_decompress=False, cookie_jar=DummyCookieJar(), connector=connector
-            )
+        proxy = proxy_of(url)
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         if self._key and _host(url) in self._hosts:
             sent["Authorization"] = f"Bearer {self._key}"
         options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
-        options |= {"headers": sent, "proxy": proxy_of(url), **body}
+        options |= {"headers": sent, "proxy": proxy, **body}
         try:
-            async with self._session.request(method, url, **options) as response:
+            async with self._session_for(url, proxy).request(method, url, **options) as response:
                 content = bytearray()
                 async for chunk in response.content.iter_any():
                     content += chunk

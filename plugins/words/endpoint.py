@@ -19,12 +19,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import tenacity
 
+from framefleet.api.engines import retry_after_s
 from framefleet.api.errors import EndpointError, JobError
 from framefleet.api.texts import keep_secrets, parse_json, proxy_of, public_text
 from framefleet.pipeline.guards.redaction import holds_secret
@@ -245,7 +245,7 @@ class _Endpoint:
         problem = f"HTTP {status}: {text}"
         if status < 500 and status not in _MAY_PASS:
             return _Failed(problem, _SETTINGS, is_refusal=status in _OF_REQUEST, is_final=True)
-        pause_s = _retry_after(headers)
+        pause_s = retry_after_s(headers) or 0.0
         if pause_s > _MAX_PAUSE_S:
             return _Failed(f"it wants to be left alone for {pause_s:,.0f} s: {problem}", "run again then")
         with self._lock:  # for the other threads, too
@@ -385,16 +385,3 @@ def api_key(section: EndpointSection) -> str | None:
 
 def _ended() -> EndpointError:
     return EndpointError("the run ended before the answer came", "run it again")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds after which an endpoint wants to be asked again; 0 if it does not say."""
-    text = headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0

@@ -7,11 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
+from framefleet.api.engines import is_plain_address
 from framefleet.api.sections import ListSection, MustBe, Section, as_list
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
@@ -27,13 +27,7 @@ Identifier = Annotated[
 
 
 def _checked_url(url: str) -> str:
-    # A user or a query may be a secret, and the section is stored.
-    try:
-        address = urlsplit(url)
-        is_address = address.port != 0 and bool((address.hostname or "").encode("idna"))
-    except ValueError:
-        is_address = False
-    if not is_address or not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
+    if not is_plain_address(url):  # the section is stored
         example = "https://api.example.com/v1"
         raise PydanticCustomError("url", f"an address such as {example}, without user, password and query")
     if url.rstrip("/").endswith(_PATH):

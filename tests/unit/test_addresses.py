@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framefleet.pipeline.rows.inputs.http_read import is_public
+from framefleet.pipeline.guards.hosts import is_public
 
 PUBLIC = ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")
 OTHERS = (

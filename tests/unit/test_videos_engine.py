@@ -20,6 +20,7 @@ from framefleet.api.outputs import Store
 from framefleet.pipeline.engine import engine_of
 from framefleet.pipeline.request import Request
 from framefleet.plugins.engines.session import Session
+from framefleet.plugins.engines.web import OutOfReach, Web
 from tests.videos_server import VideosServer, videos_server
 
 _ARGUMENTS = {"prompt": "a fox", "size": "32x16", "num_frames": 5, "fps": 8.0}
@@ -234,6 +235,18 @@ def test_a_wrong_key_and_a_redirect_end_the_run(
     monkeypatch.setenv("VIDEOS_KEY", "sk-another")
     with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(Halted, match="answered 401"):
         rows.render()
+
+
+@pytest.mark.parametrize("url, is_read", [("http://127.0.0.2:1/v1", True), ("http://8.8.8.8/v1", False)])
+def test_a_server_on_the_internet_leads_into_no_private_network(
+    url: str, is_read: bool, vllm: VideosServer
+) -> None:
+    with Web([url], None) as web:
+        if is_read:
+            assert web.get(f"{vllm.url}/models", is_file=True).status
+        else:
+            with pytest.raises(OutOfReach, match="not a public address"):
+                web.get(f"{vllm.url}/models", is_file=True)
 
 
 def test_the_key_is_in_no_message_and_no_clip(vllm: VideosServer, tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ no connection outlives one request.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 import aiohttp
 import fsspec.asyn
@@ -20,6 +18,7 @@ from yarl import URL
 
 import framefleet
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.hosts import public_sockets, retry_after_s
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.rows.inputs.roots import ADD, MAX_BYTES, WebFile, too_many_bytes
 
@@ -33,21 +32,15 @@ HEADERS = {
     "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
     "Accept-Encoding": "identity",  # pictures are compressed already, and a gzip may be a bomb
 }
-NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: IPv6-only networks reach the IPv4 internet through it
-NOT_PUBLIC = (
-    IPv4Network("168.63.129.16/32"),  # Azure's own host answers it
-    IPv4Network("192.0.0.0/24"),  # Oracle's metadata; Python before 3.11.10 takes most of it for public
-    IPv4Network("192.88.99.0/24"),  # relays of 6to4 (RFC 7526)
-)
 
 
 class _Answered(Exception):
     """Another status than 200."""
 
-    def __init__(self, status: int, retry_after: str = "") -> None:
+    def __init__(self, status: int, pause_s: float | None) -> None:
         super().__init__(status)
         self.status = status
-        self.retry_after = retry_after
+        self.pause_s = pause_s
 
     @property
     def may_pass(self) -> bool:
@@ -79,9 +72,8 @@ def _may_pass(error: BaseException) -> bool:
 
 def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    seconds = error.retry_after if isinstance(error, _Answered) else ""
-    if seconds.isdecimal():
-        return min(float(seconds), MAX_PAUSE_S)
+    if isinstance(error, _Answered) and error.pause_s is not None:
+        return min(error.pause_s, MAX_PAUSE_S)
     return wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_S)(state)
 
 
@@ -103,15 +95,7 @@ async def _ask(place: WebFile) -> bytes | URL:
     """Return what one URL answers: its content, or where it sends us."""
     refused: list[str] = []
 
-    def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-        """Return a socket to a public address; others are noted. Sees IP literals too."""
-        family, kind, protocol, _, end = address
-        if not is_public(str(end[0])):
-            refused.append(str(end[0]))
-            raise PermissionError("not a public address")  # an OSError: the next address is tried
-        return socket.socket(family, kind, protocol)
-
-    connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_socket)
+    connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_sockets(refused))
     timeout = aiohttp.ClientTimeout(connect=10.0, sock_read=SILENCE_S)
     try:
         async with (
@@ -125,7 +109,7 @@ async def _ask(place: WebFile) -> bytes | URL:
                     problem = "it redirects to something that is not a URL"
                     raise InputError(problem, "give another URL") from None
             if response.status != HTTPStatus.OK:
-                raise _Answered(response.status, response.headers.get("Retry-After", ""))
+                raise _Answered(response.status, retry_after_s(response.headers))
             return await _content(response)
     except OSError:
         if not refused:
@@ -165,22 +149,3 @@ def _explained(error: Exception) -> InputError:
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return InputError("it cannot be read: its host has no valid certificate", "check the URL")
     return InputError("it cannot be read: the connection failed", "check the URL, or try again later")
-
-
-def is_public(address: str) -> bool:
-    """Tell whether anybody on the internet has this address; False for what is not an address at all.
-
-    False for private, shared, loopback, link-local (where clouds have their metadata), multicast and reserved
-    ones, and for IPv6 addresses in which such an IPv4 address is wrapped.
-    """
-    try:
-        ip = ip_address(address)
-    except ValueError:  # as 2130706433, which an operating system would take for 127.0.0.1
-        return False
-    if isinstance(ip, IPv4Address):
-        return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
-    if wrapped := IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped:
-        return is_public(str(wrapped))
-    # Nobody serves pictures from 6to4 or Teredo addresses any more, but they lead to IPv4 ones.
-    special = ip.is_multicast or ip.is_reserved or ip.is_site_local or ip.sixtofour or ip.teredo
-    return ip.is_global and not special
