@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,17 @@ UNREAD = {
     "names": "__*__ __sea/**__ __sea/[fg]ish__ __Animal__ __~animal__ __@animal__ __animal(a=b)__",
     "places": "__../FOLDER/animal__ __memory://animal__ __x::memory://animal__ {2$$__animal__} 3#__animal__",
     "halves": "__animal_ __animal __{animal|sea/fish}__ {red|blue {a|{b|c} ${a={b|c}} ${a:b} {~a|b} {@a|b}",
-    "weights": "__weights__ {red|.5::blue} {-2$$a|b} {3::red}",
+    "weights": "__weights__ {red|-.5::blue} {-2$$a|b} {0::red} {::a|b} {70%::a|b} {1e3::a|b} {0.5::2$$a|b}",
     "json": '{"a":{b|c}} {"a":"__{b|c}__"}',
 }
-SPACED = ["__ animal __", "{ 3 :: red|blue}", "{2$$ and $$a|b}", '--prompt "a fox" --steps 20']
+SPACED = ["__ animal __", "{ 3::2 :: red|blue}", "{2$$ and $$a|b}", '--prompt "a fox" --steps 20']
 SPACED += ["a fox --ar 16:9 --v 6", "Negative prompt: blurry", "Steps: 20, Seed: 1"]
 
 
 @pytest.mark.parametrize("text", [text for some in UNREAD.values() for text in some.split()] + SPACED)
 def test_what_looks_like_a_wildcard_and_is_not_read_is_refused(text: str, folder: str) -> None:
     text = text.replace("FOLDER", Path(folder).name)
-    (Path(folder) / "weights.txt").write_text("3::red\nblue\n")
+    (Path(folder) / "weights.txt").write_text("3::0.5::red\nblue\n")
     (Path(folder) / "prompts.txt").write_text(f"a fox\n{text}\n")
     for written in (text, {"file": f"{folder}/prompts.txt"}):
         with pytest.raises(JobError, match=r"sweep\.prompt"):
@@ -125,6 +126,39 @@ def test_a_sample_draws_the_same_texts_for_a_seed_and_keeps_them_as_it_grows(tex
         assert len({one[place] for one in some}) == len({*"abcde"} & {*text}) if len(text) > 20 else True
 
 
+WEIGHTED = {
+    "{0.7::a|0.3::b}": {"a": 70, "b": 30},
+    "{ 3 :: red|blue} {x|{2::y|0::z}}": {"red x": 37.5, "red y": 37.5, "blue x": 12.5, "blue y": 12.5},
+    "{3::red} __animal__": {"red fox": 60, "red cat": 40},
+}
+
+
+@pytest.mark.parametrize("text", WEIGHTED)
+@pytest.mark.parametrize("method", ["sobol", "random"])
+def test_weights_say_how_often_a_sample_draws_an_option(text: str, method: str, folder: str) -> None:
+    (Path(folder) / "animal.txt").write_text("1.5::fox\n# none\n0::cow\ncat\n")
+    over = {"prompt": text, "guidance_scale": {"values": [1, 5, 9], "weights": [1, 0, 3]}}
+    sweep = {"wildcards": folder, "sample": {"num": 2048, "method": method, "over": over}}
+    drawn = rows(sweep)
+    assert drawn == rows(sweep), "the same rows each time"
+    percent = {text: round(num / 20.48, 1) for text, num in Counter(row["prompt"] for row in drawn).items()}
+    assert percent == pytest.approx(WEIGHTED[text], abs=3)
+    scales = Counter(row["guidance_scale"] for row in drawn)
+    assert {*scales} == {1, 9} and scales[9] == pytest.approx(1536, abs=50)
+
+
+def test_without_a_sample_each_option_and_value_is_rendered_once_and_the_sweep_says_so() -> None:
+    job = {"prompt": "{0.7::a|b|0::c}", "guidance_scale": {"values": [1, 5, 9], "weights": [1, 0, 3]}}
+    assert [(row["prompt"], row["guidance_scale"]) for row in rows(job)] == [
+        *(("a", 1), ("a", 9), ("b", 1), ("b", 9)),
+    ]
+    swept = open_sweep(job_of(job).sweep, None, kinds=KINDS, others=(), columns={}, storage_options={})
+    assert "2 prompts (each once: weights count below sweep.sample.over)" in str(swept)
+    for wrong in ({"values": [1], "weights": [1, 2]}, {"from": 1, "to": 2, "weights": [1, 1]}):
+        with pytest.raises(JobError, match="as many weights as values"):
+            job_of({"guidance_scale": wrong})
+
+
 @pytest.mark.parametrize(
     ("sweep", "problem", "fix"),
     [
@@ -132,7 +166,7 @@ def test_a_sample_draws_the_same_texts_for_a_seed_and_keeps_them_as_it_grows(tex
         ({"prompt": "__cow__", "wildcards": "FOLDER"}, "sweep.prompt: __cow__ is FOLDER/cow.txt", "path"),
         ({"prompt": "__loop__", "wildcards": "FOLDER"}, "file of __loop__ leads back", "leave"),
         ({"prompt": "{2$$a|b}"}, "sweep.prompt has '2$$'", "several times"),
-        ({"prompt": "{0.5::a|b}"}, "sweep.prompt has '0.5::'", "several times"),
+        ({"prompt": "{0::a|0.0::b}"}, "sweep.prompt has only weights of 0", "above 0"),
         ({"prompt": ["{a|b}", None]}, "and None, which is not a text", "leave"),
         ({"prompt": "{" * 40 + "a|b" + "}" * 40}, "braces in 32 others", "fewer"),
         ({"prompt": "{a|b}" * 21}, "sweep.prompt stands for 2,097,152 texts", "sample"),

@@ -16,8 +16,9 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import Any
 
 import fsspec
@@ -38,8 +39,11 @@ _FILE = r"__(?P<name>(?!_)(?:(?!__)[^{}|\n])+)__"  # next to any text, also of l
 _TOKEN = re.compile(rf"\{{\{{(?:(?!__)[^{{}}])*\}}\}}|{_FILE}|[{{|}}]")
 _JSON_STRING = r'"(?:[^"\\]|\\.)*"'
 _JSON = re.compile(rf"\s*\{{\s*{_JSON_STRING}\s*:")  # some models are prompted with it
-# What other programs read, and framefleet does not: how many options, how often, how they are drawn...
-_WEIGHT = re.compile(r"\s*[~@!]?(?:[\d\s,-]*\$\$|\s*\d*\.?\d*\s*::)")
+_WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s*::\s*")  # how often an option is drawn
+_WEIGHT_FIX = "write a weight as {3::red|blue}, and an option several times to have it more often"
+# What other programs read, and framefleet does not: how many options, weights of other forms, how they are
+# drawn...
+_UNREAD = re.compile(r"\s*[~@!]?(?:[\d\s,-]*\$\$|\s*[-+]?\d*\.?\d*(?:e[-+]?\d+)?%?\s*::)", re.IGNORECASE)
 _DRAWN = re.compile(r"\s*[~@!]")
 # ...how often a line is taken, variables, settings as A1111 writes them, and options of a command.
 _FOREIGN = re.compile(
@@ -52,17 +56,56 @@ _MAX_DEPTH = 32  # of wildcards in options; a text is made by recursion
 _MAX_EVEN = 1 << 30  # drawn places have 30 bits: of more texts some would never be drawn
 
 
+class Draw:
+    """Picks by weights, one after another, that follow from a place, 0 to below 1, alone.
+
+    Equal on every machine: a whole number below a size, which each pick narrows.
+    """
+
+    def __init__(self, place: float) -> None:
+        self._number, self._size = int(place * _MAX_EVEN), _MAX_EVEN
+        self._lengthen(repr(place))
+
+    def pick(self, ends: Sequence[int]) -> int:
+        """Return a number below len(ends). ends: the sums of the weights up to each."""
+        total = ends[-1]
+        while self._size < total << 64:
+            self._lengthen(f"{self._number} {self._size}")
+        picked = bisect_right(ends, self._number * total // self._size)
+        first = -(-(ends[picked - 1] if picked else 0) * self._size // total)
+        self._number, self._size = self._number - first, -(-ends[picked] * self._size // total) - first
+        return picked
+
+    def _lengthen(self, text: str) -> None:
+        digest = hashlib.sha256(text.encode()).digest()
+        self._number, self._size = self._number << 256 | int.from_bytes(digest, "big"), self._size << 256
+
+
+def weight_ends(weights: Sequence[Fraction | float]) -> tuple[int, ...]:
+    """Return the sums up to each weight, as whole numbers in the same proportions."""
+    exact = [Fraction(str(weight)) for weight in weights]
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    return tuple(accumulate(int(weight * scale) for weight in exact))
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """Texts one after another; each stands for one or more."""
 
     texts: tuple[WildcardText, ...]
     ends: tuple[int, ...]  # the number after the last one of each text
+    weight_ends: tuple[int, ...]  # sums of weights; () where no text in it, however deep, has one
 
     @classmethod
-    def of(cls, texts: Iterable[WildcardText]) -> Choices:
-        texts = tuple(texts)
-        return cls(texts, tuple(accumulate(text.num for text in texts)))
+    def of(cls, texts: Iterable[WildcardText], weights: Sequence[Fraction | float | None] = ()) -> Choices:
+        """weights: how often each is drawn, None for once; those of 0 are left out."""
+        every = [*zip_longest(texts, weights)]
+        kept = [(text, 1 if weight is None else weight) for text, weight in every if weight != 0]
+        parts = tuple(text for text, _ in kept)
+        inner = [piece for text in parts for piece in text.pieces if isinstance(piece, Choices)]
+        is_weighted = any(weight is not None for _, weight in every) or any(one.weight_ends for one in inner)
+        sums = weight_ends([weight for _, weight in kept]) if is_weighted else ()
+        return cls(parts, tuple(accumulate(text.num for text in parts)), sums)
 
     @property
     def num(self) -> int:
@@ -77,11 +120,20 @@ class Choices:
         return (text.at(number) for text in self.texts for number in range(text.num))
 
     def drawn(self, place: float) -> str:
-        """Return the text at a place, 0 to below 1, the same on every machine."""
+        """Return the text at a place, 0 to below 1, the same on every machine.
+
+        With weights, each wildcard is drawn by those of its options; without, all texts are as likely.
+        """
+        if self.weight_ends:
+            return self.picked(Draw(place))
         if self.num <= _MAX_EVEN:
             return self.at(min(int(place * self.num), self.num - 1))
         digest = hashlib.sha256(repr(place).encode()).digest()
         return self.at(int.from_bytes(digest, "big") % self.num)
+
+    def picked(self, draw: Draw) -> str:
+        option = self.texts[draw.pick(self.weight_ends or range(1, len(self.texts) + 1))]
+        return "".join(piece if isinstance(piece, str) else piece.picked(draw) for piece in option.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +155,14 @@ class WildcardText:
 
 
 def wildcard_texts(
-    texts: Sequence[object], lines_of: Callable[[str], Sequence[str]] | None, place: str
+    texts: Sequence[object],
+    lines_of: Callable[[str], Sequence[str]] | None,
+    place: str,
+    weights: Sequence[float] = (),
 ) -> Choices | None:
     """Return what texts stand for; None without wildcards. Raises JobError.
 
-    lines_of: of `__name__`; None where the sweep has no folder of files.
+    lines_of: of `__name__`; None where the sweep has no folder of files. weights: of the texts, or none.
     """
     parser = _Parser(lines_of, place, {})
     own = [text for text in texts if isinstance(text, str)]
@@ -116,7 +171,7 @@ def wildcard_texts(
         return None
     if other := [text for text in texts if not isinstance(text, str)]:
         raise JobError(f"{place} has wildcards, and {shown(other[0])}, which is not a text", "leave one out")
-    return Choices.of(parsed)
+    return Choices.of(parsed, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +203,8 @@ class _Parser:
                 groups[-1].append([])
             elif token == "}" and len(groups) > 1:
                 options = groups.pop()
-                self._check(options, text)
-                is_choice = len(options) > 1
-                groups[-1][-1] += [Choices.of(map(_text, options))] if is_choice else ["{", *options[0], "}"]
+                choices = self._options(options, text)
+                groups[-1][-1] += [choices] if choices else ["{", *options[0], "}"]
             elif len(token) > 1 and "|" in token:
                 groups[-1][-1].append(token[1:-1])  # {{red|blue}} is {red|blue} as it stands
             else:
@@ -175,14 +229,30 @@ class _Parser:
                 pieces.append(part)
         return _text(pieces)
 
-    def _check(self, options: list[list[str | Choices]], text: str) -> None:
-        """Raise JobError for weights and the like of other programs."""
-        fix = "write an option several times to have it more often"
-        for number, pieces in enumerate(options):
-            if pieces and isinstance(first := pieces[0], str):
-                drawn = _DRAWN.match(first) if len(options) > 1 and not number else None
-                if weight := _WEIGHT.match(first) or drawn:
-                    raise self._unread(weight[0].strip(), text, fix)
+    def _options(self, options: Sequence[list[str | Choices]], text: str) -> Choices | None:
+        """Return what stands between braces; None for one option without a weight. Raises JobError."""
+        if len(options) > 1 and isinstance(first := options[0][0], str) and (drawn := _DRAWN.match(first)):
+            raise self._unread(drawn[0].strip(), text, _WEIGHT_FIX)
+        weights = [self._weight(pieces, text) for pieces in options]
+        if weights == [None]:
+            return None
+        return self._weighted(map(_text, options), weights, text)
+
+    def _weight(self, pieces: list[str | Choices], text: str) -> Fraction | None:
+        """Take an option's weight out of it. Raises JobError for what other programs read there."""
+        first = pieces[0] if isinstance(pieces[0], str) else ""
+        if weight := _WEIGHT.match(first):
+            pieces[0] = first = first[weight.end() :]
+        if word := _UNREAD.match(first):
+            raise self._unread(word[0].strip(), text, _WEIGHT_FIX)
+        return Fraction(weight[1]) if weight else None
+
+    def _weighted(
+        self, texts: Iterable[WildcardText], weights: Sequence[Fraction | None], text: str
+    ) -> Choices:
+        if not any(weight is None or weight for weight in weights):
+            raise JobError(f"{self.place} has only weights of 0 in {shown(text)}", "give one above 0")
+        return Choices.of(texts, weights)
 
     def _unread(self, word: str, text: str, fix: str) -> JobError:
         problem = f"{self.place} has {word!r} in {shown(text)}, which framefleet does not read"
@@ -197,10 +267,10 @@ class _Parser:
             raise JobError(f"{self.place} has __{name}__, which is not the name of a file", fix)
         if name not in self.files:
             self.files[name] = None
-            lines = self.lines_of(name)
-            for line in lines:
-                self._check([[line]], line)
-            self.files[name] = Choices.of(map(self.parse, lines))
+            lines: list[list[str | Choices]] = [[line] for line in self.lines_of(name)]
+            weights = [self._weight(line, str(line[0])) for line in lines]
+            texts = (self.parse(str(text)) for (text,) in lines)
+            self.files[name] = self._weighted(texts, weights, f"__{name}__")
         if (options := self.files[name]) is None:
             raise JobError(f"{self.place}: the file of __{name}__ leads back to itself", "leave one out")
         return options
@@ -231,6 +301,7 @@ class Column:
     name: str
     kind: ArgumentKind | None
     values: range | pa.Array
+    has_weights: bool = False  # which count for nothing, as each value is rendered once
 
     @property
     def type(self) -> pa.DataType:
@@ -257,7 +328,9 @@ class Factor:
 
     def __str__(self) -> str:
         first, of, names = self.unit.partition(" of ")  # "sobol samples of height"
-        return f"{self.num:,} {first}{'s' * (self.num > 1 and not first.endswith('s'))}{of}{names}"
+        is_weighted = any(column.has_weights for column in self.columns)
+        note = " (each once: weights count below sweep.sample.over)" * is_weighted
+        return f"{self.num:,} {first}{'s' * (self.num > 1 and not first.endswith('s'))}{of}{names}{note}"
 
 
 def factors_of(
@@ -281,17 +354,20 @@ class _Reading:
 
     def column(self, name: str, written: settings.Spread, place: str) -> Column:
         kind = self.kinds.get(name)
-        values = self._values(written, kind, place)
+        values, has_weights = self._values(written, kind, place), bool(written.weights)
         if isinstance(values, Choices):
+            has_weights |= bool(values.weight_ends)
             if values.num > settings.MAX_VALUES:
                 raise JobError(
                     f"{place} stands for {values.num:,} texts, and {settings.MAX_VALUES:,} are the limit",
                     f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
                 )
             values = [*values]
+        elif isinstance(values, list) and written.weights:
+            values = [value for value, weight in zip(values, written.weights, strict=True) if weight]
         if not isinstance(values, range):
             values = _array(values, kind, place)
-        return Column(name=name, kind=kind, values=values)
+        return Column(name=name, kind=kind, values=values, has_weights=has_weights)
 
     def drawn(self, sweep: settings.Sweep) -> Iterator[Factor]:
         """Yield the one factor of what is drawn, if anything is."""
@@ -317,6 +393,9 @@ class _Reading:
             values = [*map(round, values)] if is_whole else values
         elif isinstance(choices := self._values(written, kind, place), Choices):
             values = [choices.drawn(float(one)) for one in places]
+        elif written.weights:
+            sums = weight_ends(written.weights)
+            values = [choices[Draw(float(one)).pick(sums)] for one in places]
         else:
             num = settings.count(choices)
             values = [choices[min(int(one * num), num - 1)] for one in places]
@@ -331,9 +410,10 @@ class _Reading:
         if written.file is not None:
             listed = lines_of(written.file, f"{place}.file", self.storage_options)
         lines_of_file = partial(self._lines, place, self.wildcards) if self.wildcards else None
-        if kind in ("str", None) and (texts := wildcard_texts(listed, lines_of_file, place)):
+        weights = written.weights or ()
+        if kind in ("str", None) and (texts := wildcard_texts(listed, lines_of_file, place, weights)):
             return texts
-        if written.file is not None or kind in (*TEXT_KINDS, "bool"):
+        if written.file is not None or written.weights or kind in (*TEXT_KINDS, "bool"):
             return listed
         ranges = [settings.short_range(value, place) for value in listed]
         if len(ranges) == 1 and ranges[0] is not None:

@@ -38,6 +38,9 @@ class Spread(Strict):
     values: list[_One | list[_One]] | None = Field(
         default=None, min_length=1, description="The values; `null` is the job's default."
     )
+    weights: list[Annotated[float, Field(ge=0, le=1e9)]] | None = Field(
+        default=None, description="How often a `sample` draws each value, e.g. [7, 3]."
+    )
     from_: int | float | None = Field(default=None, alias="from", description="First number of a range.")
     to: int | float | None = Field(default=None, description="Last number, included if a step reaches it.")
     step: int | float | None = Field(
@@ -63,6 +66,10 @@ class Spread(Strict):
         has_ends = self.from_ is not None or self.to is not None
         if [self.values is None, self.file is None, not has_ends].count(False) != 1:
             raise _wrong("one of a list, {from: 1, to: 9}, and {file: prompts.txt}")
+        if self.weights is not None and not (
+            len(self.weights) == len(self.values or ()) and any(self.weights)
+        ):
+            raise _wrong("with as many weights as values, and one above 0")
         if (self.from_ is None) != (self.to is None):
             raise _wrong("a range with both ends, e.g. {from: 1, to: 9}")
         if not self.is_range and (self.step or self.num or self.scale == "log"):
@@ -77,7 +84,7 @@ class Spread(Strict):
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> Any:
         """Return it as short as a job file says it."""
         values = {name: value for name, value in dump(self).items() if value not in (None, "linear")}
-        if self.values is not None:
+        if self.values is not None and self.weights is None:
             return values["values"]
         return {("from" if name == "from_" else name): value for name, value in values.items()}
 
