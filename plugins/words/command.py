@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Exit, Option
+from typer import Argument, Exit, Option
 
 from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stderr, stdout
 from framefleet.jobs.options import GivenJob
@@ -35,7 +35,9 @@ def judge_command(
 
 
 def prompts_command(
-    job: GivenJob,
+    job: Annotated[
+        str, Argument(metavar="JOB.YAML|OUTPUT", help="Job file; or an output, whose prompts are only shown.")
+    ],
     corrections: Annotated[
         Path | None,
         Option(

@@ -9,6 +9,7 @@ The sections `judge` and `captions` are here too, as steps whose columns are fil
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from framefleet.api.commands import Callback, ClipsPace, Watch
 from framefleet.api.errors import JobError, Problem, Refused, TableError, count_text, shown
-from framefleet.api.jobs import Job, load_job, store_of_job
+from framefleet.api.jobs import Job, load_job, storage_options_alone, store_of_job
 from framefleet.api.outputs import DriverLock, Store
 from framefleet.api.texts import canonical_json, did_you_mean, either, parse_json
 from framefleet.cluster.driver.lock import STOP, check_not_stopped
@@ -72,9 +73,10 @@ def prompts(
 ) -> dict[str, str]:
     """Return the prompts that were written for a job, by their originals; write those that are missing first.
 
-    job: a job file's path, or its content. corrections: texts in place of written ones, by their originals;
-    the next run renders their rows again. sets: as "storage_options.key=...". Raises as `render` does;
-    TableError for a prompt that gets no answer or has nothing to correct, EndpointError.
+    job: a job file's path, or its content; or an output, whose prompts are only read. corrections: texts in
+    place of written ones, by their originals; the next run renders their rows again. sets: as
+    "storage_options.key=...". Raises as `render` does; TableError for a prompt that gets no answer or has
+    nothing to correct, EndpointError.
     """
     return corrected_prompts(job, Callback(), sets, corrections=corrections)
 
@@ -88,6 +90,11 @@ def corrected_prompts(
     corrections: Mapping[str, str] | None,
 ) -> dict[str, str]:
     """Do what `prompts` does, reporting to `watch`."""
+    if corrections is None and isinstance(job, str | Path) and ("://" in str(job) or os.path.isdir(job)):
+        output = Store(str(job), storage_options_alone(sets))
+        if written := written_in(output):
+            return _by_original(written.values())
+        raise JobError(f"{output.url_of('')} has no written prompts", "give the job file to write them")
     job = load_job(job, sets)
     store = store_of_job(job)
     write_prompts(job, watch)

@@ -140,7 +140,13 @@ def test_a_run_that_is_interrupted_asks_only_for_the_rest(tmp_path: Path, chat: 
     assert not (tmp_path / "out/prompts").exists()
     asked = len(chat.log)
     chat.will()
-    assert len(framefleet.prompts(job)) == 3 and len(chat.log) == asked + 2
+    texts = framefleet.prompts(job)
+    assert len(texts) == 3 and len(chat.log) == asked + 2
+    assert (
+        framefleet.prompts(tmp_path / "out") == texts
+        and "red ball" in command("prompts", tmp_path / "out").stdout
+    )
+    assert "no written prompts" in command("prompts", tmp_path).output and len(chat.log) == asked + 2
 
 
 def test_a_job_that_is_to_stop_writes_no_more_prompts_and_renders_no_row(
