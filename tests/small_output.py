@@ -41,9 +41,10 @@ def rendered(
     carried: dict[str, Sequence[Any]] | None = None,
     scores: dict[str, Sequence[float | None]] | None = None,
     frames_of: Callable[[int, int], Frames] = frames_of,
+    arguments: dict[str, Sequence[Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Commit rows with their clips; return their records. carried: columns, a value for each row.
-    scores: likewise, as workers measure them.
+    scores: likewise, as workers measure them. arguments: likewise, besides those that all rows have.
 
     frames_of: the clip of a row, of so many frames.
     """
@@ -56,6 +57,8 @@ def rendered(
     records = []
     for number in range(num_rows):
         values = _stored(store, number, format, frames_of)
+        own = {name: cells[number] for name, cells in (arguments or {}).items()}
+        values["arguments"] = json.dumps({**json.loads(values["arguments"]), **own})
         flat: dict[str, Any] = dict.fromkeys(prompts.names, f"{PROMPT} {number}")
         flat |= {name: cells[number] for name, cells in measured.items()}
         writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values | flat)

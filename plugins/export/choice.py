@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,6 +19,7 @@ ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
+MAX_PAIRS = 100  # of a prompt: those of 15 clips, all of them
 _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
 
 
@@ -33,6 +35,9 @@ class ExportChoice:
     validation: float | None = None  # share of the prompts in the validation split; None: no split
     # Largest Hamming distance between the hashes of two near duplicates; None keeps them.
     near_duplicates: int | None = None
+    by: str | None = None  # the column that says which of two clips is preferred; None: stars
+    margin: float | None = None  # by which they differ at least
+    max_pairs: int | None = None  # of a prompt; None: MAX_PAIRS
     shard_rows: int = SHARD_ROWS  # a shard ends with this or `shard_mb`, whichever comes first
     shard_mb: int = SHARD_MB  # of clips
 
@@ -43,9 +48,16 @@ class ExportChoice:
             raise JobError(f"file is {self.file!r}", f"use {' or '.join(get_args(ClipFile))}")
         if self.format == "vbench" and self.validation is not None:
             raise JobError("validation is set, and VBench has no splits", "leave it out")
-        for name in ("shard_rows", "shard_mb"):
-            if getattr(self, name) < 1:
-                raise JobError(f"{name} is {getattr(self, name)}", "use a whole number from 1 up")
+        is_of_pairs = self.format == "preferences"
+        for name in ("columns",) if is_of_pairs else ("by", "margin", "max_pairs"):
+            if getattr(self, name) not in (None, ()):
+                fix = "leave it out: pairs name their rows" if is_of_pairs else "use --format preferences"
+                raise JobError(f"{name} is set, and format is {self.format}", fix)
+        if self.margin is not None and not 0 <= self.margin < math.inf:
+            raise JobError(f"margin is {self.margin}", "use a number from 0 up")
+        for name in ("shard_rows", "shard_mb", "max_pairs"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise JobError(f"{name} is {number}", "use a whole number from 1 up")
 
         if self.validation is not None and not 0 < self.validation < 1:
             raise JobError(f"validation is {self.validation}", "use a share between 0 and 1, e.g. 0.05")

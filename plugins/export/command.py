@@ -26,9 +26,10 @@ def export_command(
         str,
         Option(
             "--format",
-            metavar="webdataset|parquet|hf|vbench|NAME",
+            metavar="webdataset|parquet|hf|vbench|preferences|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "vbench (file names that VBench scores), or one that a plugin adds.",
+            "vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a "
+            "prompt), or one that a plugin adds.",
         ),
     ],
     file: Annotated[
@@ -77,6 +78,28 @@ def export_command(
             "BITS of 64 bits, e.g. 6. Needs framefleet's extra `dedup`.",
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        Option(
+            "--by",
+            metavar="COLUMN|stars|picks",
+            help="Of preferences: column whose larger value is better, e.g. a score or a judge's answer; "
+            "stars (default), or picks (a star or none).",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        Option("--margin", min=0, metavar="X", help="Least difference within a pair. Ties are left out."),
+    ] = None,
+    max_pairs: Annotated[
+        int | None,
+        Option(
+            "--max-pairs",
+            min=1,
+            metavar="N",
+            help="Maximum number of pairs per prompt, by their difference (default: 100).",
+        ),
+    ] = None,
     shard_rows: Annotated[
         int, Option("--shard-rows", min=1, metavar="N", help="Maximum number of rows per shard.")
     ] = SHARD_ROWS,
@@ -120,6 +143,9 @@ def export_command(
             caption=caption,
             validation=validation,
             near_duplicates=near_duplicates,
+            by=by,
+            margin=margin,
+            max_pairs=max_pairs,
             shard_rows=shard_rows,
             shard_mb=shard_mb,
         )
@@ -132,7 +158,8 @@ def export_command(
             to_options = options.get("to_options") or theirs
             exported = export_chosen(opened, to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub else None
-        if choice.picks is not None and where is None and not in_table and file == "clip":
+        is_each_picked = where is None and not in_table and file == "clip" and format != "preferences"
+        if choice.picks is not None and is_each_picked:
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - num_picked:
                 stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
@@ -174,6 +201,10 @@ def _show(exported: Exported, format: str) -> None:
     for split, num_rows in exported.splits.items():
         hint = "" if num_rows else ": too few prompts for this --validation"
         stderr.say(f"{split}: {count_text(num_rows, 'row')}{hint}")
+    if exported.num_pairs is not None:
+        pairs, clips = count_text(exported.num_pairs, "pair"), count_text(exported.num_rows, "clip")
+        stderr.say(f"{pairs} of {clips}; {by_name('export_formats')[format]().read_by}")
+        return
     shards = count_text(exported.num_shards, "shard")
     stderr.say(
         f"{count_text(exported.num_rows, 'clip')} in {shards}; {by_name('export_formats')[format]().read_by}"

@@ -22,7 +22,7 @@ from framefleet.api.sections import AtLeastOne
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import sweep_in_background
 from framefleet.pipeline.plugin import by_name
-from framefleet.plugins.export import formats, shard, shard_writer
+from framefleet.plugins.export import formats, preferences, shard, shard_writer
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
 from framefleet.plugins.export.labels import CAPTION, prompt_of
@@ -51,6 +51,7 @@ class Exported(Overview):
     # Rows of train and validation; {} without a split.
     splits: Mapping[str, int] = field(default_factory=dict)
     near_duplicates: tuple[NearDuplicate, ...] = ()  # rows left out because an earlier one looks the same
+    num_pairs: int | None = None  # of --format preferences
     num_not_compared: int = 0  # clips without frames to compare, which stay
     num_newer_parts: int = 0  # parts of records that came after the export began
 
@@ -59,6 +60,7 @@ class Exported(Overview):
         return {
             "place": self.place.url_of(""),
             "rows": f"{self.num_rows:,}" + (f" ({splits})" if splits else ""),
+            "pairs": f"{self.num_pairs:,}" if self.num_pairs is not None else None,
             "size": f"{bytes_text(self.num_bytes)} in {count_text(self.num_shards, 'shard')}",
             "left out": count_text(len(self.left_out), "damaged clip") if self.left_out else None,
             "near duplicates": f"{len(self.near_duplicates):,} left out" if self.near_duplicates else None,
@@ -79,6 +81,9 @@ def export(
     caption: str | None = None,
     validation: float | None = None,
     near_duplicates: int | None = None,
+    by: str | None = None,
+    margin: float | None = None,
+    max_pairs: AtLeastOne | None = None,
     shard_rows: AtLeastOne = SHARD_ROWS,
     shard_mb: AtLeastOne = SHARD_MB,
     storage_options: Mapping[str, Any] | None = None,
@@ -88,7 +93,8 @@ def export(
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    vbench (file names that VBench scores), or one that a plugin adds. file: of each row; derived: the second
+    vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a prompt), or
+    one that a plugin adds. file: of each row; derived: the second
     one, which `post:` of the job made. where: SQL on a record's columns, as "sharpness > 0.4". picks:
     row_ids, or a file of them as the gallery saves it, whose stars and notes become columns, which `where`
     may name too. in_table: only rows that the job's table still has. columns: of the records; "all"; None is
@@ -96,9 +102,11 @@ def export(
     "{prompt}, {style}".
     validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
-    many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
-    storage_options. The same call continues after an interruption. Rows whose clips are damaged are left out,
-    and reported. Raises JobError where `to` holds something else.
+    many of 64 bits (needs framefleet[dedup]). by: of preferences, the column whose larger value is better;
+    stars (the default) or picks (a star or none) of people. margin: by which two clips of a pair differ at
+    least; ties are none. max_pairs: of a prompt, those with the largest margins (100). to_options: of `to`,
+    where they are others than the output's storage_options. The same call continues after an interruption.
+    Rows whose clips are damaged are left out, and reported. Raises JobError where `to` holds something else.
     """
     options = dict(storage_options or {})
     choice = ExportChoice(
@@ -111,6 +119,9 @@ def export(
         caption=caption,
         validation=validation,
         near_duplicates=near_duplicates,
+        by=by,
+        margin=margin,
+        max_pairs=max_pairs,
         shard_rows=shard_rows,
         shard_mb=shard_mb,
     )
@@ -136,14 +147,20 @@ def export_chosen(
             f"note: left out: {count_text(num_newer, 'part')} of records, newer than this export; "
             "export to another place to include them"
         )
-    selection = Selection(version, choice)
+    if choice.format == "preferences":
+        choice = preferences.rated_by(version, choice)
+    selection = Selection(version, preferences.to_select(choice))
     duplicates, num_not_compared = list[NearDuplicate](), 0
     if choice.near_duplicates is not None:
         duplicates, num_not_compared = find_near_duplicates(selection, choice.near_duplicates, watch)
         selection.leave_out([duplicate.row_id for duplicate in duplicates])
+    pairs: list[preferences.Pair] | None = None
+    if choice.format == "preferences":
+        pairs = preferences.pairs_of(selection, choice)
+        selection.keep_only(sorted({clip.row_id for pair in pairs for clip in (pair.chosen, pair.rejected)}))
     plan = shard.plan_of(selection)
     feature = formats.feature_of(plan.endings)
-    if choice.format == "hf":
+    if choice.format in ("hf", "preferences"):
         formats.check_folder(plan.endings, feature, selection.schema)
     names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
     shard.claim_place(place, choice, plan, version, selection.columns)
@@ -162,6 +179,9 @@ def export_chosen(
             names=names,
         )
         damages = write_shards(selection, choice, plan, target, watch)
+        left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
+        lost = {damage.row_id for damage in left_out}
+        num_pairs = None if pairs is None else preferences.write_pairs(pairs, lost, target)
     if choice.format == "hf":
         names_there = shard_writer.own_names(
             selection.columns, shard_writer.taken_in_folder(feature, selection.columns)
@@ -176,7 +196,6 @@ def export_chosen(
             feature=feature,
             language_models=_language_models(output),
         )
-    left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
     for number, planned in enumerate(plan.shards):
         if planned.split is not None:
@@ -187,10 +206,11 @@ def export_chosen(
         num_bytes=plan.num_bytes,
         num_shards=len(plan.shards),
         left_out=left_out,
-        columns=selection.columns,
-        columns_left_out=selection.left_out,
+        columns=selection.columns if pairs is None else (),
+        columns_left_out=selection.left_out if pairs is None else (),
         splits=splits,
         near_duplicates=tuple(duplicates),
+        num_pairs=num_pairs,
         num_not_compared=num_not_compared,
         num_newer_parts=num_newer,
     )

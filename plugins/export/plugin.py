@@ -9,5 +9,6 @@ PLUGIN = Plugin(
         "parquet": "framefleet.plugins.export.formats:ParquetShard",
         "hf": "framefleet.plugins.export.formats:FolderShard",
         "vbench": "framefleet.plugins.export.formats:VBenchShard",
+        "preferences": "framefleet.plugins.export.preferences:PairedClips",
     },
 )

@@ -140,6 +140,7 @@ class Selection:
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._duplicates: pa.Array = pa.array([], pa.string())
+        self._only: pa.Array | None = None
         self._in_table = _ids_in_table(output) if choice.in_table else None
 
     @property
@@ -173,6 +174,9 @@ class Selection:
 
     def leave_out(self, row_ids: Collection[str]) -> None:
         self._duplicates = pa.array(row_ids, pa.string())
+
+    def keep_only(self, row_ids: Iterable[str]) -> None:
+        self._only = pa.array(row_ids, pa.string())
 
     def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
         """Yield the chosen rows: `CLIP_COLUMNS` of each. is_whole: also `columns`, and those of prompts."""
@@ -217,6 +221,8 @@ class Selection:
         choice = self._choice
         for table in chosen_records(self._output, read, choice.where, choice.picks):
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
+            if self._only is not None:
+                rows = rows.filter(pc.is_in(rows["row_id"], self._only))
             if self._in_table is not None:
                 ids = _bytes_of(rows)
                 places = np.searchsorted(self._in_table, ids)
