@@ -27,6 +27,7 @@ class Known:
     uri: str
     sha256: str
     num_frames: int = 1
+    first_frame: int | None = None
 
 
 class Shelf:

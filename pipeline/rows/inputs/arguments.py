@@ -61,7 +61,7 @@ def open_arguments(
                     return classes[kind].from_file(file.name)
             if "num_frames" in value:
                 most = min(value["num_frames"], max_frames or MAX_DECODED_FRAMES)
-                return open_video(content, max_frames=most)
+                return open_video(content, max_frames=most, first=value.get("first_frame", 0))
             return open_image(content, mode=mode)
 
     return {name: opened(name, value) for name, value in arguments.items()}

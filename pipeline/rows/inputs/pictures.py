@@ -10,9 +10,9 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 
@@ -22,6 +22,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
 from framefleet.pipeline.rows.inputs import video_frames
+from framefleet.pipeline.rows.inputs.video_parts import VideoPart
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -34,13 +35,15 @@ DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of sca
 class Described:
     """What a file holds: the size of its pictures when upright, and their number (1 for an image).
 
-    Of sound, width and height are 0, and num_frames is the number of samples.
+    Of sound, width and height are 0, and num_frames is the number of samples. first_frame: of a part of a
+    video, else None.
     """
 
     sha256: str
     width: int
     height: int
     num_frames: int
+    first_frame: int | None = None
 
 
 def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
@@ -54,28 +57,50 @@ def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
         return image.convert(mode)
 
 
-def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
-    """Return the first frames, all RGB and of one size. Raises InputError, not for damage after them."""
+def open_video(content: bytes, *, max_frames: int, first: int = 0) -> list[Image.Image]:
+    """Return frames from the first, all RGB and of one size. Raises InputError, not for damage after them."""
     video_frames.checked_kind(content, "video")
-    with closing(video_frames.frames_of(content)) as frames:
+    with closing(video_frames.frames_of(content, first=first)) as frames:
         return list(islice(frames, max_frames))
 
 
 def describe(content: bytes, kind: MediaKind) -> Described:
     """Return what the file holds, all of it decoded: what passes here will open in another process."""
-    if kind == "image":
-        size, num_frames = open_image(content).size, 1
-    elif kind == "audio":
-        size, num_frames = (0, 0), video_frames.num_samples(content)
-    else:
-        video_frames.checked_kind(content, "video")
-        num_frames = 0
-        with closing(video_frames.frames_of(content)) as frames:
-            for frame in frames:
-                size = frame.size
-                num_frames += 1
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Described(sha256=sha256, width=size[0], height=size[1], num_frames=num_frames)
+    (described,) = describe_parts(content, kind, [None])
+    if isinstance(described, InputError):
+        raise described
+    return described
+
+
+def describe_parts(
+    content: bytes, kind: MediaKind, parts: Iterable[VideoPart | None]
+) -> Iterator[Described | InputError]:
+    """Yield what each part of a file holds, decoded alone, or why it is refused. None: all of it."""
+    sha256, times = hashlib.sha256(content).hexdigest(), None
+    for part in parts:
+        first, count, size, num_frames = None, None, (0, 0), 0
+        try:
+            if kind == "image":
+                size, num_frames = open_image(content).size, 1
+            elif kind == "audio":
+                num_frames = video_frames.num_samples(content)
+            else:
+                video_frames.checked_kind(content, "video")
+                if part is not None:
+                    times = times or video_frames.frame_times_of(content)
+                    first, count = part.frames(times.seconds)
+                with closing(video_frames.frames_of(content, first=first or 0, times=times)) as frames:
+                    for frame in islice(frames, count):
+                        size = frame.size
+                        num_frames += 1
+        except InputError as error:
+            yield error
+        except MemoryError:
+            yield _too_much_memory()
+        else:
+            yield Described(
+                sha256=sha256, width=size[0], height=size[1], num_frames=num_frames, first_frame=first
+            )
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
@@ -140,25 +165,37 @@ class Describer:
 
     def describe(self, content: bytes, kind: MediaKind) -> Described:
         """Return what the file holds, all of it decoded. Raises InputError."""
+        (answer,) = self.describe_parts(content, kind, [None])
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
+
+    def describe_parts(
+        self, content: bytes, kind: MediaKind, parts: Sequence[VideoPart | None]
+    ) -> list[Described | InputError]:
+        """Return what each part of the file holds, decoded alone, or why it is refused. None: all of it."""
+        answers: list[Described | InputError] = []
         try:
             with self._cores, self._boxes.one() as box:
-                box.send(json.dumps({"kind": kind, "size": len(content)}).encode())
+                asked = [part and astuple(part) for part in parts]
+                box.send(json.dumps({"kind": kind, "size": len(content), "parts": asked}).encode())
                 box.send(content)
                 answer = box.receive()
-                if answer[:1] == COST:
-                    with video_frames.DECODING.take(int(answer[1:])):
-                        box.send(b"go on")
-                        answer = box.receive()
+                if answer[:1] == REFUSAL:
+                    return [InputError(*json.loads(answer[1:]))] * len(parts)
+                with video_frames.DECODING.take(int(answer[1:])):
+                    box.send(b"go on")
+                    while len(answers) < len(parts):
+                        kind_of, values = (answer := box.receive())[:1], json.loads(answer[1:])
+                        answers.append(InputError(*values) if kind_of == REFUSAL else Described(**values))
         except Ended as error:
             problem = f"it cannot be read: {error}"
-            raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
+            ended = InputError(problem, "convert it, e.g. to png, or to H.264 in mp4")
+            answers += [ended] * (len(parts) - len(answers))
         finally:
             if self._is_closed:  # while this was at work
                 self._boxes.close()
-        values = json.loads(answer[1:])
-        if answer[:1] == REFUSAL:
-            raise InputError(*values)
-        return Described(**values)
+        return answers
 
     def close(self) -> None:
         self._is_closed = True
@@ -169,19 +206,29 @@ def _answer(connection: Connection) -> None:
     """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
     request = json.loads(connection.recv_bytes())
     kind, size = request["kind"], request["size"]
+    parts = [part and VideoPart(*part) for part in request["parts"]]
     bound_memory(3 * size + OPENING[kind])  # the content, and a copy while it is received, or by a decoder
     content = connection.recv_bytes()
     try:
         cost = decoding_bytes(content, kind)
-        connection.send_bytes(COST + str(cost).encode())
-        connection.recv_bytes()
-        bound_memory(cost + size + MORE)
-        answer = DESCRIBED + json.dumps(asdict(describe(content, kind))).encode()
     except InputError as error:
-        answer = _refused(error)
+        connection.send_bytes(_refused(error))
+        return
     except MemoryError:
-        answer = _refused(InputError("it takes more memory to decode than it should", "write it again"))
-    connection.send_bytes(answer)
+        connection.send_bytes(_refused(_too_much_memory()))
+        return
+    connection.send_bytes(COST + str(cost).encode())
+    connection.recv_bytes()
+    bound_memory(cost + size + MORE)
+    for found in describe_parts(content, kind, parts):
+        if isinstance(found, InputError):
+            connection.send_bytes(_refused(found))
+        else:
+            connection.send_bytes(DESCRIBED + json.dumps(asdict(found)).encode())
+
+
+def _too_much_memory() -> InputError:
+    return InputError("it takes more memory to decode than it should", "write it again")
 
 
 def _refused(error: InputError) -> bytes:

@@ -10,7 +10,7 @@ import json
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from queue import SimpleQueue
 
@@ -19,10 +19,13 @@ from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described, Describer
+from framefleet.pipeline.rows.inputs.video_parts import VideoPart, split_part
 from framefleet.pipeline.rows.tables.rows import Finder
 
 Answer = Described | Refused
-_Questions = deque[tuple[bytes, tuple[str, MediaKind]]]  # by their keys
+_Questions = deque[
+    tuple[tuple[str, MediaKind], dict[bytes, VideoPart | None]]
+]  # of files: by keys, their parts
 _Answers = SimpleQueue[tuple[bytes, Answer | Exception]]
 
 # Reading waits for networks. Each thread may hold a file.
@@ -44,10 +47,16 @@ class InputIndex(Finder):
 
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         by_key = {_key(*question): question for question in wanted}
-        new = deque((key, question) for key, question in by_key.items() if self._recall(key) is None)
-        num_new = len(new)
+        files: dict[tuple[str, MediaKind], dict[bytes, VideoPart | None]] = {}
+        num_new = 0
+        for key, (place, kind) in by_key.items():
+            if self._recall(key) is None:
+                uri, part = split_part(place) if kind == "video" else (place, None)
+                files.setdefault((uri, kind), {})[key] = part
+                num_new += 1
+        new = deque(files.items())
         answers: _Answers = SimpleQueue()
-        for number in range(min(_NUM_THREADS, num_new)):
+        for number in range(min(_NUM_THREADS, len(files))):
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
             work = (self._inputs, self._describer, new, answers)
             threading.Thread(target=_work, args=work, name=f"input-{number}", daemon=True).start()
@@ -95,17 +104,18 @@ class InputIndex(Finder):
 def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: _Answers) -> None:
     while True:
         try:
-            key, (uri, kind) = questions.popleft()
+            (uri, kind), parts = questions.popleft()
         except IndexError:  # another thread has taken the last
             return
-        answer: Answer | Exception
+        found: Sequence[Described | Exception]
         try:
-            answer = describer.describe(inputs.read(uri), kind)
-        except InputError as error:
-            answer = Refused(reason=error.problem, fix=error.fix)
+            found = describer.describe_parts(inputs.read(uri), kind, [*parts.values()])
         except Exception as error:  # a thread has no caller: raised where the answer is taken
-            answer = error
-        answers.put((key, answer))
+            found = [error] * len(parts)
+        for key, one in zip(parts, found, strict=True):
+            answers.put(
+                (key, Refused(reason=one.problem, fix=one.fix) if isinstance(one, InputError) else one)
+            )
 
 
 def _key(uri: str, kind: MediaKind) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 
 import av
 import numpy as np
@@ -147,15 +148,52 @@ class Budget:
 DECODING = Budget(1 << 30)  # what an image of 67 million pixels takes; the usual ones are a hundredth of that
 
 
-def frames_of(content: bytes) -> Generator[Image.Image]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameTimes:
+    """When each frame of a video is shown, in order. pts, keys: in units of the stream."""
+
+    pts: list[int]
+    seconds: list[float]
+    keys: list[tuple[int, int]]  # of frames from which decoding can begin: when shown, when decoded
+
+
+def frame_times_of(content: bytes) -> FrameTimes:
+    """Return when each frame is shown, as the container says. Decodes nothing.
+
+    Raises InputError where it does not say so of every frame.
+    """
+    try:
+        with _opened(content) as container:
+            stream = _stream(container)
+            packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            times = [(packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+            base = stream.time_base
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        raise _damaged() from error
+    pts = sorted({shown for shown, _, _ in times if shown is not None})
+    if not pts or base is None or len(pts) < len(times):
+        problem = "no part of it can be taken, as it does not say when each frame is shown"
+        raise InputError(problem, "write it again, as H.264 in mp4")
+    keys = sorted(
+        (shown, decoded)
+        for shown, decoded, is_key in times
+        if is_key and shown is not None and decoded is not None
+    )
+    return FrameTimes(pts=pts, seconds=[float((one - pts[0]) * base) for one in pts], keys=keys)
+
+
+def frames_of(content: bytes, *, first: int = 0, times: FrameTimes | None = None) -> Generator[Image.Image]:
     """Yield RGB frames in order, as they are stored, at no particular rate, turned as the file says.
 
-    Raises InputError where the file is damaged or beyond a bound, maybe after some frames. Close it where not
-    all are taken: it holds a part of the memory for decoding.
+    first: the frame to begin with. times: of the file, if it is known. Raises InputError where the file is
+    damaged or beyond a bound, maybe after some frames. Close it where not all are taken: it holds a part of
+    the memory for decoding.
     """
     if _is_cut_off(content):
         raise _damaged()
     size, count, pixels = None, 0, most_pixels(content)
+    if first and times is None:
+        times = frame_times_of(content)
     try:
         # FFmpeg decodes some frames when it opens a file, and a stream may become larger on its way.
         bound = {"max_pixels": str(pixels)}
@@ -163,7 +201,8 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
             stream = _stream(container)
             stream.codec_context.options = {**_CODEC_OPTIONS, **bound}
             stream.codec_context.thread_count = 1  # many files are decoded side by side
-            for frame in container.decode(stream):
+            decoded = container.decode(stream) if times is None else _from(container, times, first)
+            for frame in decoded:
                 count += 1
                 if frame.is_corrupt:
                     raise _damaged()
@@ -183,6 +222,34 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
         raise _damaged() from error
     if not count:
         raise InputError("it has no frames", "give a file with a picture track")
+
+
+def _from(container: av.container.InputContainer, times: FrameTimes, first: int) -> Iterator[av.VideoFrame]:
+    """Yield frames from `first` on, each when `times` says. Decodes few of those before it."""
+    stream, wanted = container.streams.video[0], times.pts[first:]
+    before = [decoded for shown, decoded in times.keys if shown <= wanted[0]]
+    # Of some files (open GOPs) a frame needs what comes before the last frame where decoding can begin.
+    for begin in [*before[-2:][::-1], times.keys[0][1] if times.keys else 0]:
+        container.seek(begin, stream=stream)
+        frames = container.decode(stream)
+        try:
+            late = (frame for frame in islice(frames, MAX_DECODED_FRAMES) if (frame.pts or 0) >= wanted[0])
+            found = next(late, None)
+        except av.FFmpegError:
+            continue
+        if found is not None and found.pts == wanted[0]:
+            break
+    else:
+        raise _not_as_said()
+    for frame, shown in zip(chain([found], frames), wanted, strict=False):
+        if frame.pts != shown:
+            raise _not_as_said()
+        yield frame
+
+
+def _not_as_said() -> InputError:
+    problem = "its frames are not shown when the container says so"
+    return InputError(problem, "cut the part into a file of its own")
 
 
 def frame_rate(content: bytes) -> float | None:

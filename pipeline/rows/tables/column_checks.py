@@ -41,7 +41,7 @@ _WORDS: dict[ArgumentKind, str] = {
     "list[float]": "lists of numbers",
     "list[str]": "lists of text",
     "image": "paths or URLs of images, as text",
-    "video": "paths or URLs of videos, as text",
+    "video": "paths or URLs of videos, as text, or {file, from, to}",
     "images": "paths or URLs of images, as text or lists of text",
     "list[image]": "lists of paths or URLs of images",
     "references": "lists of media, as [{'image': 'a.png'}], or JSON text of such",
@@ -61,6 +61,7 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
     fits = {
         "bool": pa.types.is_boolean(stored),
         "references": pa.types.is_list(stored) and pa.types.is_struct(stored.value_type),
+        "video": pa.types.is_struct(stored),  # of a file and a part of it
         **dict.fromkeys(("int", "float"), number),
         **dict.fromkeys(("list[int]", "list[float]"), _is_list(stored, number=True)),
         **dict.fromkeys(("list[str]", "images", "list[image]"), _is_list(stored, number=False)),

@@ -20,6 +20,7 @@ from framefleet.pipeline.model.specs.check import is_list, parsed_list
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import inputs_in, is_input, is_model
+from framefleet.pipeline.rows.inputs.video_parts import part_text
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
 _NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
@@ -124,7 +125,7 @@ def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str
 
 def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
     if is_input(value):
-        value = public_url(value["uri"])
+        value = f"{public_url(value['uri'])}{part_text(value)}"
     elif kind == pa.string() and (inputs := inputs_in(value)):
         value = json.dumps([_place(one) for one in inputs], ensure_ascii=False)
     elif is_model(value):

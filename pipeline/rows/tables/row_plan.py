@@ -30,6 +30,7 @@ from framefleet.pipeline.recipes.catalog import BUILT_IN, recipe_of_row
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
+from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS
 from framefleet.pipeline.rows.tables import column_checks, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
@@ -125,7 +126,13 @@ def plan_rows(
     for target, column in read.items():
         kind, is_argument = targets[target], _is_argument(target, spec)
         check = _exactly(checks[target], kind, schema.field(column).type)
-        readers.append(Reader(column=column, target=target, kind=kind, is_argument=is_argument, check=check))
+        ends = COLUMN_ENDS if kind == "video" else ()
+        bounds = tuple(name for name in (f"{column}{end}" for end in ends) if name in schema.names)
+        readers.append(
+            Reader(
+                column=column, target=target, kind=kind, is_argument=is_argument, check=check, bounds=bounds
+            )
+        )
     return RowPlan(
         readers=tuple(readers),
         base=base,

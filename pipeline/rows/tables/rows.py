@@ -24,6 +24,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
+from framefleet.pipeline.rows.inputs.video_parts import as_text, bounded, split_part
 from framefleet.pipeline.rows.tables.limits import frames_problem, late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
@@ -52,15 +53,21 @@ class Finder:
 
 def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[str, Any] | Refused:
     """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
+    cell = as_text(cell) if kind == "video" else cell
     if not isinstance(cell, str) or not cell.strip():
-        return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix="write one, or leave it empty")
+        fix = "write one, or leave it empty"
+        if isinstance(cell, Mapping) and kind == "video":
+            fix = "write {file: a.mp4, from: 1.5, to: 3}, in seconds, or from_frame and to_frame"
+        return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix=fix)
     seen = finder.find(cell.strip(), kind)
     if isinstance(seen, Refused):
         return seen
     if kind == "audio" and not seen.num_frames:
         return Refused(reason="it has no sound", fix="give a file with a sound track")
     frames = {"num_frames": seen.num_frames} if kind == "video" else {}
-    return {"uri": finder.locate(cell.strip()), "sha256": seen.sha256, **frames}
+    frames |= {} if seen.first_frame is None else {"first_frame": seen.first_frame}
+    file = cell.strip() if seen.first_frame is None else split_part(cell.strip())[0]
+    return {"uri": finder.locate(file), "sha256": seen.sha256, **frames}
 
 
 def check_images(
@@ -110,6 +117,8 @@ def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
         reason = f"an entry names one file, as one of {', '.join(signature.MEDIA)}"
         return Refused(reason=reason, fix=_REFERENCES)
     ((kind, place),) = places.items()
+    if kind == "video" and isinstance(place, str) and split_part(place)[1]:
+        return Refused(reason="a reference is a whole video", fix="cut the part into a file of its own")
     value = check_input(place, kind, finder)
     if isinstance(value, Refused):
         return value
@@ -133,7 +142,7 @@ def places_in(cell: Any) -> list[Any]:
 
 def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, signature.MediaKind]]:
     """Yield the files that a cell of this kind names, with what each has to be."""
-    for place in places_in(cell):
+    for place in places_in(as_text(cell) if kind == "video" else cell):
         files: list[tuple[signature.MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
         if kind == "references":
             places = _places_by_kind(place)
@@ -211,6 +220,7 @@ class Reader:
     kind: ArgumentKind
     is_argument: bool
     check: Callable[[Any], Any]
+    bounds: tuple[str, ...] = ()  # columns that say which part of a video is meant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,8 +260,15 @@ class RowPlan:
 
     def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, list[Problem]], list[list[Any]]]:
         """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
-        readable_rows = readable(batch, [reader.column for reader in self.readers])
+        bounds = [(at, name) for at, reader in enumerate(self.readers) for name in reader.bounds]
+        names = [reader.column for reader in self.readers] + [name for _, name in bounds]
+        readable_rows = readable(batch, names)
         columns = [_values(column) for column in readable_rows.cells.columns]
+        for at, name in reversed(bounds):
+            key = name.removeprefix(f"{self.readers[at].column}_")
+            columns[at] = [
+                bounded(cell, key, bound) for cell, bound in zip(columns[at], columns.pop(), strict=True)
+            ]
         placed = [at for at, reader in enumerate(self.readers) if reader.kind in PLACES]
         cells = ((self.readers[at].kind, cell) for at in placed for cell in columns[at])
         self.finder.prefetch(file for kind, cell in cells for file in files_in(cell, kind))

@@ -50,6 +50,7 @@ class _Input(Strict):
     uri: str
     sha256: Sha256
     num_frames: Annotated[int, Field(ge=1)] | None = None
+    first_frame: Annotated[int, Field(ge=0)] | None = None  # of a part of a video
     kind: MediaKind | None = None  # of a reference
 
 

@@ -1,0 +1,104 @@
+"""Parts of videos: which frames of a file a cell means.
+
+A cell names one as text, `a.mp4#t=1.5,3` (seconds, as W3C Media Fragments) or `a.mp4#frames=10,20`, or as a
+mapping, {file: a.mp4, from: 1.5, to: 3}. The end is not included.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from framefleet.pipeline.errors import InputError, count_text
+
+TOLERANCE_S = 1e-4  # of timestamps, as tables round them
+_Unit = Literal["t", "frames"]
+_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+_PART = re.compile(
+    rf"(.+)#(?:t=(?P<t>{_NUMBER})?(?:,(?P<t_end>{_NUMBER}))?|frames=(?P<frames>\d+)?(?:,(?P<frames_end>\d+))?)",
+    re.DOTALL,
+)
+# What bounds are called in mappings: unit, and whether it is the end.
+_BOUNDS: dict[str, tuple[_Unit, bool]] = {
+    **{"from": ("t", False), "to": ("t", True), "from_s": ("t", False), "to_s": ("t", True)},
+    **{"from_frame": ("frames", False), "to_frame": ("frames", True)},
+}
+COLUMN_ENDS = ("_from_s", "_to_s", "_from_frame", "_to_frame")  # of columns that bound a column of videos
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPart:
+    """The frames from `start` up to, and without, `end`. unit: seconds since the first frame, or frames."""
+
+    unit: _Unit
+    start: float
+    end: float | None
+
+    def frames(self, seconds: Sequence[float]) -> tuple[int, int]:
+        """Return the first frame and how many there are. seconds: when each of the file begins.
+
+        Raises InputError where the file does not have all of them.
+        """
+        if self.unit == "t":
+            first = bisect_left(seconds, self.start - TOLERANCE_S)
+            last = len(seconds) if self.end is None else bisect_left(seconds, self.end - TOLERANCE_S)
+        else:
+            first, last = int(self.start), len(seconds) if self.end is None else int(self.end)
+        # The last frame lasts about as long as the one before it.
+        ends_at = seconds[-1] + (seconds[-1] - seconds[-2] if len(seconds) > 1 else math.inf)
+        is_beyond = last > len(seconds) or (self.unit == "t" and (self.end or 0.0) > ends_at + TOLERANCE_S)
+        if is_beyond or first >= last:
+            which = "the part ends later" if is_beyond else "none of them is in the part"
+            problem = (
+                f"it has {count_text(len(seconds), 'frame')}, the last at {seconds[-1]:g} s, and {which}"
+            )
+            raise InputError(problem, "correct where the part begins and ends")
+        return first, last - first
+
+
+def split_part(place: str) -> tuple[str, VideoPart | None]:
+    """Return the file that a cell of a column of videos names, and the part of it."""
+    found = _PART.fullmatch(place)
+    if found is None:
+        return place, None
+    for unit in get_args(_Unit):
+        start, end = found[unit], found[f"{unit}_end"]
+        if start or end:
+            return found[1], VideoPart(unit, float(start or 0), None if end is None else float(end))
+    return place, None
+
+
+def part_text(value: Mapping[str, Any]) -> str:
+    """Return what a cell adds to the file's name to mean the same part as a row's argument; "" for all."""
+    first = value.get("first_frame")
+    return "" if first is None else f"#frames={first},{first + value['num_frames']}"
+
+
+def bounded(cell: Any, bound: str, value: Any) -> Any:
+    """Return a cell with one more bound, from a column of its own."""
+    if cell is None or value is None:
+        return cell
+    return {**(cell if isinstance(cell, Mapping) else {"file": cell}), bound: value}
+
+
+def as_text(cell: Any) -> Any:
+    """Return a mapping that names a part as text; what is no such mapping as it is."""
+    if not isinstance(cell, Mapping):
+        return cell
+    given = {key: value for key, value in cell.items() if value is not None}  # a column of structs has nulls
+    place, units, bounds = given.pop("file", None), set[_Unit](), ["", ""]
+    for key, value in given.items():
+        is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        if key not in _BOUNDS or not is_number or not 0 <= value < 1e12 or ("frame" in key and value % 1):
+            return cell
+        unit, is_end = _BOUNDS[key]
+        units.add(unit)
+        bounds[is_end] = f"{round(Decimal(str(value)), 0 if unit == 'frames' else 12).normalize():f}"
+    if not isinstance(place, str) or len(units) > 1:
+        return cell
+    return f"{place}#{units.pop()}={','.join(bounds).rstrip(',')}" if units else place
