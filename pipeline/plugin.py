@@ -59,6 +59,8 @@ class Plugin:
     placements: Mapping[str, _Place] = field(default_factory=dict)
     # Type of `engine`: the subclass of Engine that it asks for.
     engines: Mapping[str, _Place] = field(default_factory=dict)
+    # Scheme of a table's URL: the subclass of TableSource that makes the table.
+    tables: Mapping[str, _Place] = field(default_factory=dict)
     # Name: a format of `framefleet export`, a subclass of ShardWriter.
     export_formats: Mapping[str, _Place] = field(default_factory=dict)
 
@@ -87,7 +89,7 @@ _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each 
 _OURS = (
     *("watch", "forecast", "keep", "models", "deploy", "train", "demo", "pages", "export", "doctor"),
     *("ports", "scores", "marks", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
-    *("pack", "forget", "placement", "recipes", "batch", "engines", "audit"),
+    *("pack", "forget", "placement", "recipes", "batch", "engines", "audit", "lerobot"),
 )
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
@@ -95,6 +97,7 @@ _BASES = {
     "file_steps": "framefleet.pipeline.outputs.file_step:FileStep",
     "placements": "framefleet.pipeline.model.device_placement:Placer",
     "engines": "framefleet.pipeline.engine:Engine",
+    "tables": "framefleet.pipeline.rows.tables.table_source:TableSource",
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
     "export_formats": "framefleet.plugins.export.shard_writer:ShardWriter",
@@ -254,7 +257,7 @@ def listeners_made() -> list[Any]:
 
 
 def by_name(
-    door: Literal["file_steps", "placements", "engines", "export_formats"],
+    door: Literal["file_steps", "placements", "engines", "tables", "export_formats"],
 ) -> dict[str, Callable[[], Any]]:
     """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
     return {

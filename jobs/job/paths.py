@@ -23,6 +23,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.headers import GGUF
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
+from framefleet.pipeline.rows.tables.table_source import source_mark
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,9 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
     for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
             for full_key, at in _matches(values, key):
-                if isinstance(at[full_key[-1]], str) and at[full_key[-1]]:
-                    yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub)
+                if isinstance(text := at[full_key[-1]], str) and text:
+                    mark = source_mark(text) if key == ("table",) else ""
+                    yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub or bool(mark), mark=mark)
     for key in _MARKED_FILES:
         for full_key, at in _matches(values, key):
             if isinstance(at[full_key[-1]], str) and MARKED_FILE.fullmatch(at[full_key[-1]]):

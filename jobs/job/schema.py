@@ -211,7 +211,7 @@ class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
     table: Annotated[NonEmpty, AfterValidator(without_scheme)] | None = None
-    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
+    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; a folder of images or videos; or lerobot://PLACE."""
     output: Annotated[NonEmpty, AfterValidator(dated), AfterValidator(without_scheme)]
     """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model

@@ -37,6 +37,7 @@ from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
 from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format, raw_bytes
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
+from framefleet.pipeline.rows.tables.table_source import source_of
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +102,15 @@ def list_media(
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
     if texts:
         rows["prompt"] = [prompts.get(texts.get(path, "")) for path in files]
+    return ListedFolder(
+        _as_parquet(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}))
+    )
+
+
+def _as_parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}), sink)
-    return ListedFolder(sink.getvalue())
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
 def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
@@ -220,6 +227,7 @@ class Table:
 
 def folder_of(location: str) -> str:
     """Return the folder that a table lies in, or is: where paths in its cells start from."""
+    location = source_of(location)[1]
     plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
     is_there = "://" not in location and os.path.lexists(plain)  # its name may look like a pattern
@@ -247,6 +255,7 @@ def open_table(
     it may be out of reach at first, too.
     """
     shown = public_url(location)
+    source, location = source_of(location)
     check_url(location)
     keep_secrets([storage_options, location])
     if location.startswith("hf://") and os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
@@ -259,8 +268,14 @@ def open_table(
         filesystem.invalidate_cache()  # of listings: this process may have looked there before
         patience = Patience(shown, outage_s)
         patience.has_answered = has_answered
-        listed = partial(_paths, filesystem, path, shown)
-        paths, root, folder = patience.ride_out(listed) if has_answered else listed()
+        if source is None:
+            listed = partial(_paths, filesystem, path, shown)
+            paths, root, folder = patience.ride_out(listed) if has_answered else listed()
+        else:
+            made = partial(source.rows, filesystem, path, shown)
+            rows = patience.ride_out(made) if has_answered else made()
+            filesystem = ListedFolder(_as_parquet(rows))
+            paths, root, folder = [f"{path.rstrip('/')}/rows.parquet"], path, path
         if media_column(paths[0]):
             below = _below(filesystem, folder, shown)
             filesystem = list_media(filesystem, paths, below, folder=folder, location=shown)

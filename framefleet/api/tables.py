@@ -1,0 +1,10 @@
+"""What makes tables of other tools' folders: the door `Plugin.tables`."""
+
+from typing import TYPE_CHECKING
+
+from framefleet.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.rows.tables.table_source import TableSource as TableSource
+else:
+    __getattr__ = lazy_names(__name__)

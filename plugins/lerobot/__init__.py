@@ -1,0 +1,1 @@
+"""LeRobot datasets: their episodes as rows."""
