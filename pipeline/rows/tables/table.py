@@ -37,7 +37,7 @@ from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
 from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format, raw_bytes
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
-from framefleet.pipeline.rows.tables.table_source import source_of
+from framefleet.pipeline.rows.tables.table_source import table_source
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class Table:
 
 def folder_of(location: str) -> str:
     """Return the folder that a table lies in, or is: where paths in its cells start from."""
-    location = source_of(location)[1]
+    location = table_source(location)[1]
     plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
     is_there = "://" not in location and os.path.lexists(plain)  # its name may look like a pattern
@@ -255,7 +255,7 @@ def open_table(
     it may be out of reach at first, too.
     """
     shown = public_url(location)
-    source, location = source_of(location)
+    source, location = table_source(location)
     check_url(location)
     keep_secrets([storage_options, location])
     if location.startswith("hf://") and os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:

@@ -31,7 +31,7 @@ def source_mark(location: str) -> str:
     return scheme + mark if mark and scheme in by_name("tables") else ""
 
 
-def source_of(location: str) -> tuple[TableSource | None, str]:
+def table_source(location: str) -> tuple[TableSource | None, str]:
     """Return what makes the table, and its folder; (None, the location) where it is a table itself."""
     if not (mark := source_mark(location)):
         return None, location
