@@ -87,6 +87,20 @@ def claim_of(store: Store) -> Claim:
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None
 
 
+def fit_of(job: Mapping[str, Any]) -> Any:
+    """Return the `inputs.fit` of a job in job.json; `stretch` is all that earlier versions did."""
+    inputs = job.get("inputs")
+    return inputs.get("fit", "stretch") if isinstance(inputs, Mapping) else "stretch"
+
+
+def with_begun_fit(job: schema.Job, store: Store) -> schema.Job:
+    """Return the job with `stretch`, unless it says how pictures fit, if its output was begun with that."""
+    claim = find_claim_as(store, JOB_JSON) if job.inputs.fit is None else None
+    if claim is None or fit_of(claim.job.model_dump()) != "stretch":
+        return job
+    return job.model_copy(update={"inputs": job.inputs.model_copy(update={"fit": "stretch"})})
+
+
 def gpus_per_worker(store: Store) -> float:
     """Return how many GPUs each worker had by job.json; 0 where it says nothing that can be."""
     try:

@@ -39,6 +39,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.specs.dtypes import DType
+from framefleet.pipeline.model.specs.signature import Fit
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.plugin import by_name, refuse_section
@@ -149,6 +150,15 @@ class InputsSection(Section):
     base: NonEmpty | None = None
     """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
     or without a table the job file's, or the current one."""
+
+
+class RenderInputsSection(InputsSection):
+    """Images and videos that rows name."""
+
+    fit: Fit | None = None
+    """How images and videos that a row starts from fit its size. crop: their middle part. pad: all of them,
+    with black bars. area: the row gets their proportions, and as many pixels as its size has. stretch: as the
+    pipeline does it. Default: area for rows without height and width, crop for others."""
 
 
 class LoraSection(Section):
@@ -314,6 +324,7 @@ class CoreJob(TableJob):
     text_to_keyframes_to_video, or yours as module:function."""
     overrides: Arguments = Field(default_factory=dict)
     """Arguments of all rows. The table's columns of these names are not read."""
+    inputs: RenderInputsSection = RenderInputsSection()
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
     keep: StepsSection = StepsSection()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.jobs.doors import job_kinds, sections
-from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
+from framefleet.jobs.job.job_json import JOB_JSON, Claim, fit_of, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
 from framefleet.jobs.job.schema import sections_not_stored
@@ -33,6 +33,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.plugin import inner_outputs
 from framefleet.pipeline.request import inputs_in
+from framefleet.pipeline.rows.inputs.fit import fitting_names
 
 if TYPE_CHECKING:
     from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel  # imports codecs
@@ -138,6 +139,9 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     of_inputs = {name for base in bases for name, value in base if inputs_in(value)}  # images and videos
     url_names = of_inputs & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
+    inputs = values["inputs"] | {"base": public_location(base_of(job)) if is_named else None}
+    if job.engine or not any(fitting_names(model.plan.spec) for model in resolved.models.values()):
+        inputs.pop("fit")  # there is nothing to fit
     if job.models:
         opened = resolved.models.items()
         models = {name: values["models"][name] | _named_model(one) | _opened(one) for name, one in opened}
@@ -149,7 +153,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         "sweep": values["sweep"] if job.sweep else None,
         "output": resolved.store.url_of(""),
         "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in url_names},
-        "inputs": values["inputs"] | {"base": public_location(base_of(job)) if is_named else None},
+        "inputs": inputs,
         "models" if job.models else "model": models,
         "media": values["media"] | {"format": media.format, "encoder": media.codec, "crf": media.quality},
         **{name: step.written(values[name]) for name, step in resolved.steps.items()},
@@ -237,6 +241,7 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
         values["table"] = TABLES if is_own else without_scheme(str(table))
     values |= decisive_sections(job, names)
+    values["inputs"] = {"fit": fit_of(job)}
     values["media"] = {key: value for key, value in job["media"].items() if key != "previews"}
     for kind, decides in _NAMED.items():
         values[kind] = {

@@ -121,6 +121,9 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=scope.limit)
             for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
                 watch.say(f"note: {line}")
+            for fitted in survey.fitted.values():
+                if fitted.num_different:
+                    watch.say(f"note: {fitted}; see `inputs.fit`")
             with DriverLock(resolved.store, can_pause=True) as lock:
                 claim(resolved)
                 earlier_runs.finish_taking_back(resolved.store, index, lock)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from framefleet.cluster.worker.messages import Rendering
 from framefleet.jobs.job.columns import check_late, check_recorded, open_columns
+from framefleet.jobs.job.job_json import with_begun_fit
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -36,6 +37,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS, record_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.row_states import added_in
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.catalog import find_recipe, recipe_of_row
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
@@ -43,6 +45,7 @@ from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity, check_order
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.fit import fitting_names
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
@@ -129,6 +132,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             with naming_model(place_of(name)):
                 check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     wait_for(watch, "opening the table")
+    fit, job = job.inputs.fit, _with_fit(job, opened, recipe, store)
     of_rows = job if table is None else job.with_rows_in(table).model_copy(update={"sweep": Sweep()})
     recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()
     added = added_in(store)
@@ -151,6 +155,11 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         check_steps(steps, plugin_columns, media)
         check_recorded([column for column in plugin_columns if column.is_late], store)
     mistakes.report()
+    if fit != job.inputs.fit and any(plan.fitting for plan in plans.values()):
+        watch.say(
+            f"note: pictures are stretched to their row's size, as {store.url_of('')} was begun without "
+            "`inputs.fit`; in a new output they keep their proportions"
+        )
     models = {}
     for name, model in opened.items():
         wait_for(watch, f"reading the files of {model.settings.name}")
@@ -188,6 +197,19 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         arguments = {name for spec in specs for name, one in spec.parameters.items() if one.kind is not None}
         check_late(late, resolved.record_columns(), arguments)
     return resolved
+
+
+def _with_fit(job: Job, models: Mapping[str, OpenedModel], recipe: Recipe, store: Store) -> Job:
+    """Return the job as `with_begun_fit` does; JobError for a fit where no model resizes pictures."""
+    fit, has_pictures = job.inputs.fit, False
+    for name, model in models.items():
+        with naming_model(place_of(name)):
+            has_pictures |= job.engine is None and bool(fitting_names(spec_for(recipe, model.spec)))
+    if fit not in (None, "stretch") and not has_pictures:
+        names = " and ".join(dict.fromkeys(model.spec.class_name for model in models.values()))
+        problem = f"inputs.fit is {fit!r}, but {names} resizes no picture to a height and width"
+        raise JobError(problem, "leave it out")
+    return with_begun_fit(job, store) if has_pictures else job
 
 
 def _keep_of(job: Job) -> KeptSteps:
@@ -270,6 +292,7 @@ def open_rows(
                 elsewhere=columns,
                 check_keep=_keep_check(_keep_of(job), spec),
                 file_steps=tuple(steps.values()),
+                fit="stretch" if job.engine else job.inputs.fit,
             )
     mistakes.report()
     if isinstance(table, Swept):

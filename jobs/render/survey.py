@@ -24,6 +24,7 @@ from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.row_states import forgotten_rows
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import LaneKey, lane_of, work_in
+from framefleet.pipeline.rows.inputs.fit import Fitted
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
@@ -50,6 +51,7 @@ class Survey:
     places: dict[int, str] = field(default_factory=dict)  # where these are in files
     shapes: Counter[str] = field(default_factory=Counter)  # how many valid rows have each
     examples: dict[str, Request] = field(default_factory=dict)  # the request of one row of each shape
+    fitted: dict[str, Fitted] = field(default_factory=dict)  # what was done to pictures, by `inputs.fit`
 
     def add(self, rows: Sequence[IdentifiedRow | InvalidRow]) -> None:
         """Count some rows, those after the last."""
@@ -59,6 +61,7 @@ class Survey:
         self.num_invalid += len(invalid)
         self.invalid += invalid[: MAX_SHOWN - len(self.invalid)]
         self.shapes.update([row.shape for row in valid])
+        self._add_fitted(row.common.fitted for row in valid if row.common.fitted)
         for shape, row in {row.shape: row for row in valid}.items():
             if shape not in self.examples and len(self.examples) < MAX_EXAMPLES:
                 self.examples[shape] = row.request()
@@ -70,7 +73,12 @@ class Survey:
         self.num_forgotten += later.num_forgotten
         self.shapes += later.shapes
         self.examples = later.examples | self.examples
+        self._add_fitted(later.fitted.values())
         return self
+
+    def _add_fitted(self, parts: Iterable[Fitted]) -> None:
+        for one in parts:
+            self.fitted[one.fit] = self.fitted[one.fit] + one if one.fit in self.fitted else one
 
     def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from framefleet.api.clips import Request
+from framefleet.api.clips import Request, each_input
 from framefleet.api.commands import Checked, Watch
 from framefleet.api.outputs import RECORDS, Output, rows_of, told_arguments
 from framefleet.api.texts import canonical_json
@@ -116,7 +116,7 @@ class RowPairs:
 
 def arguments_asked(row: AskedRow) -> dict[str, Any]:
     """Return a row's arguments and scheduler; an engine's row has its clip's size as pipelines name it."""
-    arguments = told_arguments(row)
+    arguments = {name: each_input(value, _unfitted) for name, value in told_arguments(row).items()}
     if row["scheduler"] not in (None, "none"):
         arguments["scheduler"] = row["scheduler"]
     if "engine" in told_arguments({"arguments": row["numerics"]}):
@@ -124,6 +124,11 @@ def arguments_asked(row: AskedRow) -> dict[str, Any]:
         size = _SIZE[:3] if row["fps"] else _SIZE[:2]  # an image has no rate
         arguments |= {name: row[name] for name in size}
     return arguments
+
+
+def _unfitted(picture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a picture as the table names it, of which an engine gets all."""
+    return {key: value for key, value in picture.items() if key != "fit"}
 
 
 def kind_in(row: AskedRow) -> str:

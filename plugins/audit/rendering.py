@@ -23,8 +23,8 @@ def render_plainly(job: Job, rows: Iterable[AskedRow], place: str, watch: Watch)
 
     job: has the model, and where it computes.
     """
-    cells = [_cells(row) for row in rows if not _needs_more(row)]
-    if not cells:
+    rows = [row for row in rows if not _needs_more(row)]
+    if not rows:
         raise JobError(
             "no chosen row can be rendered by a model alone", "compare with an output: --against OUTPUT"
         )
@@ -34,9 +34,10 @@ def render_plainly(job: Job, rows: Iterable[AskedRow], place: str, watch: Watch)
         "audit": job.audit.model_copy(update=dict.fromkeys(("at_most", "share", "against")) | {"every": 0}),
         "media": job.media.model_copy(update=_LOSSLESS),
         "on_invalid": "skip",
+        "inputs": job.inputs.model_copy(update={"fit": _fit_of(rows)}),
     }
-    with stored_rows(job.model_copy(update=plain), cells) as loaded:
-        watch.say(f"plain calls of {count_text(len(cells), 'row')}: {loaded.output}")
+    with stored_rows(job.model_copy(update=plain), [*map(_cells, rows)]) as loaded:
+        watch.say(f"plain calls of {count_text(len(rows), 'row')}: {loaded.output}")
         render_job(loaded, watch)
         return Output(store_of_job(loaded))
 
@@ -45,6 +46,13 @@ def _needs_more(row: AskedRow) -> bool:
     """Tell whether a row names a recipe, a LoRA or a second model of its job."""
     values = told_arguments(row).values()
     return ":" in row["recipe"] or any(isinstance(one, dict) and not inputs_in(one) for one in values)
+
+
+def _fit_of(rows: Iterable[AskedRow]) -> str:
+    """Return how the pictures of an output's rows fit their sizes, which the rows say."""
+    pictures = [one for row in rows for value in told_arguments(row).values() for one in inputs_in(value)]
+    fits = {str(one.get("fit", "stretch")) for one in pictures}
+    return "pad" if "pad" in fits else "crop" if fits & {"area", "crop"} else "stretch"
 
 
 def _cells(row: AskedRow) -> dict[str, Any]:

@@ -236,6 +236,8 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     if hidden := len(plan.shapes) - len(shapes):
         shapes[count_text(hidden, "other shape")] = sum(plan.shapes.values()) - sum(shapes.values())
     stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))
+    for fitted in plan.fitted.values():
+        stdout.say(f"fit: {fitted}")
     if len(plan.lanes) > 1:
         parts = (f"{name} ({count_text(num, 'row')})" for name, num in plan.lanes.items())
         stdout.say(

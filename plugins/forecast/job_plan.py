@@ -14,6 +14,7 @@ from framefleet.pipeline.rows.tables.index import RowCounts
 if TYPE_CHECKING:
     from framefleet.api.commands import Watch
     from framefleet.api.jobs import Job
+    from framefleet.pipeline.rows.inputs.fit import Fitted
     from framefleet.plugins.forecast.cut_prompts import CutPrompt
     from framefleet.plugins.forecast.prediction import Prediction
     from framefleet.plugins.memory.memory import Memory
@@ -93,6 +94,7 @@ class JobPlan(Overview, ModelPlan):
     carried: Mapping[str, str]  # columns without a meaning, each with its name in records
     lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
     shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
+    fitted: Mapping[str, Fitted]  # what is done to the pictures that rows start from, by `inputs.fit`
     # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
     lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several

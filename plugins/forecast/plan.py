@@ -205,6 +205,7 @@ def _plan(
         carried=rows.carried.names,
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
+        fitted=survey.fitted,
         lanes={lane.title: num for lane, num in lanes.items()},
         audits=plan_audits(
             resolved.audit,

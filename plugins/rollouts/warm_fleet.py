@@ -172,6 +172,7 @@ def fleet(
 
 def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
     """Return the job with other rows; what it opened stays open."""
+    job = job.model_copy(update={"inputs": resolved.job.inputs})
     table, plans = open_rows(
         job, resolved.models, resolved.recipes, resolved.finder, resolved.second_models, resolved.steps
     )

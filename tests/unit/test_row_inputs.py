@@ -28,6 +28,8 @@ class Known:
     sha256: str
     num_frames: int = 1
     first_frame: int | None = None
+    height: int = 24
+    width: int = 20
 
 
 class Shelf:

@@ -19,7 +19,7 @@ from tests.configs import SD, WAN, write_model
 class Anything:
     """A finder of whatever it is asked for."""
 
-    uri, sha256, num_frames = "a.png", "aa", 1
+    uri, sha256, num_frames, first_frame, height, width = "a.png", "aa", 1, None, 8, 8
 
     def prefetch(self, wanted: Iterable[Any]) -> None:
         pass

@@ -47,6 +47,7 @@ def rendered_by_fleet(
     )
     values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype, **OPTIONS.get(name, {})}}
     values["fleet"]["workers"] = workers
+    values["inputs"] = {"fit": "stretch"}  # as plain calls do
     spec = inspect_model(tiny(name))
     if spec.has_sound:  # whatever the rate of a tiny model's
         values["media"] = {"format": "flac" if spec.kind == "audio" else "mkv"}

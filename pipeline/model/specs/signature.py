@@ -29,6 +29,7 @@ ListKind = Literal["list[int]", "list[float]", "list[str]"]
 ImagesKind = Literal["images", "list[image]"]  # one or a list; a list alone
 EitherKind = Literal["ints", "floats", "images"]  # one value or a list of them
 PictureMode = Literal["RGB", "RGBA"]
+Fit = Literal["crop", "pad", "stretch", "area"]  # how pictures get the proportions of the size of a clip
 ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["references", "model"]
 # Whose cells name files.
 PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "references")

@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.fit import fit_opened
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
 
@@ -35,7 +36,7 @@ def open_arguments(
     mode: PictureMode = "RGB",
     references: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments with every image and video opened.
+    """Return the arguments with every image and video opened, as the row says that it fits its size.
 
     read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
     mode: of images. references: see `references_of`. Raises InputError when the bytes are not those that were
@@ -64,7 +65,9 @@ def open_arguments(
                 return open_video(content, max_frames=most, first=value.get("first_frame", 0))
             return open_image(content, mode=mode)
 
-    return {name: opened(name, value) for name, value in arguments.items()}
+    values = {name: opened(name, value) for name, value in arguments.items()}
+    fit_opened(arguments, values)
+    return values
 
 
 def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> bytes:

@@ -30,6 +30,7 @@ from framefleet.pipeline.recipes.catalog import BUILT_IN, recipe_of_row
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
+from framefleet.pipeline.rows.inputs.fit import SIZES, fitting_names
 from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS
 from framefleet.pipeline.rows.tables import column_checks, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
@@ -69,6 +70,7 @@ def plan_rows(
     elsewhere: Collection[str] = (),
     check_keep: rows.KeepCheck | None = None,
     file_steps: Collection[FileStep] = (),
+    fit: signature.Fit | None = "stretch",
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -82,6 +84,7 @@ def plan_rows(
     loras, second_models: those that rows may name.
     model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
         these: what it does not mean to this one is carried along, under a name that no argument has.
+    fit: how pictures get the proportions of the row's size; None: see `fit_row`.
     """
     finder = finder or rows.Finder()
     targets = meanings(spec, recipe)
@@ -133,6 +136,8 @@ def plan_rows(
                 column=column, target=target, kind=kind, is_argument=is_argument, check=check, bounds=bounds
             )
         )
+    files = [name for name, kind in targets.items() if kind in signature.PLACES]
+    files = [name for name in files if name in read or name in base]
     return RowPlan(
         readers=tuple(readers),
         base=base,
@@ -152,6 +157,10 @@ def plan_rows(
         argument_fields=shown,
         lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),
         model=model,
+        places=tuple(files),
+        fitting=tuple(name for name in fitting_names(spec) if name in files),
+        fit=fit,
+        is_sized=any({**defaults, **overrides}.get(name) is not None for name in SIZES),
     )
 
 

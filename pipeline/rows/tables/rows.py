@@ -24,6 +24,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
+from framefleet.pipeline.rows.inputs.fit import SIZE, SIZES, Fitted, fit_row, without_size
 from framefleet.pipeline.rows.inputs.video_parts import as_text, bounded, split_part
 from framefleet.pipeline.rows.tables.limits import frames_problem, late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
@@ -52,7 +53,7 @@ class Finder:
 
 
 def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[str, Any] | Refused:
-    """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
+    """Return {"uri", "sha256", SIZE}, and "num_frames" of a video; or why it cannot be rendered from."""
     cell = as_text(cell) if kind == "video" else cell
     if not isinstance(cell, str) or not cell.strip():
         fix = "write one, or leave it empty"
@@ -67,7 +68,8 @@ def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[st
     frames = {"num_frames": seen.num_frames} if kind == "video" else {}
     frames |= {} if seen.first_frame is None else {"first_frame": seen.first_frame}
     file = cell.strip() if seen.first_frame is None else split_part(cell.strip())[0]
-    return {"uri": finder.locate(file), "sha256": seen.sha256, **frames}
+    size = (seen.height, seen.width)
+    return {"uri": finder.locate(file), "sha256": seen.sha256, **frames, SIZE: size}
 
 
 def check_images(
@@ -196,6 +198,7 @@ class CheckedRow:
     index: int
     request: Request
     shape: str
+    fitted: Fitted | None = None  # what was done to its pictures, if it starts from some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +249,10 @@ class RowPlan:
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
     model: str = ""  # the name of the rows' model, if a job has several
+    places: tuple[str, ...] = ()  # the arguments of rows that may name files
+    fitting: tuple[str, ...] = ()  # those of them whose pictures get the proportions of the row's size
+    fit: signature.Fit | None = "stretch"  # how; None: see `fit_row`
+    is_sized: bool = False  # the job gives its rows a size
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order; `first_index` is the position of its first."""
@@ -296,6 +303,16 @@ class RowPlan:
             taken, refused = self.rules(arguments, own)
             problems += self._problems(refused, arguments | taken) if refused else []
             arguments = taken
+        fitted = None
+        if self.places and not problems:
+            is_sized = self.is_sized or not own.isdisjoint(SIZES)
+            arguments, fitted, refused = fit_row(
+                arguments, self.fitting, self.spec, fit=self.fit, is_sized=is_sized
+            )
+            problems += self._problems(refused, arguments)
+            arguments |= {
+                name: each_input(arguments[name], without_size) for name in self.places if name in arguments
+            }
         steps = listed_steps(arguments) if "num_inference_steps" in self.spec.parameters else None
         if steps is not None and "num_inference_steps" not in own:
             arguments["num_inference_steps"] = steps
@@ -330,7 +347,8 @@ class RowPlan:
         # Rows of other lanes than the job's own never share forwards. A worker has one second model loaded.
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
         others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
-        return CheckedRow(index=index, request=request, shape=": ".join([*others, shape_of(arguments)]))
+        shape = ": ".join([*others, shape_of(arguments)])
+        return CheckedRow(index=index, request=request, shape=shape, fitted=fitted)
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]

@@ -33,7 +33,7 @@ from framefleet.pipeline.model.options.schema import (
 from framefleet.pipeline.model.sources.packing import check_packing
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
-from framefleet.pipeline.model.specs.signature import MediaKind
+from framefleet.pipeline.model.specs.signature import Fit, MediaKind
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.access import Inputs
 
@@ -52,6 +52,7 @@ class _Input(Strict):
     num_frames: Annotated[int, Field(ge=1)] | None = None
     first_frame: Annotated[int, Field(ge=0)] | None = None  # of a part of a video
     kind: MediaKind | None = None  # of a reference
+    fit: Fit | None = None
 
 
 _Inputs = Annotated[list[_Input], Field(max_length=MAX_IMAGES)]

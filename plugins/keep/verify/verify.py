@@ -45,6 +45,7 @@ from framefleet.api.jobs import (
 )
 from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, outputs_in, told_arguments
 from framefleet.api.sections import AtLeastOne
+from framefleet.jobs.job.job_json import with_begun_fit
 from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.render.claim import differences_of
@@ -343,7 +344,7 @@ def render_again(job: Job, folder: str, row_ids: Collection[str], watch: Watch, 
     for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
         again.write(path, store.read(path))
     plain_sections = {name: _compared(job, name) for name in sections()}
-    plain = job.model_copy(update={"output": place, **plain_sections, **changed})
+    plain = with_begun_fit(job, store).model_copy(update={"output": place, **plain_sections, **changed})
     render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
     return again
 

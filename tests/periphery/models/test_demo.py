@@ -146,6 +146,7 @@ def test_the_shipped_model_renders_over_a_video(tmp_path: Path) -> None:
     row = {"prompt": "a red circle", "video": video, "seed": 3, **arguments}
     values = job_values(write_table(tmp_path / "t.parquet", [row]), tmp_path / "out")
     values |= {"model": {"path": str(MODEL), "dtype": "fp32"}, "recipe": "video_to_video", "defaults": {}}
+    values["inputs"] = {"fit": "stretch"}
     output, _ = render_here(values)
     parts = diffusers.WanPipeline.from_pretrained(MODEL, dtype=torch.float32).components
     pipe = diffusers.WanVideoToVideoPipeline(**{name: parts[name] for name in PARTS})
