@@ -279,6 +279,10 @@ class StepsSection(Section):
     returns; or all."""
     log_probs: bool = False
     """Store the log-probability of every step, for a stochastic scheduler."""
+    sigmas: bool = False
+    """Store the noise levels of the scheduler."""
+    text_embeddings: bool = False
+    """Store what the pipeline's encode_prompt returned."""
 
 
 def _engine(value: object) -> object:

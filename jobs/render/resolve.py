@@ -215,7 +215,7 @@ def _with_fit(job: Job, models: Mapping[str, OpenedModel], recipe: Recipe, store
 def _keep_of(job: Job) -> KeptSteps:
     latents = job.keep.latents
     every = latents if isinstance(latents, str) else tuple(latents)
-    return KeptSteps(latents=every, log_probs=job.keep.log_probs)
+    return KeptSteps(**{**job.keep.model_dump(), "latents": every})
 
 
 def _keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck | None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -159,6 +159,8 @@ class RecipeCall:
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
         written, tail = note_written(pipe), None
+        if trace and self._keep.text_embeddings:
+            trace.note_texts(pipe)
         if not pipelines:
             tail = self._tails.begin(request.recipe)
             around = Looks(model.pipe, tail, are_late=is_ours)  # people's own get arrays
@@ -195,7 +197,7 @@ class RecipeCall:
     def _with_steps(self, rendered: result.Rendered, trace: StepTrace) -> result.Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
         extras = result.to_extras(trace.fields())
-        values = {**rendered.extras.values, result.KEPT: asdict(self._keep)}
+        values = {**rendered.extras.values, result.KEPT: self._keep.values()}
         arrays = {**rendered.extras.arrays, **extras.arrays}
         return replace(rendered, extras=result.Extras(arrays=arrays, values=values))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from framefleet.pipeline.errors import Refused, RowError, count_text
+from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler, with_steps
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.result import KeptSteps
@@ -28,6 +30,9 @@ from framefleet.pipeline.rows.tables.rows import KeepCheck
 
 _DRAWS = {torch.randn: (torch.zeros, torch.ones), torch.randn_like: (torch.zeros_like, torch.ones_like)}
 NO_KEEP = "leave `keep` out of this job"
+ENCODE_PROMPT = "encode_prompt"
+_NO_SIGMAS = "leave out keep.sigmas: the timesteps of each row are stored"
+_NO_EMBEDDINGS = "leave out keep.text_embeddings"
 _STOCHASTIC = (
     "use a stochastic scheduler: ddim with eta above 0, ddpm, euler_a, dpmpp_2m_sde, or "
     "flow_euler(stochastic_sampling=true)"
@@ -83,12 +88,20 @@ def keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck:
             return True
         return False
 
+    @lru_cache(_CACHED)
+    def has_sigmas(scheduler: str, num_steps: int) -> bool:
+        return hasattr(with_steps(resolve_scheduler(scheduler, spec), spec, num_steps), "sigmas")
+
     def check(recipe: Recipe, choice: SchedulerChoice, arguments: Mapping[str, Any]) -> Refused | None:
         if not choice.class_name:
             return Refused(reason=f"{spec.class_name} has no noise scheduler", fix=NO_KEEP)
+        num_steps = max(choice.min_steps, min(arguments.get("num_inference_steps", _TRIED), _TRIED))
+        if keep.sigmas and not has_sigmas(choice.canonical, num_steps):
+            return Refused(reason=_no_sigmas(choice.class_name), fix=_NO_SIGMAS)
+        if keep.text_embeddings and not recipe.is_own and not hasattr(spec.pipeline_class, ENCODE_PROMPT):
+            return Refused(reason=f"keep: {spec.class_name} has no {ENCODE_PROMPT}", fix=_NO_EMBEDDINGS)
         if not keep.log_probs or recipe.is_own:  # whose calls may have any arguments
             return None
-        num_steps = max(choice.min_steps, min(arguments.get("num_inference_steps", _TRIED), _TRIED))
         eta = {"eta": arguments["eta"]} if "eta" in arguments else {}
         if adds_noise(choice.canonical, num_steps, **eta):
             return None
@@ -96,6 +109,10 @@ def keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck:
         return Refused(reason=reason, fix=_STOCHASTIC)
 
     return check
+
+
+def _no_sigmas(scheduler: str | None) -> str:
+    return f"keep.sigmas is set, and {scheduler} has none"
 
 
 class StepTrace:
@@ -107,6 +124,8 @@ class StepTrace:
         self._latents: dict[int, Tensor] = {}
         self._timesteps: list[Any] = []
         self._log_probs: list[Tensor] = []
+        self._sigmas: Any = None
+        self._texts: dict[str, Tensor] = {}
         kind = type(scheduler)
 
         @functools.wraps(kind.step)  # pipelines look at its parameters
@@ -116,13 +135,37 @@ class StepTrace:
         # A class, and not an attribute: a copy of the scheduler, as some pipelines make, is not followed.
         scheduler.__class__ = type(kind.__name__, (kind,), {"step": step, "__module__": kind.__module__})
 
+    def note_texts(self, pipe: Any) -> None:
+        """Keep the tensors that calls of `encode_prompt` of a row's own pipeline return from now on."""
+        encode = getattr(pipe, ENCODE_PROMPT, None)
+        if encode is None:
+            raise RowError(f"keep: {type(pipe).__name__} has no {ENCODE_PROMPT}", _NO_EMBEDDINGS)
+        calls = itertools.count()
+
+        @functools.wraps(encode)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            encoded = encode(*args, **kwargs)
+            call = next(calls)
+            for place, leaf in enumerate(flatten(encoded)[0]):
+                if isinstance(leaf, Tensor):
+                    self._texts[f"text_embeddings.{call}.{place}"] = leaf.detach().clone()
+            return encoded
+
+        setattr(pipe, ENCODE_PROMPT, noted)
+
     def fields(self) -> dict[str, Any]:
         """Return what is kept, by its names in a clip's extras. Raises RowError if something is missing."""
         num_steps = len(self._timesteps)
         if not num_steps:
             raise RowError("keep: the row's noise scheduler made no step", NO_KEEP)
         timesteps = [torch.as_tensor(one).detach().double().flatten()[0] for one in self._timesteps]
-        steps: dict[str, Any] = {"timesteps": torch.stack(timesteps)}
+        steps: dict[str, Any] = {"timesteps": torch.stack(timesteps), **self._texts}
+        if self._keep.text_embeddings and not self._texts:
+            raise RowError(f"keep: nothing called {ENCODE_PROMPT} for this row", _NO_EMBEDDINGS)
+        if self._keep.sigmas:
+            if self._sigmas is None:
+                raise RowError(_no_sigmas(type(self._scheduler).__name__), _NO_SIGMAS)
+            steps["sigmas"] = torch.as_tensor(self._sigmas)
         wanted = range(num_steps + 1) if self._keep.latents == "all" else self._keep.latents
         for number in wanted:
             place = number + num_steps + 1 if number < 0 else number
@@ -150,6 +193,7 @@ class StepTrace:
         prev_sample = result[0] if isinstance(result, tuple) else result.prev_sample
         if not self._timesteps:
             self._note(0, bound["sample"])
+            self._sigmas = getattr(own, "sigmas", None)
         self._timesteps.append(bound["timestep"])
         self._note(len(self._timesteps), prev_sample)
         if self._keep.log_probs:

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 from torch import Tensor
 
 from framefleet import (
@@ -173,6 +178,9 @@ def test_what_cannot_be_kept_fails_the_row_with_the_fix(
         ("sd", {"log_probs": True}, {"scheduler": "euler_a"}, None),
         ("sd", {"log_probs": True}, {"scheduler": "dpmpp_2m_sde"}, None),
         ("sd", {"log_probs": True}, {"scheduler": "lcm"}, None),
+        ("sd", {"sigmas": True}, {"scheduler": "ddim"}, "DDIMScheduler has none"),
+        ("sd", {"sigmas": True, "text_embeddings": True}, {"scheduler": "euler"}, None),
+        ("dit", {"text_embeddings": True}, {}, "DiTPipeline has no encode_prompt"),
     ],
 )
 def test_a_plan_refuses_rows_of_which_nothing_can_be_kept(
@@ -185,6 +193,22 @@ def test_a_plan_refuses_rows_of_which_nothing_can_be_kept(
     (found,) = resolved.first.plan.rows(first, batch)
     problems = [problem for problem, _ in found.messages()] if isinstance(found, InvalidRow) else []
     assert bool(problems) == bool(said) and all(said in problem for problem in problems if said)
+
+
+def test_sigmas_and_embeddings_are_those_of_a_plain_call(tmp_path: Path) -> None:
+    model = load_model(tiny("sd"))
+    asked = requests("sd", "euler")
+    clips = rendered(model, asked, KeptSteps(sigmas=True, text_embeddings=True))
+    for request in asked:
+        pipe = StableDiffusionPipeline.from_pretrained(tiny("sd"))
+        scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        scheduler.set_timesteps(request.arguments["num_inference_steps"])
+        embeddings = pipe.encode_prompt(request.arguments["prompt"], "cpu", 1, True)
+        arrays = clips[request.seed].extras.arrays
+        assert sorted(arrays) == ["sigmas", "text_embeddings.0.0", "text_embeddings.0.1", "timesteps"]
+        assert torch.equal(arrays["sigmas"], scheduler.sigmas)
+        for place, embedding in enumerate(embeddings):
+            assert torch.equal(arrays[f"text_embeddings.0.{place}"], embedding)
 
 
 def test_a_job_stores_them_and_replays_them(tmp_path: Path) -> None:

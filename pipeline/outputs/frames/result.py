@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -95,6 +95,7 @@ def sample_rate_of(components: Any) -> int | None:
 
 
 WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
+_FIRST_KEPT = ("latents", "log_probs")
 KEPT = "kept"  # what is kept of the steps, as the job asked for it
 _MAX_JSON_BYTES = 1 << 18  # of small values: records travel to the driver, and are kept side by side
 
@@ -106,9 +107,15 @@ class KeptSteps:
     # Numbers of steps: 0 is the noise that the first one gets, 1 what it returns, -1 what the last returns.
     latents: tuple[int, ...] | Literal["all"] = ()
     log_probs: bool = False  # of each step
+    sigmas: bool = False  # of the noise scheduler
+    text_embeddings: bool = False  # what `encode_prompt` of the pipeline returned
 
     def __bool__(self) -> bool:
-        return bool(self.latents or self.log_probs)
+        return self != KeptSteps()
+
+    def values(self) -> dict[str, Any]:
+        """Return it as records have it, in which those of 0.1.0 have no more than two."""
+        return {name: value for name, value in asdict(self).items() if value or name in _FIRST_KEPT}
 
 
 _KEPT = TypeAdapter(KeptSteps)
