@@ -6,9 +6,11 @@ from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.lock import DriverLock as DriverLock
+    from framefleet.pipeline.outputs.frames.result import kept_in as kept_in
     from framefleet.pipeline.outputs.held_output import HeldOutput as HeldOutput
     from framefleet.pipeline.outputs.layout import (
         CLAIM as CLAIM,
+        EXTRAS as EXTRAS,
         FAILURES as FAILURES,
         RECORDS as RECORDS,
         ROWS as ROWS,

@@ -26,10 +26,11 @@ def export_command(
         str,
         Option(
             "--format",
-            metavar="webdataset|parquet|hf|vbench|preferences|NAME",
+            metavar="webdataset|parquet|hf|vbench|preferences|trajectories|trajectories-parquet|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
             "vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a "
-            "prompt), or one that a plugin adds.",
+            "prompt), trajectories (tar shards with latents and other arrays that `keep:` stored), "
+            "trajectories-parquet, or one that a plugin adds.",
         ),
     ],
     file: Annotated[

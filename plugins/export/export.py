@@ -22,7 +22,7 @@ from framefleet.api.sections import AtLeastOne
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import sweep_in_background
 from framefleet.pipeline.plugin import by_name
-from framefleet.plugins.export import formats, preferences, shard, shard_writer
+from framefleet.plugins.export import formats, preferences, shard, shard_writer, trajectories
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
 from framefleet.plugins.export.labels import CAPTION, prompt_of
@@ -93,13 +93,13 @@ def export(
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a prompt), or
-    one that a plugin adds. file: of each row; derived: the second
-    one, which `post:` of the job made. where: SQL on a record's columns, as "sharpness > 0.4". picks:
-    row_ids, or a file of them as the gallery saves it, whose stars and notes become columns, which `where`
-    may name too. in_table: only rows that the job's table still has. columns: of the records; "all"; None is
-    what a trainer needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g.
-    "{prompt}, {style}".
+    vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a prompt),
+    trajectories or trajectories-parquet (with the arrays that `keep:` stored), or one that a plugin adds.
+    file: of each row; derived: the second one, which `post:` of the job made. where: SQL on a record's
+    columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery saves it, whose stars and
+    notes become columns, which `where` may name too. in_table: only rows that the job's table still has.
+    columns: of the records; "all"; None is what a trainer needs: prompt, seed, size, scores and the table's
+    own columns. caption: a template, e.g. "{prompt}, {style}".
     validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). by: of preferences, the column whose larger value is better;
@@ -154,6 +154,9 @@ def export_chosen(
     if choice.near_duplicates is not None:
         duplicates, num_not_compared = find_near_duplicates(selection, choice.near_duplicates, watch)
         selection.leave_out([duplicate.row_id for duplicate in duplicates])
+    if by_name("export_formats")[choice.format]().has_extras:
+        trajectories.check_kept(selection, watch)
+        selection.with_extras()
     pairs: list[preferences.Pair] | None = None
     if choice.format == "preferences":
         pairs = preferences.pairs_of(selection, choice)
@@ -260,11 +263,13 @@ def write_shards(
         for piece, contents in read:
             piece.digest(digest)
             left_out += [clip for clip in contents if isinstance(clip, Damage)]
-            sound = [clip for clip in contents if isinstance(clip, bytes)]
+            sound = [files for files in contents if not isinstance(files, Damage)]
             if sound:
                 writer = kind(target, plan.shards[number].name) if writer is None else writer
-                writer.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
-            pace.add(len(sound), sum(map(len, sound)))
+                writer.add_files(
+                    piece.rows.filter([not isinstance(files, Damage) for files in contents]), sound
+                )
+            pace.add(len(sound), sum(len(content) for files in sound for content in files))
         if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
             raise _changed()
         note = f"{shard.NOTES}/left-out/{number:06}.jsonl"

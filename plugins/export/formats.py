@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Sequence
 from datetime import date, datetime, time
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -127,18 +127,24 @@ class ParquetShard(ShardWriter):
     """
 
     read_by = "read it with datasets.load_dataset, DuckDB, pandas"
+    taken: ClassVar[Sequence[str]] = ()  # columns that it has besides the clip's
 
     @staticmethod
     def path_of(name: str) -> str:
         return f"{name}.parquet"
 
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        feature = self.target.feature
-        paths = file_names(rows)
-        arrays = [pa.array(clips, pa.binary()), pa.array(paths)]
+        self.write_table(self.table_of(rows, clips))
+
+    def table_of(self, rows: pa.Table, clips: Sequence[bytes]) -> pa.Table:
+        arrays = [pa.array(clips, pa.binary()), pa.array(file_names(rows))]
         cells = pa.StructArray.from_arrays(arrays, fields=list(_CLIP))
-        table = own_columns(rows, self.target.columns, taken=[feature])
-        table = table.append_column(pa.field(feature, _CLIP), cells)
+        feature = self.target.feature
+        table = own_columns(rows, self.target.columns, taken=[feature, *self.taken])
+        return table.append_column(pa.field(feature, _CLIP), cells)
+
+    def write_table(self, table: pa.Table) -> None:
+        feature = self.target.feature
         if self.writer is None:
             # Columns as Parquet names them, nested ones by their leaves.
             sink = pa.BufferOutputStream()
@@ -175,12 +181,14 @@ class TarShard(ShardWriter):
         named_clips = zip(rows_of(rows, "records"), file_names(rows), clips, strict=True)
         for row, name, clip in named_clips:
             values = {column: row[column] for column in self.target.columns}
-            self._write(name, clip)
-            self._write(f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode())
+            self.write_member(name, clip)
+            self.write_member(
+                f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode()
+            )
             text = row[CAPTION] if CAPTION in self.target.added else prompt_of(row)
-            self._write(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
+            self.write_member(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
 
-    def _write(self, name: str, content: bytes) -> None:
+    def write_member(self, name: str, content: bytes) -> None:
         member = tarfile.TarInfo(name)
         member.size = len(content)
         self.writer.addfile(member, io.BytesIO(content))

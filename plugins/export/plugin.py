@@ -9,6 +9,8 @@ PLUGIN = Plugin(
         "parquet": "framefleet.plugins.export.formats:ParquetShard",
         "hf": "framefleet.plugins.export.formats:FolderShard",
         "vbench": "framefleet.plugins.export.formats:VBenchShard",
+        "trajectories": "framefleet.plugins.export.trajectories:TrajectoryTar",
+        "trajectories-parquet": "framefleet.plugins.export.trajectories:TrajectoryParquet",
         "preferences": "framefleet.plugins.export.preferences:PairedClips",
     },
 )

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from framefleet.api.clips import decode
 from framefleet.api.commands import ClipsPace, Watch
 from framefleet.api.errors import JobError, StoreError, command, count_text, names_text, not_ours
 from framefleet.api.outputs import (
+    EXTRAS,
     MAX_CLIP_BYTES,
     RECORD_FIELDS,
     RECORDS,
@@ -33,6 +35,7 @@ from framefleet.api.outputs import (
     check_where,
     columns_in,
     fix_of_missing,
+    kept_in,
     told_arguments,
 )
 from framefleet.api.texts import canonical_json
@@ -62,6 +65,8 @@ _LEAN = frozenset(
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
+_EXTRAS = ("extra_outputs", "extra_outputs_path", "extra_outputs_sha256")
+_MAX_EXTRAS_BYTES = 4 << 30  # of a row: fifty steps of a long clip have one gigabyte
 # What records say of the second clip, by what they say of the row's own.
 _LICENSED = ["model", "license"]
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
@@ -141,6 +146,7 @@ class Selection:
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._duplicates: pa.Array = pa.array([], pa.string())
         self._only: pa.Array | None = None
+        self._extras_bytes: Mapping[str, int] | None = None  # by row_id; None: they are not handed on
         self._in_table = _ids_in_table(output) if choice.in_table else None
 
     @property
@@ -178,6 +184,11 @@ class Selection:
     def keep_only(self, row_ids: Iterable[str]) -> None:
         self._only = pa.array(row_ids, pa.string())
 
+    def with_extras(self) -> None:
+        """Choose only rows whose latents are stored, and read what is stored of each besides its clip."""
+        sizes = self._output.store.details(EXTRAS).items()
+        self._extras_bytes = {PurePosixPath(path).name[:32]: stored.size for path, stored in sizes}
+
     def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
         """Yield the chosen rows: `CLIP_COLUMNS` of each. is_whole: also `columns`, and those of prompts."""
         next_shard = 0
@@ -192,28 +203,32 @@ class Selection:
 
     def read_clips(
         self, pieces: Iterable[Piece], readers: ThreadPoolExecutor
-    ) -> Iterator[tuple[Piece, list[bytes | Damage]]]:
+    ) -> Iterator[tuple[Piece, list[RowFiles | Damage]]]:
         """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
-        waiting: deque[tuple[Piece, list[Future[bytes | Damage]]]] = deque()
+        waiting: deque[tuple[Piece, list[Future[RowFiles | Damage]]]] = deque()
+        columns = [*CLIP_COLUMNS, *(() if self._extras_bytes is None else _EXTRAS)]
         for piece in pieces:
-            rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
-            waiting.append((piece, [readers.submit(self._clip, row) for row in rows]))
+            rows = piece.rows.select(columns).to_pylist()
+            waiting.append((piece, [readers.submit(self._files, row) for row in rows]))
             if len(waiting) > _PIECES_AHEAD:
                 first, reads = waiting.popleft()
                 yield first, [read.result() for read in reads]
         for piece, reads in waiting:
             yield piece, [read.result() for read in reads]
 
-    def _clip(self, record: dict[str, Any]) -> bytes | Damage:
-        path, content = next(self._output.files(record))
-        if isinstance(content, bytes):
-            return content
-        return Damage(kind=content, path=path, row_id=record["row_id"])
+    def _files(self, record: dict[str, Any]) -> RowFiles | Damage:
+        contents = []
+        for path, content in self._output.files(record):
+            if not isinstance(content, bytes):
+                return Damage(kind=content, path=path, row_id=record["row_id"])
+            contents.append(content)
+        return contents
 
     def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
         whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
-        names = dict.fromkeys((*CLIP_COLUMNS, *more, *texts, *whole))
+        extras = () if self._extras_bytes is None else _EXTRAS
+        names = dict.fromkeys((*CLIP_COLUMNS, *extras, *more, *texts, *whole))
         others = {name: other for name, other in _DERIVED.items() if name in names}
         if self._choice.file == "clip":
             others = {}
@@ -223,6 +238,10 @@ class Selection:
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
             if self._only is not None:
                 rows = rows.filter(pc.is_in(rows["row_id"], self._only))
+            if extras:
+                rows = rows.filter(
+                    [bool(kept_in(text).latents) for text in rows["extra_outputs"].to_pylist()]
+                )
             if self._in_table is not None:
                 ids = _bytes_of(rows)
                 places = np.searchsorted(self._in_table, ids)
@@ -245,14 +264,16 @@ class Selection:
         for table in tables:
             start = in_piece = 0
             sizes = table["bytes"].to_pylist()
-            for end, size in enumerate(sizes):
-                if not 0 <= size <= MAX_CLIP_BYTES:
-                    row_id = table["row_id"][end].as_py()
+            row_ids = table["row_id"].to_pylist()
+            for end, (size, row_id) in enumerate(zip(sizes, row_ids, strict=True)):
+                arrays = (self._extras_bytes or {}).get(row_id, 0)
+                if not (0 <= size <= MAX_CLIP_BYTES and arrays <= _MAX_EXTRAS_BYTES):
                     raise not_ours(
                         self._output.store.url_of(RECORDS),
-                        f"the clip of {row_id} has {count_text(size, 'byte')}",
+                        f"the clip of {row_id} has {count_text(size + arrays, 'byte')}",
                         f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
                     )
+                size += arrays
                 is_full = num_rows == self._choice.shard_rows or (
                     num_rows and num_bytes + size > self._choice.shard_mb * 1_000_000
                 )
@@ -323,6 +344,7 @@ class _Values:
         self._is_empty = False
 
 
+RowFiles: TypeAlias = Sequence[bytes]  # of a row: its clip, and what else is read
 Hashes: TypeAlias = npt.NDArray[np.uint64]  # (3,): of the first, middle and last frame
 
 
@@ -351,8 +373,8 @@ def find_near_duplicates(
     with ThreadPoolExecutor(CLIPS_AT_ONCE) as readers, ThreadPoolExecutor(os.cpu_count() or 1) as decoders:
         for piece, clips in selection.read_clips(selection.pieces(), readers):
             row_ids = piece.rows["row_id"].to_pylist()
-            for row_id, clip, hashes in zip(row_ids, clips, decoders.map(_hashes, clips), strict=True):
-                pace.add(1, len(clip) if isinstance(clip, bytes) else 0)
+            for row_id, files, hashes in zip(row_ids, clips, decoders.map(_hashes, clips), strict=True):
+                pace.add(1, 0 if isinstance(files, Damage) else len(files[0]))
                 if hashes is None:
                     num_without_frames += 1
                     continue
@@ -368,13 +390,13 @@ def find_near_duplicates(
     return duplicates, num_without_frames
 
 
-def _hashes(clip: bytes | Damage) -> Hashes | None:
+def _hashes(files: RowFiles | Damage) -> Hashes | None:
     import imagehash  # SciPy and PyWavelets take a second
 
-    if isinstance(clip, Damage):
+    if isinstance(files, Damage):
         return None
     try:
-        frames = decode(clip)
+        frames = decode(files[0])
     except StoreError:  # sound alone, or bytes that were committed like this
         return None
     chosen = [frames[number] for number in (0, len(frames) // 2, -1)]

@@ -34,6 +34,7 @@ class ShardWriter(ABC):
     """One shard. Of one that is not finished no reader sees anything that it takes for data."""
 
     read_by: ClassVar[str] = ""  # what `framefleet export` prints: how to read it
+    has_extras: ClassVar[bool] = False  # it takes what `keep:` stored of each row, too
 
     def __init__(self, target: Target, name: str) -> None:
         """Begin it. name: its split and number, e.g. shard-000000 or train-000000."""
@@ -49,6 +50,10 @@ class ShardWriter(ABC):
     @abstractmethod
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         """Take rows, which have all columns that records may have, and the clip of each."""
+
+    def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
+        """Take rows with the files of each: its clip, and with `has_extras` its file of arrays."""
+        self.add(rows, [clip for clip, *_ in files])
 
     def finish(self) -> None:
         """Put it where readers look."""

@@ -1,35 +1,118 @@
-"""The clips of an output with what `keep:` stored of how each was made: latents of steps, sigmas, embeddings.
+"""Clips with what `keep:` stored of how they were made: latents of steps, noise levels, text embeddings.
 
-Each array is a .npy file, a member of a tar or a cell of a Parquet file, with the values that the row had:
-NumPy has no bfloat16, so that is widened to float32. Nothing is computed again.
+In: rows, their clips and their files of arrays. Out: a .npy file for each array, as a member of a tar or a
+cell of a Parquet file. Nothing is computed again. NumPy has no bfloat16, so its values are there as float32.
 """
 
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from framefleet.api.errors import JobError
+from framefleet.api.commands import Watch
+from framefleet.api.errors import JobError, count_text, not_ours
+from framefleet.api.outputs import RECORDS, kept_in
 from framefleet.plugins.export.formats import ParquetShard, TarShard
+from framefleet.plugins.export.selection import Selection
 
-# A row's arrays by name, each over all of its steps or calls.
-LATENTS, EMBEDDINGS = "latents", "text_embeddings"
-STEPS = "latent_steps"  # which ones `latents` has, counted from 0, the noise
-ARRAYS = (LATENTS, "timesteps", "sigmas", "log_probs")
-Array = npt.NDArray[Any]
+LATENTS, STEPS, EMBEDDINGS = "latents", "latent_steps", "text_embeddings"
+# All but the embeddings, of which there may be several. STEPS: of LATENTS, from 0, the noise.
+_ARRAYS = (LATENTS, STEPS, "timesteps", "sigmas", "log_probs")
+_OPTIONAL = ("sigmas", EMBEDDINGS, "log_probs")
 
 
-def trajectory_of(content: bytes, where: str) -> tuple[dict[str, Array], list[int], list[Array]]:
-    """Return a row's arrays, the steps of its latents, and its text embeddings, from its file in extras/.
+def check_kept(selection: Selection, watch: Watch) -> None:
+    """Report what is not stored of the rows. Raises JobError where no row has latents."""
+    kept: Counter[str] = Counter()
+    num_rows = 0
+    for table in selection.rows("extra_outputs"):
+        for text in table["extra_outputs"].to_pylist():
+            steps, num_rows = kept_in(text), num_rows + 1
+            if steps.latents:
+                kept.update([LATENTS, *(name for name in _OPTIONAL if getattr(steps, name))])
+    fix = "rows with a record are not rendered again for it, so choose another output"
+    if num_rows and not kept[LATENTS]:
+        problem = "no chosen row has stored latents"
+        raise JobError(problem, f"add `keep: {{latents: all}}` to the job; {fix}")
+    if num_left := num_rows - kept[LATENTS]:
+        watch.say(f"note: left out: {count_text(num_left, 'clip')} without stored latents")
+    if lacking := [name for name in _OPTIONAL if kept[name] < kept[LATENTS]]:
+        settings = ", ".join(f"{name}: true" for name in lacking)
+        watch.say(
+            f"note: not stored of every row: {', '.join(lacking)}; `keep: {{{settings}}}` stores them; {fix}"
+        )
 
-    latents: (steps, ...), without the dimension of the batch. Raises JobError where it has no latents.
+
+def arrays_of(content: bytes, row_id: str) -> dict[str, npt.NDArray[Any]]:
+    """Return a row's arrays by name, from its file in extras/.
+
+    latents: (steps, ...), without the dimension of the batch. text_embeddings.CALL.PLACE: what a call of
+    `encode_prompt` returned at a place. Raises JobError for what `keep` did not store.
     """
-    from safetensors.torch import load  # knows bfloat16, and imports torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load  # imports torch; that of NumPy has no bfloat16
 
-    tensors = {name: tensor.float() if tensor.dtype.itemsize == 2 and tensor.is_floating_point() and "bfloat" in str(tensor.dtype) else tensor for name, tensor in load(content).items()}
+    try:
+        tensors = load(content)
+        steps = {int(name.partition(".")[2]): name for name in tensors if name.startswith(f"{LATENTS}.")}
+        num_steps = len(tensors["timesteps"])
+        by_step = {step + (num_steps + 1) * (step < 0): tensors[name] for step, name in steps.items()}
+        numbers = sorted(by_step)
+        latents = np.concatenate([_array(by_step[step]) for step in numbers])
+    except (SafetensorError, ValueError, LookupError) as error:
+        raise not_ours(RECORDS, f"the arrays of {row_id} are no trajectory: {error}") from None
+    names = [name for name in tensors if name in _ARRAYS or name.startswith(f"{EMBEDDINGS}.")]
+    others = {name: _array(tensors[name]) for name in sorted(names)}
+    return {LATENTS: latents, STEPS: np.array(numbers), **others}
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    # float16 stays as it is.
+    array: npt.NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return array
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+class TrajectoryTar(TarShard):
+    """Samples of `webdataset` with `<row_id>.latents.npy` and so on besides the clip."""
+
+    has_extras: ClassVar[bool] = True
+
+    def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
+        for number, ((clip, extras), row_id) in enumerate(
+            zip(files, rows["row_id"].to_pylist(), strict=True)
+        ):
+            self.add(rows.slice(number, 1), [clip])
+            for name, array in arrays_of(extras, row_id).items():
+                self.write_member(f"{row_id}.{name}.npy", _npy(array))
+
+
+class TrajectoryParquet(ParquetShard):
+    """Columns `latents` and so on with the bytes of .npy files, and a list of them in `text_embeddings`."""
+
+    has_extras: ClassVar[bool] = True
+    taken: ClassVar[Sequence[str]] = (*_ARRAYS, EMBEDDINGS)
+
+    def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
+        table = self.table_of(rows, [clip for clip, _ in files])
+        row_ids = rows["row_id"].to_pylist()
+        arrays = [arrays_of(extras, row_id) for (_, extras), row_id in zip(files, row_ids, strict=True)]
+        for name in _ARRAYS:
+            cells = [_npy(of_row[name]) if name in of_row else None for of_row in arrays]
+            table = table.append_column(name, pa.array(cells, pa.binary()))
+        embeddings = [
+            [_npy(array) for name, array in of_row.items() if name.startswith(f"{EMBEDDINGS}.")] or None
+            for of_row in arrays
+        ]
+        self.write_table(table.append_column(EMBEDDINGS, pa.array(embeddings, pa.list_(pa.binary()))))
