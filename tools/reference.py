@@ -1,4 +1,7 @@
-"""The pages of docs/reference, from schemas, the command line and docstrings: `python -m tools.reference`."""
+"""The pages of docs/reference and for agents: `python -m tools.reference`; with --check, which are stale.
+
+From schemas, the command line, docstrings and docs/.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -369,21 +373,64 @@ def _docs(value: Any) -> Iterator[str]:
         yield line if line.startswith("    ") else re.sub(r"(?<!`)([<*])(?![^`]*`)", r"\\\1", line)
 
 
+# For agents
+
+
+def skill_page() -> str:
+    """Return plugins/skill/SKILL.md."""
+    troubleshooting = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    exit_codes = re.search(r"^\| exit code .*?(?=\n\n)", troubleshooting, re.DOTALL | re.MULTILINE)
+    assert exit_codes
+    commands = (
+        f"- `{name}`: {_first_sentence(inspect.cleandoc(click.unstyle(command.help)))}"
+        for name, command in _commands(typer.main.get_command(command_line()), "framefleet")
+    )
+    template = (ROOT / "tools/skill.md").read_text("utf-8")
+    table = exit_codes[0].replace(" (below)", "")
+    return template.format(made=_MADE, exit_codes=table, commands="\n".join(commands))
+
+
+def llms_page() -> str:
+    """Return docs/llms.txt (https://llmstxt.org): every page of docs/, with its first sentence."""
+    lines = ["# framefleet", "", f"> {inspect.cleandoc(command_line().info.help)}", "", "## Docs", ""]
+    for path in sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("docs/reference/*.md")]):
+        title, *paragraphs = path.read_text("utf-8").split("\n\n")
+        text = next(text for text in paragraphs if not text.startswith(("<!--", "![")))
+        about = re.sub(
+            r"\[([^]]*)\]\([^)]*\)", r"\1", _first_sentence(text)
+        )  # links lead elsewhere from here
+        name = path.relative_to(ROOT / "docs").as_posix()
+        lines.append(f"- [{title.strip('# ')}]({name}): {about}")
+    return "\n".join([*lines, "- [Skill](../plugins/skill/SKILL.md): How agents use framefleet.", ""])
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<!e\.g)(?<=\.)\s", " ".join(text.split()))[0].rstrip(":")
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/job.md": job_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/python.md": python_page,
+    "plugins/skill/SKILL.md": skill_page,
+    "docs/llms.txt": llms_page,
 }
 
 
 def stale_pages(house: House) -> Iterator[Finding]:
-    """Yield the pages of docs/reference that are not what they are made from."""
+    """Yield the pages that are not what they are made from."""
     for path, page in PAGES.items():
-        if house.texts.get(path) != page():
+        text = house.texts.get(path) if path.endswith(".md") else (ROOT / path).read_text("utf-8")
+        if text != page():
             yield Finding(path, 1, "not what it is made from: python -m tools.reference")
 
 
 if __name__ == "__main__":
-    for path, page in PAGES.items():
-        (ROOT / path).parent.mkdir(exist_ok=True)
-        (ROOT / path).write_text(page(), "utf-8")
+    is_check = sys.argv[1:] == ["--check"]
+    stale = [path for path, page in PAGES.items() if (ROOT / path).read_text("utf-8") != page()]
+    for path in stale:
+        if is_check:
+            print(f"{path}: not what it is made from: python -m tools.reference", file=sys.stderr)
+        else:
+            (ROOT / path).write_text(PAGES[path](), "utf-8")
+    sys.exit(bool(stale and is_check))

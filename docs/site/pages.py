@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "pipeline", "cluster", "jobs", "plugins", "examples", "tests", "tools")
-SHOWN = {".md", ".png", ".webp", ".gif", ".svg", ".yaml"}
+SHOWN = {".md", ".png", ".webp", ".gif", ".svg", ".yaml", ".txt"}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

@@ -7,6 +7,7 @@ cell of a Parquet file. Nothing is computed again. NumPy has no bfloat16, so its
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ from framefleet.plugins.export.selection import Selection
 LATENTS, STEPS, EMBEDDINGS = "latents", "latent_steps", "text_embeddings"
 # All but the embeddings, of which there may be several. STEPS: of LATENTS, from 0, the noise.
 _ARRAYS = (LATENTS, STEPS, "timesteps", "sigmas", "log_probs")
+# Of any file, as names become those of members of a tar.
+_OTHER_ARRAY = re.compile(rf"timesteps|sigmas|log_probs|{EMBEDDINGS}\.\d{{1,4}}\.\d{{1,4}}", re.ASCII)
 _OPTIONAL = ("sigmas", EMBEDDINGS, "log_probs")
 
 
@@ -65,11 +68,15 @@ def arrays_of(content: bytes, row_id: str) -> dict[str, npt.NDArray[Any]]:
         by_step = {step + (num_steps + 1) * (step < 0): tensors[name] for step, name in steps.items()}
         numbers = sorted(by_step)
         latents = np.concatenate([_array(by_step[step]) for step in numbers])
-    except (SafetensorError, ValueError, LookupError) as error:
+        names = sorted(filter(_OTHER_ARRAY.fullmatch, tensors), key=_order)
+        others = {name: _array(tensors[name]) for name in names}
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise not_ours(RECORDS, f"the arrays of {row_id} are no trajectory: {error}") from None
-    names = [name for name in tensors if name in _ARRAYS or name.startswith(f"{EMBEDDINGS}.")]
-    others = {name: _array(tensors[name]) for name in sorted(names)}
     return {LATENTS: latents, STEPS: np.array(numbers), **others}
+
+
+def _order(name: str) -> list[str]:
+    return [part.zfill(4) for part in name.split(".")]
 
 
 def _array(tensor: Any) -> npt.NDArray[Any]:

@@ -85,4 +85,7 @@ def test_arrays_that_are_no_trajectory_are_refused(names: list[str]) -> None:
     with pytest.raises(JobError, match="no trajectory"):
         arrays_of(save({name: torch.zeros(2) for name in names}), "0" * 32)
     halves = {"timesteps": torch.zeros(2), "latents.0": torch.full((1, 2), 1 / 3, dtype=torch.bfloat16)}
-    assert arrays_of(save(halves), "0" * 32)["latents"].dtype == np.float32
+    names = ("text_embeddings.0.10", "text_embeddings.0.2", "text_embeddings./../x")  # it may be anybody's
+    arrays = arrays_of(save(halves | {name: torch.zeros(1) for name in names}), "0" * 32)
+    assert [*arrays] == ["latents", "latent_steps", names[1], names[0], "timesteps"]
+    assert arrays["latents"].dtype == np.float32

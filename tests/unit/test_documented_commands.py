@@ -22,6 +22,7 @@ from tests.each import check_each
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "plugins/demo/shapes/README.md"]
+PAGES.append(ROOT / "plugins/skill/SKILL.md")
 PROGRAMS = ("framefleet", "make", "python")
 PLACEHOLDER = "..."
 
@@ -54,7 +55,7 @@ def words_of(line: str) -> list[str]:
     return list(takewhile(lambda word: word not in (">", "|"), words))
 
 
-PLACES = {"job.yaml", "train.yaml", "animals.yaml"}  # the reader's own
+PLACES = {"job.yaml", "try/job.yaml", "train.yaml", "animals.yaml"}  # the reader's own
 FOLDERS = ("", "plugins/demo/shapes/train")  # where pages have their commands typed
 COMMANDS = sorted({tuple(words) for page in PAGES for line in lines(page) if (words := words_of(line))})
 TYPED = {tuple(words_of(line)) for page in PAGES for line in typed(page)}

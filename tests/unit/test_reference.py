@@ -10,6 +10,7 @@ import yaml
 import framefleet
 from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline import errors
+from tests.commands import command
 from tools.house.house import House
 from tools.models_page import page as models_page
 from tools.reference import PAGES, ROOT, commands_page, example_of, job_keys, python_page, stale_pages
@@ -32,6 +33,14 @@ def test_a_page_is_refused_once_a_key_or_an_option_changes() -> None:
     assert list(stale_pages(House(texts))) == []
     changed = texts | {"docs/reference/commands.md": commands_page().replace("--limit", "--first")}
     assert [finding.path for finding in stale_pages(House(changed))] == ["docs/reference/commands.md"]
+
+
+def test_the_skill_has_what_agents_read_first_and_is_printed() -> None:
+    text = (ROOT / "plugins/skill/SKILL.md").read_text("utf-8")
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["name"] == "framefleet"
+    assert len(yaml.safe_load(front)["description"]) < 1024 and len(body.split()) < 1200
+    assert command("skill").stdout == text
 
 
 def test_every_error_is_imported_from_framefleet_and_has_a_meaning_of_its_own() -> None:

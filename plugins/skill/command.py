@@ -1,0 +1,15 @@
+"""`framefleet skill`: how agents use framefleet, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from framefleet.api.commands import reporting, stdout
+
+SKILL = Path(__file__).with_name("SKILL.md")
+
+
+def skill_command() -> None:
+    """Print a skill: one page that tells agents how to use framefleet."""
+    with reporting(verbose=False):
+        stdout.say(SKILL.read_text("utf-8").rstrip("\n"))
