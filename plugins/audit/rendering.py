@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from framefleet.api.clips import each_input, inputs_in
+from framefleet.api.clips import each_input, input_cell, inputs_in
 from framefleet.api.commands import Watch
 from framefleet.api.errors import JobError, count_text
 from framefleet.api.jobs import Job, store_of_job
@@ -57,5 +57,5 @@ def _fit_of(rows: Iterable[AskedRow]) -> str:
 
 def _cells(row: AskedRow) -> dict[str, Any]:
     arguments = arguments_asked(row)
-    cells = {name: each_input(value, lambda one: one["uri"]) for name, value in arguments.items()}
+    cells = {name: each_input(value, input_cell) for name, value in arguments.items()}
     return {**cells, "seed": row["seed"], "recipe": row["recipe"], AUDITED: row["row_id"]}

@@ -79,6 +79,11 @@ def part_text(value: Mapping[str, Any]) -> str:
     return "" if first is None else f"#frames={first},{first + value['num_frames']}"
 
 
+def input_cell(value: Mapping[str, Any]) -> str:
+    """Return the cell that means a row's input."""
+    return f"{value['uri']}{part_text(value)}"
+
+
 def bounded(cell: Any, bound: str, value: Any) -> Any:
     """Return a cell with one more bound, from a column of its own."""
     if cell is None or value is None:
