@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -64,6 +65,11 @@ os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "10000")
 # Else threads of Ray Data look for metrics to report; a traceback logged in one harms `ast.parse` in another
 # (https://github.com/python/cpython/issues/106905).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# diffusers looks for it as it is imported, here and in the processes that tests start.
+GUARDRAIL = str(Path(__file__).with_name("guardrail"))
+if GUARDRAIL not in sys.path:
+    sys.path.append(GUARDRAIL)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), GUARDRAIL]))
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name

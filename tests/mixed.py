@@ -65,6 +65,7 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "z_image_modular": OF_TEXT,
     "sdxl_modular": OF_TEXT,
     "anima": OF_TEXT,
+    "cosmos3_distilled": TWO_STEPS | {"guidance_scale": (None,)},
     "sana_sprint": TWO_STEPS,
     "sana_sprint_img2img": TWO_STEPS,
     "wan_animate": {"motion_encode_batch_size": (1,)},

@@ -22,6 +22,8 @@ _SCALES = {
 def plain(folder: Path, **loading: Any) -> ModularPipeline:
     pipe = ModularPipeline.from_pretrained(str(folder))
     pipe.load_components(**loading)
+    if getattr(pipe, "requires_safety_checker", False):
+        pipe.enable_safety_checker()
     return pipe
 
 

@@ -157,6 +157,10 @@ def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
             problem = f"torch has no device {model.settings.device!r}"
             raise ModelError(problem, "set `model.device` to cpu, cuda or auto") from None
     check_dtype(model.settings.dtype, model.spec.components)
+    if model.spec.family.is_guarded:
+        from framefleet.pipeline.model.guardrail import check_guardrail  # imports torch
+
+        check_guardrail(model.spec)
     if placement := model.settings.placement:
         placer = placer_of(placement, model.settings.device)
         num_gpus = max(1, int(job.fleet.paid_gpus))

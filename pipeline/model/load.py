@@ -11,6 +11,7 @@ from framefleet.pipeline.errors import ModelError, message_of
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
+from framefleet.pipeline.model.guardrail import load_guardrail
 from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
@@ -72,6 +73,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     if is_new or not device.startswith("cuda"):
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
+    guardrail = load_guardrail(spec)  # from the hub
     with sealed(folder, without_parts(digests, parts)) as place:
         components, allow = components_in(place), options.allow_unmatched_weights
         quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
@@ -86,7 +88,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
             allow_unmatched=allow,
             where=folder,
         )
-        pipe = assembled(place, spec, components, networks=networks)
+        pipe = assembled(place, spec, components, networks=networks, guardrail=guardrail)
         check_loaded(loaded, allow_unmatched=allow)
     if adapter:
         ip_adapter.load_ip_adapter(pipe, adapter, allow_unmatched=allow)
@@ -98,6 +100,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     attention = tuning.tune(pipe, options, device=device, placer=placer)
     pipe.set_progress_bar_config(disable=True)
     packages = tuning.packages_of(options, device, packed.values())
+    packages += guardrail.packages if guardrail else []
     facts = environment(device, dtype, numerics, packages=packages)
     return Model(
         settings=replace(

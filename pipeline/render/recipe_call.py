@@ -28,6 +28,7 @@ from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.hooks.process_state import PROCESS
+from framefleet.pipeline.model.guardrail import CHANGED, changes_noted
 from framefleet.pipeline.model.lora import without_loras
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
@@ -176,14 +177,18 @@ class RecipeCall:
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         process = PROCESS.preserved() if recipe.is_own else nullcontext()
-        with working_on([row.adapters]), tail.watch if tail else nullcontext(), process:
+        watch = tail.watch if tail else nullcontext()
+        with working_on([row.adapters]), watch, process, changes_noted() as num_changed:
             output = recipe.render(pipe, replace(request, arguments=opened))
         if tail:
             tail.end()  # before pixels are made, which is no look of the row's code
         rendered: result.Rendered = self._finish(result.to_rendered, output, pipe)
+        noted: dict[str, Any] = {CHANGED: sum(num_changed)} if any(num_changed) else {}
         if texts := list(dict.fromkeys(written)):  # which the row may name itself
-            values = {result.WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
-            rendered = replace(rendered, extras=replace(rendered.extras, values=values))
+            noted[result.WRITTEN_PROMPT] = texts[0] if len(texts) == 1 else texts
+        if noted:
+            extras = replace(rendered.extras, values={**noted, **rendered.extras.values})
+            rendered = replace(rendered, extras=extras)
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
     def _finish(self, step: Callable[..., result.Rendered], *arguments: Any) -> result.Rendered:

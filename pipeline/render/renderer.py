@@ -16,6 +16,7 @@ from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
 from framefleet.pipeline.metrics import WORKER_SECONDS
+from framefleet.pipeline.model.guardrail import Blocked
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
@@ -509,7 +510,7 @@ class Renderer:
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
-        if task.error is None or (is_final and not is_crowded):
+        if task.error is None or isinstance(task.error, Blocked) or (is_final and not is_crowded):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, message = {"row_id": row.row_id}, public_message(task.error)

@@ -7,7 +7,8 @@ _IN_BF16 = "diffusers itself fails in bf16"
 _MARKS = "images have no watermark: diffusers puts it only on PIL images, not on arrays"
 _ONE_SHAPE = "image and mask must have the same shape"
 _NO_DENOISER = "has no denoiser, and only denoisers' forwards are shared"
-_GUARDRAIL = "needs the package cosmos_guardrail"
+_ONE_SEQUENCE = "its network reads text, frames and sound of one row as one sequence, without a batch"
+_ACTION = "`action` is an object, which a table cell cannot contain"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
 _NORMALIZER = "a call changes its image_normalizer, so no other row may run meanwhile"
 _SHAPES = "the rows measured share no forward: their pictures differ in shape"
@@ -23,8 +24,11 @@ REASONS = {
     "AnyFlowFARPipeline": "its network writes each chunk into a cache of the row's own, which none can share",
     "ChronoEditPipeline": "renders 5 frames without `enable_temporal_reasoning`, whatever `num_frames` says",
     "ConsistencyModelPipeline": _IN_BF16,
-    "Cosmos3OmniPipeline": "its network reads text, frames and sound of one row as one sequence, "
-    "without a batch; `action` is an object, which a table cell cannot contain",
+    "Cosmos2_5_PredictBasePipeline": "continues the end of `video`: its last five frames, or the last",
+    "Cosmos2_5_TransferPipeline": "clips are as long as `controls`, or as `num_frames` if that is less",
+    "Cosmos3DistilledModularPipeline": f"{_ONE_SEQUENCE}; steps and guidance are set in the folder",
+    "Cosmos3OmniModularPipeline": f"{_ONE_SEQUENCE}; {_ACTION}",
+    "Cosmos3OmniPipeline": f"{_ONE_SEQUENCE}; {_ACTION}",
     "DDIMPipeline": _IN_BF16,
     "DDPMPipeline": _IN_BF16,
     "EasyAnimatePipeline": "without `negative_prompt` diffusers itself fails",
@@ -154,17 +158,9 @@ NOT_RENDERED = {
     "StableCascadeDecoderPipeline": _EMBEDDED,
     "WuerstchenDecoderPipeline": _EMBEDDED,
     "LTX2DFRTemporalRefinePipeline": "starts from latents, which a table cell cannot contain",
-    "Cosmos3DistilledModularPipeline": _GUARDRAIL,
-    "Cosmos3OmniModularPipeline": _GUARDRAIL,
     "MiniMaxMusic3ModularPipeline": "is modular, and makes only sound",
     "ChromaInpaintPipeline": "diffusers 0.42.1 itself fails: its network's config has no guidance_embeds",
     "ConsisIDPipeline": "starts from embeddings of a face, which models outside of diffusers make",
-    "CosmosTextToWorldPipeline": _GUARDRAIL,
-    "CosmosVideoToWorldPipeline": _GUARDRAIL,
-    "Cosmos2VideoToWorldPipeline": _GUARDRAIL,
-    "Cosmos2_5_PredictBasePipeline": _GUARDRAIL,
-    "Cosmos2_5_TransferPipeline": _GUARDRAIL,
-    "Cosmos2TextToImagePipeline": _GUARDRAIL,
     "EasyAnimateControlPipeline": "diffusers 0.42.1 itself fails: encode_prompt takes no text_encoder_index",
     "EasyAnimateInpaintPipeline": "takes `video` and `mask_video` only as tensors",
     "KandinskyImg2ImgPipeline": _EMBEDDED,

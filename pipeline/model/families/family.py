@@ -166,6 +166,7 @@ class Family:
     # Of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
     dtypes: Mapping[str, DTypeName] = field(default_factory=lambda: WITHOUT_PRESET)
     license: str = ""  # of all weights that are published for its classes, if they have one
+    is_guarded: bool = False  # its license asks for NVIDIA's guardrail: model/guardrail.py
     siblings: tuple[Sibling, ...] = ()
     training: Mapping[str, TrainingInput] = field(default_factory=dict)  # by the class of the pipeline
     # Classes that diffusers lacks, and the modules that hold them.

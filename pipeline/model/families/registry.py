@@ -83,6 +83,7 @@ IMAGE_FAMILIES = (
 
 _WAN_FROM_IMAGES = "use a Wan 2.2 TI2V model, or an image-to-video folder"
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+_COSMOS2_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)  # whose configs the pipelines add to
 
 VIDEO_FAMILIES = (
     Family(
@@ -193,7 +194,12 @@ VIDEO_FAMILIES = (
     Family(prefix="HunyuanVideo15", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Kandinsky6", fps=24, sends=()),
     # Frames, and sound where asked, of one network that reads the prompt itself.
-    Family(prefix="Cosmos3", fps=24, sends=()),
+    Family(prefix="Cosmos3", fps=24, sends=(), is_guarded=True),
+    Family(prefix="Cosmos", fps=30, sends=(), schedulers=("EDMEulerScheduler",), is_guarded=True),
+    Family(prefix="Cosmos2", fps=16, sends=("sigmas",), schedulers=_COSMOS2_SCHEDULERS, is_guarded=True),
+    Family(prefix="Cosmos2TextToImage", sends=("sigmas",), schedulers=_COSMOS2_SCHEDULERS, is_guarded=True),
+    Family(prefix="Cosmos2_5", fps=16, sends=(), is_guarded=True),
+    Family(prefix="Cosmos2_5_Transfer", fps=30, sends=(), is_guarded=True),
     Family(prefix="Allegro", default_size="config", frame_factor=0, fps=15, joins_prompts=True),
     # Wan made to render in few steps.
     Family(prefix="AnyFlow", fps=16, sends=()),

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.guardrail import Guardrail
 from framefleet.pipeline.model.options.pipe_calls import Code, PipeCall
 from framefleet.pipeline.model.options.schema import GroupOffload, Offload
 
@@ -117,9 +118,9 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
 
 
 def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Module]:
-    """Return the networks of a pipeline whose names begin with one of these."""
-    parts = pipe.components.items()
-    return {name: part for name, part in parts if name.startswith(prefixes) and isinstance(part, nn.Module)}
+    """Return the networks of a pipeline whose names begin with one of these; a guardrail is none."""
+    parts = ((name, part) for name, part in pipe.components.items() if name.startswith(prefixes))
+    return {n: part for n, part in parts if isinstance(part, nn.Module) and not isinstance(part, Guardrail)}
 
 
 def own_folder(parent: Path) -> Path:

@@ -20,6 +20,7 @@ from torch import nn
 
 from framefleet.pipeline.errors import FramefleetError, ModelError, message_of
 from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.model.guardrail import COMPONENT as GUARDRAIL, Guardrail, is_guarded
 from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
@@ -235,14 +236,21 @@ def blank_network(component: Component, place: Path) -> nn.Module:
 
 
 def assembled(
-    place: Path, spec: PipelineSpec, components: Iterable[Component], *, networks: Mapping[str, nn.Module]
+    place: Path,
+    spec: PipelineSpec,
+    components: Iterable[Component],
+    *,
+    networks: Mapping[str, nn.Module],
+    guardrail: Guardrail | None = None,
 ) -> Any:
     """Return the pipeline of these networks, with the tokenizers and the scheduler in the folder.
 
     The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
+    guardrail: of a model that needs one; None: it is to render nothing.
     """
+    guarding = {GUARDRAIL: guardrail or Guardrail()} if is_guarded(spec) else {}
     if not is_modular(spec.class_name):
-        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
+        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks, **guarding)
     # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
     pipe, parts = spec.pipeline_class(), dict(networks)
     for one in components:
@@ -252,4 +260,6 @@ def assembled(
     pipe.register_components(**parts)
     specs = pipe._config_specs
     pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in specs})
+    if guarding:
+        pipe.enable_safety_checker(guarding[GUARDRAIL])
     return pipe

@@ -39,7 +39,7 @@ INPUTS: dict[str, InputKind] = {
     **dict.fromkeys(("image", "last_image", "original_image"), "image"),
     **dict.fromkeys(("mask_image", "control_image", "control_mask"), "image"),
     **dict.fromkeys(("video", "control_video", "driving_video", "pose_video", "face_video"), "video"),
-    **dict.fromkeys(("background_video", "mask_video", "conditioning_frames"), "video"),
+    **dict.fromkeys(("background_video", "mask_video", "conditioning_frames", "controls"), "video"),
 }
 # Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")

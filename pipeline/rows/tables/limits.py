@@ -72,6 +72,8 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
         yield "fps", Refused(reason="this model takes no rate", fix="leave it out")
     if count := spec.configs.get("controlnet", {}).get(NETS):
         yield from _of_each_controlnet(count, spec, arguments)
+    if spec.family.is_guarded:
+        yield from _one_start(spec, arguments)
     if "max_guidance_scale" in spec.parameters:
         # A pipeline of two scales asks the maximum alone whether there is guidance, and later both.
         scales = {**spec.defaults(), **arguments}
@@ -162,6 +164,15 @@ def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) 
     else:
         return None
     return Problem(least.key, least.value, Refused(reason=reason, fix=least.fix))
+
+
+def _one_start(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
+    """Cosmos continues an image or a video; of both, some of its classes read the image alone."""
+    starts = [name for name in ("image", "video") if arguments.get(name)]
+    if len(starts) > 1:
+        yield "image", Refused(reason="the row has a video too", fix="leave one of them out")
+    elif not starts and "VideoToWorld" in spec.class_name:
+        yield "image", Refused(reason="the model starts from one, or from a video", fix="give image or video")
 
 
 def late_problems(

@@ -1,0 +1,191 @@
+"""Tiny Cosmos 1, 2 and 2.5, and Cosmos 3 of blocks: their guardrail is `tests/guardrail`, a stand-in."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from cosmos_guardrail import CosmosSafetyChecker
+from diffusers.models.controlnets import controlnet_cosmos
+from diffusers.models.transformers import transformer_cosmos
+from diffusers.pipelines.cosmos import pipeline_cosmos2_5_predict
+from transformers import ByT5Tokenizer
+
+from tests.tinies import cosmos3 as omni
+from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, qwen, t5
+from tests.tinies.modular import modular_of
+
+CHANNELS = 4  # of latents
+_NUM_LAYERS = 4  # of the text encoder of 2.5, whose states are put side by side
+_VIDEO: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 2}
+_TEXT = {"max_sequence_length": 32}
+
+
+def _resize(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:
+    return torch.nn.functional.interpolate(mask, size=size, mode=interpolation)
+
+
+def _to_tensor(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+
+
+# What these modules use of torchvision, which comes with the real guardrail. Tests do without: where it is,
+# transformers reads pictures in another way.
+_TRANSFORMS = SimpleNamespace(
+    functional=SimpleNamespace(resize=_resize, to_tensor=_to_tensor),
+    InterpolationMode=SimpleNamespace(NEAREST="nearest"),
+)
+if not hasattr(transformer_cosmos, "transforms"):
+    transformer_cosmos.transforms = controlnet_cosmos.transforms = _TRANSFORMS
+    pipeline_cosmos2_5_predict.torchvision = SimpleNamespace(transforms=_TRANSFORMS)
+
+
+def cosmos_t2w() -> diffusers.DiffusionPipeline:
+    return diffusers.CosmosTextToWorldPipeline(**_first(in_channels=CHANNELS))
+
+
+def cosmos_v2w() -> diffusers.DiffusionPipeline:
+    return diffusers.CosmosVideoToWorldPipeline(**_first(in_channels=CHANNELS + 1))
+
+
+def cosmos2_t2i() -> diffusers.DiffusionPipeline:
+    return diffusers.Cosmos2TextToImagePipeline(**_second(in_channels=CHANNELS))
+
+
+def cosmos2_v2w() -> diffusers.DiffusionPipeline:
+    return diffusers.Cosmos2VideoToWorldPipeline(**_second(in_channels=CHANNELS + 1))
+
+
+def cosmos25_predict() -> diffusers.DiffusionPipeline:
+    return diffusers.Cosmos2_5_PredictBasePipeline(**_later())
+
+
+def cosmos25_transfer() -> diffusers.DiffusionPipeline:
+    """With a ControlNet, as of edges."""
+    controlnet = diffusers.CosmosControlNetModel(
+        n_controlnet_blocks=2,
+        in_channels=CHANNELS + 2,  # and two masks: what is given, and padding
+        latent_channels=CHANNELS + 2,
+        model_channels=32,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        mlp_ratio=2.0,
+        text_embed_dim=3 * TEXT_WIDTH,
+        adaln_lora_dim=4,
+        max_size=(16, 16, 16),
+        img_context_dim_in=8,
+        img_context_dim_out=32,
+    )
+    return diffusers.Cosmos2_5_TransferPipeline(**_later(controls=True), controlnet=controlnet)
+
+
+def cosmos3_modular() -> diffusers.ModularPipeline:
+    return modular_of(diffusers.Cosmos3OmniModularPipeline, omni.cosmos3().components)
+
+
+def cosmos3_distilled() -> diffusers.ModularPipeline:
+    own = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
+    pipe = modular_of(diffusers.Cosmos3DistilledModularPipeline, omni.cosmos3().components | own)
+    pipe.update_components(distilled_sigmas=[1.0, 0.5])
+    return pipe
+
+
+def _first(**channels: int) -> dict[str, Any]:
+    vae = diffusers.AutoencoderKLCosmos(
+        latent_channels=CHANNELS,
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decode_block_out_channels=(8, 8, 8, 8),
+        attention_resolutions=(8,),
+        resolution=64,
+        num_layers=1,
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=4,
+        latents_mean=None,
+        latents_std=None,
+    )
+    scheduler = diffusers.EDMEulerScheduler(
+        sigma_data=0.5, final_sigmas_type="sigma_min", prediction_type="epsilon"
+    )
+    return {**_from_t5(**channels), "vae": vae, "scheduler": scheduler}
+
+
+def _second(**channels: int) -> dict[str, Any]:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    return {**_from_t5(**channels), "vae": _wan_vae(), "scheduler": scheduler}
+
+
+def _later(*, controls: bool = False) -> dict[str, Any]:
+    more: dict[str, Any] = {"controlnet_block_every_n": 1, "img_context_dim_in": 8} if controls else {}
+    more |= {"img_context_num_tokens": 4, "img_context_dim_out": 32} if controls else {}
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+    )
+    return {
+        "text_encoder": qwen(),
+        "tokenizer": chat_tokenizer(),
+        "transformer": _transformer(in_channels=CHANNELS + 1, text_embed_dim=3 * TEXT_WIDTH, **more),
+        "vae": _wan_vae(),
+        "scheduler": scheduler,
+        "safety_checker": CosmosSafetyChecker(),
+    }
+
+
+def _from_t5(**channels: int) -> dict[str, Any]:
+    return {
+        "text_encoder": t5(),
+        "tokenizer": ByT5Tokenizer(),
+        "transformer": _transformer(text_embed_dim=TEXT_WIDTH, **channels),
+        "safety_checker": CosmosSafetyChecker(),
+    }
+
+
+def _transformer(**settings: Any) -> diffusers.CosmosTransformer3DModel:
+    return diffusers.CosmosTransformer3DModel(
+        out_channels=CHANNELS,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        mlp_ratio=2.0,
+        adaln_lora_dim=4,
+        max_size=(16, 16, 16),
+        **({"extra_pos_embed_type": "learnable"} | settings),
+    )
+
+
+def _wan_vae() -> diffusers.AutoencoderKLWan:
+    return diffusers.AutoencoderKLWan(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[0.7] * CHANNELS,
+    )
+
+
+_IMAGE = {"height": 32, "width": 32, "num_inference_steps": 2}
+TINIES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
+    "cosmos_t2w": (cosmos_t2w, _VIDEO | _TEXT, {}),
+    "cosmos_v2w": (cosmos_v2w, _VIDEO | _TEXT, {"video": 5}),
+    "cosmos2_t2i": (cosmos2_t2i, _IMAGE | _TEXT, {}),
+    "cosmos2_v2w": (cosmos2_v2w, _VIDEO | _TEXT, {"image": 1}),
+    "cosmos25_predict": (cosmos25_predict, _VIDEO | {"max_sequence_length": 128}, {"video": 9}),
+    "cosmos25_transfer": (
+        cosmos25_transfer,
+        _VIDEO | {"max_sequence_length": 128, "num_frames_per_chunk": 9},
+        {"controls": 9},
+    ),
+    "cosmos3_modular": (
+        cosmos3_modular,
+        {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2},
+        {},
+    ),
+    "cosmos3_distilled": (cosmos3_distilled, {"height": 16, "width": 16, "num_frames": 5}, {}),
+}
+BUILDERS = {name: build for name, (build, _, _) in TINIES.items()}
+SMALLEST = {name: call for name, (_, call, _) in TINIES.items()}
+INPUTS = {name: inputs for name, (_, _, inputs) in TINIES.items() if inputs}
