@@ -226,7 +226,10 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     argument = common_argument(word) if len(key) == 1 else None
     if argument == "prompt":
         return f"to render it, write `sweep: {{prompt: {line}}}`"
-    for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument or len(key) > 1 else 0.8)):
+    for words, cutoff in (
+        (siblings, 1.0 if argument == word else 0.7),
+        (elsewhere, 1.0 if argument or len(key) > 1 else 0.8),
+    ):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     if len(key) == 1 and (argument := argument or common_argument(word, cutoff=0.7)):

@@ -21,12 +21,13 @@ from framefleet.jobs.job.output import base_of, files_of_others, media_of, store
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
+from framefleet.pipeline.errors import JobError, RecipeError, Refused, TableError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.specs.check import check_seed
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.columns import ClipColumn, late_columns
@@ -50,6 +51,8 @@ from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
+from framefleet.pipeline.rows.tables.other_words import MEANINGS, N, check_n, words_of
+from framefleet.pipeline.rows.tables.repeated_table import repeated
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import Finder, KeepCheck, RowPlan
 from framefleet.pipeline.rows.tables.table import Table, open_table
@@ -293,6 +296,7 @@ def open_rows(
                 check_keep=_keep_check(_keep_of(job), spec),
                 file_steps=tuple(steps.values()),
                 fit="stretch" if job.engine else job.inputs.fit,
+                text_words=table.text_words if isinstance(table, Swept) else (),
             )
     mistakes.report()
     if isinstance(table, Swept):
@@ -376,17 +380,45 @@ def table_of_job(
                 f"table {table.location} is a folder of {kind}s, and {classes} takes no {kind}",
                 f"use a model that starts from one, or map the {kind} to an argument with `columns:`",
             )
-        table = with_added(table, job, added)
-    if table and not job.sweep:
+    sweep, kinds = job.sweep, joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)])
+    is_used = f"{{{N}}}" in str(sweep) or N in {*job.columns.values()} - job.columns.keys()
+    if not is_used and all(N in words_of(spec, recipe) for spec in called):
+        table, sweep = _repeated(job, table)
+        kinds.pop(N)  # to sweep over the number of clips is to sweep over seeds
+    table = table and with_added(table, job, added)
+    if table and not sweep:
         return table
     return open_sweep(
-        job.sweep,
+        sweep,
         table,
-        kinds=joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)]),
+        kinds=kinds,
         others={name for spec in called for name in spec.parameters},
         columns=job.columns,
         storage_options=job.storage_options,
     )
+
+
+def _repeated(job: Job, table: Table | None) -> tuple[Table | None, Sweep]:
+    """Return the table and the sweep with rows of one clip each. Raises UserError."""
+    if N in job.overrides:
+        problem = f"overrides.{N}: only columns and defaults say how many clips a row has"
+        raise JobError(problem, f"set `defaults: {{{N}: ...}}`")
+    num = 1 if (written := job.defaults.get(N)) is None else check_n(written)
+    if isinstance(num, Refused):
+        raise JobError(f"defaults.{N} is {shown(written)}, but {num.reason}", num.fix)
+    seed = check_seed(job.defaults.get("seed") or 0)
+    first = 0 if isinstance(seed, Refused) else seed  # which is refused as a default
+    if table is None:
+        if num == 1:
+            return None, job.sweep
+        if "seed" in job.sweep.factors or (job.sweep.sample and "seed" in job.sweep.sample.over):
+            raise JobError(f"defaults.{N} and sweep.seed both say which seeds there are", "leave one out")
+        values = job.sweep.model_dump(by_alias=True) | {"seed": f"{first}-{first + num - 1}"}
+        return None, Sweep.model_validate(values)
+    names = {name: job.columns.get(name, name) for name in (N, "seed")}
+    if "seed" in job.overrides and (num > 1 or names[N] in table.schema.names):
+        raise JobError("overrides.seed gives all rows one seed, and n following ones", "leave one out")
+    return repeated(table, n=names[N], seed=names["seed"], num=num, first_seed=first), job.sweep
 
 
 def say_of_columns(rows: ModelRows, watch: Watch) -> None:
@@ -394,9 +426,13 @@ def say_of_columns(rows: ModelRows, watch: Watch) -> None:
     plans = [one.plan for one in rows.by_model.values()]
     for column, argument in dict.fromkeys(pair for plan in plans for pair in plan.lookalikes):
         watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
+    read = {reader.target: reader.column for plan in plans for reader in plan.readers}
+    known = {name for plan in plans for name in (*meanings(plan.spec, plan.recipe), *plan.spec.parameters)}
+    for word in (word for word in MEANINGS if word in read and word not in plans[0].argument_fields.names):
+        watch.say(f"note: column {read[word]!r} {MEANINGS[word]}")
     classes = " and ".join(dict.fromkeys(plan.spec.class_name for plan in plans))
-    for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
-        watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
+    for column, why in of_others(rows.carried.names, read, known, classes):
+        watch.say(f"note: column {column!r} is carried along; {why}")
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
         another = "records have another column of that name (upper and lower case do not count)"
         why = another if column else "it has no name"

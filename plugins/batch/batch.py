@@ -2,7 +2,7 @@
 
     in.jsonl -> a table in the output -> render -> records, failures -> out.jsonl, out.errors.jsonl
 
-The table has `n` rows for a line, and is the same for the same lines: another run continues where one ended.
+The table has a row for a line, and is the same for the same lines: another run continues where one ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from framefleet.api.jobs import below, load_job, store_of_job
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
-from framefleet.plugins.batch.results import Batch, BatchSummary, write_results
+from framefleet.plugins.batch.results import CUSTOM_ID, Batch, BatchSummary, write_results
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal, row_of
 
 if TYPE_CHECKING:
@@ -96,12 +96,9 @@ def open_batch(
     store, rows = store_of_job(job), list[dict[str, Any]]()
     for at, line in enumerate(lines):
         try:
-            own = _rows(line, spec, job, store, same_model=None if model else named)
+            rows.append(_row(line, spec, job, store, same_model=None if model else named))
         except Refusal as refusal:
             lines[at] = replace(line, refusal=refusal)
-        else:
-            lines[at] = replace(line, num_rows=len(own))
-            rows += own
     if not rows:
         raise _nothing_in(file, lines)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -118,8 +115,8 @@ def _nothing_in(file: Path, lines: Iterable[Line]) -> TableError:
     return TableError(f"{file} has no request that can be rendered, e.g. {example}", "correct its lines")
 
 
-def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: Any) -> list[dict[str, Any]]:
-    """Return the rows of the table that a line asks for. same_model: what its model has to be."""
+def _row(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: Any) -> dict[str, Any]:
+    """Return the row of the table that a line asks for. same_model: what its model has to be."""
     if line.refusal:
         raise line.refusal
     assert line.body is not None, "else it was refused"
@@ -130,14 +127,10 @@ def _rows(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model:
             "file are rendered by one model",
             name="model",
         )
-    columns, num = row_of(line.body, line.url, spec, job.media.fps)
+    columns = row_of(line.body, line.url, spec)
     if (found := _DATA.fullmatch(str(columns.get("image", "")))) is not None:
         columns["image"] = below(job, _stored_image(store, *found.groups()))
-    columns["custom_id"] = line.custom_id
-    if num == 1:
-        return [columns]
-    seed = columns.get("seed", 0)
-    return [columns | {"seed": one} for one in range(seed, seed + num)]
+    return columns | {CUSTOM_ID: line.custom_id}
 
 
 def _stored_image(store: Store, kind: str, text: str) -> str:

@@ -30,7 +30,6 @@ class Line:
     custom_id: str
     url: str = ""
     body: Mapping[str, Any] | None = None
-    num_rows: int = 0  # that it has in the table
     refusal: Refusal | None = None  # why it has none
 
     @property

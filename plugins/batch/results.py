@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job
 
+CUSTOM_ID = "custom_id"  # the column of the table
 _COLUMNS = (
     *("row_id", "uri", "path", "bytes", "media_sha256", "width", "height", "num_frames", "fps", "duration_s"),
     *("seed", "model", "started_at", "finished_at"),
@@ -76,7 +76,7 @@ def write_results(opened: Batch, results: Path, errors: Path | None) -> BatchSum
             not_done.open("w", encoding="utf-8") as to_errors,
         ):
             for line in opened.lines:
-                own = [line.refusal] if line.refusal else [*islice(outcomes, line.num_rows)]
+                own = [line.refusal] if line.refusal else outcomes.get(line.custom_id, [None])
                 records = [one for one in own if isinstance(one, Mapping)]
                 if refusals := [one for one in own if isinstance(one, Refusal)]:
                     refusal = min(refusals, key=lambda one: one.status_code)
@@ -104,24 +104,28 @@ def _put(file: Path, place: Path) -> None:
         raise JobError(f"{place} cannot be written: {error.problem}", "choose another file") from None
 
 
-def _outcomes(output: Output) -> Iterator[_Outcome]:
-    """Return what became of each row of the table, in its order. Keeps a few values of each in memory."""
+def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
+    """Return what became of the rows of each line, by its custom_id. Keeps a few values of each in memory.
+
+    A line is missing while no run has read its row.
+    """
     by_row: dict[str, _Outcome] = {
         row.row_id: Refusal(code=row.error_type, message=row.message, status_code=500)
         for row in output.failures()
     }
     for table in output.records(_COLUMNS):
         by_row |= {record["row_id"]: record for record in rows_of(table, output.url)}
-    by_position: dict[int, _Outcome] = {}
+    by_line = defaultdict[str, list[_Outcome]](list)
     for table in output.invalid_rows():
-        for at, reason, fix in zip(
-            *(table[name].to_pylist() for name in ("row_index", "reason", "fix")), strict=True
-        ):
-            by_position[at] = Refusal(code="invalid_value", message=f"{reason}; {fix}" if fix else reason)
+        columns = (table[name].to_pylist() for name in (CUSTOM_ID, "reason", "fix"))
+        for custom_id, reason, fix in zip(*columns, strict=True):
+            # The reason begins with the column, which is called what the API calls it.
+            name, message = reason.partition(" ")[0], f"{reason}; {fix}" if fix else reason
+            by_line[custom_id].append(Refusal(code="invalid_value", message=message, name=name))
     for table in output.rows():
-        for at, row_id in zip(table["row_index"].to_pylist(), table["row_id"].to_pylist(), strict=True):
-            by_position[at] = by_row.get(row_id)
-    return map(by_position.get, count())  # without end: a run may have read no row yet
+        for custom_id, row_id in zip(table[CUSTOM_ID].to_pylist(), table["row_id"].to_pylist(), strict=True):
+            by_line[custom_id].append(by_row.get(row_id))
+    return by_line
 
 
 def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from framefleet.api.errors import RowError
 _OF_BOTH: dict[str, ArgumentKind] = {
     "prompt": "str",
     "negative_prompt": "str",
-    "size": "str",
     "width": "int",
     "height": "int",
     "num_inference_steps": "int",
@@ -30,7 +28,6 @@ _OF_VIDEOS: dict[str, ArgumentKind] = {
     "flow_shift": "float",
 }
 _FILES = {"videos": "input_reference", "images": "image"}  # what an image to start from is called
-_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parameter]:
@@ -50,18 +47,10 @@ def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parame
 
 def size_asked(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (height, width) that a row asks for; None where it leaves that to the server."""
-    size, height, width = (arguments.get(name) for name in ("size", "height", "width"))
-    if size in (None, "auto"):
-        if (height is None) != (width is None):
-            raise RowError("height or width is given alone", "give both, or `size`")
-        return None if height is None or width is None else (int(height), int(width))
-    match = _SIZE.fullmatch(str(size))
-    if match is None:
-        raise RowError(f"size is {size!r:.50}", 'give width and height, as "1280x720"')
-    sides = int(match[2]), int(match[1])
-    if (height, width) not in ((None, None), sides):
-        raise RowError(f"size is {size}, and height and width are {height} and {width}", "leave one out")
-    return sides
+    height, width = arguments.get("height"), arguments.get("width")
+    if (height is None) != (width is None):
+        raise RowError("height or width is given alone", "give both, or `size`")
+    return None if height is None or width is None else (int(height), int(width))
 
 
 def frames_asked(arguments: Mapping[str, Any]) -> float | None:
@@ -88,8 +77,8 @@ def fields_of(
     fields: dict[str, Any] = {**options, "model": model, "seed": request.seed}
     arguments.pop("image", None)
     if (sides := size_asked(arguments)) is not None:
-        for name in ("size", "height", "width"):
-            arguments.pop(name, None)
+        for name in ("height", "width"):
+            del arguments[name]
         if takes is None or "size" in takes:
             fields["size"] = f"{sides[1]}x{sides[0]}"
         else:

@@ -20,6 +20,7 @@ ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
 MAX_PAIRS = 100  # of a prompt: those of 15 clips, all of them
+_WITHOUT_SPLITS = {"folder": "a folder for people", "vbench": "VBench"}
 _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
 
 
@@ -33,6 +34,7 @@ class ExportChoice:
     columns: tuple[str, ...] | None = None  # of the records; None: the lean set
     caption: str | None = None  # a template over columns
     validation: float | None = None  # share of the prompts in the validation split; None: no split
+    name: str | None = None  # a template of the names of clips, of format folder
     # Largest Hamming distance between the hashes of two near duplicates; None keeps them.
     near_duplicates: int | None = None
     by: str | None = None  # the column that says which of two clips is preferred; None: stars
@@ -46,8 +48,11 @@ class ExportChoice:
             raise JobError(f"format is {self.format!r}", f"use {', '.join(formats)}")
         if self.file not in get_args(ClipFile):
             raise JobError(f"file is {self.file!r}", f"use {' or '.join(get_args(ClipFile))}")
-        if self.format == "vbench" and self.validation is not None:
-            raise JobError("validation is set, and VBench has no splits", "leave it out")
+        if self.format in _WITHOUT_SPLITS and self.validation is not None:
+            kind = _WITHOUT_SPLITS[self.format]
+            raise JobError(f"validation is set, and {kind} has no splits", "leave it out")
+        if self.name is not None and self.format != "folder":
+            raise JobError(f"name is set, and format is {self.format}", "use --format folder")
         is_of_pairs = self.format == "preferences"
         for name in ("columns",) if is_of_pairs else ("by", "margin", "max_pairs"):
             if getattr(self, name) not in (None, ()):

@@ -26,11 +26,11 @@ def export_command(
         str,
         Option(
             "--format",
-            metavar="webdataset|parquet|hf|vbench|preferences|trajectories|trajectories-parquet|NAME",
+            metavar="webdataset|parquet|hf|folder|vbench|preferences|trajectories|trajectories-parquet|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a "
-            "prompt), trajectories (tar shards with latents and other arrays that `keep:` stored), "
-            "trajectories-parquet, or one that a plugin adds.",
+            "folder (clips under names for people), vbench (file names that VBench scores), preferences "
+            "(pairs of a better and a worse clip of a prompt), trajectories (tar shards with latents and "
+            "other arrays that `keep:` stored), trajectories-parquet, or one that a plugin adds.",
         ),
     ],
     file: Annotated[
@@ -108,6 +108,14 @@ def export_command(
         int,
         Option("--shard-mb", min=1, metavar="MB", help="Maximum size of the clips per shard, in megabytes."),
     ] = SHARD_MB,
+    name: Annotated[
+        str | None,
+        Option(
+            "--name",
+            metavar="TEMPLATE",
+            help='Names of the clips in a folder, from columns. Default: "{prompt:.60}-{seed}".',
+        ),
+    ] = None,
     push: Annotated[
         str | None,
         Option("--push", metavar="ORG/NAME", help="Push DEST to this dataset on the Hugging Face hub."),
@@ -144,6 +152,7 @@ def export_command(
             caption=caption,
             validation=validation,
             near_duplicates=near_duplicates,
+            name=name,
             by=by,
             margin=margin,
             max_pairs=max_pairs,

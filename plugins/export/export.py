@@ -25,6 +25,7 @@ from framefleet.pipeline.plugin import by_name
 from framefleet.plugins.export import formats, preferences, shard, shard_writer, trajectories
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
+from framefleet.plugins.export.clip_names import MAX_NAME_BYTES, clip_names
 from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
@@ -81,6 +82,7 @@ def export(
     caption: str | None = None,
     validation: float | None = None,
     near_duplicates: int | None = None,
+    name: str | None = None,
     by: str | None = None,
     margin: float | None = None,
     max_pairs: AtLeastOne | None = None,
@@ -93,13 +95,15 @@ def export(
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    vbench (file names that VBench scores), preferences (pairs of a better and a worse clip of a prompt),
-    trajectories or trajectories-parquet (with the arrays that `keep:` stored), or one that a plugin adds.
-    file: of each row; derived: the second one, which `post:` of the job made. where: SQL on a record's
-    columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery saves it, whose stars and
-    notes become columns, which `where` may name too. in_table: only rows that the job's table still has.
-    columns: of the records; "all"; None is what a trainer needs: prompt, seed, size, scores and the table's
-    own columns. caption: a template, e.g. "{prompt}, {style}".
+    folder (clips under names for people), vbench (file names that VBench scores), preferences (pairs of a
+    better and a worse clip of a prompt), trajectories or trajectories-parquet (with the arrays that `keep:`
+    stored), or one that a plugin adds. file: of each row; derived: the second one, which `post:` of the job
+    made. name: of clips in a folder, a template over columns with formats of `str.format`, as
+    "{prompt:.40}-{seed}". where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file
+    of them as the gallery saves it, whose stars and notes become columns, which `where` may name too.
+    in_table: only rows that the job's table still has. columns: of the records; "all"; None is what a trainer
+    needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g.
+    "{prompt}, {style}".
     validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). by: of preferences, the column whose larger value is better;
@@ -119,6 +123,7 @@ def export(
         caption=caption,
         validation=validation,
         near_duplicates=near_duplicates,
+        name=name,
         by=by,
         margin=margin,
         max_pairs=max_pairs,
@@ -166,6 +171,8 @@ def export_chosen(
     if choice.format in ("hf", "preferences"):
         formats.check_folder(plan.endings, feature, selection.schema)
     names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
+    if choice.format == "folder":
+        names = clip_names(selection, choice.name)
     shard.claim_place(place, choice, plan, version, selection.columns)
     sweep_in_background(place)
     with (
@@ -294,7 +301,6 @@ def _changed() -> JobError:
 # VBench looks for clips by their prompts, PROMPT-INDEX.mp4: five videos of each, with the indices 0 to 4.
 # https://github.com/Vchitect/VBench/tree/master/prompts
 _ENDINGS = (".mp4", ".gif")
-_MAX_NAME = 255  # bytes of a file's name on Linux and macOS
 
 
 def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, str]:
@@ -321,7 +327,7 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
             )
         for index, (_, _, row_id) in enumerate(sorted(of_prompt)):
             name = names[row_id] = f"{prompt}-{index}{ending}"
-            if not prompt or {"/", "\\", "\0"} & {*name} or len(name.encode()) > _MAX_NAME:
+            if not prompt or {"/", "\\", "\0"} & {*name} or len(name.encode()) > MAX_NAME_BYTES:
                 problem = "is empty" if not prompt else "cannot be the name of a file"
                 problem = f"the prompt of row {row_id} {problem}: {prompt[:100]!r}"
                 raise JobError(problem, "leave it out with --where: VBench finds a video by its prompt")

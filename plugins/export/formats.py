@@ -1,4 +1,4 @@
-"""Our formats of `framefleet export`: tars, Parquet files, folders for `datasets`, videos for VBench."""
+"""Our formats of `framefleet export`: tars, Parquet files, and folders, for `datasets`, people and VBench."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FolderShard(ShardWriter):
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         target, folder = self.target, self._clips(self.name)
         names = [target.names.get(name.partition(".")[0], name) for name in file_names(rows)]
-        paths = [f"{folder}/{name}" for name in names]
+        paths = [str(PurePosixPath(folder, name)) for name in names]
         list(target.copiers.map(target.place.write, paths, clips))
         table = own_columns(rows, target.columns, taken=taken_in_folder(target.feature, target.columns))
         # `load_dataset` makes Python's values of the cells of a folder.
@@ -103,17 +103,27 @@ def _folder(name: str) -> str:
     return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
 
 
-class VBenchShard(FolderShard):
+class NamedShard(FolderShard):
+    """Clips under names for people, all in one folder, and a Parquet file beside them."""
+
+    read_by = "its Parquet files say which clip is which row"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
+
+    @staticmethod
+    def _clips(name: str) -> str:
+        return ""
+
+
+class VBenchShard(NamedShard):
     """Clips called as VBench looks for them, all in one folder with nothing else in it, and a Parquet file.
 
     VBench takes the ending of all videos from any file of that folder.
     """
 
     read_by = "score it with `vbench evaluate --videos_path DEST/videos`"
-
-    @staticmethod
-    def path_of(name: str) -> str:
-        return f"{name}.parquet"
 
     @staticmethod
     def _clips(name: str) -> str:

@@ -8,6 +8,7 @@ PLUGIN = Plugin(
         "webdataset": "framefleet.plugins.export.formats:TarShard",
         "parquet": "framefleet.plugins.export.formats:ParquetShard",
         "hf": "framefleet.plugins.export.formats:FolderShard",
+        "folder": "framefleet.plugins.export.formats:NamedShard",
         "vbench": "framefleet.plugins.export.formats:VBenchShard",
         "trajectories": "framefleet.plugins.export.trajectories:TrajectoryTar",
         "trajectories-parquet": "framefleet.plugins.export.trajectories:TrajectoryParquet",

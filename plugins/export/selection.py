@@ -141,6 +141,7 @@ class Selection:
         names = [name for name in dict.fromkeys(("row_id", *wanted)) if name in record_schema.names]
         self.schema = pa.schema([record_schema.field(name) for name in names])
         self.added = self._labels.names
+        self.nameable = (*record_schema.names, *self.added)  # columns that names of clips may have
         self.columns = (*map(self._labels.renamed, names), *self.added)
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()

@@ -268,7 +268,8 @@ def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     columns = {reader.target: reader.column for reader in plan.readers}
     taken = plan.spec.settable()
     sizes = [name for name in (*FRAME_PARAMETERS, "height", "width") if name in taken]
-    names = dict.fromkeys([*columns, *plan.base, *sizes, "seed", "scheduler", "fps"])
+    seconds = ["seconds"] if plan.seconds is not None else []
+    names = dict.fromkeys([*columns, *plan.base, *sizes, *seconds, "seed", "scheduler", "fps"])
     values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
     return tuple(
         Argument(name=name, value=value, origin=origin, column=columns.get(name))
@@ -280,7 +281,8 @@ def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
     value, spec = plan.base[name], plan.spec
     value = each_input(value, lambda named: public_url(named["uri"]))
     parameter = spec.parameters.get(name)
-    if name in job.overrides or name in job.defaults:
+    given = {*job.overrides, *job.defaults}
+    if name in given or (name in ("height", "width") and "size" in given):
         return value, "job"
     if name in {own.name for own in plan.recipe.parameters()}:
         return value, f"recipe {plan.recipe.name}"
@@ -305,4 +307,5 @@ def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
         return job.recipe, "job"
     if name in (*FRAME_PARAMETERS, "height", "width"):
         return None, "the pipeline decides"
-    return (job.defaults[name], "job") if name in job.defaults else (None, "")
+    given = {**job.defaults, **job.overrides}
+    return (given[name], "job") if name in given else (None, "")

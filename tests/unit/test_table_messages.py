@@ -126,6 +126,13 @@ def test_an_output_that_holds_the_table_lies_in_it_or_is_no_folder_is_refused(
         ("random_seed", "seed"),
         ("W", "width"),
         ("hieght", "height"),
+        ("image_size", "size"),
+        ("aspectRatio", "size"),
+        ("durationSeconds", "seconds"),
+        ("num_samples", "n"),
+        ("sample_shift", "scheduler"),
+        ("output_format", "media.format"),
+        ("frame_rate", "fps"),
     ],
 )
 def test_what_others_call_an_argument_is_told_when_it_is_carried(
@@ -133,7 +140,20 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
 ) -> None:
     schema = pa.schema([("prompt", pa.string()), (column, pa.string())])
     assert plan_rows(schema, wan).lookalikes == ((column, argument),)
-    assert of_others(["image", "note", "strength", "prompt"], [wan]) == ["image", "strength"]
+    with pytest.raises(JobError, match=rf"defaults\.{column}") as refused:
+        plan_rows(schema, wan, defaults={column: 1})
+    assert argument.partition(".")[0] in refused.value.fix
+
+
+def test_arguments_of_other_models_and_second_names_are_told_when_they_are_carried() -> None:
+    names = ["init_image", "note", "strength", "first_frame", "go_fast", "duration", "caption", "prompt"]
+    read = {"prompt": "prompt", "seconds": "seconds"}
+    assert dict(of_others(names, read, {"prompt", "num_frames", "seconds"}, "Wan")) == {
+        **dict.fromkeys(("init_image", "first_frame"), "Wan takes no image"),
+        "strength": "Wan takes no strength",
+        "go_fast": "Wan takes no go_fast",
+        "duration": "the column 'seconds' is read in its place",
+    }
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.web import OutOfReach, Web
 from tests.videos_server import VideosServer, videos_server
 
-_ARGUMENTS = {"prompt": "a fox", "size": "32x16", "num_frames": 5, "fps": 8.0}
+_ARGUMENTS = {"prompt": "a fox", "width": 32, "height": 16, "num_frames": 5, "fps": 8.0}
 _KEY = "sk-secret-of-the-tests"
 
 
@@ -288,8 +288,8 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
     with closing(Rows(tmp_path / "out", each)) as rows:
         plain = rows.render(seed=3)
         started = rows.render("1" * 32, seed=3, image={"uri": str(tmp_path / "a.png"), "sha256": "0"})
-        with pytest.raises(RowError, match="size is 'large'"):
-            rows.render("2" * 32, size="large")
+        with pytest.raises(RowError, match="height or width is given alone"):
+            rows.render("2" * 32, height=None)
     assert not np.array_equal(plain.frames, started.frames)
 
 
@@ -323,5 +323,5 @@ def test_arguments_that_the_server_does_not_name_are_none_of_rows(vllm: VideosSe
     vllm.set_faults()
     values = {"type": "videos_api", "model": "synthetic", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
     names = engine_of(values).spec().parameters
-    assert {"prompt", "size", "height", "width", "num_frames"} <= names.keys()
+    assert {"prompt", "height", "width", "num_frames"} <= names.keys()
     assert "strength" not in names

@@ -167,6 +167,11 @@ class Swept:
         return frozenset(made - {name for name, used in self.templates.items() if used & cells})
 
     @property
+    def text_words(self) -> frozenset[str]:
+        """The names that its texts use."""
+        return frozenset[str]().union(*self.templates.values())
+
+    @property
     def num_combinations(self) -> int:
         return math.prod(factor.num for factor in self.factors)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -12,25 +13,87 @@ from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# What other programs and people call the arguments of diffusers.
-_ELSEWHERE = {
-    **dict.fromkeys(("text", "caption", "positive", "positive_prompt", "prompts"), "prompt"),
-    **dict.fromkeys(("negative", "neg_prompt", "uncond", "negative_text"), "negative_prompt"),
-    **dict.fromkeys(
-        ("steps", "num_steps", "n_steps", "sampling_steps", "sample_steps", "inference_steps"),
-        "num_inference_steps",
-    ),
-    **dict.fromkeys(("cfg", "cfg_scale", "scale", "guidance", "guide_scale"), "guidance_scale"),
-    **dict.fromkeys(("frames", "n_frames", "frame_num", "video_length", "length"), "num_frames"),
-    **dict.fromkeys(("sampler", "sampler_name", "sample_solver", "scheduler_name"), "scheduler"),
-    **dict.fromkeys(("random_seed", "rng_seed", "noise_seed", "base_seed"), "seed"),
-    **dict.fromkeys(("framerate", "frame_rate", "frames_per_second"), "fps"),
-    **dict.fromkeys(("w", "image_width", "video_width"), "width"),
-    **dict.fromkeys(("h", "image_height", "video_height"), "height"),
-    **dict.fromkeys(("init_image", "input_image", "image_path", "first_frame"), "image"),
-    **dict.fromkeys(("init_video", "input_video", "video_path"), "video"),
+# What people and other programs call the arguments of diffusers, by those that it may be: OpenAI, fal,
+# Replicate, Google, Kling, A1111, ComfyUI, vllm-omni, SGLang, DiffSynth, and the scripts of models' authors.
+_NAMES_ELSEWHERE = {
+    "prompt": "text caption positive positive_prompt prompts prompt_text text_prompt input_prompt",
+    "negative_prompt": "negative neg_prompt uncond negative_text n_prompt negative_caption",
+    "num_inference_steps": "steps num_steps n_steps sampling_steps sample_steps inference_steps infer_steps "
+    "denoising_steps diffusion_steps num_sampling_steps sampler_steps ddim_steps",
+    "guidance_scale": "cfg cfg_scale scale guidance guide_scale sample_guide_scale guidance_strength "
+    "cfg_strength text_guidance_scale embedded_guidance embedded_cfg_scale",
+    "guidance_scale_2": "cfg_2 cfg_scale_2 guide_scale_2 low_noise_guidance_scale",
+    "num_frames video_length frames": "frames n_frames num_frame frame_num frame_count video_length length "
+    "infer_frames total_frames nframes number_of_frames video_frames clip_frames",
+    "scheduler": "sampler sampler_name sampler_index sample_solver solver scheduler_name scheduler_type "
+    "sampling_method",
+    "seed": "random_seed rng_seed noise_seed base_seed seeds rand_seed manual_seed generator_seed",
+    "fps": "framerate frame_rate frames_per_second video_fps output_fps export_fps target_fps sample_fps",
+    "width": "w image_width video_width target_width",
+    "height": "h image_height video_height target_height",
+    "size": "image_size video_size frame_size output_size dimensions resolution video_resolution "
+    "aspect_ratio aspect ratio megapixels",
+    "seconds duration_s audio_length_in_s audio_end_in_s": "seconds duration duration_s duration_seconds "
+    "num_seconds video_duration video_seconds clip_duration clip_seconds clip_length length_s length_seconds "
+    "audio_length audio_duration seconds_total",
+    "n": "num_samples num_images num_videos num_outputs num_clips num_clip num_results n_samples n_iter "
+    "batch_size batch_count sample_count number_of_images number_of_videos num_images_per_prompt "
+    "num_videos_per_prompt num_outputs_per_prompt samples_per_prompt repeats",
+    "image": "init_image init_images input_image image_path image_file image_url img img_path source_image "
+    "start_image start_image_url first_image first_frame first_frame_image first_frame_url start_frame "
+    "prompt_image conditioning_image input_reference image_or_video_path",
+    "last_image": "last_frame last_frame_image last_frame_url end_image end_image_url end_frame tail_image "
+    "tail_image_url image_tail final_image final_frame",
+    "reference_images image": "reference_image ref_image ref_images src_ref_images reference_image_urls "
+    "subject_reference",
+    "video": "init_video input_video video_path video_file video_url source_video src_video",
+    "control_video video": "control_videos vace_video drive_video",
+    "mask_image mask": "inpaint_mask mask_path mask_url src_mask mask_video",
+    "control_image": "controlnet_image control_image_url controlnet_conditioning_image hint_image",
+    "strength": "denoise denoising_strength denoise_strength image_strength prompt_strength img2img_strength",
+    "lora": "loras lora_name lora_path lora_weights lora_scale lora_strength lora_url extra_lora lora_weight",
+    "motion_bucket_id": "motion_bucket motion_strength",
+    "max_sequence_length": "max_tokens text_length token_length max_text_length",
+    "clip_skip": "clip_skips clipskip",
+    "flow_shift scheduler": "shift sample_shift sigma_shift timestep_shift time_shift",
+    "model": "checkpoint ckpt ckpt_name ckpt_path sd_model_checkpoint base_model model_id model_path",
+    "prompts.rewrite": "enable_prompt_expansion use_prompt_extend prompt_optimizer expand_prompt "
+    "enhance_prompt prompt_upsampling prompt_extend",
+    "media.format": "output_format file_format response_format output_type",
+    "media.crf": "quality output_quality video_quality output_compression crf",
+    "post": "upscale upscaler upscale_factor hr_scale hr_upscaler enable_hr hires_fix restore_faces "
+    "interpolate_frames",
+    # No argument of framefleet's models, or of few.
+    "": "mask true_cfg_scale eta guidance_rescale conditioning_scale audio tiling loop go_fast fast_mode "
+    "controlnet_conditioning_scale ip_adapter_image pose_video face_video camera_motion camera_fixed "
+    "generate_audio style_preset acceleration subseed subseed_strength image_cfg_scale "
+    "enable_safety_checker disable_safety_checker",
 }
-_OTHERS = {*_ELSEWHERE.values(), "control_image", "last_image", "mask", "mask_image", "strength"}
+_ELSEWHERE = {
+    name: tuple(arguments.split()) for arguments, names in _NAMES_ELSEWHERE.items() for name in names.split()
+}
+_PER_JOB = ("model", "prompts.rewrite", "media.format", "media.crf", "post")  # which no row has
+# What to write where `columns:` would not do.
+_FIXES = {
+    **dict.fromkeys(
+        ("aspect_ratio", "aspect", "ratio", "megapixels"), "give `size`, e.g. 1280x720, or width and height"
+    ),
+    **dict.fromkeys(
+        ("resolution", "video_resolution"),
+        "where it is width x height, rename it to `size`; where it is a name such as 720p, give `size`, e.g. "
+        "1280x720",
+    ),
+    **dict.fromkeys(
+        ("shift", "sample_shift", "sigma_shift", "timestep_shift", "time_shift"),
+        "write it as a setting of the row's `scheduler`, e.g. unipc(flow_shift=5)",
+    ),
+    "batch_size": "for several clips of a row give `n`; `batching.max_rows` is how many are rendered at once",
+    "n": "for several seeds, write `seed: 0-3`",
+}
+# Arguments of many pipelines, and those that only others have: a row that has one here is told.
+_COMMON = {name for names in _NAMES_ELSEWHERE for name in names.split() if name not in _PER_JOB}
+_OTHERS = _COMMON | {name for name, arguments in _ELSEWHERE.items() if not arguments}
+_TEXTS = ("prompt", "negative_prompt")  # next to which tables have others, which mean nothing
 _ALIKE = 0.85  # see `nearest`
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
@@ -122,13 +185,29 @@ def check_required(
 
 
 def as_argument(column: str, argument: str) -> str:
+    """Return what to do where a column was meant as an argument, or as a key of the job."""
+    if fix := _FIXES.get(_plain(column)):
+        return fix
+    if argument in _PER_JOB:
+        return f"if it is meant as `{argument}`, set that in the job, for all rows"
     return f"if it is {argument}, write `columns: {{{argument}: {_spelled(column)}}}`"
 
 
-def of_others(carried: Iterable[str], specs: Collection[PipelineSpec]) -> list[str]:
-    """Return carried columns that are arguments of other pipelines, and of these under no name."""
-    arguments = {name for spec in specs for name in spec.parameters}
-    return [name for name in carried if name in _OTHERS and name not in arguments]
+def of_others(
+    carried: Iterable[str], read: Mapping[str, str], arguments: Collection[str], classes: str
+) -> Iterator[tuple[str, str]]:
+    """Yield carried columns that mean an argument which is read elsewhere, or is of other pipelines, and why.
+
+    read: by argument, its column. arguments: of the pipelines that are used, which are called `classes`.
+    """
+    for name in carried:
+        plain = _plain(name)
+        names = (plain, *_ELSEWHERE.get(plain, ()))
+        if column := next((read[one] for one in names if one in read and one not in _TEXTS), None):
+            if column != name:
+                yield name, f"the column {column!r} is read in its place"
+        elif not _OTHERS.isdisjoint(names) and {*names}.isdisjoint(arguments):
+            yield name, f"{classes} takes no {names[1] if len(names) > 1 else name}"
 
 
 def _spelled(column: str) -> str:
@@ -144,7 +223,11 @@ def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[s
 
 def argument_meant(name: str, known: Collection[str]) -> str:
     """Return the fix of an error that tells of a name no argument has: also of what others call them."""
+    if fix := _FIXES.get(_plain(name)):
+        return fix
     meant = _meant(name, known)
+    if not meant and (elsewhere := _ELSEWHERE.get(_plain(name))):
+        return f"it is called {elsewhere[0]} here, which the model does not take"
     return f"did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
@@ -153,17 +236,25 @@ def common_argument(name: str, cutoff: float = _ALIKE) -> str | None:
 
     cutoff: as of `nearest`.
     """
-    return _meant(name, _OTHERS, cutoff)
+    argument = _meant(name, _COMMON, cutoff)
+    has_own_fix = _plain(name) in _FIXES and argument != name
+    return None if argument in _PER_JOB or has_own_fix else argument
 
 
 def _meant(name: str, unused: Collection[str], cutoff: float = _ALIKE) -> str | None:
-    plain = name.strip().lower().replace(" ", "_").replace("-", "_")
-    if plain in unused or _ELSEWHERE.get(plain) in unused:
-        return plain if plain in unused else _ELSEWHERE[plain]
+    plain = _plain(name)
+    for argument in (plain, *_ELSEWHERE.get(plain, ())):
+        if argument in unused or (argument in _PER_JOB and argument != plain):
+            return argument
     if swapped := next((name for name in unused if sorted(name) == sorted(plain)), None):  # as hieght
         return swapped
     near = nearest(plain, unused, cutoff=cutoff)
     return near[0] if near else None
+
+
+def _plain(name: str) -> str:
+    """Return a name as diffusers spells: `durationSeconds` and "Duration seconds" are duration_seconds."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s-]+", "_", name.strip()).lower()
 
 
 def is_picks(columns: Collection[str]) -> bool:

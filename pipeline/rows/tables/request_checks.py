@@ -26,6 +26,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.limits import late_problems
+from framefleet.pipeline.rows.tables.other_words import N, words_of
 from framefleet.pipeline.rows.tables.row_plan import check_value, meanings, plan_rows, required_arguments
 from framefleet.pipeline.rows.tables.rows import Finder, InvalidRow
 
@@ -49,7 +50,7 @@ def checked(
     is_argument = "fps" in called.settable()  # some have an own, in a table too
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
-    kinds = meanings(called, recipe)
+    kinds = {name: kind for name, kind in meanings(called, recipe).items() if name != N}  # it is one row
     for name in sorted(cells.keys() - kinds.keys() - called.parameters.keys()):
         raise TableError(
             f"request {index}: {called.class_name} takes no argument {name!r}", argument_meant(name, kinds)
@@ -112,7 +113,8 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request
 
 
 def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Iterator[tuple[str, Refused]]:
-    kinds = meanings(spec, recipe)
+    words = words_of(spec, recipe)
+    kinds = {name: kind for name, kind in meanings(spec, recipe).items() if name not in words}
     back = "put the record back as it was"
     checked_values: dict[str, Any] = {"seed": check_seed(request.seed)}
     checked_values |= {} if request.fps is None else {"fps": check_fps(request.fps)}

@@ -32,13 +32,19 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.inputs.fit import SIZES, fitting_names
 from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS
-from framefleet.pipeline.rows.tables import column_checks, rows
+from framefleet.pipeline.rows.tables import column_checks, other_words, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
 _SPECIAL: dict[str, signature.ArgumentKind] = {"seed": "int", "scheduler": "str", "recipe": "str"}
 _SPECIAL |= {"fps": "float", LORA: "str"}
+_CHECKS = {
+    "fps": check_fps,
+    other_words.SIZE_WORD: other_words.check_size,
+    other_words.SECONDS: other_words.check_seconds,
+    other_words.N: other_words.check_one_of_n,
+}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 # Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
 _CACHED, _CACHED_LENGTH = 4096, 4096
@@ -71,6 +77,7 @@ def plan_rows(
     check_keep: rows.KeepCheck | None = None,
     file_steps: Collection[FileStep] = (),
     fit: signature.Fit | None = "stretch",
+    text_words: Collection[str] = (),
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -85,17 +92,30 @@ def plan_rows(
     model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
         these: what it does not mean to this one is carried along, under a name that no argument has.
     fit: how pictures get the proportions of the row's size; None: see `fit_row`.
+    text_words: names that texts of a sweep use, so that they are not those of `other_words.py`.
     """
     finder = finder or rows.Finder()
+    meant_otherwise = {*text_words, *(columns or {}).values()} - (columns or {}).keys()
+    words = {name for name in other_words.words_of(spec, recipe) if name not in meant_otherwise}
     targets = meanings(spec, recipe)
+    targets = {name: kind for name, kind in targets.items() if name not in other_words.WORDS or name in words}
+    special = words.union(_SPECIAL) - spec.settable().keys()
     mistakes = Mistakes()
     columns, defaults, overrides = (
         {name: value for name, value in (section or {}).items() if name in targets or name not in elsewhere}
         for section in (columns, defaults, overrides)
     )
+    if other_words.N in words:  # each row is one by now
+        defaults.pop(other_words.N, None)
+    with mistakes.noted():
+        if other_words.SIZE_WORD in words:
+            defaults, overrides = (
+                other_words.with_sides("defaults", defaults),
+                other_words.with_sides("overrides", overrides),
+            )
     read = _read_columns(columns, targets, schema, mistakes)
     is_read = not mistakes.found
-    own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
+    own_arguments = {name: kind for name, kind in targets.items() if name not in special}
     own_arguments |= {LORA: "str"} if loras else {}
     shown = argument_fields(own_arguments, taken=reserved)
     of_clips = reserved if column_checks.is_picks(schema.names) else ()  # of clips that others rendered
@@ -105,14 +125,23 @@ def plan_rows(
     with mistakes.noted():
         column_checks.check_carried(unread, spec)
     read = {target: column for target, column in read.items() if target not in overrides}
+    if other_words.SECONDS in words and (frames := other_words.frames_name(spec)):
+        for name, other in ((other_words.SECONDS, frames), (frames, other_words.SECONDS)):
+            if overrides.get(name) is not None:
+                read.pop(other, None)
+                defaults.pop(other, None)
+        for section, values in (("defaults", defaults), ("overrides", overrides)):
+            if values.get(other_words.SECONDS) is not None and values.get(frames) is not None:
+                with mistakes.noted():
+                    raise JobError(f"{section} has seconds and {frames}", "leave one of them out")
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
     checks = {
-        name: _check_of(name, kind, spec, find_recipe, finder, second_models or {})
+        name: _check_of(name, kind, spec, find_recipe, finder, second_models or {}, special=special)
         for name, kind in targets.items()
     }
     checks[LORA] = _remembering(partial(check_loras, declared=loras or {}))
-    base, special = _defaults(defaults, overrides, targets, checks, spec, mistakes, own=own)
+    base, others = _defaults(defaults, overrides, targets, checks, spec, mistakes, own=own, special=special)
     required = required_arguments(spec, recipe)
     with mistakes.noted():
         if is_read:  # else what is missing follows from the mistakes
@@ -127,7 +156,7 @@ def plan_rows(
         rules = partial(object_at(spec.family.row_rules), spec=spec)
     readers = []
     for target, column in read.items():
-        kind, is_argument = targets[target], _is_argument(target, spec)
+        kind, is_argument = targets[target], target not in special
         check = _exactly(checks[target], kind, schema.field(column).type)
         ends = COLUMN_ENDS if kind == "video" else ()
         bounds = tuple(name for name in (f"{column}{end}" for end in ends) if name in schema.names)
@@ -143,9 +172,10 @@ def plan_rows(
         base=base,
         overridden=frozenset(name for name, value in overrides.items() if value is not None),
         required=required,
-        seed=special.get("seed"),
-        scheduler=special.get("scheduler") or resolve_scheduler(None, spec),
-        loras=special.get(LORA, {}),
+        seed=others.get("seed"),
+        seconds=others.get(other_words.SECONDS),
+        scheduler=others.get("scheduler") or resolve_scheduler(None, spec),
+        loras=others.get(LORA, {}),
         recipe=recipe,
         fps=fps,
         finder=finder,
@@ -168,7 +198,7 @@ def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, signature.Argument
     """Return all that a column may mean, with the kind of its cells."""
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
-    return _SPECIAL | own | more
+    return _SPECIAL | other_words.words_of(spec, recipe) | own | more
 
 
 def joined_kinds(each: Iterable[Mapping[str, signature.ArgumentKind]]) -> dict[str, signature.ArgumentKind]:
@@ -185,10 +215,6 @@ def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
     at_call = ("prompt", *(("image", "video") if _FROM_INPUT.search(spec.class_name) else ()))
     own = (one.name for one in spec.parameters.values() if one.required or one.name in at_call)
     return tuple(name for name in dict.fromkeys([*own, *recipe.needs]) if name not in recipe.makes)
-
-
-def _is_argument(target: str, spec: PipelineSpec) -> bool:
-    return target not in _SPECIAL or target in spec.settable()
 
 
 def _read_columns(
@@ -229,19 +255,20 @@ def _defaults(
     mistakes: Mistakes,
     *,
     own: Mapping[str, Any],
+    special: Collection[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what an empty row is: its arguments; its seed, scheduler and LoRAs.
+    """Return what an empty row is: its arguments; its seed, seconds, scheduler and LoRAs.
 
     defaults, overrides: a null takes a default of the model's away. own: the defaults of the recipe's
-    parameters.
+    parameters. special: what is not an argument.
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
-    special: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for name, value in {**defaults, **overrides}.items():
         section = "overrides" if name in overrides else "defaults"
         arguments.pop(name, None)
         with mistakes.noted():
-            if name in ("recipe", "fps") and not _is_argument(name, spec):
+            if name in ("recipe", "fps") and name in special:
                 place = "recipe" if name == "recipe" else "media.fps"
                 raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
             if name not in targets:
@@ -252,14 +279,14 @@ def _defaults(
                 )
                 raise JobError(f"{section}.{name}: rows have no such argument", fix)
             if value is not None:
-                place_of = arguments if _is_argument(name, spec) else special
+                place_of = others if name in special else arguments
                 place_of[name] = value  # one that is refused is not missing too
                 checked = checks[name](value)
                 if isinstance(checked, Refused):
                     public = public_cell(value) if targets[name] in signature.PLACES else value
                     raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
                 place_of[name] = checked
-    return arguments, special
+    return arguments, others
 
 
 def check_value(
@@ -287,6 +314,8 @@ def _check_of(
     find_recipe: Callable[[str], Recipe],
     finder: rows.Finder,
     second_models: Mapping[str, SecondModel],
+    *,
+    special: Collection[str],
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
     if kind == "image" or kind == "video":
@@ -299,14 +328,14 @@ def _check_of(
         return _remembering(partial(check_second_model, target, declared=second_models))
     if target in OWN_TEXTS and kind == "str":
         return partial(check_argument, target, kind=kind, spec=spec)  # they do not repeat
-    if _is_argument(target, spec):
+    if target not in special:
         check = partial(check_value, target, kind=kind, spec=spec)
         is_listed = kind in signature.PART_KINDS or kind in get_args(signature.EitherKind)
         return check if is_listed else _remembering(check)  # each row has lists of its own
     if target == "seed":
         return check_seed
-    if target == "fps":
-        return _remembering(check_fps)
+    if target in _CHECKS:
+        return _remembering(_CHECKS[target])
     find = (lambda name: resolve_scheduler(name, spec)) if target == "scheduler" else find_recipe
 
     def checked(cell: Any) -> Any:

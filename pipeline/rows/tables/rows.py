@@ -27,6 +27,7 @@ from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
 from framefleet.pipeline.rows.inputs.fit import SIZE, SIZES, Fitted, fit_row, without_size
 from framefleet.pipeline.rows.inputs.video_parts import as_text, bounded, split_part
 from framefleet.pipeline.rows.tables.limits import frames_problem, late_problems, listed_steps
+from framefleet.pipeline.rows.tables.other_words import SECONDS, SIZE_WORD, frames_in, frames_name, sides_in
 from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
 
@@ -235,6 +236,7 @@ class RowPlan:
     overridden: Set[str]  # those that the job gives to every row
     required: tuple[str, ...]
     seed: int | None
+    seconds: float | None  # of a clip whose row gives neither seconds nor frames
     scheduler: SchedulerChoice
     loras: Mapping[str, Any]  # the LoRAs of such a row
     recipe: Recipe
@@ -299,6 +301,8 @@ class RowPlan:
                 special[reader.target] = value
         filled = (reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None)
         own = {*self.overridden, *filled}
+        if self.seconds is not None or SIZE_WORD in special or SECONDS in special:
+            problems += self._take_words(arguments, special, own)
         if self.rules and not problems:
             taken, refused = self.rules(arguments, own)
             problems += self._problems(refused, arguments | taken) if refused else []
@@ -349,6 +353,32 @@ class RowPlan:
         others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
         shape = ": ".join([*others, shape_of(arguments)])
         return CheckedRow(index=index, request=request, shape=shape, fitted=fitted)
+
+    def _take_words(
+        self, arguments: dict[str, Any], special: Mapping[str, Any], own: set[str]
+    ) -> Iterator[Problem]:
+        """Put size and seconds into a row's arguments; yield what is wrong with them. own: what it gives."""
+        given = own - self.overridden
+        if (size := special.get(SIZE_WORD)) is not None:
+            for name, side in sides_in(size, arguments, given, self.spec):
+                if name in self.overridden:
+                    continue
+                if isinstance(side, Refused):
+                    yield Problem(self._column(SIZE_WORD), f"{size[0]}x{size[1]}", side)
+                else:
+                    arguments[name] = side
+                    own.add(name)
+        frames = frames_name(self.spec)
+        seconds = special.get(SECONDS, None if frames in given else self.seconds)
+        if seconds is None or frames is None or frames in self.overridden:
+            return
+        fps = clip_fps(special.get("fps"), self.fps, self.spec.fps_of(arguments))
+        num_frames = frames_in(seconds, fps, arguments, given, self.spec)
+        if isinstance(num_frames, Refused):
+            yield Problem(self._column(SECONDS), seconds, num_frames)
+        else:
+            arguments[frames] = num_frames
+            own.add(frames)
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]

@@ -1,0 +1,130 @@
+"""`export --format folder`: clips as they are stored, under names for people that every system takes."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, strategies as st
+
+import framefleet
+from framefleet import Store
+from framefleet.pipeline.errors import JobError
+from framefleet.plugins.export.clip_names import safe_name
+from tests.commands import command
+from tests.small_output import PROMPT, rendered
+
+# The columns by which clips are called, and what these are called.
+NAMED = {
+    "a fox": "a fox",
+    "A FOX": "A FOX-2",
+    "a  fox\n": "a fox-3",
+    "a fox-2": "a fox-2-2",
+    "../../etc/passwd": "_.._etc_passwd",
+    "con": "_con",
+    "Lpt1 .tar": "_Lpt1 .tar",
+    "": "clip",
+    " .. ": "clip-2",
+    "-rf ~": "_-rf ~",
+    "caf\u00e9": "caf\u00e9",
+    "cafe\u0301": "caf\u00e9-2",
+    "\u202egpj.exe\u0000\u200b": "gpj.exe",
+    'a:b*c?<d>|e"f\\g': "a_b_c__d__e_f_g",
+    "\u91d1" * 100: "\u91d1" * 83,
+    "x" * 300: "x" * 251,
+    "X" * 300: "X" * 249 + "-2",
+    "a fox. ": "a fox-4",
+}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    rendered(Store(str(tmp_path / "out")), len(NAMED), carried={"name": [*NAMED]})
+    return str(tmp_path / "out")
+
+
+def test_names_are_safe_and_differ_on_every_system(tmp_path: Path, output: str) -> None:
+    to = tmp_path / "to"
+    words = ("export", output, to, "--format", "folder", "--name", "{name}", "--shard-rows", "4")
+    ended = command(*words)
+    assert ended.exit_code == 0, ended.output
+    names = [path.name for path in to.iterdir() if path.suffix == ".mp4"]
+    assert sorted(names) == sorted(f"{name}.mp4" for name in NAMED.values())
+    assert len({name.casefold() for name in names}) == len(NAMED)
+    records = {row["row_id"]: row for row in framefleet.read_records(output).to_pylist()}
+    rows = pq.read_table(sorted(to.glob("*.parquet"))).to_pylist()
+    for row in rows:
+        record = records[row["row_id"]]
+        assert row["file_name"] == f"{NAMED[record['name']]}.mp4"
+        assert (to / row["file_name"]).read_bytes() == Path(output, record["path"]).read_bytes()
+    (to / "shard-000001.parquet").unlink()  # as after a kill
+    (to / rows[5]["file_name"]).unlink()
+    assert command(*words).exit_code == 0
+    assert pq.read_table(sorted(to.glob("*.parquet"))).to_pylist() == rows
+    assert (to / rows[5]["file_name"]).is_file()
+    refused = command(*words[:-3], "{seed}")
+    assert (
+        refused.exit_code == 2 and "holds an export of something else: name is {name} there" in refused.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        (None, f"{PROMPT.translate({60: '_', 62: '_'})} 0-0.mp4"),
+        ("{prompt:.5}-{seed:03}", "a red-000.mp4"),
+        ("{seed:>4}_{{{height}}}_{duration_s:.2f}", "0_{32}_DURATION.mp4"),
+        ("{row_id:.8}", "ROW_ID.mp4"),
+    ],
+)
+def test_columns_have_formats_and_any_store_takes_the_clips(
+    name: str | None, first: str, output: str, tmp_path: Path
+) -> None:
+    url = f"memory://{tmp_path.name}"
+    framefleet.export(output, url, format="folder", name=name)
+    names = [path.rpartition("/")[2] for path in fsspec.filesystem("memory").ls(url, detail=False)]
+    record = next(row for row in framefleet.read_records(output).to_pylist() if row["seed"] == 0)
+    texts = {"DURATION": f"{record['duration_s']:.2f}", "ROW_ID": record["row_id"][:8]}
+    for text, value in texts.items():
+        first = first.replace(text, value)
+    assert first in names
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"name": "{prompt.__class__}"}, "there is no column 'prompt.__class__'"),
+        ({"name": "{prompt[0]}"}, "there is no column 'prompt[0]'"),
+        ({"name": "{0}"}, "there is no column '0'"),
+        ({"name": "{}"}, "there is no column ''"),
+        ({"name": "{promt}"}, "there is no column 'promt'"),
+        ({"name": "{prompt!r}"}, "has the format '!r'"),
+        ({"name": "{seed:{height}}"}, "has the format '{height}'"),
+        ({"name": "{seed:>99999999}"}, "has the format '>99999999'"),
+        ({"name": "{prompt:x}"}, "which has no format 'x'"),
+        ({"name": "{prompt"}, "is not a template"),
+        ({"name": "clip"}, "names no column"),
+        ({"name": "{seed}" * 1000}, "is too long"),
+        ({"name": "{seed}", "format": "hf"}, "name is set, and format is hf"),
+        ({"validation": 0.5}, "a folder for people has no splits"),
+    ],
+)
+def test_what_is_no_template_of_names_is_refused(
+    options: dict[str, Any], problem: str, output: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError) as refused:
+        framefleet.export(output, str(tmp_path / "to"), **{"format": "folder", **options})
+    assert problem in refused.value.problem and not (tmp_path / "to").exists()
+
+
+@given(st.text(max_size=400), st.sampled_from(["", ".mp4", "-12.png.zip"]))
+def test_any_text_is_a_name(text: str, ending: str) -> None:
+    name = safe_name(text, ending)
+    assert 0 < len(name.encode()) <= 255 and name == unicodedata.normalize("NFC", name)
+    assert name.endswith(ending) and name.isprintable() and not {*name} & {*'<>:"/\\|?*'}
+    assert name[0] not in ".-~ " and name[-1] not in ". "
+    assert safe_name(name.removesuffix(ending), ending) == name
