@@ -58,6 +58,16 @@ TablePlaces = Annotated[
 ]
 
 
+ReadMetadata = Annotated[
+    bool,
+    Option(
+        "--read-metadata",
+        help="Render the prompts, seeds and settings that the images and videos of --images say, instead of "
+        "starting from them. Files of framefleet, A1111, ComfyUI and InvokeAI are read.",
+    ),
+]
+
+
 def one_table(places: list[str] | None) -> str | None:
     """Return the table of `TablePlaces`. Raises JobError for several."""
     different = [*dict.fromkeys(places or ())]

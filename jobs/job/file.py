@@ -187,6 +187,7 @@ def option_sets(
     sweeps: Sequence[str] | None = None,
     workers: int | None = None,
     steps: int | None = None,
+    read_metadata: bool = False,
     sets: Sequence[str] | None = None,
 ) -> list[str]:
     """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
@@ -206,7 +207,8 @@ def option_sets(
             problem = f"--seeds {public_text(seeds)}: not whole numbers or ranges of them"
             raise JobError(problem, "write them as --seeds 0-63 or --seeds 1,5,9")
         swept += [_set_of(f"seed={seeds}")]
-    numbers = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    numbers: dict[str, object] = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    numbers |= {"read_metadata": True} if read_metadata else {}
     short = (f"{key}={value}" for key, value in numbers.items() if value is not None)
     return [*swept, *map(_set_of, sweeps or []), *short, *(sets or [])]
 

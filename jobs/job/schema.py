@@ -41,7 +41,7 @@ from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.model.specs.signature import Fit
 from framefleet.pipeline.outputs.layout import dated
-from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
+from framefleet.pipeline.outputs.media.media_settings import Embed, Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.plugin import by_name, refuse_section
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
@@ -139,6 +139,9 @@ class MediaSection(Section):
     """Frames per second. Default: the row's, or the model's own."""
     previews: bool = _MEDIA.previews
     """Store a preview image of each clip, for galleries."""
+    embed: Embed = _MEDIA.embed
+    """What files say about their rows: full (prompt, settings and row_id), id (row_id only) or none. tags:
+    what version 0.1.0 wrote."""
 
 
 class InputsSection(Section):

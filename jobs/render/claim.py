@@ -242,7 +242,7 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
         values["table"] = TABLES if is_own else without_scheme(str(table))
     values |= decisive_sections(job, names)
     values["inputs"] = {"fit": fit_of(job)}
-    values["media"] = {key: value for key, value in job["media"].items() if key != "previews"}
+    values["media"] = {key: value for key, value in job["media"].items() if key not in ("previews", "embed")}
     for kind, decides in _NAMED.items():
         values[kind] = {
             name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}

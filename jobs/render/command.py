@@ -34,6 +34,7 @@ _IDLE = {
 def render_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
+    read_metadata: options.ReadMetadata = False,
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     sweeps: options.Sweeps = None,
@@ -59,7 +60,13 @@ def render_command(
         from framefleet.jobs.job.file import load_job, option_sets
 
         sets = option_sets(
-            prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
+            prompts=prompts,
+            seeds=seeds,
+            sweeps=sweeps,
+            workers=workers,
+            steps=steps,
+            read_metadata=read_metadata,
+            sets=sets,
         )
         loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output, is_run=True)
 

@@ -378,7 +378,8 @@ def table_of_job(
             classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
             raise TableError(
                 f"table {table.location} is a folder of {kind}s, and {classes} takes no {kind}",
-                f"use a model that starts from one, or map the {kind} to an argument with `columns:`",
+                f"use a model that starts from one, or map the {kind} to an argument with `columns:`; "
+                "to render the prompts that its files say, add --read-metadata",
             )
     sweep, kinds = job.sweep, joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)])
     is_used = f"{{{N}}}" in str(sweep) or N in {*job.columns.values()} - job.columns.keys()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import framefleet
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout
+from framefleet.pipeline.outputs.embedded_text import file_tags
 from framefleet.pipeline.outputs.file_step import FileStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
@@ -70,16 +70,8 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     for step in steps:
         frames = None if frames is None else step.frames(frames, of)
         sound = None if sound is None else step.sound(sound, of)
-    # Nothing that differs between two renders of one row.
-    file_tags = {
-        "row_id": clip.row_id,
-        "prompt": str(request.arguments.get("prompt", "")),
-        "seed": str(request.seed),
-        "model_digest": clip.model_digest,
-        "framefleet": framefleet.__version__,
-    }
     sent = _as_sent(clip, media, steps, fps)
-    content = sent or encode_file(of, steps, frames, sound, fps=fps, tags=file_tags)
+    content = sent or encode_file(of, steps, frames, sound, fps=fps, tags=file_tags(clip, media.embed))
     unrepeatable = ("as sent" if sent else media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
@@ -110,6 +102,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
         media_encoder=", ".join(filter(None, unrepeatable)) or None,
         model_name=request.model or None,
+        embed="none" if sent else media.embed,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
         marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),
         marked_audio_sha256=None if sound is None or sound is audio else audio_sha256(sound),

@@ -52,6 +52,7 @@ _GpuMemory = Annotated[
 def plan_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
+    read_metadata: options.ReadMetadata = False,
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     sweeps: options.Sweeps = None,
@@ -76,7 +77,13 @@ def plan_command(
         from framefleet.jobs.job.file import job_kind_of, option_sets
 
         sets = option_sets(
-            prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
+            prompts=prompts,
+            seeds=seeds,
+            sweeps=sweeps,
+            workers=workers,
+            steps=steps,
+            read_metadata=read_metadata,
+            sets=sets,
         )
         if kind := job_kind_of(job, sets):
             if limit is not None:

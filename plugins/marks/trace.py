@@ -30,6 +30,7 @@ from framefleet.api.outputs import MAX_CLIP_BYTES, ROW_ID, Output
 from framefleet.api.texts import parse_json, public_url
 from framefleet.pipeline.errors import CONTROLS
 from framefleet.pipeline.guards.regular_file import read_regular
+from framefleet.pipeline.outputs.embedded_text import row_id_in
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.keep.replay.recorded_row import is_opened
@@ -258,8 +259,8 @@ def _hint(outputs: Sequence[Output]) -> str | None:
     if not bare:
         return None
     return (
-        f"clips of {', '.join(bare)} carry no watermark, so copies that were encoded again or edited cannot "
-        "be found; `marks: {watermark: spread}` in a job adds one"
+        f"clips of {', '.join(bare)} carry no watermark, so copies without their tags cannot be found; "
+        "`marks: {watermark: spread}` in a job adds one"
     )
 
 
@@ -298,7 +299,8 @@ def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> T
         marks = marks_in(content, watermarks, anchors=anchors)
         marks = replace(marks, label=marks.label or label_in(packet))
         try:
-            tag = read_metadata(content).get("row_id")
+            tags = read_metadata(content)
+            tag = tags.pop("row_id", None) or row_id_in(tags.values())
         except StoreError:
             tag = None
         tagged = _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))

@@ -1,4 +1,4 @@
-"""A job that signs its clips: what is told of its key, and that its rows can be rendered again."""
+"""What files say of their rows: a signature whose key nothing tells of, and a text that makes a row again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from framefleet.plugins.keep.replay.replay import replay
 from tests.certificates import issue
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
+from tests.model_files import flip_a_byte
 
 
 def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_cluster: str) -> None:
@@ -31,3 +32,30 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
         path for path in (tmp_path / "out").rglob("*") if path.is_file() and secret in path.read_bytes()
     ]
     assert replay(str(tmp_path / "out"), record["row_id"]).is_equal
+
+
+def test_old_clips_are_rows_and_each_file_is_written_again_as_its_record_says(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(2))
+    old, again = tmp_path / "old", tmp_path / "new"
+    job = write_job(tmp_path / "job.yaml", job_values(table, old, address=ray_cluster))
+    assert command("render", job, "--limit", "1").exit_code == 0
+    assert command("render", job, "--set", "media.embed=none").exit_code == 0
+    records = sorted(records_of(old), key=lambda record: record["row_indices"])
+    assert [record["embed"] for record in records] == ["full", "none"]
+    values = job_values(old / "clips", again, address=ray_cluster) | {"read_metadata": True}
+    job_again = write_job(tmp_path / "again.yaml", values)
+    refused = command("plan", job_again)
+    assert refused.exit_code == 2 and "1 of 2 files" in refused.stderr
+    assert "(" + records[1]["path"].removeprefix("clips/") + ")" in refused.stderr
+    for line in ("1 row rendered in", "nothing to do"):
+        ended = command("render", job_again, "--set", "on_invalid=skip")
+        assert (ended.exit_code, line in ended.stderr) == (0, True), ended.stderr
+    (record,) = records_of(again)
+    assert (record["row_id"], record["media_sha256"]) == (records[0]["row_id"], records[0]["media_sha256"])
+    for record in records:
+        flip_a_byte(old / record["path"], 999)
+    rows = [json.loads(line) for line in command("verify", old, "--fleet", job, "--json").stdout.splitlines()]
+    # Their bytes are certain: files of other bytes would leave it in doubt.
+    assert [(row["verdict"], row["doubt"]) for row in rows[:2]] == [("file damaged", None)] * 2

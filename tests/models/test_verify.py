@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 import framefleet
 from framefleet import Store
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.gone_clips import look_for_clips
@@ -135,6 +136,20 @@ def spoil(out: Path, row_ids: list[str], frames: list[Frames], media: Media) -> 
     recorded_otherwise(out, row_ids[1], frames[2], media)
     change_record(out, row_ids[2], frames_sha256="5" * 64)
     flip_a_byte(clip_of(out, row_ids[3]), 999)
+
+
+@pytest.mark.parametrize(("embed", "recorded"), [("tags", None), ("id", "id")])
+def test_a_file_is_written_again_as_its_record_says(embed: str, recorded: str | None, tmp_path: Path) -> None:
+    place, row_ids = rendered(tmp_path, embed=embed)
+    change_record(place, row_ids[0], embed=recorded)
+    claim = json.loads((place / "job.json").read_text())
+    del claim["job"]["media"]["embed"]  # which version 0.1.0 does not write
+    (place / "job.json").write_text(json.dumps(claim))
+    digests = {name: (then, now) for name, then, now in framefleet.replay(place, row_ids[0]).digests}
+    assert digests["media_sha256"][0] == digests["media_sha256"][1]
+    change_record(place, row_ids[0], embed="all")
+    with pytest.raises(JobError, match=r"column 'embed' of the record of row .* it is 'all'"):
+        framefleet.replay(place, row_ids[0])
 
 
 def verified(out: Path, *row_ids: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:

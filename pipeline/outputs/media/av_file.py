@@ -20,6 +20,7 @@ from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.result import Audio, Pcm
 from framefleet.pipeline.outputs.media.media_settings import (
+    COMMENT,
     LARGEST_FRAME,
     MOST_SAMPLES,
     VIDEO_ENCODERS,
@@ -96,7 +97,7 @@ def encode_av(
         kind = "matroska" if media.format == "mkv" else media.format
         with av.open(str(path), "w", format=kind, options=CONTAINER_OPTIONS[media.format]) as container:
             # wav has a few tags only, of its own names
-            container.metadata.update({"comment": json.dumps(tags)} if media.format == "wav" else tags)
+            container.metadata.update({COMMENT: json.dumps(tags)} if tags and media.format == "wav" else tags)
             video = None if frames is None else _Video(container, frames, media=media, rate=rate)
             sound = _Sound(container, audio, media.format) if audio else None
             for index in range(0 if frames is None else len(frames)):
@@ -274,7 +275,7 @@ def read_tags(media_bytes: bytes) -> dict[str, str]:
     with _opened(media_bytes) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
     if media_bytes.startswith(b"RIFF"):
-        return text_tags(tags["comment"])
+        return text_tags(tags.get(COMMENT, "{}"))
     return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
 
 

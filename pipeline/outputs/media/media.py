@@ -36,9 +36,9 @@ def encode(
     """Return the file's bytes; equal arguments give equal bytes in every process.
 
     metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json, webp: Exif, gif: a
-    comment); keys in lower case. mp4 and webm are 4:2:0, but 4:4:4 where a side is odd (and it is not AV1);
-    not every player shows that. Raises RenderError for what the format cannot
-    hold.
+    comment); keys in lower case. "comment" is `parameters` of png, and UserComment of webp. mp4 and webm are
+    4:2:0, but 4:4:4 where a side is odd (and it is not AV1); not every player shows that. Raises RenderError
+    for what the format cannot hold.
     """
     _check(frames, audio, media)
     # Without what a C string cannot hold (NUL), or UTF-8 (lone surrogates).
@@ -104,7 +104,7 @@ def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
-    """Return the tags that `encode` was given."""
+    """Return the tags that `encode` was given; of others' files, and jpegs, the texts in them."""
     return _read(media_bytes, picture_files.read_zip_tags, picture_files.read_pillow_tags, read_tags)
 
 

@@ -18,6 +18,9 @@ MOST_PIXELS = 1 << 30  # of all frames together, which are held at one time: 3 G
 MOST_SAMPLES = 1 << 28  # of all channels together: half a gigabyte, 46 minutes in stereo at 48 kHz
 
 MediaFormat = Literal["mp4", "mkv", "webm", "webp", "gif", "png", "png.zip", "exr.zip", "flac", "wav"]
+# What a file says of its row: all that made it, its row_id alone, or nothing. tags: what version 0.1.0 wrote.
+Embed = Literal["full", "id", "none", "tags"]
+COMMENT = "comment"  # the tag that other tools read, and keep when they copy a file or encode it again
 # As FFmpeg calls them: H.264, H.265, AV1, VP9. NVENC is the GPU's own: it leaves the cores alone, and gives
 # equal frames other bytes.
 VideoEncoder = Literal["libx264", "libx265", "libsvtav1", "libvpx-vp9", "h264_nvenc"]
@@ -69,9 +72,10 @@ class Media:
     audio: bool = True  # clips have their sound
     encoder: VideoEncoder | None = None  # of mp4 and webm; None is H.264 or VP9
     previews: bool = True  # a small still lies next to each clip
+    embed: Embed = "full"
 
     def __post_init__(self) -> None:
-        for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):
+        for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder), ("embed", Embed)):
             if (value := getattr(self, name)) not in (None, *get_args(kind)):
                 raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
         # libx264 is what job.json has where nothing is encoded by it.

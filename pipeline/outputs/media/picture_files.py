@@ -20,7 +20,13 @@ from PIL import Image, ImageSequence, PngImagePlugin
 from framefleet.pipeline.errors import RenderError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media.media_settings import LARGEST_FRAME, Media, check_pace, check_pixels
+from framefleet.pipeline.outputs.media.media_settings import (
+    COMMENT,
+    LARGEST_FRAME,
+    Media,
+    check_pace,
+    check_pixels,
+)
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 _TAGS, SOUND_FILE = "tags.json", "sound.flac"
@@ -105,9 +111,12 @@ def _members(media_bytes: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-PNG_SIGNATURE, GIF_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"GIF89a"
+PNG_SIGNATURE, GIF_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff"
 XMP_TAG = "XML:com.adobe.xmp"  # an XMP packet, which png and webp have a place for
-_DESCRIPTION = 0x010E  # of Exif
+_DESCRIPTION, _EXIF_IFD, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # of Exif
+_EXIF_TEXTS = {_DESCRIPTION: "description", 0x010F: "make", 0x0110: "model"}
+_UTF_16 = b"UNICODE\0"  # how a comment in Exif begins that is UTF-16
+_PARAMETERS = "parameters"  # what readers of pngs call the comment
 _COUNT = "num_frames"  # our tag besides those that are given
 _UNIT_MS = {"webp": 1, "gif": 10}  # what a frame's time is counted in
 _SAMPLED = 1 << 18  # pixels of all frames, from which the colours of a gif are chosen
@@ -115,13 +124,16 @@ _SAMPLED = 1 << 18  # pixels of all frames, from which the colours of a gif are 
 
 def is_pillow_file(media_bytes: bytes) -> bool:
     is_webp = media_bytes.startswith(b"RIFF") and media_bytes[8:12] == b"WEBP"
-    return is_webp or media_bytes.startswith((PNG_SIGNATURE, GIF_SIGNATURE))
+    return is_webp or media_bytes.startswith((PNG_SIGNATURE, GIF_SIGNATURE, _JPEG_SIGNATURE))
 
 
 def encode_png(frames: Pictures, tags: Mapping[str, str]) -> bytes:
     text = PngImagePlugin.PngInfo()
     for key, value in tags.items():
-        text.add_itxt(key, value)
+        if key == COMMENT:
+            text.add_text(_PARAMETERS, value)  # tEXt, which more tools read, where Latin-1 has its letters
+        else:
+            text.add_itxt(key, value)
     buffer = io.BytesIO()
     Image.fromarray(frames[0]).save(buffer, format="PNG", pnginfo=text, compress_level=6)
     return buffer.getvalue()
@@ -135,7 +147,8 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     """
     check_pace(float(rate), media.format, RenderError)
     packet = tags.get(XMP_TAG, "").encode()
-    tags = {key: value for key, value in tags.items() if key != XMP_TAG}
+    comment = tags.get(COMMENT) if media.format == "webp" else None
+    tags = {key: value for key, value in tags.items() if key != XMP_TAG and value is not comment}
     text = json.dumps({**tags, _COUNT: str(len(frames))}, sort_keys=True)  # ASCII: Exif has no other text
     options: dict[str, Any] = {"xmp": packet} if packet else {}
     if media.format == "gif":
@@ -149,6 +162,8 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     else:
         exif = Image.Exif()
         exif[_DESCRIPTION] = text
+        if comment is not None:
+            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _UTF_16 + comment.encode("utf-16-be")
         quality = {"quality": 100 - media.quality} if media.quality else {"lossless": True, "exact": True}
         images = [Image.fromarray(frame) for frame in frames]
         options |= {"exif": exif, "method": 4, **quality}
@@ -197,11 +212,33 @@ def read_pillow_tags(media_bytes: bytes) -> dict[str, str]:
 
 
 def _opened(media_bytes: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(media_bytes), formats=["PNG", "WEBP", "GIF"])
+    return Image.open(io.BytesIO(media_bytes), formats=["PNG", "WEBP", "GIF", "JPEG"])
 
 
 def _tags_of(image: Image.Image) -> dict[str, str]:
-    if image.format == "PNG":
-        image.load()
-        return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
-    return text_tags(image.info["comment"] if image.format == "GIF" else image.getexif()[_DESCRIPTION])
+    """Return the texts in a picture, of others than ours too."""
+    if image.format == "GIF":
+        return text_tags(image.info["comment"])
+    if image.format == "PNG" and not any(isinstance(value, str) for value in image.info.values()):
+        image.load()  # they may come last
+    tags = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    exif = image.getexif()
+    tags |= {name: str(exif[key]) for key, name in _EXIF_TEXTS.items() if key in exif}
+    comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    if (text := tags.pop(_PARAMETERS, None) or _exif_text(comment)) is not None:
+        tags[COMMENT] = text
+    if f'"{_COUNT}"' in tags.get("description", ""):
+        tags |= text_tags(tags.pop("description"))
+    return tags
+
+
+def _exif_text(comment: object) -> str | None:
+    """Return a comment of Exif: its first 8 bytes name the encoding."""
+    if not isinstance(comment, bytes):
+        return comment if isinstance(comment, str) else None
+    text = comment[8:]
+    if not comment.startswith(_UTF_16):
+        return text.decode("utf-8", "replace")
+    # Either order of bytes is found in files; most letters of most texts have a zero as their higher byte.
+    is_little = text[1::2].count(0) > text[::2].count(0)
+    return text.decode("utf-16-le" if is_little else "utf-16-be", "replace")

@@ -94,6 +94,7 @@ class Record:
     derived_width: int | None = None
     derived_num_frames: int | None = None
     derived_fps: float | None = None
+    embed: str | None = None  # what its file says of the row, as `media.embed`; None: as version 0.1.0 did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

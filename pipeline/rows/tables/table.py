@@ -313,7 +313,7 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, s
         below = [name for name, details in matches if details["type"] != "directory"]
         if not below:
             _raise_refusal(filesystem, folder)
-        files, root = _visible(below, folder) or _visible(below, folder, media_column), _table_folder(folder)
+        files, root = visible(below, folder) or visible(below, folder, media_column), _table_folder(folder)
         below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
         # without those of partitions, which are many
         folders = {
@@ -328,7 +328,7 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, s
         below, root = _below(filesystem, path, location), _table_folder(path)
         table_files.check_lake_files(filesystem, below, location)
         table_files.check_lake_folders(filesystem, [root], location)
-        files = _visible(below, path) or _visible(below, path, media_column)
+        files = visible(below, path) or visible(below, path, media_column)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
             check_regular(path)
@@ -370,7 +370,7 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
     """Return which of the files in a folder are neither rows nor their prompts: "3 .heic and 1 .avif"."""
     is_media = bool(files) and media_column(files[0]) is not None
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
-    others = {*_visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
+    others = {*visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
     others = {path for path in others if PurePosixPath(path).stem.lower() not in _ABOUT}
     endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
     most = endings.most_common(_MOST_ENDINGS)
@@ -394,7 +394,7 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     return paths
 
 
-def _visible(
+def visible(
     paths: Collection[str],
     root: str,
     kind_of: Callable[[str], str | None] = file_format,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from framefleet.api.clips import Clip, Media, is_model
 from framefleet.api.commands import Overview
-from framefleet.api.errors import FramefleetError, InputError, JobError, ModelError, quoted
+from framefleet.api.errors import FramefleetError, InputError, JobError, ModelError, not_ours, quoted, shown
 from framefleet.api.models import Model, ModelSettings, Renderer, load, model_digest
 from framefleet.api.outputs import Record
 from framefleet.api.texts import parse_json
@@ -17,6 +17,7 @@ from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
+from framefleet.pipeline.outputs.media.media_settings import Embed
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
@@ -75,7 +76,7 @@ class Replayer:
         """Do what `replay` promises."""
         recipe = recorded_row.recipe_of(recorded, self._given)
         job = recorded.claim.job
-        media = media_again(job)
+        media = media_again(job, recorded.record)
         steps = steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
         second_models = open_second_models(recorded.second_models)
         for reference in filter(is_model, recorded.request.arguments.values()):
@@ -101,7 +102,8 @@ class Replayer:
         clip = renderer.render_plainly(request, recorded.record.row_id)
         if not isinstance(clip, Clip):
             raise _not_rendered(recorded.record.row_id, clip.error)
-        now = encode_clip(clip, media, steps.values())
+        # Files have the model's name, which may be another where the model is now.
+        now = encode_clip(replace(clip, model=recorded.record.model), media, steps.values())
         is_jobs = job.recipe == recorded.request.recipe  # no other recipe's digest is stored
         digest = recorded.claim.recipe_digest if is_jobs else _UNKNOWN
         there = {**recorded.environment, _RECIPE: digest}
@@ -129,13 +131,21 @@ def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
     return Replayer(given).replay(recorded_row.find_recorded(str(output), row_id, given))
 
 
-def media_again(job: ClaimedJob) -> Media:
-    """Return how clips are encoded once more, as job.json says of the first time.
+def media_again(job: ClaimedJob, record: Record) -> Media:
+    """Return how a clip is encoded once more, as job.json and its record say of the first time.
 
     Not by NVENC: no equal bytes are to be expected of it, nor that it is there.
     """
     encoder = None if job.media.encoder == "h264_nvenc" else job.media.encoder
-    return Media(**job.media.model_dump() | {"encoder": encoder})
+    return Media(**job.media.model_dump() | {"encoder": encoder, "embed": embed_of(record)})
+
+
+def embed_of(record: Record) -> Embed:
+    """Return what the record's file says of its row. Raises JobError for what framefleet never writes."""
+    embed = record.embed or "tags"
+    if embed not in get_args(Embed):
+        raise not_ours(f"column 'embed' of the record of row {record.row_id}", f"it is {shown(embed)}")
+    return cast(Embed, embed)
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:

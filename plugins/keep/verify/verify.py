@@ -54,7 +54,7 @@ from framefleet.pipeline.errors import setting
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.result import KeptSteps, kept_in
 from framefleet.pipeline.outputs.media.media import decode_floats
-from framefleet.pipeline.outputs.media.media_settings import LOSSY
+from framefleet.pipeline.outputs.media.media_settings import LOSSY, Embed
 from framefleet.pipeline.outputs.output import claim_in_parts_as, recorded_clip
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.rows.identity import lane_named
@@ -69,7 +69,7 @@ from framefleet.plugins.keep.damage import (
 )
 from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of
-from framefleet.plugins.keep.replay.replay import Replayer, environment_differences, media_again
+from framefleet.plugins.keep.replay.replay import Replayer, embed_of, environment_differences, media_again
 from framefleet.plugins.keep.verify.row_process import replay_alone
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
@@ -243,12 +243,14 @@ def verified_rows(
     if not records:
         raise opened.no_records()
     if job:
-        # What is stored of a row's steps may change between runs: each is rendered with what its record has.
-        by_steps: dict[KeptSteps, list[Record]] = {}
+        # What is stored of a row's steps, and what its file says, may change between runs: each is rendered
+        # with what its record has.
+        groups: dict[tuple[KeptSteps, Embed], list[Record]] = {}
         for record in records:
-            by_steps.setdefault(kept_in(record.extra_outputs), []).append(record)
-        for steps, alike in by_steps.items():
-            yield from _by_fleet(job, store, alike, watch, steps)
+            groups.setdefault((kept_in(record.extra_outputs), embed_of(record)), []).append(record)
+        for (steps, embed), alike in groups.items():
+            of_group = job.model_copy(update={"media": job.media.model_copy(update={"embed": embed})})
+            yield from _by_fleet(of_group, store, alike, watch, steps)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -275,7 +277,7 @@ def _by_fleet(
     """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
     row_ids = [record.row_id for record in records]
     claimed = claim_of(store).job
-    media = media_again(claimed)
+    media = media_again(claimed, records[0])
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
     run = uuid.uuid4().hex

@@ -1,0 +1,98 @@
+"""From a text in the form of AUTOMATIC1111's web UI, which Forge, SD.Next and framefleet write too, to cells.
+
+A prompt of any number of lines, a negative prompt that begins with its name, and one line of fields, whose
+values are in quotes, as JSON has them, where they hold a comma, a colon or a new line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from framefleet.api.texts import parse_json
+from framefleet.pipeline.outputs.embedded_text import FIELD, NEGATIVE
+from framefleet.plugins.metadata.cells import Told, Unreadable, told
+
+_FIELD_OF_LINE = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])++"|[^,]*+)(?:,|$)')
+_LEAST_FIELDS = 3  # of a line that is not a prompt's
+_SIZE = re.compile(r"([0-9]+)x([0-9]+)")
+_PROMPT = re.compile(r"(negative_)?prompt(_[0-9])?")  # arguments of pipelines that are texts for encoders
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CARRIED = ("row_id", "recipe", "inputs")  # of our JSON, as text
+
+
+def read_text(text: str) -> Told:
+    """Return what a text says. Raises Unreadable for one without a line of fields, or with odd values."""
+    prompt, negative, fields = split_text(text)
+    by_name = {name.lower(): value for name, value in fields.items()}
+    size = _SIZE.fullmatch(by_name.get("size", ""))
+    values: dict[str, object] = {
+        "prompt": prompt or None,
+        "negative_prompt": negative or None,
+        "seed": by_name.get("seed"),
+        "num_inference_steps": by_name.get("steps"),
+        "width": size and size[1],
+        "height": size and size[2],
+        # The scale of models that take it as an input is another argument of theirs.
+        "guidance_scale": None if "distilled cfg scale" in by_name else by_name.get("cfg scale"),
+    }
+    known = {"seed", "steps", "size", "cfg scale", FIELD}
+    others = {name: value for name, value in fields.items() if name.lower() not in known}
+    if FIELD not in fields:
+        return told("A1111", values, others)
+    row = _row_of(fields[FIELD])
+    return told(FIELD, values | _arguments(row), others | {k: v for k, v in row.items() if k in _CARRIED})
+
+
+def split_text(text: str) -> tuple[str, str, dict[str, str]]:
+    """Return prompt, negative prompt and fields, as the web UI itself reads them."""
+    lines = text.strip().split("\n")
+    at = len(lines) - 1
+    while len(found := _FIELD_OF_LINE.findall(lines[at])) < _LEAST_FIELDS:
+        # Templates of prompts are written below the fields.
+        at = next((number for number in range(at - 1, -1, -1) if lines[number].startswith("Steps: ")), -1)
+        if at < 0:
+            raise Unreadable("its text has no line of settings, such as `Steps: 20, Sampler: Euler, ...`")
+    prompts: dict[bool, list[str]] = {False: [], True: []}
+    is_negative = False
+    for line in (line.strip() for line in lines[:at]):
+        if line.startswith(NEGATIVE):
+            is_negative, line = True, line[len(NEGATIVE) :].strip()
+        prompts[is_negative].append(line)
+    texts = ["\n".join(prompts[key]).strip() for key in (False, True)]
+    return texts[0], texts[1], {name: _unquoted(value) for name, value in found}
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        try:
+            text = json.loads(value)
+        except ValueError:
+            return value
+        return str(text)
+    return value.strip()
+
+
+def _row_of(text: str) -> Mapping[str, Any]:
+    try:
+        row = parse_json(text)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("arguments"), dict):
+        raise Unreadable("its framefleet metadata is damaged")
+    return row
+
+
+def _arguments(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return numbers and prompts of a row; no other text, which could be a path, and no code."""
+    values: dict[str, object] = {"seed": row.get("seed")}
+    for name, value in row["arguments"].items():
+        if name == "lora" and isinstance(value, dict):
+            values[name] = "+".join(f"{lora}:{weight}" for lora, weight in value.items())
+        elif _NAME.fullmatch(name) and (_PROMPT.fullmatch(name) or isinstance(value, int | float)):
+            values[name] = value
+    if isinstance(scheduler := row.get("scheduler"), str):
+        values["scheduler"] = scheduler
+    return values

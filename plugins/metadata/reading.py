@@ -1,0 +1,111 @@
+"""In: the bytes of a picture or a clip. Out: how it was made, as its metadata says, or why that is unknown.
+
+Files are anybody's: they are looked into in a sandbox, which runs this file, and no pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from framefleet.api.clips import read_metadata
+from framefleet.api.errors import StoreError
+from framefleet.api.texts import parse_json
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
+from framefleet.pipeline.outputs.embedded_text import row_id_in
+from framefleet.pipeline.outputs.media.media_settings import COMMENT
+from framefleet.plugins.metadata.a1111 import read_text
+from framefleet.plugins.metadata.cells import Told, Unreadable
+from framefleet.plugins.metadata.comfyui import read_graph
+from framefleet.plugins.metadata.invokeai import read_invokeai
+
+_MAX_TEXT = 1 << 22  # characters of one text: graphs with pictures in them are larger
+_MAX_READING_S = 60.0  # what takes longer was made to
+_OPENING = 1 << 30  # bytes of memory besides the file
+_SOURCES = ("prompt", "make", "model")  # where ComfyUI writes its graph: pngs and clips, and webp
+_NOTHING = "it has no metadata that is known"
+
+
+def told_by(content: bytes) -> Told:
+    """Return how a file was made. Raises Unreadable."""
+    try:
+        texts = read_metadata(content)
+    except StoreError as error:
+        raise Unreadable(f"it cannot be opened: {error.problem.partition(': ')[2]}") from None
+    reasons = []
+    for read in _readings(texts):
+        try:
+            return read()
+        except Unreadable as error:
+            reasons.append(str(error))
+    if not reasons and row_id_in(texts.values()):
+        reasons.append("it has its row_id only; `framefleet trace` finds the row")
+    raise Unreadable(reasons[0] if reasons else _NOTHING)
+
+
+def _readings(texts: Mapping[str, str]) -> Iterator[Callable[[], Told]]:
+    """Yield what reads these texts, the surest first."""
+    comment = texts.get(COMMENT, "")
+    values = _json_of(comment)
+    if comment and values is None:
+        yield partial(read_text, comment)
+    if (invoke := texts.get("invokeai_metadata")) is not None:
+        yield partial(read_invokeai, _json_of(invoke))
+    graphs = [texts.get(name, "").removeprefix("prompt:") for name in _SOURCES]
+    for graph in [*map(_json_of, graphs), values.get("prompt") if isinstance(values, dict) else None]:
+        value = _json_of(graph) if isinstance(graph, str) else graph
+        if isinstance(value, dict):
+            yield partial(read_graph, value)
+
+
+def _json_of(text: str) -> Any:
+    """Return the value of a JSON object; None for any other text."""
+    if not text.lstrip().startswith("{") or len(text) > _MAX_TEXT:
+        return None
+    try:
+        return parse_json(text)
+    except ValueError:
+        return None
+
+
+class MetadataReader:
+    """Reads files, several at a time. For several threads."""
+
+    def __init__(self) -> None:
+        self._boxes = Sandboxes(__name__, max_silence_s=_MAX_READING_S)
+
+    def read(self, content: bytes) -> Told:
+        """Return how a file was made. Raises Unreadable."""
+        try:
+            with self._boxes.one() as box:
+                box.send(len(content).to_bytes(8, "little"))
+                box.send(content)
+                answer = json.loads(box.receive())
+        except Ended as error:
+            raise Unreadable(f"it cannot be read: {error}") from None
+        if isinstance(answer, str):
+            raise Unreadable(answer)
+        return Told(**answer)
+
+    def close(self) -> None:
+        self._boxes.close()
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one request: its size, then its bytes."""
+    bound_memory(3 * int.from_bytes(connection.recv_bytes(), "little") + _OPENING)
+    try:
+        answer: object = asdict(told_by(connection.recv_bytes()))
+    except Unreadable as error:
+        answer = str(error)
+    except MemoryError:
+        answer = "it takes more memory to read than it should"
+    connection.send_bytes(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    serve(_answer)

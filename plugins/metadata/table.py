@@ -1,0 +1,129 @@
+"""From a folder of pictures and clips to a table of rows: one for each file that says how it was made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from os import cpu_count
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.api.commands import Watch, wait_for
+from framefleet.api.errors import InputError, JobError, TableError, count_text, names_text
+from framefleet.api.jobs import Job, below, store_of_job
+from framefleet.api.outputs import DriverLock, Store
+from framefleet.api.texts import canonical_json, public_url
+from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.tables.table import MAX_LISTED, media_column, visible
+from framefleet.plugins.metadata.cells import USUAL, Cell, Told, Unreadable
+from framefleet.plugins.metadata.reading import MetadataReader
+from framefleet.plugins.metadata.section import FOLDER
+
+_PATH = f"{FOLDER}/rows.parquet"
+_SHOWN = 5  # files in a message
+_MAX_COLUMNS = 200
+_TYPES: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+File = tuple[str, Told | str]  # its path in the folder, and what it says or why it says nothing
+
+
+def table_place(job: Job) -> str:
+    return below(job, _PATH)
+
+
+def store_table(job: Job, watch: Watch) -> str:
+    """Write the rows of the job's folder into its output, unless they are there; return where."""
+    store = store_of_job(job)
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        file = Path(write_table(job, watch, folder))
+        if not store.exists(_PATH):
+            store.upload(_PATH, file)
+        elif store.read(_PATH) != file.read_bytes():
+            with DriverLock(store, renders=False):  # no driver is reading it
+                store.write(_PATH, file.read_bytes())
+    return table_place(job)
+
+
+def write_table(job: Job, watch: Watch, folder: str) -> str:
+    """Write the rows into this folder; return the file. Raises TableError where no file, or not every one of
+    a job that refuses rows which cannot be used, says how it was made.
+    """
+    if job.table is None:
+        raise JobError("read_metadata: the job has no table", "name the folder: `table: DIR` or --images DIR")
+    shown = public_url(job.table)
+    wait_for(watch, f"reading the metadata of the files in {shown}")
+    files = list(_read_all(job.table, job))
+    rows = [(path, told) for path, told in files if isinstance(told, Told)]
+    numbered = enumerate(files)
+    unread = [f"file {number} ({path}): {told}" for number, (path, told) in numbered if isinstance(told, str)]
+    count = f"{len(unread):,} of {count_text(len(files), 'file')} in {shown}"
+    reasons = "; ".join(unread[:_SHOWN]) + (f"; and {len(unread) - _SHOWN:,} more" if unread[_SHOWN:] else "")
+    if unread and (not rows or job.on_invalid == "fail"):
+        fix = "leave `read_metadata` out, to start from the pictures themselves"
+        if rows:
+            fix = "take them out of the folder, or set `on_invalid: skip` to leave them out"
+        raise TableError(f"{count} do not say how they were made: {reasons}", fix)
+    if unread:
+        watch.say(f"read_metadata: left out: {count}: {reasons}")
+    for name in USUAL:
+        if lacking := [path for path, told in rows if name not in told.cells]:
+            line = f"{count_text(len(lacking), 'file')} without {name} that can be told, e.g. {lacking[0]}"
+            watch.say(f"note: read_metadata: {line}")
+    if inputs := [path for path, told in rows if told.others.get("inputs")]:
+        line = f"{count_text(len(inputs), 'file')} made from inputs that are not in it, e.g. {inputs[0]}"
+        watch.say(f"note: read_metadata: {line}")
+    pq.write_table(_table(rows), file := Path(folder, "rows.parquet"))
+    return str(file)
+
+
+def _read_all(place: str, job: Job) -> Iterator[File]:
+    """Yield every picture and clip of a folder, in order."""
+    store = Store(place, job.storage_options if "://" in place else {})
+    paths = visible(store.list(""), "", media_column)
+    if not paths or len(paths) > MAX_LISTED:
+        what = f"holds more than {MAX_LISTED:,}" if paths else "is not a folder of"
+        problem = f"read_metadata: {public_url(place)} {what} pictures and clips"
+        raise TableError(problem, "name the folder that they are in")
+    inputs = Inputs([place], job.storage_options, base=place, outage_s=job.retries.store_outage_s)
+    with closing(MetadataReader()) as reader, ThreadPoolExecutor(cpu_count()) as threads:
+        try:
+            yield from zip(paths, threads.map(partial(_read, inputs, reader), paths), strict=True)
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def _read(inputs: Inputs, reader: MetadataReader, path: str) -> Told | str:
+    try:
+        return reader.read(inputs.read(path))
+    except InputError as error:
+        return error.problem
+    except Unreadable as error:
+        return str(error)
+
+
+def _table(rows: Sequence[tuple[str, Told]]) -> pa.Table:
+    names = list(dict.fromkeys(["prompt", *USUAL, *(name for _, told in rows for name in told.cells)]))
+    if len(names) > _MAX_COLUMNS:
+        problem = f"read_metadata: the files have values of {len(names):,} arguments"
+        raise TableError(problem, "take those that you do not know out of the folder")
+    columns = {name: _column(name, [told.cells.get(name) for _, told in rows]) for name in names}
+    columns["file"] = pa.array([path for path, _ in rows], pa.string())
+    columns["made_with"] = pa.array([told.program for _, told in rows], pa.string())
+    columns["metadata"] = pa.array([canonical_json(dict(told.others)) for _, told in rows], pa.string())
+    return pa.table(columns)
+
+
+def _column(name: str, cells: Sequence[Cell]) -> pa.Array:
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if kinds == {int, float}:
+        kinds = {float}
+    if len(kinds) > 1:
+        words = names_text(sorted(kind.__name__ for kind in kinds))
+        raise TableError(f"read_metadata: {name} is {words} in different files", "put them into two folders")
+    return pa.array(cells, _TYPES[kinds.pop()] if kinds else pa.string())
