@@ -96,6 +96,11 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
         Converted as Converted,
         convert_model as convert_model,
     )
+    from framefleet.plugins.prove.check import (
+        CheckedCertificate as CheckedCertificate,
+        check_certificate as check_certificate,
+    )
+    from framefleet.plugins.prove.prove import Proven as Proven, prove as prove
     from framefleet.plugins.rollouts.warm_fleet import WarmFleet as WarmFleet, fleet as fleet
     from framefleet.plugins.scores.score_output import score as score
     from framefleet.plugins.train.plan import TrainPlan as TrainPlan, plan_training as plan_training

@@ -1,4 +1,4 @@
-"""The output of a job as a driver leaves it, but for its clips, which are any bytes: nothing is rendered."""
+"""The output of a job as a driver leaves it, but for its clips, which are black: nothing is rendered."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from framefleet import Store
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.rows import record
@@ -36,17 +42,23 @@ def committed(folder: Path, num_rows: int = 6, **more: Any) -> Path:
         for first, batch in resolved.table.batches():
             for row in resolved.rows.read(first, batch):
                 assert isinstance(row, IdentifiedRow)
-                writer.add(None, _stored(store, row.row_id))
+                writer.add(None, _stored(store, row, resolved.first.identity))
                 if writer.rows_waiting == ROWS_IN_A_PART:
                     writer.flush()
         writer.flush()
     return job
 
 
-def _stored(store: Store, row_id: str) -> dict[str, Any]:
-    """Store a clip; return its record."""
-    content, path = f"the clip of {row_id}".encode(), clip_path(row_id, ".mp4")
+def _stored(store: Store, row: IdentifiedRow, identity: Identity) -> dict[str, Any]:
+    """Store a clip of a few black pixels; return its record."""
+    row_id, request, path = row.row_id, row.request(), clip_path(row.row_id, ".mp4")
+    size = {"num_frames": 2, "height": 16, "width": 16}
+    frames = np.zeros((*size.values(), 3), np.uint8)
+    content = encode(frames, media=Media(), fps=16.0, metadata={"row_id": row_id})
     store.create(path, content)
     digest = hashlib.sha256(content).hexdigest()
     changed = {"uri": store.url_of(path), "path": path, "media_sha256": digest, "bytes": len(content)}
-    return values_of(record(0, **changed)) | {"row_id": row_id}
+    asked = {name: getattr(request, name) for name in ("seed", "scheduler", "recipe")}
+    texts = {"arguments": canonical_json(request.arguments), "numerics": canonical_json(identity.numerics)}
+    texts |= {"model_digest": identity.model_digest, "environment": '{"threads":1}'}
+    return values_of(record(0, **changed, **size, **asked, **texts, duration_s=0.125)) | {"row_id": row_id}

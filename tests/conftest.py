@@ -17,7 +17,7 @@ import pytest
 
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.place_trial import prove
+from framefleet.pipeline.model.place_trial import prove_place
 from tests.durations import pytest_fixture_setup, pytest_runtest_makereport
 from tests.lanes import pytest_xdist_make_scheduler
 from tests.own_environment import own_environment
@@ -76,7 +76,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Virtual machines that advertise AMX may crash on bf16. What they need is set before anything computes,
     # for all processes that tests start.
     if "amx" in str(lines_beginning("/proc/cpuinfo", ("flags",))):
-        prove("cpu", ["bf16", "fp16"])
+        prove_place("cpu", ["bf16", "fp16"])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from framefleet import Request
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.identity import Identity, row_content, row_id_of
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -70,6 +73,19 @@ def record(number: int, **changed: Any) -> Record:
 
 def failure(**changed: Any) -> FailureRecord:
     return replace(FAILURE, **changed)
+
+
+def own_row_id(values: Mapping[str, Any]) -> str:
+    """Return the row_id that follows from a record's columns, of a built-in recipe and no rate of its own."""
+    names = ("seed", "scheduler", "recipe")
+    asked = {name: values[name] for name in names}
+    content = row_content(
+        Request(arguments=json.loads(values["arguments"]), **asked),
+        model_digest=values["model_digest"],
+        numerics=json.loads(values["numerics"]),
+        recipe_digest=None,
+    )
+    return row_id_of(canonical_json(content))
 
 
 def row_id(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet import Store
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.columns import late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.frames.result import Audio
@@ -20,8 +20,9 @@ from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, Medi
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
-from tests.rows import record
+from tests.rows import own_row_id, record
 
+_ARGUMENTS = {"prompt": pa.string(), "guidance_scale": pa.float64()}
 PROMPT = "a red ball 一只猫 <b>&"
 
 
@@ -48,20 +49,24 @@ def rendered(
 
     frames_of: the clip of a row, of so many frames.
     """
-    columns = pa.table(dict(carried or {}))
-    prompts = pa.schema([("prompt", pa.string())] if "prompt" not in columns.column_names else [])
+    # Those that are called as an argument are not carried, and come after the others.
+    columns = pa.table({name: cells for name, cells in (carried or {}).items() if name not in _ARGUMENTS})
+    flat_arguments = pa.schema([(name, kind) for name, kind in _ARGUMENTS.items() if name in (carried or {})])
+    if "prompt" not in flat_arguments.names:
+        flat_arguments = flat_arguments.append(pa.field("prompt", pa.string()))
     measured = scores or {}
     added = pa.schema([late_field(name, pa.float64()) for name in measured])
-    schema = record_schema(columns.schema, prompts, added)
+    schema = record_schema(columns.schema, flat_arguments, added)
     writer = PartWriter(store, "records", schema, run=new_run(1))
     records = []
     for number in range(num_rows):
-        values = _stored(store, number, format, frames_of)
-        own = {name: cells[number] for name, cells in (arguments or {}).items()}
-        values["arguments"] = json.dumps({**json.loads(values["arguments"]), **own})
-        flat: dict[str, Any] = dict.fromkeys(prompts.names, f"{PROMPT} {number}")
+        own = {"prompt": f"{PROMPT} {number}", "guidance_scale": number / 2}
+        own |= {name: cells[number] for name, cells in (carried or {}).items() if name in _ARGUMENTS}
+        own |= {name: cells[number] for name, cells in (arguments or {}).items()}
+        values = _stored(store, number, format, frames_of, canonical_json(own))
+        flat: dict[str, Any] = {name: own[name] for name in flat_arguments.names}
         flat |= {name: cells[number] for name, cells in measured.items()}
-        writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values | flat)
+        writer.add(columns.slice(number, 1).to_batches()[0] if columns.num_columns else None, values | flat)
         records.append(values)
         if writer.rows_waiting == rows_in_a_part:
             writer.flush()
@@ -70,25 +75,32 @@ def rendered(
 
 
 def _stored(
-    store: Store, number: int, format: MediaFormat, frames_of: Callable[[int, int], Frames]
+    store: Store,
+    number: int,
+    format: MediaFormat,
+    frames_of: Callable[[int, int], Frames],
+    arguments: str,
 ) -> dict[str, Any]:
-    prompt = f"{PROMPT} {number}"
     frames = None if format in SOUNDS else frames_of(number, 1 if format == "png" else 3)
     sound = Audio(samples=np.full((1, 800), number / 100, np.float32), sample_rate=8000)
     content = encode(
         frames, media=Media(format=format), fps=8, metadata={}, audio=sound if format in SOUNDS else None
     )
-    row_id = hashlib.md5(str(number).encode()).hexdigest()  # spread over the folders, as real ones
-    path = clip_path(row_id, f".{format}")
-    store.create(path, content)
-    said = {
-        "row_id": row_id,
+    said = values_of(record(0)) | {
         "row_indices": (number,),
-        "uri": store.url_of(path),
-        "path": path,
         "media_sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "seed": number,
-        "arguments": json.dumps({"prompt": prompt, "guidance_scale": number / 2}),
+        "arguments": arguments,
+        **dict.fromkeys(("height", "width", "num_frames", "fps")),
+        "duration_s": sound.duration_s,
     }
-    return values_of(record(0)) | said
+    if frames is not None:
+        num_frames, height, width, _ = frames.shape
+        fps = None if format == "png" else 8.0
+        said |= {"height": height, "width": width, "num_frames": num_frames, "fps": fps}
+        said["duration_s"] = num_frames / fps if fps else None
+    said["row_id"] = row_id = own_row_id(said)
+    path = clip_path(row_id, f".{format}")
+    store.create(path, content)
+    return said | {"uri": store.url_of(path), "path": path}

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 if TYPE_CHECKING:
     from framefleet.pipeline.model.numerics import Numerics
 
-MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"  # which instructions kernels may use, and with that bits; see `prove`
+MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"  # which instructions kernels may use, and so bits; see `prove_place`
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
 

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.lora import fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options import tuning
-from framefleet.pipeline.model.place_trial import prove
+from framefleet.pipeline.model.place_trial import prove_place
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
@@ -71,7 +71,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if is_new or not device.startswith("cuda"):
-        prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
+        prove_place(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     guardrail = load_guardrail(spec)  # from the hub
     with sealed(folder, without_parts(digests, parts)) as place:

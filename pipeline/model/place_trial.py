@@ -31,7 +31,7 @@ _MAX_WAIT_S = 120.0  # for that of another worker, which takes a fifth of it
 _REFUSALS = ("RuntimeError", "torch.AcceleratorError")  # not OutOfMemoryError: others may fill a GPU
 
 
-def prove(device: str, dtypes: Collection[str]) -> None:
+def prove_place(device: str, dtypes: Collection[str]) -> None:
     """Set what this machine needs for these dtypes. Raises FleetError for one that cannot compute in them.
 
     On a CPU fp32 needs no trial: its instructions are as old as those that libraries start with.

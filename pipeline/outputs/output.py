@@ -87,9 +87,14 @@ def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str
 
 def why_unsound(store: Store, file: RecordedFile) -> Unsound | None:
     """Read a file, and return what is wrong; of one of another size no more than is needed to see it."""
+    content = small_content(store, file)
+    return None if isinstance(content, bytes) else content
+
+
+def small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
+    """Do what `why_unsound` does, and return the bytes of a sound file; None for one that is large."""
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
-        content = sound_content(store, file)
-        return None if isinstance(content, bytes) else content
+        return sound_content(store, file)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
         copy = Path(folder, "file")
         try:

@@ -81,16 +81,26 @@ class Identity:
 
     def content(self, request: Request) -> dict[str, Any]:
         """Return what is hashed, as JSON, to the row_id."""
-        return {
-            "arguments": deciding(request.arguments),
-            "fps": request.fps,
-            "model_digest": self.model_digest,
-            "numerics": self.numerics,
-            "recipe": request.recipe,
-            "recipe_digest": self.recipes[request.recipe].digest,
-            "scheduler": request.scheduler,
-            "seed": request.seed,
-        }
+        digest = self.recipes[request.recipe].digest
+        return row_content(
+            request, model_digest=self.model_digest, numerics=self.numerics, recipe_digest=digest
+        )
+
+
+def row_content(
+    request: Request, *, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
+) -> dict[str, Any]:
+    """Return all that decides a clip, as JSON values. numerics, recipe_digest: as `Identity` has them."""
+    return {
+        "arguments": deciding(request.arguments),
+        "fps": request.fps,
+        "model_digest": model_digest,
+        "numerics": numerics,
+        "recipe": request.recipe,
+        "recipe_digest": recipe_digest,
+        "scheduler": request.scheduler,
+        "seed": request.seed,
+    }
 
 
 def _sha256(content: str) -> str:

@@ -189,7 +189,9 @@ def export_command(
 
 def _show(exported: Exported, format: str) -> None:
     for damage in exported.left_out[:_MAX_SHOWN]:
-        stderr.say(f"{damage.path}: {_SAID[damage.kind]}, so row {damage.row_id} is left out")
+        stderr.say(
+            f"{damage.path}: {_SAID.get(damage.kind) or damage.reason}, so row {damage.row_id} is left out"
+        )
     if len(exported.left_out) > _MAX_SHOWN:
         stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
     if exported.left_out:

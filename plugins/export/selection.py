@@ -44,6 +44,7 @@ from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
 from framefleet.plugins.keep.damage import Damage
+from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw, against_clip
 from framefleet.plugins.picks import chosen_records, with_labels
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
@@ -62,9 +63,16 @@ _LEAN = frozenset(
     ]
 )
 
+# With the seed, all that made a clip: what readers of an evaluation ask for.
+_SETTINGS = ("arguments", "scheduler", "recipe", "model", "model_digest", "numerics")
+
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
-CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
+# Say where a clip is, which one, and what is in its file.
+CLIP_COLUMNS = (
+    *("row_id", "uri", "path", "bytes", "media_sha256"),
+    *("height", "width", "num_frames", "fps", "numerics"),
+)
 _EXTRAS = ("extra_outputs", "extra_outputs_path", "extra_outputs_sha256")
 _MAX_EXTRAS_BYTES = 4 << 30  # of a row: fifty steps of a long clip have one gigabyte
 # What records say of the second clip, by what they say of the row's own.
@@ -133,6 +141,7 @@ class Selection:
         if choice.columns is None:
             repeated = {self._labels.repeated} - {PROMPT_COLUMN}
             wanted = tuple(name for name in lean_columns(output) if name not in repeated)
+            wanted += _SETTINGS if choice.format == "vbench" else ()
         else:
             wanted = tuple(record_schema.names) if choice.columns == ALL_COLUMNS else choice.columns
         for name in wanted:
@@ -145,6 +154,8 @@ class Selection:
         self.columns = (*map(self._labels.renamed, names), *self.added)
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
+        self._law = RecordLaw.of(output.store, record_schema)
+        self._contradictions: dict[str, str] = {}  # of rows that were read whole, by row_id
         self._duplicates: pa.Array = pa.array([], pa.string())
         self._only: pa.Array | None = None
         self._extras_bytes: Mapping[str, int] | None = None  # by row_id; None: they are not handed on
@@ -218,11 +229,14 @@ class Selection:
             yield piece, [read.result() for read in reads]
 
     def _files(self, record: dict[str, Any]) -> RowFiles | Damage:
-        contents = []
+        row_id, contents = record["row_id"], list[bytes]()
         for path, content in self._output.files(record):
             if not isinstance(content, bytes):
-                return Damage(kind=content, path=path, row_id=record["row_id"])
+                return Damage(kind=content, path=path, row_id=row_id)
             contents.append(content)
+        reason = self._contradictions.get(row_id) or next(against_clip(record, contents[0]), None)
+        if reason:
+            return Damage(kind="record", path=record["path"], row_id=row_id, reason=reason)
         return contents
 
     def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
@@ -233,7 +247,7 @@ class Selection:
         others = {name: other for name, other in _DERIVED.items() if name in names}
         if self._choice.file == "clip":
             others = {}
-        read = dict.fromkeys((*names, *others.values()))
+        read = dict.fromkeys((*names, *others.values(), *(LAW_COLUMNS if is_whole else ())))
         choice = self._choice
         for table in chosen_records(self._output, read, choice.where, choice.picks):
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
@@ -252,6 +266,8 @@ class Selection:
                 texts_of = rows.select(["row_id", *self._texts]).to_pylist()
                 prompts = [prompt_of(row) or row["row_id"] for row in texts_of]
                 rows = rows.filter([split_of(one, self._choice.validation) == split for one in prompts])
+            if is_whole:
+                self._contradictions |= self._law.contradictions(rows)
             if others:
                 rows = rows.filter(pc.is_valid(rows["derived_sha256"]))
                 for name, other in others.items():  # of the second file, under the names of the first

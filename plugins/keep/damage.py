@@ -13,17 +13,27 @@ from functools import partial
 from itertools import chain, groupby, islice
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from framefleet.api.errors import JobError
-from framefleet.api.outputs import RECORD_FIELDS, Output, OutputFiles, Store
+from framefleet.api.outputs import RECORD_FIELDS, Output, OutputFiles, Store, rows_of
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs import layout
-from framefleet.pipeline.outputs.output import Unsound
+from framefleet.pipeline.outputs.output import (
+    FRAMES_OF,
+    Unsound,
+    recorded_files,
+    small_content,
+    why_unsound,
+)
 from framefleet.pipeline.outputs.parts.records import fields_named
+from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
 _OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_sha256", "derived_path", "derived_bytes")
-_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes", "media_sha256", *_OTHERS)
+_FIELDS = fields_named(RECORD_FIELDS, *dict.fromkeys((*FRAMES_OF, *_OTHERS, *LAW_COLUMNS)))
 _SCHEMA = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
 -- clip, extras, derived: what follows the row_id in the names of its files.
@@ -41,11 +51,12 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 """
 
 # missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
-# other bytes, or cannot be read, as on a bad disk. doubled: the part at `path` names a row of a later record
-# too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
-# came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
-# uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
-DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
+# other bytes, or cannot be read, as on a bad disk. record: it contradicts itself, its clip or job.json.
+# doubled: the part at `path` names a row of a later record too. part: it is not as it was written. job:
+# job.json is not. late: a part that does not count, as it came when its driver had lost the output, or its
+# rows are in a larger one. stray: no record names the file. uncommitted: none yet, as its driver died.
+# foreign: framefleet wrote no such file.
+DamageKind = Literal[Unsound, "record", "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
 _UNREAD = {
     "foreign": "",
     "late": "it came after its driver had lost the output, or its rows are in a larger part; "
@@ -77,8 +88,10 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
         for part in files.parts(layout.RECORDS):
             path = part.path
             try:
-                for rows in files.rows(part, _FIELDS):
-                    damages = list(readers.map(partial(look_at, store), rows))
+                law = RecordLaw.of(store, schema := files.schema(part))
+                own = [schema.field(name) for name in law.own_columns]
+                for rows in files.rows(part, pa.schema([*_FIELDS, *own])):
+                    damages = list(readers.map(partial(look_at, store, law=law), rows))
                     index.add(path, zip(rows, (not some for some in damages), strict=True))
                     yield from chain.from_iterable(damages)
                     num_checked += len(rows)
@@ -90,10 +103,32 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
         yield Damage(kind="doubled", path=path, row_id=row_id)
 
 
-def look_at(store: Store, record: Mapping[str, Any]) -> list[Damage]:
-    """Read the files of one record. Raises JobError where it names what no record of ours does."""
-    kinds = Output(store).unsound_files(record)
-    return [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds]
+def look_at(store: Store, record: Mapping[str, Any], *, law: RecordLaw | None = None) -> list[Damage]:
+    """Read the files of one record. Raises JobError where it names what no record of ours does.
+
+    law: by which the record is checked too, with all its columns.
+    """
+    clip, *others = recorded_files(record)
+    content = small_content(store, clip)
+    sound = content if isinstance(content, bytes) else None
+    kinds = [(clip.path, None if isinstance(content, bytes) else content)]
+    kinds += [(file.path, why_unsound(store, file)) for file in others]
+    damages = [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds if kind]
+    if law and (reason := law.contradiction(record, sound)):
+        damages.append(Damage(kind="record", path=clip.path, row_id=record["row_id"], reason=reason))
+    return damages
+
+
+def look_at_row(output: Output, row_id: str) -> list[Damage]:
+    """Check the record of a row, and the files that it names. Raises as `look_at` does.
+
+    output: reads few parts, as one that is `holding` the row.
+    """
+    law = RecordLaw.of(output.store, output.schema())
+    columns = [*RECORD_FIELDS.names, *law.own_columns]
+    tables = (table.filter(pc.equal(table["row_id"], row_id)) for table in output.records(columns))
+    (record,) = (row for table in tables for row in rows_of(table, output.url))
+    return look_at(output.store, record, law=law)
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:

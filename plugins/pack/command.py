@@ -95,5 +95,6 @@ def pack_command(
         stdout.say(
             f"{count_text(len(packed.row_ids), 'row')}: {packed.folder}; its README.md says how to check them"
         )
+        stdout.say(f"digest of the pack: {packed.digest}")
         for reason, count in Counter(packed.without_script.values()).items():
             stderr.say(f"no script for {count_text(count, 'row')}: {reason}")

@@ -15,25 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from framefleet.api.clips import each_input
 from framefleet.api.commands import Overview
 from framefleet.api.errors import FramefleetError, JobError, quoted
 from framefleet.api.jobs import Claim, claim_of
-from framefleet.api.outputs import CLAIM, HOW, RECORD_FIELDS, RECORDS, Output, Store, rows_of
+from framefleet.api.outputs import CLAIM, HOW, RECORDS, Output, Store, rows_of
 from framefleet.api.sections import AtLeastOne
-from framefleet.api.texts import canonical_json, parse_json
+from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedModel
-from framefleet.jobs.job.paths import paths_in
 from framefleet.pipeline.model.environment import PACKAGES, device_name
-from framefleet.pipeline.outputs.parts.records import record_of
-from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.arguments import checked_content
+from framefleet.plugins.keep.pack_list import write_list
+from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders, without_folder
+from framefleet.plugins.keep.record_law import RecordLaw
 from framefleet.plugins.keep.replay.recorded_row import (
     NOTHING,
     Given,
-    arguments_of,
-    environment_of,
-    inputs_of_row,
 )
 from framefleet.plugins.keep.replay.script import replay_script
 from framefleet.plugins.keep.verify.verify import NUM_SAMPLED, sample_rows
@@ -42,7 +37,7 @@ from framefleet.plugins.picks import Pick, chosen_records, picked
 _VERSION = re.compile(r"[0-9A-Za-z._+!-]+")
 _LIBRARIES = ("framefleet", "torch", *PACKAGES)
 _UNFINISHED = ".framefleet-unfinished-pack"  # a file, until all others are there
-_INPUTS = "inputs"  # folder of the images and videos that rows take
+_FIX = "run `framefleet repair`, or choose other rows"
 _README = """\
 # Clips to render again
 
@@ -55,6 +50,9 @@ FRAMEFLEET is a clone or the git+URL of its repository, in the version of requir
 names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
 bit-exact; else by how many levels its pixels differ, and what of the environment is another: other processors
 and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
+
+`verify` also prints the digest of this pack: of pack.sha256, which lists the SHA-256 of all its files.
+Compare it with the one that you were told.
 
 To check that your weights are the same files, without framefleet:
 
@@ -78,6 +76,7 @@ class Packed(Overview):
     """What was packed."""
 
     folder: str
+    digest: str  # SHA-256 of the list of all its files: tell it to those who get the pack
     row_ids: tuple[str, ...]
     without_script: dict[str, str]  # rows that a script cannot render, each with the reason
 
@@ -85,6 +84,7 @@ class Packed(Overview):
         reasons = "; ".join(dict.fromkeys(self.without_script.values()))
         return {
             "folder": self.folder,
+            "digest": self.digest,
             "rows": f"{len(self.row_ids):,}",
             "without script": f"{len(self.without_script):,}: {reasons}" if reasons else None,
         }
@@ -160,12 +160,14 @@ def pack_rows(
         (folder / _UNFINISHED).touch()
         without_script = _write(folder, output, opened, claim, chosen, given)
         (folder / _UNFINISHED).unlink()
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        digest = write_list(Store(str(folder)), files)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # half a pack is none, and would be in the way of the next
         if was_there:
             folder.mkdir()
         raise
-    return Packed(folder=str(folder), row_ids=tuple(chosen), without_script=without_script)
+    return Packed(folder=str(folder), digest=digest, row_ids=tuple(chosen), without_script=without_script)
 
 
 def _write(
@@ -176,18 +178,23 @@ def _write(
     rows = (row for table in holding.records() for row in rows_of(table, holding.url))
     by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
     records = [by_id[row_id] for row_id in row_ids]
+    schema = holding.schema()
+    law = RecordLaw.of(opened.store, schema)
     for record in records:
         for path, content in opened.files(record):
             if not isinstance(content, bytes):
                 problem = f"{opened.store.url_of(path)} is not as its record says: {HOW[content]}"
-                raise JobError(problem, "run `framefleet repair`, or choose other rows")
+                raise JobError(problem, _FIX)
+            if path == record["path"] and (wrong := law.contradiction(record, content)):
+                raise JobError(f"the record of row {record['row_id']} is damaged: {wrong}", _FIX)
             pack_store.write(path, content)
-        record |= {"uri": record["path"], "preview_path": None}
-        _copy_inputs(opened.store, record, given, pack_store)
-    names = _names_of_places(claim_job := parse_json(opened.store.read(CLAIM)), records)
+        copy_inputs(opened.store, record, given, pack_store)
+    names = take_out_folders(claim_job := parse_json(opened.store.read(CLAIM)))
+    names |= {record["model"]: without_folder(record["model"]) for record in records}
+    records = [portable_record(record, law) for record in records]
     job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"
     pack_store.write(CLAIM, job.encode())
-    writer = Output(pack_store).writer(RECORDS, holding.schema(), job=job)
+    writer = Output(pack_store).writer(RECORDS, schema, job=job)
     for record in records:
         writer.add(None, record)
     writer.flush()
@@ -205,45 +212,8 @@ def _write(
     return without_script
 
 
-def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) -> None:
-    """Copy the images and videos of a row, and have its record name the copies."""
-    ours = record_of({name: record.get(name) for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
-    environment_of(ours)  # raises for one that framefleet did not write, which `_describe` reads
-    arguments = arguments_of(ours)
-    inputs = inputs_of_row(store, arguments, given)
-
-    def copied(one: Mapping[str, Any]) -> dict[str, Any]:
-        suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
-        path = f"{_INPUTS}/{one['sha256']}{suffix if suffix[1:].isalnum() else ''}"
-        with naming(f"an input of row {record['row_id']}", one["uri"]):
-            to.write(path, checked_content(one, inputs.read))
-        return {**one, "uri": path}
-
-    record["arguments"] = canonical_json(
-        {name: each_input(value, copied) for name, value in arguments.items()}
-    )
-
-
 def _script_of(record: Mapping[str, Any]) -> str:
     return f"scripts/{record['row_id']}.py"
-
-
-def _without_folder(place: str) -> str:
-    """Return a path or URL as anybody may see it: of a folder on this machine, only its name."""
-    return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place
-
-
-def _names_of_places(claim: Any, records: Collection[dict[str, Any]]) -> dict[str, str]:
-    """Take the folders of this machine out of job.json and records; return what is left of each place."""
-    names = {}
-    for path in paths_in(claim["job"]):
-        place, name = path.text, _without_folder(path.text)
-        path.replace(name)
-        names[place] = name
-    for record in records:
-        place, record["model"] = record["model"], _without_folder(record["model"])
-        names[place] = record["model"]
-    return names
 
 
 def _describe(

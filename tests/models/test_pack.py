@@ -115,6 +115,24 @@ def test_rows_are_chosen_as_export_chooses_them(rendered: Path, tmp_path: Path) 
     assert not (tmp_path / "none").exists()
 
 
+def test_each_file_of_a_pack_is_under_its_digest(rendered: Path, tmp_path: Path) -> None:
+    packed = framefleet.pack(rendered, tmp_path / "pack", rows=2)
+    shown = command("verify", packed.folder, "--files")
+    assert shown.exit_code == 0 and f"digest of the pack: {packed.digest}; " in shown.stderr, shown.output
+    files = [path for path in Path(packed.folder).rglob("*") if path.is_file() and path.name != "pack.sha256"]
+    names = {path.name for path in files}
+    assert {"README.md", "requirements.txt", "model.sha256", "job.json"} < names
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content.replace(content[-9:], b"altered!\n"))
+        found = framefleet.verify(packed.folder, files=True)
+        path = file.relative_to(packed.folder).as_posix()
+        assert path in {one.path for one in found.damages if not one.is_leftover}, path
+        with pytest.raises(JobError, match="is not as it was packed"):
+            framefleet.verify(packed.folder)
+        file.write_bytes(content)
+
+
 def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     with pytest.raises(JobError, match="has no record of row " + "0" * 32):

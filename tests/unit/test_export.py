@@ -16,10 +16,12 @@ import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.commands import command
+from tests.rows import own_row_id
 from tests.small_output import PROMPT, rendered
 
 FORMATS = ("webdataset", "parquet", "hf")
@@ -416,5 +418,8 @@ def committed(store: Store, values: dict[str, list[Any]]) -> None:
     writer = PartWriter(store, "records", record_schema(pa.schema([]), arguments), run=new_run(1))
     for number, row in enumerate(rows):
         ours = {name: column[number] for name, column in values.items()}
-        writer.add(None, row | ours | {"arguments": canonical_json(ours["arguments"])})
+        said = row | ours | {"arguments": canonical_json(ours["arguments"])}
+        path = clip_path(row_id := own_row_id(said), ".mp4")
+        store.create(path, store.read(row["path"]))
+        writer.add(None, said | {"row_id": row_id, "path": path, "uri": path})
     writer.flush()

@@ -22,7 +22,7 @@ from tests.small_output import rendered
 COLUMNS = {
     "prompt": ["a cat", "a dog", "a cat", "a dog", "a cat", "a bird"],
     "style": ["oil", None, "ink", "oil", "ink", "oil"],
-    "guidance_scale": [1.0] * 6,  # an argument of the pipeline
+    "guidance_scale": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5],  # an argument of the pipeline
     "sharpness": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
     "empty": [None] * 6,
 }

@@ -36,6 +36,8 @@ def test_videos_are_called_by_prompt_and_index_and_lie_alone(
     rows = pq.read_table(sorted(to.glob("*.parquet"))).to_pylist()
     for row, name, record in zip(rows, names, records, strict=True):
         assert (row["file_name"], row["row_id"]) == (f"videos/{name}", record["row_id"])
+        settings = ("seed", "arguments", "scheduler", "recipe", "model_digest", "numerics")
+        assert [row[name] for name in settings] == [record[name] for name in settings]
         assert (to / row["file_name"]).read_bytes() == (tmp_path / "out" / record["path"]).read_bytes()
 
 

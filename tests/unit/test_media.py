@@ -26,7 +26,14 @@ from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media import av_file, media_settings
 from framefleet.pipeline.outputs.media.av_file import check_encoder
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
+from framefleet.pipeline.outputs.media.media import (
+    clip_header,
+    decode,
+    decode_audio,
+    decode_floats,
+    encode,
+    read_metadata,
+)
 from framefleet.pipeline.outputs.media.media_settings import (
     ANIMATIONS,
     SOUNDS,
@@ -181,6 +188,10 @@ def test_mp4_can_start_before_it_is_all_there() -> None:
 def test_tags_survive_in_every_format(media: Media) -> None:
     told = {key: value for key, value in TAGS.items() if value or media.format != "flac"}  # drops empty ones
     assert read_metadata(written(media)) == told
+    header = clip_header(written(media, frames := many(media)))
+    assert header.tags == told
+    if media.format not in SOUNDS:
+        assert (header.num_frames, header.height, header.width) == frames.shape[:3]
 
 
 def test_tags_lose_only_what_no_container_can_hold() -> None:
@@ -198,6 +209,7 @@ def test_frame_rates_are_kept(kind: MediaFormat, fps: float, rate: Fraction) -> 
     with av.open(io.BytesIO(clip), "r") as container:
         assert container.streams.video[0].average_rate == pytest.approx(rate, rel=1e-3)
         assert container.duration == pytest.approx(9 / rate * 1_000_000, rel=0.02)
+    assert clip_header(clip).fps == pytest.approx(float(rate), rel=1e-3)
 
 
 def many(media: Media) -> Frames:

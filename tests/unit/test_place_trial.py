@@ -22,7 +22,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
-from framefleet.pipeline.model.place_trial import prove
+from framefleet.pipeline.model.place_trial import prove_place
 from framefleet.pipeline.rows.identity import LaneKey
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.own_environment import own_environment
@@ -50,7 +50,7 @@ def sick(monkeypatch: pytest.MonkeyPatch, folder: Path, ends: str, *, condition:
 
 
 def test_a_sound_machine_computes_in_what_models_use() -> None:
-    prove("cpu", ["bf16", "fp16"])
+    prove_place("cpu", ["bf16", "fp16"])
     assert "ONEDNN_MAX_CPU_ISA" not in os.environ
 
 
@@ -61,7 +61,7 @@ def test_a_processor_that_dies_of_sigill_gets_the_known_fix_and_it_is_remembered
     for _ in range(2):  # two workers
         os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
         with caplog.at_level(logging.WARNING):
-            prove("cpu", ["bf16", "fp32"])
+            prove_place("cpu", ["bf16", "fp32"])
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE_BF16"
     assert starts.read_text().splitlines() == ["cpu bf16"] * 2, "once without the fix and once with it"
     assert caplog.text.count("ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16") == 2
@@ -80,7 +80,7 @@ def test_a_machine_that_no_fix_helps_is_refused_by_name_and_reason(
 ) -> None:
     starts = sick(monkeypatch, tmp_path, ends)
     with pytest.raises(FleetError) as caught:
-        prove("cpu", ["bf16"])
+        prove_place("cpu", ["bf16"])
     name = platform.node()
     assert caught.value.problem == f"{name} cannot compute in bf16 on cpu: a trial ended with {said}"
     assert "dtype: fp32" in caught.value.fix
@@ -97,7 +97,7 @@ def test_fp32_on_a_cpu_takes_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_workers_that_start_together_need_one_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     starts = sick(monkeypatch, tmp_path, "time.sleep(0.5)")
     with ThreadPoolExecutor(4) as workers:
-        list(workers.map(lambda _: prove("cpu", ["bf16"]), range(4)))
+        list(workers.map(lambda _: prove_place("cpu", ["bf16"]), range(4)))
     assert len(starts.read_text().splitlines()) == 1
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import framefleet
-from framefleet import Clip, Store
+from framefleet import Clip, Request, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.jobs.job.file import load_job
@@ -44,6 +44,7 @@ from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.post import networks
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
+from tests.rows import row_id
 from tests.unit.test_encode_clip import CLIP
 
 FFV1 = Media(format="mkv")
@@ -62,9 +63,16 @@ def moving(num_frames: int = 5) -> Frames:
     return frames
 
 
-def clip_of(row_id: str = CLIP.row_id, **more: Any) -> Clip:
-    more = {"pixels": to_pixels(moving()), "model_digest": "0" * 64, **more}
-    return replace(CLIP, row_id=row_id, **more)
+MODEL_DIGEST = "0" * 64
+
+
+def clip_of(request: Request = CLIP.request, **more: Any) -> Clip:
+    own_id = row_id(request, model_digest=MODEL_DIGEST, numerics={**CLIP.numerics}, recipe_digest=None)
+    more = {"pixels": to_pixels(moving()), "model_digest": MODEL_DIGEST, **more}
+    return replace(CLIP, row_id=own_id, request=request, **more)
+
+
+ROW_ID = clip_of().row_id
 
 
 def step_of(*post: dict[str, Any]) -> FileStep:
@@ -176,7 +184,7 @@ def test_the_second_file_carries_the_marks_of_the_first() -> None:
     encoded = encode_clip(clip_of(), Media(), [step_of({"interpolate": 2}), marks])
     assert encoded.derived
     for content in (encoded.content, encoded.derived):
-        assert b"ContentProducer" in content and read_metadata(content)["row_id"] == CLIP.row_id
+        assert b"ContentProducer" in content and read_metadata(content)["row_id"] == ROW_ID
 
 
 @pytest.mark.parametrize(
@@ -222,7 +230,7 @@ def test_a_record_names_both_files_and_damage_is_found(encoded: EncodedClip, tmp
     store = Store(str(tmp_path))
     record = stored(store, encoded)
     content = store.read(record["derived_path"])
-    assert record["derived_path"] == f"derived/ab/{CLIP.row_id}.mkv" != record["path"]
+    assert record["derived_path"] == f"derived/{ROW_ID[:2]}/{ROW_ID}.mkv" != record["path"]
     assert hashlib.sha256(content).hexdigest() == record["derived_sha256"] != record["media_sha256"]
     assert (len(content), damages(store)) == (record["derived_bytes"], [])
     for change, kind in ((content[:-1], "size"), (b"x" + content[1:], "bytes"), (None, "missing")):
@@ -260,12 +268,12 @@ def test_a_clip_is_adopted_with_its_second_file_or_not_at_all(encoded: EncodedCl
 def test_exports_choose_the_file(encoded: EncodedClip, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "out"))
     record = stored(store, encoded)
-    stored(store, encode_clip(clip_of("cd" * 16), FFV1))  # of a job without post
+    stored(store, encode_clip(clip_of(replace(CLIP.request, seed=8)), FFV1))  # of a job without post
     result = command("export", tmp_path / "out", tmp_path / "to", "--format", "parquet", "--file", "derived")
     assert result.exit_code == 0, result.output
     (row,) = pq.read_table(tmp_path / "to").to_pylist()
     assert row["video"]["bytes"] == store.read(record["derived_path"])
-    assert (row["num_frames"], row["fps"], row["row_id"]) == (10, 32.0, CLIP.row_id)
+    assert (row["num_frames"], row["fps"], row["row_id"]) == (10, 32.0, ROW_ID)
     assert framefleet.export(str(tmp_path / "out"), str(tmp_path / "both"), format="hf").num_rows == 2
     more: dict[str, Any] = {"format": "parquet", "file": "derived", "columns": ["fps", "derived_path"]}
     own = framefleet.export(str(tmp_path / "out"), str(tmp_path / "own"), **more)

@@ -10,14 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from framefleet import Given, replay_script
+from framefleet import Given, Output, Store, replay_script
 from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
+from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of
 from tests.commands import command
+from tests.rows import own_row_id
 from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
 from tests.web_server import WebServer, web_server
@@ -271,9 +277,9 @@ def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> Non
 def test_packing_opens_no_models_and_says_what_whoever_renders_them_has_to_give(
     tmp_path: Path, web: WebServer
 ) -> None:
-    clip, place = b"the clip", f"{web.url}/a.safetensors"
-    path = f"clips/{ROW_ID[:2]}/{ROW_ID}.mp4"
-    changed = {"path": path, "bytes": len(clip), "media_sha256": hashlib.sha256(clip).hexdigest()}
+    place = f"{web.url}/a.safetensors"
+    clip = encode(np.zeros((9, 32, 48, 3), np.uint8), media=Media(), fps=16.0, metadata={})
+    changed = {"bytes": len(clip), "media_sha256": hashlib.sha256(clip).hexdigest()}
     named = {"name": "flux", "digest": "0" * 64}
     adapter = {"path": place, "weights": "a.safetensors", "image_encoder": "encoder"}
     output = output_with(
@@ -285,9 +291,16 @@ def test_packing_opens_no_models_and_says_what_whoever_renders_them_has_to_give(
         loras={"style": {"sha256": "0" * 64, "path": place}},
         second_models={"flux": {"digest": "0" * 64, "path": place}},
     )
-    Path(output, path).parent.mkdir(parents=True)
-    Path(output, path).write_bytes(clip)
-    packed = command("pack", output, tmp_path / "pack", "--row", ROW_ID)
+    store = Store(output)
+    values = values_of(Output(store).record(ROW_ID))
+    row_id = own_row_id(values)
+    path = clip_path(row_id, ".mp4")
+    store.create(path, clip)
+    store.delete_all("records")
+    writer = Output(store).writer("records", RECORD_FIELDS)
+    writer.add(None, values | {"row_id": row_id, "path": path, "uri": path})
+    writer.flush()
+    packed = command("pack", output, tmp_path / "pack", "--row", row_id)
     assert packed.exit_code == 0 and "no script for 1 row" in packed.stderr, packed.output
     page = (tmp_path / "pack/README.md").read_text()
     (line,) = [line for line in page.splitlines() if "framefleet verify ." in line]

@@ -24,6 +24,7 @@ from framefleet.pipeline.outputs.media.media_settings import (
     LARGEST_FRAME,
     MOST_SAMPLES,
     VIDEO_ENCODERS,
+    ClipHeader,
     Media,
     check_pixels,
 )
@@ -273,11 +274,32 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 def read_tags(media_bytes: bytes) -> dict[str, str]:
     with _opened(media_bytes) as container:
-        tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
+        return _tags_of(container, media_bytes)
+
+
+def _tags_of(container: av.container.InputContainer, media_bytes: bytes) -> dict[str, str]:
+    tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
     if media_bytes.startswith(b"RIFF"):
         return text_tags(tags.get(COMMENT, "{}"))
     return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
 
 
-def _opened(media_bytes: bytes) -> av.container.InputContainer:
-    return av.open(io.BytesIO(media_bytes), "r", options={**_READING, **_DECODING})
+def av_header(media_bytes: bytes) -> ClipHeader:
+    # Without codecs FFmpeg decodes no frame of a file that it opens; told the format, it tries no others.
+    kind = "mp4" if media_bytes[4:8] == b"ftyp" else None
+    kind = "matroska" if media_bytes.startswith(b"\x1aE\xdf\xa3") else kind
+    with _opened(media_bytes, kind, codec_whitelist="none") as container:
+        tags = _tags_of(container, media_bytes)
+        if not container.streams.video:
+            return ClipHeader(tags=tags)
+        stream = container.streams.video[0]
+        # Matroska counts no frames.
+        num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        size = {"height": stream.height, "width": stream.width, "num_frames": num_frames}
+        rate = stream.average_rate
+        return ClipHeader(tags=tags, **size, fps=float(rate) if rate else None)
+
+
+def _opened(media_bytes: bytes, kind: str | None = None, **options: str) -> av.container.InputContainer:
+    options = {**_READING, **_DECODING, **options}
+    return av.open(io.BytesIO(media_bytes), "r", format=kind, options=options)

@@ -15,8 +15,21 @@ from framefleet.pipeline.errors import FULL_ERRNOS, RenderError, StoreError, cou
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range, eight_bits
 from framefleet.pipeline.outputs.frames.result import Audio, Pcm
 from framefleet.pipeline.outputs.media import picture_files
-from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
-from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
+from framefleet.pipeline.outputs.media.av_file import (
+    av_header,
+    decode_frames,
+    decode_sound,
+    encode_av,
+    read_tags,
+)
+from framefleet.pipeline.outputs.media.media_settings import (
+    ANIMATIONS,
+    SOUNDS,
+    ZIPS,
+    ClipHeader,
+    Media,
+    exact_rate,
+)
 
 PREVIEW_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense screen, 10 KB
 # 2 of 6: a tenth larger than the slowest, at a third of its time (docs/gallery.md, "What previews cost").
@@ -106,6 +119,11 @@ def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
     """Return the tags that `encode` was given; of others' files, and jpegs, the texts in them."""
     return _read(media_bytes, picture_files.read_zip_tags, picture_files.read_pillow_tags, read_tags)
+
+
+def clip_header(media_bytes: bytes) -> ClipHeader:
+    """Return what a file that `encode` wrote says of itself, without decoding its frames."""
+    return _read(media_bytes, picture_files.zip_header, picture_files.pillow_header, av_header)
 
 
 def _read(

@@ -5,6 +5,7 @@ Imports no codec. A clip of an output may be anybody's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast, get_args
@@ -115,6 +116,17 @@ class Media:
     @property
     def suffix(self) -> str:
         return f".{self.format}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipHeader:
+    """What a clip's file says of itself. Of sound alone: no frames."""
+
+    tags: Mapping[str, str]
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    fps: float | None = None  # None: it is shown at none, or at about one
 
 
 def format_of(name: str) -> MediaFormat:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageSequence, PngImagePlugin
 
 from framefleet.pipeline.errors import RenderError, count_text
@@ -23,6 +24,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.media.media_settings import (
     COMMENT,
     LARGEST_FRAME,
+    ClipHeader,
     Media,
     check_pace,
     check_pixels,
@@ -68,21 +70,35 @@ def encode_zip(
 
 
 def decode_zip(media_bytes: bytes) -> Pictures:
-    files = _members(media_bytes)
-    names = sorted(name for name in files if name.endswith((".png", ".exr")))
-    frames = []
-    for name in names:
-        if not names[0].endswith(".exr"):
-            with Image.open(io.BytesIO(files[name]), formats=["PNG"]) as image:
-                check_pixels(image.width, image.height, len(names))
-                frames.append(np.asarray(image))
-        else:
-            context = av.VideoCodecContext.create("exr", "r")
-            context.options = {"max_pixels": str(LARGEST_FRAME)}
-            (frame,) = [*context.decode(av.Packet(files[name])), *context.decode(None)]
-            check_pixels(frame.width, frame.height, 4 * len(names))  # floats
-            frames.append(frame.to_ndarray().astype(np.float32, copy=False))
-    return np.stack(frames)
+    files = _frame_files(_members(media_bytes))
+    frames: Pictures = np.stack([_decoded(name, content, len(files)) for name, content in files.items()])
+    return frames
+
+
+def _frame_files(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: members[name] for name in sorted(members) if name.endswith((".png", ".exr"))}
+
+
+def _decoded(name: str, content: bytes, num_frames: int) -> npt.NDArray[Any]:
+    """Return one frame of a zip."""
+    if name.endswith(".png"):
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            check_pixels(image.width, image.height, num_frames)
+            return np.asarray(image)
+    context = av.VideoCodecContext.create("exr", "r")
+    context.options = {"max_pixels": str(LARGEST_FRAME)}
+    (frame,) = [*context.decode(av.Packet(content)), *context.decode(None)]
+    check_pixels(frame.width, frame.height, 4 * num_frames)  # floats
+    return frame.to_ndarray().astype(np.float32, copy=False)
+
+
+def zip_header(media_bytes: bytes) -> ClipHeader:
+    members = _members(media_bytes)
+    files = _frame_files(members)
+    name, content = next(iter(files.items()))
+    height, width, _ = _decoded(name, content, len(files)).shape
+    tags = text_tags(members.get(_TAGS) or b"{}")
+    return ClipHeader(tags=tags, height=height, width=width, num_frames=len(files))
 
 
 def read_zip_sound(media_bytes: bytes) -> bytes | None:
@@ -209,6 +225,14 @@ def read_pillow_tags(media_bytes: bytes) -> dict[str, str]:
     with _opened(media_bytes) as image:
         check_pixels(image.width, image.height, 1)
         return {key: value for key, value in _tags_of(image).items() if key != _COUNT}
+
+
+def pillow_header(media_bytes: bytes) -> ClipHeader:
+    with _opened(media_bytes) as image:
+        size = {"height": image.height, "width": image.width}
+        tags = _tags_of(image)
+        num_frames = 1 if image.format == "PNG" else int(tags.pop(_COUNT))
+        return ClipHeader(tags=tags, **size, num_frames=num_frames)
 
 
 def _opened(media_bytes: bytes) -> Image.Image:

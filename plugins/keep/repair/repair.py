@@ -178,7 +178,7 @@ def mend(
         if damage.kind != "stray" or damage.row_id not in hurt:
             counts[damage.kind] += 1
             found(damage)
-        if damage.kind in HOW and damage.row_id:
+        if damage.kind in (*HOW, "record") and damage.row_id:
             hurt.add(damage.row_id)
         return damage
 

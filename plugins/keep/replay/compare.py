@@ -88,6 +88,11 @@ Likeness = (
 FILE, _FRAMES, _SOUND = "media_sha256", "frames_sha256", "audio_sha256"
 _TEXT, _EXTRAS = "extra_outputs", "extra_outputs_sha256"
 _MARKED, _MARKED_SOUND = "marked_sha256", "marked_audio_sha256"
+# What follows from the frames and the row, whatever file they are in.
+_DERIVED = (
+    *("height", "width", "num_frames", "frames_format", "audio_sample_rate", "audio_channels"),
+    *("num_prompt_tokens", "is_prompt_cut"),
+)
 _ENCODING = ("av", "framefleet")  # what of an environment decides how frames become a file
 _TWICE_DB = 3.01  # two encoders that lose as much each: together twice the mean square
 
@@ -140,8 +145,11 @@ def compare(
     """
     digests = compared_digests(then, again.record)
     which = tuple(name for name, there, here in digests if there != here and name != FILE)
-    if not which and not damages:
+    lies = tuple(_other_than_derived(then, again.record)) if not which else ()
+    if not which and not damages and not lies:
         return Compared(verdict="bit-exact")
+    if not which and (lies or any(one.kind == "record" for one in damages)):
+        return Compared(verdict="record damaged", which=lies)
     path, here = recorded_clip(values_of(then)).path, again.content()
     there, here_sha256 = _read(store, path), _sha256(here)
     there_sha256 = _sha256(there)
@@ -165,6 +173,14 @@ def compare(
         is_unproven = is_there and here_sha256 != then.media_sha256
         return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
     return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
+
+
+def _other_than_derived(then: Record, now: Record) -> Iterator[str]:
+    """Yield the columns that each render of a row gives again, and that are others; not what is unknown."""
+    for name in _DERIVED:
+        there, here = getattr(then, name), getattr(now, name)
+        if there is not None and there != here:
+            yield name
 
 
 def _wrong_in_record(

@@ -17,7 +17,7 @@ from framefleet.api.clips import Request, inputs_in, is_model
 from framefleet.api.errors import JobError, not_ours, quoted
 from framefleet.api.jobs import Claim, claim_of
 from framefleet.api.models import DType, DTypeName, ModelSettings, Recipe, find_recipe
-from framefleet.api.outputs import Output, Record, Store, dated, read_as
+from framefleet.api.outputs import CLAIM, Output, Record, Store, dated, read_as
 from framefleet.api.sections import Strict
 from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedModel, ClaimedOfSeveral, Sha256
@@ -36,6 +36,7 @@ from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import Fit, MediaKind
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.plugins.keep.record_law import unsound_files
 
 _MAX_THREADS = 1024  # torch starts as many
 # Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
@@ -152,17 +153,21 @@ class Recorded:
     model_files: Mapping[str, str]  # what loading its model read then, each with its SHA-256
     second_models: Mapping[str, ModelSettings]  # those that it names, by name
     inputs: Inputs
-    store: Store
+    output: Output
 
 
 def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
-    store = Store(dated(output), given.storage_options)
-    return recorded_of(store, claim_of(store), Output(store).record(row_id), given)
+    opened = Output(Store(dated(output), given.storage_options))
+    claim, record = claim_of(opened.store), opened.record(row_id)
+    return recorded_of(opened.holding([record.row_id]), claim, record, given)
 
 
-def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
-    """Return what is known about the row of a record."""
+def recorded_of(opened: Output, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
+    """Return what is known about the row of a record. Raises JobError where job.json contradicts itself."""
+    if wrong := unsound_files(claim):
+        where = opened.store.url_of(CLAIM)
+        raise JobError(f"{where}: {wrong}", "run `framefleet repair`, or put it back as it was")
     environment, arguments = environment_of(record), arguments_of(record)
     environment_values = environment.model_dump(exclude_none=True)
     numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
@@ -208,8 +213,8 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
         second_models={one["name"]: _second_model(one, claim, given) for one in models},
-        inputs=inputs_of_row(store, arguments, given),
-        store=store,
+        inputs=inputs_of_row(opened.store, arguments, given),
+        output=opened,
     )
 
 

@@ -18,13 +18,12 @@ from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Embed
-from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import AUDIT
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.tables.request_checks import check_again
-from framefleet.plugins.keep.damage import Damage, look_at
+from framefleet.plugins.keep.damage import Damage, look_at_row
 from framefleet.plugins.keep.replay import recorded_row
 from framefleet.plugins.keep.replay.compare import Again, Compared, compare, compared_digests
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given
@@ -109,7 +108,8 @@ class Replayer:
         there = {**recorded.environment, _RECIPE: digest}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
         differences = tuple(_differences(there, here))
-        damages = look_at(recorded.store, values_of(recorded.record))
+        output, then = recorded.output, recorded.record
+        damages = look_at_row(output, then.row_id)
         again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
         return Replayed(
             digests=tuple(compared_digests(recorded.record, now.record)),
@@ -117,7 +117,7 @@ class Replayer:
             media=now.content,
             record=now.record,
             damages=tuple(damages),
-            compared=compare(recorded.store, recorded.record, again, damages=damages, changes=differences),
+            compared=compare(output.store, then, again, damages=damages, changes=differences),
         )
 
 

@@ -41,6 +41,7 @@ _SAID: dict[DamageKind, str] = {
     "size": "of another size than its record says",
     "bytes": "of other bytes than its record says",
     "unreadable": "not readable",
+    "record": "records that contradict themselves, their clip or job.json",
     "doubled": "rows that a later record names too",
     "part": "damaged parts",
     "job": "job.json lost, damaged or another's",
@@ -95,7 +96,9 @@ def verify_command(
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import load_job, storage_options_alone
+        from framefleet.api.outputs import Store, dated
         from framefleet.jobs.job.file import storage_options
+        from framefleet.plugins.keep.pack_list import digest_of_list
         from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
         options = (storage_options if fleet_job else storage_options_alone)(sets)
@@ -105,6 +108,8 @@ def verify_command(
         quiet_libraries()
         by_fleet, row_ids = fleet_job is not None, row_ids or []
         check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
+        if digest := digest_of_list(Store(dated(output), options)):
+            stderr.say(f"digest of the pack: {digest}; it should be the one that you were told")
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:
@@ -182,7 +187,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
             if row.compared.doubt:
                 stdout.say(replay.unforged(f"  {row.compared.doubt}"))
             for damage in row.damages:
-                stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
+                stdout.say(Text(f"  {damage.path}: ").append(damage.reason or damage.kind, style="red"))
             for name, then, now in row.differences:
                 stdout.say(replay.unforged(f"  {name}: {then} then, {now} now"))
     if as_json:

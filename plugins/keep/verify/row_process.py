@@ -12,7 +12,7 @@ import sys
 
 from framefleet.api.errors import FramefleetError, JobError
 from framefleet.api.jobs import claim_of
-from framefleet.api.outputs import Record, Store
+from framefleet.api.outputs import Output, Record, Store
 from framefleet.api.texts import python
 from framefleet.pipeline.guards.own_python import module_path
 from framefleet.pipeline.guards.sandbox import ending
@@ -44,10 +44,10 @@ def main() -> None:
     output, record, consent = pickle.load(sys.stdin.buffer)
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a recipe prints is no answer
-    store = Store(output, consent.storage_options)
+    opened = Output(Store(output, consent.storage_options)).holding([record.row_id])
     try:
         outcome: Replayed | FramefleetError = Replayer(consent).replay(
-            recorded_of(store, claim_of(store), record, consent)
+            recorded_of(opened, claim_of(opened.store), record, consent)
         )
     except FramefleetError as error:
         outcome = error

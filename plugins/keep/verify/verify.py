@@ -64,9 +64,11 @@ from framefleet.plugins.keep.damage import (
     beside_parts,
     damage_below,
     damaged_records,
-    look_at,
+    look_at_row,
     strays,
 )
+from framefleet.plugins.keep.pack_list import damages_of_pack
+from framefleet.plugins.keep.record_law import unsound_files
 from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.plugins.keep.replay.replay import Replayer, embed_of, environment_differences, media_again
@@ -180,6 +182,7 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
         num_before = num_read
         if damage := job_damage(one):
             yield damage_below(name, damage)
+        yield from damages_of_pack(one)
         wait_for(watch, f"reading the files of {one.url_of('')}")
         with closing(ClipIndex()) as index:
             for damages in (damaged_records(one, index, checked), beside_parts(one), strays(one, index)):
@@ -198,6 +201,8 @@ def job_damage(store: Store) -> Damage | None:
         original = claim_in_parts_as(store, JOB_JSON)
     except JobError:  # of a part, whose damage is reported as such
         return None
+    if wrong := unsound_files(claim):
+        return Damage(kind="job", path=CLAIM, reason=wrong)
     differences = differences_of(original.model_dump(), claim.model_dump()) if original else []
     if not differences:
         return None
@@ -233,6 +238,9 @@ def verified_rows(
     """Render rows again as `verify` does; yield each as it is done. job: whose fleet does; None: here."""
     opened = Output.open(output, job.storage_options if job else given.storage_options)
     store = opened.store
+    for damage in damages_of_pack(store):
+        problem = f"{store.url_of(damage.path)} is not as it was packed: {damage.reason}"
+        raise JobError(problem, "get the pack again; `framefleet verify --files` lists all such files")
     if job and (place := store_of_job(job).url_of("")) != opened.url:
         fix = f"give the job file of {opened.url}; or, if it was moved, add {setting('output', output)}"
         raise JobError(f"--fleet: the output of this job is {place}", fix)
@@ -240,6 +248,7 @@ def verified_rows(
         row_ids = [row.row_id for row in sample_rows(opened, sample or NUM_SAMPLED, seed=seed)]
         opened = opened.holding(row_ids)
     records = [opened.record(row_id) for row_id in row_ids]
+    opened = opened.holding([record.row_id for record in records])
     if not records:
         raise opened.no_records()
     if job:
@@ -250,7 +259,7 @@ def verified_rows(
             groups.setdefault((kept_in(record.extra_outputs), embed_of(record)), []).append(record)
         for (steps, embed), alike in groups.items():
             of_group = job.model_copy(update={"media": job.media.model_copy(update={"embed": embed})})
-            yield from _by_fleet(of_group, store, alike, watch, steps)
+            yield from _by_fleet(of_group, opened, alike, watch, steps)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -259,9 +268,9 @@ def verified_rows(
             if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
                 replayed = replay_alone(output, record, given)
             else:
-                replayed = replayer.replay(recorded_of(store, claim, record, given))
+                replayed = replayer.replay(recorded_of(opened, claim, record, given))
         except FramefleetError as error:  # of this row, or of its model: the next may be of another
-            yield _not_rendered(store, record, error)
+            yield _not_rendered(opened, record, error)
             continue
         yield VerifiedRow(
             record=record,
@@ -272,10 +281,10 @@ def verified_rows(
 
 
 def _by_fleet(
-    job: Job, store: Store, records: Sequence[Record], watch: Watch, keep: KeptSteps
+    job: Job, output: Output, records: Sequence[Record], watch: Watch, keep: KeptSteps
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
-    row_ids = [record.row_id for record in records]
+    row_ids, store = [record.row_id for record in records], output.store
     claimed = claim_of(store).job
     media = media_again(claimed, records[0])
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
@@ -293,9 +302,9 @@ def _by_fleet(
         }
         for then in records:
             if then.row_id not in again:
-                yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
+                yield _not_rendered(output, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                damages = look_at(store, values_of(then))
+                damages = look_at_row(output, then.row_id)
                 differences = environment_differences(then, again[then.row_id])
                 now = rendered(scratch, again[then.row_id], media, steps)
                 yield VerifiedRow(
@@ -306,8 +315,8 @@ def _by_fleet(
                 )
 
 
-def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
-    damages = look_at(store, values_of(record))
+def _not_rendered(output: Output, record: Record, error: FramefleetError) -> VerifiedRow:
+    damages = look_at_row(output, record.row_id)
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
 

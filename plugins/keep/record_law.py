@@ -1,0 +1,213 @@
+"""From a record to what contradicts it: its row_id, its arguments, its job or its clip. A record is its row.
+
+What follows from other columns is computed again here, and never believed. Nothing contradicts what was
+measured (times, machines, versions) or carried along; a certificate's seal covers that (`plugins/prove`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.api.clips import Request
+from framefleet.api.errors import JobError, StoreError
+from framefleet.api.jobs import JOB_JSON, Claim
+from framefleet.api.models import model_digest
+from framefleet.api.outputs import RECORD_FIELDS, RECORDS, Store, preview_path, rows_of
+from framefleet.api.texts import canonical_json, parse_json
+from framefleet.pipeline.outputs.media.media import clip_header
+from framefleet.pipeline.outputs.output import find_claim_as
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.request import clip_fps
+from framefleet.pipeline.rows.identity import row_content, row_id_of
+from framefleet.pipeline.rows.tables.record_columns import argument_values
+
+# Columns that say something only of what has a digest.
+_ONLY_WITH = {
+    "audio_sha256": ("audio_sample_rate", "audio_channels", "audio_duration_s", "marked_audio_sha256"),
+    "frames_sha256": ("frames_format", "marked_sha256", "preview_path"),
+    "extra_outputs_sha256": ("extra_outputs_path",),
+    "derived_sha256": tuple(
+        f"derived_{name}" for name in ["path", "bytes", "height", "width", "num_frames", "fps"]
+    ),
+}
+# Of ours, what it asks for; and all columns of arguments.
+LAW_COLUMNS = (
+    *("row_id", "uri", "path", "preview_path", "model_name"),
+    *("arguments", "seed", "scheduler", "recipe", "model_digest", "numerics", "environment"),
+    *("height", "width", "num_frames", "fps", "duration_s", "fps_source"),
+    *(name for digest, names in _ONLY_WITH.items() for name in (digest, *names) if name != "preview_path"),
+)
+_ARGUMENT_TYPES = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
+_TOLERANCE = 1e-3  # of a rate: 23.976 and 24000/1001 are one
+# Rates that a row may have given a still: its record has none. The row_id tells which it was.
+_RATES = (*map(float, range(1, 241)), *(round(rate / 1.001, 3) for rate in (24, 30, 60, 120)))
+
+
+class RecordLaw:
+    """Checks records of one output."""
+
+    def __init__(self, claim: Claim | None, schema: pa.Schema) -> None:
+        """claim: what job.json says; None: nobody knows. schema: all columns of the records."""
+        self._claim = claim
+        place = schema.get_field_index("row_id")
+        own = [
+            (index, field)
+            for index, field in enumerate(schema)
+            if field.name not in RECORD_FIELDS.names and field.type in _ARGUMENT_TYPES
+        ]
+
+        @cache
+        def fields_of(names: tuple[str, ...]) -> pa.Schema:
+            # Carried columns come first, then one for each argument that a row may have, then ours.
+            first = min((index for index, field in own if field.name in names), default=place)
+            return pa.schema([field for i, field in own if field.name in names or first <= i < place])
+
+        self._fields_of = fields_of
+        self.own_columns = [field.name for _, field in own]
+
+    @classmethod
+    def of(cls, store: Store, schema: pa.Schema) -> RecordLaw:
+        try:
+            return cls(find_claim_as(store, JOB_JSON), schema)
+        except JobError:  # lost or damaged, which is reported as such
+            return cls(None, schema)
+
+    def contradiction(self, record: Mapping[str, Any], content: bytes | None = None) -> str | None:
+        """Return what is wrong with a record; None: nothing. content: of its clip, as it was committed."""
+        return next(self._contradictions(record, content), None)
+
+    def contradictions(self, table: pa.Table) -> dict[str, str]:
+        """Return what is wrong with records by their row_ids, without their clips."""
+        names = [name for name in table.column_names if name in (*LAW_COLUMNS, *self.own_columns)]
+        wrong = ((row["row_id"], self.contradiction(row)) for row in rows_of(table.select(names), RECORDS))
+        return {row_id: reason for row_id, reason in wrong if reason}
+
+    def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns that follow from a record's arguments."""
+        arguments = parse_json(record["arguments"])
+        return argument_values(arguments, self._fields_of(tuple(arguments)))
+
+    def _contradictions(self, record: Mapping[str, Any], content: bytes | None) -> Iterator[str]:
+        try:
+            arguments = parse_json(record["arguments"])
+            environment, numerics = _of_many(record["environment"]), _of_many(record["numerics"])
+            if not all(isinstance(value, dict) for value in (arguments, environment, numerics)):
+                raise ValueError("not a mapping")
+            is_its_row = self._is_its_row(record, arguments, numerics)
+        except (ValueError, TypeError) as error:
+            yield f"its JSON cannot be read: {error}"
+            return
+        if not is_its_row:
+            yield "its row_id is not that of its arguments, seed, recipe, scheduler, model and numerics"
+        fields = self._fields_of(tuple(arguments))
+        names = [name for name in fields.names if name in record]
+        if any(record[name] != arguments.get(name) for name in names):  # as those of lists and files
+            cells = argument_values(arguments, fields)
+            for name in (name for name in names if record[name] != cells[name]):
+                yield f"{name} is not that of its arguments"
+        if (threads := numerics.get("threads")) is not None and environment.get("threads") != threads:
+            yield "threads of its environment are not those of its numerics"
+        yield from self._wrong_lengths(record)
+        yield from self._wrong_names(record)
+        if content is not None:
+            yield from against_clip(record, content)
+
+    def _is_its_row(
+        self, record: Mapping[str, Any], arguments: Mapping[str, Any], numerics: Mapping[str, Any]
+    ) -> bool:
+        """Tell whether the row_id comes out; also where the digest of a user's recipe is not known."""
+        recipe, claim = record["recipe"], self._claim
+        if recipe in BUILT_IN:
+            digest = BUILT_IN[recipe].digest
+        elif claim is not None and claim.job.recipe == recipe:
+            digest = claim.recipe_digest
+        else:  # of a plugin that is not here; or of the module that the job's recipe is of
+            module, colon, _ = recipe.partition(":")
+            return not colon or claim is None or claim.job.recipe.startswith(f"{module}:")
+        names = ("seed", "scheduler", "recipe")
+        asked = {name: record[name] for name in names}
+        way = {"model_digest": record["model_digest"], "numerics": numerics, "recipe_digest": digest}
+        if not any(isinstance(value, dict | list) for value in arguments.values()):
+            # The record has them as they are hashed: spelling them again takes longer than all else.
+            content = row_content(Request(**asked), **way)
+            for fps in _rates_of_row(record):
+                text = canonical_json(content | {"fps": fps}).replace("{}", record["arguments"], 1)
+                if row_id_of(text) == record["row_id"]:
+                    return True
+        content = row_content(Request(arguments=arguments, **asked), **way)
+        texts = (canonical_json(content | {"fps": fps}) for fps in _rates_of_row(record))
+        return any(row_id_of(text) == record["row_id"] for text in texts)
+
+    def _wrong_lengths(self, record: Mapping[str, Any]) -> Iterator[str]:
+        num_frames, fps, source = record["num_frames"], record["fps"], record.get("fps_source")
+        if num_frames is None:
+            length = record.get("audio_duration_s") or record["duration_s"]
+        else:
+            length = num_frames / fps if fps else None
+        if record["duration_s"] != length:
+            yield "duration_s is not that of its frames and fps"
+        sound_s = record.get("audio_duration_s")
+        of_job = self._claim.job.media.fps if self._claim else fps
+        of_sound = num_frames / sound_s if sound_s and num_frames else None
+        rates = {"row": fps, "job": of_job, "model": fps, "sound": of_sound, "framefleet": clip_fps()}
+        if source is not None and (fps is None or rates.get(source) != fps):
+            yield "fps_source is not what its fps comes from"
+
+    def _wrong_names(self, record: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what names files and models that there are not."""
+        path, still = record.get("path"), record.get("preview_path")
+        if path and not record["uri"].endswith(path):
+            yield "uri is not that of its path"
+        if path and still and still != preview_path(path):
+            yield "preview_path is not that of its path"
+        for digest, names in _ONLY_WITH.items():
+            if record.get(digest) is None:
+                for name in (name for name in names if record.get(name) is not None):
+                    yield f"{name} is of what it has not"
+        if self._claim and record.get("model_name") not in (self._claim.job.models or (None,)):
+            yield "model_name is not one of its job"
+
+
+def _rates_of_row(record: Mapping[str, Any]) -> Sequence[float | None]:
+    """Return what the row itself may have asked for: its record has the clip's rate."""
+    fps, source = record["fps"], record.get("fps_source")
+    if fps is None:
+        return (None, *_RATES)
+    return (fps,) if source == "row" else (None,) if source else (None, fps)
+
+
+def against_clip(record: Mapping[str, Any], content: bytes) -> Iterator[str]:
+    """Yield what of a record is not that of its clip. Files that an engine has sent may count otherwise."""
+    if '"engine"' in record["numerics"]:
+        return
+    try:
+        header = clip_header(content)
+    except StoreError as error:
+        yield f"its clip cannot be read: {error.problem}"
+        return
+    if header.tags.get("row_id", record["row_id"]) != record["row_id"]:
+        yield "its clip is another row's"
+    for name in ("height", "width", "num_frames"):
+        if record[name] != getattr(header, name):
+            yield f"{name} is not that of its clip"
+    fps = record["fps"]
+    if fps and header.fps and abs(fps - header.fps) > fps * _TOLERANCE:
+        yield "fps is not that of its clip"
+
+
+_of_many = lru_cache(maxsize=64)(parse_json)  # the same in many records of a job
+
+
+def unsound_files(claim: Claim) -> str | None:
+    """Return what is wrong with the SHA-256s of model files in job.json; None: nothing."""
+    digests = {name: (one.digest, one.files) for name, one in claim.job.models.items()}
+    of_one = (claim.model_extra or {}).get("model_digest")
+    digests |= {} if digests or of_one is None else {"": (of_one, claim.model_files)}
+    for name, (digest, files) in digests.items():
+        if model_digest(files) != digest:
+            return f"the files of the model {name}".strip() + " do not have its model_digest"
+    return None

@@ -1,0 +1,126 @@
+"""`framefleet prove` and `framefleet check`: what is typed, and what they print."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from rich.text import Text
+from typer import Argument, Exit, Option
+
+from framefleet.api.commands import (
+    AllowPickle,
+    AsJson,
+    OutputToRead,
+    StorageSets,
+    Verbose,
+    quiet_libraries,
+    reporting,
+    stderr,
+    stdout,
+)
+from framefleet.plugins.keep.replay import command as replay
+
+_Folder = Annotated[
+    Path | None,
+    Argument(
+        metavar="FOLDER",
+        help="Folder for the certificate: new, or empty. Default: NAME-certificate here, for an output NAME.",
+    ),
+]
+_Rows = Annotated[int, Option("--rows", min=1, metavar="N", help="Number of rows to draw.")]
+_Coin = Annotated[
+    str | None,
+    Option(
+        "--coin",
+        metavar="TEXT",
+        help="Public value that nobody knew when the seal was published, e.g. a lottery number.",
+    ),
+]
+_Certificate = Annotated[
+    str, Argument(metavar="CERTIFICATE", help="Folder or URL of a certificate, or its certificate.json.")
+]
+
+
+def prove_command(
+    output: OutputToRead,
+    folder: _Folder = None,
+    rows: _Rows = 60,
+    coin: _Coin = None,
+    roots: replay.ReadableRoots = None,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Seal all records; with --coin, write a certificate of random rows that anybody can check.
+
+    Run it once without --coin and publish the seal. Later, when a public value is known that nobody could
+    choose, run it again with that value.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.api.jobs import storage_options_alone
+        from framefleet.plugins.prove.prove import prove
+
+        consent = replay.given_of(
+            None, None, None, None, None, None, roots, False, storage_options_alone(sets)
+        )
+        proven = prove(output, folder, rows=rows, coin=coin, given=consent)
+        if as_json:
+            stdout.say(json.dumps(asdict(proven)))
+            return
+        missing = f", {proven.num_missing:,} without a record" if proven.num_missing else ""
+        stdout.say(f"seal of {proven.num_rows:,} rows{missing}: {proven.seal}")
+        if proven.folder is None:
+            stderr.say("publish this seal; later, draw rows with --coin and a value that is not known yet")
+        else:
+            stdout.say(f"{len(proven.row_ids):,} rows drawn: {proven.folder}")
+
+
+def check_command(
+    certificate: _Certificate,
+    as_json: AsJson = False,
+    models: replay.MovedModels = None,
+    parts: replay.MovedParts = None,
+    loras: replay.MovedLoras = None,
+    ip_adapter: replay.MovedIpAdapter = None,
+    second_models: replay.MovedSecondModels = None,
+    recipe: replay.OwnRecipe = None,
+    attention: replay.HubKernel = None,
+    allow_pickle: AllowPickle = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render the rows of a certificate again with the weights, and say what that proves of all rows.
+
+    Exit code 0: all are equal. 1: some are not, or have no record. 2: the certificate was altered, or no row
+    could be rendered.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.api.jobs import storage_options_alone, watch_on
+        from framefleet.plugins.prove.certificate import read_certificate
+        from framefleet.plugins.prove.check import certificate_at, checked_rows, found_of
+
+        options = storage_options_alone(sets)
+        consent = replay.given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, None, allow_pickle, options, attention
+        )
+        quiet_libraries()
+        store, path = certificate_at(certificate, consent)
+        drawn = read_certificate(store, path)
+        rows = []
+        with watch_on(stderr) as watch:
+            for row in checked_rows(store, drawn, watch, consent):
+                rows.append(row)
+                if not as_json:
+                    verdict = Text(row.reason or "equal", style="red" if row.reason else "green")
+                    stdout.say(Text(f"{row.row_id}: ").append(replay.unforged(verdict.plain), verdict.style))
+        found = found_of(drawn, rows)
+        if as_json:
+            values = {"num_equal": found.num_equal, "most_off": found.most_off, "bound": found.bound}
+            stdout.say(json.dumps(asdict(found) | values, ensure_ascii=False))
+        else:
+            stdout.say(f"seal {found.seal}, coin {replay.unforged(found.coin)}")
+            stdout.say(found.bound)
+    raise Exit(0 if found.num_equal == len(found.rows) else 1)

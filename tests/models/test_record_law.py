@@ -1,0 +1,146 @@
+"""A record is its row: each column that follows from something is held against it, wherever it is trusted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet import JobError, Output
+from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
+from tests.commands import command
+from tests.driven import render_driven
+from tests.jobs import job_values, prompt_rows, write_table
+
+# What was measured or carried along, and where the output was: the seal of a certificate alone covers it.
+SEALED_ALONE = {
+    *("tag", "row_indices", "batch_size", "attempt", "worker", "node", "started_at", "finished_at"),
+    *("encode_s", "denoise_s", "decode_s", "write_s", "compute_s", "idle_s", "idle_causes"),
+    *("peak_memory_bytes", "media_encoder", "license"),
+}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered")
+    render_driven(job_values(write_table(folder / "t.parquet", prompt_rows(2)), folder / "out"))
+    shutil.rmtree(folder / "out" / "drivers")  # which knows the names of parts
+    return folder / "out"
+
+
+@pytest.fixture
+def out(rendered: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(rendered, tmp_path / "out")
+
+
+def altered(cell: Any, kind: pa.DataType) -> Any:
+    """Return another cell of a column."""
+    changes: dict[Callable[[pa.DataType], bool], Callable[[], Any]] = {
+        pa.types.is_boolean: lambda: not cell,
+        pa.types.is_timestamp: lambda: cell + timedelta(seconds=1),
+        pa.types.is_list: lambda: [*cell, 99],
+        pa.types.is_string: lambda: ("0" if cell[0] != "0" else "1") + cell[1:] if cell else "f" * 64,
+    }
+    return next((change() for is_of, change in changes.items() if is_of(kind)), None) or (cell or 0) + 1
+
+
+def alter(out: Path, column: str, change: Callable[[Any, pa.DataType], Any] = altered) -> str:
+    """Change one cell of the first record, in a part that is sealed again; return the row_id."""
+    (part,) = (out / "records").iterdir()
+    table = pq.read_table(part)
+    place, cells = table.column_names.index(column), table[column].to_pylist()
+    field = table.schema.field(place)
+    cells[0] = change(cells[0], field.type)
+    part.unlink()
+    table = table.set_column(place, field, pa.array(cells, field.type))
+    pq.write_table(table, out / "records" / "part-altered.parquet")
+    row_id: str = table["row_id"][0].as_py()
+    return row_id
+
+
+def is_noticed(out: Path, **asked: Any) -> bool:
+    try:
+        return not framefleet.verify(out, **asked).is_well
+    except JobError:
+        return True
+
+
+def test_each_altered_column_is_noticed_or_under_the_seal(rendered: Path, tmp_path: Path) -> None:
+    seal, unnoticed = framefleet.prove(rendered).seal, set()
+    for column in pq.read_schema(next((rendered / "records").iterdir())).names:
+        out = shutil.copytree(rendered, tmp_path / column)
+        row_id = alter(out, column)
+        if is_noticed(out, files=True) or is_noticed(out, row_ids=[row_id]):
+            continue
+        unnoticed.add(column)
+        assert framefleet.prove(out).seal != seal or column == "uri", column
+    assert unnoticed == SEALED_ALONE | {"uri"}  # where the output was at first: nothing is read from there
+
+
+WRONG: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "threads": ("environment", lambda text: json.dumps(json.loads(text) | {"threads": 2})),
+    "batching": ("numerics", lambda text: text.replace("exact", "fast")),
+    "no JSON": ("arguments", lambda text: text[:-1]),
+    "a schedule": ("guidance_scale", lambda number: number + 0.5),
+    "no fps": ("fps", lambda fps: None),
+    "a recipe of nobody": ("recipe", lambda recipe: "mine:f"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_record_that_is_not_its_row_is_neither_exported_nor_packed_and_repaired(
+    wrong: str, out: Path, tmp_path: Path
+) -> None:
+    column, change = WRONG[wrong]
+    row_id = alter(out, column, lambda cell, _: change(cell))
+    verified = framefleet.verify(out, files=True)
+    assert [(one.kind, one.row_id) for one in verified.damages] == [("record", row_id)]
+    exported = command("export", out, tmp_path / "to", "--format", "parquet")
+    assert exported.exit_code == 1 and f"so row {row_id} is left out" in exported.stderr, exported.output
+    with pytest.raises(JobError, match=f"the record of row {row_id} is damaged"):
+        framefleet.pack(out, tmp_path / "pack", row_ids=[row_id])
+    repaired = command("repair", out)
+    assert "1 record taken out" in repaired.stderr, repaired.output
+    assert framefleet.verify(out, files=True).is_well
+
+
+def test_a_row_under_anothers_row_id_is_noticed(out: Path) -> None:
+    (part,) = (out / "records").iterdir()
+    first, second = pq.read_table(part).to_pylist()
+    clips = [(out / row["path"]).read_bytes() for row in (first, second)]
+    (out / first["path"]).write_bytes(clips[1])
+    own = {name: first[name] for name in ("row_id", "path", "uri", "preview_path")}
+    schema = pq.read_schema(part)
+    part.unlink()
+    pq.write_table(pa.Table.from_pylist([second | own, second], schema), part.with_name("part-x.parquet"))
+    (damage,) = framefleet.verify(out, files=True).damages
+    assert damage.kind == "record" and "its row_id is not that of its arguments" in damage.reason
+
+
+def test_one_digit_of_a_weight_in_job_json_is_noticed_and_put_back(out: Path) -> None:
+    claim = json.loads((out / "job.json").read_text())
+    name, digest = next(iter(claim["model_files"].items()))
+    claim["model_files"][name] = ("0" if digest[0] != "0" else "1") + digest[1:]
+    (out / "job.json").write_text(json.dumps(claim))
+    problem = "the files of the model do not have its model_digest"
+    (damage,) = framefleet.verify(out, files=True).damages
+    assert (damage.kind, damage.reason) == ("job", problem)
+    verified = command("verify", out, "--sample", "1")
+    assert verified.exit_code == 2 and problem in verified.stderr, verified.output
+    assert command("repair", out).exit_code == 0 and framefleet.verify(out, files=True).is_well
+
+
+@pytest.mark.parametrize("name", ["output", "output_with_drafts", "output_with_drafts/drafts"])
+def test_records_of_the_former_version_are_their_rows(name: str) -> None:
+    output = Output.open(str(Path(__file__).parents[1] / "references" / name))
+    law = RecordLaw.of(output.store, output.schema())
+    for table in output.records([*LAW_COLUMNS, *law.own_columns]):
+        assert len(table) and not law.contradictions(table)
