@@ -172,7 +172,7 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
             if self.path.startswith("/-/fault"):
                 self._be_told()
                 return
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self._body()
             kind = proxy.next_fault(self)
             if kind in CODES:
                 self._answer_code(*CODES[kind])
@@ -185,13 +185,23 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
             else:
                 self._fetch(body, kind)
 
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":  # as Arrow's client sends it
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            chunks = []
+            while size := int(self.rfile.readline() or b"0", 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
+
         def _fetch(self, body: bytes, kind: str) -> None:
             if kind == "damaged" and body:
                 body = body[:-1] + bytes([body[-1] ^ 1])
             if kind == "halved":
                 body = body[: len(body) // 2]
-            dropped = "If-None-Match" if kind == "heedless" else ""
-            sent = {name: value for name, value in self.headers.items() if name != dropped}
+            dropped = {"transfer-encoding", "if-none-match" if kind == "heedless" else ""}
+            sent = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             headers = sent | ({"Content-Length": str(len(body))} if body else {})
             connection = HTTPConnection(upstream, timeout=60)
             try:

@@ -2,9 +2,8 @@
 
     python -m tools.benchmarks.compared [--only NAME ...]
 
-The same six rows of a tiny model by each, on two CPU workers. All is real: killed processes, a full disk
-(which needs root, for a small file system) and weights that change. Told is how a run ended, and what is in
-the output after the next run, where there is one.
+The same six rows of a tiny model by each, on two CPU workers: with a row that the model refuses, and with
+weights that change. Prints how a run ended, and what is in the output then. Kills are in under_fire.py.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,13 @@ import pyarrow.parquet as pq
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.jobs import ROOT, descendants
+from tests.jobs import ROOT
 from tests.tiny import SMALLEST, tiny
 from tools.benchmarks.results import Result, tables
 
 NUM_ROWS, NUM_FIRST = 6, 3  # of the table, and of what runs before weights change
 _BAD_HEIGHT = 17  # the model wants multiples of 16
-_FREE_BYTES = 12_000  # of the full disk: a clip or two
-_POLL_S, _LIMIT_S = 0.05, 300
+_LIMIT_S = 300
 _MAX_SHOWN = 4_000  # characters of a log
 _MOST_STARTS = 3
 # Ray's waits of 30 s, for which it has no setting: a busy machine may need longer.
@@ -59,10 +56,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to render a table. worker: what command lines of its workers contain."""
+    """One way to render a table."""
 
     command: Callable[[Path, Path, Path], Sequence[str | Path]]  # of a folder, a table and a model
-    worker: str
     num_lines: int
 
 
@@ -98,15 +94,13 @@ _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_p
 WAYS: Mapping[str, Way] = {
     "Ray Data": Way(
         _script("ray_data_baseline.py", sys.executable),
-        "ray::MapWorker",
         _lines("plain_rows.py", "ray_data_baseline.py"),
     ),
     "accelerate": Way(
         _script("accelerate_baseline.py", *_LAUNCH),
-        "accelerate_baseline.py",
         _lines("plain_rows.py", "accelerate_baseline.py"),
     ),
-    "framefleet": Way(_framefleet, "ray::Actor", yaml.safe_dump(_job(Path(), Path(), Path())).count("\n")),
+    "framefleet": Way(_framefleet, yaml.safe_dump(_job(Path(), Path(), Path())).count("\n")),
 }
 
 
@@ -131,13 +125,13 @@ class Case:
         rows[-1] |= changed
         pq.write_table(pa.Table.from_pylist(rows), self.table)
 
-    def run(self, meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Ended:
-        """Run the command to its end. meanwhile: is called once a clip is there.
+    def run(self) -> Ended:
+        """Run the command to its end.
 
         Where Ray did not start in time, which says nothing of a script, the command is run again.
         """
         for _ in range(_MOST_STARTS):
-            ended = self._run_once(meanwhile)
+            ended = self._run_once()
             log = (self.folder / "log.txt").read_text(errors="replace")
             if ended.exit_code == 1:
                 print(log[-_MAX_SHOWN:], file=sys.stderr)
@@ -145,7 +139,7 @@ class Case:
                 break
         return ended
 
-    def _run_once(self, meanwhile: Callable[[subprocess.Popen[bytes]], None]) -> Ended:
+    def _run_once(self) -> Ended:
         started, env = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with open(self.folder / "log.txt", "wb") as log:
             process = subprocess.Popen(
@@ -155,25 +149,12 @@ class Case:
                 stderr=log,
                 start_new_session=True,
             )
-            is_told = False
-            while process.poll() is None:
-                if not is_told and any(self.out.glob("clips/**/*.mp4")):
-                    is_told = True
-                    meanwhile(process)
-                if time.monotonic() - started > _LIMIT_S:
-                    os.killpg(process.pid, signal.SIGKILL)
-                time.sleep(_POLL_S)
-        return Ended(process.returncode, *self._counts(), time.monotonic() - started)
-
-    def kill_worker(self, process: subprocess.Popen[bytes]) -> None:
-        for pid in descendants(process.pid):
             try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if self.way.worker in command and "accelerate.commands.launch" not in command:
-                os.kill(pid, signal.SIGKILL)
-                return
+                process.wait(_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return Ended(process.returncode, *self._counts(), time.monotonic() - started)
 
     def _counts(self) -> tuple[int, int]:
         if self.way is WAYS["framefleet"]:
@@ -194,27 +175,6 @@ def _bad_row(case: Case) -> str:
     return f"{ended}, after {ended.seconds:.0f} s"
 
 
-def _worker_dies(case: Case) -> str:
-    return str(case.run(case.kill_worker))
-
-
-def _script_dies(case: Case) -> str:
-    case.run(lambda process: os.killpg(process.pid, signal.SIGKILL))
-    return f"then again: {case.run()}"
-
-
-def _disk_is_full(case: Case) -> str:
-    with _small_disk(case.out) as is_there:
-        if not is_there:
-            return "not tried: needs root"
-        filler = case.out / "filler"
-        free = shutil.disk_usage(case.out).free
-        filler.write_bytes(bytes(max(0, free - _FREE_BYTES)))
-        first = case.run()
-        filler.unlink()
-        return f"{first}; with room again: {case.run()}"
-
-
 def _weights_change(case: Case) -> str:
     case.write(NUM_FIRST)
     case.run()
@@ -224,24 +184,8 @@ def _weights_change(case: Case) -> str:
     return str(case.run())
 
 
-@contextmanager
-def _small_disk(place: Path) -> Iterator[bool]:
-    """Mount a small file system at a folder, if that is allowed."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    is_there = os.geteuid() == 0 and subprocess.run(mount, check=False).returncode == 0
-    try:
-        yield is_there
-    finally:
-        if is_there:
-            subprocess.run(["umount", "--lazy", place], check=True)
-
-
 SITUATIONS: Mapping[str, tuple[str, Callable[[Case], str]]] = {
     "row": ("a row has a height that the model refuses", _bad_row),
-    "worker": ("a worker is killed", _worker_dies),
-    "script": ("the script is killed", _script_dies),
-    "disk": ("the disk is full", _disk_is_full),
     "weights": ("after half of the rows, the weights change", _weights_change),
 }
 

@@ -67,6 +67,9 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "release": Command("release"),
     "tests": Command("suite_times", ("--only", "nothing"), ("--only",)),
     "training": Command("training"),
+    "under-fire": Command(
+        "under_fire", (), ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet")
+    ),
     "until": Command("until"),
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.recipes import recipe
+from framefleet.pipeline.recipes import catalog
 from framefleet.pipeline.request import Request
 
 TRACE = "CHAOS_TRACE"  # in the environment of workers: the file that all of them write to
@@ -42,7 +42,7 @@ def generate(pipe: Any, request: Request) -> Any:
         time.sleep(LOOK_S)
     if sickness(trace, host).exists():
         raise OSError(errno.EIO, "Input/output error")
-    return recipe.generate(pipe, request)
+    return catalog.generate(pipe, request)
 
 
 def gate(trace: Path, host: str) -> Path:

@@ -54,6 +54,8 @@ PROGRAMS = {
     "timesteps": (["--short"], "with fractions ("),
     "waits": (["alone"], "alone"),  # run by counts
     "training": (["--short"], "bf16, checkpointing"),
+    "fire_systems": ([], "| 40 | 0 | 0 | 0 |"),  # run by under_fire
+    "under_fire": (["--rows", "40", "--seeds", "1", "--systems", "framefleet"], "| 40 | 0 | 0 | 0 |"),
     "until": (["--short"], "| plain |"),
 }
 # What `bench` runs too.
@@ -101,6 +103,7 @@ def test_the_ceiling_of_a_table_is_measured(tmp_path: Path, capsys: pytest.Captu
         # What it compares is in tests/models/test_plan.py.
         pytest.param(["prediction"], marks=pytest.mark.long),
         ["training"],
+        ["under_fire"],
         ["until"],
     ],
     ids=lambda names: names[0],
