@@ -89,19 +89,8 @@ _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each 
 _OURS = (
     *("watch", "forecast", "keep", "models", "deploy", "train", "demo", "pages", "export", "doctor"),
     *("ports", "scores", "marks", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
-    *(
-        "pack",
-        "prove",
-        "forget",
-        "placement",
-        "recipes",
-        "batch",
-        "engines",
-        "audit",
-        "lerobot",
-        "skill",
-        "metadata",
-    ),
+    *("pack", "prove", "forget", "placement", "recipes", "batch", "engines", "audit", "lerobot"),
+    *("skill", "metadata"),
 )
 # By field: the class that its values must be subclasses of, imported with them.
 _BASES = {
