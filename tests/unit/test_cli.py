@@ -220,7 +220,7 @@ def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_pa
         assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["retry", "add", "judge", "prompts"])
+@pytest.mark.parametrize("name", ["retry", "add", "judge"])
 def test_an_output_in_place_of_a_job_file_is_refused_and_the_fix_is_named(name: str, tmp_path: Path) -> None:
     more = ["t.csv"] if name == "add" else []
     for output in (tmp_path, "s3://bucket/run-7"):
