@@ -48,6 +48,7 @@ class CheckedCertificate(Overview):
 
     @property
     def num_equal(self) -> int:
+        """Drawn rows that are bit for bit what their records say."""
         return sum(not row.reason for row in self.rows)
 
     @property
