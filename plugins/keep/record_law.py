@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from framefleet.api.outputs import RECORD_FIELDS, RECORDS, Store, preview_path, 
 from framefleet.api.texts import canonical_json, parse_json
 from framefleet.pipeline.outputs.media.media import clip_header
 from framefleet.pipeline.outputs.output import find_claim_as
+from framefleet.pipeline.plugin import clip_suffixes
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.rows.identity import row_content, row_id_of
@@ -181,8 +183,11 @@ def _rates_of_row(record: Mapping[str, Any]) -> Sequence[float | None]:
 
 
 def against_clip(record: Mapping[str, Any], content: bytes) -> Iterator[str]:
-    """Yield what of a record is not that of its clip. Files that an engine has sent may count otherwise."""
-    if '"engine"' in record["numerics"]:
+    """Yield what of a record is not that of its clip.
+
+    Files that an engine has sent may count otherwise; those that a plugin's step made may be anything.
+    """
+    if '"engine"' in record["numerics"] or PurePath(record["path"] or "").suffix in clip_suffixes():
         return
     try:
         header = clip_header(content)

@@ -59,7 +59,7 @@ def test_an_installed_plugin_adds_a_score_a_recipe_formats_and_a_command(tmp_pat
     with zipfile.ZipFile(tmp_path / "set" / "shard-000000.zip") as archive:
         assert {*archive.namelist()} == {str(clip.relative_to(tmp_path / "out")) for clip in clips}
     refused = run(tmp_path / "installed", *export, "tar")
-    assert (refused.returncode, "use webdataset, parquet, hf, vbench, zip" in refused.stderr) == (2, True)
+    assert refused.returncode == 2 and "use webdataset, " in refused.stderr and ", zip" in refused.stderr
     verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "out")
     assert verified.returncode == 0, verified.stderr
     (tmp_path / "paint.py").write_text(dedent(PAINT))

@@ -53,6 +53,8 @@ WORDS = """
     HunyuanImage=hunyuan_image HiDream=hidream GlmImage=glm_image ErnieImage=ernie ZImage=z_image
     Krea2=krea2 Chroma=chroma SanaPipeline=sana SanaSprint=sana_sprint Lumina2=lumina2
     PixArt=pixart_sigma AuraFlow=aura_flow LatentConsistencyModel=lcm
+    Cosmos=cosmos_t2w Cosmos2=cosmos2_v2w Cosmos2TextToImage=cosmos2_t2i Cosmos2_5=cosmos25_predict
+    Cosmos2_5_Transfer=cosmos25_transfer
 """
 TINIES = dict(map(_tiny, WORDS.split()))
 TINIES |= {"VideoCrafter": _crafter(crafter.TEXT), "DynamiCrafter": _crafter(crafter.MOTION)}

@@ -289,7 +289,7 @@ def test_loras_are_a_column_of_the_gallery_whatever_a_record_has_in_their_place(
     loras = {"ink": {"sha256": "0", "weight": 0.8}, "x": {"sha256": "0", "weight": -1}}
     hostile = [{"a": None}, {"a": {}}, ["a"], 3]
     rows = [{"prompt": "a", "lora": value} for value in (loras, {}, *hostile)]
-    store = write_output(tmp_path, [*rows, {"prompt": "b"}])
+    store = write_output(tmp_path, [*rows, {"prompt": "b"}], media=Media(embed="none"))
     framefleet.gallery(tmp_path, x="lora")
     assert column_of(store, "lora") == ["ink:0.8+x:-1", "none", None, None, None, "3", None]
 

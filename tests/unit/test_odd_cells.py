@@ -51,7 +51,7 @@ def told(path: Path, spec: PipelineSpec) -> list[str]:
 
 
 def lines(*rows: dict[str, Any], before: int = 0) -> str:
-    usual = json.dumps({"prompt": LONG, "n": 1})
+    usual = json.dumps({"prompt": LONG, "k": 1})
     return "\n".join([*[usual] * before, *map(json.dumps, rows)])
 
 
@@ -65,14 +65,14 @@ def test_a_number_among_texts_is_told_with_line_value_and_fix(tmp_path: Path, wa
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("odd", "n is 'odd', but the column holds whole numbers"),
-        (1.5, "n is 1.5, but the column holds whole numbers"),
-        (2**70, f"n is {2**70}, but records cannot hold it"),
-        ([1], "n is [1], but the column holds whole numbers"),
+        ("odd", "k is 'odd', but the column holds whole numbers"),
+        (1.5, "k is 1.5, but the column holds whole numbers"),
+        (2**70, f"k is {2**70}, but records cannot hold it"),
+        ([1], "k is [1], but the column holds whole numbers"),
     ],
 )
 def test_so_is_what_comes_after_the_types(cell: Any, said: str, tmp_path: Path, wan: PipelineSpec) -> None:
-    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "n": cell}, {"prompt": "c"}, before=BEYOND))
+    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "k": cell}, {"prompt": "c"}, before=BEYOND))
     (line,) = told(tmp_path / "t.jsonl", wan)
     assert line.startswith(f"row {BEYOND} (line {BEYOND + 1}): {said}")
 
@@ -109,15 +109,15 @@ def test_what_most_cells_are_is_the_type_wherever_the_odd_is(tmp_path: Path, wan
     ],
 )
 def test_so_it_is_in_csv(usual: str, odd: str, held: str, tmp_path: Path, wan: PipelineSpec) -> None:
-    rows = ["prompt,n"] + [f"{LONG},{usual}"] * BEYOND * 2 + [f"b,{odd}", f"c, {usual} ", "d,"]
+    rows = ["prompt,k"] + [f"{LONG},{usual}"] * BEYOND * 2 + [f"b,{odd}", f"c, {usual} ", "d,"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     (line,) = told(tmp_path / "t.csv", wan)
     where = f"row {BEYOND * 2} (line {BEYOND * 2 + 2})"
-    assert line.startswith(f"{where}: n is {odd!r}, but the column holds {held}")
+    assert line.startswith(f"{where}: k is {odd!r}, but the column holds {held}")
 
 
 def test_every_row_that_a_sweep_makes_of_an_odd_one_is_refused(tmp_path: Path, wan: PipelineSpec) -> None:
-    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "n": "odd"}, {"prompt": "c", "n": 2}, before=1))
+    (tmp_path / "t.jsonl").write_text(lines({"prompt": "b", "k": "odd"}, {"prompt": "c", "k": 2}, before=1))
     table = open_table(str(tmp_path / "t.jsonl"), arguments=argument_columns(wan, {}))
     sweep = Sweep.model_validate({"seed": "0-1"})
     swept = open_sweep(sweep, table, kinds={"seed": "int"}, others=(), columns={}, storage_options={})

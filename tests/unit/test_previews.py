@@ -40,7 +40,8 @@ def damages(store: Store) -> list[tuple[str, str]]:
     with closing(ClipIndex()) as index:
         found = [*damaged_records(store, index, lambda count: None)]
         found += strays(store, index)
-    return [(damage.kind, damage.path) for damage in found]
+    of_files = (damage for damage in found if damage.kind != "record")  # as the row_id is made up
+    return [(damage.kind, damage.path) for damage in of_files]
 
 
 @pytest.mark.parametrize(("shape", "size"), [((5, 480, 832, 3), (320, 185)), ((1, 64, 48, 4), (48, 64))])

@@ -200,8 +200,8 @@ def test_a_prompt_that_gets_no_answer_is_an_invalid_row(
 
 
 def test_a_row_about_which_nothing_can_be_asked_is_an_invalid_row(tmp_path: Path, chat: Chat) -> None:
-    usual = {"prompt": "a lake " * 1500, "style": "photo", "n": 0}
-    odd = [{"prompt": "rain", "style": None, "n": 1}, {"prompt": "snow", "style": "photo", "n": "x"}]
+    usual = {"prompt": "a lake " * 1500, "style": "photo", "k": 0}
+    odd = [{"prompt": "rain", "style": None, "k": 1}, {"prompt": "snow", "style": "photo", "k": "x"}]
     table = tmp_path / "t.jsonl"  # a column's type is that of its cells in the first megabyte
     table.write_text("\n".join(json.dumps(row) for row in [*[usual] * 130, *odd]))
     section = {"url": chat.url, "model": "pen", "question": "{style}: {prompt}"}
@@ -209,7 +209,7 @@ def test_a_row_about_which_nothing_can_be_asked_is_an_invalid_row(tmp_path: Path
     with pytest.raises(TableError, match="2 of 132 rows cannot be rendered") as refused:
         framefleet.prompts(job)
     assert "prompt is 'rain', but prompts.rewrite: the row has no 'style'" in str(refused.value)
-    assert "n is 'x', but the column holds whole numbers" in str(refused.value)
+    assert "k is 'x', but the column holds whole numbers" in str(refused.value)
     assert chat.log == []
     assert len(framefleet.prompts(load_job(job, ["on_invalid=skip"]))) == len(chat.log) == 1
     planned = framefleet.plan(load_job(job, ["on_invalid=skip"]))

@@ -134,15 +134,15 @@ def test_rows_that_are_left_out_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_row_with_an_odd_cell_is_left_out_of_the_rows_with_new_seeds(tmp_path: Path) -> None:
-    usual = {"prompt": "a lake " * 1500, "n": 0}  # a column's type is that of its cells in the first megabyte
-    lines = [json.dumps(row) for row in [*[usual] * 130, {"prompt": "rain", "n": "x"}, {"prompt": "fog"}]]
+    usual = {"prompt": "a lake " * 1500, "k": 0}  # a column's type is that of its cells in the first megabyte
+    lines = [json.dumps(row) for row in [*[usual] * 130, {"prompt": "rain", "k": "x"}, {"prompt": "fog"}]]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     more = {"table": str(tmp_path / "t.jsonl"), "on_invalid": "skip"}
     with closing(Candidates(job_with(tmp_path, job=more), Callback())) as candidates:
         asked = [row for at in range(len(candidates.groups)) for row in candidates.extend(at, 1)]
         place = candidates.write_to(tmp_path / "rows.parquet", asked)
-    assert pq.read_table(place).schema.names == ["prompt", "n", "seed"]
-    assert pq.read_table(place)["n"].to_pylist() == [0, None]
+    assert pq.read_table(place).schema.names == ["prompt", "k", "seed"]
+    assert pq.read_table(place)["k"].to_pylist() == [0, None]
 
 
 def test_seeds_follow_those_of_the_table_in_turns_and_none_comes_twice(tmp_path: Path) -> None:
