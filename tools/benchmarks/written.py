@@ -68,7 +68,9 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "tests": Command("suite_times", ("--only", "nothing"), ("--only",)),
     "training": Command("training"),
     "under-fire": Command(
-        "under_fire", (), ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet")
+        "under_fire",
+        ("--rows", "400", "--seeds", "1"),
+        ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet"),
     ),
     "until": Command("until"),
 }
