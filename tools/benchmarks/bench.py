@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefleet import load_model
-from framefleet.pipeline.model.place_trial import prove
+from framefleet.pipeline.model.place_trial import prove_place
 from tools.benchmarks import large, pixels, start
 from tools.benchmarks.ceiling import measure_ceiling
 from tools.benchmarks.checks import HEADINGS as CHECKED, measure_checks
@@ -127,7 +127,7 @@ def main() -> None:
     # Each in a new process, with all that it imports; where figures mean nothing, with what this one has.
     multiprocessing.set_start_method("fork" if scale is SHORT else "spawn")
     os.environ.update(SETTINGS)
-    prove("cpu", ["bf16"])  # before anything computes, for all processes
+    prove_place("cpu", ["bf16"])  # before anything computes, for all processes
     if options.only:
         with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as scratch:
             folder = Path(scratch)

@@ -69,7 +69,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "training": Command("training"),
     "under-fire": Command(
         "under_fire",
-        ("--rows", "400", "--seeds", "1"),
+        ("--rows", "300", "--seeds", "1"),
         ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet"),
     ),
     "until": Command("until"),
