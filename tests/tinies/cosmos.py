@@ -8,7 +8,6 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from cosmos_guardrail import CosmosSafetyChecker
 from diffusers.models.controlnets import controlnet_cosmos
 from diffusers.models.transformers import transformer_cosmos
 from diffusers.pipelines.cosmos import pipeline_cosmos2_5_predict
@@ -93,6 +92,12 @@ def cosmos3_distilled() -> diffusers.ModularPipeline:
     return pipe
 
 
+def _guardrail() -> Any:
+    from cosmos_guardrail import CosmosSafetyChecker  # tools that build other models do without
+
+    return CosmosSafetyChecker()
+
+
 def _first(**channels: int) -> dict[str, Any]:
     vae = diffusers.AutoencoderKLCosmos(
         latent_channels=CHANNELS,
@@ -129,7 +134,7 @@ def _later(*, controls: bool = False) -> dict[str, Any]:
         "transformer": _transformer(in_channels=CHANNELS + 1, text_embed_dim=3 * TEXT_WIDTH, **more),
         "vae": _wan_vae(),
         "scheduler": scheduler,
-        "safety_checker": CosmosSafetyChecker(),
+        "safety_checker": _guardrail(),
     }
 
 
@@ -138,7 +143,7 @@ def _from_t5(**channels: int) -> dict[str, Any]:
         "text_encoder": t5(),
         "tokenizer": ByT5Tokenizer(),
         "transformer": _transformer(text_embed_dim=TEXT_WIDTH, **channels),
-        "safety_checker": CosmosSafetyChecker(),
+        "safety_checker": _guardrail(),
     }
 
 
