@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
-_RENDERING = ("model", "models", "engine")  # exactly one of which a job has
+_RENDERING = ("model", "models", "engine")  # a job has exactly one of them
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 
