@@ -61,11 +61,10 @@ def prove_command(
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone
+        from framefleet.plugins.keep.replay.recorded_row import Given
         from framefleet.plugins.prove.prove import prove
 
-        consent = replay.given_of(
-            None, None, None, None, None, None, roots, False, storage_options_alone(sets)
-        )
+        consent = Given(roots=tuple(roots or []), storage_options=storage_options_alone(sets))
         proven = prove(output, folder, rows=rows, coin=coin, given=consent)
         if as_json:
             stdout.say(json.dumps(asdict(proven)))
