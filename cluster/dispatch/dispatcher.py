@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 
 from framefleet.cluster.dispatch.faults import MOST_EXCUSED, FaultPolicy
 from framefleet.cluster.dispatch.lease import (
@@ -160,7 +161,7 @@ class Dispatcher:
             return None
         num_leases = 1 if proves else self._leases_per_worker
         patience = len(live) * num_leases  # about one turn of the whole fleet
-        size = (lambda _: 1) if proves else self._lease_rows
+        size = (lambda _: 1) if proves else partial(self._lease_rows, len(seat.rows))
         entries = self._waiting.take(worker, live, rendering=seat.shape, patience=patience, size=size)
         if proves:
             return self._grant(worker, entries, now, alone=True) if entries else None
@@ -367,9 +368,15 @@ class Dispatcher:
     def _largest(self) -> int:
         return max((seat.room for seat in self._seats.values()), default=0)
 
-    def _lease_rows(self, shape: str) -> int:
-        slots = len(self._seats) * self._leases_per_worker
-        share = -(-len(self._waiting) // slots) if self._closed else None
+    def _lease_rows(self, num_held: int, shape: str) -> int:
+        """Return how many rows of a shape a worker gets that has this many."""
+        share = None
+        if self._closed:
+            num_workers = len(self._seats)
+            share = -(-len(self._waiting) // (num_workers * self._leases_per_worker))
+            # Ever smaller leases would be ever smaller forwards, which cost nearly as much as full ones.
+            even = -(-len(self._held) // num_workers) - num_held
+            share = max(share, min(self._paces.batch_size(shape), even))
         return self._size.rows(seconds_per_row=self._paces.seconds_per_row(shape), share=share)
 
     def _release(self, worker: str, row_id: str) -> Entry | None:

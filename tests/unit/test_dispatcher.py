@@ -181,6 +181,16 @@ def test_near_the_end_every_lease_slot_gets_its_share() -> None:
     assert ids(lease(dispatcher, "A")) == "0 1"
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(1, [6, 5, 4, 3]), (8, [8, 8, 4, 4])])
+def test_near_the_end_rows_that_share_forwards_still_fill_them(batch_size: int, sizes: list[int]) -> None:
+    dispatcher = dispatcher_with("x" * 40, workers="AB", min_rows=8)
+    for worker in "AB":
+        for leased in lease(dispatcher, worker).rows:
+            dispatcher.done(worker, leased.row.row_id, 99.0, batch_size=batch_size)
+    dispatcher.close()
+    assert [len(lease(dispatcher, worker).rows) for worker in "ABAB"] == sizes
+
+
 def test_rows_in_hand_are_counted_until_they_end_or_come_back() -> None:
     dispatcher = dispatcher_with("xxx", workers="AB", min_rows=3)
     lease(dispatcher, "A")
