@@ -92,11 +92,10 @@ _PAGE = """\
 
 <!-- Made by python -m tools.memory_reports > docs/memory.md -->
 
-For everyone who asks whether a model fits a GPU. `framefleet plan --gpu-memory 24GB` shows the memory that
-the largest row of a job needs, and the fastest [options](options.md) that fit. `framefleet model info
-MODEL` shows the options that fit GPUs of 8 to 141 GB. Both work before the weights are downloaded. The
-numbers are [computed](#how-it-is-computed), not measured. Sizes are
-those of the reports below, not the presets' own.
+`framefleet plan --gpu-memory 24GB` shows the memory that the largest row of a job needs, and the fastest
+[options](options.md) that fit. `framefleet model info MODEL` shows the options that fit GPUs of 8 to 141 GB.
+Both work before the weights are downloaded. The numbers are [computed](#how-it-is-computed), not measured.
+Sizes are those of the reports below, not the presets' own.
 
 | column, value | meaning |
 | --- | --- |
@@ -113,16 +112,14 @@ those of the reports below, not the presets' own.
 
 ## How it is computed
 
-framefleet calls the model's own pipeline with the row's arguments, but without weights, on torch's meta
-device, where tensors have shapes and no values. It encodes the text, denoises for two steps and decodes. Each
-tensor counts from the operation that makes it until nothing refers to it any more. The results are remembered
-for rows with the same arguments. A recipe of your own is only called with
-`plan --hollow` or `--probe`; otherwise `plan` counts one call of the pipeline.
+framefleet calls the model's own pipeline with the row's arguments, on torch's meta device, where tensors have
+shapes and no values. Each tensor counts from the operation that makes it until nothing refers to it any more.
+A recipe of your own is only called with `plan --hollow` or `--probe`; otherwise `plan` counts one call of the
+pipeline.
 
 With *all*, the GPU needs all weights plus what the largest phase (encoding, denoising, decoding) needs. With
-*model* and *group*, each phase must fit by itself: a network with what it computes. {fixed:g} GB is added for
-CUDA and its workspaces. This does not include workspaces of convolutions, fragmentation, LoRAs, compiled
-graphs, and other programs: near the limit, test it.
+*model* and *group*, each phase must fit by itself. {fixed:g} GB is added for CUDA and its workspaces. Workspaces of
+convolutions, fragmentation, LoRAs, compiled graphs and other programs are not included: near the limit, test it.
 
 ## What people report
 
@@ -130,8 +127,7 @@ graphs, and other programs: near the limit, test it.
 | --- | --- | --- | --- | --- | --- |
 {reported}
 
-Many tools print GiB and call it GB: 60.1 GiB are 64.5 GB. Reported values also include workspaces and
-fragmentation.
+Many tools print GiB and call it GB: 60.1 GiB are 64.5 GB.
 """
 
 

@@ -39,6 +39,7 @@ def certificate(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return place
 
 
+@pytest.mark.promise("A stranger can check it", "Anybody with the weights can render the rows")
 def test_a_stranger_checks_a_certificate_in_another_folder(rendered: Path, tmp_path: Path) -> None:
     sealed = command("prove", rendered)
     seal = sealed.stdout.split()[-1]
