@@ -112,14 +112,15 @@ Sizes are those of the reports below, not the presets' own.
 
 ## How it is computed
 
-framefleet calls the model's own pipeline with the row's arguments, on torch's meta device, where tensors have
-shapes and no values. Each tensor counts from the operation that makes it until nothing refers to it any more.
-A recipe of your own is only called with `plan --hollow` or `--probe`; otherwise `plan` counts one call of the
-pipeline.
+framefleet calls the model's own pipeline with the row's arguments, on torch's meta device, where tensors
+have shapes and no values. Each tensor counts from the operation that makes it until nothing refers to it
+any more. A recipe of your own is only called with `plan --hollow` or `--probe`; otherwise `plan` counts one
+call of the pipeline.
 
-With *all*, the GPU needs all weights plus what the largest phase (encoding, denoising, decoding) needs. With
-*model* and *group*, each phase must fit by itself. {fixed:g} GB is added for CUDA and its workspaces. Workspaces of
-convolutions, fragmentation, LoRAs, compiled graphs and other programs are not included: near the limit, test it.
+With *all*, the GPU needs all weights plus what the largest phase (encoding, denoising, decoding) needs.
+With *model* and *group*, each phase must fit by itself. {fixed:g} GB is added for CUDA and its workspaces.
+Workspaces of convolutions, fragmentation, LoRAs, compiled graphs and other programs are not included: near
+the limit, test it.
 
 ## What people report
 

@@ -1,1 +1,1 @@
-"""Clips and records of an output as a dataset that others read: WebDataset, Parquet, Hugging Face."""
+"""Write an output's clips and records as a dataset for others: WebDataset, Parquet, Hugging Face."""

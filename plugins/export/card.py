@@ -1,4 +1,4 @@
-"""What a dataset says of itself: a card with the models and their licenses, and its Croissant metadata.
+"""Describe a dataset: a card with the models and their licenses, and Croissant metadata.
 
 Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
@@ -70,7 +70,7 @@ def write_card(
 
 
 def _public(model: str) -> str:
-    """Return what a model is called, without the folder of this machine that it is in."""
+    """Return a model's name, without its folder on this machine."""
     is_local = model.startswith(("/", ".", "~", "file:"))
     return model.rstrip("/").rpartition("/")[2] if is_local else model
 
@@ -78,7 +78,7 @@ def _public(model: str) -> str:
 def _croissant(
     models: Sequence[tuple[str, str]], columns: Sequence[pa.Field], endings: Collection[str]
 ) -> dict[str, object]:
-    """Return the metadata. Columns of lists and structs are in the files, and not described here."""
+    """Return the metadata. Columns of lists and structs are not described."""
     kinds = {field.name: kind for field in columns for kind, is_of in _KINDS.items() if is_of(field.type)}
     clips = [f"data/**/*{ending}" for ending in sorted(endings)]
     return {
@@ -145,7 +145,7 @@ def _card(
 
 
 def _size_category(num_rows: int) -> str:
-    """Return how the hub calls a dataset of this size."""
+    """Return the hub's name for a dataset of this size."""
     edges = [*(f"{10**power}{unit}" for unit in ("K", "M", "B") for power in range(3)), "1T"]
     number = max(0, len(str(num_rows)) - 3)
     if number == 0:
@@ -154,5 +154,5 @@ def _size_category(num_rows: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text of anybody's on one line, without what ends a code span."""
+    """Return untrusted text on one line, without what would end a code span."""
     return " ".join(text.replace("`", "'").split())

@@ -1,4 +1,4 @@
-"""What of an output is handed on, and in which form. Checked here."""
+"""The options of an export, checked: which clips and columns, and in which format."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
-MAX_PAIRS = 100  # of a prompt: those of 15 clips, all of them
+MAX_PAIRS = 100  # per prompt: all pairs of 15 clips
 _WITHOUT_SPLITS = {"folder": "a folder for people", "vbench": "VBench"}
-_MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
+_MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +30,17 @@ class ExportChoice:
     file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
     picks: Mapping[str, Pick] | None = None  # only these rows
-    in_table: bool = False  # only rows that the table has now
-    columns: tuple[str, ...] | None = None  # of the records; None: the lean set
+    in_table: bool = False  # only rows that are still in the table
+    columns: tuple[str, ...] | None = None  # None: the lean set
     caption: str | None = None  # a template over columns
     validation: float | None = None  # share of the prompts in the validation split; None: no split
-    name: str | None = None  # a template of the names of clips, of format folder
+    name: str | None = None  # a template for file names (format folder)
     # Largest Hamming distance between the hashes of two near duplicates; None keeps them.
     near_duplicates: int | None = None
-    by: str | None = None  # the column that says which of two clips is preferred; None: stars
-    margin: float | None = None  # by which they differ at least
-    max_pairs: int | None = None  # of a prompt; None: MAX_PAIRS
-    shard_rows: int = SHARD_ROWS  # a shard ends with this or `shard_mb`, whichever comes first
+    by: str | None = None  # column that rates clips (format preferences); None: stars
+    margin: float | None = None  # minimum difference between the ratings of a pair
+    max_pairs: int | None = None  # per prompt; None: MAX_PAIRS
+    shard_rows: int = SHARD_ROWS  # a shard ends at this or at `shard_mb`, whichever comes first
     shard_mb: int = SHARD_MB  # of clips
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class ExportChoice:
             )
 
     def description(self) -> dict[str, Any]:
-        """Return what decides which rows are in which shard, as JSON has it."""
+        """Return what decides which rows are in which shard, as values for JSON."""
         from framefleet.plugins.picks import Pick  # slow to import
 
         texts = [
@@ -82,7 +82,7 @@ class ExportChoice:
         ]
         digest = hashlib.sha256("".join(texts).encode()).hexdigest()
         values = asdict(replace(self, picks=None))
-        if not self.in_table:  # exports that were begun before there was this choice go on
+        if not self.in_table:  # exports that an older version began can continue
             del values["in_table"]
         return values | {
             "picks": None if self.picks is None else digest,

@@ -1,8 +1,8 @@
-"""From a template such as "{prompt:.40}-{seed}" to a name for each clip, which every system takes.
+"""Make a file name for each clip from a template such as "{prompt:.40}-{seed}", valid on every system.
 
 Names are NFC and at most 255 bytes in UTF-8, differ in more than case, and have no character that Windows,
-macOS, Linux or a terminal reads as something else. Those of rows that would be called alike are numbered, in
-the order of the table.
+macOS, Linux or a terminal reads as something else. Equal names are numbered, in the order of
+the table.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def clip_names(selection: Selection, template: str | None) -> dict[str, str]:
 def _read(template: str, known: Collection[str]) -> list[_Part]:
     example = f'write it as "{USUAL_NAME}", with {{{{ and }}}} for braces'
     try:
-        template.encode()  # bytes of a command line may be no text
+        template.encode()  # a command line may hold bytes that are not text
         parsed = [*string.Formatter().parse(template)]
     except ValueError as error:
         raise JobError(f"name: {template!r} is not a template: {error}", example) from None
@@ -114,7 +114,7 @@ def _unique(clips: Sequence[tuple[int, str, str, str]]) -> dict[str, str]:
 
 
 def safe_name(text: str, ending: str) -> str:
-    """Return a name for a file. ending: what it ends in, which is safe."""
+    """Return a safe file name. ending: appended as it is."""
     text = unicodedata.normalize("NFC", text)
     spaced = "".join(" " if char.isspace() else char for char in text)
     text = " ".join("".join(char for char in spaced if unicodedata.category(char) not in _UNSEEN).split())
@@ -127,5 +127,5 @@ def safe_name(text: str, ending: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """Return what is equal for names that a system may take for one."""
+    """Return a key that is equal for names that some system may take for the same file."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

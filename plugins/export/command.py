@@ -35,7 +35,7 @@ def export_command(
     ],
     file: Annotated[
         ClipFile,
-        Option("--file", help="File of each row: clip, or derived, the second one that `post:` made."),
+        Option("--file", help="File to export of each row: clip, or derived (the second one, from `post:`)."),
     ] = "clip",
     where: Where = None,
     picks: Annotated[
@@ -43,7 +43,7 @@ def export_command(
         Option(
             "--picks",
             metavar="PICKS.JSONL",
-            help="File of row_ids to export. Its stars and notes become columns, which --where may name.",
+            help="Export only rows in this file. Its stars and notes become columns, which --where may name.",
         ),
     ] = None,
     in_table: Annotated[
@@ -54,13 +54,12 @@ def export_command(
         Option(
             "--columns",
             metavar="A,B|all",
-            help="Columns of the records. Default: what a trainer needs (prompt, seed, size, scores, "
-            "labels).",
+            help="Columns to export. Default: what a trainer needs (prompt, seed, size, scores, labels).",
         ),
     ] = None,
     caption: Annotated[
         str | None,
-        Option("--caption", metavar="TEMPLATE", help='Caption from columns, e.g. "{prompt}, {style}".'),
+        Option("--caption", metavar="TEMPLATE", help='Template for captions, e.g. "{prompt}, {style}".'),
     ] = None,
     validation: Annotated[
         float | None,
@@ -84,13 +83,18 @@ def export_command(
         Option(
             "--by",
             metavar="COLUMN|stars|picks",
-            help="Of preferences: column whose larger value is better, e.g. a score or a judge's answer; "
-            "stars (default), or picks (a star or none).",
+            help="Rating that decides which clip of a pair is better: a column (larger is better), e.g. a "
+            "score; stars (default); or picks (a star or none).",
         ),
     ] = None,
     margin: Annotated[
         float | None,
-        Option("--margin", min=0, metavar="X", help="Least difference within a pair. Ties are left out."),
+        Option(
+            "--margin",
+            min=0,
+            metavar="X",
+            help="Minimum difference between the ratings of a pair (ties never pair).",
+        ),
     ] = None,
     max_pairs: Annotated[
         int | None,
@@ -98,7 +102,7 @@ def export_command(
             "--max-pairs",
             min=1,
             metavar="N",
-            help="Maximum number of pairs per prompt, by their difference (default: 100).",
+            help="Maximum number of pairs per prompt, largest differences first (default: 100).",
         ),
     ] = None,
     shard_rows: Annotated[
@@ -113,7 +117,7 @@ def export_command(
         Option(
             "--name",
             metavar="TEMPLATE",
-            help='Names of the clips in a folder, from columns. Default: "{prompt:.60}-{seed}".',
+            help='Template for file names with --format folder. Default: "{prompt:.60}-{seed}".',
         ),
     ] = None,
     push: Annotated[

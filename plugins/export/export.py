@@ -1,4 +1,4 @@
-"""From an output to a dataset of its clips and records elsewhere, shard by shard."""
+"""Export an output's clips and records as a dataset, shard by shard."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from framefleet.plugins.picks import picked
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Exported(Overview):
-    """What there is in the end, including the work of earlier runs."""
+    """The finished export, including what earlier runs wrote."""
 
     place: Store
     num_rows: int
@@ -53,8 +53,8 @@ class Exported(Overview):
     splits: Mapping[str, int] = field(default_factory=dict)
     near_duplicates: tuple[NearDuplicate, ...] = ()  # rows left out because an earlier one looks the same
     num_pairs: int | None = None  # of --format preferences
-    num_not_compared: int = 0  # clips without frames to compare, which stay
-    num_newer_parts: int = 0  # parts of records that came after the export began
+    num_not_compared: int = 0  # clips that are exported without a comparison, because they have no frames
+    num_newer_parts: int = 0  # parts of records that were added after the export began
 
     def overview(self) -> Mapping[str, object]:
         splits = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
@@ -97,20 +97,19 @@ def export(
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
     folder (clips under names for people), vbench (file names that VBench scores), preferences (pairs of a
     better and a worse clip of a prompt), trajectories or trajectories-parquet (with the arrays that `keep:`
-    stored), or one that a plugin adds. file: of each row; derived: the second one, which `post:` of the job
-    made. name: of clips in a folder, a template over columns with formats of `str.format`, as
-    "{prompt:.40}-{seed}". where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file
-    of them as the gallery saves it, whose stars and notes become columns, which `where` may name too.
-    in_table: only rows that the job's table still has. columns: of the records; "all"; None is what a trainer
-    needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g.
-    "{prompt}, {style}".
-    validation: this share of the prompts goes to a validation split, with all their rows.
+    stored), or one that a plugin adds. file: the row's clip, or derived, the second file that `post:` made.
+    name: a template for file names (format folder) with formats of `str.format`, e.g. "{prompt:.40}-{seed}".
+    where: SQL on a record's columns, e.g. "sharpness > 0.4". picks: row_ids, or a file of them from the
+    gallery, whose stars and notes become columns, which `where` may name too. in_table: only rows that are
+    still in the job's table. columns: names, or "all"; by default what a trainer needs (prompt, seed, size,
+    scores and the table's own columns). caption: a template, e.g. "{prompt}, {style}".
+    validation: share of the prompts that go to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
-    many of 64 bits (needs framefleet[dedup]). by: of preferences, the column whose larger value is better;
-    stars (the default) or picks (a star or none) of people. margin: by which two clips of a pair differ at
-    least; ties are none. max_pairs: of a prompt, those with the largest margins (100). to_options: of `to`,
-    where they are others than the output's storage_options. The same call continues after an interruption.
-    Rows whose clips are damaged are left out, and reported. Raises JobError where `to` holds something else.
+    many of 64 bits (needs framefleet[dedup]). by: column that rates clips (format preferences), stars (the
+    default) or picks (a star or none). margin: minimum difference between the ratings of a pair; ties never
+    pair. max_pairs: maximum number of pairs per prompt, largest differences first (100). to_options: storage
+    options of `to`, if they differ from the output's. The same call continues after an interruption.
+    Rows whose clips are damaged are left out, and reported. Raises JobError if `to` holds something else.
     """
     options = dict(storage_options or {})
     choice = ExportChoice(
@@ -137,7 +136,7 @@ def export(
 def export_chosen(
     output: Output, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
 ) -> Exported:
-    """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
+    """Do what `export` promises, and report to `watch`. options: storage_options of `to`."""
     place = Store(dated(to), options)
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (output.store, place))
     if one.startswith(other) or other.startswith(one):
@@ -230,7 +229,7 @@ def _language_models(output: Output) -> list[tuple[str, str]]:
     """Return the models of the job's endpoints, each with the section that names it."""
     try:
         claim = find_claim_as(output.store, JOB_JSON)
-    except JobError:  # it is lost or damaged, as `verify` says: nobody knows whom the job asked
+    except JobError:  # it is lost or damaged, which `verify` reports: nobody knows which models the job asked
         claim = None
     models: dict[tuple[str, str], None] = {}
     for section in sections():
@@ -251,9 +250,9 @@ def write_shards(
     target: shard_writer.Target,
     watch: Watch,
 ) -> dict[int, list[Damage]]:
-    """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
+    """Write the shards that are missing; return the damaged clips that were left out, by shard number."""
     kind: type[shard_writer.ShardWriter] = by_name("export_formats")[choice.format]()
-    # A shard that lacks rows is made again: they may be back.
+    # A shard with missing rows is written again: their clips may have been repaired.
     names = [kind.path_of(planned.name) for planned in plan.shards]
     wanting = {Path(path).stem for path in target.place.list(f"{shard.NOTES}/left-out")}
     there = target.copiers.map(target.place.exists, names)
@@ -298,7 +297,7 @@ def _changed() -> JobError:
     return JobError(problem, "run it again when the output no longer changes; --where must not use random()")
 
 
-# VBench looks for clips by their prompts, PROMPT-INDEX.mp4: five videos of each, with the indices 0 to 4.
+# VBench expects five clips of each prompt, PROMPT-INDEX.mp4, with indices from 0 to 4.
 # https://github.com/Vchitect/VBench/tree/master/prompts
 _ENDINGS = (".mp4", ".gif")
 
@@ -306,7 +305,7 @@ _ENDINGS = (".mp4", ".gif")
 def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, str]:
     """Return the names of the clips by row_id. Those of a prompt are numbered in the order of the table.
 
-    The prompt is the caption of the export, if it has one. Raises JobError for what VBench would not find.
+    The export's caption, if any, replaces the prompt. Raises JobError for names that VBench would not find.
     """
     if len(endings) > 1 or not {*endings} <= {*_ENDINGS}:
         problem = f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}"

@@ -22,37 +22,37 @@ from framefleet.api.outputs import rows_of
 from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.shard_writer import FILES_COLUMN, Feature, taken_in_folder
 
-# As the `datasets` library sorts endings; clip: several, or what it has no name for.
+# How the `datasets` library sorts endings; clip: several of these, or none.
 _FEATURES: dict[Feature, frozenset[str]] = {
     "video": frozenset({".mp4", ".mkv", ".webm"}),
     "image": frozenset({".png", ".webp", ".gif"}),
     "audio": frozenset({".flac", ".wav"}),
 }
-# Of these the library makes clips.
+# The library decodes these.
 _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def feature_of(endings: frozenset[str]) -> Feature:
-    """Return what the clips are to the `datasets` library."""
+    """Return which feature the clips are for the `datasets` library."""
     return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
 
 
 def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
-    """Raise JobError for clips that `load_dataset` does not take as one feature, and for others' files."""
-    if feature == "clip" or ".webm" in endings:  # which it takes for sound
+    """Raise JobError for clips that `load_dataset` cannot read as one feature, and for others' files."""
+    if feature == "clip" or ".webm" in endings:  # `datasets` takes it for sound
         raise JobError(
             f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
             "use --format parquet or webdataset; or choose clips of one format with --where",
         )
 
     for column in columns:
-        if _names_files(column.type):  # by itself it is renamed
+        if _names_files(column.type):  # `datasets` renames a column of this name by itself
             problem = f"column {column.name!r} has fields that datasets takes for names of files"
             raise JobError(problem, "leave it out with --columns")
 
 
 def _names_files(kind: pa.DataType) -> bool:
-    """Return whether a field in a struct, at any depth, has a name by which the library opens files."""
+    """Return whether a struct has, at any depth, a field whose name makes the library open files."""
     inner = [kind.field(number) for number in range(kind.num_fields)]
     return any(FILES_COLUMN.fullmatch(field.name) or _names_files(field.type) for field in inner)
 
@@ -80,7 +80,7 @@ class FolderShard(ShardWriter):
         paths = [str(PurePosixPath(folder, name)) for name in names]
         list(target.copiers.map(target.place.write, paths, clips))
         table = own_columns(rows, target.columns, taken=taken_in_folder(target.feature, target.columns))
-        # `load_dataset` makes Python's values of the cells of a folder.
+        # `load_dataset` turns the cells of a folder into Python values.
         for name, column in zip(table.column_names, table.columns, strict=True):
             largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
             if largest is not None and largest >= 2**63:
@@ -104,7 +104,7 @@ def _folder(name: str) -> str:
 
 
 class NamedShard(FolderShard):
-    """Clips under names for people, all in one folder, and a Parquet file beside them."""
+    """A folder of clips under names for people, with a Parquet file next to them."""
 
     read_by = "its Parquet files say which clip is which row"
 
@@ -118,9 +118,9 @@ class NamedShard(FolderShard):
 
 
 class VBenchShard(NamedShard):
-    """Clips called as VBench looks for them, all in one folder with nothing else in it, and a Parquet file.
+    """A folder with nothing but clips, under the names that VBench expects, with a Parquet file next to it.
 
-    VBench takes the ending of all videos from any file of that folder.
+    VBench takes the ending of all clips from any file of that folder.
     """
 
     read_by = "score it with `vbench evaluate --videos_path DEST/videos`"
@@ -131,13 +131,13 @@ class VBenchShard(NamedShard):
 
 
 class ParquetShard(ShardWriter):
-    """A Parquet file with the clips in it: structs `{bytes, path}`, as `datasets` has them.
+    """A Parquet file that contains the clips, as `datasets` stores them: structs `{bytes, path}`.
 
-    A row group is what is added at one time. `datasets` and the hub show the clips by their feature.
+    Each `add` writes one row group. `datasets` and the hub show the clips by their feature.
     """
 
     read_by = "read it with datasets.load_dataset, DuckDB, pandas"
-    taken: ClassVar[Sequence[str]] = ()  # columns that it has besides the clip's
+    taken: ClassVar[Sequence[str]] = ()  # columns besides the clip
 
     @staticmethod
     def path_of(name: str) -> str:
@@ -156,7 +156,7 @@ class ParquetShard(ShardWriter):
     def write_table(self, table: pa.Table) -> None:
         feature = self.target.feature
         if self.writer is None:
-            # Columns as Parquet names them, nested ones by their leaves.
+            # Parquet's names: those of the leaves for nested columns.
             sink = pa.BufferOutputStream()
             pq.write_table(table.schema.empty_table(), sink)
             parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
@@ -205,7 +205,7 @@ class TarShard(ShardWriter):
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON has of a cell: times as ISO 8601, bytes as base64, no number for what is none."""
+    """Return a cell as a JSON value: times as ISO 8601, bytes as base64, null for NaN and infinity."""
     match value:
         case dict():
             return {key: _plain(inner) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""Columns that an export adds to a record's: stars and notes of picked rows, captions."""
+"""The columns that an export adds to records: stars and notes of picked rows, and captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framefleet.plugins.picks import Pick
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
 
 
-# Texts between columns: each pair is a text and the column behind it; None at the end.
+# Pairs of a text and the column after it; None at the end.
 CaptionTemplate: TypeAlias = tuple[tuple[str, str | None], ...]
 
 
@@ -24,7 +24,7 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
     """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
     example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
     try:
-        text.encode()  # bytes of a command line may be no text
+        text.encode()  # a command line may hold bytes that are not text
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
@@ -38,14 +38,14 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
-    """Return what the row was rendered from; "" where that is not a text."""
+    """Return the prompt of a row; "" if it is not a text."""
     prompt = row.get(PROMPT_COLUMN)
     return prompt if isinstance(prompt, str) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What is added. picks: by row_id."""
+    """The columns to add. picks: by row_id."""
 
     picks: Mapping[str, Pick]
     template: CaptionTemplate | None

@@ -1,8 +1,8 @@
-"""In: a selection and a column that rates its clips. Out: pairs of clips, the better one and the other.
+"""Pair the better clips of a selection with worse ones, by a column that rates them.
 
-A pair is of one prompt, with equal inputs and sizes. Each clip is a file, whatever the number of its pairs;
-`metadata.parquet` names both, so that `datasets` opens them as `chosen` and `rejected`. Pictures are in it as
-well, in the columns of Pick-a-Pic, which diffusers' script for DPO reads:
+The clips of a pair have the same prompt, inputs and size. Each clip is stored once, in however many pairs
+it is; `metadata.parquet` names both, so that `datasets` opens them as `chosen` and `rejected`. It also has
+pictures, in the columns of Pick-a-Pic, which diffusers' script for DPO reads:
 https://github.com/huggingface/diffusers/tree/main/examples/research_projects/diffusion_dpo
 """
 
@@ -29,7 +29,7 @@ from framefleet.plugins.export.labels import CAPTION, PROMPT_COLUMN, STARS, prom
 from framefleet.plugins.export.selection import Selection, Split, split_of
 from framefleet.plugins.picks import Pick, read_picks
 
-PICKED = "picks"  # of --by: a clip with a star is better than one without
+PICKED = "picks"  # a value of --by: a clip with a star is better than one without
 _SIZE = ("height", "width", "num_frames")
 _FIELDS = pa.schema(
     [
@@ -43,7 +43,7 @@ _FIELDS = pa.schema(
         ("rejected_row_id", pa.string()),
     ]
 )
-# As Pick-a-Pic has them: label_0 is 1 where jpg_0 is the better one.
+# The columns of Pick-a-Pic: label_0 is 1 if jpg_0 is the better one.
 _PICTURES = pa.schema(
     [("jpg_0", pa.binary()), ("jpg_1", pa.binary()), ("label_0", pa.float64()), ("label_1", pa.float64())]
 )

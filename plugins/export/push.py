@@ -1,4 +1,4 @@
-"""From a finished export to a dataset of the Hugging Face hub, a few files with each commit.
+"""Push a finished export to a dataset of the Hugging Face hub, a few files per commit.
 
 Token and endpoint are huggingface_hub's: `hf auth login`, HF_TOKEN, HF_ENDPOINT.
 """
@@ -27,10 +27,10 @@ _NO_RIGHT = (401, 403, 404)  # the hub says of what may not be written that it i
 
 
 class Hub:
-    """A dataset of the hub, made if it is not there."""
+    """A dataset of the hub, which is created if it does not exist."""
 
     def __init__(self, name: str, *, is_private: bool = False) -> None:
-        """Raises JobError for a name that is none, and where this user may not write."""
+        """Raises JobError for an invalid name, and if this user may not write."""
         disable_progress_bars()
         self._name, self._api = name, HfApi()
         if name.count("/") != 1:
@@ -41,10 +41,10 @@ class Hub:
             _refuse(name, error)
 
     def push(self, place: Store, watch: Watch) -> str:
-        """Put every file of an export there, in its order; return the dataset's URL.
+        """Upload every file of an export, in order; return the dataset's URL.
 
-        What the hub has already it does not take again, so a push that was interrupted goes on. A card that
-        is there stays.
+        Files that the hub already has are not sent again, so an interrupted push continues. An existing card
+        stays.
         """
         try:
             siblings = self._api.dataset_info(self._name).siblings or []
@@ -88,7 +88,7 @@ def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 
 def _refuse(name: str, error: Exception) -> NoReturn:
-    """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
+    """Raise an error that says what the user can do; the text of the hub client's own may quote a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
         problem = f"push: {name!r} is not a dataset name of the hub: {message}"

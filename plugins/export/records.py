@@ -1,4 +1,4 @@
-"""The records of an output as a table of another library: Arrow, pandas, `datasets` or DuckDB."""
+"""Read the records of an output with another library: Arrow, pandas, `datasets` or DuckDB."""
 
 from __future__ import annotations
 

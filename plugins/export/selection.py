@@ -1,7 +1,7 @@
-"""In: an output and what is chosen of it. Out: its records, cut into shards, and the bytes of their clips.
+"""Choose records of an output, cut them into shards, and read the bytes of their clips.
 
-Clips are read side by side, and each is compared with its record. Those that look like an earlier one are
-left out by perceptual hashes of three frames of each: pHash of imagehash, 64 bits of low frequencies, which
+Clips are read in parallel, and each is compared with its record. Clips that look like an earlier one are
+found by perceptual hashes of three frames each: pHash of imagehash, 64 bits of low frequencies, which
 survive compression, noise and scaling.
 """
 
@@ -47,7 +47,7 @@ from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw, against_clip
 from framefleet.plugins.picks import chosen_records, with_labels
 
-# Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
+# The columns of framefleet and the pipeline that trainers need. All others say how and where a clip was made.
 _LEAN = frozenset(
     [
         "row_id",
@@ -63,24 +63,24 @@ _LEAN = frozenset(
     ]
 )
 
-# With the seed, all that made a clip: what readers of an evaluation ask for.
+# With the seed, everything that decides a clip: readers of an evaluation ask for it.
 _SETTINGS = ("arguments", "scheduler", "recipe", "model", "model_digest", "numerics")
 
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
-# Say where a clip is, which one, and what is in its file.
+# Where a clip is, which row it belongs to, and what is in its file.
 CLIP_COLUMNS = (
     *("row_id", "uri", "path", "bytes", "media_sha256"),
     *("height", "width", "num_frames", "fps", "numerics"),
 )
 _EXTRAS = ("extra_outputs", "extra_outputs_path", "extra_outputs_sha256")
-_MAX_EXTRAS_BYTES = 4 << 30  # of a row: fifty steps of a long clip have one gigabyte
-# What records say of the second clip, by what they say of the row's own.
+_MAX_EXTRAS_BYTES = 4 << 30  # of one row: fifty steps of a long clip take one gigabyte
+# Columns of the second clip, by the columns of the row's own.
 _LICENSED = ["model", "license"]
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
     name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
 }
-_PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
+_PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, as one row group: a few are in memory
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -89,7 +89,7 @@ _PIECES_AHEAD = 1  # while one is written the next is read
 
 
 def split_of(prompt: str, validation: float) -> Split:
-    """Return the split of all rows with this prompt. Depends on nothing else, so a growing output keeps it.
+    """Return the split of all rows with this prompt. It stays the same when the output grows.
 
     validation: the expected share of prompts, 0 to 1.
     """
@@ -106,7 +106,7 @@ class Piece:
     rows: pa.Table
 
     def digest(self, digest: hashlib._Hash) -> None:
-        """Add which clips these are."""
+        """Add the identity of these clips to a digest."""
         for row_id, sha256 in zip(
             self.rows["row_id"].to_pylist(), self.rows["media_sha256"].to_pylist(), strict=True
         ):
@@ -114,13 +114,13 @@ class Piece:
 
 
 class Selection:
-    """The records of an output that are chosen, in the order in which they were committed.
+    """The chosen records of an output, in the order in which they were committed.
 
     output: as it was when the export began.
     """
 
     def __init__(self, output: Output, choice: ExportChoice) -> None:
-        """Raises JobError for columns and conditions that its records do not have, and where it has none."""
+        """Raises JobError for unknown columns, impossible conditions, and an output without records."""
         self._output, self._choice = output, choice
         record_schema = output.schema()
         if not output.store.list(RECORDS):
@@ -197,7 +197,7 @@ class Selection:
         self._only = pa.array(row_ids, pa.string())
 
     def with_extras(self) -> None:
-        """Choose only rows whose latents are stored, and read what is stored of each besides its clip."""
+        """Choose only rows with stored latents, and read their arrays along with their clips."""
         sizes = self._output.store.details(EXTRAS).items()
         self._extras_bytes = {PurePosixPath(path).name[:32]: stored.size for path, stored in sizes}
 
@@ -216,7 +216,7 @@ class Selection:
     def read_clips(
         self, pieces: Iterable[Piece], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[Piece, list[RowFiles | Damage]]]:
-        """Yield each piece with its clips; of one that is not as its record says what is wrong with it."""
+        """Yield each piece with its clips; in place of a clip that differs from its record, its damage."""
         waiting: deque[tuple[Piece, list[Future[RowFiles | Damage]]]] = deque()
         columns = [*CLIP_COLUMNS, *(() if self._extras_bytes is None else _EXTRAS)]
         for piece in pieces:

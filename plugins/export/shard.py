@@ -1,8 +1,8 @@
-"""From a selection to shards: planned first, and held against what another run planned; then written.
+"""Plan the shards of a selection, compare the plan with an earlier run's, and write them.
 
-A place that an export goes to has `.framefleet/export.json`: hidden from readers of data, and written before
-the first shard. Shards follow from it, so a run that was killed is taken up where it was. A shard takes rows
-with their clips: a tar, a Parquet file or a folder, there when it is finished.
+The plan is `.framefleet/export.json` at DEST, hidden from readers of data, and written before the first
+shard. Shards follow from it, so a run that was killed continues. A shard (a tar, a Parquet file or a folder)
+becomes visible when it is finished.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
-    """shards: in their order. endings: of the clips' names, as ".mp4"."""
+    """shards: in order. endings: of the clips' names, e.g. ".mp4"."""
 
     shards: tuple[PlannedShard, ...]
     endings: frozenset[str]
@@ -57,7 +57,7 @@ class ExportPlan:
 
 
 def plan_of(selection: Selection) -> ExportPlan:
-    """Read the records once; what a shard is depends on nothing else. Raises JobError if none is chosen."""
+    """Read the records once, and return the shards to write. Raises JobError if no record is chosen."""
     shards, endings = [], set()
     of_split: Counter[Split | None] = Counter()
     for _, pieces in groupby(selection.pieces(), key=lambda piece: piece.shard):
@@ -84,7 +84,7 @@ def plan_of(selection: Selection) -> ExportPlan:
 
 
 def version_to_export(output: Output, place: Store) -> Output:
-    """Return the output as it is now; if an export was begun, as it was then."""
+    """Return the output as it is now, or as it was when the export began."""
     try:
         then = output.at(read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER).get("parts"))
     except (FileNotFoundError, ValueError):  # none was begun, or what it says is not a version
@@ -101,7 +101,7 @@ def version_to_export(output: Output, place: Store) -> Output:
 def claim_place(
     place: Store, choice: ExportChoice, plan: ExportPlan, output: Output, columns: Sequence[str]
 ) -> None:
-    """Make an empty place this export's, unless it is already. Raises JobError for another's.
+    """Claim an empty place for this export, unless it has it already. Raises JobError if another one has it.
 
     columns: those of its shards: there are more once an output has been scored.
     """

@@ -1,4 +1,4 @@
-"""What a format of `framefleet export` is made of: a class that writes one shard of rows and their clips."""
+"""The base class of the formats of `framefleet export`: it writes one shard of rows and their clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framefleet.api.errors import JobError
 from framefleet.api.outputs import Store
 
 Feature = Literal["video", "image", "audio", "clip"]
-FILES_COLUMN = re.compile("(.*_)?file_names?")  # of a column: `datasets` makes clips of what it names
+FILES_COLUMN = re.compile("(.*_)?file_names?")  # names of columns whose values `datasets` opens as files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,51 +25,51 @@ class Target:
     columns: tuple[str, ...]  # of each row
     added: frozenset[str]  # those the export made
     feature: Feature
-    scratch: Path  # a folder for what is under way
-    copiers: ThreadPoolExecutor  # where a shard is many files
+    scratch: Path  # a folder for unfinished files
+    copiers: ThreadPoolExecutor  # for shards of many files
     names: Mapping[str, str] = field(default_factory=dict)  # of clips by row_id; else as `file_name` says
 
 
 class ShardWriter(ABC):
-    """One shard. Of one that is not finished no reader sees anything that it takes for data."""
+    """One shard. Until it is finished, readers see nothing that they take for data."""
 
-    read_by: ClassVar[str] = ""  # what `framefleet export` prints: how to read it
-    has_extras: ClassVar[bool] = False  # it takes what `keep:` stored of each row, too
+    read_by: ClassVar[str] = ""  # how to read it, which `framefleet export` prints
+    has_extras: ClassVar[bool] = False  # whether it also takes what `keep:` stored for each row
 
     def __init__(self, target: Target, name: str) -> None:
-        """Begin it. name: its split and number, e.g. shard-000000 or train-000000."""
+        """Begin the shard. name: its split and number, e.g. shard-000000 or train-000000."""
         self.target, self.name = target, name
-        self.file = target.scratch / name  # its last file, while it is under way
+        self.file = target.scratch / name  # its last file, until it is finished
         self.writer: Any = None  # of the file, opened by whoever writes first
 
     @staticmethod
     @abstractmethod
     def path_of(name: str) -> str:
-        """Return where it is, or its last file, when it is finished."""
+        """Return where the finished shard, or its last file, is."""
 
     @abstractmethod
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        """Take rows, which have all columns that records may have, and the clip of each."""
+        """Add rows, which have all columns that records may have, with their clips."""
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
-        """Take rows with the files of each: its clip, and with `has_extras` its file of arrays."""
+        """Add rows with their files: each a clip, and with `has_extras` a file of arrays."""
         self.add(rows, [clip for clip, *_ in files])
 
     def finish(self) -> None:
-        """Put it where readers look."""
+        """Finish the shard, and make it visible to readers."""
         self.writer.close()
         self.target.place.upload(self.path_of(self.name), self.file)
         self.file.unlink()
 
 
 def file_names(rows: pa.Table) -> list[str]:
-    """Return what the clips of rows are called: the row_id and the ending of its format."""
+    """Return the file names of the rows' clips: the row_id with the format's ending."""
     records = rows.select(["row_id", "path", "uri"]).to_pylist()
     return [row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes) for row in records]
 
 
 def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:
-    """Return the columns that are handed on, as types that `datasets` has.
+    """Return the columns to export, with types that `datasets` has.
 
     One whose name the format needs for itself ends in `_of_row`.
     """

@@ -1,7 +1,7 @@
-"""Clips with what `keep:` stored of how they were made: latents of steps, noise levels, text embeddings.
+"""Export clips with what `keep:` stored: latents of steps, noise levels, text embeddings.
 
 In: rows, their clips and their files of arrays. Out: a .npy file for each array, as a member of a tar or a
-cell of a Parquet file. Nothing is computed again. NumPy has no bfloat16, so its values are there as float32.
+cell of a Parquet file. Nothing is computed again. NumPy has no bfloat16, so such values become float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPTIONAL = ("sigmas", EMBEDDINGS, "log_probs")
 
 
 def check_kept(selection: Selection, watch: Watch) -> None:
-    """Report what is not stored of the rows. Raises JobError where no row has latents."""
+    """Report which arrays are missing. Raises JobError if no row has latents."""
     kept: Counter[str] = Counter()
     num_rows = 0
     for table in selection.rows("extra_outputs"):

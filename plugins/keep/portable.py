@@ -1,4 +1,4 @@
-"""Records and job.json in, the same as a stranger may see them out: no folder of this machine is named."""
+"""Make records and job.json fit for strangers: without the names of this machine's folders."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.plugins.keep.record_law import RecordLaw
 from framefleet.plugins.keep.replay.recorded_row import Given, arguments_of, environment_of, inputs_of_row
 
-INPUT_FOLDER = "inputs"  # folder of the images and videos that rows take, beside the records
+INPUT_FOLDER = "inputs"  # folder with the input images and videos, next to the records
 
 
 def input_path(one: Mapping[str, Any]) -> str:
-    """Return where an image or video of a row lies beside its record."""
+    """Return the path of a row's input image or video, relative to the pack."""
     suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
     return f"{INPUT_FOLDER}/{one['sha256']}{suffix if suffix[1:].isalnum() else ''}"
 
 
 def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store) -> None:
-    """Copy the images and videos of a row. Raises JobError for a record that framefleet did not write."""
+    """Copy a row's input images and videos. Raises JobError for a record that framefleet did not write."""
     ours = record_of({name: record.get(name) for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
     environment_of(ours)
     arguments = arguments_of(ours)
@@ -39,12 +39,12 @@ def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store
 
 
 def portable_record(record: Mapping[str, Any], law: RecordLaw) -> dict[str, Any]:
-    """Return a record whose places are those of a folder that holds its clip and inputs.
+    """Return a record with paths inside a folder that holds its clip and inputs.
 
     law: of the output. Raises JobError for arguments that framefleet did not write.
     """
     places = {"uri": record["path"], "preview_path": None, "model": without_folder(record["model"])}
-    if '"uri"' not in record["arguments"]:  # of most, and nothing of them has to be spelled again
+    if '"uri"' not in record["arguments"]:  # most rows have no inputs, and keep their arguments as they are
         return {**record, **places}
     try:
         arguments = {
@@ -59,7 +59,7 @@ def portable_record(record: Mapping[str, Any], law: RecordLaw) -> dict[str, Any]
 
 
 def take_out_folders(claim: Any) -> dict[str, str]:
-    """Take the folders of this machine out of job.json; return what is left of each place."""
+    """Remove the folders of this machine from job.json; return what is left of each path."""
     names = {}
     for path in paths_in(claim["job"]):
         names[path.text] = without_folder(path.text)
@@ -68,5 +68,5 @@ def take_out_folders(claim: Any) -> dict[str, str]:
 
 
 def without_folder(place: str) -> str:
-    """Return a path or URL as anybody may see it: of a folder on this machine, only its name."""
+    """Return a path or URL without folders of this machine: of a local path, only the last name."""
     return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place

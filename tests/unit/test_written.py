@@ -46,5 +46,5 @@ def test_a_table_is_written_into_its_block_alone_with_command_commit_and_process
 
 def test_every_block_of_the_documents_has_a_table_and_every_table_a_block() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    blocks = {(match["name"], match[0]) for page in pages for match in BLOCK.finditer(page.read_text("utf-8"))}
-    assert sorted(name for name, _ in blocks) == sorted(TABLES), "a table in two pages is the same in both"
+    found = {(match["name"], match[0]) for page in pages for match in BLOCK.finditer(page.read_text("utf-8"))}
+    assert sorted(name for name, _ in found) == sorted(TABLES), "a table in two pages is the same in both"
