@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
     from framefleet.jobs.job.schema import job_schema as job_schema
     from framefleet.jobs.render.render import render as render, retry as retry
-    from framefleet.jobs.status import Status as Status, status as status
     from framefleet.pipeline.errors import (
         AuthorityError as AuthorityError,
         BrokenWorker as BrokenWorker,
@@ -109,6 +108,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.watch.add import add as add
     from framefleet.plugins.watch.control import pause as pause, resume as resume, stop as stop
     from framefleet.plugins.watch.failures import failures as failures
+    from framefleet.plugins.watch.status import Status as Status, status as status
     from framefleet.plugins.words.judge import judge as judge
     from framefleet.plugins.words.prompts import prompts as prompts
 

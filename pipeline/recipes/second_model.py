@@ -1,10 +1,6 @@
-"""Models and pipelines besides a job's own.
+"""Models besides a job's own, declared by name, named by rows, and loaded when a row comes to one.
 
-Second models are declared by name, named by rows, and loaded when a row comes to one. A row names no places:
-whoever runs the job says what is opened, with whose credentials.
-
-Siblings do another task with the same components. diffusers has a class for each task. Where one set of
-weights does several of them, its family says so.
+A row names no places: whoever runs the job says what is opened, with whose credentials.
 """
 
 from __future__ import annotations
@@ -15,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.errors import JobError, ModelError, RecipeError, Refused, shown
+from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean, naming_model
-from framefleet.pipeline.model.families.family import SiblingTask
-from framefleet.pipeline.model.families.registry import FAMILIES, IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
+from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
@@ -26,10 +21,9 @@ from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype, check_dtype
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.pipeline_call import autoencoder_factors
 from framefleet.pipeline.model.specs.signature import MODELS, PLACES, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.request import is_model
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
@@ -144,84 +138,8 @@ class SecondModels:
         return replace(model, pipe=pipelines.make())
 
 
-def arguments_for(model: Model, request: Request, **given: Any) -> dict[str, Any]:
-    """Return what a second model is called with: the row's prompts and what is given, else as its preset."""
-    prompts = {name: request.arguments.get(name) for name in ("prompt", "negative_prompt")}
-    names = model.spec.parameters
-    own = {name: v for name, v in {**prompts, **given}.items() if v is not None and name in names}
-    return {**model.spec.defaults(), **own}
-
-
 # An attribute of a row's own pipeline: called with each other pipeline that is made of it.
 AROUND_SIBLINGS = "_around_siblings"
-SIBLINGS = tuple(sibling for family in FAMILIES for sibling in family.siblings)
-
-
-def find_sibling(
-    class_name: str, task: SiblingTask, configs: Configs, *, redraws: bool = False
-) -> str | None:
-    """Return the name of the class that does `task` with the components of a `class_name`, if there is one.
-
-    configs: of the model's components, by name, and model_index.json as "index". redraws: it must take the
-    lengths of clips that `class_name` renders.
-    """
-    try:
-        return sibling_class(class_name, task, configs, redraws=redraws)
-    except RecipeError:
-        return None
-
-
-def sibling_class(class_name: str, task: SiblingTask, configs: Configs, *, redraws: bool = False) -> str:
-    """Return what `find_sibling` does, or raise RecipeError with the models that can."""
-    of_task = [sibling for sibling in SIBLINGS if sibling.task == task]
-    if any(sibling.target == class_name for sibling in of_task):
-        return class_name
-    entry = next((sibling for sibling in of_task if sibling.source == class_name), None)
-    if entry is None:
-        fix = f"models that can: {', '.join(sibling.source for sibling in of_task)}"
-        raise RecipeError(f"diffusers has no {task} for the weights of {class_name}", fix)
-    if not entry.fits(configs, redraws=redraws):
-        reason, fix = entry.otherwise
-        raise RecipeError(f"{class_name} of this model cannot do {task}: {reason}", fix)
-    return entry.target
-
-
-def as_sibling(pipe: Any, class_name: str) -> Any:
-    """Return a `class_name` over the components of `pipe`, its scheduler included, without a progress bar.
-
-    Not `from_pipe`, which casts all components to fp32.
-    """
-    if type(pipe).__name__ == class_name:
-        return pipe
-    made = class_named(class_name)
-    noising = next((sibling.noising for sibling in SIBLINGS if sibling.target == class_name), None)
-    if noising and not hasattr(pipe.scheduler, noising):
-        raise RecipeError(
-            f"{class_name} cannot use the scheduler {type(pipe.scheduler).__name__}",
-            "use flow_euler, or leave the scheduler out",
-        )
-    parts = {**pipe.config, **pipe.components}
-    names = inspect.signature(made.__init__).parameters
-    sibling = made(**{name: parts[name] for name in names if name in parts})
-    for name, factor in autoencoder_factors(configs_of(pipe)).items():
-        if hasattr(sibling, name):  # it may have computed another, of which nothing fits
-            setattr(sibling, name, factor)
-    sibling.set_progress_bar_config(disable=True)
-    if around := vars(pipe).get(AROUND_SIBLINGS):
-        around(sibling)
-    return sibling
-
-
-def configs_of(pipe: Any) -> dict[str, Mapping[str, Any]]:
-    """Return the configs of a loaded pipeline, as the checks read them from its folder."""
-    configs = {name: getattr(part, "config", None) for name, part in pipe.components.items()}
-    return {"index": pipe.config} | {name: c for name, c in configs.items() if isinstance(c, Mapping)}
-
-
-def accepted(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a row's arguments that the call of `pipe` has too."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    return {name: value for name, value in arguments.items() if name in parameters}
 
 
 def fitted_arguments(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,16 +22,16 @@ from framefleet.pipeline.model.specs.pipeline_call import source_facts
 from framefleet.pipeline.model.specs.spec import size_multiple
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
-from framefleet.pipeline.recipes.second_model import (
+from framefleet.pipeline.recipes.second_model import call_parameters
+from framefleet.pipeline.rows.tables.limits import check_strength
+from framefleet.plugins.recipes.siblings import (
     SIBLINGS,
     accepted,
     arguments_for,
     as_sibling,
-    call_parameters,
     configs_of,
     sibling_class,
 )
-from framefleet.pipeline.rows.tables.limits import check_strength
 
 Medium = Literal["image", "video"]
 TASKS: dict[Medium, SiblingTask] = {"image": "image_to_video", "video": "video_to_video"}

@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.frames.frames import Pixels, to_frames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.rows.tables.limits import check_strength
+from framefleet.plugins.recipes import siblings
 from framefleet.plugins.recipes.conditioning import takes
 
 MIN_S, MAX_S = 1, 60
@@ -158,8 +159,8 @@ def extend(
     segment = rendered(pipe, request.arguments)
     size, fps = len(segment.frames), request.fps or 1.0  # the rate is there: num_frames_of asks for it
     overlap = min(MAX_OVERLAP, size // 2) if overlap is None else overlap
-    following = following_class(type(pipe).__name__, second_model.configs_of(pipe))
-    able = pipe if following is None else second_model.as_sibling(pipe, following)
+    following = following_class(type(pipe).__name__, siblings.configs_of(pipe))
+    able = pipe if following is None else siblings.as_sibling(pipe, following)
     is_from_image = following is not None and takes(following, "image")
     shared = 0 if is_from_image else overlap  # frames of a segment that lie over the last of the film
     if size <= max(shared, 1):
@@ -173,12 +174,12 @@ def extend(
         if following is None:
             return rendered(pipe, request.arguments)
         if is_from_image:
-            inputs = second_model.accepted(able, {**request.arguments, "image": Image.fromarray(last[-1])})
+            inputs = siblings.accepted(able, {**request.arguments, "image": Image.fromarray(last[-1])})
             after = rendered(able, second_model.fitted_arguments(able, inputs))
             return after.from_second(fps)  # the first is the image
         frames = [*last[len(last) - overlap :], *[last[-1]] * (size - overlap)]
         inputs = {**request.arguments, "video": [*map(Image.fromarray, frames)], "strength": strength}
-        return rendered(able, second_model.accepted(able, inputs))
+        return rendered(able, siblings.accepted(able, inputs))
 
     while True:
         over = shared if length else 0
@@ -214,7 +215,7 @@ def following_class(class_name: str, configs: Configs) -> str | None:
     """Return the pipeline that goes on from frames, from a picture if it can; None where segments are new."""
     if takes(class_name, "image"):
         return class_name
-    return second_model.find_sibling(class_name, "image_to_video", configs) or second_model.find_sibling(
+    return siblings.find_sibling(class_name, "image_to_video", configs) or siblings.find_sibling(
         class_name, "video_to_video", configs, redraws=True
     )
 

@@ -17,6 +17,7 @@ from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes import second_model
+from framefleet.plugins.recipes import siblings
 from framefleet.plugins.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def text_to_keyframes_to_video(
     """
     assert keyframe_model is not None  # it is needed: no row is rendered without
     generator = request.generator()
-    arguments = second_model.arguments_for(
+    arguments = siblings.arguments_for(
         keyframe_model,
         request,
         height=keyframe_height,

@@ -23,12 +23,12 @@ from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
-from framefleet.jobs.status import driver_of
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import open_table
+from framefleet.plugins.watch.status import driver_of
 
 ANSWER_S = 30.0  # for a driver's answer: three of its beats
 _LOOK_S = 0.5

@@ -8,8 +8,8 @@ from typing import Any
 from framefleet.api.errors import JobError, command
 from framefleet.api.outputs import Output
 from framefleet.cluster.driver.lock import PAUSE, STOP
-from framefleet.jobs.status import DriverSeen, driver_of
 from framefleet.pipeline.outputs.parts.seals import request_path
+from framefleet.plugins.watch.status import DriverSeen, driver_of
 
 RESUME = "resume"
 

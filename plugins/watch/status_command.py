@@ -22,7 +22,7 @@ from framefleet.pipeline.metrics import BLOCKED_PLACES
 from framefleet.plugins.watch.failures import failure_values, one_line
 
 if TYPE_CHECKING:
-    from framefleet.jobs.status import DriverSeen, Status, StatusReader
+    from framefleet.plugins.watch.status import DriverSeen, Status, StatusReader
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
 _Check = Annotated[
@@ -52,7 +52,7 @@ def status_command(
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import output_at
-        from framefleet.jobs.status import StatusReader
+        from framefleet.plugins.watch.status import StatusReader
 
         opened = output_at(output, sets)
         reader = StatusReader(opened)

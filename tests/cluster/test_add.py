@@ -14,8 +14,8 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.jobs.status import driver_of
 from framefleet.plugins.watch.add import Addition
+from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
 from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
 

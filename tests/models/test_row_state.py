@@ -19,12 +19,8 @@ from framefleet import Batching, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.second_model import (
-    SecondModels,
-    as_sibling,
-    check_second_model,
-    open_second_models,
-)
+from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
+from framefleet.plugins.recipes.siblings import as_sibling
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import clips_in_order, unaudited

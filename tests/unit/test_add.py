@@ -32,10 +32,10 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.jobs.status import driver_of
 from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.unit.test_drain import Workers, interrupt

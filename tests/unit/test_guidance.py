@@ -22,7 +22,8 @@ from framefleet.pipeline.recipes.guidance import (
     open_guidance,
     parse_guidance,
 )
-from framefleet.pipeline.recipes.second_model import SIBLINGS, call_parameters
+from framefleet.pipeline.recipes.second_model import call_parameters
+from framefleet.plugins.recipes.siblings import SIBLINGS
 from tests.each import check_each
 
 

@@ -13,14 +13,9 @@ from framefleet.pipeline.model.families.family import Sibling
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.recipes.second_model import (
-    SIBLINGS,
-    as_sibling,
-    call_parameters,
-    find_sibling,
-    sibling_class,
-)
+from framefleet.pipeline.recipes.second_model import call_parameters
 from framefleet.plugins.recipes.conditioning import conditioned_class
+from framefleet.plugins.recipes.siblings import SIBLINGS, as_sibling, find_sibling, sibling_class
 
 TI2V = {"index": {"expand_timesteps": True}}
 A14B = {"index": {"boundary_ratio": 0.875}}

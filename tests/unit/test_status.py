@@ -22,12 +22,12 @@ from framefleet.cluster.driver.epoch_lock import HELD
 from framefleet.cluster.driver.lock import DriverLock, Holder, told_of
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
-from framefleet.jobs.status import DriverSeen, driver_of
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.layout import ROWS, clip_path
 from framefleet.plugins.watch import status_command as status_module
+from framefleet.plugins.watch.status import DriverSeen, driver_of
 from framefleet.plugins.watch.status_command import headline_of
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output

@@ -130,7 +130,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
     """Read every file and print what is wrong; return whether all is well."""
     from framefleet.api.jobs import watch_on
     from framefleet.api.outputs import Output
-    from framefleet.jobs.status import driver_of
+    from framefleet.cluster.driver.lock import newest_holder
     from framefleet.plugins.keep.verify.verify import damages_of
 
     store = Output.open(output, storage_options).store
@@ -139,8 +139,9 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
         for damage in damages_of(store, watch):
             damages.add(damage)
     damages.show()
-    # A driver that is at work merges parts all the time.
-    is_doubled = damages.num_found["late"] > 0 and not driver_of(store).is_at_work
+    driver = newest_holder(store)
+    is_at_work = driver is not None and not driver.is_gone()  # and then it merges parts all the time
+    is_doubled = damages.num_found["late"] > 0 and not is_at_work
     if damages.num_damages:
         stderr.say(
             f"`{command('repair', store.url_of(''))}` takes out what is damaged; then render the job again"

@@ -16,13 +16,13 @@ from framefleet.api.commands import duration
 from framefleet.api.errors import JobError, bytes_text, command, count_text, rounded
 from framefleet.api.outputs import RECORDS, Output, Store, preview_path, recorded_path, told_arguments
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.status import Status, StatusReader
 from framefleet.pipeline import metrics
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.pages.report import page
 from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart
+from framefleet.plugins.watch.status import Status, StatusReader
 
 _PAGE = "status.html"
 _SCRIPT = Path(__file__).with_name("live.js")

@@ -15,7 +15,6 @@ import framefleet
 from framefleet.api.models import is_denoiser
 from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
 from framefleet.jobs.job.job_json import gpus_per_worker
-from framefleet.jobs.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
 from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
@@ -29,6 +28,7 @@ from framefleet.plugins.pages.report.figures import (
     tally,
 )
 from framefleet.plugins.picks import Pick, labelled_records, read_picks
+from framefleet.plugins.watch.status import Status, StatusReader, figures_of
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
 _MAX_FAILURES = 20  # messages that are shown
