@@ -69,17 +69,3 @@ def _defaults(name: str) -> Any:
     """Return a section that no job has changed, as job.json has it."""
     default = Job.model_fields[name].default  # of a runner's section: None
     return {} if default is None else default.model_dump()
-
-
-def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, FileStep]:
-    """Return the steps with which the file of a row is made again. job: as in job.json.
-
-    Raises JobError for what job.json cannot say, and for what the caller has to allow.
-    """
-    steps = {
-        name: step
-        for name in sections_with_steps(job)
-        if (kind := file_steps()[name]()).changes_file
-        and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
-    }
-    return dict(sorted(steps.items(), key=lambda named: named[1].order))

@@ -104,10 +104,6 @@ def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
     return tuple((adapter_name(name), lora["weight"]) for name, lora in loras)
 
 
-def digests_in(arguments: Mapping[str, Any]) -> dict[str, str]:
-    return {name: lora["sha256"] for name, lora in arguments.get(ARGUMENT, {}).items()}
-
-
 def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name != ARGUMENT}
 

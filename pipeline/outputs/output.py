@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -38,7 +36,6 @@ log = logging.getLogger(__name__)
 
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
-_AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 
 Unsound = Literal["missing", "size", "bytes", "unreadable"]
 HOW: Mapping[Unsound, str] = {
@@ -85,41 +82,18 @@ def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str
     return RecordedFile(path=path, sha256=sha256, size=record.get(f"{columns}_bytes"))
 
 
-def why_unsound(store: Store, file: RecordedFile) -> Unsound | None:
-    """Read a file, and return what is wrong; of one of another size no more than is needed to see it."""
-    content = small_content(store, file)
-    return None if isinstance(content, bytes) else content
-
-
-def small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
-    """Do what `why_unsound` does, and return the bytes of a sound file; None for one that is large."""
-    if file.size is not None and file.size <= _AT_ONCE_BYTES:
-        return sound_content(store, file)
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
-        copy = Path(folder, "file")
-        try:
-            if file.size not in (None, store.stat(file.path).size):
-                return "size"
-            store.download(file.path, copy)
-        except (FileNotFoundError, StoreError) as error:
-            return _why_not(store, error)
-        with open(copy, "rb") as opened:
-            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    return None if is_same else "bytes"
-
-
 def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
     """Return the bytes of a file that is as its record says; else how it is."""
     try:
         content = store.read(file.path, None if file.size is None else file.size + 1)
     except (FileNotFoundError, StoreError) as error:
-        return _why_not(store, error)
+        return why_unsound(store, error)
     if file.size not in (None, len(content)):
         return "size"
     return content if hashlib.sha256(content).hexdigest() == file.sha256 else "bytes"
 
 
-def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
+def why_unsound(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
     """Return why a file was not read. Raises the error where no file can be read."""
     if isinstance(error, FileNotFoundError | NoFile):
         return "missing"
@@ -344,12 +318,6 @@ class Output:
         """
         for file in recorded_files(record):
             yield file.path, sound_content(self.store, file)
-
-    def unsound_files(self, record: Mapping[str, Any]) -> Iterator[tuple[str, Unsound]]:
-        """Read the files of a record, however large; yield those that are not as it says, and why."""
-        for file in recorded_files(record):
-            if why := why_unsound(self.store, file):
-                yield file.path, why
 
     def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tensors that a record's row has besides its clip, by name. Raises as `frames` does."""

@@ -14,7 +14,7 @@ import yaml
 
 from framefleet.api.outputs import Store
 from framefleet.pipeline.errors import StoreConflict
-from framefleet.pipeline.model.license import License
+from framefleet.plugins.forecast.license_terms import terms_of
 
 # Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,
 # but of such a card `datasets` remembers the folder's name alone, and opens what another folder held.
@@ -132,7 +132,7 @@ def _card(
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
     lines = []
     for model, license in models:
-        terms = License(name=license, source="card").terms
+        terms = terms_of(license)
         unusual = f": {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else ""
         lines.append(f"- `{_plain(model)}`: {_plain(license + unusual)}")
     if language_models:

@@ -50,6 +50,7 @@ from framefleet.plugins.forecast.job_plan import (
     Probed,
 )
 from framefleet.plugins.forecast.largest_row import memory_of
+from framefleet.plugins.forecast.license_terms import license_line
 from framefleet.plugins.forecast.model_fit import check_model_fits, check_second_model_fits
 
 log = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ def _plan(
             options = {"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()}
         plans[name] = ModelPlan(
             model=settings.name,
-            license=str(model.license),
+            license=license_line(model.license),
             pipeline=spec.class_name,
             code=code.title if (code := code_of(spec.class_name)) else None,
             preset=spec.preset.name if spec.preset else None,

@@ -6,31 +6,36 @@ is opened. Previews can be made again, and so are never damaged.
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, islice
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.api.errors import JobError
+from framefleet.api.errors import JobError, StoreError
 from framefleet.api.outputs import RECORD_FIELDS, Output, OutputFiles, Store, rows_of
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.output import (
     FRAMES_OF,
+    RecordedFile,
     Unsound,
     recorded_files,
-    small_content,
+    sound_content,
     why_unsound,
 )
 from framefleet.pipeline.outputs.parts.records import fields_named
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
+_AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _AHEAD = 64  # listings that may wait to be taken
 _OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_sha256", "derived_path", "derived_bytes")
 _FIELDS = fields_named(RECORD_FIELDS, *dict.fromkeys((*FRAMES_OF, *_OTHERS, *LAW_COLUMNS)))
@@ -109,14 +114,36 @@ def look_at(store: Store, record: Mapping[str, Any], *, law: RecordLaw | None = 
     law: by which the record is checked too, with all its columns.
     """
     clip, *others = recorded_files(record)
-    content = small_content(store, clip)
-    sound = content if isinstance(content, bytes) else None
-    kinds = [(clip.path, None if isinstance(content, bytes) else content)]
-    kinds += [(file.path, why_unsound(store, file)) for file in others]
-    damages = [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds if kind]
+    damages, sound = [], None
+    for file in (clip, *others):
+        content = _small_content(store, file)
+        if isinstance(content, str):
+            damages.append(Damage(kind=content, path=file.path, row_id=record["row_id"]))
+        elif file is clip:
+            sound = content
     if law and (reason := law.contradiction(record, sound)):
         damages.append(Damage(kind="record", path=clip.path, row_id=record["row_id"], reason=reason))
     return damages
+
+
+def _small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
+    """Read a file; return the bytes of a sound one, or what is wrong. None for a sound one that is large.
+
+    Of one of another size no more is read than is needed to see it.
+    """
+    if file.size is not None and file.size <= _AT_ONCE_BYTES:
+        return sound_content(store, file)
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
+        copy = Path(folder, "file")
+        try:
+            if file.size not in (None, store.stat(file.path).size):
+                return "size"
+            store.download(file.path, copy)
+        except (FileNotFoundError, StoreError) as error:
+            return why_unsound(store, error)
+        with open(copy, "rb") as opened:
+            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    return None if is_same else "bytes"
 
 
 def look_at_row(output: Output, row_id: str) -> list[Damage]:

@@ -77,6 +77,7 @@ def model_info(model: str, *, revision: str | None = None, allow_pickle: bool = 
     with LIBRARY_PROCESS.use():
         from framefleet.api.models import inspect_model
         from framefleet.pipeline.model.license import license_of
+        from framefleet.plugins.forecast.license_terms import license_line
 
         weights = opened_model(model, revision=revision, allow_pickle=allow_pickle)
         spec = inspect_model(weights.configs())
@@ -85,7 +86,7 @@ def model_info(model: str, *, revision: str | None = None, allow_pickle: bool = 
             class_name=spec.class_name,
             kind=spec.kind,
             preset=spec.preset.name if spec.preset else None,
-            license=str(license_of(weights.source, spec.preset, None, usual=spec.family.license)),
+            license=license_line(license_of(weights.source, spec.preset, None, usual=spec.family.license)),
             rules=_rules(spec),
             digest=model_digest(weights.lock.digests) if weights.lock else None,
             components=tuple(_components(weights)),

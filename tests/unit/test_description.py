@@ -6,7 +6,7 @@ import io
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +18,14 @@ from PIL import Image
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, Describer, decoding_bytes, describe
+from framefleet.pipeline.rows.inputs.pictures import (
+    MAX_IMAGE_PIXELS,
+    Describer,
+    decoding_bytes,
+    describe_parts,
+)
 from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS, Budget
-from tests.media_files import image_file, video_file
+from tests.media_files import DescribeParts, describe, image_file, video_file
 
 
 @pytest.fixture
@@ -48,13 +53,13 @@ def peak_bytes(describer: Describer) -> int:
 def test_a_sandbox_describes_and_refuses_what_this_process_would(
     content: bytes, kind: MediaKind, describer: Describer
 ) -> None:
-    def answer(describe: Callable[[bytes, MediaKind], object]) -> object:
+    def answer(describe_parts: DescribeParts) -> object:
         try:
-            return describe(content, kind)
+            return describe(content, kind, describe_parts)
         except InputError as error:
             return error.problem, error.fix
 
-    assert answer(describer.describe) == answer(describe)
+    assert answer(describer.describe_parts) == answer(describe_parts)
 
 
 def test_a_picture_of_the_largest_size_is_described(describer: Describer) -> None:
@@ -62,7 +67,7 @@ def test_a_picture_of_the_largest_size_is_described(describer: Describer) -> Non
     Image.new("RGB", (8192, 8192)).save(buffer, "webp", lossless=True, method=0)
     assert len(buffer.getvalue()) < 100
     assert decoding_bytes(buffer.getvalue(), "image") == 16 * MAX_IMAGE_PIXELS
-    assert describer.describe(buffer.getvalue(), "image").width == 8192
+    assert describe(buffer.getvalue(), "image", describer.describe_parts).width == 8192
     assert peak_bytes(describer) < 1400 << 20
 
 
@@ -75,7 +80,7 @@ def test_a_video_that_lists_millions_of_frames_takes_no_memory(describer: Descri
         at = bomb.index(table) + place
         bomb[at : at + 4] = struct.pack(">I", many)
     with pytest.raises(InputError):
-        describer.describe(bytes(bomb), "video")
+        describe(bytes(bomb), "video", describer.describe_parts)
     assert peak_bytes(describer) < 500 << 20
 
 
@@ -84,7 +89,7 @@ def test_frames_that_are_too_large_are_not_decoded_to_see_that(describer: Descri
     with pytest.raises(
         InputError, match=r"its frames are 4096 x 8192 \(height x width\), more than 16,777,216 pixels"
     ):
-        describer.describe(content, "video")
+        describe(content, "video", describer.describe_parts)
     assert peak_bytes(describer) < 150 << 20
 
 
@@ -97,11 +102,11 @@ def test_what_crashes_a_sandbox_is_refused_and_none_is_left_by_a_thread_at_work_
     describer: Describer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     describer.close()
-    describer.describe(image_file(), "image")  # as that thread goes on
+    describe(image_file(), "image", describer.describe_parts)  # as that thread goes on
     assert not describer._boxes._idle
     monkeypatch.setattr(describer, "_boxes", Sandboxes("tests.no_such_module", max_silence_s=120.0))
     with pytest.raises(InputError, match="the process that read it crashed") as caught:
-        describer.describe(image_file(), "image")
+        describe(image_file(), "image", describer.describe_parts)
     assert caught.value.fix
 
 

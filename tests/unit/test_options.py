@@ -12,7 +12,8 @@ import framefleet
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.options.schema import SPEEDS, Options, Speed, read_options, recorded_options
+from framefleet.pipeline.model.options.schema import SPEEDS, Options, Speed, read_options
+from framefleet.plugins.keep.replay.recorded_row import recorded_options
 from framefleet.plugins.keep.replay.script_setup import script_setup
 from tests.commands import command
 from tests.tiny import tiny

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from framefleet import Given, Output, Store, replay_script
-from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of
+from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of, steps_again
 from tests.commands import command
 from tests.rows import own_row_id
 from tests.tiny import build

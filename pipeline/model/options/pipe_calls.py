@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,17 +55,6 @@ class PipeCall:
         if self.module:
             return f"{self.module}.{self.method}({', '.join(filter(None, (target, text)))})"
         return f"{target}.{self.method}({text})"
-
-
-def imports(values: Any) -> Iterator[tuple[str, str]]:
-    """Yield what a script must import: (diffusers, name), or (another module, "")."""
-    if isinstance(values, New):
-        yield (values.module, values.name if values.module == DIFFUSERS else "")
-    elif isinstance(values, PipeCall) and values.module:
-        yield values.module, ""
-    inner = values.arguments if isinstance(values, New | PipeCall) else values
-    for value in inner.values() if isinstance(inner, Mapping) else inner if isinstance(inner, list) else ():
-        yield from imports(value)
 
 
 def _made(value: Any) -> Any:

@@ -5,7 +5,6 @@ Caches have the parameters, names and defaults of diffusers, or of cache-dit, wh
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -277,19 +276,6 @@ class Options(Strict):
                 disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
                 numerics[name] = value.model_dump(exclude_none=True) | disk
         return numerics
-
-
-def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
-    """Return the options of a record; attention and products are those that were used."""
-    values = {name: numerics[name] for name in Options.model_fields if name in numerics}
-    values.pop("attention", None)  # auto, where the model has no choice, is none
-    if "attention" in environment:
-        values["attention"] = environment["attention"]
-    if "matmul" in environment:
-        values["matmul"] = environment["matmul"]
-    if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):
-        values["offload"] = values["offload"] | {"disk": tempfile.gettempdir()}
-    return read_options(values)
 
 
 def read_options(values: Mapping[str, Any]) -> Options:

@@ -25,8 +25,7 @@ from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
-from framefleet.pipeline.model.sources.parts import FILE_FORMATS, PartFile
-from framefleet.pipeline.model.sources.single_file import FIX as OTHER_BASE, LEFT_OUT, SingleFile
+from framefleet.pipeline.model.sources.single_file import FIX as OTHER_BASE, SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -132,15 +131,6 @@ def load_networks(
         if all(name in networks for name, own in parts.items() if own is file):
             file.check_all_placed(allow_unmatched=allow_unmatched)
     return networks, loaded
-
-
-def is_plain_file(part: PartFile, component: Component, configs: Path) -> bool:
-    """Whether diffusers' own `from_single_file` reads the file as it is. configs: the base's folder."""
-    file = SingleFile(part.fetched(), part.is_gguf, part.where)
-    if component.loader != "diffusers" or file.path.suffix not in FILE_FORMATS:
-        return False
-    prefix, expected = file.prefix(component, partial(blank_network, component, configs))
-    return prefix in (expected, *LEFT_OUT)
 
 
 @contextmanager

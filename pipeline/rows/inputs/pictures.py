@@ -64,18 +64,13 @@ def open_video(content: bytes, *, max_frames: int, first: int = 0) -> list[Image
         return list(islice(frames, max_frames))
 
 
-def describe(content: bytes, kind: MediaKind) -> Described:
-    """Return what the file holds, all of it decoded: what passes here will open in another process."""
-    (described,) = describe_parts(content, kind, [None])
-    if isinstance(described, InputError):
-        raise described
-    return described
-
-
 def describe_parts(
     content: bytes, kind: MediaKind, parts: Iterable[VideoPart | None]
 ) -> Iterator[Described | InputError]:
-    """Yield what each part of a file holds, decoded alone, or why it is refused. None: all of it."""
+    """Yield what each part of a file holds, decoded alone, or why it is refused. None: all of it.
+
+    What passes here will open in another process.
+    """
     sha256, times = hashlib.sha256(content).hexdigest(), None
     for part in parts:
         first, count, size, num_frames = None, None, (0, 0), 0
@@ -104,7 +99,7 @@ def describe_parts(
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
-    """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
+    """Return the memory that `describe_parts` takes besides the content. Decodes nothing. Raises InputError."""
     if kind != "image":
         video_frames.checked_kind(content, kind)
     if kind == "video":
@@ -162,13 +157,6 @@ class Describer:
         self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
         self._cores = threading.Semaphore(os.cpu_count() or 1)
         self._is_closed = False
-
-    def describe(self, content: bytes, kind: MediaKind) -> Described:
-        """Return what the file holds, all of it decoded. Raises InputError."""
-        (answer,) = self.describe_parts(content, kind, [None])
-        if isinstance(answer, InputError):
-            raise answer
-        return answer
 
     def describe_parts(
         self, content: bytes, kind: MediaKind, parts: Sequence[VideoPart | None]

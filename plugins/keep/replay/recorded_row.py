@@ -7,6 +7,7 @@ by whoever replays the row (docs/damage.md).
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -20,20 +21,23 @@ from framefleet.api.models import DType, DTypeName, ModelSettings, Recipe, find_
 from framefleet.api.outputs import CLAIM, Output, Record, Store, dated, read_as
 from framefleet.api.sections import Strict
 from framefleet.api.texts import parse_json
+from framefleet.jobs.doors import file_steps
 from framefleet.jobs.job.job_json import ClaimedModel, ClaimedOfSeveral, Sha256
+from framefleet.jobs.job.steps import sections_with_steps
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
-from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
+from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora
 from framefleet.pipeline.model.options.schema import (
     DOWNLOADED,
     Matmul,
     Options,
     OtherQuantization,
-    recorded_options,
+    read_options,
 )
 from framefleet.pipeline.model.sources.packing import check_packing
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import Fit, MediaKind
+from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.keep.record_law import unsound_files
@@ -208,7 +212,10 @@ def recorded_of(opened: Output, claim: Claim, record: Record, given: Given = NOT
             threads=environment.threads,
             options=_options(record, numerics, environment_values, given),
             storage_options=dict(given.storage_options),
-            loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
+            loras={
+                name: _lora(name, lora["sha256"], claim, given)
+                for name, lora in arguments.get(ARGUMENT, {}).items()
+            },
             ip_adapter=_ip_adapter(claimed, given),
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
@@ -231,6 +238,33 @@ def _options(
         values = {**quantization.arguments, "quant_method": quantization.backend}
         check_packing(_where(record, "numerics"), values)
     return options
+
+
+def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, FileStep]:
+    """Return the steps with which the file of a row is made again. job: as in job.json.
+
+    Raises JobError for what job.json cannot say, and for what the caller has to allow.
+    """
+    steps = {
+        name: step
+        for name in sections_with_steps(job)
+        if (kind := file_steps()[name]()).changes_file
+        and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
+    }
+    return dict(sorted(steps.items(), key=lambda named: named[1].order))
+
+
+def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
+    """Return the options of a record; attention and products are those that were used."""
+    values = {name: numerics[name] for name in Options.model_fields if name in numerics}
+    values.pop("attention", None)  # auto, where the model has no choice, is none
+    if "attention" in environment:
+        values["attention"] = environment["attention"]
+    if "matmul" in environment:
+        values["matmul"] = environment["matmul"]
+    if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):
+        values["offload"] = values["offload"] | {"disk": tempfile.gettempdir()}
+    return read_options(values)
 
 
 def _option(option: str, name: str) -> str:

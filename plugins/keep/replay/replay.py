@@ -14,7 +14,6 @@ from framefleet.api.models import Model, ModelSettings, Renderer, load, model_di
 from framefleet.api.outputs import Record
 from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedJob
-from framefleet.jobs.job.steps import steps_again
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Embed
@@ -76,7 +75,7 @@ class Replayer:
         recipe = recorded_row.recipe_of(recorded, self._given)
         job = recorded.claim.job
         media = media_again(job, recorded.record)
-        steps = steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
+        steps = recorded_row.steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
         second_models = open_second_models(recorded.second_models)
         for reference in filter(is_model, recorded.request.arguments.values()):
             if (second := second_models[reference["name"]]).digest != reference["digest"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.network_loading import is_plain_file
-from framefleet.pipeline.model.sources.parts import open_parts
-from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
+from framefleet.pipeline.model.sources.network_loading import blank_network
+from framefleet.pipeline.model.sources.parts import FILE_FORMATS, PartFile, open_parts
+from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG, LEFT_OUT, SingleFile
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
@@ -135,7 +136,7 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
     check_options(recorded.model, spec, folder=configs, components=components, parts=parts)
     for component in components:
         part = by_component(parts, components).get(component.name)
-        if part and not (is_plain_file(part, component, configs) and not is_modular(spec.class_name)):
+        if part and not (_is_plain_file(part, component, configs) and not is_modular(spec.class_name)):
             problem = f"its {component.name} is of the file {part.where}, which a script cannot include"
             raise JobError(problem, "use `framefleet replay` without --script")
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
@@ -326,3 +327,12 @@ def _loras(recorded: Recorded) -> str:
         "        part.eval()  # adapters are made in training mode: a dropout would be on",
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _is_plain_file(part: PartFile, component: Component, configs: Path) -> bool:
+    """Whether diffusers' own `from_single_file` reads the file as it is. configs: the base's folder."""
+    file = SingleFile(part.fetched(), part.is_gguf, part.where)
+    if component.loader != "diffusers" or file.path.suffix not in FILE_FORMATS:
+        return False
+    prefix, expected = file.prefix(component, partial(blank_network, component, configs))
+    return prefix in (expected, *LEFT_OUT)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from framefleet.pipeline.model.options import offload, step_cache
-from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, PipeCall, imports
+from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall
 from framefleet.pipeline.model.options.schema import GroupOffload, Options
 from framefleet.pipeline.model.options.tuning import (
     compile_calls,
@@ -46,7 +47,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
             *(f"    pipe.{name}.set_attention_backend({options.attention!r})" for name in denoisers),
         ]
     lines = [*map(str, first), *placing, *backend, *map(str, last)]
-    needed = set(imports([quantized, *first, *last]))
+    needed = set(_imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}
     return Setup(
         quantization=str(quantized) if quantized else "",
@@ -54,3 +55,14 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
         modules=modules | {"tempfile"} if any(offload.OWN_FOLDER in line for line in lines) else modules,
         classes={name for _, name in needed if name} | ({"attention_backend"} if backend else set()),
     )
+
+
+def _imports(values: Any) -> Iterator[tuple[str, str]]:
+    """Yield what a script must import: (diffusers, name), or (another module, "")."""
+    if isinstance(values, New):
+        yield (values.module, values.name if values.module == DIFFUSERS else "")
+    elif isinstance(values, PipeCall) and values.module:
+        yield values.module, ""
+    inner = values.arguments if isinstance(values, New | PipeCall) else values
+    for value in inner.values() if isinstance(inner, Mapping) else inner if isinstance(inner, list) else ():
+        yield from _imports(value)

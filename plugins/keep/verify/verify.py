@@ -47,7 +47,7 @@ from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, ou
 from framefleet.api.sections import AtLeastOne
 from framefleet.jobs.job.job_json import with_begun_fit
 from framefleet.jobs.job.schema import StepsSection
-from framefleet.jobs.job.steps import kinds_of, steps_again
+from framefleet.jobs.job.steps import kinds_of
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.pipeline.errors import setting
@@ -70,7 +70,7 @@ from framefleet.plugins.keep.damage import (
 from framefleet.plugins.keep.pack_list import damages_of_pack
 from framefleet.plugins.keep.record_law import unsound_files
 from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of
+from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of, steps_again
 from framefleet.plugins.keep.replay.replay import Replayer, embed_of, environment_differences, media_again
 from framefleet.plugins.keep.verify.row_process import replay_alone
 
