@@ -17,7 +17,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import below, store_of_job
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import FramefleetError, TableError, UserError, shown
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
@@ -355,35 +355,3 @@ def _first_unfit(values: Sequence[Any], is_pandas: bool) -> int:
         except _UNFIT:
             unfit = middle
     return sound
-
-
-def store_made_table(
-    job: Job,
-    folder: str,
-    schema: pa.Schema,
-    parts: Iterable[tuple[pa.RecordBatch, Mapping[str, Sequence[Any]]]],
-    *,
-    scratch: str | None = None,
-) -> str:
-    """Store a table that was made of a job's rows in its output; return where.
-
-    It is named by its content, so that a driver at work never finds another in its place. parts: rows, each
-    with the cells of columns that are others there, or new. scratch: a folder in place of the output.
-    """
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as temporary:
-        file = Path(scratch or temporary, "rows.parquet")
-        with pa.parquet.ParquetWriter(file, schema) as writer:
-            for batch, cells in parts:
-                columns = [
-                    pa.array(cells[field.name], field.type)
-                    if field.name in cells
-                    else batch.column(field.name)
-                    for field in schema
-                ]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-        if scratch:
-            return str(file)
-        store, path = store_of_job(job), f"{folder}/{sha256_of(file)[:16]}.parquet"
-        if not store.exists(path):
-            store.upload(path, file)
-    return below(job, path)

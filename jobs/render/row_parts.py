@@ -21,7 +21,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -167,17 +167,7 @@ def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
 _SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
 _MAX_SHAPES = 1000  # with an example of each; a table may have a size for each row
 _WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """of: all that decides what a survey finds, as a SHA-256."""
-
-    of: str
-    survey: Survey
-
-
-_SEEN = TypeAdapter(_Seen)
+_SEEN = TypeAdapter(tuple[str, Survey])  # what decides it, see `_key`, and what was found
 
 
 def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey | None:
@@ -189,9 +179,9 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
     key = _key(resolved, parts)
     try:
         seen = read_json(resolved.store, _SURVEY, _SEEN) if key else None
-        if seen is None or seen.of != key or seen.survey.num_rows > MAX_ROWS:
+        if seen is None or seen[0] != key or seen[1].num_rows > MAX_ROWS:
             return None
-        survey, recipe = seen.survey, resolved.recipes[resolved.job.recipe]
+        survey, recipe = seen[1], resolved.recipes[resolved.job.recipe]
         specs = {name: model.spec for name, model in resolved.models.items()}
         for shape, one in survey.examples.items():
             survey.examples[shape] = check_again(one, specs[one.model], recipe)
@@ -231,7 +221,7 @@ def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
     key = _key(resolved, sound_parts(resolved.store))
     if key is None or len(survey.shapes) > _MAX_SHAPES:
         return
-    seen = _Seen(of=key, survey=replace(survey, invalid=[], places={}))  # which are messages of one run
+    seen = key, replace(survey, invalid=[], places={})  # which are messages of one run
     resolved.store.write(_SURVEY, canonical_json(_SEEN.dump_python(seen)).encode())
 
 

@@ -78,15 +78,6 @@ def public_message(error: BaseException) -> str:
     return shortened(public_text(message_of(error)))
 
 
-def public_texts(value: Any) -> Any:
-    """Return what a message holds, nested or not, with every text in it as `public_text` shows it."""
-    if isinstance(value, Mapping):
-        return {public_texts(key): public_texts(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [public_texts(inner) for inner in value]
-    return public_text(value) if isinstance(value, str) else value
-
-
 def public_value(value: Any) -> Any:
     """Return what a job file holds, nested or not, without its secrets."""
     if isinstance(value, Mapping):

@@ -26,7 +26,6 @@ from framefleet.cluster.driver.stop import Spent
 from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.steps import for_choice
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.pipeline.outputs.columns import REFUSED, late_columns
@@ -42,6 +41,7 @@ from framefleet.plugins.columns.fill import Damaged, clip_frames
 from framefleet.plugins.drafts.plugin import DRAFT_ROW_ID, DRAFTS, SECTION
 from framefleet.plugins.drafts.section import DraftSection, KeepSection
 from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
+from framefleet.plugins.made_tables import store_made_table
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import tenacity
@@ -23,7 +24,6 @@ from framefleet.api.jobs import Job, Summary, store_of_job
 from framefleet.api.texts import keep_secrets, public_text
 from framefleet.pipeline.errors import exit_code_of
 from framefleet.pipeline.guards.mistakes import Mistakes
-from framefleet.pipeline.guards.redaction import public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
@@ -80,7 +80,7 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
 
 
 def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseException | None) -> None:
-    content = json.dumps(public_texts(_ending(job, summary, error))).encode()
+    content = json.dumps(_public(_ending(job, summary, error))).encode()
     num_attempts = MAX_TRIES if error is None or isinstance(error, Exception) else 1
     if url := wanted.webhook:
         what = f"on_end.webhook at {host_of(url)} could not be notified that the job ended"
@@ -88,6 +88,15 @@ def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseEx
     if command := wanted.command:
         what = f"on_end.command {command[0]} could not be notified that the job ended"
         tried(lambda: _run(command, content), what, num_attempts)
+
+
+def _public(value: Any) -> Any:
+    """Return what a message holds, nested or not, with every text in it as `public_text` shows it."""
+    if isinstance(value, Mapping):
+        return {_public(key): _public(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(inner) for inner in value]
+    return public_text(value) if isinstance(value, str) else value
 
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:

@@ -27,7 +27,6 @@ from framefleet.api.outputs import DriverLock, Store
 from framefleet.api.texts import canonical_json, did_you_mean, either, parse_json
 from framefleet.cluster.driver.lock import STOP, check_not_stopped
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, survey_rows
 from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
@@ -37,6 +36,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, readable, with_odd_cells
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.columns.fill import each_answer
+from framefleet.plugins.made_tables import store_made_table
 from framefleet.plugins.words.answer import checked_answer
 from framefleet.plugins.words.endpoint import (
     NoAnswer,

@@ -20,13 +20,13 @@ from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
-from framefleet.pipeline.outputs import output as output_module
 from framefleet.pipeline.outputs.held_output import HeldOutput
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
+from framefleet.plugins.keep import damage
 from framefleet.plugins.keep.damage import look_at
 from framefleet.plugins.keep.repair.repair import Repairs, mend, put_back
 from framefleet.plugins.keep.replay.compare import Again, compare
@@ -225,7 +225,7 @@ def test_what_a_machine_runs_out_of_is_no_damage(
 
     before = sorted(out.rglob("*.*"))
     copied_by = (Folder, "download", fail) if way == "copy a clip" else (tempfile, "mkdtemp", fail)
-    copies = [(output_module, "_AT_ONCE_BYTES", 1), copied_by]
+    copies = [(damage, "_AT_ONCE_BYTES", 1), copied_by]
     for place, name, value in copies if "copy" in way else [(Folder, "read", read)]:
         monkeypatch.setattr(place, name, value)
     with pytest.raises((StoreError, type(error))):

@@ -99,7 +99,10 @@ def describe_parts(
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
-    """Return the memory that `describe_parts` takes besides the content. Decodes nothing. Raises InputError."""
+    """Return the memory that `describe_parts` takes besides the content, which is not decoded.
+
+    Raises InputError.
+    """
     if kind != "image":
         video_frames.checked_kind(content, kind)
     if kind == "video":
