@@ -43,9 +43,11 @@ def rendered(
     scores: dict[str, Sequence[float | None]] | None = None,
     frames_of: Callable[[int, int], Frames] = frames_of,
     arguments: dict[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Commit rows with their clips; return their records. carried: columns, a value for each row.
-    scores: likewise, as workers measure them. arguments: likewise, besides those that all rows have.
+    scores: likewise, as workers measure them. arguments: likewise, besides those that all rows have. seeds:
+    in place of the rows' numbers.
 
     frames_of: the clip of a row, of so many frames.
     """
@@ -63,7 +65,8 @@ def rendered(
         own = {"prompt": f"{PROMPT} {number}", "guidance_scale": number / 2}
         own |= {name: cells[number] for name, cells in (carried or {}).items() if name in _ARGUMENTS}
         own |= {name: cells[number] for name, cells in (arguments or {}).items()}
-        values = _stored(store, number, format, frames_of, canonical_json(own))
+        seed = seeds[number] if seeds else number
+        values = _stored(store, number, format, frames_of, canonical_json(own), seed)
         flat: dict[str, Any] = {name: own[name] for name in flat_arguments.names}
         flat |= {name: cells[number] for name, cells in measured.items()}
         writer.add(columns.slice(number, 1).to_batches()[0] if columns.num_columns else None, values | flat)
@@ -80,6 +83,7 @@ def _stored(
     format: MediaFormat,
     frames_of: Callable[[int, int], Frames],
     arguments: str,
+    seed: int,
 ) -> dict[str, Any]:
     frames = None if format in SOUNDS else frames_of(number, 1 if format == "png" else 3)
     sound = Audio(samples=np.full((1, 800), number / 100, np.float32), sample_rate=8000)
@@ -90,7 +94,7 @@ def _stored(
         "row_indices": (number,),
         "media_sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
-        "seed": number,
+        "seed": seed,
         "arguments": arguments,
         **dict.fromkeys(("height", "width", "num_frames", "fps")),
         "duration_s": sound.duration_s,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from framefleet.plugins.export.formats import plain_cell as plain_cell
+    from framefleet.plugins.export.selection import Selection as Selection
     from framefleet.plugins.export.shard_writer import (
         ShardWriter as ShardWriter,
         Target as Target,

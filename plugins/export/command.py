@@ -26,11 +26,12 @@ def export_command(
         str,
         Option(
             "--format",
-            metavar="webdataset|parquet|hf|folder|vbench|preferences|trajectories|trajectories-parquet|NAME",
+            metavar="webdataset|parquet|hf|folder|vbench|preferences|trajectories|trajectories-parquet|lerobot|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
             "folder (clips under names for people), vbench (file names that VBench scores), preferences "
             "(pairs of a better and a worse clip of a prompt), trajectories (tar shards with latents and "
-            "other arrays that `keep:` stored), trajectories-parquet, or one that a plugin adds.",
+            "other arrays that `keep:` stored), trajectories-parquet, lerobot (the augmented "
+            "episodes of robots), or one that a plugin adds.",
         ),
     ],
     file: Annotated[

@@ -22,7 +22,7 @@ from framefleet.api.sections import AtLeastOne
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import sweep_in_background
 from framefleet.pipeline.plugin import by_name
-from framefleet.plugins.export import formats, preferences, shard, shard_writer, trajectories
+from framefleet.plugins.export import formats, preferences, shard, shard_writer
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
 from framefleet.plugins.export.clip_names import MAX_NAME_BYTES, clip_names
@@ -97,7 +97,8 @@ def export(
     format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
     folder (clips under names for people), vbench (file names that VBench scores), preferences (pairs of a
     better and a worse clip of a prompt), trajectories or trajectories-parquet (with the arrays that `keep:`
-    stored), or one that a plugin adds. file: the row's clip, or derived, the second file that `post:` made.
+    stored), lerobot (the augmented episodes of robots), or one that a plugin adds. file: the row's clip, or
+    derived, the second file that `post:` made.
     name: a template for file names (format folder) with formats of `str.format`, e.g. "{prompt:.40}-{seed}".
     where: SQL on a record's columns, e.g. "sharpness > 0.4". picks: row_ids, or a file of them from the
     gallery, whose stars and notes become columns, which `where` may name too. in_table: only rows that are
@@ -158,9 +159,8 @@ def export_chosen(
     if choice.near_duplicates is not None:
         duplicates, num_not_compared = find_near_duplicates(selection, choice.near_duplicates, watch)
         selection.leave_out([duplicate.row_id for duplicate in duplicates])
-    if by_name("export_formats")[choice.format]().has_extras:
-        trajectories.check_kept(selection, watch)
-        selection.with_extras()
+    kind: type[shard_writer.ShardWriter] = by_name("export_formats")[choice.format]()
+    prepared = kind.prepare(selection, version, options, watch)
     pairs: list[preferences.Pair] | None = None
     if choice.format == "preferences":
         pairs = preferences.pairs_of(selection, choice)
@@ -186,11 +186,13 @@ def export_chosen(
             scratch=Path(scratch),
             copiers=readers,
             names=names,
+            prepared=prepared,
         )
         damages = write_shards(selection, choice, plan, target, watch)
         left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
         lost = {damage.row_id for damage in left_out}
         num_pairs = None if pairs is None else preferences.write_pairs(pairs, lost, target)
+        kind.complete(selection, target, lost, watch)
     if choice.format == "hf":
         names_there = shard_writer.own_names(
             selection.columns, shard_writer.taken_in_folder(feature, selection.columns)

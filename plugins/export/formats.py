@@ -193,7 +193,7 @@ class TarShard(ShardWriter):
             values = {column: row[column] for column in self.target.columns}
             self.write_member(name, clip)
             self.write_member(
-                f"{row['row_id']}.json", json.dumps(_plain(values), ensure_ascii=False).encode()
+                f"{row['row_id']}.json", json.dumps(plain_cell(values), ensure_ascii=False).encode()
             )
             text = row[CAPTION] if CAPTION in self.target.added else prompt_of(row)
             self.write_member(f"{row['row_id']}.txt", text.encode("utf-8", "replace"))
@@ -204,13 +204,13 @@ class TarShard(ShardWriter):
         self.writer.addfile(member, io.BytesIO(content))
 
 
-def _plain(value: Any) -> Any:
+def plain_cell(value: Any) -> Any:
     """Return a cell as a JSON value: times as ISO 8601, bytes as base64, null for NaN and infinity."""
     match value:
         case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
+            return {key: plain_cell(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_plain(inner) for inner in value]
+            return [plain_cell(inner) for inner in value]
         case float():
             return value if math.isfinite(value) else None
         case bytes():

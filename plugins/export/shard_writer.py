@@ -8,12 +8,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyarrow as pa
 
 from framefleet.api.errors import JobError
 from framefleet.api.outputs import Store
+
+if TYPE_CHECKING:
+    from framefleet.api.commands import Watch
+    from framefleet.api.outputs import Output
+    from framefleet.plugins.export.selection import Selection
 
 Feature = Literal["video", "image", "audio", "clip"]
 FILES_COLUMN = re.compile("(.*_)?file_names?")  # names of columns whose values `datasets` opens as files
@@ -28,19 +33,35 @@ class Target:
     scratch: Path  # a folder for unfinished files
     copiers: ThreadPoolExecutor  # for shards of many files
     names: Mapping[str, str] = field(default_factory=dict)  # of clips by row_id; else as `file_name` says
+    prepared: Any = None  # what the format's `prepare` returned
 
 
 class ShardWriter(ABC):
     """One shard. Until it is finished, readers see nothing that they take for data."""
 
     read_by: ClassVar[str] = ""  # how to read it, which `framefleet export` prints
-    has_extras: ClassVar[bool] = False  # whether it also takes what `keep:` stored for each row
 
     def __init__(self, target: Target, name: str) -> None:
         """Begin the shard. name: its split and number, e.g. shard-000000 or train-000000."""
         self.target, self.name = target, name
         self.file = target.scratch / name  # its last file, until it is finished
         self.writer: Any = None  # of the file, opened by whoever writes first
+
+    @classmethod
+    def prepare(cls, selection: Selection, output: Output, options: Mapping[str, Any], watch: Watch) -> Any:
+        """Narrow the selection before it is cut into shards; what is returned is `target.prepared`.
+
+        output: as it was when the export began. options: storage_options. Raises JobError for rows that the
+        format cannot have.
+        """
+        return None
+
+    @classmethod
+    def complete(
+        cls, selection: Selection, target: Target, lost: Collection[str | None], watch: Watch
+    ) -> None:
+        """Write what is about all shards, once they are there. lost: row_ids of clips that are damaged."""
+        return None
 
     @staticmethod
     @abstractmethod
@@ -52,7 +73,7 @@ class ShardWriter(ABC):
         """Add rows, which have all columns that records may have, with their clips."""
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
-        """Add rows with their files: each a clip, and with `has_extras` a file of arrays."""
+        """Add rows with their files: each a clip, and after `Selection.with_extras` a file of arrays."""
         self.add(rows, [clip for clip, *_ in files])
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from framefleet.api.commands import Watch
 from framefleet.api.errors import JobError, count_text, not_ours
-from framefleet.api.outputs import RECORDS, kept_in
+from framefleet.api.exports import Selection, ShardWriter
+from framefleet.api.outputs import RECORDS, Output, kept_in
 from framefleet.plugins.export.formats import ParquetShard, TarShard
-from framefleet.plugins.export.selection import Selection
 
 LATENTS, STEPS, EMBEDDINGS = "latents", "latent_steps", "text_embeddings"
 # All but the embeddings, of which there may be several. STEPS: of LATENTS, from 0, the noise.
@@ -91,10 +91,15 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-class TrajectoryTar(TarShard):
-    """Samples of `webdataset` with `<row_id>.latents.npy` and so on besides the clip."""
+class _WithArrays(ShardWriter):
+    @classmethod
+    def prepare(cls, selection: Selection, output: Output, options: Mapping[str, Any], watch: Watch) -> None:
+        check_kept(selection, watch)
+        selection.with_extras()
 
-    has_extras: ClassVar[bool] = True
+
+class TrajectoryTar(_WithArrays, TarShard):
+    """Samples of `webdataset` with `<row_id>.latents.npy` and so on besides the clip."""
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
         for number, ((clip, extras), row_id) in enumerate(
@@ -105,10 +110,9 @@ class TrajectoryTar(TarShard):
                 self.write_member(f"{row_id}.{name}.npy", _npy(array))
 
 
-class TrajectoryParquet(ParquetShard):
+class TrajectoryParquet(_WithArrays, ParquetShard):
     """Columns `latents` and so on with the bytes of .npy files, and a list of them in `text_embeddings`."""
 
-    has_extras: ClassVar[bool] = True
     taken: ClassVar[Sequence[str]] = (*_ARRAYS, EMBEDDINGS)
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:

@@ -6,45 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.rows.tables.table import folder_of, open_table
 from tests.commands import command
-from tests.unit.test_video_parts import RATE, shared
+from tests.lerobot_dataset import CAMERAS, LENGTHS, TASKS, dataset
+from tests.unit.test_video_parts import RATE
 
-CAMERAS = ("observation.images.front", "observation.images.wrist")
-LENGTHS = (9, 5, 13)
-TASKS = ["put the cube away", "wave"]
 SHAPES = Path(__file__).parents[2] / "plugins/demo/shapes/model"
-
-
-def dataset(folder: Path, **info: Any) -> Path:
-    """Write a dataset of three episodes and two cameras, by the format that LeRobot publishes."""
-    features: dict[str, Any] = {name: {"dtype": "video", "shape": [48, 64, 3]} for name in CAMERAS}
-    features["action"] = {"dtype": "float32", "shape": [2]}
-    written = {"codebase_version": "v3.0", "fps": RATE, "features": features, **info}
-    (folder / "meta/episodes/chunk-000").mkdir(parents=True)
-    (folder / "meta/info.json").write_text(json.dumps(written))
-    starts = np.cumsum([0, *LENGTHS])
-    episodes = []
-    for number, length in enumerate(LENGTHS):
-        episode: dict[str, Any] = {"episode_index": number, "length": length}
-        episode["tasks"] = TASKS[: 1 + number % 2]
-        for camera in CAMERAS:
-            episode |= {f"videos/{camera}/chunk_index": 0, f"videos/{camera}/file_index": 0}
-            episode[f"videos/{camera}/from_timestamp"] = starts[number] / RATE
-            episode[f"videos/{camera}/to_timestamp"] = starts[number + 1] / RATE
-        episodes.append(episode)
-    pq.write_table(pa.Table.from_pylist(episodes), folder / "meta/episodes/chunk-000/file-000.parquet")
-    for name, camera in zip(("h264 with B-frames", "one key frame"), CAMERAS, strict=True):
-        path = folder / f"videos/{camera}/chunk-000/file-000.mp4"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(shared(name, sum(LENGTHS)))
-    return folder
 
 
 def test_each_episode_and_camera_is_a_row(tmp_path: Path) -> None:

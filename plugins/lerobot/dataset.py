@@ -1,0 +1,134 @@
+"""A LeRobot dataset, version 3: what its meta/ says of features, episodes and files.
+
+The format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.api.errors import TableError, shown
+from framefleet.api.texts import parse_json
+
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+_EPISODES = "meta/episodes"
+_MOST_BYTES = 1 << 28  # of a file of meta/, of which a million episodes take less
+_FIELD = re.compile(r"\{(video_key|(chunk_index|file_index)(?::0?(\d)d)?)\}")
+
+
+class Dataset:
+    """Reads meta/ where it is asked. Its methods raise TableError for what is no such dataset."""
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        read: Callable[[str, int], bytes],
+        paths_below: Callable[[str], Sequence[str]],
+    ) -> None:
+        """location: for messages. read: returns a file's first bytes. paths_below: a folder's files."""
+        self.location, self._read, self._paths_below = location, read, paths_below
+
+    @property
+    def name(self) -> str:
+        """Return what others may read: of a folder of this machine its last part."""
+        place = self.location.partition("://")[2]
+        return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", ".", "~")) else place
+
+    @cached_property
+    def info(self) -> Mapping[str, Any]:
+        try:
+            info: Any = parse_json(self.content(INFO))
+        except FileNotFoundError:
+            problem = f"{self.location} is no LeRobot dataset: it has no {INFO}"
+            raise TableError(problem, "check the path") from None
+        except ValueError as error:
+            raise TableError(f"{self.location}: {INFO} is damaged: {error}", "download it again") from None
+        info = info if isinstance(info, dict) else {}
+        version = info.get("codebase_version")
+        if not isinstance(version, str) or not version.startswith("v3."):
+            fix = "convert it to v3.0 with lerobot: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
+            problem = f"{self.location} is a LeRobot dataset of version {shown(version)}, not v3.0"
+            raise TableError(problem, fix)
+        return dict(info)
+
+    @cached_property
+    def cameras(self) -> list[str]:
+        """Return the names of its videos."""
+        cameras = [
+            name
+            for name, feature in (self.info.get("features") or {}).items()
+            if isinstance(feature, Mapping) and feature.get("dtype") == "video"
+        ]
+        if not cameras:
+            problem = f"{self.location} has no videos: no feature is of the type video"
+            raise TableError(problem, "give another")
+        return cameras
+
+    @property
+    def fps(self) -> float:
+        fps = self.info.get("fps")
+        if not isinstance(fps, int | float) or not 0 < fps <= 1000:
+            raise TableError(f"{self.location}: fps in {INFO} is {shown(fps)}", "correct it")
+        return float(fps)
+
+    def episodes(self) -> Iterator[pa.Table]:
+        """Yield what the files of meta/episodes/ say, a row for each episode."""
+        paths = sorted(path for path in self._paths_below(_EPISODES) if path.endswith(".parquet"))
+        files = [_EPISODES + path.rpartition(_EPISODES)[2] for path in paths]
+        if not files:
+            raise TableError(f"{self.location} has no episodes in {_EPISODES}/", "download it again")
+        for file in files:
+            try:
+                yield pq.read_table(io.BytesIO(self.content(file)))
+            except pa.ArrowException as error:
+                raise TableError(f"{file} cannot be read: {error}", "download it again") from None
+
+    def lengths(self) -> dict[int, int]:
+        """Return how many frames each episode has."""
+        names = ["episode_index", "length"]
+        try:
+            rows = [row for table in self.episodes() for row in table.select(names).to_pylist()]
+        except KeyError as error:
+            problem = f"{self.location}: {_EPISODES}/ has no column {error}"
+            raise TableError(problem, "make it again with lerobot") from None
+        return {row["episode_index"]: row["length"] for row in rows}
+
+    def content(self, file: str) -> bytes:
+        """Return a file of meta/. Raises FileNotFoundError, too."""
+        content = self._read(file, _MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            problem = f"{self.location}: {file} has more than {_MOST_BYTES:,} bytes"
+            raise TableError(problem, "split the dataset")
+        return content
+
+    def video_file(self, episode: Mapping[str, Any], camera: str) -> str:
+        """Return where an episode's video is. Raises KeyError, TypeError and ValueError."""
+        numbers = {name: episode[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
+        return path_of(self.info.get("video_path") or VIDEO_PATH, numbers, camera)
+
+    def data_file(self, episode: Mapping[str, Any]) -> str:
+        """Return where an episode's states and actions are. Raises KeyError, TypeError and ValueError."""
+        numbers = {name: episode[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        return path_of(self.info.get("data_path") or DATA_PATH, numbers)
+
+
+def path_of(template: str, numbers: Mapping[str, int], camera: str = "") -> str:
+    """Return a file of a dataset. Not by `str.format`: the template is a stranger's."""
+
+    def value(field: re.Match[str]) -> str:
+        return camera if field[1] == "video_key" else f"{int(numbers[field[2]]):0{field[3] or 0}d}"
+
+    path = _FIELD.sub(value, template)
+    if "{" in path or "}" in path:
+        raise ValueError(f"{'video_path' if camera else 'data_path'} is {template[:100]!r}")
+    return path

@@ -1,0 +1,147 @@
+"""`export --format lerobot`: clips in place of the videos of a LeRobot dataset, with all else that it has.
+
+Each clip is a file of its own, and first there. What names them comes after all of them, with meta/info.json
+last, without which no reader takes a folder for a dataset.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from threading import BoundedSemaphore
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.api.clips import decode, inputs_in
+from framefleet.api.commands import Watch
+from framefleet.api.errors import JobError, count_text, names_text
+from framefleet.api.exports import Selection, ShardWriter, Target, plain_cell
+from framefleet.api.jobs import claim_of
+from framefleet.api.outputs import RECORDS, Output, Store, rows_of, told_arguments
+from framefleet.api.texts import public_url
+from framefleet.plugins.lerobot.dataset import VIDEO_PATH, Dataset, path_of
+from framefleet.plugins.lerobot.dataset_files import Augmented, file_numbers, write_dataset
+from framefleet.plugins.lerobot.episodes import Episodes
+from framefleet.plugins.lerobot.looks import looks_in, without
+from framefleet.plugins.lerobot.statistics import histogram_of
+
+SCHEME = "lerobot"
+_NOTES = ".framefleet/clips"
+_DECODING = BoundedSemaphore(4)  # clips in memory, some hundred megabytes each
+_TOLERANCE_S = 1e-4  # LeRobot's, of a frame's timestamp
+_NOTED = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("histogram", pa.binary()),  # int64 (3, 256)
+        ("codec", pa.string()),
+        ("pix_fmt", pa.string()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+    ]
+)
+
+
+class EpisodeShard(ShardWriter):
+    """Some clips, each a file of videos/, and a note of what is in them."""
+
+    read_by = "read it with lerobot.datasets.lerobot_dataset.LeRobotDataset"
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{_NOTES}/{name}.parquet"
+
+    @classmethod
+    def prepare(
+        cls, selection: Selection, output: Output, options: Mapping[str, Any], watch: Watch
+    ) -> Augmented:
+        dataset, source = _source_of(output, options)
+        looks, num_left = looks_in(selection, dataset)
+        if num_left:
+            watch.say(f"note: left out: {count_text(num_left, 'look')} without clips of all cameras")
+        selection.keep_only(sorted(row_id for look in looks for row_id in look.clips.values()))
+        files = {
+            row_id: (camera, number)
+            for number, look in enumerate(looks)
+            for camera, row_id in look.clips.items()
+        }
+        return Augmented(dataset=dataset, source=source, looks=looks, files=files)
+
+    def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+        notes = [*self.target.copiers.map(self._write_clip, rows_of(rows, RECORDS), clips)]
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.file, _NOTED, compression="zstd")
+        self.writer.write_table(pa.Table.from_pylist(notes, _NOTED))
+
+    def _write_clip(self, row: Mapping[str, Any], clip: bytes) -> dict[str, Any]:
+        """Put a clip where its episode's video is; return what is noted of it."""
+        augmented: Augmented = self.target.prepared
+        note = _stream_of(clip, row["row_id"], augmented.dataset.fps)
+        camera, number = augmented.files[row["row_id"]]
+        self.target.place.write(path_of(VIDEO_PATH, file_numbers(number), camera), clip)
+        with _DECODING:
+            histogram = histogram_of(decode(clip))
+        return {"row_id": row["row_id"], "histogram": histogram.tobytes(), **note}
+
+    @classmethod
+    def complete(
+        cls, selection: Selection, target: Target, lost: Collection[str | None], watch: Watch
+    ) -> None:
+        augmented: Augmented = target.prepared
+        looks = without(augmented.looks, lost)
+        if not looks:
+            raise JobError("each look has a damaged clip", "run `framefleet repair` on the output")
+        notes = {
+            note["row_id"]: note
+            for path in target.place.list(_NOTES)
+            for note in pq.read_table(io.BytesIO(target.place.read(path))).to_pylist()
+        }
+        write_dataset(replace(augmented, looks=looks), notes, _provenance(selection), target)
+        num_of_source = len({look.episode for look in looks})
+        watch.say(f"{count_text(len(looks), 'episode')} of {num_of_source:,} in {augmented.dataset.location}")
+        if as_before := set(augmented.dataset.cameras) - set(augmented.cameras):
+            watch.say(f"as in the source, because no clip of it is chosen: {names_text(sorted(as_before))}")
+
+
+def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Store]:
+    """Return the dataset that a job's rows are of."""
+    table = claim_of(output.store).job.table or ""
+    scheme, _, place = table.partition("://")
+    if scheme != SCHEME:
+        problem = f"the job of {output.url} has the table {table}, which is no LeRobot dataset"
+        raise JobError(problem, "render a job with `table: lerobot://...`")
+    store = Store(Episodes().folder(place), options)
+    return Dataset(public_url(table), read=store.read, paths_below=store.list), store
+
+
+def _stream_of(clip: bytes, row_id: str, fps: float) -> dict[str, Any]:
+    """Return codec, pixel format and size. Raises JobError for frames that are not shown at this rate."""
+    import av
+
+    with av.open(io.BytesIO(clip), "r") as file:
+        stream = file.streams.video[0]
+        times = sorted(float(one.pts * one.time_base) for one in file.demux(stream) if one.pts is not None)
+        if any(abs(time - number / fps) > _TOLERANCE_S for number, time in enumerate(times)):
+            problem = f"frames of the clip of row {row_id} are not shown at {fps:g} per second from 0 s on"
+            raise JobError(problem, "leave it out with --where, and render it again")
+        context = stream.codec_context
+        return {
+            **{"codec": context.codec.canonical_name, "pix_fmt": str(context.pix_fmt)},
+            **{"height": context.height, "width": context.width},
+        }
+
+
+def _provenance(selection: Selection) -> dict[str, str]:
+    """Return what made each clip, and what was said of it, as JSON, by row_id."""
+    names = dict.fromkeys([*selection.columns, "media_sha256", "frames_sha256", "model_digest"])
+    texts = {}
+    for table in selection.rows("arguments", "frames_sha256", "model_digest"):
+        for row in rows_of(table, RECORDS):
+            arguments = {name: inputs_in(value) for name, value in told_arguments(row).items()}
+            values = {name: row[name] for name in names if not arguments.get(name)}
+            values["inputs_sha256"] = [part["sha256"] for parts in arguments.values() for part in parts]
+            texts[row["row_id"]] = json.dumps(plain_cell(values), ensure_ascii=False)
+    return texts

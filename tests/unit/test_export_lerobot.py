@@ -1,0 +1,220 @@
+"""`export --format lerobot`: clips in place of a dataset's videos, with all else that it has."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet import Store
+from framefleet.api.clips import Frames
+from framefleet.pipeline.errors import JobError
+from tests.commands import command
+from tests.lerobot_dataset import CAMERAS, LENGTHS, dataset
+from tests.small_output import frames_of, rendered
+
+FPS = 8  # of clips of a small output
+EPISODES = [0, 0, 2, 2, 1, 1]  # in the order in which they were rendered
+SAME = ("observation.state", "action", "timestamp", "frame_index", "task_index")
+
+
+def looks(folder: Path, *, lengths: Any = LENGTHS, **changed: Any) -> list[dict[str, Any]]:
+    """Commit two looks of each episode and camera, which differ in guidance_scale; return their records."""
+    dataset(folder / "source", fps=FPS)
+    rows = [(episode, camera, look) for look in (1.0, 2.0) for episode in (0, 2, 1) for camera in CAMERAS]
+    episodes, cameras, scales = map(list, zip(*rows, strict=True))
+    carried = {"episode": episodes, "camera": cameras, "guidance_scale": scales, "prompt": ["pick"] * 12}
+    carried |= {"fidelity": [7.0 + number for number in range(12)]}
+    table = changed.pop("table", f"lerobot://{folder / 'source'}")
+
+    def frames(number: int, _: int) -> Frames:
+        return frames_of(number, lengths[rows[number][0]])
+
+    seeds = changed.pop("seeds", [1] * 12)
+    videos = [{"uri": f"{number}.mp4", "sha256": f"{number:064x}", "kind": "video"} for number in range(12)]
+    records = rendered(
+        Store(str(folder / "out")),
+        12,
+        carried={**carried, **changed},
+        arguments={"video": videos},
+        seeds=seeds,
+        frames_of=frames,
+    )
+    (folder / "out/job.json").write_text(json.dumps({"job": {"table": table}}))
+    return records
+
+
+def export(folder: Path, to: str = "new", **choice: Any) -> Path:
+    framefleet.export(str(folder / "out"), str(folder / to), format="lerobot", **choice)
+    return folder / to
+
+
+def episodes_of(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(folder / "meta/episodes").to_pylist()
+    return rows
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".framefleet" not in path.parts
+    }
+
+
+def test_each_look_is_an_episode_with_the_states_and_actions_of_its_source(tmp_path: Path) -> None:
+    records = {record["row_id"]: record for record in looks(tmp_path)}
+    new, source = export(tmp_path), tmp_path / "source"
+    info, was = (json.loads((folder / "meta/info.json").read_text()) for folder in (new, source))
+    assert (info["total_episodes"], info["total_frames"]) == (6, 2 * sum(LENGTHS))
+    assert info["features"][CAMERAS[0]]["shape"] == [32, 48, 3] and info["robot_type"] == was["robot_type"]
+    assert info["features"]["action"] == was["features"]["action"] and info["splits"] == {"train": "0:6"}
+    assert (new / "meta/tasks.parquet").read_bytes() == (source / "meta/tasks.parquet").read_bytes()
+    provenance = json.loads((new / "provenance.json").read_text())
+    frames, before = (pq.read_table(folder / "data") for folder in (new, source))
+    assert frames.schema == before.schema
+    episodes, of_source = episodes_of(new), episodes_of(source)
+    assert frames["index"].to_pylist() == list(range(len(frames)))
+    for number, (episode, about) in enumerate(zip(episodes, provenance["episodes"], strict=True)):
+        origin = of_source[number // 2]
+        assert (about["episode_index"], about["source_episode_index"]) == (number, number // 2)
+        assert (
+            episode["tasks"] == origin["tasks"]
+            and episode["stats/action/mean"] == origin["stats/action/mean"]
+        )
+        start, length = episode["dataset_from_index"], origin["length"]
+        own, theirs = frames.slice(start, length), before.slice(origin["dataset_from_index"], length)
+        assert own.select(SAME).equals(theirs.select(SAME)) and {*own["episode_index"].to_pylist()} == {
+            number
+        }
+        assert episode["stats/index/max"] == [start + length - 1]
+        for camera in CAMERAS:
+            clip = about["clips"][camera]
+            record = records[clip["row_id"]]
+            assert record["row_indices"][0] // 6 == number % 2  # looks in the order of the table
+            assert (clip["seed"], clip["fidelity"]) == (1, 7.0 + record["row_indices"][0])
+            assert clip["model_digest"] == record["model_digest"] and len(clip["inputs_sha256"]) == 1
+            content = (
+                new
+                / info["video_path"].format(
+                    video_key=camera, chunk_index=0, file_index=episode[f"videos/{camera}/file_index"]
+                )
+            ).read_bytes()
+            assert content == (tmp_path / "out" / record["path"]).read_bytes()
+            with av.open(io.BytesIO(content)) as file:
+                times = [float(frame.time or 0) for frame in file.decode(video=0)]
+            begin, end = (episode[f"videos/{camera}/{name}_timestamp"] for name in ("from", "to"))
+            assert np.allclose(times, begin + np.arange(length) / FPS) and end == length / FPS
+
+
+def test_statistics_are_those_of_the_pixels_and_else_of_the_source(tmp_path: Path) -> None:
+    looks(tmp_path)
+    new, source = export(tmp_path), tmp_path / "source"
+    statistics, before = (json.loads((folder / "meta/stats.json").read_text()) for folder in (new, source))
+    clips = [
+        framefleet.api.clips.decode(path.read_bytes()) for path in sorted(new.rglob(f"{CAMERAS[0]}/*/*.mp4"))
+    ]
+    pixels = np.concatenate(clips) / 255
+    for name, value in (
+        ("min", pixels.min((0, 1, 2))),
+        ("mean", pixels.mean((0, 1, 2))),
+        ("std", pixels.std((0, 1, 2))),
+    ):
+        assert np.allclose(np.ravel(statistics[CAMERAS[0]][name]), value), name
+    assert np.abs(np.ravel(statistics[CAMERAS[0]]["q50"]) - np.median(pixels, (0, 1, 2))).max() < 1 / 255
+    assert statistics[CAMERAS[0]]["count"] == [2 * sum(LENGTHS)]
+    assert [statistics[name] for name in SAME] == [before[name] for name in SAME]
+    assert np.allclose(statistics["index"]["std"], np.arange(2 * sum(LENGTHS)).std())
+    (first, *_) = episodes_of(new)
+    assert np.allclose(np.ravel(first[f"stats/{CAMERAS[0]}/mean"]), (clips[0] / 255).mean((0, 1, 2)))
+
+
+def test_a_camera_that_was_not_rendered_keeps_its_file(tmp_path: Path) -> None:
+    looks(tmp_path)
+    new, source = export(tmp_path, where=f"camera = '{CAMERAS[0]}'"), tmp_path / "source"
+    path = f"videos/{CAMERAS[1]}/chunk-000/file-000.mp4"
+    assert (new / path).read_bytes() == (source / path).read_bytes()
+    own = [
+        name
+        for name in pq.read_schema(new / "meta/episodes/chunk-000/file-000.parquet").names
+        if CAMERAS[1] in name
+    ]
+    assert [{name: row[name] for name in own} for row in episodes_of(new)[::2]] == [
+        {name: row[name] for name in own} for row in episodes_of(source)
+    ]
+
+
+def test_an_export_that_was_killed_is_no_dataset_until_it_is_whole(tmp_path: Path) -> None:
+    looks(tmp_path)
+    whole = files(export(tmp_path, shard_rows=5))
+    new = tmp_path / "new"
+    last = max((new / name for name in whole), key=lambda path: path.stat().st_mtime_ns)
+    assert last == new / "meta/info.json"  # without it, nobody reads the folder
+    for lost in (
+        "meta/stats.json",
+        "data/chunk-000/file-000.parquet",
+        ".framefleet/clips/shard-000001.parquet",
+    ):
+        last.unlink()
+        (new / lost).unlink()
+        assert files(export(tmp_path, shard_rows=5)) == whole
+
+
+def test_a_look_with_a_damaged_clip_is_left_out_until_the_clip_is_back(tmp_path: Path) -> None:
+    record = looks(tmp_path)[3]
+    clip = tmp_path / "out" / record["path"]
+    content = clip.read_bytes()
+    clip.write_bytes(content[:-1])
+    result = command("export", tmp_path / "out", tmp_path / "new", "--format", "lerobot")
+    assert result.exit_code == 1 and record["row_id"] in result.output, result.output
+    provenance = json.loads((tmp_path / "new/provenance.json").read_text())
+    assert [one["source_episode_index"] for one in provenance["episodes"]] == [0, 0, 1, 1, 2]
+    assert [row["episode_index"] for row in episodes_of(tmp_path / "new")] == [0, 1, 2, 3, 4]
+    clip.write_bytes(content)
+    again = command("export", tmp_path / "out", tmp_path / "new", "--format", "lerobot")
+    assert again.exit_code == 0 and len(episodes_of(tmp_path / "new")) == 6, again.output
+
+
+def test_a_look_without_all_cameras_is_left_out(tmp_path: Path) -> None:
+    looks(tmp_path)
+    result = command(
+        *("export", tmp_path / "out", tmp_path / "new", "--format", "lerobot", "--where", "fidelity <> 8")
+    )
+    assert "left out: 1 look without clips of all cameras" in result.output, result.output
+    assert len(episodes_of(tmp_path / "new")) == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"lengths": (9, 5, 12)}, "has 12 frames, and episode 2, observation.images.front has 13"),
+        ({"episode": [7] * 12}, "is of episode 7, observation.images.front, which"),
+        ({"camera": ["top"] * 12}, "is of episode 0, top, which"),
+        ({"seeds": range(12)}, "no look has all cameras"),
+        ({"guidance_scale": [1.0] * 12}, "are the same look of episode 0"),
+        ({"table": "prompts.csv"}, "which is no LeRobot dataset"),
+        ({"table": "lerobot:///nowhere"}, "it has no meta/info.json"),
+    ],
+)
+def test_clips_that_cannot_stand_for_their_episodes_are_refused(
+    changed: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    looks(tmp_path, **changed)
+    result = command("export", tmp_path / "out", tmp_path / "new", "--format", "lerobot")
+    assert result.exit_code == 2 and problem in result.output and "hint:" in result.output, result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_clips_at_another_rate_are_refused(tmp_path: Path) -> None:
+    looks(tmp_path)
+    info = tmp_path / "source/meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fps": 30}))
+    with pytest.raises(JobError, match=r"has 8\.0 frames per second"):
+        export(tmp_path)
