@@ -28,6 +28,11 @@ if TYPE_CHECKING:
         inputs_in as inputs_in,
         is_model as is_model,
     )
+    from framefleet.pipeline.rows.inputs.access import Inputs as Inputs
+    from framefleet.pipeline.rows.inputs.arguments import (
+        ReadAhead as ReadAhead,
+        open_arguments as open_arguments,
+    )
     from framefleet.pipeline.rows.inputs.video_parts import input_cell as input_cell
 else:
     __getattr__ = lazy_names(__name__)

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.rows.tables.table_source import TableSource as TableSource
+    from framefleet.pipeline.rows.tables.table_source import (
+        TableSource as TableSource,
+        table_source as table_source,
+    )
 else:
     __getattr__ = lazy_names(__name__)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 
 from framefleet.jobs.doors import sections
+from framefleet.jobs.job.output import job_inputs
 from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.columns import REFUSED, ClipColumn, late_columns
@@ -26,7 +29,8 @@ def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
     doors = [] if late_alone else [*columns_of_sections(is_late=False).items()]
     doors += columns_of_sections(is_late=True).items()
     changed = ((getattr(job, name), open_it) for name, open_it in doors if has_changed(job, name))
-    columns = [column for section, open_it in changed for column in open_it(section, job.folder)]
+    opened = (column for section, open_it in changed for column in open_it(section, job.folder))
+    columns = [_with_inputs(column, job) for column in opened]
     names = [*RECORD_FIELDS.names, *FAILURE_FIELDS.names]
     for column in columns:
         if column.name in names:
@@ -36,6 +40,12 @@ def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
             )
         names.append(column.name)
     return columns
+
+
+def _with_inputs(column: ClipColumn, job: Job) -> ClipColumn:
+    if not column.takes_inputs or column.function is None:
+        return column
+    return replace(column, function=partial(column.function, inputs=job_inputs(job)))
 
 
 def check_recorded(columns: Iterable[ClipColumn], store: Store) -> None:

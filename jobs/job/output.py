@@ -17,6 +17,7 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import files_of_plugins, inner_outputs
+from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.table import folder_of
 
 _KERNEL = ("/proc/", "/sys/")
@@ -64,6 +65,12 @@ def base_of(job: Job) -> str:
     if job.inputs.base is not None:
         return job.inputs.base
     return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
+
+
+def job_inputs(job: Job) -> Inputs:
+    """Return what rows may read."""
+    options, outage_s = job.storage_options, job.retries.store_outage_s
+    return Inputs(job.inputs.roots, options, base=base_of(job), outage_s=outage_s)
 
 
 def files_of_others(store: Store, table: str | None = None) -> str | None:

@@ -17,7 +17,7 @@ from framefleet.cluster.worker.messages import Rendering
 from framefleet.jobs.job.columns import check_late, check_recorded, open_columns
 from framefleet.jobs.job.job_json import with_begun_fit
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
-from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
+from framefleet.jobs.job.output import files_of_others, job_inputs, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
@@ -45,7 +45,6 @@ from framefleet.pipeline.recipes.second_model import SecondModel, open_second_mo
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity, check_order
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.fit import fitting_names
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
@@ -118,9 +117,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     table: whose rows are read in place of the job's, and of its sweep.
     """
     steps, plugin_columns = open_steps(job), open_columns(job)
-    inputs = Inputs(
-        job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
-    )
+    inputs = job_inputs(job)
     recipe, store = find_recipe(job.recipe, job.folder), store_of_job(job)
     wait_for(watch, "opening the model")
     opened = open_models(job)

@@ -44,7 +44,8 @@ class ClipColumn:
     name_key: str = ""  # of the job, which says how it is called
     # Of a clip's frames, (T, H, W, 3) uint8, and its record with the row's arguments. Whatever it raises is
     # about this clip, but an error by which `may_answer_later` is true. None: the plugin fills it in itself.
-    function: Callable[[Any, Mapping[str, Any]], object] | None
+    function: Callable[..., object] | None
+    takes_inputs: bool = False  # the function's `inputs`: an `Inputs`, which opens what the row names
     needs_record: bool = True  # of the record's columns more than the row's arguments
     digest: str | None = None  # SHA-256 of what its values come from, e.g. a question, besides the clip
     prepare: Callable[[], None] | None = None  # loads what it needs, once per worker and before its first row

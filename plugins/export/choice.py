@@ -20,7 +20,7 @@ ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
 MAX_PAIRS = 100  # per prompt: all pairs of 15 clips
-_WITHOUT_SPLITS = {"folder": "a folder for people", "vbench": "VBench"}
+_WITHOUT_SPLITS = {"folder": "a folder for people", "vbench": "VBench", "lerobot": "a LeRobot dataset"}
 _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about 32
 
 

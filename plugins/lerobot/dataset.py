@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from framefleet.api.errors import TableError, shown
 from framefleet.api.texts import parse_json
 
-INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+INFO, STATS = "meta/info.json", "meta/stats.json"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _EPISODES = "meta/episodes"
@@ -114,15 +114,15 @@ class Dataset:
     def video_file(self, episode: Mapping[str, Any], camera: str) -> str:
         """Return where an episode's video is. Raises KeyError, TypeError and ValueError."""
         numbers = {name: episode[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
-        return path_of(self.info.get("video_path") or VIDEO_PATH, numbers, camera)
+        return numbered_path(self.info.get("video_path") or VIDEO_PATH, numbers, camera)
 
     def data_file(self, episode: Mapping[str, Any]) -> str:
         """Return where an episode's states and actions are. Raises KeyError, TypeError and ValueError."""
         numbers = {name: episode[f"data/{name}"] for name in ("chunk_index", "file_index")}
-        return path_of(self.info.get("data_path") or DATA_PATH, numbers)
+        return numbered_path(self.info.get("data_path") or DATA_PATH, numbers)
 
 
-def path_of(template: str, numbers: Mapping[str, int], camera: str = "") -> str:
+def numbered_path(template: str, numbers: Mapping[str, int], camera: str = "") -> str:
     """Return a file of a dataset. Not by `str.format`: the template is a stranger's."""
 
     def value(field: re.Match[str]) -> str:

@@ -23,9 +23,9 @@ from framefleet.api.errors import TableError
 from framefleet.api.exports import Target
 from framefleet.api.outputs import Store
 from framefleet.api.texts import parse_json
-from framefleet.plugins.lerobot.dataset import DATA_PATH, INFO, STATS, VIDEO_PATH, Dataset, path_of
+from framefleet.plugins.lerobot.dataset import DATA_PATH, INFO, STATS, VIDEO_PATH, Dataset, numbered_path
 from framefleet.plugins.lerobot.looks import Look
-from framefleet.plugins.lerobot.statistics import USUAL, Histogram, pixel_statistics, statistics_of
+from framefleet.plugins.lerobot.statistics import USUAL_STATISTICS, Histogram, pixel_statistics, statistics_of
 
 PROVENANCE = "provenance.json"
 _EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -122,7 +122,7 @@ def _copy_files(augmented: Augmented, episodes: pa.Table, target: Target) -> Non
         names = [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index")]
         for row in episodes.select(names).group_by(names).aggregate([]).to_pylist():
             numbers = {name.rpartition("/")[2]: number for name, number in row.items()}
-            to = path_of(VIDEO_PATH, numbers, camera)
+            to = numbered_path(VIDEO_PATH, numbers, camera)
             if not place.exists(to):
                 source.download(dataset.video_file(row, camera), copy)
                 place.upload(to, copy)
@@ -159,7 +159,7 @@ def _write_frames(
         num_bytes += own.nbytes
         if num_bytes >= _DATA_BYTES or number == len(augmented.looks) - 1:
             writer.close()
-            target.place.upload(path_of(DATA_PATH, file_numbers(files[-1])), file)
+            target.place.upload(numbered_path(DATA_PATH, file_numbers(files[-1])), file)
             writer, num_bytes = None, 0
     return files
 
@@ -232,7 +232,7 @@ def _all_statistics(
         statistics[name] = _listed(statistics_of(*values[name], statistics[name]))
     for camera in augmented.cameras:
         histogram = np.sum([_histogram(notes[look.clips[camera]]) for look in augmented.looks], axis=0)
-        names = [*statistics.get(camera, USUAL)]
+        names = [*statistics.get(camera, USUAL_STATISTICS)]
         statistics[camera] = pixel_statistics(histogram, int(starts[-1]), names)
     return statistics
 

@@ -23,13 +23,13 @@ from framefleet.api.exports import Selection, ShardWriter, Target, plain_cell
 from framefleet.api.jobs import claim_of
 from framefleet.api.outputs import RECORDS, Output, Store, rows_of, told_arguments
 from framefleet.api.texts import public_url
-from framefleet.plugins.lerobot.dataset import VIDEO_PATH, Dataset, path_of
+from framefleet.plugins.lerobot.dataset import VIDEO_PATH, Dataset, numbered_path
 from framefleet.plugins.lerobot.dataset_files import Augmented, file_numbers, write_dataset
 from framefleet.plugins.lerobot.episodes import Episodes
 from framefleet.plugins.lerobot.looks import looks_in, without
 from framefleet.plugins.lerobot.statistics import histogram_of
 
-SCHEME = "lerobot"
+_SCHEME = "lerobot"
 _NOTES = ".framefleet/clips"
 _DECODING = BoundedSemaphore(4)  # clips in memory, some hundred megabytes each
 _TOLERANCE_S = 1e-4  # LeRobot's, of a frame's timestamp
@@ -81,7 +81,7 @@ class EpisodeShard(ShardWriter):
         augmented: Augmented = self.target.prepared
         note = _stream_of(clip, row["row_id"], augmented.dataset.fps)
         camera, number = augmented.files[row["row_id"]]
-        self.target.place.write(path_of(VIDEO_PATH, file_numbers(number), camera), clip)
+        self.target.place.write(numbered_path(VIDEO_PATH, file_numbers(number), camera), clip)
         with _DECODING:
             histogram = histogram_of(decode(clip))
         return {"row_id": row["row_id"], "histogram": histogram.tobytes(), **note}
@@ -110,7 +110,7 @@ def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Sto
     """Return the dataset that a job's rows are of."""
     table = claim_of(output.store).job.table or ""
     scheme, _, place = table.partition("://")
-    if scheme != SCHEME:
+    if scheme != _SCHEME:
         problem = f"the job of {output.url} has the table {table}, which is no LeRobot dataset"
         raise JobError(problem, "render a job with `table: lerobot://...`")
     store = Store(Episodes().folder(place), options)

@@ -31,6 +31,8 @@ _SCHEMA = pa.schema(
 class Episodes(TableSource):
     """`table: lerobot://PATH`, or the name of a dataset of the hub."""
 
+    together = (CAMERA,)
+
     def folder(self, place: str) -> str:
         """Return where a dataset is: a folder of that name, a URL, or else the hub."""
         path = os.path.expanduser(place)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from framefleet.api.clips import Frames
 
-USUAL = ("min", "max", "mean", "std", "count")
+USUAL_STATISTICS = ("min", "max", "mean", "std", "count")
 Histogram: TypeAlias = npt.NDArray[np.int64]  # (3, 256): how many pixels of a channel have a value
 
 

@@ -1,6 +1,7 @@
 """From a job to its groups, the rows with new seeds that they ask for, and what the records say of these.
 
-A group's order: all its rows of the table with their own seeds, then all with the next seeds, and so on.
+A group's order: all its rows of the table with their own seeds, then all with the next seeds, and so on. Rows
+that are accepted together have one place in it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import math
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count, islice, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from framefleet.api.commands import Watch
 from framefleet.api.errors import JobError, TableError, count_text, shown
 from framefleet.api.jobs import Job, store_of_job
 from framefleet.api.outputs import FAILURES, ROWS, check_where, columns_in, rows_where
+from framefleet.api.tables import table_source
 from framefleet.api.texts import parse_json
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_left_out
@@ -67,6 +70,10 @@ def _key_of(cell: object, keys: Collection[str]) -> str | None:
     return None
 
 
+Together: TypeAlias = tuple[int, ...]  # places of the table's rows, usually of one
+_Part: TypeAlias = tuple[str, ...]  # a row's values in the columns of `together`, e.g. its camera
+
+
 class SeedRow(NamedTuple):
     """A row of the table with a seed."""
 
@@ -97,6 +104,7 @@ class Candidates:
             if added and isinstance(self._resolved.table, Table):
                 joined = self._resolved.table.joined([open_table(added, {})])
                 self._resolved = replace(self._resolved, table=joined)
+            self._together = self._together_columns()
             self._check_columns()
             self.survey = Survey()  # of the table
             self._rows: list[IdentifiedRow] = []
@@ -109,7 +117,8 @@ class Candidates:
         self._num_files = 0
         self._written = set[bytes]()  # rows that this run has asked for
         self._places: dict[bytes, tuple[int, int]] = {}  # group, and place in it, of rows asked for
-        self._others: dict[bytes, int] = {}  # what is known of rows that nobody has asked for yet
+        self._asked: list[list[Sequence[bytes]]] = [[] for _ in self.groups]  # these rows, by place
+        self._outcomes: dict[bytes, int] = {}  # what is known of rows, whether they are asked for or not
         self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # these rows are tried again
         self._seen = set(self._earlier)
         self._scores = set[str]()  # parts of scores that were there at the last look
@@ -119,11 +128,17 @@ class Candidates:
 
     # -- Groups --
 
+    def _together_columns(self) -> Sequence[str]:
+        if self.section.together is not None:
+            return self.section.together
+        source, _ = table_source(self._job.table or "")
+        return source.together if source else ()
+
     def _check_columns(self) -> None:
         resolved, section = self._resolved, self.section
         columns = resolved.argument_names | {*_MODEL}
         columns |= {*resolved.rows.carried.schema(resolved.table.schema).names}
-        for key, names in (("per", section.per), ("share", section.share)):
+        for key, names in (("per", section.per), ("share", section.share), ("together", self._together)):
             for name in names:
                 if name == "seed":
                     raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
@@ -137,27 +152,32 @@ class Candidates:
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
-    def _read_table(self) -> dict[tuple[str, ...], list[int]]:
+    def _read_table(self) -> dict[tuple[str, ...], list[Together]]:
         """Read the table's rows; return their places by the values of the columns of `per` and `share`."""
         resolved, survey = self._resolved, self.survey
-        names = [*self.section.per, *self.section.share]
+        names = [*self.section.per, *self.section.share, *self._together]
         own = {*names} & {*resolved.rows.carried.names.values()}
-        by_stratum: dict[tuple[str, ...], list[int]] = {}
+        # Of each stratum: the places, by the number of the row among all of its part, and by the part.
+        by_stratum: dict[tuple[str, ...], dict[int, dict[_Part, int]]] = {}
+        num_of_part = Counter[_Part]()
         without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
         batches, valid = list[pa.RecordBatch](), list[int]()
         for first, batch in resolved.table.batches():
             rows, carried = list(resolved.rows.read(first, batch)), resolved.rows.carried.of(batch)
             survey.add(rows)
             for row in rows:
+                cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
+                if isinstance(row, IdentifiedRow):
+                    request = row.request()
+                    cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
+                part = tuple(str(cells.get(name)) for name in self._together)
+                number, num_of_part[part] = num_of_part[part], num_of_part[part] + 1
                 if isinstance(row, IdentifiedRow) and row.row_id in self._forgotten:
                     continue
                 if not isinstance(row, IdentifiedRow):
                     if self._job.on_invalid == "skip":
                         self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
                     continue
-                request = row.request()
-                cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
-                cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
                 values = tuple(str(cells.get(name)) for name in self.section.per)
                 for column, shares in self.section.share.items():
                     cell = cells.get(column)
@@ -176,7 +196,7 @@ class Candidates:
                         "clips: they differ in nothing that is rendered",
                         f"have the prompt say what {' and '.join(names)} says, or leave that out of `until`",
                     )
-                by_stratum.setdefault(values, []).append(len(self._rows))
+                by_stratum.setdefault(values, {}).setdefault(number, {})[part] = len(self._rows)
                 self._rows.append(row)
                 valid.append(row.index)
             batches.append(batch.select(resolved.table.schema.names))
@@ -187,7 +207,26 @@ class Candidates:
             raise TableError(
                 f"table {resolved.table.location}: all of its rows were forgotten", "add other rows"
             )
-        return by_stratum
+        sets = {values: self._sets(values, by_number) for values, by_number in by_stratum.items()}
+        return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
+
+    def _sets(self, values: Sequence[str], by_number: Mapping[int, Mapping[_Part, int]]) -> list[Together]:
+        """Return the rows of a stratum that are accepted together. values: of its columns.
+
+        Raises TableError where one lacks a part, unless rows are left out.
+        """
+        parts = dict.fromkeys(part for places in by_number.values() for part in places)
+        whole = [tuple(places.values()) for places in by_number.values() if len(places) == len(parts)]
+        if len(whole) < len(by_number) and self._job.on_invalid != "skip" and not self._forgotten:
+            lacking = next(places for places in by_number.values() if len(places) < len(parts))
+            missing = next(part for part in parts if part not in lacking)
+            row = self._rows[next(iter(lacking.values()))].index
+            raise TableError(
+                f"until.together: row {row} has no other row with {', '.join(self._together)} = "
+                f"{', '.join(missing)} in its group ({', '.join(values) or 'all rows'})",
+                "add that row, or leave out `together` or columns of `per`",
+            )
+        return whole
 
     def list_left_out(self) -> None:
         """List rows of the table that cannot be rendered under invalid/, once."""
@@ -197,10 +236,10 @@ class Candidates:
             self._left_out = []
 
     def _grouped(
-        self, by_stratum: Mapping[tuple[str, ...], list[int]]
-    ) -> tuple[list[acceptance.Group], list[Iterator[SeedRow]]]:
+        self, by_stratum: Mapping[tuple[str, ...], list[Together]]
+    ) -> tuple[list[acceptance.Group], list[Iterator[list[SeedRow]]]]:
         """Return the groups, of shares too, with the seeds of each."""
-        section, groups, seeds = self.section, list[acceptance.Group](), list[Iterator[SeedRow]]()
+        section, groups, seeds = self.section, list[acceptance.Group](), list[Iterator[list[SeedRow]]]()
         num_per = len(section.per)
         classes = {
             values: math.prod(
@@ -229,17 +268,18 @@ class Candidates:
     def _row_id(self, request: Request) -> bytes:
         return bytes.fromhex(self._resolved.models[request.model].identity(request))
 
-    def _seeds_of(self, places: Sequence[int]) -> Iterator[SeedRow]:
-        """Yield the rows of a group in its order, each once."""
+    def _seeds_of(self, sets: Sequence[Together]) -> Iterator[list[SeedRow]]:
+        """Yield the rows of a group in its order, each once, those together that are accepted together."""
         seen = {bytes.fromhex(row_id) for row_id in self._forgotten}
         for number in count():
-            for place in places:
-                request = self._rows[place].request()
-                seed = (request.seed + number) % (MAX_SEED + 1)
-                row_id = self._row_id(replace(request, seed=seed))
-                if row_id not in seen:
-                    seen.add(row_id)
-                    yield SeedRow(row_id, place, seed)
+            for places in sets:
+                requests = [self._rows[place].request() for place in places]
+                seed = (requests[0].seed + number) % (MAX_SEED + 1)
+                row_ids = [self._row_id(replace(request, seed=seed)) for request in requests]
+                if seen.isdisjoint(row_ids):
+                    seen.update(row_ids)
+                    rows = zip(row_ids, places, strict=True)
+                    yield [SeedRow(row_id, place, seed) for row_id, place in rows]
 
     # -- What records say --
 
@@ -252,8 +292,10 @@ class Candidates:
         scores, self._scores = scores - self._scores, scores
         if anew or (scores and any(acceptance.UNJUDGED in group.outcomes for group in self.groups)):
             self._seen = set(self._earlier)
+            self._outcomes |= dict.fromkeys(self._places, acceptance.UNRENDERED)
             for group in self.groups:
                 group.outcomes[:] = bytes(len(group.outcomes))
+        changed = set[bytes]()
         records, failures = (
             [part for part in parts if part.path not in self._seen]
             for parts in (live_parts(self._store), parts_in(self._store, FAILURES))
@@ -262,17 +304,19 @@ class Candidates:
         for table in row_ids_in(self._store, failures):
             for row_id in table["row_id"].to_pylist():
                 key = bytes.fromhex(row_id)
-                if not (place := self._places.get(key)):
-                    if self._others.get(key, acceptance.UNRENDERED) == acceptance.UNRENDERED:
-                        self._others[key] = acceptance.REJECTED
-                elif self.groups[place[0]].outcomes[place[1]] == acceptance.UNRENDERED:
-                    self.groups[place[0]].outcomes[place[1]] = acceptance.REJECTED
+                if self._outcomes.get(key, acceptance.UNRENDERED) == acceptance.UNRENDERED:
+                    self._outcomes[key] = acceptance.REJECTED
+                    changed.add(key)
         for row_id, outcome in self._judged_rows(records) if records else ():
-            key = bytes.fromhex(row_id)
-            if place := self._places.get(key):
-                self.groups[place[0]].outcomes[place[1]] = outcome
-            else:
-                self._others[key] = outcome
+            self._outcomes[key := bytes.fromhex(row_id)] = outcome
+            changed.add(key)
+        for at, place in {self._places[key] for key in changed if key in self._places}:
+            self.groups[at].outcomes[place] = self._outcome_of(self._asked[at][place])
+
+    def _outcome_of(self, row_ids: Sequence[bytes]) -> int:
+        return acceptance.outcome_of(
+            [self._outcomes.get(row_id, acceptance.UNRENDERED) for row_id in row_ids]
+        )
 
     def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
         """Yield the rows of parts of records, each with its outcome."""
@@ -296,18 +340,18 @@ class Candidates:
     def resume(self) -> list[SeedRow]:
         """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
         for table in row_ids_in(self._store, parts_in(self._store, ROWS)):
-            self._others |= {
+            self._outcomes |= {
                 bytes.fromhex(row_id): acceptance.UNRENDERED for row_id in table["row_id"].to_pylist()
             }
         self.read()
         rows = []
         for at, group in enumerate(self.groups):
             while group.room > 0:
-                row = next(self._seeds[at])
-                if row.row_id not in self._others:
-                    self._seeds[at] = chain([row], self._seeds[at])
+                of_place = next(self._seeds[at])
+                if all(row.row_id not in self._outcomes for row in of_place):
+                    self._seeds[at] = chain([of_place], self._seeds[at])
                     break
-                rows.append(self._take(at, row))
+                rows += self._take(at, of_place)
         return rows
 
     def take_added(self) -> tuple[Candidates, list[SeedRow]]:
@@ -334,13 +378,15 @@ class Candidates:
 
     def extend(self, at: int, number: int) -> list[SeedRow]:
         """Ask for the next rows of a group."""
-        return [self._take(at, row) for row in islice(self._seeds[at], number)]
+        return [row for rows in islice(self._seeds[at], number) for row in self._take(at, rows)]
 
-    def _take(self, at: int, row: SeedRow) -> SeedRow:
-        outcomes = self.groups[at].outcomes
-        self._places[row.row_id] = at, len(outcomes)
-        outcomes.append(self._others.pop(row.row_id, acceptance.UNRENDERED))
-        return row
+    def _take(self, at: int, rows: list[SeedRow]) -> list[SeedRow]:
+        """Ask for rows that are accepted together."""
+        row_ids = [row.row_id for row in rows]
+        self._places |= dict.fromkeys(row_ids, (at, len(self._asked[at])))
+        self._asked[at].append(row_ids)
+        self.groups[at].outcomes.append(self._outcome_of(row_ids))
+        return rows
 
     def write(self, rows: Sequence[SeedRow]) -> str:
         """Write rows as a table into the output; return its path there."""

@@ -25,6 +25,9 @@ class UntilSection(Section):
     """Maximum number of clips to render of each group."""
     per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
     """Columns, arguments or words of the sweep, e.g. [prompt]: each value is a group. Default: one group."""
+    together: Annotated[list[str] | None, BeforeValidator(as_list)] = None
+    """Columns, e.g. [camera]: rows of a group that differ in these alone get one seed, count as one clip,
+    and are accepted together or not at all. Default: [camera] for tables of LeRobot, else none."""
     share: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Shares of the accepted clips by the values of columns, e.g. {style: {photo: 0.5, anime: 0.5}}."""
     rate: float | None = Field(default=None, gt=0, le=1)

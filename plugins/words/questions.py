@@ -9,14 +9,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from framefleet.api.clips import ClipColumn, Frames
-from framefleet.api.errors import JobError
+from framefleet.api.clips import ClipColumn, Frames, Inputs, ReadAhead, inputs_in, open_arguments
+from framefleet.api.errors import InputError, JobError
+from framefleet.api.outputs import told_arguments
 from framefleet.api.texts import canonical_json
 from framefleet.pipeline.outputs.columns import CellValue
 from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, end_requests
@@ -30,6 +33,8 @@ from framefleet.plugins.words.section import (
 )
 
 _QUALITY = 90  # of JPEG; what models see at 512 pixels
+_BEFORE_SOURCE, _BEFORE_CLIP = "Frames of the source:", "Frames of the clip:"
+_OPENING = Lock()  # of sources: one has some hundred megabytes of frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class Question:
 
     section: FramesSection
     answer: AnswerSection | None = None
+    compare: str | None = None  # the argument that is shown, too
 
     @property
     def digest(self) -> str:
@@ -45,34 +51,81 @@ class Question:
         decides = {"answer": self.answer.model_dump() if self.answer else None} | {
             key: getattr(self.section, key) for key in ("model", "question", "options", "frames", "max_side")
         }
+        if self.compare:
+            decides["compare"] = self.compare
         return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
     def thinned(self, frames: Frames) -> Frames:
         """Return evenly spaced frames, as large as they are sent."""
-        section, thinned = self.section, []
-        for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
-            image = Image.fromarray(frames[place])
-            image.thumbnail((section.max_side, section.max_side))
-            thinned.append(np.asarray(image))
-        return np.stack(thinned)
+        return np.stack([np.asarray(image) for image in self._shown(frames)])
 
-    def __call__(self, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
+    def _shown(self, frames: Sequence[Image.Image] | Frames) -> list[Image.Image]:
+        """Return evenly spaced frames, as large as they are sent."""
+        num, side = min(len(frames), self.section.frames), self.section.max_side
+        places = np.linspace(0, len(frames) - 1, num).round().astype(int)
+        shown = [Image.fromarray(np.asarray(frames[place])) for place in places]
+        for image in shown:
+            image.thumbnail((side, side))
+        return shown
+
+    def __call__(
+        self, frames: Frames | None, record: Mapping[str, Any], inputs: Inputs | None = None
+    ) -> CellValue:
         if frames is None:
             raise NoAnswer("the clip has no frames")
-        text = question_text(self.section, record, is_quoted=True)
-        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-        for frame in frames:
-            buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
-            url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-            content.append({"type": "image_url", "image_url": {"url": url}})
+        content = [_text(question_text(self.section, record, is_quoted=True))]
+        if self.compare and inputs:
+            content += [
+                _text(_BEFORE_SOURCE),
+                *map(_picture, self._source(record, inputs)),
+                _text(_BEFORE_CLIP),
+            ]
+        content += map(_picture, map(Image.fromarray, frames))
         return ask(self.section, content, self.answer)
+
+    def _source(self, record: Mapping[str, Any], inputs: Inputs) -> list[Image.Image]:
+        """Return what is shown of the image or video that the clip was made from, as the model got it."""
+        name, arguments = self.compare or "", told_arguments(record)
+        if not (parts := inputs_in(arguments.get(name))):
+            raise NoAnswer(f"the row has no {name!r}, with which the clip is to be compared")
+        sizes = {key: value for key, value in arguments.items() if key == name or not inputs_in(value)}
+        reader = _reader(inputs)
+        try:
+            with _OPENING:
+                for part in parts:
+                    reader.start(part["uri"])
+                opened = open_arguments(sizes, reader.read)[name]
+                return self._shown(opened if isinstance(opened, list) else [opened])
+        except InputError as error:
+            raise NoAnswer(error.problem, is_final=False) from None
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _picture(image: Image.Image) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+@lru_cache(8)  # of the questions of a job
+def _reader(inputs: Inputs) -> ReadAhead:
+    """Return what reads a file once for all clips that were made from it, as long as its bytes are few."""
+    return ReadAhead(inputs.read)
 
 
 def open_judge(section: JudgeSection, folder: str | None) -> list[ClipColumn]:
     """Return a column for each question. Raises JobError for a key that is not set."""
     return [
-        _column(one.name, Question(section=one, answer=one.answer), section="judge", name_key="judge.name")
+        _column(
+            one.name,
+            Question(section=one, answer=one.answer, compare=one.compare),
+            section="judge",
+            name_key="judge.name",
+        )
         for one in section.root
     ]
 
@@ -104,7 +157,8 @@ def _column(name: str, question: Question, **more: Any) -> ClipColumn:
         thinned=question.thinned,
         num_parallel=question.section.parallel,
         end=end_requests,
-        placeholders=tuple(question.section.placeholders),
+        placeholders=(*question.section.placeholders, *([question.compare] if question.compare else ())),
+        takes_inputs=question.compare is not None,
         **more,
     )
 

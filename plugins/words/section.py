@@ -123,6 +123,9 @@ class QuestionSection(FramesSection):
     name: Identifier
     """Its column in the records."""
     answer: AnswerSection
+    compare: Identifier | None = None
+    """Argument whose image or video is shown first, as the model got it, e.g. video: then the question can
+    compare the clip with its source."""
 
 
 class JudgeSection(ListSection[list[QuestionSection]]):

@@ -218,3 +218,5 @@ def test_clips_at_another_rate_are_refused(tmp_path: Path) -> None:
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fps": 30}))
     with pytest.raises(JobError, match=r"has 8\.0 frames per second"):
         export(tmp_path)
+    with pytest.raises(JobError, match="a LeRobot dataset has no splits"):
+        export(tmp_path, validation=0.5)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import math
 import subprocess
@@ -17,6 +20,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from tenacity import wait_none
 
 import framefleet
@@ -42,6 +46,7 @@ from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
 from tests.servers import free_port, listening, wait_until_it_listens
 from tests.small_output import rendered
+from tests.unit.test_video_parts import decoded, shared
 
 KEY = "sk-of-the-test-0123456789"
 
@@ -94,6 +99,37 @@ def columns(store: Store, *names: str) -> list[dict[str, Any]]:
 
 def judged(store: Store) -> list[Any]:
     return [row["quality"] for row in columns(store, "quality")]
+
+
+def test_a_clip_is_compared_with_the_part_of_the_video_that_it_was_made_from(
+    tmp_path: Path, store: Store, chat: Chat
+) -> None:
+    content, video = shared("one key frame"), tmp_path / "source.mp4"
+    video.write_bytes(content)
+    part = {
+        "uri": str(video),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "first_frame": 7,
+        "num_frames": 5,
+    }
+    rendered(store, 3, arguments={"video": [part, part, None]})
+    job = job_file(store, judge=[question(chat, compare="video", question="The same?", frames=3)])
+    ended = command("judge", job)
+    assert ended.exit_code == 1 and "the row has no 'video'" in ended.output, ended.output
+    asked = [one["body"]["messages"][0]["content"] for one in chat.log]
+    assert len(asked) == 2
+    texts = [part.get("text", "picture") for part in asked[0]]
+    pictures = ["picture"] * 3
+    assert texts == ["The same?", "Frames of the source:", *pictures, "Frames of the clip:", *pictures]
+    right = [decoded(content)[number][1] for number in (7, 9, 11)]
+    for shown, frame in zip(asked[0][2:5], right, strict=True):
+        jpeg = base64.b64decode(shown["image_url"]["url"].partition(",")[2])
+        assert np.abs(np.asarray(Image.open(io.BytesIO(jpeg))).astype(int) - frame).mean() < 8  # JPEG
+    video.write_bytes(shared("one key frame", 20))  # another one: nothing is said for good
+    (tmp_path / "out/scores").rename(tmp_path / "before")
+    endpoint.end_requests()
+    again = command("judge", job)
+    assert again.exit_code == 1 and "has changed since" in again.output and len(chat.log) == 2, again.output
 
 
 def test_answers_stand_in_the_records_and_are_asked_for_once(store: Store, chat: Chat) -> None:

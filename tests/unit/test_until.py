@@ -66,6 +66,11 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
         ({"per": ["promt"]}, "until.per: rows have no 'promt' (did you mean 'prompt'?)"),
         ({"per": "seed"}, "until.per has 'seed'"),
         ({"share": {"styl": {"x": 1}}}, "until.share: rows have no 'styl' (did you mean 'style'?)"),
+        ({"together": ["camra"]}, "until.together: rows have no 'camra'"),
+        (
+            {"per": [], "together": "style"},
+            "until.together: row 1 has no other row with style = y in its group",
+        ),
         ({"where": "sharpnes > 1"}, "until.where: there is no column 'sharpnes' (did you mean 'sharpness'?"),
         ({"where": "accepted"}, "until.where: there is no column 'accepted'"),
         ({"where": "sharpness >"}, "until.where: 'sharpness >' is not a condition"),
@@ -174,6 +179,36 @@ def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
             one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
             writer.add(None, one | {"accepted": None, "surplus": None})
         writer.flush()
+
+
+def test_cameras_of_an_episode_have_one_seed_and_are_accepted_together(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{episode}: {look} by {camera}", "episode": episode, "camera": camera}
+        for episode in (0, 1)
+        for camera in ("front", "wrist")
+        for look in ("night", "noon")
+    ]
+    job = job_with(tmp_path, rows, per=["episode"], together=["camera"], accepted=1)
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 4)
+        places = [row.place for row in asked]
+        assert places == [0, 2, 1, 3, 0, 2, 1, 3], "each look of both cameras, and again with the next seeds"
+        seeds = [row.seed for row in asked]
+        assert seeds[::2] == seeds[1::2] and seeds[4:] == [seed + 1 for seed in seeds[:4]]
+        group = candidates.groups[0]
+        commit(job, list(zip(asked[:3], (0.9, 0.1, 0.9), strict=True)))
+        candidates.read()
+        assert [*group.outcomes] == [REJECTED, UNRENDERED, UNRENDERED, UNRENDERED]
+        assert group.marks() == [(False, False), None, None, None], "of the second look a camera is to come"
+        commit(job, list(zip(asked[3:], (0.8, 0.9, 0.9, None, None), strict=True)))
+        candidates.read()
+        write_marks_of(candidates, job)
+        assert [*group.outcomes[1:3]] == [PASSED, PASSED]
+    records = {row["row_id"]: row["accepted"] for row in framefleet.read_records(job.output).to_pylist()}
+    marks = [records[row.row_id.hex()] for row in asked]
+    assert marks == [False, False, True, True, False, False, False, False]
+    with closing(Candidates(job, Callback())) as candidates:
+        assert candidates.resume() == asked, "the next run asks for the same"
 
 
 def write_marks_of(candidates: Candidates, job: Job) -> None:

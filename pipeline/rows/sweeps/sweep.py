@@ -96,8 +96,8 @@ def _templates(
     """
     templates: dict[str, frozenset[str]] = {}
     for column in varied:
-        texts = column.some() if column.kind in TEXT_KINDS else []
-        parts = [_parts(text) for text in texts if text and "{" in text]
+        texts = column.some() if column.kind in (*TEXT_KINDS, "int") else []
+        parts = [_parts(text) for text in texts if isinstance(text, str) and "{" in text]
         if any(len(some) > 1 for some in parts):  # else each is as it is rendered
             templates[column.name] = frozenset(name for some in parts for _, name in some if name)
     words = {*found, *(column.name for column in varied if column.name not in templates)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from framefleet.pipeline.plugin import by_name
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 class TableSource:
     """What makes a table of a place of one scheme. A plugin's subclass, of `Plugin.tables`."""
+
+    together: ClassVar[
+        tuple[str, ...]
+    ] = ()  # columns: `until` accepts rows that differ in these alone together
 
     def folder(self, place: str) -> str:
         """Return the folder or URL that is meant by what follows `SCHEME://`: paths in cells start there."""
