@@ -62,8 +62,8 @@ ReadMetadata = Annotated[
     bool,
     Option(
         "--read-metadata",
-        help="Render the prompts, seeds and settings that the images and videos of --images say, instead of "
-        "starting from them. Files of framefleet, A1111, ComfyUI and InvokeAI are read.",
+        help="Render the prompts, seeds and settings that are stored in the files of --images, instead of "
+        "starting from the pictures. Reads files of framefleet, A1111, ComfyUI and InvokeAI.",
     ),
 ]
 

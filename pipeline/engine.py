@@ -107,7 +107,7 @@ class Engine(Strict):
     # How many processes it has, where the job does not say: one, which has all its threads.
     workers: ClassVar[int] = 1
     type: str = Field(description="videos_api, images_api, or a type of a plugin.")
-    model: NonEmpty = Field(description="Model that it renders with, as it calls it.")
+    model: NonEmpty = Field(description="Name of the model on the servers.")
     license: NonEmpty | None = Field(default=None, description="License of its clips, for records.")
 
     def deciding(self) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class StoreConflict(StoreError):
 
 
 class NoFile(StoreError):
-    """Something else stands in a file's place: whoever put it there must take it away."""
+    """Something else is in a file's place, e.g. a folder, and must be removed by hand."""
 
     exit_code = 2
 

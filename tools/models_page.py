@@ -34,8 +34,8 @@ _PAGE = """\
 
 <!-- Made from pipeline/model/families: python -m tools.models_page > docs/reference/models.md -->
 
-For everyone who looks up one model or class. [Models](../models.md) explains the tables; `framefleet
-model list` and `framefleet model info MODEL` print the same.
+Facts about each model and pipeline class. [Models](../models.md) explains the tables; `framefleet model
+list` and `framefleet model info MODEL` print the same.
 
 ## Presets
 

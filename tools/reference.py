@@ -94,7 +94,7 @@ def job_page() -> str:
         "",
         _MADE,
         "",
-        "For everyone who writes a job file: every key, its default and an example. Keys below another key "
+        "Every key of a job file, with its default and an example. Keys below another key "
         "are written with a dot, as for `--set`, e.g. `--set media.crf=23`; `<name>` is a name that you "
         "choose, `[]` each member of a list. A key without a value means its default. Unknown keys are "
         "refused. `framefleet schema` prints the same as a JSON Schema, for editors.",
@@ -189,7 +189,7 @@ def commands_page() -> str:
         "",
         _MADE,
         "",
-        "For everyone who uses the command line: every command with its arguments and options, as "
+        "Every command with its arguments and options, as "
         "`framefleet COMMAND --help` prints them. `framefleet --version` prints the version; "
         "`framefleet --install-completion` sets up completion in your shell.",
     ]
@@ -242,9 +242,9 @@ def python_page() -> str:
         "",
         _MADE,
         "",
-        "For everyone who calls framefleet from Python. Everything here is imported from `framefleet`, "
-        "when it is first used: `import framefleet` loads neither torch nor Ray. What can be a job file can "
-        "also be a mapping. Arguments after `*` are given by name.",
+        "Every public name of `framefleet`; most commands are functions, too. `import framefleet` loads "
+        "neither torch nor Ray: modules are imported when they are first used. Where a job file is taken, "
+        "a mapping works, too. Arguments after `*` are given by name.",
     ]
     public = {name: getattr(framefleet, name) for name in framefleet.__all__}
     kinds = [one for one in public.values() if inspect.isclass(one) and issubclass(one, FramefleetError)]

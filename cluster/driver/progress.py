@@ -78,7 +78,7 @@ class RunFigures:
     failed: int  # rows of this run
     elapsed_s: float
     mean_batch: float | None  # rows per forward, mean over rows
-    # All that was counted, as {"worker_seconds/denoise": 81.4}; docs/report.md lists the metrics.
+    # All that was counted, e.g. {"worker_seconds/denoise": 81.4}; docs/report.md lists the metrics.
     figures: Mapping[str, float] = field(default_factory=dict)
     audits: AuditFigures | None = None  # None if there are to be none
     unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason

@@ -29,8 +29,8 @@ def _are_whole(gpus: float) -> float:
 class ElasticWorkers(Strict):
     """As many workers as the rows left need. A Ray autoscaler adds and removes machines for them."""
 
-    min: int = Field(default=1, ge=1, description="Workers to keep, however few rows are left.")
-    max: int = Field(ge=1, description="Workers to use at most.")
+    min: int = Field(default=1, ge=1, description="Minimum number of workers.")
+    max: int = Field(ge=1, description="Maximum number of workers.")
     target_s: float = Field(
         default=900,
         gt=0,
@@ -62,24 +62,24 @@ class FleetSettings(Strict):
     workers: Annotated[int, Field(ge=1)] | ElasticWorkers | Literal["auto"] = Field(
         default="auto",
         description="auto: as many as the GPUs allow, e.g. 4 workers of 2 GPUs each; where there is no GPU, "
-        "one for each CPU core. {min: 1, max: 64}: as many as the rows left need.",
+        "one for each CPU core. {min: 1, max: 64}: as many as the remaining rows need.",
     )
     gpus_per_worker: (
         Annotated[float, Field(ge=0, le=_MAX_GPUS), AfterValidator(_are_whole)] | Literal["auto"]
     ) = Field(
         default="auto",
         description="GPUs of one machine for each worker; model.placement says how they are used. 0.5: two "
-        "workers share one. auto: 1 where the cluster has GPUs.",
+        "workers share one. auto: 1 if the cluster has GPUs.",
     )
     cpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
-        description="CPU cores that Ray sets aside for each worker; as many clips are encoded at once, and "
-        "never less than two. auto: a GPU's share of its machine's, up to 4; 1 where there is no GPU.",
+        description="CPU cores that Ray reserves for each worker, which encodes as many clips at once (at "
+        "least two). auto: a GPU's share of its machine's cores, at most 4; 1 without GPUs.",
     )
     same_gpu: bool = Field(
         default=False,
-        description="Use only workers with the GPU of the first one, or of the output's first record; where "
-        "there is no GPU, with its processor. Then all rows have the bits of one kind of machine.",
+        description="Use only machines with the GPU (without GPUs: the processor) of the first worker, or of "
+        "the output's first record. Then all rows have the bits of one type of machine.",
     )
     ready_timeout_s: float = Field(
         default=600,

@@ -248,7 +248,7 @@ class EngineRows:
         except (ModelError, ValueError, LookupError, TypeError):
             kept = None
         if not isinstance(kept, dict):
-            log.warning("row %s: what was kept of it is damaged", row_id, extra={"row_id": row_id})
+            log.warning("row %s: its stored state is damaged", row_id, extra={"row_id": row_id})
             return None
         return kept
 

@@ -48,8 +48,8 @@ def load_job(
 ) -> AnyJob:
     """Return a job as it is, of its file, of what a file would hold, or of options alone. Raises JobError.
 
-    sets: values to replace, as "fleet.workers=2", the value in YAML. table, model, output: the same, as text.
-    The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
+    sets: keys to replace, e.g. "fleet.workers=2", with values in YAML. table, model, output: the same, as
+    text. The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
     """
     if isinstance(job, kind):
         return job

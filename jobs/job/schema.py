@@ -86,9 +86,9 @@ class ModelSection(SecondModelSection, Options):
     parts: dict[
         str, Annotated[ModelPart, BeforeValidator(_mapping, json_schema_input_type=str | ModelPart)]
     ] = Field(default_factory=dict)
-    """Files in place of the weights of components, by their names, e.g. {transformer: wan-Q4_K_M.gguf}."""
+    """Files with the weights of single components, e.g. {transformer: wan-Q4_K_M.gguf}."""
     device: str = _MODEL.device
-    """Device to render on. auto: the GPU where there is one."""
+    """Device to render on. auto: the GPU, if there is one."""
     license: NonEmpty | None = None
     """License of the weights, for records and exports. Default: what the model's card or preset says."""
     threads: int = Field(default=_MODEL.threads, ge=1)
@@ -160,7 +160,7 @@ class RenderInputsSection(InputsSection):
 
     fit: Fit | None = None
     """How images and videos that a row starts from fit its size. crop: their middle part. pad: all of them,
-    with black bars. area: the row gets their proportions, and as many pixels as its size has. stretch: as the
+    with black bars. area: the row gets their proportions, and as many pixels as its size. stretch: as the
     pipeline does it. Default: area for rows without height and width, crop for others."""
 
 
@@ -190,7 +190,7 @@ class AgainstSection(Section):
     share: float = Field(default=0.01, gt=0, le=1)
     """Share of the rows; at least one of each recipe and shape."""
     levels: float = Field(default=2.0, ge=0, le=255)
-    """Largest difference of a pixel, of 255, at which a clip does not count as off."""
+    """Largest pixel difference (of 255) that is tolerated."""
 
 
 class AuditSection(Section):
@@ -418,7 +418,7 @@ def sections_not_stored() -> set[str]:
 def job_schema(section: str | None = None) -> dict[str, Any]:
     """Return the JSON Schema of a job file, for editors, with a description of every key.
 
-    section: that makes another kind of job, as "train". Raises JobError for a section that makes none.
+    section: one that makes another type of job, e.g. "train". Raises JobError for a section that does not.
     """
     other = job_kind([section]) if section else None
     if section and not other:

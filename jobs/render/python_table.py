@@ -162,7 +162,7 @@ def arrow_of(rows: object) -> pa.Table:
                 raise TableError(
                     f"table=: the columns {series[0][0]!r} and {name!r} are pandas Series with different "
                     "indexes",
-                    "give a DataFrame, which joins them; or their `.tolist()`, where they are in one order",
+                    "give a DataFrame, which joins them; or their `.tolist()`, if they are in the same order",
                 )
         table = _of_columns({name: _cells(str(name), values) for name, values in rows.items()})
     else:

@@ -327,10 +327,10 @@ def retry(
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Render the rows of a job again that failed, and no others; return how many were done, how many failed.
+    """Render only the failed rows of a job again; return how many were done, and how many failed.
 
-    job: a job file's path, or its content. error_types: only those of these errors, as "OutOfMemory". sets:
-    as "fleet.workers=2". Raises as `render` does.
+    job: a job file's path, or its content. error_types: only rows with these errors, e.g. "OutOfMemory".
+    sets: keys of the job, e.g. "fleet.workers=2". Raises the errors of `render`.
     """
     loaded = load_job(job, sets)
     failed = rows_to_retry(loaded, error_types)

@@ -207,8 +207,8 @@ def check_valid(
 ) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
-    verb: what cannot be done with them, as "rendered". limit: of the table's first rows; a run that comes to
-    the others refuses those.
+    verb: what cannot be done with them, e.g. "rendered". limit: of the table's first rows; a run that comes
+    to the others refuses those.
     """
     if limit is not None and on_invalid != "skip" and all(row.index >= limit for row in survey.invalid):
         return

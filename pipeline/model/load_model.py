@@ -41,9 +41,9 @@ def load_model(
 
     path: a folder, `org/name` of the hub, or a URL that fsspec opens; or one file with weights, whose `base`
     gives configs, tokenizers and what the file lacks. revision: of the hub, a branch, tag or commit. parts:
-    files with the weights of single components, as {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
+    files with the weights of single components, e.g. {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
     that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
-    are no safetensors. dtype: auto, fp32, fp16, bf16, or torch's own; or of each component, as {"default":
+    are no safetensors. dtype: auto, fp32, fp16, bf16, or torch's own; or of each component, e.g. {"default":
     "bf16", "vae": "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
     docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping, as below
     `loras:` in a job. ip_adapter, options: as below `model:` in a job, `offload="group"`.

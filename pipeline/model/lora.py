@@ -85,7 +85,7 @@ def check_loras(text: Any, declared: Mapping[str, Lora | Refused]) -> dict[str, 
         except ValueError:
             number = math.nan
         if not abs(number) <= MAX_WEIGHT:
-            fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, as {name}:0.8"
+            fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, e.g. {name}:0.8"
             return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
         checked[name] = {"sha256": lora.sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
         if lora.component:

@@ -289,7 +289,7 @@ class Output:
         return read_parts(self.store, [part.path for part in parts_in(self.store, folder)], fields)
 
     def writer(self, folder: str, schema: pa.Schema, *, job: str = "") -> PartWriter:
-        """Return what writes rows as parts of a folder, beside what is there. job: the text of job.json."""
+        """Return a writer that adds rows to a folder as parts. job: the text of job.json."""
         return PartWriter(self.store, folder, schema, run=seals.new_run(0), job=job)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -364,7 +364,7 @@ def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
         if not parts_in(store, layout.RECORDS):
             return None
         lost = JobError(
-            f"{store.url_of('')} has records, but no {layout.CLAIM}, which says of what job",
+            f"{store.url_of('')} has records, but no {layout.CLAIM} that names their job",
             "put it back, or choose another output",
         )
     except JobError as error:

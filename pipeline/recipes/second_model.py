@@ -96,7 +96,7 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
     if model.spec.kind != kind or not set(model.spec.parameters) >= needed or starts_from_one:
         return Refused(
             reason=f"{model.spec.class_name} does not make {kind}s from text alone",
-            fix=f"use a model that does, as {example}",
+            fix=f"use a model that does, e.g. {example}",
         )
     dtype = canonical_dtype(model.settings.dtype)
     return {"name": name, "digest": model.digest, **({} if dtype == "auto" else {"dtype": dtype})}

@@ -63,13 +63,13 @@ def audit(
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress | ClipsProgress], None] | None = None,
 ) -> AuditReport:
-    """Compare the clips of an output with others of the same rows; return how far they are apart.
+    """Compare the clips of an output with others of the same rows; return how much they differ.
 
-    against: another output; or a model, by whose plain calls some rows are rendered. again, in place of that:
-    the output's job file, or its content, which renders some rows once more. share: of the rows, to choose at
-    random; None: 0.01, and of two outputs all. levels: a clip is off if a pixel differs by more, of 255.
-    sets: keys of the job of plain calls, as "model.dtype=fp32", or "storage_options.key=..." of both outputs.
-    The same call continues after an interruption. Raises FramefleetError.
+    against: another output, or a model, which renders some rows by plain calls. again: instead, the output's
+    job file or its content, which renders some rows once more. share: of the rows, chosen at random; None:
+    0.01, or all rows of two outputs. levels: a clip is off if a pixel differs by more than this, of 255.
+    sets: keys of the job of plain calls, e.g. "model.dtype=fp32", or "storage_options.key=..." for both
+    outputs. The same call continues after an interruption. Raises FramefleetError.
     """
     watch, other = Callback(on_progress), None if against is None else str(against)
     return audit_output(str(output), other, again, watch, share=share, levels=levels, sets=sets)

@@ -33,8 +33,8 @@ def audit_command(
         Option(
             "--against",
             metavar="OUTPUT|MODEL",
-            help="Output with the same rows; or model (a folder or a hub id) by whose plain calls a random "
-            "sample of the rows is rendered.",
+            help="Output with the same rows, or a model (folder or hub id), which renders a random sample "
+            "of the rows by plain calls.",
         ),
     ] = None,
     again: Annotated[
@@ -42,7 +42,7 @@ def audit_command(
         Option(
             "--again",
             metavar="JOB.YAML",
-            help="Job file of the output: render a random sample once more, to see if it repeats itself.",
+            help="Job file of the output: render a random sample again, to see whether its clips repeat.",
         ),
     ] = None,
     share: Annotated[
@@ -63,7 +63,7 @@ def audit_command(
             min=0.0,
             max=255.0,
             metavar="LEVELS",
-            help="Largest difference of a pixel, of 255, at which a clip does not count as off.",
+            help="Largest pixel difference (of 255) that is tolerated.",
         ),
     ] = 2.0,
     as_json: AsJson = False,
@@ -72,7 +72,7 @@ def audit_command(
 ) -> None:
     """Compare clips with those of another output, model or run, and say how many of all may be off.
 
-    Reports for each kind of rows the largest difference, PSNR and SSIM of decoded clips, and a bound for all
+    Reports for each kind of row the largest difference, PSNR and SSIM of decoded clips, and a bound for all
     rows, also in the column `exactness` of records. Run it again to continue. Exit code 1: a clip is off.
     """
     with reporting(verbose=verbose, resumable=True):

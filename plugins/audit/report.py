@@ -1,4 +1,4 @@
-"""In: compared clips. Out: how far apart they are, for each kind of rows, and a bound for all rows."""
+"""In: compared clips. Out: how far apart they are, for each kind of row, and a bound for all rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Quantiles = tuple[float | None, ...]  # of half of the clips, of 95 % and of all
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindDistances:
-    """What was found of one kind of rows, or of all. A row that cannot be compared is off."""
+    """What was found of one kind of row, or of all. A row that cannot be compared is off."""
 
     kind: str  # recipe and shape, e.g. "generate 81 x 480 x 832"; "": all
     num_rows: int

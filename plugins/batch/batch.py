@@ -44,14 +44,14 @@ def batch(
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> BatchSummary:
-    """Render the requests of a batch file, as OpenAI's batch API takes them; return what became of its lines.
+    """Render the requests of a batch file of OpenAI's batch API; return how many lines have results.
 
     file: lines of {custom_id, method, url, body} for /v1/videos, /v1/images/generations and
-    /v1/images/edits. results: the file to write, a line for each request whose clips are there, in the order
-    of `file`; errors: that of the others, None for NAME.errors.jsonl. model: in place of the one that the
-    lines name. engine: addresses of servers that render in place of framefleet, separated by commas, as
-    "http://gpu-1:8000/v1". output: for clips and records, None for a folder NAME next to the results. sets:
-    values of the job, as "fleet.workers=2". The same call continues after an interruption. Raises
+    /v1/images/edits. results: file to write, with a line for each request that was rendered, in the order of
+    `file`; errors: file for the others, by default NAME.errors.jsonl. model: overrides the one that the lines
+    name. engine: addresses of servers that render instead of framefleet, separated by commas, e.g.
+    "http://gpu-1:8000/v1". output: for clips and records, by default the folder NAME next to the results.
+    sets: keys of the job, e.g. "fleet.workers=2". The same call continues after an interruption. Raises
     FramefleetError.
     """
     from framefleet.jobs.render.render import render

@@ -55,8 +55,8 @@ def batch_command(
 ) -> None:
     """Render the requests of a batch file, as OpenAI's batch API takes them. Run it again to continue.
 
-    Takes /v1/videos, /v1/images/generations and /v1/images/edits. The clips are in an output, the folder OUT
-    unless --output says another. Exit codes are those of `render`; 1 too: lines were refused.
+    Takes /v1/videos, /v1/images/generations and /v1/images/edits. Clips are stored in an output: --output, or
+    else the folder OUT. Exit codes are those of `render`; 1 also means that lines were refused.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.render.command import show_render

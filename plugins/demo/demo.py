@@ -27,10 +27,10 @@ def demo(
     """Render prompts on two CPU workers, with a small model that is included; return how many were done.
 
     It can only draw one ball, square, triangle, star or ring that moves on a plain background. prompts: added
-    to the table in `output`; none: a table of 28 rows. size: of their clips, as "33x64x64" for frames, height
-    and width. seeds: clips of each prompt. on_progress: as of `render`. Writes contact-sheet.png and demo.gif
-    into `output` too. Raises JobError for other sizes than the model was trained for, for prompts that are
-    too long for it, and for a folder of another job.
+    to the table in `output`; by default a table of 28 rows. size: frames, height and width of their clips,
+    e.g. "33x64x64". seeds: number of clips of each prompt. on_progress: as for `render`. Also writes
+    contact-sheet.png and demo.gif into `output`. Raises JobError for sizes that the model was not trained
+    for, for prompts that are too long for it, and for a folder of another job.
     """
     from framefleet.jobs.render.render import render
     from framefleet.plugins.demo.prepare import prepare_demo, read_size

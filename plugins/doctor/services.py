@@ -43,8 +43,8 @@ def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]
             )
         if not store.creates_in_one_step(f"{folder}/created"):
             yield warning(
-                "the server does not refuse to create what is there (If-None-Match): two drivers that begin "
-                "at the same moment may both get the output",
+                "the server overwrites objects despite If-None-Match: two drivers that begin at the same "
+                "moment may both get the output",
                 "start one driver at a time, or use a store with conditional writes",
             )
         write_s = _seconds(lambda: store.write(f"{folder}/large", os.urandom(_SAMPLE_BYTES)))

@@ -14,7 +14,7 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class KeepSection(Section):
-    """Which drafts are rendered in full: those for which `where` is true, and of these the best."""
+    """Drafts to render in full: the best of those for which `where` is true."""
 
     best: int | None = Field(default=None, ge=1)
     """Number of drafts to keep of each group, by `by`. Default: all."""

@@ -39,19 +39,19 @@ class _Servers(Engine):
 
     kind: ClassVar[Literal["videos", "images"]]
     urls: Annotated[list[Annotated[str, AfterValidator(_checked_url)]], Field(min_length=1)] = Field(
-        description="Addresses without /videos, e.g. http://gpu-1:8000/v1. All have the same model."
+        description="Addresses of servers with the same model, without /videos, e.g. http://gpu-1:8000/v1."
     )
     api_key_env: str | None = Field(
         default=None, description="Environment variable with the key. The key itself is never stored."
     )
-    parallel: int = Field(default=1, ge=1, le=256, description="Clips under way at once on each server.")
+    parallel: int = Field(default=1, ge=1, le=256, description="Maximum number of clips per server at once.")
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="More fields of each request, e.g. {extra_params: {...}}."
     )
     body: Literal["auto", "form", "json"] = Field(
-        default="auto", description="How requests are written. auto: as the server says it takes them."
+        default="auto", description="Format of requests. auto: one that the server says it accepts."
     )
-    poll_s: float = Field(default=2.0, gt=0, description="Seconds between two looks at a clip under way.")
+    poll_s: float = Field(default=2.0, gt=0, description="Seconds between two polls for a clip.")
     timeout_s: float = Field(default=3600.0, gt=0, description="Seconds that one clip may take.")
     patience_s: float = Field(
         default=600.0,
@@ -59,7 +59,7 @@ class _Servers(Engine):
         description="Seconds to wait for a server that does not answer, or still loads its model, before its "
         "clips are created on another.",
     )
-    price: Price | None = Field(default=None, description="What it charges; needed for `max_cost`.")
+    price: Price | None = Field(default=None, description="Prices of the servers; needed for `max_cost`.")
     max_cost: float | None = Field(
         default=None, gt=0, description="Limit of what all runs of the job cost, by `price`."
     )
@@ -67,7 +67,7 @@ class _Servers(Engine):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_cost is not None and self.price is None:
-            raise ValueError("given with `price` where it has `max_cost`, e.g. {clip: 0.1}")
+            raise ValueError("given with a `price`, which `max_cost` needs, e.g. {clip: 0.1}")
         if ours := sorted(_OURS & self.options.keys()):
             raise ValueError(f"without {ours[0]} in `options`, which framefleet sets itself")
         return self

@@ -58,7 +58,7 @@ def write_card(
     """Write card and metadata, unless the dataset has them: somebody may have written more into them.
 
     licensed: models of its rows, each with its license. columns: of its rows, as it names them. endings: of
-    its clips, as ".mp4". feature: what the clips are to `datasets`. language_models: those that were asked
+    its clips, e.g. ".mp4". feature: what the clips are to `datasets`. language_models: those that were asked
     about its rows, each with the section of the job that says so.
     """
     models = list(dict.fromkeys((_public(model), license) for model, license in licensed))[:_MAX_MODELS]

@@ -25,7 +25,7 @@ def read_records(
 
     output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame), datasets (datasets.Dataset) or
     duckdb (a relation, for SQL), in memory, with all that came later, e.g. scores. columns: all where none
-    are named. where: a condition on a record in SQL, as "sharpness > 0.4".
+    are named. where: a condition on a record in SQL, e.g. "sharpness > 0.4".
     Raises JobError for a column that no record has.
     """
     if to not in get_args(RecordsAs):

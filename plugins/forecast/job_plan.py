@@ -81,7 +81,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobPlan(Overview, ModelPlan):
-    """What a job comes down to. Of several models, what is of one model is of the first."""
+    """What rendering a job would do. With several models, values of one model are those of the first."""
 
     table: str
     sweep: str | None  # where rows come from, counted, if they do

@@ -69,10 +69,10 @@ def plan(
 
     job: a job file's path, or its content. table: rows in place of the job's table, as `render` takes them.
     hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
-    and predict what the rest takes, and costs at the job's `budget.price`.
-    gpu_memory: of the GPU to plan for, as "24GB". limit: plan only the first rows of the table, as
-    `render --limit` renders them. Raises FramefleetError as `render` would, but not for rows that cannot be
-    rendered: the plan counts them, and says in `invalid` why.
+    to predict the time of the rest, and its cost at the job's `budget.price`. gpu_memory: memory of the GPU
+    to plan for, e.g. "24GB". limit: plan only the first rows of the table, like `render --limit`. Raises
+    FramefleetError as `render` would, except for rows that cannot be rendered: the plan counts them, and
+    `invalid` says why.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, gpu_memory=card, limit=limit)

@@ -203,7 +203,7 @@ def trace(
 
     files: paths; of a folder all images, videos and sounds in it. outputs: where to look for records, or text
     files with one output per line. trust: a file of certificates in PEM; who signs with one issued by these
-    is trusted. watermarks: weights by name, as {"videoseal": "/models/videoseal.pth"}; spread needs none.
+    is trusted. watermarks: weights by name, e.g. {"videoseal": "/models/videoseal.pth"}; spread needs none.
     Raises JobError for what cannot be opened.
     """
     paths, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))

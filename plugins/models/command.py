@@ -22,7 +22,7 @@ _ModelArgument = Annotated[
 _Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
 _Base = Annotated[
     str | None,
-    typer.Option("--base", help="Pipeline that MODEL, one file, was made for: as in a job's `model.base`."),
+    typer.Option("--base", help="Pipeline that MODEL was made for, if it is one file, as in `model.base`."),
 ]
 _Parts = Annotated[
     list[str] | None,

@@ -39,8 +39,8 @@ class HeartbeatSection(Section):
     is_stored: ClassVar[bool] = False  # who knows such an address can report for the job
 
     start: Url | None = Field(default=None, repr=False)
-    """URL to get when a run starts."""
+    """URL to request when a run starts."""
     end: Url | None = Field(default=None, repr=False)
-    """URL to get when a run ends; if `failed` is set, only if the exit code is 0."""
+    """URL to request when a run ends; if `failed` is set, only if the exit code is 0."""
     failed: Url | None = Field(default=None, repr=False)
-    """URL to get when a run ends otherwise, e.g. with failed rows, an error or a spent budget."""
+    """URL to request when a run ends otherwise, e.g. with failed rows, an error or a spent budget."""

@@ -191,7 +191,7 @@ class PageServer:
             self._thread.join(0.5)
 
     def close(self) -> None:
-        """End it; what is under way is answered no more."""
+        """Stop the server; open requests get no answer."""
         self._server.shutdown()
         self._server.server_close()
 

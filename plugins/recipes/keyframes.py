@@ -39,7 +39,7 @@ def keyframes(
     """Render the row once, coarsely; take key frames from that clip; render from each to the next.
 
     The first clip stands for all of `duration_s`. num_keyframes: at equal distances, both ends among them.
-    keyframe_times: seconds, as "0, 0.5, 2", in their place; the two ends are key frames anyway. Where more
+    keyframe_times: seconds, e.g. "0, 0.5, 2", in their place; the two ends are key frames anyway. Where more
     frames are needed between two than a clip has, its middle becomes a key frame. One generator draws all
     noise.
     """

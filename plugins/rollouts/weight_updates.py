@@ -185,8 +185,7 @@ def _check_updatable(
     options = settings.options
     if options.quantization or options.offload or options.layerwise_casting or options.fuse_qkv:
         raise ModelError(
-            f"weights of {component} cannot be updated where they are: they are quantized, offloaded or "
-            "joined",
+            f"weights of {component} cannot be updated in place: they are quantized, offloaded or joined",
             "leave these options out of `model`",
         )
     if settings.loras or settings.ip_adapter:
@@ -196,5 +195,5 @@ def _check_updatable(
         problem = f"weights of {component} cannot be updated where `{key}` adds others to its network"
         raise ModelError(problem, f"leave `{key}` out{advice}")
     if component in packed:
-        problem = f"weights of {component} cannot be updated where they are: its files hold packed weights"
+        problem = f"weights of {component} cannot be updated in place: its files hold packed weights"
         raise ModelError(problem, "use a model with plain weights")

@@ -26,7 +26,7 @@ from framefleet.plugins.scores.measures import some_frames
 
 _MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
 _UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
-# Labels that say the opposite, as "sfw" and "not nsfw".
+# Labels that say the opposite, e.g. "sfw" and "not nsfw".
 _SAFE = re.compile(r"sfw|safe|normal|neutral|drawing|(not|non|no)[ _-]", re.IGNORECASE)
 _CLASS = re.compile(r"[A-Za-z0-9]+ForImageClassification")
 _OCR = "rapidocr"

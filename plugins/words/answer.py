@@ -38,7 +38,7 @@ def checked_answer(answer: AnswerSection | None, value: object) -> float | str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("it is not a text")
     if answer and answer.choice and value not in answer.choice:
-        raise ValueError(f"it is none of {', '.join(answer.choice)}")
+        raise ValueError(f"it is not one of {', '.join(answer.choice)}")
     if (size := len(value.encode())) > MAX_TEXT:  # no table may have it; half a character raises ValueError
         raise ValueError(f"it has {size:,} bytes, and a text may have {MAX_TEXT:,}")
     return value.strip()

@@ -50,27 +50,27 @@ class EndpointSection(Section):
     url: Annotated[str, AfterValidator(_checked_url)]
     """The endpoint's address without `/chat/completions`, e.g. https://api.openai.com/v1."""
     model: Words
-    """Identifier of the model there."""
+    """Name of the model at the endpoint."""
     question: Words
-    """What it is asked. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    """Question to ask. {prompt} stands for the row's prompt, likewise other columns and arguments."""
     api_key_env: Identifier | None = None
     """Environment variable with the key, e.g. OPENAI_API_KEY. The key itself is never stored."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """More keys of the request, sent as they are, e.g. {temperature: 0, max_tokens: 200}."""
     attempts: int = Field(default=4, ge=1)
-    """How often a question is asked that gets no answer, or one of another form."""
+    """Maximum number of times to ask a question that gets no valid answer."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds until a request without an answer is given up."""
+    """Seconds to wait for an answer."""
     parallel: int = Field(default=4, ge=1, le=256)
-    """Requests under way at once."""
+    """Maximum number of requests at once."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """Limit of requests to this model. Default: none."""
     max_requests: int | None = Field(default=None, ge=1)
-    """Limit of requests to this model in one run, with those that are tried again. Default: none."""
+    """Limit of requests to this model in one run, including retries. Default: none."""
     max_cost: float | None = Field(default=None, gt=0)
     """Limit of what this model costs in one run, by `price`. Requests under way may exceed it."""
     price: PriceSection | None = None
-    """What it charges; needed for `max_cost`."""
+    """Prices of the endpoint; needed for `max_cost`."""
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
@@ -121,7 +121,7 @@ class QuestionSection(FramesSection):
     """A question about each clip, answered by a number or a choice."""
 
     name: Identifier
-    """Its column in the records."""
+    """Name of its column in the records."""
     answer: AnswerSection
     compare: Identifier | None = None
     """Argument whose image or video is shown first, as the model got it, e.g. video: then the question can
@@ -145,11 +145,11 @@ class CaptionSection(FramesSection):
         "These are frames of one video, in order. Describe in two or three sentences what it shows: "
         "subjects, actions, setting, camera and style. Do not mention frames."
     )
-    """What it is asked. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    """Question to ask. {prompt} stands for the row's prompt, likewise other columns and arguments."""
     column: Identifier = "caption"
-    """Its column in the records."""
+    """Name of its column in the records."""
     where: Words | None = None
-    """Condition in SQL on columns of records, e.g. accepted: then only these clips get one, at the end."""
+    """Condition in SQL on columns of records, e.g. accepted. Only clips that pass get one, at the end."""
 
 
 class CaptionsSection(ListSection[Annotated[list[CaptionSection], BeforeValidator(as_list)]]):
@@ -173,7 +173,7 @@ class RewriteSection(EndpointSection):
         "Rewrite this prompt for a text-to-video model, in one paragraph of at most 100 words. Keep what it "
         "says; add setting, light, camera and style where it leaves them open.\n\n{prompt}"
     )
-    """What it is asked. {prompt} stands for the row's prompt, likewise other columns of the table."""
+    """Question to ask. {prompt} stands for the row's prompt, likewise other columns of the table."""
 
     @model_validator(mode="after")
     def _has_prompt(self) -> Self:

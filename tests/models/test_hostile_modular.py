@@ -77,7 +77,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "a module by place": (vae(type_hint=["../models", "Vae"]), "is none of diffusers"),
     "a function": (vae(loaded=("diffusers", "is_torch_available")), "not what pipelines are made of"),
     "a class that asks the config": (vae(loaded=("diffusers", "AutoModel")), "not what pipelines are made"),
-    "no class at all": (vae(loaded=(None, None), type_hint=[None, None]), "does not say of which class"),
+    "no class at all": (vae(loaded=(None, None), type_hint=[None, None]), "does not name the class"),
     "another repository": (
         lambda folder: shutil.rmtree(folder / "vae"),
         "nothing is fetched on its word",

@@ -198,7 +198,7 @@ def test_a_pair_is_a_list_in_cells_and_a_tuple_to_the_pipeline(sdxl: PipelineSpe
         check_again(wrong, sdxl, BUILT_IN["generate"])
     for cell in ([512], [512, 512, 512], "512", "(512, 512)", "[[512, 512]]"):
         refused = told(sdxl, {"original_size": cell})
-        assert "it must be a list of 2 whole numbers; use one, as [480, 832]" in refused
+        assert "it must be a list of 2 whole numbers; use one, e.g. [480, 832]" in refused
 
 
 def test_tuples_of_any_length_are_lists_of_any_length() -> None:

@@ -96,7 +96,7 @@ def test_the_join_gives_each_row_its_own_columns(folder: Path, monkeypatch: pyte
     assert all((folder / "run-7" / row["path"]).exists() for row in rows)
 
 
-@pytest.mark.parametrize("mark", ["# pandas", "# python", "# view"])
+@pytest.mark.parametrize("mark", ["# python", "# view"])
 def test_python_runs(
     mark: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

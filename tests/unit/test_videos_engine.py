@@ -298,7 +298,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
     [
         ({"urls": []}, "engine.urls"),
         ({"urls": ["http://user:secret@host/v1"]}, "engine.urls.0"),
-        ({"max_cost": 3.0}, "given with `price`"),
+        ({"max_cost": 3.0}, "given with a `price`"),
         ({"options": {"seed": 3}}, "without seed in `options`"),
         ({"type": "videos"}, "did you mean 'videos_api'"),
         ({"type": ["videos_api"]}, "engine.type is"),

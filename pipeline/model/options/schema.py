@@ -127,7 +127,7 @@ class CacheDit(PackageSettings):
 
 
 class TorchAo(Strict):
-    """Weights quantized by torchao; dynamic: what they are multiplied with as well."""
+    """Weights quantized by torchao; dynamic types also quantize activations."""
 
     backend: Literal["torchao"]
     type: Literal[
@@ -213,7 +213,7 @@ class Options(Strict):
 
     speed: Speed | None = Field(
         default=None,
-        description="Sets other options for speed; those that the job gives itself stay. "
+        description="Preset of options for speed; options that the job sets itself win. "
         "compiled: the model's own arithmetic, rounded in other places; fastest: fp8 as well.",
     )
     attention: str | None = Field(
@@ -234,7 +234,7 @@ class Options(Strict):
         "the denoisers.",
     )
     offload: OffloadOrType | None = Field(
-        default=None, description="Where weights are while not in use: model, group, or a mapping."
+        default=None, description="Move weights off the GPU while not in use: model, group, or a mapping."
     )
     matmul: Matmul | None = Field(
         default=None,

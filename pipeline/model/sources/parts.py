@@ -55,7 +55,7 @@ class ModelPart(Strict):
     revision: NonEmpty | None = None
     """Branch, tag or commit of a hub file. Default: main."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), MustBe("64 of 0-9 and a-f")] | None = None
-    """SHA-256 that the file must have. Default: whatever is there."""
+    """SHA-256 that the file must have. Default: any."""
 
 
 def base_and_parts(

@@ -75,7 +75,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 
 
 def out_of_range(name: str, value: float) -> str | None:
-    """Return what the argument must be, as "from 0 to 1", where `value` is not."""
+    """Return what the argument must be, e.g. "from 0 to 1", where `value` is not."""
     is_guidance = "guidance_scale" in name or name == "true_cfg_scale"
     anything = _SCALE if is_guidance else _WHOLE if isinstance(value, int) else _FLOAT
     low, high, words = _RANGES.get(name, anything)
@@ -242,7 +242,7 @@ def check_list(
     what, example = f"a list of {_WORDS[part]}", _EXAMPLES[part]
     if entries:
         what, example = f"a list of {entries} {_WORDS[part]}", str([*(480, 832, 16, 0)[:entries]])
-    wanted = Refused(reason=f"it must be {what}", fix=f"use one, as {example}")
+    wanted = Refused(reason=f"it must be {what}", fix=f"use one, e.g. {example}")
     parts = parsed_list(cell)
     if not isinstance(parts, list) or not parts or (entries and len(parts) != entries):
         return wanted

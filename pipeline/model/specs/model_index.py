@@ -178,7 +178,7 @@ def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple
             place = f"{settings.get('subfolder')!r}, variant {settings.get('variant')!r}"
             raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
         if not places:
-            raise ModelError(f"{where} does not say of which class {name} is", _WHOLE)
+            raise ModelError(f"{where} does not name the class of {name}", _WHOLE)
         components[name] = (places[0][0], places[0][1])
     return components
 

@@ -58,7 +58,7 @@ class Audit:
         return self.every > 0 and mode == "exact"
 
     def odds(self, num_rows: int | None = None) -> Odds:
-        """Return the odds by which rows are chosen. num_rows: of the job; None: unknown."""
+        """Return the odds with which rows are chosen. num_rows: of the job; None: unknown."""
         if self.at_most is None:
             return Odds(lowest=1 / self.every)
         if num_rows is None:  # they hold at each row, as the last may be any

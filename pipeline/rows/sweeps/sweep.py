@@ -180,7 +180,7 @@ class Swept:
         return self.num_table_rows * self.num_combinations
 
     def __str__(self) -> str:
-        """Return how its rows come about, as "3 prompts x 20 seeds = 60 rows"."""
+        """Return how its rows come about, e.g. "3 prompts x 20 seeds = 60 rows"."""
         sizes = [count_text(self.num_table_rows, "row")] if self.table else []
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {count_text(self.num_rows, 'row')}"
 

@@ -85,7 +85,7 @@ def check_images(
         return value if isinstance(value, Refused) or kind == "images" else [value]
     places = places_in(cell)
     check = partial(check_input, kind="image", finder=finder)
-    return _check_each(places, check, of="paths or URLs of images", fix='use one, as ["a.png", "b.png"]')
+    return _check_each(places, check, of="paths or URLs of images", fix='use one, e.g. ["a.png", "b.png"]')
 
 
 def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refused:

@@ -205,7 +205,7 @@ class Table:
         return stamps if all(stamp for *_, stamp in stamps) else None
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
-        """Return where rows stand, as "line 19", or "b.csv line 4" where files are several."""
+        """Return where rows stand, e.g. "line 19", or "b.csv line 4" where files are several."""
         places: dict[int, str] = {}
         first, is_one = 0, len(self.sources) == 1
         for source in self.sources:

@@ -38,8 +38,8 @@ def repair_command(
 ) -> None:
     """Read every file of an output, and remove what is damaged. Given the job file, render what is missing.
 
-    Exit codes are those of `render`. Without a job file 1: rows may lack a record, so render the job; with
-    --dry-run 1: something to repair.
+    Exit codes are those of `render`. 1 without a job file: rows may lack a record, so render the job. 1 with
+    --dry-run: there is something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.api.jobs import watch_on

@@ -75,7 +75,7 @@ def convert_model(
     folder: must not exist yet. base: the pipeline that the file was made for.
     parts: files with weights of components, by name, as below `model:` in a job.
     variant: which model original files are, where their tensors do not show it.
-    dtype: of the weights, as "bf16"; without it, as they are; components of a base keep theirs.
+    dtype: of the weights, e.g. "bf16"; without it, as they are; components of a base keep theirs.
     settings: for original files, values of configs that go before what the tensors show, as
         {"vae.norm_num_groups": 8}; and files or folders of components that the checkpoint lacks, as
         {"text_encoder": "CLIP-ViT-H-14"}.

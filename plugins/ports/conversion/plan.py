@@ -125,7 +125,7 @@ def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     if problems:
         raise ModelError(
             f"{place} has {'; and '.join(problems)}",
-            "name another variant with --variant, if it is one; else this checkpoint is none that is known",
+            "if it is another variant, name it with --variant; otherwise this checkpoint is not supported",
         )
     for component, network in conversion.networks.items():
         for name, like in network.module.state_dict().items():
@@ -146,7 +146,7 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
 
 
 Config = dict[str, Any]
-# What no tensor's shape tells. None where the sizes are none of a released model: the user has to say it.
+# What no tensor's shape shows. None if the sizes match no released model: the user has to give it.
 UNTOLD = ("num_attention_heads", "attention_head_dim", "norm_num_groups")
 
 
@@ -218,7 +218,7 @@ class NetworkPart:
 
 
 def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: str) -> dict[str, Config]:
-    """Return configs by component with what the user gave in it, as "vae.norm_num_groups", in its place.
+    """Return configs by component with what the user gave in it, e.g. "vae.norm_num_groups", in its place.
 
     Raises ModelError for what no component has, and for what neither tensors nor the user tell.
     """
@@ -238,7 +238,7 @@ def settled(configs: Mapping[str, Config], given: Mapping[str, Any], *, place: s
     ]
     if untold:
         raise ModelError(
-            f"{place}: no tensor shows {', '.join(untold)}, and its sizes are none of a released model",
+            f"{place}: no tensor shows {', '.join(untold)}, and its sizes match no released model",
             f"say it with {' '.join(setting(name, '...') for name in untold)}",
         )
     return merged

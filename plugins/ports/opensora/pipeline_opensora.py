@@ -175,7 +175,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         condition_type: t2v, i2v_head, i2v_tail, i2v_loop (an image alone stands at both ends), v2v_head,
             v2v_tail (33 frames of the video are given), v2v_head_easy, v2v_tail_easy (65); without it, what
             images and video mean.
-        resolution, aspect_ratio: a named size, as "768px" and "16:9", in place of height and width; where
+        resolution, aspect_ratio: a named size, e.g. "768px" and "16:9", in place of height and width; where
             nothing is said, "256px" and "16:9".
         num_frames: 4k + 1, at most 129. With AutoencoderDCVideo 4k, at most 128, and with an image 3 less for
             each end: it is decoded to four equal frames, of which one stays. Latents have them all.

@@ -172,7 +172,7 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
         return torch.cat([value.to(device) for value in values])
     if not all(_equal(first, value) for value in values[1:]):
         raise TableError(
-            f"rows of one size differ in what the denoiser takes as `{name}`, of which a batch has one",
+            f"rows of one size have different values of `{name}`, but a batch can have only one",
             "set train.batch_size to 1, or give these rows the same arguments except the prompt",
         )
     return first.to(device) if isinstance(first, Tensor) else first
