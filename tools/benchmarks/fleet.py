@@ -11,7 +11,7 @@ from tools.benchmarks.table import MAX_ROWS
 
 def render_fleet(
     table: Path, model: Path, output: Path, *, workers: int, mode: Literal["exact", "fast"]
-) -> None:
+) -> framefleet.Summary:
     """Render on a Ray that is started for it; records go to output/records."""
     summary = framefleet.render(
         {
@@ -24,3 +24,4 @@ def render_fleet(
         }
     )
     assert not summary.failed, f"{summary.failed} rows failed; see {output}/failures"
+    return summary

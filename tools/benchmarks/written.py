@@ -61,6 +61,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
         ("--jobs", "40", "--at-most", "0.05", "--sizes", "100", "1000"),
         ("--jobs", "2", "--sizes", "100"),
     ),
+    "ledger": Command("ledger"),
     "load": Command("load"),
     "marks": Command("marks", ("cost", "--rows", "8"), ("cost", "--rows", "2", "--short")),
     "prediction": Command("prediction"),

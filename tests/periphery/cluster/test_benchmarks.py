@@ -39,6 +39,7 @@ PROGRAMS = {
     "gpu_placement": (["--device", "cpu", "--tiny"], "not measured: there are no two GPUs"),
     "gpu_squeezed": (["--device", "cpu", "--tiny"], "convolution: 3D"),
     "large": (["--short"], "| fp32 | uniform |"),
+    "ledger": (["--short"], "| uniform | exact, remembered |"),
     "load": (["--short"], "| float32 | framefleet |"),
     "one_level": (["--short"], "in class: "),
     "prediction": (["--short"], "| MB of clips |"),
@@ -100,6 +101,7 @@ def test_the_ceiling_of_a_table_is_measured(tmp_path: Path, capsys: pytest.Captu
     "names",
     [
         pytest.param(["bench", *IN_BENCH], marks=pytest.mark.long),
+        pytest.param(["ledger"], marks=pytest.mark.long),
         # What it compares is in tests/models/test_plan.py.
         pytest.param(["prediction"], marks=pytest.mark.long),
         ["training"],
