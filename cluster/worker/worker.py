@@ -6,7 +6,6 @@ One thread renders; `Writers` encode and upload in parallel with it, so that the
 from __future__ import annotations
 
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -232,14 +231,6 @@ class Worker:
             # Of its own from here on: the umask and current folder, which recipes change and writers need.
             ctypes.CDLL(None).unshare(_CLONE_FS)
         try:
-            if not self._setup.model.engine:
-                # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
-                gc.disable()
-                try:
-                    pass
-                finally:
-                    gc.enable()
-
             model: Model | None = None
             while True:
                 setup = self._next
