@@ -21,10 +21,12 @@ finally: print('imported:', *sorted({HEAVY!r} & sys.modules.keys()), file=sys.st
 """
 
 
-def command(*arguments: str | Path) -> Result:
+def command(*arguments: str | Path, exits: int | None = None) -> Result:
     """Run `framefleet` with these arguments; return its exit code and what it printed.
 
-    The variables that it sets, as its own process would, do not stay.
+    The variables that it sets, as its own process would, do not stay. exits: the exit code that it must have.
     """
     with own_environment():
-        return CliRunner().invoke(command_line(), [str(argument) for argument in arguments])
+        result = CliRunner().invoke(command_line(), [str(argument) for argument in arguments])
+    assert exits is None or result.exit_code == exits, result.output
+    return result

@@ -8,38 +8,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 from framefleet import Progress, Renderer, Summary
-from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.earlier_runs import finish_taking_back
-from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Ready, Reported
-from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, write_rows
-from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
-from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.driving import StandIns, begun, drive, left_of
 
 
-class WorkersHere:
+class WorkersHere(StandIns):
     """A fleet whose workers are threads of this process, asked in turn.
 
     One loads its model or renders at a time: libraries change torch's classes while they load, which others
     would take for their rows' doing. Elsewhere each worker has a process.
     """
-
-    unused: tuple[str, ...] = ()
-    has_too_many = False
 
     next_lane: Callable[[Mapping[LaneKey, int]], LaneKey]  # which the driver sets, and this
     lanes_left: Callable[[], Sequence[LaneKey]]
@@ -76,22 +66,6 @@ class WorkersHere:
     def grow(self, num_rows: int) -> None:
         while len(self._workers) < self._num_workers:
             self._start()
-
-    def publish(self, figures: Mapping[str, float]) -> None:
-        """Nobody scrapes them."""
-
-    def resize(self, num_workers: int | None) -> None:
-        """Have none in the place of those that end: the driver asks for it as it ends."""
-        self.has_too_many = num_workers == 0
-
-    def rendered(self, worker: str, row_id: str) -> None:
-        """Nobody counts their faults."""
-
-    def acquitted(self, worker: str, row_id: str) -> None:
-        """Nobody counts their faults."""
-
-    def cleared(self, worker: str) -> None:
-        """Nobody counts their faults."""
 
     def wait(self, timeout_s: float) -> list[Event]:
         if self._starting:
@@ -151,24 +125,20 @@ def render_driven(
 
     lanes: gets that of each worker that was started.
     """
-    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
-        survey = survey_rows(resolved, index, Callback())
-        with DriverLock(resolved.store) as lock:
-            claim(resolved)
-            finish_taking_back(resolved.store, index, lock)
-            mark_done(resolved, index, Callback())
-            write_rows(resolved, index, lock)
-            run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
-            run = replace(run, more=Additions(resolved, survey, index, lock).take)
-            todo = [meanwhile] if meanwhile else []
+    resolved = resolve_job(load_job(values), Callback())
+    with closing(resolved), begun(resolved) as (survey, index, lock):
+        claim(resolved)
+        write_rows(resolved, index, lock)
+        run = replace(left_of(resolved, index, lock), more=Additions(resolved, survey, index, lock).take)
+        todo = [meanwhile] if meanwhile else []
 
-            def seen(_: Progress) -> None:
-                if todo:
-                    todo.pop()()
-                    lock.num_tables += 1  # as its next beat sees
+        def seen(_: Progress) -> None:
+            if todo:
+                todo.pop()()
+                lock.num_tables += 1  # as its next beat sees
 
-            with closing(WorkersHere(run.setups, num_workers)) as workers:
-                summary = Driver(run, on_progress=seen).run(cast(Fleet, workers))
-            if lanes is not None:
-                lanes += workers.lanes.values()
-            return summary
+        with closing(WorkersHere(run.setups, num_workers)) as workers:
+            summary = drive(run, workers, seen)
+        if lanes is not None:
+            lanes += workers.lanes.values()
+        return summary

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.answering import Answering, answered_by
 from tests.hub_server import set_constants
 
 
@@ -84,32 +83,21 @@ class DatasetHub:
 
 @contextmanager
 def serve(hub: DatasetHub) -> Iterator[DatasetHub]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             is_ours = self.headers.get("Authorization") == f"Bearer {hub.token}"
             is_asked = not self.path.startswith("/lfs/")  # signed links, on the real one
             path = self.path.partition("?")[0]
             status, said = (401, {}) if is_asked and not is_ours else hub.answer(self.command, path, body)
-            content = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(status, json.dumps(said).encode(), {"Content-Type": "application/json"})
 
         do_PUT = do_GET = do_POST
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answered_by(Handler) as hub.endpoint:
         yield hub
-        server.shutdown()
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +15,7 @@ import huggingface_hub.constants
 import pytest
 
 from framefleet.pipeline.model.sources.integrity import git_hash
+from tests.answering import Answering, answered_by
 
 LARGE = (".safetensors", ".bin")  # stored by SHA-256, as the hub's large files are
 
@@ -54,7 +53,7 @@ class HubServer:
 
 @contextmanager
 def serve(hub: HubServer) -> Iterator[HubServer]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -69,7 +68,7 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
             if refusal:
                 self.answer(refusal[0], b"{}", {"X-Error-Code": refusal[1], "X-Error-Message": refusal[1]})
             elif is_api:
-                self.answer(200, json.dumps(self.described(repo, verb, "/".join(parts[4:]))).encode(), {})
+                self.answer(200, json.dumps(self.described(repo, verb, "/".join(parts[4:]))).encode())
             else:
                 self.send_file(repo, "/".join(parts[4:]))
 
@@ -89,8 +88,7 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
             files = hub.files(repo)
             if verb in ("tree", "paths-info"):
                 if verb == "paths-info":  # of files and folders by name
-                    asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                    names = parse_qs(asked)["paths"]
+                    names = parse_qs(self.body().decode())["paths"]
                     above = [name for name in names if any(file.startswith(f"{name}/") for file in files)]
                     files = {name: content for name, content in files.items() if name in names}
                 else:
@@ -138,22 +136,8 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
                 content = content[int(first) : int(last) + 1 if last else None]
             self.answer(206 if asked else 200, content, headers)
 
-        def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answered_by(Handler) as hub.endpoint:
         yield hub
-        server.shutdown()
 
 
 def large(name: str, content: bytes, key: str) -> dict[str, Any]:

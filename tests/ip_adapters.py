@@ -56,7 +56,6 @@ def save_ip_adapter(folder: Path, *, model: str = "sd", seed: int = 0) -> dict[s
 def plain_pipe(model: str, adapter: dict[str, Any], dtype: torch.dtype) -> Any:
     """Return a tiny pipeline with an IP-adapter, loaded as a script does."""
     pipe = inspect_model(tiny(model)).pipeline_class.from_pretrained(tiny(model), dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
     pipe.load_ip_adapter(
         adapter["path"],
         subfolder="",

@@ -103,10 +103,10 @@ def num_clips(output: Path) -> int:
     return len(list(output.glob("clips/*/[!.]*.mp4")))
 
 
-def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:
-    """Wait for a render that must succeed; return what it printed."""
+def finish(process: subprocess.Popen[str], *, exits: int = 0, timeout_s: float = 240) -> str:
+    """Wait for a process that must end with this exit code; return what it printed."""
     printed, _ = process.communicate(timeout=timeout_s)
-    assert process.returncode == 0, printed
+    assert process.returncode == exits, printed
     return printed
 
 

@@ -73,7 +73,6 @@ def plain_pipe(model: str, dtype: torch.dtype, loras: dict[str, Path] | None = N
     """Load a tiny pipeline and LoRAs as a script would."""
     class_name = json.loads((tiny(model) / "model_index.json").read_text())["_class_name"]
     pipe = getattr(diffusers, class_name).from_pretrained(tiny(model), dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
     for name, file in (loras or {}).items():
         with warnings.catch_warnings(action="ignore"):  # of a second one
             pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=f"my_{name}")

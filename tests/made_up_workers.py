@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from framefleet import Store, Summary
-from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.earlier_runs import finish_taking_back
-from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Ready, Reported
-from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
-from framefleet.jobs.render.render import run_of
+from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.render.survey import mark_done, survey_rows
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import public_arguments
-from framefleet.pipeline.outputs.parts.seals import new_run, sweep_late
+from framefleet.pipeline.outputs.parts.seals import sweep_late
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,
@@ -38,14 +30,14 @@ from framefleet.pipeline.render.audit.verdict import (
     with_remark,
 )
 from framefleet.pipeline.rows.identity import LaneKey
-from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.driving import StandIns, begun, drive, left_of
 from tests.rows import RECORD
 
 RIGHT, WRONG = "a" * 64, "b" * 64
 
 
 @dataclass
-class Workers:
+class Workers(StandIns):
     """Two of them, in place of a fleet. verdicts: of the audit that comes after so many rows."""
 
     store: Store
@@ -53,8 +45,6 @@ class Workers:
     seed: int
     verdicts: dict[int, Verdict]
     num_workers: int = 2
-    unused: tuple[str, ...] = ()
-    has_too_many: bool = False
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     knows: set[str] = field(default_factory=set)  # workers that render such rows by plain calls
     compared: set[str] = field(default_factory=set)  # rows that were audited, and equal
@@ -62,19 +52,6 @@ class Workers:
     num_started: int = 0
     starting: list[str] = field(default_factory=list)  # that have not said that they are ready
     leaving: set[str] = field(default_factory=set)  # that hand back their rows
-
-    def grow(self, num_rows: int) -> None:
-        """They are there."""
-
-    def publish(self, figures: Mapping[str, float]) -> None:
-        """Nobody scrapes them."""
-
-    def resize(self, num_workers: int | None) -> None:
-        """Have none in the place of those that end: the driver asks for it as it ends."""
-        self.has_too_many = num_workers == 0
-
-    def rendered(self, worker: str, row_id: str) -> None:
-        """They have no faults."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -98,9 +75,6 @@ class Workers:
     def drain(self, worker: str) -> None:
         self.leaving.add(worker)
         self.hands.setdefault(worker, [])
-
-    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """They serve any lane."""
 
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         del self.hands[worker]
@@ -164,20 +138,11 @@ class Workers:
         return StoredRow(record=stored, was_batched=was_batched)
 
 
-def hello_of(resolved: ResolvedJob) -> Hello:
-    digest = resolved.first.identity.model_digest
-    return Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
-
-
 def render_by(workers: Workers, resolved: ResolvedJob) -> Summary:
     """Do what `render` does while it holds the lock."""
     store = resolved.store
-    with closing(RowIndex()) as index, DriverLock(store, beat_s=0.05, expiry_s=0.2) as lock:
-        survey_rows(resolved, index, Callback())
-        finish_taking_back(store, index, lock)
-        mark_done(resolved, index, Callback())
-        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
-        summary = Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
+    with begun(resolved, beat_s=0.05, expiry_s=0.2) as (_, index, lock):
+        summary = drive(left_of(resolved, index, lock), workers)
         sweep_late(store, lock)
         sweep(store, intents_in(store), lock)
         return summary

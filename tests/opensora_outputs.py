@@ -44,7 +44,6 @@ def pipeline() -> OpenSoraPipeline:
             opensora.weights_of(opensora.transformer_shapes(opensora.Size()))
         ),
     )
-    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 

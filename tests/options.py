@@ -55,7 +55,6 @@ def by_hand(case: Case, rows: list[Request]) -> Iterator[str]:
     """What a script without framefleet renders."""
     kind = type(plain(case.model))
     pipe = kind.from_pretrained(tiny(case.model), dtype=torch.float32, **case.loading)
-    pipe.set_progress_bar_config(disable=True)
     case.once(pipe)
     denoisers = [pipe.transformer, *([pipe.transformer_2] if case.model == "wan_moe" else [])]
     for row in rows:
@@ -67,9 +66,7 @@ def by_hand(case: Case, rows: list[Request]) -> Iterator[str]:
 
 
 def plain(model: str) -> Any:
-    pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model), dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return diffusers.DiffusionPipeline.from_pretrained(tiny(model), dtype=torch.float32)
 
 
 def digest(pipe: Any, row: Request) -> str:

@@ -55,15 +55,18 @@ def write_output(
 ) -> Store:
     """Write parts of these, and job.json; return the store."""
     store = Store(str(folder))
-    _write(store, RECORDS, record_schema(_NOTHING), map(values_of, records), run)
-    _write(store, FAILURES, failure_schema(_NOTHING), map(values_of, failed), run)
+    write_part(store, RECORDS, record_schema(_NOTHING), map(values_of, records), run)
+    write_part(store, FAILURES, failure_schema(_NOTHING), map(values_of, failed), run)
     refused = ({"row_index": number, "reason": "no", "fix": "yes"} for number in range(num_invalid))
-    _write(store, INVALID, invalid_schema(_NOTHING), refused, run)
+    write_part(store, INVALID, invalid_schema(_NOTHING), refused, run)
     store.write("job.json", json.dumps({"job": job or {}}).encode())
     return store
 
 
-def _write(store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], run: str) -> None:
+def write_part(
+    store: Store, folder: str, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], run: str = RUN
+) -> None:
+    """Write these rows, which carry nothing of a table."""
     writer = PartWriter(store, folder, schema, run=run)
     for row in rows:
         writer.add(None, row)

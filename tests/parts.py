@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS
-from tests.outputs import RUN
+from tests.outputs import write_part
 from tests.rows import NOON, record
 
 NO_COLUMNS = pa.table({})
@@ -54,22 +54,17 @@ def write_records(
 def write_scores(folder: Path, run: str, numbers: Sequence[int], **columns: list[Any]) -> None:
     """Write scores of these rows, as somebody measured them later."""
     table = pa.table(columns | {"row_id": [f"{number:032x}" for number in numbers]})
-    _write(folder, SCORES, table.schema, table.to_pylist(), run)
+    write_part(Store(str(folder)), SCORES, table.schema, table.to_pylist(), run)
 
 
 def write_log(folder: Path, *lines: tuple[str, str], **changed: Any) -> None:
     """Write lines of the log: each of a row_id and what happened to it."""
     line = {"at": NOON, "level": "info", "worker": "worker-0", **changed}
-    _write(folder, LOGS, LOG_FIELDS, [line | {"row_id": row, "message": text} for row, text in lines], RUN)
+    said = [line | {"row_id": row, "message": text} for row, text in lines]
+    write_part(Store(str(folder)), LOGS, LOG_FIELDS, said)
 
 
 def write_row_ids(folder: Path, *row_ids: str) -> None:
     """Write which rows the table has."""
-    _write(folder, ROWS, fields_named(RECORD_FIELDS, "row_id"), [{"row_id": one} for one in row_ids], RUN)
-
-
-def _write(folder: Path, name: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], run: str) -> None:
-    writer = PartWriter(Store(str(folder)), name, schema, run=run)
-    for row in rows:
-        writer.add(None, row)
-    writer.flush()
+    columns = fields_named(RECORD_FIELDS, "row_id")
+    write_part(Store(str(folder)), ROWS, columns, [{"row_id": one} for one in row_ids])

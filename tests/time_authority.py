@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+from tests.answering import Answering, answered_by
 
 _CONFIG = """
 [req]
@@ -59,27 +59,19 @@ def time_authority(folder: Path) -> Iterator[TimeAuthority]:
     for command in _COMMANDS:
         _openssl(folder, command)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_POST(self) -> None:
             authority.num_asked += 1
-            query = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(503 if authority.is_down else 200)
-            self.send_header("Content-Type", "application/timestamp-reply")
-            self.end_headers()
-            if not authority.is_down:
-                (folder / "query").write_bytes(query)
-                self.wfile.write(_openssl(folder, "ts -reply -config ts.cnf -section ours -queryfile query"))
+            query = self.body()
+            if authority.is_down:
+                return self.answer(503)
+            (folder / "query").write_bytes(query)
+            content = _openssl(folder, "ts -reply -config ts.cnf -section ours -queryfile query")
+            self.answer(200, content, {"Content-Type": "application/timestamp-reply"})
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    authority = TimeAuthority(f"http://127.0.0.1:{server.server_port}/", (folder / "root.pem").read_text())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with answered_by(Handler) as url:
+        authority = TimeAuthority(f"{url}/", (folder / "root.pem").read_text())
         yield authority
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _openssl(folder: Path, command: str) -> bytes:

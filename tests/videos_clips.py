@@ -44,42 +44,34 @@ class Model:
         import torch
 
         self._generator = torch.Generator
-        self._other_scheduler = diffusers.DPMSolverMultistepScheduler
         self._pipe = diffusers.DiffusionPipeline.from_pretrained(folder)
         for part in self._pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.eval()
         self._takes = inspect.signature(self._pipe.__call__).parameters
 
-    def frames(self, words: Mapping[str, Any], picture: bytes, *, is_other_scheduler: bool = False) -> Frames:
+    def frames(self, words: Mapping[str, Any], picture: bytes) -> Frames:
         """Return the frames, rounded as diffusers rounds for PIL images."""
         arguments = {name: value for name, value in words.items() if name in self._takes}
         if picture:
             arguments["image"] = Image.open(io.BytesIO(picture)).convert("RGB")
         if "seed" in words:
             arguments["generator"] = self._generator("cpu").manual_seed(words["seed"])
-        scheduler = self._pipe.scheduler
-        if is_other_scheduler:
-            self._pipe.scheduler = self._other_scheduler.from_config(scheduler.config)
-        try:
-            output = self._pipe(**arguments, output_type="np")
-        finally:
-            self._pipe.scheduler = scheduler
+        output = self._pipe(**arguments, output_type="np")
         pixels = output.frames[0] if hasattr(output, "frames") else output.images
         return (np.asarray(pixels) * 255).round().astype(np.uint8)
 
 
-def video(frames: Frames, *, fps: float, is_lossless: bool) -> bytes:
-    """Return an mp4: lossless RGB, or the usual lossy kind, which needs even sides."""
-    codec, pixels, options = ("libx264", "yuv420p", {"crf": "18"})
-    if is_lossless:
-        codec, pixels, options = ("libx264rgb", "rgb24", {"qp": "0"})
+def video(frames: Frames, *, fps: float) -> bytes:
+    """Return a lossless mp4."""
     content = io.BytesIO()
     with av.open(content, "w", format="mp4") as file:
-        stream = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = file.add_stream(
+            "libx264rgb", rate=Fraction(fps).limit_denominator(1001), options={"qp": "0"}
+        )
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pixels
+        stream.pix_fmt = "rgb24"
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode())

@@ -9,18 +9,16 @@ changes or the server starts. The faults by step, and what their values mean (tr
               drop_answer: create the job, then close the connection without an answer
               redirect_create: 302 to another host
               idempotent: whether requests with the same Idempotency-Key get one id (without: gateways only)
-    poll:     poll_hangs: seconds before the answer
-              forget: the id is unknown from now on
+    poll:     forget: the id is unknown from now on
               expire: the same, once the clip is done; with "status" the job says so
               html: a proxy's page with status 200
-    content:  html, empty, octet (no media type), json_content (an error with status 200)
-              half: half the file; with "cut" the connection breaks there
+    content:  html, empty, half, octet (no media type), json_content (an error with status 200)
     clip:     slow_s: seconds before it is rendered
               never_done
               failed: the error message
               frames: how many more; size: another one, e.g. "32x16"; fps: another rate
               unsteady: other bits whenever the same request is repeated
-              level, drop_frame, other_scheduler (with --model): one clip in N, see `is_spoilt`
+              level: one clip in N, see `is_spoilt`
     all:      loading_s: 503 for this long after the start
               echo_key: answers contain the key
 """

@@ -1,7 +1,7 @@
 """A process that serves the videos API (videos_service.py), as tests start, kill and restart it.
 
 `python -m tests.videos_server --port PORT --dialect vllm` prints its URL when it listens. Other options: a
-folder of a pipeline (--model), --key, --codec lossless or lossy, a file of faults (--faults, see
+folder of a pipeline (--model), --key, a file of faults (--faults, see
 videos_faults.py), a file of all that it did (--log), and a folder of jobs that it keeps (--state).
 """
 
@@ -65,7 +65,7 @@ class VideosServer:
         assert listens, (self.folder / "errors").read_text()
 
     def log(self, *events: str) -> list[dict[str, Any]]:
-        """Return what it did, restarts or not: post, render, poll, content, delete, forget, elsewhere."""
+        """Return what it did, restarts or not: post, render, poll, content, forget, elsewhere."""
         file = self.folder / "log"
         entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [entry for entry in entries if not events or entry["event"] in events]
@@ -89,7 +89,6 @@ def videos_server(
     *,
     model: Path | None = None,
     key: str = "",
-    codec: str = "lossless",
     faults: Mapping[str, Any] | None = None,
 ) -> Iterator[VideosServer]:
     """Yield a server that runs. model: the folder of a pipeline; without one, clips are synthetic."""
@@ -99,7 +98,7 @@ def videos_server(
     with tempfile.TemporaryDirectory(prefix="videos-") as name:
         folder = Path(name)
         arguments = ["-m", "tests.videos_server", "--port", str(port), "--dialect", dialect]
-        arguments += ["--key", key, "--codec", codec, *(["--model", str(model)] if model else [])]
+        arguments += ["--key", key, *(["--model", str(model)] if model else [])]
         arguments += [
             text for file in ("faults", "log", "state") for text in (f"--{file}", str(folder / file))
         ]

@@ -55,7 +55,6 @@ class Service:
     def __init__(self, options: argparse.Namespace) -> None:
         self._dialect, self._port = options.dialect, options.port
         self._key, self._log = options.key, options.log
-        self._is_lossless = options.codec == "lossless"
         self._faults = Faults(options.faults)
         self._model_id = options.model.name if options.model else "synthetic"
         self._model = Model(options.model) if options.model else None
@@ -73,7 +72,6 @@ class Service:
         app.router.add_post("/v1/videos", self._create)
         app.router.add_get("/v1/videos/{id}", self._poll)
         app.router.add_get("/v1/videos/{id}/content", self._content)
-        app.router.add_delete("/v1/videos/{id}", self._delete)
         app.router.add_post("/v1/images/{step:generations|edits}", self._images)
         for path in ("/v1/models", "/models", "/health", "/openapi.json"):
             app.router.add_get(path, self._facts)
@@ -135,7 +133,8 @@ class Service:
             self._keep(job)
             self._start(job)
         if self._faults.value("drop_answer", job.prompt):
-            _hang_up(request)
+            assert request.transport is not None
+            request.transport.close()
         return self._answer(self._shown(job), status)
 
     async def _images(self, request: web.Request) -> web.StreamResponse:
@@ -207,7 +206,7 @@ class Service:
                 job.state = 2
             except Exception as error:  # whatever went wrong: the job fails, and the server goes on
                 job.error = f"{type(error).__name__}: {error}"
-        if job.id in self._jobs:  # not deleted meanwhile
+        if job.id in self._jobs:  # not forgotten meanwhile
             self._keep(job)
 
     def _clip(self, words: dict[str, Any], picture: bytes) -> bytes:
@@ -218,28 +217,19 @@ class Service:
         if (more := self._faults.value("frames", prompt)) is not None:
             changed["num_frames"] += more
         frames = self._frames(changed, picture)
-        if self._is_spoilt("level", words):
+        one_of = self._faults.value("level", prompt)
+        if one_of is not None and is_spoilt("level", one_of, prompt=prompt, seed=words.get("seed")):
             frames[0, 0, 0, 0] ^= 1
-        if self._is_spoilt("drop_frame", words):
-            frames = frames[:-1]
         fps = self._faults.value("fps", prompt) or words.get("fps", 8)
-        return video(frames, fps=fps, is_lossless=self._is_lossless)
+        return video(frames, fps=fps)
 
     def _frames(self, words: dict[str, Any], picture: bytes) -> Frames:
-        if self._model is None:
-            frames = synthetic_frames(words, picture)
-        else:
-            is_other = self._is_spoilt("other_scheduler", words)
-            frames = self._model.frames(words, picture, is_other_scheduler=is_other)
+        frames = self._model.frames(words, picture) if self._model else synthetic_frames(words, picture)
         request = hashlib.sha256(json.dumps(words, sort_keys=True).encode() + picture).hexdigest()
         if self._faults.value("unsteady", words["prompt"]):
             frames[:, :8, :8] += np.uint8(16 * self._num_renders[request] % 256)
         self._num_renders[request] += 1
         return frames
-
-    def _is_spoilt(self, fault: str, words: Mapping[str, Any]) -> bool:
-        one_of = self._faults.value(fault, words["prompt"])
-        return one_of is not None and is_spoilt(fault, one_of, prompt=words["prompt"], seed=words.get("seed"))
 
     # Requests about a job.
 
@@ -247,7 +237,6 @@ class Service:
         job = self._job(request)
         self._note("poll", id=job.id)
         self._be_busy(job.prompt, "poll")
-        await asyncio.sleep(self._faults.value("poll_hangs", job.prompt) or 0)
         if self._faults.value("html", job.prompt, "poll"):
             return web.Response(text=_PAGE, content_type="text/html")
         is_error = job.error and self._dialect == "vllm"  # it puts failures into the status code, too
@@ -273,20 +262,11 @@ class Service:
             return self._answer({"error": {"message": "the file is gone", "code": "internal_error"}})
         response = web.StreamResponse()
         response.content_type = "application/octet-stream" if fault("octet") else "video/mp4"
-        half = fault("half")
-        sent = clip[: len(clip) // 2] if half else clip
-        response.content_length = len(clip if half == "cut" else sent)
+        sent = clip[: len(clip) // 2] if fault("half") else clip
+        response.content_length = len(sent)
         await response.prepare(request)
         await response.write(sent)
-        if half == "cut":
-            _hang_up(request)
         return response
-
-    async def _delete(self, request: web.Request) -> web.StreamResponse:
-        job = self._job(request)
-        self._note("delete", id=job.id)
-        self._forget(job)
-        return self._answer({"id": job.id, "deleted": True, "object": "video.deleted"})
 
     def _job(self, request: web.Request) -> VideoJob:
         job = self._jobs.get(request.match_info["id"])
@@ -363,17 +343,11 @@ async def _listen(app: web.Application, port: int) -> int:
     return int(runner.addresses[0][1])
 
 
-def _hang_up(request: web.Request) -> None:
-    assert request.transport is not None
-    request.transport.close()
-
-
 def serve() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dialect", choices=FIELDS, required=True)
     parser.add_argument("--key", default="")
-    parser.add_argument("--codec", choices=("lossless", "lossy"), default="lossless")
     for option in ("--model", "--faults", "--log", "--state"):
         parser.add_argument(option, type=Path)
     asyncio.run(Service(parser.parse_args()).run())

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
+from tests.answering import Answering
 from tests.media_files import image_file, video_file
 
 PAGE = b"<!DOCTYPE html><html><body>secret of the page</body></html>"
@@ -32,7 +33,7 @@ class WebServer:
 def web_server() -> Iterator[WebServer]:
     web = WebServer(answers={"/img/a.png": image_file(), "/img/b.mp4": video_file(), "/img/page": PAGE})
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -40,12 +41,12 @@ def web_server() -> Iterator[WebServer]:
             earlier = web.paths().count(self.path) - 1
             path, _, query = self.path.partition("?")
             if path in web.redirects:
-                self.answer(302, PAGE, Location=web.redirects[path])
+                self.answer(302, PAGE, {"Location": web.redirects[path]})
             elif path == "/img/status":  # of each attempt in turn; then the content
                 statuses = query.split(",")
                 status = int(statuses[earlier]) if earlier < len(statuses) else 200
                 extra = {"Retry-After": "0"} if status == 429 else {}
-                self.answer(status, web.answers["/img/a.png"] if status != 204 else b"", **extra)
+                self.answer(status, web.answers["/img/a.png"] if status != 204 else b"", extra)
             elif path.startswith("/img/bad/"):
                 getattr(self, path.removeprefix("/img/bad/"))()
             elif path in web.answers:
@@ -53,12 +54,8 @@ def web_server() -> Iterator[WebServer]:
             else:
                 self.answer(404, PAGE)
 
-        def answer(self, status: int, content: bytes, **headers: str) -> None:
-            self.send_response(status, "secret of the status line")
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            self.wfile.write(content)
+        def send_response(self, code: int, message: str | None = "secret of the status line") -> None:
+            super().send_response(code, message)
 
         def silent(self) -> None:
             time.sleep(60)
@@ -95,14 +92,11 @@ def web_server() -> Iterator[WebServer]:
             self.close_connection = True
 
         def gzip_bomb(self) -> None:
-            self.answer(200, gzip.compress(bytes(1 << 24)), Content_Encoding="gzip")
+            self.answer(200, gzip.compress(bytes(1 << 24)), {"Content-Encoding": "gzip"})
 
         def no_http(self) -> None:
             self.wfile.write(b"SSH-2.0-secret\r\n\r\n")
             self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
         def log_error(self, *_: object) -> None:
             """Say nothing."""

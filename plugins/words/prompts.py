@@ -2,8 +2,6 @@
 
 Each text is asked for once and kept in answers/; the table is made of what is there. So a run that was killed
 continues, and a later one renders the same rows.
-
-The sections `judge` and `captions` are here too, as steps whose columns are filled in later.
 """
 
 from __future__ import annotations

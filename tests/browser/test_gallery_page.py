@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from framefleet import Clip, GalleryServer, Store, gallery
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media_settings import Media
+from tests.answering import Answering, answered_by
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.gallery_output import HOSTILE, write_output
 
@@ -136,20 +136,17 @@ def test_columns_are_there_before_somebody_asks(shown: Shown) -> None:
 
 
 def test_any_web_server_serves_it(opened: Browser, output: Path) -> None:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+    class Quiet(Answering, SimpleHTTPRequestHandler):
+        """Serves files."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(output))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answered_by(partial(Quiet, directory=str(output))) as url:
         page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/gallery/")
+        page.goto(f"{url}/gallery/")
         until(page, "[...document.querySelectorAll('video.ready')].some(v => v.currentTime > 0)")
         page.keyboard.press("Enter")
         page.wait_for_selector("#details[open] .record")
         assert page.inner_text("#details .command code") == f"framefleet replay {output} {0:032x}"
         page.close()
-        server.shutdown()
 
 
 QUERIES = {

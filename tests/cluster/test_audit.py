@@ -48,8 +48,7 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     values = job_values(table, tmp_path / "out", address=ray_cluster, recipe=REMEMBERS, audit={"every": 3})
     values["fleet"]["workers"] = 1  # so that it begins with the quick rows
     job = write_job(tmp_path / "job.yaml", values)
-    ended = command("render", job)
-    assert ended.exit_code == 0, ended.stderr
+    ended = command("render", job, exits=0)
 
     records = {record["tag"]: record for record in records_of(tmp_path / "out")}
     assert all_columns(Store(str(tmp_path / "out")), "records").num_rows == 19 == len(records)

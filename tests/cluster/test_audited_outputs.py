@@ -12,7 +12,6 @@ from framefleet import Output, Store
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.jobs import (
@@ -25,6 +24,7 @@ from tests.jobs import (
     write_job,
     write_table,
 )
+from tests.outputs import write_part
 from tests.tiny import tiny
 from tests.videos_clips import is_spoilt
 from tests.videos_server import videos_server
@@ -43,8 +43,7 @@ def rendered(folder: Path, address: str, **more: Any) -> tuple[Path, Path]:
 
 def audited(*words: str | Path, exit_code: int = 0) -> dict[str, Any]:
     process = start("-m", "framefleet.jobs.cli", "audit", *words, "--json")
-    printed, _ = process.communicate()
-    assert process.returncode == exit_code, printed
+    printed = finish(process, exits=exit_code)
     report: dict[str, Any] = json.loads(printed.splitlines()[-1])["total"]
     return report
 
@@ -58,9 +57,8 @@ def spoil(output: Path) -> str:
     content = encode(frames, media=Media(format="mkv"), fps=then.fps or 1, metadata={})
     (output / then.path).write_bytes(content)
     digests = {"media_sha256": hashlib.sha256(content).hexdigest(), "frames_sha256": frames_sha256(frames)}
-    writer = PartWriter(Store(str(output)), "records", RECORD_FIELDS, run=new_run(9))
-    writer.add(None, values_of(then) | digests | {"bytes": len(content)})
-    writer.flush()
+    values = values_of(then) | digests | {"bytes": len(content)}
+    write_part(Store(str(output)), "records", RECORD_FIELDS, [values], new_run(9))
     return then.row_id
 
 

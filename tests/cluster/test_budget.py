@@ -14,8 +14,7 @@ def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path,
     table = write_table(tmp_path / "t.parquet", prompt_rows(40))
     values = job_values(table, tmp_path / "out", address=ray_cluster, budget={"bytes": 1})
     job = write_job(tmp_path / "job.yaml", values)
-    ended = command("render", job)
-    assert ended.exit_code == 1
+    ended = command("render", job, exits=1)
     records = records_of(tmp_path / "out")
     done, used = len(records), bytes_text(sum(record["bytes"] for record in records))
     assert f"stopped: budget.bytes is reached: all runs used {used}, 1 byte is allowed" in ended.stderr

@@ -42,18 +42,15 @@ def test_the_job_of_the_page_makes_a_balanced_signed_dataset_with_captions(
         job = write_job(tmp_path / "animals.yaml", values)
         shown = command("prompts", job)
         assert shown.exit_code == 0 and shown.stdout.count("In golden light") == 4, shown.output
-        planned = command("plan", job, "--set", "until.rate=0.5")
-        assert planned.exit_code == 0, planned.output
-        ended = command("render", job)
-        assert ended.exit_code == 0, ended.stderr
+        command("plan", job, "--set", "until.rate=0.5", exits=0)
+        command("render", job, exits=0)
         again = command("render", job)
         assert again.exit_code == 0 and "nothing to do" in again.stderr, again.stderr
     state = framefleet.acceptance(str(tmp_path / "out"))
     assert [group.accepted for group in state.groups] == [2] * 4
     assert "accepted: 8 of 8" in command("status", tmp_path / "out").stdout
     place = tmp_path / "animals-8"
-    exported = command("export", tmp_path / "out", place, "--format", "hf", "--where", "accepted")
-    assert exported.exit_code == 0, exported.output
+    command("export", tmp_path / "out", place, "--format", "hf", "--where", "accepted", exits=0)
     rows = datasets.load_dataset(str(place), split="train").to_list()
     assert Counter((row["class"], row["style"]) for row in rows) == {
         (name, style): 2 for name in ("fox", "owl") for style in ("photo", "anime")

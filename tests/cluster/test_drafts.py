@@ -52,8 +52,7 @@ def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
     made = {record["row_id"]: record for record in records_of(out / "drafts")}
     assert (len(made), records_of(out)) == (6, [])
 
-    ended = command("render", job)
-    assert ended.exit_code == 0, ended.stderr
+    ended = command("render", job, exits=0)
     assert "drafts: nothing to do" in ended.stderr
     assert "in full: 2 of 6 drafts" in ended.stderr
     assert "scores: 1 clip without fails_of_balls, e.g. row" in ended.stderr

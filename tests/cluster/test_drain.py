@@ -37,15 +37,13 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     process = jobs.start_render(job)
     jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
     os.kill(process.pid, signal.SIGTERM)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 143, printed
+    printed = jobs.finish(process, exits=143)
     assert f"hint: to continue: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
     assert f"{kept} half-done row" in printed
     (tmp_path / "hurry").touch()
-    ended = command("render", job)
-    assert ended.exit_code == 0, ended.output
+    command("render", job, exits=0)
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + kept, "a step of each is repeated, at most"
     assert not checkpoints(tmp_path)
@@ -117,8 +115,7 @@ def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: 
     pids = {int(line) for line in forwards_file(tmp_path).read_text().split()}
     assert {os.getsid(pid) for pid in pids} == pids, "Ray kills what is in the session of one that ended"
     os.kill(process.pid, signal.SIGTERM)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 143, printed
+    printed = jobs.finish(process, exits=143)
     assert " is lost" not in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"

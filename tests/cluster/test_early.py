@@ -21,8 +21,7 @@ def test_a_bad_last_row_ends_the_worker_that_started_and_leaves_nothing(
     table = tmp_path / "t.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in [*[good] * BATCH_ROWS, bad]))
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", address=ray_cluster))
-    ended = command("render", job)
-    assert ended.exit_code == 2
+    ended = command("render", job, exits=2)
     assert f"row {BATCH_ROWS}" in ended.stderr
     assert not (tmp_path / "out").exists()
     assert "1 row rendered in" in command("render", job, "--set", "on_invalid=skip").stderr

@@ -24,8 +24,7 @@ def test_bucket_to_bucket(s3_server: S3Server) -> None:
     arguments = ["export", source, f"{s3_server.url}/to", "--format", "webdataset", "--shard-rows", "2"]
     sets = [f"--set=storage_options.{name}={value}" for name, value in options.items()]
 
-    result = command(*arguments, *sets)
-    assert result.exit_code == 0, result.output
+    result = command(*arguments, *sets, exits=0)
     assert result.stdout.strip() == f"{s3_server.url}/to"
     assert options["secret"] not in result.output
 

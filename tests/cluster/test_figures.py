@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -26,6 +24,7 @@ from framefleet.pipeline.metrics import (
     WORKERS,
     of_runs,
 )
+from tests.answering import Answering, answered_by
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.servers import free_port
@@ -33,7 +32,7 @@ from tests.servers import free_port
 NUM_ROWS, LIMIT = 6, 4
 
 
-class Hook(BaseHTTPRequestHandler):
+class Hook(Answering):
     """Takes what the run says as it ends, and what /metrics says at that moment."""
 
     metrics_port: int
@@ -42,14 +41,10 @@ class Hook(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         kind = type(self)
-        kind.ending = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        kind.ending = json.loads(self.body())
         with urlopen(f"http://127.0.0.1:{kind.metrics_port}/metrics") as answer:
             kind.metrics = scraped(answer.read().decode())
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing."""
+        self.answer(200)
 
 
 def scraped(text: str) -> dict[str, float]:
@@ -66,10 +61,8 @@ def scraped(text: str) -> dict[str, float]:
 @pytest.fixture
 def hook() -> Iterator[str]:
     Hook.metrics_port = free_port()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with answered_by(Hook) as url:
+        yield f"{url}/"
 
 
 def rendered(job: Path | str, *more: str) -> subprocess.CompletedProcess[str]:

@@ -28,8 +28,7 @@ def test_a_refused_prompt_is_given_up_at_once_and_records_have_the_version(
     )
     values["defaults"] = SMALLEST["cosmos25_transfer"]
     process = jobs.start_render(jobs.write_job(tmp_path / "job.yaml", values))
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 1, output
+    jobs.finish(process, exits=1)
     [failed] = jobs.records_of(tmp_path / "out", "failures")
     assert failed["attempts"] == 1 and "NVIDIA's guardrail refuses the prompt" in failed["message"]
     [record] = jobs.records_of(tmp_path / "out")
@@ -47,6 +46,5 @@ def test_without_the_guardrail_nothing_is_rendered(tmp_path: Path) -> None:
     )
     job = jobs.write_job(tmp_path / "job.yaml", values | {"defaults": SMALLEST["cosmos_t2w"]})
     process = start("-m", "framefleet", "render", job, is_cold=True, env={"PYTHONPATH": str(ROOT)})
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 2, output
+    output = jobs.finish(process, exits=2)
     assert "pip install 'framefleet[cosmos]'" in output and "renders only with NVIDIA's guardrail" in output

@@ -24,8 +24,7 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Pa
     process = jobs.start_render(job)
     jobs.wait_until(lambda: jobs.num_clips(tmp_path / "out") >= 4, process)
     os.kill(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 130, printed
+    printed = jobs.finish(process, exits=130, timeout_s=400)
     assert f"hint: to continue: framefleet render {job}" in printed
     assert "Traceback" not in printed
     done = len(jobs.records_of(tmp_path / "out"))
@@ -46,8 +45,7 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     jobs.wait_until(lambda: list(out.glob("drivers/*.json")), process)  # their folder is there before
     found = command("stop", out)
     assert found.exit_code == 0 and found.stdout.startswith("asked the driver on "), found.output
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 130, printed
+    printed = jobs.finish(process, exits=130, timeout_s=400)
     assert "asked to end by `framefleet stop`" in printed and "to continue: framefleet render" in printed
     assert len(jobs.records_of(out)) < len(rows)
     jobs.check_whole(out)
@@ -75,8 +73,7 @@ def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster:
     added = framefleet.add(values, jobs.prompt_rows(104)[98:])
     assert added.num_rows == 6
     framefleet.resume(str(out))
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    printed = jobs.finish(process, timeout_s=400)
     assert "paused by `framefleet pause`" in printed and "resumed: workers start again" in printed
     assert (
         len({record["row_id"] for record in jobs.records_of(out)})

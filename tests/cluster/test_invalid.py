@@ -21,8 +21,7 @@ def test_invalid_rows_refuse_the_table_before_anything_is_written(tmp_path: Path
     values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out")
     job = write_job(tmp_path / "job.yaml", values)
     for name in ("render", "plan"):
-        ended = command(name, job)
-        assert ended.exit_code == 2
+        ended = command(name, job, exits=2)
         assert "2 of 4 rows cannot be rendered" in ended.stderr
         assert "row 2: seed is -1" in ended.stderr
         assert "row 3: prompt is ''" in ended.stderr

@@ -37,8 +37,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     jobs.wait_until(lambda: jobs.num_clips(tmp_path / "out") >= 4, render)
     finished = jobs.num_clips(tmp_path / "out")
     os.kill(child(render.pid, process), signal.SIGKILL)
-    printed, _ = render.communicate(timeout=120)
-    assert render.returncode == 3, printed
+    printed = jobs.finish(render, exits=3, timeout_s=120)
     lines = [json.loads(line) for line in printed.splitlines()]
     assert any(told in line["message"] for line in lines)
     assert "run the same command again to continue" in printed

@@ -93,8 +93,7 @@ def test_job_json_says_what_made_the_output(rendered: Path) -> None:
 @pytest.mark.promise("Nothing is lost, and nothing is done twice")
 def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
     parts = sorted((rendered / "out" / "records").iterdir())
-    ended = command("render", rendered / "job.yaml")
-    assert ended.exit_code == 0, ended.stderr
+    ended = command("render", rendered / "job.yaml", exits=0)
     assert "nothing to do: every row has a record" in ended.stderr
     assert ended.stdout == ""
     assert sorted((rendered / "out" / "records").iterdir()) == parts
@@ -118,8 +117,7 @@ def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rende
 
 
 def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, tmp_path: Path) -> None:
-    ended = command("plan", rendered / "job.yaml")
-    assert ended.exit_code == 0, ended.stderr
+    ended = command("plan", rendered / "job.yaml", exits=0)
     assert counts_in(ended.stdout) >= {"rows": 11, "duplicates": 2, "distinct": 9, "done": 9}.items()
     longer = jobs.write_table(tmp_path / "longer.parquet", [*jobs.prompt_rows(12, height=32), *ROWS])
     ended = command("plan", rendered / "job.yaml", "--table", longer, "--output", tmp_path / "new")
@@ -136,8 +134,7 @@ def counts_in(printed: str) -> set[tuple[str, int]]:
 def test_another_job_is_refused_saying_what_differs(rendered: Path) -> None:
     sets = ["--set", "defaults.num_frames=9", "--set", "model.dtype=bf16", "--set", "media.crf=20"]
     for name in ("render", "plan"):
-        ended = command(name, rendered / "job.yaml", *sets)
-        assert ended.exit_code == 2
+        ended = command(name, rendered / "job.yaml", *sets, exits=2)
         assert "holds clips of another job" in ended.stderr
         assert "defaults.num_frames: 5 there, 9 here" in ended.stderr
         assert "numerics.dtype: auto there, bf16 here" in ended.stderr
@@ -153,8 +150,7 @@ def test_what_decides_no_clip_may_change(rendered: Path) -> None:
 @pytest.mark.promise("A row is a plain diffusers call")
 def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) -> None:
     record = jobs.records_of(rendered / "out")[0]
-    ended = command("replay", rendered / "out", record["row_id"], "--save", tmp_path / "again.mp4")
-    assert ended.exit_code == 0, ended.stderr
+    ended = command("replay", rendered / "out", record["row_id"], "--save", tmp_path / "again.mp4", exits=0)
     assert f"frames_sha256: equal  {record['frames_sha256']}" in ended.stdout
     assert f"media_sha256: equal  {record['media_sha256']}" in ended.stdout
     saved = (tmp_path / "again.mp4").read_bytes()
@@ -162,6 +158,7 @@ def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) ->
 
 
 def test_a_replay_script_is_all_that_stdout_holds(rendered: Path) -> None:
-    ended = command("replay", rendered / "out", jobs.records_of(rendered / "out")[0]["row_id"], "--script")
-    assert ended.exit_code == 0, ended.stderr
+    ended = command(
+        "replay", rendered / "out", jobs.records_of(rendered / "out")[0]["row_id"], "--script", exits=0
+    )
     compile(ended.stdout, "script", "exec")

@@ -121,8 +121,7 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     assert "style=b: " in (out / "gallery/manifest.js").read_text()
     framefleet.report(str(out))
     assert "style=b: " in (out / "report.html").read_text()
-    exported = command("export", out, tmp_path / "set", "--format", "parquet", "--where", "accepted")
-    assert exported.exit_code == 0, exported.stderr
+    exported = command("export", out, tmp_path / "set", "--format", "parquet", "--where", "accepted", exits=0)
     assert f"{count_text(len(accepted_in(out)), 'clip')} in" in exported.stderr
     write_table(tmp_path / "wrong.parquet", [{"prompt": "a star c", "tag": "c", "style": "c"}])
     refused = command("add", tmp_path / "job.yaml", tmp_path / "wrong.parquet")
@@ -165,6 +164,5 @@ def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> No
         ({"model": "ltx"}, 2),
     ]
     file = write_job(tmp_path / "job.yaml", job)
-    verified = command("verify", tmp_path / "out", "--fleet", file, "--sample", "1")
-    assert verified.exit_code == 0, verified.stderr
+    command("verify", tmp_path / "out", "--fleet", file, "--sample", "1", exits=0)
     assert command("verify", tmp_path / "out", "--files").exit_code == 0

@@ -57,7 +57,6 @@ def test_drawing_leaves_the_generators_as_they_were() -> None:
 
 def test_rows_in_company_have_the_noise_of_plain_calls() -> None:
     model = load_model(tiny("wan"), dtype="fp32", device=DEVICE)
-    model.pipe.set_progress_bar_config(disable=True)
     arguments = {**SMALLEST["wan"], "prompt": "a red ball"}
     rows = [
         Request(arguments=arguments | {"num_inference_steps": 3 + i % 2}, seed=i, recipe="drawing")

@@ -31,7 +31,6 @@ def rendered(**options: Any) -> tuple[Any, list[Clip]]:
 
 def by_hand(clips: list[Clip], prepare: Callable[[Any], Any]) -> list[str]:
     pipe = WanPipeline.from_pretrained(tiny("wan"), dtype=torch.bfloat16, use_safetensors=True)
-    pipe.set_progress_bar_config(disable=True)
     prepare(pipe)
     rows = [clip.request for clip in clips]
     outputs = [pipe(**row.arguments, generator=row.generator(), output_type="np") for row in rows]

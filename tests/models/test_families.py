@@ -97,7 +97,6 @@ def test_what_is_not_refused_before_the_pipeline_renders_as_it_was_asked(
     spec = inspect_model(build())
     assert spec.family is family
     pipe = class_named(spec.class_name).from_pretrained(build())
-    pipe.set_progress_bar_config(disable=True)
     if family.prefix == "Allegro":  # whose autoencoder decodes tiles alone
         pipe.vae.enable_tiling()
     picture = Image.open(tmp_path / write_starts(tmp_path, num_frames=1)[0]).convert("RGB")

@@ -44,8 +44,6 @@ def test_rows_have_the_frames_of_a_plain_script() -> None:
     found = {c.request.seed: c.frames_sha256 for c in clips if isinstance(c, Clip)}
     flux = FluxPipeline.from_pretrained(tiny("flux"))
     video = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    for pipe in (flux, video):
-        pipe.set_progress_bar_config(disable=True)
     for seed in range(4):
         generator = torch.Generator("cpu").manual_seed(seed)
         image = flux("a ball", height=32, width=32, num_inference_steps=2, generator=generator).images[0]

@@ -60,7 +60,6 @@ def test_clips_are_those_of_plain_calls_on_what_is_left_of_their_pictures(
     values = job(tmp_path, model, fit=fit)
     output, row_ids = render_here(values, is_mixed=True)
     pipe = DiffusionPipeline.from_pretrained(tiny(model))
-    pipe.set_progress_bar_config(disable=True)
     shapes = set()
     for seed, (name, row_id) in enumerate(zip(SIZES, row_ids, strict=True)):
         record = find_record(Store(output), row_id)
@@ -108,6 +107,5 @@ def test_plan_says_what_is_done_to_how_many_pictures(tmp_path: Path) -> None:
         == 3
     )
     of_text = values | {"model": str(tiny("wan")), "inputs": {"fit": "pad"}}
-    refused = command("plan", write_job(tmp_path / "job.yaml", of_text))
-    assert refused.exit_code == 2
+    refused = command("plan", write_job(tmp_path / "job.yaml", of_text), exits=2)
     assert "inputs.fit is 'pad', but WanPipeline resizes no picture" in refused.stderr

@@ -268,8 +268,7 @@ def test_a_component_that_is_a_link_out_of_the_folder_is_refused(folder: Path, t
     (folder / "tokenizer").rename(tmp_path / "elsewhere")
     (folder / "tokenizer").symlink_to(tmp_path / "elsewhere")
     for action in ("lock", "info"):
-        ended = command("model", action, folder)
-        assert ended.exit_code == 2
+        ended = command("model", action, folder, exits=2)
         assert "not in the model's folder" in ended.stderr and "cp -rL" in ended.stderr
 
 

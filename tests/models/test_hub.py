@@ -90,8 +90,7 @@ def test_a_private_model_wants_the_token_and_nothing_shows_it(
     repo.gated.clear()
     model = framefleet.load_model(REPO)
     assert repo.token not in repr(model.settings) + repr(model.environment)
-    ended = command("model", "info", REPO, "-v")
-    assert ended.exit_code == 0
+    ended = command("model", "info", REPO, "-v", exits=0)
     assert repo.token not in ended.output
 
 
@@ -161,7 +160,6 @@ def test_a_lock_of_another_commit_is_refused_with_the_revision_to_set(
 
 
 def test_info_of_a_hub_model_fetches_headers_only(repo: HubServer, tmp_path: Path) -> None:
-    ended = command("model", "info", REPO)
-    assert ended.exit_code == 0, ended.output
+    ended = command("model", "info", REPO, exits=0)
     assert f"{REPO}@{repo.commit(REPO)}" in ended.stdout
     assert not list((tmp_path / "hf").rglob("*.safetensors"))

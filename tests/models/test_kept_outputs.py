@@ -51,7 +51,6 @@ def content(record: Record) -> bytes:
 
 def plain_call(model: str, **more: Any) -> Any:
     pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model))
-    pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(ROW["seed"])
     return pipe(**UNLIKE[model], prompt=ROW["prompt"], generator=generator, output_type="np", **more)
 

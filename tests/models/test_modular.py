@@ -132,8 +132,7 @@ def test_a_row_that_the_blocks_cannot_render_is_refused_in_the_plan(
     write_starts(tmp_path, num_frames=1)
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", **cells}])
     values = job_values(table, tmp_path / "out", model=name) | {"defaults": SMALLEST[name]}
-    ended = command("plan", write_job(tmp_path / "job.yaml", values))
-    assert ended.exit_code == 2
+    ended = command("plan", write_job(tmp_path / "job.yaml", values), exits=2)
     said = " ".join(ended.stderr.split())
     assert "row 0: " in said and problem in said and "hint: " in said
 
@@ -153,8 +152,7 @@ def test_a_job_that_no_row_can_mend_is_refused_in_the_plan(
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat"}])
     values = job_values(table, tmp_path / "out", model="wan_modular") | change
     values["model"] = {"path": str(tiny("wan_modular")), **change.get("model", {})}
-    ended = command("plan", write_job(tmp_path / "job.yaml", values))
-    assert ended.exit_code == 2
+    ended = command("plan", write_job(tmp_path / "job.yaml", values), exits=2)
     assert problem in " ".join(ended.stderr.split()) and "hint: " in ended.stderr
 
 

@@ -82,20 +82,6 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert verified.is_well and len(verified.rows) == 2
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output of four rows."""
-    folder = tmp_path_factory.mktemp("rendered")
-    render_driven(job_values(write_table(folder / "t.parquet", prompt_rows(4)), folder / "out"))
-    return folder / "out"
-
-
-@pytest.fixture
-def out(rendered: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
-    return shutil.copytree(rendered, tmp_path / "out")
-
-
 def test_rows_are_chosen_as_export_chooses_them(rendered: Path, tmp_path: Path) -> None:
     records = sorted(records_of(rendered), key=lambda record: record["seed"])
     row_ids = [record["row_id"] for record in records]

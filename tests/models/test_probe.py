@@ -27,7 +27,6 @@ def hollow_pipe(name: str) -> Any:
     folder = tiny(name)
     files = open_weights(open_source(str(folder))).config_files
     pipe = blank_pipeline(folder, files, components_in(folder), inspect_model(folder))
-    pipe.set_progress_bar_config(disable=True)
     hollow(pipe)
     return pipe
 
@@ -74,8 +73,7 @@ def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(t
     )
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", model="ltx"))
     assert command("plan", job).exit_code == 0  # no rule knows: LTX hands its own sigmas on beside them
-    ended = command("plan", job, "--hollow")
-    assert ended.exit_code == 2
+    ended = command("plan", job, "--hollow", exits=2)
     message = " ".join(ended.stderr.split())
     assert "rows of 1 shape would fail row 0: with " in message
     assert "timesteps [999, 500]" in message

@@ -55,7 +55,6 @@ def test_lengths_and_negative_prompts_of_mixed_rows_are_plain_diffusers_and_each
     with intercept(model.text_encoders(), count):
         clips = clips_in_order(unaudited(model, Batching(max_rows=4, min_gain=0)), rows)
     pipe = WanPipeline.from_pretrained(tiny("wan"), dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
     for row, clip in zip(rows, clips, strict=True):
         plain = pipe(**row.arguments, generator=row.generator(), output_type="np")
         assert clip.frames_sha256 == frames_sha256(to_frames(plain)), row
@@ -77,7 +76,6 @@ def test_rows_of_unequal_prompts_share_forwards_and_keep_the_bits_of_plain_calls
     name: str, num_rows: int, max_rows: int, least: float
 ) -> None:
     model = load_model(tiny(name), dtype="fp32")
-    model.pipe.set_progress_bar_config(disable=True)
     renderer = unaudited(model, Batching(max_rows=max_rows, min_gain=0))
     clips = clips_in_order(renderer, requests_of(unequal_rows(name, num_rows)))
     assert mean(clip.batch_size for clip in clips) > least

@@ -20,16 +20,9 @@ from framefleet import JobError
 from framefleet.plugins.prove.certificate import Certificate, record_hash, seal_of
 from tests.commands import command
 from tests.driven import render_driven
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import job_values, records_of, write_table
 from tests.models.test_record_law import alter
 from tests.tiny import tiny
-
-
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rendered")
-    render_driven(job_values(write_table(folder / "t.parquet", prompt_rows(4)), folder / "out"))
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")

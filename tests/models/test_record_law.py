@@ -17,8 +17,6 @@ import framefleet
 from framefleet import JobError, Output
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 from tests.commands import command
-from tests.driven import render_driven
-from tests.jobs import job_values, prompt_rows, write_table
 
 # What was measured or carried along, and where the output was: the seal of a certificate alone covers it.
 SEALED_ALONE = {
@@ -28,17 +26,10 @@ SEALED_ALONE = {
 }
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rendered")
-    render_driven(job_values(write_table(folder / "t.parquet", prompt_rows(2)), folder / "out"))
-    shutil.rmtree(folder / "out" / "drivers")  # which knows the names of parts
-    return folder / "out"
-
-
 @pytest.fixture
-def out(rendered: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(rendered, tmp_path / "out")
+def out(out: Path) -> Path:
+    shutil.rmtree(out / "drivers")  # which knows the names of parts
+    return out
 
 
 def altered(cell: Any, kind: pa.DataType) -> Any:
@@ -73,15 +64,15 @@ def is_noticed(out: Path, **asked: Any) -> bool:
         return True
 
 
-def test_each_altered_column_is_noticed_or_under_the_seal(rendered: Path, tmp_path: Path) -> None:
-    seal, unnoticed = framefleet.prove(rendered).seal, set()
-    for column in pq.read_schema(next((rendered / "records").iterdir())).names:
-        out = shutil.copytree(rendered, tmp_path / column)
-        row_id = alter(out, column)
-        if is_noticed(out, files=True) or is_noticed(out, row_ids=[row_id]):
+def test_each_altered_column_is_noticed_or_under_the_seal(out: Path, tmp_path: Path) -> None:
+    seal, unnoticed = framefleet.prove(out).seal, set()
+    for column in pq.read_schema(next((out / "records").iterdir())).names:
+        copy = shutil.copytree(out, tmp_path / column)
+        row_id = alter(copy, column)
+        if is_noticed(copy, files=True) or is_noticed(copy, row_ids=[row_id]):
             continue
         unnoticed.add(column)
-        assert framefleet.prove(out).seal != seal or column == "uri", column
+        assert framefleet.prove(copy).seal != seal or column == "uri", column
     assert unnoticed == SEALED_ALONE | {"uri"}  # where the output was at first: nothing is read from there
 
 
@@ -114,13 +105,15 @@ def test_a_record_that_is_not_its_row_is_neither_exported_nor_packed_and_repaire
 
 def test_a_row_under_anothers_row_id_is_noticed(out: Path) -> None:
     (part,) = (out / "records").iterdir()
-    first, second = pq.read_table(part).to_pylist()
+    first, second, *others = pq.read_table(part).to_pylist()
     clips = [(out / row["path"]).read_bytes() for row in (first, second)]
     (out / first["path"]).write_bytes(clips[1])
     own = {name: first[name] for name in ("row_id", "path", "uri", "preview_path")}
     schema = pq.read_schema(part)
     part.unlink()
-    pq.write_table(pa.Table.from_pylist([second | own, second], schema), part.with_name("part-x.parquet"))
+    pq.write_table(
+        pa.Table.from_pylist([second | own, second, *others], schema), part.with_name("part-x.parquet")
+    )
     (damage,) = framefleet.verify(out, files=True).damages
     assert damage.kind == "record" and "its row_id is not that of its arguments" in damage.reason
 

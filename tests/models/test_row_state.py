@@ -140,7 +140,6 @@ def test_rows_of_a_pipeline_with_notes_and_a_second_scheduler_equal_plain_calls(
 def test_a_pipeline_over_a_rows_components_has_the_rows_own_guiders() -> None:
     def over(pipe: Any, request: Request) -> Any:
         other = type(pipe)(**pipe.components)
-        other.set_progress_bar_config(disable=True)
         other.tokenizer_max_length = pipe.tokenizer_max_length
         return generate(other, request)
 

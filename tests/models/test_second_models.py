@@ -112,8 +112,7 @@ def test_a_declaration_that_cannot_be_used_is_refused(tmp_path: Path, flux: Any,
 
 
 def plan_refused(folder: Path, models: dict[str, Any]) -> str:
-    ended = command("plan", write_job(folder / "job.yaml", values_of(folder, models)))
-    assert ended.exit_code == 2, ended.output
+    ended = command("plan", write_job(folder / "job.yaml", values_of(folder, models)), exits=2)
     return " ".join(ended.output.split())
 
 
@@ -136,6 +135,5 @@ def test_a_second_model_has_no_options_and_a_name_that_rows_can_give(tmp_path: P
 
 def test_one_bad_cell_is_one_invalid_row(tmp_path: Path) -> None:
     values = values_of(tmp_path, {"flux": str(tiny("flux"))}, ["flux", "http://127.0.0.1/", None])
-    ended = command("plan", write_job(tmp_path / "job.yaml", values | {"on_invalid": "skip"}))
-    assert ended.exit_code == 0, ended.output
+    ended = command("plan", write_job(tmp_path / "job.yaml", values | {"on_invalid": "skip"}), exits=0)
     assert "left out: row 1: image_model is 'http://127.0.0.1/'" in ended.output

@@ -55,9 +55,7 @@ def content(record: Record) -> bytes:
 
 @functools.cache
 def plain_pipe(model: str) -> Any:
-    pipe = diffusers.DiffusionPipeline.from_pretrained(tiny(model))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return diffusers.DiffusionPipeline.from_pretrained(tiny(model))
 
 
 @functools.cache

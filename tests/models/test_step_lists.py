@@ -80,7 +80,6 @@ def test_rows_of_listed_steps_have_the_frames_of_plain_calls(name: str, tmp_path
     output, row_ids = render_here(values)
     found = {record["seed"]: record["frames_sha256"] for record in records_of(output)}
     pipe = class_named(inspect_model(model).class_name).from_pretrained(model)
-    pipe.set_progress_bar_config(disable=True)
     listed = zip(rows, ROWS[name], strict=True)
     assert found == {row["seed"]: plain_digest(pipe, row, scheduler) for row, (scheduler, *_) in listed}
     if name == "wan_v2v":

@@ -29,9 +29,7 @@ VISIBLE = 2 / 255  # mean change per pixel; far above rounding
 
 def _load(folder: Path) -> DiffusionPipeline:
     index = json.loads((folder / "model_index.json").read_text())
-    pipe = class_named(index["_class_name"]).from_pretrained(folder, dtype=torch.bfloat16)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return class_named(index["_class_name"]).from_pretrained(folder, dtype=torch.bfloat16)
 
 
 def _frames(pipe: DiffusionPipeline, arguments: dict[str, Any], *, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -34,8 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked(folder: Path) -> Path:
-    ended = command("model", "lock", folder)
-    assert ended.exit_code == 0, ended.output
+    command("model", "lock", folder, exits=0)
     return folder
 
 
@@ -60,8 +59,7 @@ def test_a_locked_model_loads_and_is_verified(locked: Path) -> None:
     model = framefleet.load_model(locked)
     lock = read_lock(locked / LOCK_FILE)
     assert (lock.digests, lock.class_name, lock.source) == (model.digests, "WanPipeline", str(locked))
-    ended = command("model", "verify", locked)
-    assert ended.exit_code == 0
+    ended = command("model", "verify", locked, exits=0)
     assert f"as locked, digest {model.digest}" in ended.stdout
     flip_a_byte(locked / "vae" / WEIGHTS)
     assert command("model", "verify", locked).exit_code == 2
@@ -115,8 +113,7 @@ def test_a_lock_elsewhere_counts_in_place_of_the_folders_own(locked: Path, tmp_p
 
 
 def test_a_model_without_a_lock_has_nothing_to_be_verified_against(folder: Path) -> None:
-    ended = command("model", "verify", folder)
-    assert ended.exit_code == 2
+    ended = command("model", "verify", folder, exits=2)
     assert "framefleet model lock" in ended.stderr
 
 

@@ -17,12 +17,13 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.render import rows_to_retry
 from framefleet.pipeline.outputs.held_output import HeldOutput
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
-from framefleet.pipeline.outputs.parts.parts import PartWriter, replace_part, withdraw
+from framefleet.pipeline.outputs.parts.parts import replace_part, withdraw
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.pages.gallery.blocks import shown_failures
 from tests.long import examples
+from tests.outputs import write_part
 from tests.rows import failure, record
 
 _NOTHING = pa.schema([])
@@ -60,11 +61,13 @@ class Written:
         self.num_runs += 1
         run = f"000001-20260102T120000-{self.num_runs:08x}"
         if kind == "done":
-            self._add(RECORDS, record_schema(_NOTHING), [values_of(record(one)) for one in ids], run)
+            write_part(
+                self.store, RECORDS, record_schema(_NOTHING), [values_of(record(one)) for one in ids], run
+            )
             self.done |= ids
         elif kind == "failed":
             rows = [values_of(failure(row_id=f"{one:032x}", message=run)) for one in ids]
-            self._add(FAILURES, failure_schema(_NOTHING), rows, run)
+            write_part(self.store, FAILURES, failure_schema(_NOTHING), rows, run)
             self.failed |= ids
         elif kind == "withdrawn":  # an audit found them wrong
             gone = {f"{one:032x}" for one in ids}
@@ -80,14 +83,8 @@ class Written:
         else:
             self.store.delete_many(self.store.list(ROWS))
             rows = [{"row_index": number, "row_id": f"{one:032x}"} for number, one in enumerate(ids)]
-            self._add(ROWS, row_schema(_NOTHING), rows, run)
+            write_part(self.store, ROWS, row_schema(_NOTHING), rows, run)
             self.table = ids
-
-    def _add(self, folder: str, schema: pa.Schema, rows: list[dict[str, object]], run: str) -> None:
-        writer = PartWriter(self.store, folder, schema, run=run)
-        for row in rows:
-            writer.add(None, row)
-        writer.flush()
 
 
 @settings(max_examples=examples(60), deadline=None)

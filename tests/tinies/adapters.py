@@ -6,11 +6,11 @@ from typing import Any
 
 import diffusers
 
-from tests.tinies.controlled import UNSAFE, controlled
+from tests.tinies.controlled import controlled, sdxl_controlled
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.image import UNET_CHANNELS, sd, sd3, sdxl, unet
-from tests.tinies.image_edits import parts
-from tests.tinies.table import EDIT, IMAGE, Tinies
+from tests.tinies.image_edits import UNSAFE
+from tests.tinies.table import EDIT, IMAGE, Tinies, of, parts
 from tests.tinies.video import animatediff
 
 _MODE = {"control_mode": 1}  # of a union: which kind of picture controls
@@ -66,59 +66,51 @@ def _sparse() -> diffusers.DiffusionPipeline:
 
 _CLIP = IMAGE | {"num_frames": 4}
 TINIES: Tinies = {
-    "animatediff_controlnet": (
-        lambda: diffusers.AnimateDiffControlNetPipeline(**_moving()),
-        _CLIP,
-        ("conditioning_frames",),
-    ),
+    "animatediff_controlnet": of("AnimateDiffControlNetPipeline", _moving, _CLIP, conditioning_frames=4),
     "animatediff_sparse": (
         _sparse,
         _CLIP | {"controlnet_frame_indices": [0, 1, 2, 3]},
-        ("conditioning_frames",),
+        {"conditioning_frames": 4},
     ),
-    "animatediff_v2v_controlnet": (
-        lambda: diffusers.AnimateDiffVideoToVideoControlNetPipeline(**_moving()),
+    "animatediff_v2v_controlnet": of(
+        "AnimateDiffVideoToVideoControlNetPipeline",
+        _moving,
         IMAGE | {"strength": 0.8},
-        ("video", "conditioning_frames"),
+        video=4,
+        conditioning_frames=4,
     ),
     "sd_adapter": (
         lambda: diffusers.StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
         IMAGE,
         ("image",),
     ),
-    "sdxl_adapter": (
-        lambda: diffusers.StableDiffusionXLAdapterPipeline(**_adapted(parts(sdxl()))),
-        IMAGE,
-        ("image",),
-    ),
-    "sdxl_controlnet_inpaint": (
-        lambda: diffusers.StableDiffusionXLControlNetInpaintPipeline(**controlled(parts(sdxl()))),
+    "sdxl_adapter": of("StableDiffusionXLAdapterPipeline", lambda: _adapted(parts(sdxl())), IMAGE, "image"),
+    "sdxl_controlnet_inpaint": of(
+        "StableDiffusionXLControlNetInpaintPipeline",
+        sdxl_controlled,
         EDIT,
-        ("image", "mask_image", "control_image"),
+        "image",
+        "mask_image",
+        "control_image",
     ),
-    "sdxl_union": (
-        lambda: diffusers.StableDiffusionXLControlNetUnionPipeline(**_union()),
-        IMAGE | _MODE,
-        ("control_image",),
+    "sdxl_union": of("StableDiffusionXLControlNetUnionPipeline", _union, IMAGE | _MODE, "control_image"),
+    "sdxl_union_img2img": of(
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline", _union, EDIT | _MODE, "image", "control_image"
     ),
-    "sdxl_union_img2img": (
-        lambda: diffusers.StableDiffusionXLControlNetUnionImg2ImgPipeline(**_union()),
+    "sdxl_union_inpaint": of(
+        "StableDiffusionXLControlNetUnionInpaintPipeline",
+        _union,
         EDIT | _MODE,
-        ("image", "control_image"),
+        "image",
+        "mask_image",
+        "control_image",
     ),
-    "sdxl_union_inpaint": (
-        lambda: diffusers.StableDiffusionXLControlNetUnionInpaintPipeline(**_union()),
-        EDIT | _MODE,
-        ("image", "mask_image", "control_image"),
-    ),
-    "sd3_controlnet": (
-        lambda: diffusers.StableDiffusion3ControlNetPipeline(**_sd3_controlled()),
+    "sd3_controlnet": of("StableDiffusion3ControlNetPipeline", _sd3_controlled, IMAGE, "control_image"),
+    "sd3_controlnet_inpaint": of(
+        "StableDiffusion3ControlNetInpaintingPipeline",
+        lambda: _sd3_controlled(extra_channels=1),
         IMAGE,
-        ("control_image",),
-    ),
-    "sd3_controlnet_inpaint": (
-        lambda: diffusers.StableDiffusion3ControlNetInpaintingPipeline(**_sd3_controlled(extra_channels=1)),
-        IMAGE,
-        ("control_image", "control_mask"),
+        "control_image",
+        "control_mask",
     ),
 }

@@ -7,21 +7,9 @@ from typing import Any
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, clip_tokenizer, projected_clip
+from tests.tinies.table import IMAGE, REDRAWN, Tinies, of
 
 _CODES = 31
-
-
-def amused() -> diffusers.DiffusionPipeline:
-    return diffusers.AmusedPipeline(**_parts())
-
-
-def amused_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.AmusedImg2ImgPipeline(**_parts())
-
-
-def amused_inpaint() -> diffusers.DiffusionPipeline:
-    """A token is a pixel: diffusers takes pictures of multiples of its square alone."""
-    return diffusers.AmusedInpaintPipeline(**_parts(levels=1))
 
 
 def _parts(*, levels: int = 4) -> dict[str, Any]:
@@ -59,3 +47,11 @@ def _parts(*, levels: int = 4) -> dict[str, Any]:
         "transformer": transformer,
         "scheduler": diffusers.AmusedScheduler(mask_token_id=_CODES),
     }
+
+
+TINIES: Tinies = {
+    "amused": of("AmusedPipeline", _parts, IMAGE),
+    "amused_img2img": of("AmusedImg2ImgPipeline", _parts, REDRAWN, "image"),
+    # A token is a pixel: diffusers takes pictures of multiples of its square alone.
+    "amused_inpaint": of("AmusedInpaintPipeline", lambda: _parts(levels=1), REDRAWN, "image", "mask_image"),
+}

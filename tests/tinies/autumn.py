@@ -9,7 +9,7 @@ import transformers
 
 from tests.tinies import encoders, flux2, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import LARGER, Tinies
+from tests.tinies.table import LARGER, ONE_LAYER, ONE_OF_EACH, STEPS, Tinies, of
 
 EDIT_PROMPT = '{"edit_instruction": "make it blue"}'  # it takes no other
 _TAPPED = 13  # layers of the encoder that Ideogram 4 reads
@@ -20,9 +20,7 @@ def ideogram4() -> diffusers.DiffusionPipeline:
     """Two transformers: one with the text, one without."""
     sizes: dict[str, Any] = {
         "in_channels": flux2.PACKED,
-        "num_layers": 1,
-        "attention_head_dim": 16,
-        "num_attention_heads": 2,
+        **ONE_LAYER,
         "intermediate_size": 64,
         "adaln_dim": 32,
         "llm_features_dim": _TAPPED * encoders.TEXT_WIDTH,
@@ -62,33 +60,17 @@ def fibo2() -> diffusers.DiffusionPipeline:
     )
 
 
-def fibo() -> diffusers.DiffusionPipeline:
-    return diffusers.BriaFiboPipeline(**_fibo_parts())
-
-
-def fibo_edit() -> diffusers.DiffusionPipeline:
-    return diffusers.BriaFiboEditPipeline(**_fibo_parts())
-
-
 def _fibo_parts() -> dict[str, Any]:
     transformer = diffusers.BriaFiboTransformer2DModel(
         in_channels=48,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         joint_attention_dim=2 * encoders.TEXT_WIDTH,
         axes_dims_rope=[4, 6, 6],
         text_encoder_dim=encoders.TEXT_WIDTH,
     )
     text_encoder = transformers.SmolLM3ForCausalLM(
         transformers.SmolLM3Config(
-            vocab_size=128_001,  # an empty prompt is the last of these
-            hidden_size=encoders.TEXT_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
+            **encoders.language_model(2, vocab_size=128_001),  # an empty prompt is the last of these
             pad_token_id=0,
             bos_token_id=None,
             eos_token_id=1,
@@ -189,18 +171,15 @@ def sana_wm() -> diffusers.DiffusionPipeline:
     )
 
 
+_FIBO = STEPS | {"height": 64, "width": 64}
 TINIES: Tinies = {
     "ideogram4": (ideogram4, LARGER | {"guidance_schedule": [7.0, 3.0], "max_sequence_length": 128}, ()),
     "fibo2": (fibo2, LARGER, ()),
-    "fibo": (fibo, {"height": 64, "width": 64, "num_inference_steps": 2}, ()),
-    "fibo_edit": (
-        fibo_edit,
-        {"height": 64, "width": 64, "num_inference_steps": 2, "prompt": EDIT_PROMPT},
-        ("image",),
-    ),
+    "fibo": of("BriaFiboPipeline", _fibo_parts, _FIBO),
+    "fibo_edit": of("BriaFiboEditPipeline", _fibo_parts, _FIBO | {"prompt": EDIT_PROMPT}, "image"),
     "joy_edit": (joy_edit, LARGER, ("image",)),
-    "joy_edit_plus": (joy_edit_plus, LARGER, ("images",)),
-    "longcat_edit": (longcat_edit, {"num_inference_steps": 2}, ("image",)),
+    "joy_edit_plus": (joy_edit_plus, LARGER, {"images": 2}),  # a list
+    "longcat_edit": (longcat_edit, STEPS, ("image",)),
     "z_image_omni": (z_image_omni, LARGER, ()),
     "kandinsky_t2i": (kandinsky_t2i, LARGER, ()),
     "kandinsky_i2i": (kandinsky_i2i, LARGER, ("image",)),

@@ -8,54 +8,13 @@ import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.table import FRAMES_9, IMAGE, LARGER, TWO_LAYERS, Tinies, of
 
 CHANNELS = 4  # of the latents; the picture's stand beside them
+_PATCHES_OF_1_5: dict[str, Any] = {"patch_size_t": 2, "patch_bias": False}  # two latent frames to a token
 
 
-def cogvideox() -> diffusers.DiffusionPipeline:
-    return diffusers.CogVideoXPipeline(**_parts(), transformer=_transformer())
-
-
-def cogvideox_2b() -> diffusers.DiffusionPipeline:
-    """Fixed position embeddings instead of rotary ones, and a noise schedule of its own."""
-    parts = _parts(snr_shift_scale=3.0)
-    return diffusers.CogVideoXPipeline(
-        **parts, transformer=_transformer(use_rotary_positional_embeddings=False)
-    )
-
-
-def cogvideox_1_5() -> diffusers.DiffusionPipeline:
-    return diffusers.CogVideoXPipeline(**_parts(), transformer=_transformer(**_PATCHES_OF_1_5))
-
-
-def cogvideox_i2v() -> diffusers.DiffusionPipeline:
-    """CogVideoX-5B's kind: learned position embeddings, which hold for one size only."""
-    transformer = _transformer(
-        in_channels=2 * CHANNELS, use_learned_positional_embeddings=True, sample_width=4, sample_height=4
-    )
-    return diffusers.CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
-
-
-def cogvideox_1_5_i2v() -> diffusers.DiffusionPipeline:
-    transformer = _transformer(in_channels=2 * CHANNELS, ofs_embed_dim=16, **_PATCHES_OF_1_5)
-    return diffusers.CogVideoXImageToVideoPipeline(**_parts(), transformer=transformer)
-
-
-def cogvideox_v2v() -> diffusers.DiffusionPipeline:
-    return diffusers.CogVideoXVideoToVideoPipeline(**_parts(), transformer=_transformer())
-
-
-def cogvideox_fun_control() -> diffusers.DiffusionPipeline:
-    """A clip's latents beside the noise."""
-    return diffusers.CogVideoXFunControlPipeline(
-        **_parts(), transformer=_transformer(in_channels=2 * CHANNELS)
-    )
-
-
-_PATCHES_OF_1_5 = {"patch_size_t": 2, "patch_bias": False}  # two latent frames to a token
-
-
-def _parts(*, snr_shift_scale: float = 1.0) -> dict[str, Any]:
+def _parts(*, snr_shift_scale: float = 1.0, **settings: Any) -> dict[str, Any]:
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),
         latent_channels=CHANNELS,
@@ -74,7 +33,13 @@ def _parts(*, snr_shift_scale: float = 1.0) -> dict[str, Any]:
         snr_shift_scale=snr_shift_scale,
         timestep_spacing="trailing",
     )
-    return {"tokenizer": ByT5Tokenizer(), "text_encoder": t5(), "vae": vae, "scheduler": scheduler}
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": t5(),
+        "vae": vae,
+        "scheduler": scheduler,
+        "transformer": _transformer(**settings),
+    }
 
 
 def _transformer(**settings: Any) -> diffusers.CogVideoXTransformer3DModel:
@@ -85,12 +50,41 @@ def _transformer(**settings: Any) -> diffusers.CogVideoXTransformer3DModel:
         "use_rotary_positional_embeddings": True,
     }
     return diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         out_channels=CHANNELS,
         time_embed_dim=16,
         text_embed_dim=TEXT_WIDTH,
-        num_layers=2,
         sample_frames=9,
         **{**given, **settings},
     )
+
+
+def _known_by_place() -> dict[str, Any]:
+    """Return those of CogVideoX-5B's kind: learned position embeddings, which hold for one size only."""
+    return _parts(
+        in_channels=2 * CHANNELS, use_learned_positional_embeddings=True, sample_width=4, sample_height=4
+    )
+
+
+TINIES: Tinies = {
+    "cogvideox": of("CogVideoXPipeline", _parts, FRAMES_9),
+    # Fixed position embeddings instead of rotary ones, and a noise schedule of its own.
+    "cogvideox_2b": of(
+        "CogVideoXPipeline",
+        lambda: _parts(snr_shift_scale=3.0, use_rotary_positional_embeddings=False),
+        FRAMES_9,
+    ),
+    "cogvideox_1_5": of("CogVideoXPipeline", lambda: _parts(**_PATCHES_OF_1_5), FRAMES_9),
+    "cogvideox_i2v": of("CogVideoXImageToVideoPipeline", _known_by_place, FRAMES_9 | LARGER, "image"),
+    "cogvideox_1_5_i2v": of(
+        "CogVideoXImageToVideoPipeline",
+        lambda: _parts(in_channels=2 * CHANNELS, ofs_embed_dim=16, **_PATCHES_OF_1_5),
+        FRAMES_9,
+        "image",
+    ),
+    "cogvideox_v2v": of("CogVideoXVideoToVideoPipeline", _parts, IMAGE | {"strength": 0.8}, video=9),
+    # A clip's latents beside the noise.
+    "cogvideox_fun_control": of(
+        "CogVideoXFunControlPipeline", lambda: _parts(in_channels=2 * CHANNELS), IMAGE, control_video=9
+    ),
+}

@@ -6,38 +6,16 @@ from typing import Any
 
 import diffusers
 
-from tests.tinies.image import sd, sd3, sdxl, unet_xl
-from tests.tinies.image_edits import parts
-from tests.tinies.video import animatediff
-
-UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-def sd_controlnet() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionControlNetPipeline(**sd_controlled(), **UNSAFE)
+from tests.tinies.image import sd3, sdxl, unet_xl
+from tests.tinies.image_edits import sd_parts
+from tests.tinies.table import EDIT, IMAGE, REDRAWN, Tinies, of, parts
 
 
 def sd_controlnets() -> diffusers.DiffusionPipeline:
     """Two ControlNets, each with an image of its own."""
-    given = parts(sd())
+    given = sd_parts()
     nets = diffusers.MultiControlNetModel([_controlnet(given["unet"]), _controlnet(given["unet"])])
-    return diffusers.StableDiffusionControlNetPipeline(**given, controlnet=nets, **UNSAFE)
-
-
-def sd_controlnet_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionControlNetImg2ImgPipeline(**sd_controlled(), **UNSAFE)
-
-
-def sd_controlnet_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionControlNetInpaintPipeline(**sd_controlled(), **UNSAFE)
-
-
-def sdxl_controlnet() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionXLControlNetPipeline(**controlled(parts(sdxl())))
-
-
-def sdxl_controlnet_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionXLControlNetImg2ImgPipeline(**controlled(parts(sdxl())))
+    return diffusers.StableDiffusionControlNetPipeline(**given, controlnet=nets)
 
 
 def sdxl_instruct_pix2pix() -> diffusers.DiffusionPipeline:
@@ -46,28 +24,12 @@ def sdxl_instruct_pix2pix() -> diffusers.DiffusionPipeline:
     )
 
 
-def sd_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionPAGPipeline(**parts(sd()), **UNSAFE)
-
-
-def sd_pag_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionPAGImg2ImgPipeline(**parts(sd()), **UNSAFE)
-
-
-def sdxl_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionXLPAGPipeline(**parts(sdxl()))
-
-
-def sd3_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusion3PAGPipeline(**parts(sd3()), pag_applied_layers="blocks.0")
-
-
-def animatediff_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.AnimateDiffPAGPipeline(**parts(animatediff()))
-
-
 def sd_controlled() -> dict[str, Any]:
-    return controlled(parts(sd()))
+    return controlled(sd_parts())
+
+
+def sdxl_controlled() -> dict[str, Any]:
+    return controlled(parts(sdxl()))
 
 
 def controlled(given: dict[str, Any]) -> dict[str, Any]:
@@ -77,3 +39,33 @@ def controlled(given: dict[str, Any]) -> dict[str, Any]:
 def _controlnet(denoiser: diffusers.UNet2DConditionModel) -> diffusers.ControlNetModel:
     """Return one that halves a picture thrice, as many pixels as a latent has."""
     return diffusers.ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8, 8, 8))
+
+
+TINIES: Tinies = {
+    "sd_controlnet": of("StableDiffusionControlNetPipeline", sd_controlled, IMAGE, "image"),
+    "sd_controlnets": (sd_controlnets, IMAGE, {"image": 2}),
+    "sd_controlnet_img2img": of(
+        "StableDiffusionControlNetImg2ImgPipeline", sd_controlled, EDIT, "image", "control_image"
+    ),
+    "sd_controlnet_inpaint": of(
+        "StableDiffusionControlNetInpaintPipeline",
+        sd_controlled,
+        EDIT,
+        "image",
+        "mask_image",
+        "control_image",
+    ),
+    "sdxl_controlnet": of("StableDiffusionXLControlNetPipeline", sdxl_controlled, IMAGE, "image"),
+    "sdxl_controlnet_img2img": of(
+        "StableDiffusionXLControlNetImg2ImgPipeline", sdxl_controlled, EDIT, "image", "control_image"
+    ),
+    "sdxl_instruct_pix2pix": (sdxl_instruct_pix2pix, IMAGE, ("image",)),
+    "sd_pag": of("StableDiffusionPAGPipeline", sd_parts, IMAGE),
+    "sd_pag_img2img": of("StableDiffusionPAGImg2ImgPipeline", sd_parts, REDRAWN, "image"),
+    "sdxl_pag": of("StableDiffusionXLPAGPipeline", sdxl, IMAGE),
+    "sd3_pag": (
+        lambda: diffusers.StableDiffusion3PAGPipeline(**parts(sd3()), pag_applied_layers="blocks.0"),
+        IMAGE,
+        (),
+    ),
+}

@@ -15,12 +15,9 @@ from transformers import ByT5Tokenizer
 
 from tests.tinies import cosmos3 as omni
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, qwen, t5
-from tests.tinies.modular import modular_of
+from tests.tinies.table import FRAMES_5, FRAMES_9, HEADS, LARGER, TWO_LAYERS, Tinies, modular_of, of
 
 CHANNELS = 4  # of latents
-_NUM_LAYERS = 4  # of the text encoder of 2.5, whose states are put side by side
-_VIDEO: dict[str, Any] = {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 2}
-_TEXT = {"max_sequence_length": 32}
 
 
 def _resize(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:
@@ -42,26 +39,6 @@ if not hasattr(transformer_cosmos, "transforms"):
     pipeline_cosmos2_5_predict.torchvision = SimpleNamespace(transforms=_TRANSFORMS)
 
 
-def cosmos_t2w() -> diffusers.DiffusionPipeline:
-    return diffusers.CosmosTextToWorldPipeline(**_first(in_channels=CHANNELS))
-
-
-def cosmos_v2w() -> diffusers.DiffusionPipeline:
-    return diffusers.CosmosVideoToWorldPipeline(**_first(in_channels=CHANNELS + 1))
-
-
-def cosmos2_t2i() -> diffusers.DiffusionPipeline:
-    return diffusers.Cosmos2TextToImagePipeline(**_second(in_channels=CHANNELS))
-
-
-def cosmos2_v2w() -> diffusers.DiffusionPipeline:
-    return diffusers.Cosmos2VideoToWorldPipeline(**_second(in_channels=CHANNELS + 1))
-
-
-def cosmos25_predict() -> diffusers.DiffusionPipeline:
-    return diffusers.Cosmos2_5_PredictBasePipeline(**_later())
-
-
 def cosmos25_transfer() -> diffusers.DiffusionPipeline:
     """With a ControlNet, as of edges."""
     controlnet = diffusers.CosmosControlNetModel(
@@ -69,8 +46,7 @@ def cosmos25_transfer() -> diffusers.DiffusionPipeline:
         in_channels=CHANNELS + 2,  # and two masks: what is given, and padding
         latent_channels=CHANNELS + 2,
         model_channels=32,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **HEADS,
         mlp_ratio=2.0,
         text_embed_dim=3 * TEXT_WIDTH,
         adaln_lora_dim=4,
@@ -79,10 +55,6 @@ def cosmos25_transfer() -> diffusers.DiffusionPipeline:
         img_context_dim_out=32,
     )
     return diffusers.Cosmos2_5_TransferPipeline(**_later(controls=True), controlnet=controlnet)
-
-
-def cosmos3_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.Cosmos3OmniModularPipeline, omni.cosmos3().components)
 
 
 def cosmos3_distilled() -> diffusers.ModularPipeline:
@@ -119,7 +91,7 @@ def _first(**channels: int) -> dict[str, Any]:
 
 def _second(**channels: int) -> dict[str, Any]:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
-    return {**_from_t5(**channels), "vae": _wan_vae(), "scheduler": scheduler}
+    return {**_from_t5(**channels), "vae": omni.autoencoder(), "scheduler": scheduler}
 
 
 def _later(*, controls: bool = False) -> dict[str, Any]:
@@ -132,7 +104,7 @@ def _later(*, controls: bool = False) -> dict[str, Any]:
         "text_encoder": qwen(),
         "tokenizer": chat_tokenizer(),
         "transformer": _transformer(in_channels=CHANNELS + 1, text_embed_dim=3 * TEXT_WIDTH, **more),
-        "vae": _wan_vae(),
+        "vae": omni.autoencoder(),
         "scheduler": scheduler,
         "safety_checker": _guardrail(),
     }
@@ -150,9 +122,7 @@ def _from_t5(**channels: int) -> dict[str, Any]:
 def _transformer(**settings: Any) -> diffusers.CosmosTransformer3DModel:
     return diffusers.CosmosTransformer3DModel(
         out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
+        **TWO_LAYERS,
         mlp_ratio=2.0,
         adaln_lora_dim=4,
         max_size=(16, 16, 16),
@@ -160,37 +130,21 @@ def _transformer(**settings: Any) -> diffusers.CosmosTransformer3DModel:
     )
 
 
-def _wan_vae() -> diffusers.AutoencoderKLWan:
-    return diffusers.AutoencoderKLWan(
-        base_dim=8,
-        z_dim=CHANNELS,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * CHANNELS,
-        latents_std=[0.7] * CHANNELS,
-    )
-
-
-_IMAGE = {"height": 32, "width": 32, "num_inference_steps": 2}
-TINIES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
-    "cosmos_t2w": (cosmos_t2w, _VIDEO | _TEXT, {}),
-    "cosmos_v2w": (cosmos_v2w, _VIDEO | _TEXT, {"video": 5}),
-    "cosmos2_t2i": (cosmos2_t2i, _IMAGE | _TEXT, {}),
-    "cosmos2_v2w": (cosmos2_v2w, _VIDEO | _TEXT, {"image": 1}),
-    "cosmos25_predict": (cosmos25_predict, _VIDEO | {"max_sequence_length": 128}, {"video": 9}),
-    "cosmos25_transfer": (
-        cosmos25_transfer,
-        _VIDEO | {"max_sequence_length": 128, "num_frames_per_chunk": 9},
-        {"controls": 9},
+_VIDEO = FRAMES_9 | LARGER | {"max_sequence_length": 32}
+_LONG_VIDEO = _VIDEO | {"max_sequence_length": 128}
+TINIES: Tinies = {
+    "cosmos_t2w": of("CosmosTextToWorldPipeline", lambda: _first(in_channels=CHANNELS), _VIDEO),
+    "cosmos_v2w": of("CosmosVideoToWorldPipeline", lambda: _first(in_channels=CHANNELS + 1), _VIDEO, video=5),
+    "cosmos2_t2i": of(
+        "Cosmos2TextToImagePipeline",
+        lambda: _second(in_channels=CHANNELS),
+        LARGER | {"max_sequence_length": 32},
     ),
-    "cosmos3_modular": (
-        cosmos3_modular,
-        {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2},
-        {},
+    "cosmos2_v2w": of(
+        "Cosmos2VideoToWorldPipeline", lambda: _second(in_channels=CHANNELS + 1), _VIDEO, "image"
     ),
-    "cosmos3_distilled": (cosmos3_distilled, {"height": 16, "width": 16, "num_frames": 5}, {}),
+    "cosmos25_predict": of("Cosmos2_5_PredictBasePipeline", _later, _LONG_VIDEO, video=9),
+    "cosmos25_transfer": (cosmos25_transfer, _LONG_VIDEO | {"num_frames_per_chunk": 9}, {"controls": 9}),
+    "cosmos3_modular": of("Cosmos3OmniModularPipeline", omni.cosmos3, FRAMES_5),
+    "cosmos3_distilled": (cosmos3_distilled, {"height": 16, "width": 16, "num_frames": 5}, ()),
 }
-BUILDERS = {name: build for name, (build, _, _) in TINIES.items()}
-SMALLEST = {name: call for name, (_, call, _) in TINIES.items()}
-INPUTS = {name: inputs for name, (_, _, inputs) in TINIES.items() if inputs}

@@ -29,15 +29,6 @@ def cosmos3() -> diffusers.DiffusionPipeline:
         sound_latent_fps=25.0,
         rope_axes_dim=(4, 2, 2),
     )
-    vae = diffusers.AutoencoderKLWan(
-        base_dim=8,
-        z_dim=CHANNELS,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        latents_mean=[0.0] * CHANNELS,
-        latents_std=[0.7] * CHANNELS,
-    )
     sound = diffusers.Cosmos3AVAEAudioTokenizer(
         sampling_rate=800,  # 32 samples to a latent: 25 latents a second
         vocoder_input_dim=SOUND_CHANNELS,
@@ -49,10 +40,22 @@ def cosmos3() -> diffusers.DiffusionPipeline:
     return diffusers.Cosmos3OmniPipeline(
         transformer=transformer,
         text_tokenizer=tokenizer,
-        vae=vae,
+        vae=autoencoder(),
         scheduler=diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=10.0
         ),
         sound_tokenizer=sound,
         enable_safety_checker=False,
+    )
+
+
+def autoencoder() -> diffusers.AutoencoderKLWan:
+    return diffusers.AutoencoderKLWan(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[0.7] * CHANNELS,
     )

@@ -10,7 +10,7 @@ from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
 from tests.tinies.kandinsky_images import cross_attending_unet
-from tests.tinies.table import IMAGE, REDRAWN, Tinies
+from tests.tinies.table import IMAGE, REDRAWN, Tinies, of
 
 _AS_WRITTEN = {"clean_caption": False}  # cleaning needs packages that are not there
 
@@ -51,23 +51,22 @@ def _parts(**settings: Any) -> dict[str, Any]:
 
 
 TINIES: Tinies = {
-    "if": (lambda: diffusers.IFPipeline(**_base()), IMAGE | _AS_WRITTEN, ()),
-    "if_img2img": (lambda: diffusers.IFImg2ImgPipeline(**_base()), REDRAWN | _AS_WRITTEN, ("image",)),
-    "if_inpaint": (
-        lambda: diffusers.IFInpaintingPipeline(**_base()),
-        REDRAWN | _AS_WRITTEN,
-        ("image", "mask_image"),
-    ),
-    "if_sr": (lambda: diffusers.IFSuperResolutionPipeline(**_larger()), IMAGE | _AS_WRITTEN, ("image",)),
+    "if": of("IFPipeline", _base, IMAGE | _AS_WRITTEN),
+    "if_img2img": of("IFImg2ImgPipeline", _base, REDRAWN | _AS_WRITTEN, "image"),
+    "if_inpaint": of("IFInpaintingPipeline", _base, REDRAWN | _AS_WRITTEN, "image", "mask_image"),
+    "if_sr": of("IFSuperResolutionPipeline", _larger, IMAGE | _AS_WRITTEN, "image"),
     "if_sr_img2img": (
         # It alone loads with a watermarker only, which marks PIL images and no arrays.
         lambda: diffusers.IFImg2ImgSuperResolutionPipeline(**_larger() | {"watermarker": IFWatermarker()}),
         REDRAWN | _AS_WRITTEN,
         ("image", "original_image"),
     ),
-    "if_sr_inpaint": (
-        lambda: diffusers.IFInpaintingSuperResolutionPipeline(**_larger()),
+    "if_sr_inpaint": of(
+        "IFInpaintingSuperResolutionPipeline",
+        _larger,
         REDRAWN | _AS_WRITTEN,
-        ("image", "original_image", "mask_image"),
+        "image",
+        "original_image",
+        "mask_image",
     ),
 }

@@ -18,10 +18,9 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from torch import nn
 
 from tests.tinies import encoders
-from tests.tinies.controlled import UNSAFE
 from tests.tinies.image import NOISE, sd, sdxl, unet, unet_xl
-from tests.tinies.image_edits import parts
-from tests.tinies.table import IMAGE, REDRAWN, STEPS, Tinies
+from tests.tinies.image_edits import UNSAFE
+from tests.tinies.table import IMAGE, ONE_LAYER, REDRAWN, STEPS, TWO_LAYERS, Tinies, parts
 from tests.tinies.untexted import pixel_unet
 
 # ControlNet-XS has counterparts of these alone.
@@ -124,9 +123,7 @@ def _stable_unclip(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
 
 def _prior(**settings: Any) -> Any:
     return diffusers.PriorTransformer(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
+        **ONE_LAYER,
         embedding_dim=encoders.TEXT_WIDTH,
         **settings,
     )
@@ -169,11 +166,9 @@ def _unidiffuser() -> DiffusionPipeline:
     network = diffusers.UniDiffuserModel(
         text_dim=encoders.TEXT_WIDTH,
         clip_img_dim=encoders.TEXT_WIDTH,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         in_channels=4,
         out_channels=4,
-        num_layers=2,
         norm_num_groups=4,
         sample_size=2,
         patch_size=1,

@@ -7,6 +7,7 @@ from transformers import ByT5Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGene
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
 from tests.tinies.image import image_autoencoder
+from tests.tinies.table import ONE_LAYER, TWO_LAYERS
 from tests.tinies.templates import CHAT
 
 CHANNELS = 4  # of the latents
@@ -14,9 +15,7 @@ CHANNELS = 4  # of the latents
 
 def mochi() -> diffusers.DiffusionPipeline:
     transformer = diffusers.MochiTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
+        **TWO_LAYERS,
         pooled_projection_dim=16,
         in_channels=12,
         text_embed_dim=TEXT_WIDTH,
@@ -69,10 +68,8 @@ def allegro() -> diffusers.DiffusionPipeline:
 def latte() -> diffusers.DiffusionPipeline:
     transformer = diffusers.LatteTransformer3DModel(
         sample_size=4,
-        num_layers=1,
+        **ONE_LAYER,
         patch_size=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
         caption_channels=TEXT_WIDTH,
         in_channels=CHANNELS,
         out_channels=2 * CHANNELS,
@@ -101,13 +98,11 @@ def easyanimate() -> diffusers.DiffusionPipeline:
     }
     sight = {"depth": 1, "embed_dim": 32, "hidden_size": TEXT_WIDTH, "num_heads": 2}
     transformer = diffusers.EasyAnimateTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **ONE_LAYER,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         time_embed_dim=8,
         text_embed_dim=TEXT_WIDTH,
-        num_layers=1,
         mmdit_layers=1,
         sample_width=16,
         sample_height=16,

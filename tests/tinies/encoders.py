@@ -63,16 +63,9 @@ def t5_tokenizer() -> transformers.T5Tokenizer:
 
 
 def llama() -> transformers.LlamaModel:
-    return transformers.LlamaModel(
-        transformers.LlamaConfig(
-            vocab_size=384 + DEFAULT_PROMPT_TEMPLATE["crop_start"],
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=3,  # HunyuanVideo takes what comes two before the last
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    )
+    num_tokens = 384 + DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    # Three layers: HunyuanVideo takes what comes two before the last.
+    return transformers.LlamaModel(transformers.LlamaConfig(**language_model(3, vocab_size=num_tokens)))
 
 
 def llama_tokenizer() -> transformers.ByT5Tokenizer:
@@ -85,17 +78,13 @@ def llama_tokenizer() -> transformers.ByT5Tokenizer:
 
 def qwen(num_added: int = 0) -> transformers.Qwen2_5_VLForConditionalGeneration:
     """num_added: tokens beside bytes."""
-    text = {
-        "vocab_size": 384 + num_added,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,  # HunyuanImage takes what comes two before the last
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "bos_token_id": None,
-        "eos_token_id": 1,  # ByT5's
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-    }
+    text = language_model(
+        3,  # HunyuanImage takes what comes two before the last
+        vocab_size=384 + num_added,
+        bos_token_id=None,
+        eos_token_id=1,  # ByT5's
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    )
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH}
     config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
@@ -116,7 +105,7 @@ def qwen3(*, num_layers: int) -> transformers.Qwen3ForCausalLM:
 def mistral3(*, num_layers: int) -> transformers.Mistral3ForConditionalGeneration:
     sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
-    text = {"model_type": "mistral", **language_model(num_layers), "head_dim": 16}
+    text = {"model_type": "mistral", **language_model(num_layers, head_dim=16)}
     config = transformers.Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
     return transformers.Mistral3ForConditionalGeneration(config)
 
@@ -134,7 +123,7 @@ def causal_llama() -> transformers.LlamaForCausalLM:
 
 
 def qwen3_vl(*, num_layers: int) -> transformers.Qwen3VLForConditionalGeneration:
-    text = {**language_model(num_layers), "head_dim": 16}
+    text = language_model(num_layers, head_dim=16)
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
@@ -169,7 +158,7 @@ def sight_processor() -> transformers.PaddleOCRVLProcessor:
     return transformers.PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
 
 
-def language_model(num_layers: int) -> dict[str, Any]:
+def language_model(num_layers: int, **settings: Any) -> dict[str, Any]:
     """Return what configs of tiny language models have in common."""
     return {
         "vocab_size": 384,
@@ -178,6 +167,7 @@ def language_model(num_layers: int) -> dict[str, Any]:
         "num_hidden_layers": num_layers,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
+        **settings,
     }
 
 

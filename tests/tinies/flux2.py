@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, mistral3, qwen3
+from tests.tinies.table import CHAT, LARGER, ONE_OF_EACH, REDRAWN, Tinies
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 
@@ -25,15 +26,6 @@ def flux2_klein_base() -> diffusers.DiffusionPipeline:
     return diffusers.Flux2KleinPipeline(**_klein_parts(), is_distilled=False)
 
 
-def flux2_klein_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False)
-
-
-def flux2_klein_kv() -> diffusers.DiffusionPipeline:
-    """Keys and values of the given picture are computed in the first step alone."""
-    return diffusers.Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True)
-
-
 def _klein_parts() -> dict[str, Any]:
     text = {"tokenizer": chat_tokenizer(), "text_encoder": qwen3(num_layers=28)}
     return _parts(guidance_embeds=False) | text
@@ -42,10 +34,7 @@ def _klein_parts() -> dict[str, Any]:
 def _parts(*, guidance_embeds: bool) -> dict[str, Any]:
     transformer = diffusers.Flux2Transformer2DModel(
         in_channels=PACKED,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         joint_attention_dim=3 * TEXT_WIDTH,  # three of the encoder's layers side by side
         timestep_guidance_channels=32,
         axes_dims_rope=(4, 4, 4, 4),
@@ -86,3 +75,18 @@ def autoencoder() -> diffusers.AutoencoderKLFlux2:
         norm_num_groups=2,
         sample_size=64,
     )
+
+
+TINIES: Tinies = {
+    "flux2": (flux2, CHAT, ()),
+    "flux2_klein": (flux2_klein, CHAT, ()),
+    "flux2_klein_base": (flux2_klein_base, CHAT, ()),
+    "flux2_klein_inpaint": (
+        lambda: diffusers.Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False),
+        REDRAWN | {"max_sequence_length": 256},
+        ("image", "mask_image"),
+    ),
+    "ernie": (ernie, LARGER, ()),
+    # Keys and values of the given picture are computed in the first step alone.
+    "flux2_klein_kv": (lambda: diffusers.Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True), CHAT, ()),
+}

@@ -8,7 +8,7 @@ import diffusers
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from tests.tinies import encoders
-from tests.tinies.modular import modular_of
+from tests.tinies.table import ONE_OF_EACH, modular_of
 
 CHANNELS = 4
 READ_LAYERS, TEXT_LAYERS = 8, 33  # the pipeline stacks eight hidden states, the last of them that of layer 32
@@ -26,10 +26,7 @@ def _parts(*, flow_map: bool) -> dict[str, Any]:
     transformer = diffusers.Flux3Transformer2DModel(
         in_channels=4 * CHANNELS,
         cond_in_channels=4 * CHANNELS,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         joint_attention_dim=READ_LAYERS * encoders.TEXT_WIDTH,
         timestep_channels=16,
         axes_dims_rope=(4, 4, 4, 4),

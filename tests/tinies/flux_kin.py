@@ -9,30 +9,18 @@ from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, clip, clip_tokenizer, qwen3, t5
 from tests.tinies.image import image_autoencoder
+from tests.tinies.table import CHAT, LARGER, ONE_OF_EACH, REDRAWN, Tinies, of
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 BLOCKS: dict[str, Any] = {
-    "num_layers": 1,
-    "num_single_layers": 1,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
+    **ONE_OF_EACH,
     "joint_attention_dim": TEXT_WIDTH,
 }
+_BESIDE = {"in_channels": 2 * PACKED, "out_channels": PACKED}  # the picture's latents beside the noise
 
 
-def flux_schnell() -> diffusers.DiffusionPipeline:
-    """Distilled: guidance is no input of its network."""
-    from diffusers import FluxPipeline
-
-    return FluxPipeline(**_flux_parts(guidance_embeds=False))
-
-
-def flux_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxImg2ImgPipeline(**_flux_parts())
-
-
-def flux_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxInpaintPipeline(**_flux_parts())
+def flux() -> diffusers.DiffusionPipeline:
+    return diffusers.FluxPipeline(**_flux_parts())
 
 
 def flux_kontext() -> diffusers.DiffusionPipeline:
@@ -44,39 +32,11 @@ def flux_fill() -> diffusers.DiffusionPipeline:
     return diffusers.FluxFillPipeline(**_flux_parts(in_channels=2 * PACKED + 2 * 2 * 64, out_channels=PACKED))
 
 
-def flux_control() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
-
-
-def flux_control_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlImg2ImgPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
-
-
-def flux_control_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlInpaintPipeline(**_flux_parts(in_channels=2 * PACKED, out_channels=PACKED))
-
-
-def flux_controlnet() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlNetPipeline(**_flux_controlled())
-
-
-def flux_controlnet_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlNetImg2ImgPipeline(**_flux_controlled())
-
-
-def flux_controlnet_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxControlNetInpaintPipeline(**_flux_controlled())
-
-
 def _flux_controlled() -> dict[str, Any]:
     controlnet = diffusers.FluxControlNetModel(
         **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
     )
     return _flux_parts() | {"controlnet": controlnet}
-
-
-def flux_kontext_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxKontextInpaintPipeline(**_flux_parts())
 
 
 def _flux_parts(**settings: Any) -> dict[str, Any]:
@@ -92,14 +52,6 @@ def _flux_parts(**settings: Any) -> dict[str, Any]:
         ),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
     }
-
-
-def chroma() -> diffusers.DiffusionPipeline:
-    return diffusers.ChromaPipeline(**_chroma_parts())
-
-
-def chroma_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.ChromaImg2ImgPipeline(**_chroma_parts())
 
 
 def _chroma_parts() -> dict[str, Any]:
@@ -142,3 +94,52 @@ def ovis() -> diffusers.DiffusionPipeline:
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )
+
+
+TINIES: Tinies = {
+    # Distilled: guidance is no input of its network.
+    "flux_schnell": of("FluxPipeline", lambda: _flux_parts(guidance_embeds=False), LARGER),
+    "flux_img2img": of("FluxImg2ImgPipeline", _flux_parts, LARGER | REDRAWN, "image"),
+    "flux_inpaint": of("FluxInpaintPipeline", _flux_parts, LARGER | REDRAWN, "image", "mask_image"),
+    "flux_kontext": (flux_kontext, LARGER | {"max_area": 1024, "_auto_resize": False}, ("image",)),
+    "flux_fill": (flux_fill, LARGER, ("image", "mask_image")),
+    "flux_control": of("FluxControlPipeline", lambda: _flux_parts(**_BESIDE), LARGER, "control_image"),
+    "flux_control_img2img": of(
+        "FluxControlImg2ImgPipeline",
+        lambda: _flux_parts(**_BESIDE),
+        LARGER | REDRAWN,
+        "image",
+        "control_image",
+    ),
+    "chroma": of("ChromaPipeline", _chroma_parts, LARGER),
+    "chroma_img2img": of("ChromaImg2ImgPipeline", _chroma_parts, LARGER | REDRAWN, "image"),
+    "bria": (bria, LARGER, ()),
+    "ovis": (ovis, CHAT, ()),
+    "flux_control_inpaint": of(
+        "FluxControlInpaintPipeline",
+        lambda: _flux_parts(**_BESIDE),
+        LARGER | REDRAWN,
+        "image",
+        "control_image",
+        "mask_image",
+    ),
+    "flux_controlnet": of("FluxControlNetPipeline", _flux_controlled, LARGER, "control_image"),
+    "flux_controlnet_img2img": of(
+        "FluxControlNetImg2ImgPipeline", _flux_controlled, LARGER | REDRAWN, "image", "control_image"
+    ),
+    "flux_controlnet_inpaint": of(
+        "FluxControlNetInpaintPipeline",
+        _flux_controlled,
+        LARGER | REDRAWN,
+        "image",
+        "mask_image",
+        "control_image",
+    ),
+    "flux_kontext_inpaint": of(
+        "FluxKontextInpaintPipeline",
+        _flux_parts,
+        LARGER | {"max_area": 1024, "_auto_resize": False},
+        "image",
+        "mask_image",
+    ),
+}

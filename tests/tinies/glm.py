@@ -5,8 +5,9 @@ from __future__ import annotations
 import diffusers
 import transformers
 
-from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
 from tests.tinies.image import image_autoencoder
+from tests.tinies.table import TWO_LAYERS
 
 CODES = 64  # what a place of a picture may be
 CHANNELS = 4
@@ -21,9 +22,7 @@ def glm_image() -> diffusers.DiffusionPipeline:
     transformer = diffusers.GlmImageTransformer2DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         text_embed_dim=TEXT_WIDTH,
         time_embed_dim=32,
         condition_dim=16,
@@ -54,18 +53,14 @@ def _processor() -> transformers.GlmImageProcessor:
 
 
 def _language_model() -> transformers.GlmImageForConditionalGeneration:
-    text = {
-        "vocab_size": 512,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "vision_vocab_size": CODES,
-        "eos_token_id": 500,  # never drawn: a picture would end before it is whole
-        "pad_token_id": 0,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
-    }
+    text = language_model(
+        1,
+        vocab_size=512,
+        vision_vocab_size=CODES,
+        eos_token_id=500,  # never drawn: a picture would end before it is whole
+        pad_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
+    )
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "image_size": 64}
     codes = {"embed_dim": 16, "num_embeddings": CODES, "latent_channels": 32}
     config = transformers.GlmImageConfig(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.table import TWO_LAYERS
 from tests.tinies.wan import CHANNELS, wan_parts
 
 
@@ -21,13 +22,11 @@ def helios_pyramid() -> diffusers.DiffusionPipeline:
 
 def _transformer() -> diffusers.HeliosTransformer3DModel:
     return diffusers.HeliosTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         text_dim=TEXT_WIDTH,
         freq_dim=32,
         ffn_dim=64,
-        num_layers=2,
         rope_dim=(8, 4, 4),
     )

@@ -1,4 +1,4 @@
-"""Tiny pipelines of HunyuanVideo's kin: from a picture, SkyReels V1, FramePack, and HunyuanVideo 1.5."""
+"""Tiny pipelines of HunyuanVideo and its kin: SkyReels V1 from a picture, FramePack, HunyuanVideo 1.5."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import diffusers
 from transformers import ByT5Tokenizer, SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from tests.tinies import encoders
+from tests.tinies.table import ONE_LAYER, ONE_OF_EACH
 from tests.tinies.templates import CHAT
 
 CHANNELS = 4  # of the latents
+
+
+def hunyuan() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.HunyuanVideoTransformer3DModel(**sizes())
+    return diffusers.HunyuanVideoPipeline(**parts(), transformer=transformer)
 
 
 def hunyuan_skyreels_i2v() -> diffusers.DiffusionPipeline:
@@ -60,10 +66,7 @@ def sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
     return {
         "in_channels": in_channels,
         "out_channels": CHANNELS,
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "num_layers": 1,
-        "num_single_layers": 1,
+        **ONE_OF_EACH,
         "num_refiner_layers": 1,
         "text_embed_dim": encoders.TEXT_WIDTH,
         "pooled_projection_dim": encoders.TEXT_WIDTH,
@@ -89,9 +92,7 @@ def _parts_of_1_5(task: str) -> dict[str, Any]:
     transformer = diffusers.HunyuanVideo15Transformer3DModel(
         in_channels=2 * CHANNELS + 1,  # the noise, a first frame, and where it is
         out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
+        **ONE_LAYER,
         num_refiner_layers=1,
         text_embed_dim=encoders.TEXT_WIDTH,
         text_embed_2_dim=encoders.TEXT_WIDTH,

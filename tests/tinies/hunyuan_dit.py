@@ -7,10 +7,10 @@ from typing import Any
 import diffusers
 from transformers import BertConfig, BertModel, ByT5Tokenizer
 
-from tests.tinies.controlled import UNSAFE
 from tests.tinies.encoders import TEXT_WIDTH, t5
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import LARGER, Tinies
+from tests.tinies.image_edits import UNSAFE
+from tests.tinies.table import HEADS, LARGER, Tinies, of
 
 _ANY_SIZE = LARGER | {"use_resolution_binning": False}
 
@@ -21,8 +21,7 @@ def _parts() -> dict[str, Any]:
         patch_size=2,
         in_channels=4,
         num_layers=4,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **HEADS,
         hidden_size=32,
         cross_attention_dim=TEXT_WIDTH,
         cross_attention_dim_t5=TEXT_WIDTH,
@@ -55,12 +54,8 @@ def _controlled() -> dict[str, Any]:
 
 
 TINIES: Tinies = {
-    "hunyuan_dit": (lambda: diffusers.HunyuanDiTPipeline(**_parts()), _ANY_SIZE, ()),
-    "hunyuan_dit_controlnet": (
-        lambda: diffusers.HunyuanDiTControlNetPipeline(**_controlled()),
-        _ANY_SIZE,
-        ("control_image",),
-    ),
+    "hunyuan_dit": of("HunyuanDiTPipeline", _parts, _ANY_SIZE),
+    "hunyuan_dit_controlnet": of("HunyuanDiTControlNetPipeline", _controlled, _ANY_SIZE, "control_image"),
     "hunyuan_dit_pag": (
         lambda: diffusers.HunyuanDiTPAGPipeline(**_parts(), pag_applied_layers="blocks.1"),
         _ANY_SIZE,

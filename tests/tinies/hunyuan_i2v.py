@@ -8,7 +8,7 @@ import transformers
 from diffusers import DiffusionPipeline, HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video import DEFAULT_PROMPT_TEMPLATE
 
-from tests.tinies.encoders import TEXT_WIDTH, image_processor
+from tests.tinies.encoders import image_processor, language_model
 from tests.tinies.hunyuan import parts, sizes
 
 _PICTURE = "<image>"
@@ -26,14 +26,8 @@ def hunyuan_i2v() -> DiffusionPipeline:
 
 
 def _reader(tokenizer: transformers.ByT5Tokenizer) -> transformers.LlavaForConditionalGeneration:
-    text = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=3,  # the pipeline takes what comes two before the last
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
+    # Three layers: the pipeline takes what comes two before the last.
+    text = transformers.LlamaConfig(**language_model(3, vocab_size=len(tokenizer)))
     sight = transformers.CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,

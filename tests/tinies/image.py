@@ -1,4 +1,4 @@
-"""Tiny image pipelines: Stable Diffusion 1.5, XL and 3, Flux, and HunyuanImage."""
+"""Tiny image pipelines: Stable Diffusion 1.5, XL and 3, and HunyuanImage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, qwen, t5
+from tests.tinies.table import ONE_OF_EACH, TWO_LAYERS
 
 UNET_CHANNELS = (16, 32)
 # The noise schedule that Stable Diffusion 1.5 and XL ship.
@@ -49,9 +50,7 @@ def sd3(channels: int = 4) -> diffusers.DiffusionPipeline:
         sample_size=8,
         in_channels=channels,
         out_channels=channels,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         joint_attention_dim=TEXT_WIDTH,
         caption_projection_dim=32,
         pooled_projection_dim=TEXT_WIDTH,
@@ -68,29 +67,6 @@ def sd3(channels: int = 4) -> diffusers.DiffusionPipeline:
         vae=image_autoencoder(channels),
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-    )
-
-
-def flux() -> diffusers.DiffusionPipeline:
-    transformer = diffusers.FluxTransformer2DModel(
-        in_channels=16,  # four latent channels in 2 x 2 patches
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_WIDTH,
-        pooled_projection_dim=TEXT_WIDTH,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 6, 6),
-    )
-    return diffusers.FluxPipeline(
-        tokenizer=clip_tokenizer(),
-        text_encoder=clip(),
-        tokenizer_2=ByT5Tokenizer(),
-        text_encoder_2=t5(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
     )
 
 
@@ -138,10 +114,7 @@ def hunyuan_image() -> diffusers.DiffusionPipeline:
     transformer = diffusers.HunyuanImageTransformer2DModel(
         in_channels=4,
         out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
-        num_single_layers=1,
+        **ONE_OF_EACH,
         num_refiner_layers=1,
         text_embed_dim=TEXT_WIDTH,
         text_embed_2_dim=TEXT_WIDTH,
@@ -175,10 +148,7 @@ def hunyuan_image_refiner() -> diffusers.DiffusionPipeline:
     transformer = diffusers.HunyuanImageTransformer2DModel(
         in_channels=16,  # two frames' latents, of the picture and of the noise
         out_channels=8,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
-        num_single_layers=1,
+        **ONE_OF_EACH,
         num_refiner_layers=1,
         patch_size=(1, 1, 1),
         guidance_embeds=True,

@@ -7,61 +7,47 @@ from typing import Any
 import diffusers
 
 from tests.tinies.image import NOISE, sd, sd3, sdxl, unet
+from tests.tinies.table import EDIT, IMAGE, REDRAWN, STEPS, Tinies, of, parts
 
-_UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-def sd_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionImg2ImgPipeline(**_sd_parts())
+UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def sd_inpaint() -> diffusers.DiffusionPipeline:
     """The kind with weights of its own: latents, mask and the masked picture's latents side by side."""
     return diffusers.StableDiffusionInpaintPipeline(
-        **_sd_parts() | {"unet": unet(in_channels=9, out_channels=4)}
+        **sd_parts() | {"unet": unet(in_channels=9, out_channels=4)}
     )
 
 
 def instruct_pix2pix() -> diffusers.DiffusionPipeline:
     return diffusers.StableDiffusionInstructPix2PixPipeline(
-        **_sd_parts() | {"unet": unet(in_channels=8, out_channels=4)}
+        **sd_parts() | {"unet": unet(in_channels=8, out_channels=4)}
     )
-
-
-def sdxl_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionXLImg2ImgPipeline(**parts(sdxl()))
-
-
-def sdxl_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionXLInpaintPipeline(**parts(sdxl()))
-
-
-def sd3_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusion3Img2ImgPipeline(**parts(sd3()))
-
-
-def sd3_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusion3InpaintPipeline(**parts(sd3(channels=16)))  # it takes no other number
-
-
-def lcm() -> diffusers.DiffusionPipeline:
-    return diffusers.LatentConsistencyModelPipeline(**_lcm_parts())
-
-
-def lcm_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.LatentConsistencyModelImg2ImgPipeline(**_lcm_parts())
 
 
 def _lcm_parts() -> dict[str, Any]:
     """Guidance is an input of the network: embedded beside the timestep."""
     scheduler = diffusers.LCMScheduler(**NOISE, set_alpha_to_one=False, original_inference_steps=50)
-    return _sd_parts() | {"unet": unet(time_cond_proj_dim=16), "scheduler": scheduler}
+    return sd_parts() | {"unet": unet(time_cond_proj_dim=16), "scheduler": scheduler}
 
 
-def _sd_parts() -> dict[str, Any]:
-    return parts(sd()) | _UNSAFE
+def sd_parts() -> dict[str, Any]:
+    return parts(sd()) | UNSAFE
 
 
-def parts(pipe: diffusers.DiffusionPipeline) -> dict[str, Any]:
-    """Return what a pipeline is made of."""
-    return {name: part for name, part in pipe.components.items() if part is not None}
+TINIES: Tinies = {
+    "sd_img2img": of("StableDiffusionImg2ImgPipeline", sd_parts, REDRAWN, "image"),
+    "sd_inpaint": (sd_inpaint, EDIT, ("image", "mask_image")),
+    "instruct_pix2pix": (instruct_pix2pix, STEPS, ("image",)),
+    "sdxl_img2img": of("StableDiffusionXLImg2ImgPipeline", sdxl, REDRAWN, "image"),
+    "sdxl_inpaint": of("StableDiffusionXLInpaintPipeline", sdxl, EDIT, "image", "mask_image"),
+    "sd3_img2img": of("StableDiffusion3Img2ImgPipeline", sd3, EDIT, "image"),
+    # It takes no other number of channels.
+    "sd3_inpaint": (
+        lambda: diffusers.StableDiffusion3InpaintPipeline(**parts(sd3(channels=16))),
+        EDIT,
+        ("image", "mask_image"),
+    ),
+    "lcm": of("LatentConsistencyModelPipeline", _lcm_parts, IMAGE),
+    "lcm_img2img": of("LatentConsistencyModelImg2ImgPipeline", _lcm_parts, REDRAWN, "image"),
+}

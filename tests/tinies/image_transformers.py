@@ -10,26 +10,13 @@ from transformers import ByT5Tokenizer
 from tests.random_weights import byte_text_encoder
 from tests.tinies import encoders
 from tests.tinies.image import image_autoencoder
-
-
-def pixart_alpha() -> diffusers.DiffusionPipeline:
-    return diffusers.PixArtAlphaPipeline(**_pixart_parts())
-
-
-def pixart_sigma() -> diffusers.DiffusionPipeline:
-    return diffusers.PixArtSigmaPipeline(**_pixart_parts())
-
-
-def pixart_sigma_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.PixArtSigmaPAGPipeline(**_pixart_parts(), pag_applied_layers="blocks.1")
+from tests.tinies.table import HEADS, IMAGE, LARGEST, ONE_OF_EACH, TWO_LAYERS, UNBINNED, Tinies, of
 
 
 def _pixart_parts() -> dict[str, Any]:
     transformer = diffusers.PixArtTransformer2DModel(
         sample_size=8,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         cross_attention_dim=32,
         caption_channels=encoders.TEXT_WIDTH,
     )
@@ -47,8 +34,7 @@ def aura_flow() -> diffusers.DiffusionPipeline:
         sample_size=8,
         num_mmdit_layers=1,
         num_single_dit_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **HEADS,
         joint_attention_dim=encoders.TEXT_WIDTH,
         caption_projection_dim=32,
         pos_embed_max_size=64,
@@ -65,9 +51,7 @@ def aura_flow() -> diffusers.DiffusionPipeline:
 _COGVIEW: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
-    "num_layers": 2,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
+    **TWO_LAYERS,
     "text_embed_dim": encoders.TEXT_WIDTH,
     "time_embed_dim": 32,
     "condition_dim": 8,
@@ -156,15 +140,6 @@ def lumina2() -> diffusers.DiffusionPipeline:
     )
 
 
-def prx() -> diffusers.DiffusionPipeline:
-    return diffusers.PRXPipeline(**_prx_parts(in_channels=4), vae=image_autoencoder())
-
-
-def prx_pixel() -> diffusers.DiffusionPipeline:
-    """Without an autoencoder: it denoises pixels."""
-    return diffusers.PRXPixelPipeline(**_prx_parts(in_channels=3), prompt_max_tokens=64)
-
-
 def _prx_parts(*, in_channels: int) -> dict[str, Any]:
     transformer = diffusers.PRXTransformer2DModel(
         in_channels=in_channels,
@@ -189,10 +164,7 @@ def hidream() -> diffusers.DiffusionPipeline:
         patch_size=8,
         in_channels=4,
         out_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         caption_channels=[encoders.TEXT_WIDTH, encoders.TEXT_WIDTH],
         text_emb_dim=encoders.TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
@@ -213,3 +185,32 @@ def hidream() -> diffusers.DiffusionPipeline:
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+TINIES: Tinies = {
+    "pixart_alpha": of("PixArtAlphaPipeline", _pixart_parts, IMAGE | UNBINNED),
+    "pixart_sigma": of("PixArtSigmaPipeline", _pixart_parts, IMAGE | UNBINNED),
+    "aura_flow": (aura_flow, IMAGE, ()),
+    "cogview3": (cogview3, IMAGE, ()),
+    "cogview4": (cogview4, IMAGE, ()),
+    "lumina2": (lumina2, IMAGE, ()),
+    "prx": (
+        lambda: diffusers.PRXPipeline(**_prx_parts(in_channels=4), vae=image_autoencoder()),
+        IMAGE | UNBINNED,
+        (),
+    ),
+    "hidream": (hidream, LARGEST | {"max_sequence_length": 64}, ()),
+    "pixart_sigma_pag": (
+        lambda: diffusers.PixArtSigmaPAGPipeline(**_pixart_parts(), pag_applied_layers="blocks.1"),
+        IMAGE | UNBINNED,
+        (),
+    ),
+    "cogview4_control": (cogview4_control, IMAGE, ("control_image",)),
+    # Without an autoencoder: it denoises pixels.
+    "prx_pixel": (
+        lambda: diffusers.PRXPixelPipeline(**_prx_parts(in_channels=3), prompt_max_tokens=64),
+        IMAGE | UNBINNED,
+        (),
+    ),
+    "lumina": (lumina, IMAGE, ()),
+}

@@ -9,7 +9,7 @@ from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, Multilingual
 from transformers import ByT5Tokenizer
 
 from tests.tinies import encoders
-from tests.tinies.table import REDRAWN, STEPS, Tinies
+from tests.tinies.table import ONE_LAYER, REDRAWN, STEPS, Tinies, of
 
 _SIZE = STEPS | {"height": 64, "width": 64}
 _PRIOR = _SIZE | {"prior_num_inference_steps": 2}
@@ -64,9 +64,7 @@ def _third() -> dict[str, Any]:
 
 def _prior() -> dict[str, Any]:
     prior = diffusers.PriorTransformer(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
+        **ONE_LAYER,
         embedding_dim=encoders.TEXT_WIDTH,
         num_embeddings=77,
         additional_embeddings=4,
@@ -120,28 +118,16 @@ def _movq() -> diffusers.VQModel:
 
 
 TINIES: Tinies = {
-    "kandinsky21": (lambda: diffusers.KandinskyCombinedPipeline(**_first()), _PRIOR, ()),
-    "kandinsky21_img2img": (
-        lambda: diffusers.KandinskyImg2ImgCombinedPipeline(**_first()),
-        _PRIOR | {"strength": 0.5},
-        ("image",),
+    "kandinsky21": of("KandinskyCombinedPipeline", _first, _PRIOR),
+    "kandinsky21_img2img": of(
+        "KandinskyImg2ImgCombinedPipeline", _first, _PRIOR | {"strength": 0.5}, "image"
     ),
-    "kandinsky21_inpaint": (
-        lambda: diffusers.KandinskyInpaintCombinedPipeline(**_first(9)),
-        _PRIOR,
-        _INPAINT,
+    "kandinsky21_inpaint": of("KandinskyInpaintCombinedPipeline", lambda: _first(9), _PRIOR, *_INPAINT),
+    "kandinsky22": of("KandinskyV22CombinedPipeline", _second, _PRIOR),
+    "kandinsky22_img2img": of(
+        "KandinskyV22Img2ImgCombinedPipeline", _second, _PRIOR | {"strength": 0.5}, "image"
     ),
-    "kandinsky22": (lambda: diffusers.KandinskyV22CombinedPipeline(**_second()), _PRIOR, ()),
-    "kandinsky22_img2img": (
-        lambda: diffusers.KandinskyV22Img2ImgCombinedPipeline(**_second()),
-        _PRIOR | {"strength": 0.5},
-        ("image",),
-    ),
-    "kandinsky22_inpaint": (
-        lambda: diffusers.KandinskyV22InpaintCombinedPipeline(**_second(9)),
-        _PRIOR,
-        _INPAINT,
-    ),
-    "kandinsky3": (lambda: diffusers.Kandinsky3Pipeline(**_third()), _SIZE, ()),
-    "kandinsky3_img2img": (lambda: diffusers.Kandinsky3Img2ImgPipeline(**_third()), REDRAWN, ("image",)),
+    "kandinsky22_inpaint": of("KandinskyV22InpaintCombinedPipeline", lambda: _second(9), _PRIOR, *_INPAINT),
+    "kandinsky3": of("Kandinsky3Pipeline", _third, _SIZE),
+    "kandinsky3_img2img": of("Kandinsky3Img2ImgPipeline", _third, REDRAWN, "image"),
 }

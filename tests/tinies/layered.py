@@ -6,15 +6,14 @@ import diffusers
 from transformers import ByT5Tokenizer, PaddleOCRVLProcessor, Qwen2VLImageProcessorPil
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen
+from tests.tinies.table import ONE_LAYER
 
 
 def qwen_layered() -> diffusers.DiffusionPipeline:
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=32,  # eight latent channels in 2 x 2 patches: four would be taken for those of a picture
         out_channels=8,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_LAYER,
         joint_attention_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
         use_additional_t_cond=True,

@@ -10,6 +10,8 @@ from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from transformers import ByT5Tokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model
+from tests.tinies.table import TWO_LAYERS
+from tests.tinies.video import ltx_scheduler
 
 _MEL_BINS = 16
 _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie side by side
@@ -29,25 +31,15 @@ def parts(**settings: Any) -> dict[str, Any]:
     transformer = diffusers.LTX2VideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         cross_attention_dim=32,
         audio_in_channels=_SOUND_CHANNELS,
         audio_out_channels=_SOUND_CHANNELS,
         audio_num_attention_heads=2,
         audio_attention_head_dim=8,
         audio_cross_attention_dim=16,
-        num_layers=2,
         caption_channels=TEXT_WIDTH,
         **settings,
-    )
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True,
-        base_shift=0.95,
-        max_shift=2.05,
-        base_image_seq_len=1024,
-        max_image_seq_len=4096,
-        shift_terminal=0.1,
     )
     return {
         "tokenizer": ByT5Tokenizer(model_max_length=32),
@@ -57,7 +49,7 @@ def parts(**settings: Any) -> dict[str, Any]:
         "vae": _video_autoencoder(),
         "audio_vae": _audio_autoencoder(),
         "vocoder": _vocoder(),
-        "scheduler": scheduler,
+        "scheduler": ltx_scheduler(),
     }
 
 

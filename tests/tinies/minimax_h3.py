@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.tinies import encoders
-from tests.tinies.modular import modular_of
+from tests.tinies.table import TWO_LAYERS, modular_of
 
 CHANNELS, AUDIO_CHANNELS = 4, 4
 TEXT_LAYERS = 51  # the pipeline reads the 50th hidden state, which must not be the last
@@ -15,10 +15,8 @@ TEXT_LAYERS = 51  # the pipeline reads the 50th hidden state, which must not be 
 
 def minimax_h3() -> diffusers.ModularPipeline:
     transformer: dict[str, Any] = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
+        **TWO_LAYERS,
         "hidden_size": 32,
-        "num_layers": 2,
         "num_refiner_layers": 1,
         "ffn_dim": 32,
         "in_channels": CHANNELS,

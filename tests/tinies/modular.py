@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import diffusers
 from diffusers.pipelines.ltx2.duration_head import LTX2DurationHead
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
-from tests.tinies import helios, image, ltx2, qwen_image, video, wan, z_image
-from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies import flux_kin, helios, image, ltx2, qwen_image, video, wan, z_image
+from tests.tinies.encoders import TEXT_WIDTH, language_model
+from tests.tinies.table import FRAMES_5, FRAMES_9, IMAGE, LARGER, TWO_LAYERS, Tinies, modular_of, of
 
 CHANNELS = 4  # of Anima's latents
 REPOSITORY = "org/name"  # where an index says that its components are, as one of the hub does
-
-
-def wan_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.WanModularPipeline, wan.wan().components)
-
-
-def wan_moe_modular() -> diffusers.ModularPipeline:
-    """Two transformers, and a guider for each."""
-    return modular_of(diffusers.Wan22ModularPipeline, wan.wan_moe().components)
-
-
-def ltx_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.LTXModularPipeline, video.ltx().components)
-
-
-def flux_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.FluxModularPipeline, image.flux().components)
-
-
-def sdxl_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.StableDiffusionXLModularPipeline, image.sdxl().components)
-
-
-def sd3_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.StableDiffusion3ModularPipeline, image.sd3().components)
-
-
-def helios_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.HeliosModularPipeline, helios.helios().components)
-
-
-def ltx2_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.LTX2ModularPipeline, ltx2.parts())
 
 
 def ltx2_5_modular() -> diffusers.ModularPipeline:
@@ -74,31 +40,8 @@ def ltx2_5_modular() -> diffusers.ModularPipeline:
     )
 
 
-def echo() -> diffusers.ModularPipeline:
-    """LTX-2's networks in a loop of its own: no noise scheduler, and new noise after each step."""
-    return modular_of(diffusers.EchoModularPipeline, ltx2.parts())
-
-
-def qwen_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.QwenImageModularPipeline, qwen_image.qwen_image().components)
-
-
-def z_image_modular() -> diffusers.ModularPipeline:
-    return modular_of(diffusers.ZImageModularPipeline, z_image.z_image().components)
-
-
 def anima() -> diffusers.ModularPipeline:
-    text = Qwen3Config(
-        vocab_size=384,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        bos_token_id=None,
-        eos_token_id=1,  # ByT5's
-    )
+    text = Qwen3Config(**language_model(2, head_dim=16, bos_token_id=None, eos_token_id=1))  # ByT5's
     conditioner = diffusers.AnimaTextConditioner(
         source_dim=TEXT_WIDTH,
         target_dim=TEXT_WIDTH,
@@ -111,9 +54,7 @@ def anima() -> diffusers.ModularPipeline:
     transformer = diffusers.CosmosTransformer3DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
+        **TWO_LAYERS,
         mlp_ratio=2.0,
         text_embed_dim=TEXT_WIDTH,
         adaln_lora_dim=4,
@@ -148,7 +89,24 @@ def save(pipe: diffusers.ModularPipeline, folder: Path) -> None:
     index.write_text(index.read_text().replace(json.dumps(str(folder)), json.dumps(REPOSITORY)))
 
 
-def modular_of(made: type[diffusers.ModularPipeline], parts: Mapping[str, Any]) -> diffusers.ModularPipeline:
-    pipe = made()
-    pipe.update_components(**{name: parts[name] for name in pipe.pretrained_component_names if name in parts})
-    return pipe
+TINIES: Tinies = {
+    "wan_modular": of("WanModularPipeline", wan.wan, FRAMES_5),
+    # Two transformers, and a guider for each.
+    "wan_moe_modular": of("Wan22ModularPipeline", wan.wan_moe, FRAMES_5),
+    "ltx_modular": of("LTXModularPipeline", video.ltx, FRAMES_9 | LARGER),
+    "flux_modular": of("FluxModularPipeline", flux_kin.flux, LARGER),
+    "sdxl_modular": of("StableDiffusionXLModularPipeline", image.sdxl, IMAGE),
+    "sd3_modular": of("StableDiffusion3ModularPipeline", image.sd3, IMAGE),
+    "helios_modular": of("HeliosModularPipeline", helios.helios, FRAMES_5 | {"num_frames": 33}),
+    "ltx2_modular": of("LTX2ModularPipeline", ltx2.parts, FRAMES_9 | LARGER),
+    "ltx2_5_modular": (ltx2_5_modular, FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32}, ()),
+    # LTX-2's networks in a loop of its own: no noise scheduler, and new noise after each step.
+    "echo": of(
+        "EchoModularPipeline",
+        ltx2.parts,
+        {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32, "sigmas": [1.0, 0.0]},
+    ),
+    "qwen_modular": of("QwenImageModularPipeline", qwen_image.qwen_image, LARGER),
+    "z_image_modular": of("ZImageModularPipeline", z_image.z_image, LARGER),
+    "anima": (anima, LARGER, ()),
+}

@@ -7,7 +7,8 @@ from typing import Any
 import diffusers
 from transformers import SiglipImageProcessor, T5Gemma2Encoder, T5Gemma2EncoderConfig, T5Gemma2TextConfig
 
-from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH
+from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, language_model
+from tests.tinies.table import ONE_OF_EACH
 from tests.tinies.wan import CHANNELS, wan_parts
 
 
@@ -24,16 +25,8 @@ def motif_i2v() -> diffusers.DiffusionPipeline:
 
 
 def _parts() -> dict[str, Any]:
-    text = T5Gemma2TextConfig(
-        vocab_size=384,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=64,
-        head_dim=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        dropout_rate=0.0,  # transformers' encoder reads it and does not set it
-    )
+    # The rate of dropout transformers' encoder reads and does not set.
+    text = T5Gemma2TextConfig(**language_model(2, head_dim=16, dropout_rate=0.0))
     sight = {
         "hidden_size": IMAGE_WIDTH,
         "intermediate_size": 64,
@@ -54,10 +47,7 @@ def _transformer(**settings: Any) -> diffusers.MotifVideoTransformer3DModel:
     return diffusers.MotifVideoTransformer3DModel(
         in_channels=2 * CHANNELS + 1,  # the noise, a first frame, and where it is
         out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
-        num_single_layers=1,
+        **ONE_OF_EACH,
         text_embed_dim=TEXT_WIDTH,
         rope_axes_dim=(4, 6, 6),
         **settings,

@@ -10,6 +10,7 @@ from transformers import ByT5Tokenizer
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, t5
+from tests.tinies.table import ONE_OF_EACH
 
 
 def opensora() -> diffusers.DiffusionPipeline:
@@ -35,10 +36,7 @@ def _transformer(*, patch_size: int, channels: int) -> diffusers.FluxTransformer
         patch_size=patch_size,
         in_channels=(2 * channels + 1) * patch_size**2,  # latents, mask, given frames
         out_channels=channels,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         joint_attention_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),

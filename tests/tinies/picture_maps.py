@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.tinies.image import sd, unet
-from tests.tinies.image_edits import parts
+from tests.tinies.table import IMAGE, STEPS, Tinies, parts
 
 _DEFAULTS = {"default_denoising_steps": 2, "default_processing_resolution": 16}
 
@@ -15,19 +15,6 @@ _DEFAULTS = {"default_denoising_steps": 2, "default_processing_resolution": 16}
 def ldm3d() -> diffusers.DiffusionPipeline:
     """As Intel/ldm3d-4c: the autoencoder decodes to colours and one channel of depth."""
     return _ldm3d(channels=4)
-
-
-def ldm3d_rgb() -> diffusers.DiffusionPipeline:
-    """As Intel/ldm3d: the depth is 16 bits in two channels of a second picture."""
-    return _ldm3d(channels=6)
-
-
-def marigold_depth() -> diffusers.DiffusionPipeline:
-    return diffusers.MarigoldDepthPipeline(**_estimating(), prediction_type="depth")
-
-
-def marigold_normals() -> diffusers.DiffusionPipeline:
-    return diffusers.MarigoldNormalsPipeline(**_estimating(), prediction_type="normals")
 
 
 def marigold_intrinsics() -> diffusers.DiffusionPipeline:
@@ -61,3 +48,22 @@ def _ldm3d(*, channels: int) -> diffusers.DiffusionPipeline:
         image_encoder=None,
         requires_safety_checker=False,
     )
+
+
+_MAPS = STEPS | {"processing_resolution": 16}
+TINIES: Tinies = {
+    "ldm3d": (ldm3d, IMAGE, ()),
+    # As Intel/ldm3d: the depth is 16 bits in two channels of a second picture.
+    "ldm3d_rgb": (lambda: _ldm3d(channels=6), IMAGE, ()),
+    "marigold_depth": (
+        lambda: diffusers.MarigoldDepthPipeline(**_estimating(), prediction_type="depth"),
+        _MAPS,
+        ("image",),
+    ),
+    "marigold_normals": (
+        lambda: diffusers.MarigoldNormalsPipeline(**_estimating(), prediction_type="normals"),
+        _MAPS,
+        ("image",),
+    ),
+    "marigold_intrinsics": (marigold_intrinsics, _MAPS, ("image",)),
+}

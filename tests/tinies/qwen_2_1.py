@@ -5,6 +5,7 @@ from __future__ import annotations
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen3_vl, sight_processor
+from tests.tinies.table import TWO_LAYERS
 
 CHANNELS = 8  # of the latents: four would be taken for those of a picture
 
@@ -13,9 +14,7 @@ def qwen_2_1() -> diffusers.DiffusionPipeline:
     transformer = diffusers.QwenImage21Transformer2DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         context_in_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
     )

@@ -6,6 +6,7 @@ import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen
+from tests.tinies.table import TWO_LAYERS
 from tests.tinies.templates import template_tokenizer
 
 CHANNELS = 4  # of the latents
@@ -15,9 +16,7 @@ def qwen_image() -> diffusers.DiffusionPipeline:
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=4 * CHANNELS,  # in 2 x 2 patches
         out_channels=CHANNELS,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         joint_attention_dim=TEXT_WIDTH,
         axes_dims_rope=(4, 6, 6),
     )

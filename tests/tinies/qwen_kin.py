@@ -8,28 +8,13 @@ import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen, qwen3_vl, sight_processor, sight_tokenizer
 from tests.tinies.image import image_autoencoder
+from tests.tinies.table import CHAT, LARGER, LARGEST, ONE_OF_EACH, TWO_LAYERS, Tinies, of
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 
 
-def qwen_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.QwenImageImg2ImgPipeline(**_parts())
-
-
-def qwen_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.QwenImageInpaintPipeline(**_parts())
-
-
-def qwen_edit() -> diffusers.DiffusionPipeline:
-    return diffusers.QwenImageEditPipeline(**_edit_parts())
-
-
 def qwen_edit_plus() -> diffusers.DiffusionPipeline:
     return diffusers.QwenImageEditPlusPipeline(**_edit_parts())
-
-
-def qwen_edit_inpaint() -> diffusers.DiffusionPipeline:
-    return diffusers.QwenImageEditInpaintPipeline(**_edit_parts())
 
 
 def qwen_controlnet_inpaint() -> diffusers.DiffusionPipeline:
@@ -50,9 +35,7 @@ def _edit_parts() -> dict[str, Any]:
 _BLOCKS: dict[str, Any] = {
     "in_channels": PACKED,
     "out_channels": 4,
-    "num_layers": 2,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
+    **TWO_LAYERS,
     "joint_attention_dim": TEXT_WIDTH,
     "axes_dims_rope": (4, 6, 6),
 }
@@ -69,14 +52,6 @@ def _parts() -> dict[str, Any]:
     }
 
 
-def krea2() -> diffusers.DiffusionPipeline:
-    return diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=False)
-
-
-def krea2_turbo() -> diffusers.DiffusionPipeline:
-    return diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=True)
-
-
 def krea2_deep() -> diffusers.DiffusionPipeline:
     """With an encoder of as many layers as the published one: of a modular pipeline they cannot be chosen."""
     layers = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
@@ -86,9 +61,7 @@ def krea2_deep() -> diffusers.DiffusionPipeline:
 def _krea2_parts(layers: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
     transformer = diffusers.Krea2Transformer2DModel(
         in_channels=PACKED,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         num_key_value_heads=1,
         intermediate_size=64,
         timestep_embed_dim=32,
@@ -135,10 +108,7 @@ def nucleus() -> diffusers.DiffusionPipeline:
 
 def longcat() -> diffusers.DiffusionPipeline:
     transformer = diffusers.LongCatImageTransformer2DModel(
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **ONE_OF_EACH,
         joint_attention_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
         axes_dims_rope=[4, 6, 6],
@@ -168,3 +138,20 @@ def autoencoder(*, levels: int = 4) -> diffusers.AutoencoderKLQwenImage:
 
 def _scheduler() -> diffusers.FlowMatchEulerDiscreteScheduler:
     return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+
+
+TINIES: Tinies = {
+    "qwen_img2img": of("QwenImageImg2ImgPipeline", _parts, CHAT | {"strength": 0.5}, "image"),
+    "qwen_inpaint": of("QwenImageInpaintPipeline", _parts, CHAT | {"strength": 0.5}, "image", "mask_image"),
+    "qwen_edit": of("QwenImageEditPipeline", _edit_parts, CHAT | LARGEST, "image"),
+    "qwen_edit_inpaint": of(
+        "QwenImageEditInpaintPipeline", _edit_parts, CHAT | LARGEST | {"strength": 0.5}, "image", "mask_image"
+    ),
+    "qwen_edit_plus": (qwen_edit_plus, CHAT | LARGEST, ("image",)),
+    "krea2": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=False), CHAT, ()),
+    "krea2_turbo": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=True), CHAT, ()),
+    "nucleus": (nucleus, LARGER | {"max_sequence_length": 1024}, ()),
+    "longcat": (longcat, LARGER | {"enable_prompt_rewrite": False}, ()),
+    "qwen_controlnet": (qwen_controlnet, CHAT, ("control_image",)),
+    "qwen_controlnet_inpaint": (qwen_controlnet_inpaint, CHAT, ("control_image", "control_mask")),
+}

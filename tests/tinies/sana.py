@@ -8,12 +8,9 @@ import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, gemma2
+from tests.tinies.table import LARGER, ONE_LAYER, REDRAWN, UNBINNED, Tinies, of
 
 _LEVELS = 6  # 32 pixels to a latent, as in the real one
-
-
-def sana() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaPipeline(**_parts(), scheduler=_scheduler())
 
 
 def sana_pag() -> diffusers.DiffusionPipeline:
@@ -33,14 +30,6 @@ def _scheduler() -> diffusers.DPMSolverMultistepScheduler:
     )
 
 
-def sana_sprint() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaSprintPipeline(**_sprint_parts())
-
-
-def sana_sprint_img2img() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaSprintImg2ImgPipeline(**_sprint_parts())
-
-
 def _sprint_parts() -> dict[str, Any]:
     """Guidance is an input of the network, and the steps are angles between picture and noise."""
     scheduler = diffusers.SCMScheduler(prediction_type="trigflow", sigma_data=0.5)
@@ -50,9 +39,7 @@ def _sprint_parts() -> dict[str, Any]:
 _BLOCKS: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
-    "num_layers": 1,
-    "num_attention_heads": 2,
-    "attention_head_dim": 16,
+    **ONE_LAYER,
     "num_cross_attention_heads": 2,
     "cross_attention_head_dim": 16,
     "cross_attention_dim": 32,
@@ -89,3 +76,17 @@ def _autoencoder() -> diffusers.AutoencoderDC:
         downsample_block_type="Conv",
         scaling_factor=0.41407,
     )
+
+
+TINIES: Tinies = {
+    "sana": (lambda: diffusers.SanaPipeline(**_parts(), scheduler=_scheduler()), LARGER | UNBINNED, ()),
+    "sana_sprint": of("SanaSprintPipeline", _sprint_parts, LARGER | UNBINNED),
+    "sana_sprint_img2img": of(
+        "SanaSprintImg2ImgPipeline",
+        _sprint_parts,
+        LARGER | UNBINNED | REDRAWN,
+        "image",
+    ),
+    "sana_pag": (sana_pag, LARGER | UNBINNED, ()),
+    "sana_controlnet": (sana_controlnet, LARGER | UNBINNED, ("control_image",)),
+}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-from transformers import Gemma2Config, Gemma2Model
 
-from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.encoders import TEXT_WIDTH, gemma2
+from tests.tinies.table import TWO_LAYERS
 from tests.tinies.wan import CHANNELS, wan_parts
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
@@ -24,23 +24,10 @@ def sana_video_i2v() -> diffusers.DiffusionPipeline:
 
 
 def _parts() -> dict[str, Any]:
-    text_encoder = Gemma2Model(
-        Gemma2Config(
-            vocab_size=384,
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=64,
-            head_dim=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    )
     transformer = diffusers.SanaVideoTransformer3DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
+        **TWO_LAYERS,
         num_cross_attention_heads=2,
         cross_attention_head_dim=16,
         cross_attention_dim=32,
@@ -50,7 +37,7 @@ def _parts() -> dict[str, Any]:
     parts = wan_parts()
     return {
         "tokenizer": parts["tokenizer"],
-        "text_encoder": text_encoder,
+        "text_encoder": gemma2(),
         "vae": parts["vae"],
         "transformer": transformer,
     }

@@ -14,7 +14,7 @@ from diffusers.pipelines.ace_step import (
 from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
-from tests.tinies.table import STEPS, Tinies
+from tests.tinies.table import STEPS, TWO_LAYERS, Tinies
 
 _LATENTS = 8  # channels
 
@@ -24,9 +24,7 @@ def stable_audio() -> diffusers.DiffusionPipeline:
         sample_size=64,
         in_channels=_LATENTS,
         out_channels=_LATENTS,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TWO_LAYERS,
         num_key_value_attention_heads=1,
         cross_attention_dim=TEXT_WIDTH,
         cross_attention_input_dim=TEXT_WIDTH,

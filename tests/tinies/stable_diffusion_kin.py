@@ -8,11 +8,10 @@ import diffusers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from transformers import ByT5Tokenizer
 
-from tests.tinies.controlled import UNSAFE
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, image_processor, projected_vision
-from tests.tinies.image import NOISE, image_autoencoder, sd, unet
-from tests.tinies.image_edits import parts
-from tests.tinies.table import IMAGE, STEPS, Tinies
+from tests.tinies.image import NOISE, image_autoencoder, unet
+from tests.tinies.image_edits import sd_parts
+from tests.tinies.table import IMAGE, STEPS, Tinies, of
 
 
 def sd_variation() -> diffusers.DiffusionPipeline:
@@ -90,20 +89,14 @@ def _text() -> dict[str, Any]:
 TINIES: Tinies = {
     "ldm": (ldm, IMAGE, ()),
     "sd_variation": (sd_variation, IMAGE, ("image",)),
-    "sd_panorama": (
-        lambda: diffusers.StableDiffusionPanoramaPipeline(**parts(sd()), **UNSAFE),
-        IMAGE | {"width": 576},  # two views of 512
-        (),
-    ),
-    "sd_sag": (
-        lambda: diffusers.StableDiffusionSAGPipeline(**parts(sd()), **UNSAFE),
-        STEPS | {"height": 64, "width": 64},  # it blurs nine latents at once
-        (),
-    ),
-    "sd_semantic": (
-        lambda: diffusers.SemanticStableDiffusionPipeline(**parts(sd()), **UNSAFE),
+    # Two views of 512.
+    "sd_panorama": of("StableDiffusionPanoramaPipeline", sd_parts, IMAGE | {"width": 576}),
+    # It blurs nine latents at once.
+    "sd_sag": of("StableDiffusionSAGPipeline", sd_parts, STEPS | {"height": 64, "width": 64}),
+    "sd_semantic": of(
+        "SemanticStableDiffusionPipeline",
+        sd_parts,
         IMAGE | {"editing_prompt": "smiling", "edit_warmup_steps": 0},
-        (),
     ),
     "sd_upscale": (sd_upscale, STEPS, ("image",)),
     "sd_latent_upscale": (sd_latent_upscale, STEPS, ("image",)),

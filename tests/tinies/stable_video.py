@@ -8,10 +8,7 @@ import diffusers
 
 from tests.tinies import encoders
 from tests.tinies.image import NOISE, UNET_CHANNELS, image_autoencoder, unet, unet_xl
-
-
-def animatediff_v2v() -> diffusers.DiffusionPipeline:
-    return diffusers.AnimateDiffVideoToVideoPipeline(**_parts(), unet=unet(), motion_adapter=adapter())
+from tests.tinies.table import IMAGE, STEPS, Tinies
 
 
 def animatediff_xl() -> diffusers.DiffusionPipeline:
@@ -28,14 +25,6 @@ def pia() -> diffusers.DiffusionPipeline:
     """The picture's latents and a mask beside the noise, where the motion adapter has a layer for them."""
     motion = adapter(use_motion_mid_block=False, conv_in_channels=9)
     return diffusers.PIAPipeline(**_parts(), unet=unet(), motion_adapter=motion)
-
-
-def modelscope() -> diffusers.DiffusionPipeline:
-    return diffusers.TextToVideoSDPipeline(**_parts(), unet=_unet_3d())
-
-
-def modelscope_v2v() -> diffusers.DiffusionPipeline:
-    return diffusers.VideoToVideoSDPipeline(**_parts(), unet=_unet_3d())
 
 
 def adapter(**settings: Any) -> diffusers.MotionAdapter:
@@ -72,3 +61,21 @@ def _parts() -> dict[str, Any]:
         "vae": image_autoencoder(),
         "scheduler": diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
     }
+
+
+_FRAMES_4 = IMAGE | {"num_frames": 4}
+TINIES: Tinies = {
+    "animatediff_v2v": (
+        lambda: diffusers.AnimateDiffVideoToVideoPipeline(**_parts(), unet=unet(), motion_adapter=adapter()),
+        IMAGE | {"strength": 0.8},
+        {"video": 4},
+    ),
+    "animatediff_xl": (animatediff_xl, _FRAMES_4, ()),
+    "pia": (pia, _FRAMES_4, ("image",)),
+    "modelscope": (lambda: diffusers.TextToVideoSDPipeline(**_parts(), unet=_unet_3d()), _FRAMES_4, ()),
+    "modelscope_v2v": (
+        lambda: diffusers.VideoToVideoSDPipeline(**_parts(), unet=_unet_3d()),
+        STEPS | {"strength": 0.8},
+        {"video": 4},
+    ),
+}

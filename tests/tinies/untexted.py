@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.tinies.image import UNET_CHANNELS, image_autoencoder
-from tests.tinies.table import STEPS, Tinies
+from tests.tinies.table import STEPS, TWO_LAYERS, Tinies
 
 
 def dit() -> diffusers.DiffusionPipeline:
@@ -15,9 +15,7 @@ def dit() -> diffusers.DiffusionPipeline:
         sample_size=4,
         in_channels=4,
         out_channels=8,  # the noise, and its variance
-        num_layers=2,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         norm_num_groups=4,
     )
     names = {0: "tench", 1: "goldfish, Carassius auratus"}

@@ -1,4 +1,4 @@
-"""Tiny video pipelines of the other families: LTX, HunyuanVideo, AnimateDiff, Stable Video Diffusion."""
+"""Tiny video pipelines of the other families: LTX, AnimateDiff, Stable Video Diffusion."""
 
 from __future__ import annotations
 
@@ -11,44 +11,25 @@ from transformers import ByT5Tokenizer
 from tests.tinies import encoders
 from tests.tinies.image import image_autoencoder, unet
 from tests.tinies.stable_video import adapter
+from tests.tinies.table import TWO_LAYERS
 
 
 def ltx() -> diffusers.DiffusionPipeline:
-    return diffusers.LTXPipeline(**_ltx_parts())
-
-
-def ltx_i2v() -> diffusers.DiffusionPipeline:
-    return diffusers.LTXImageToVideoPipeline(**_ltx_parts())
-
-
-def ltx_condition() -> diffusers.DiffusionPipeline:
-    """LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
-    return diffusers.LTXConditionPipeline(
-        **_ltx_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
-    )
-
-
-def ltx_long() -> diffusers.DiffusionPipeline:
-    """Window by window, each of which may have a prompt of its own."""
-    return diffusers.LTXI2VLongMultiPromptPipeline(
-        **_ltx_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
-    )
+    return diffusers.LTXPipeline(**ltx_parts())
 
 
 def ltx_upsampler() -> diffusers.DiffusionPipeline:
     """No noise and no steps: a clip in, one of twice its size out."""
     network = LTXLatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
-    return diffusers.LTXLatentUpsamplePipeline(vae=_ltx_parts()["vae"], latent_upsampler=network)
+    return diffusers.LTXLatentUpsamplePipeline(vae=ltx_parts()["vae"], latent_upsampler=network)
 
 
-def _ltx_parts() -> dict[str, Any]:
+def ltx_parts() -> dict[str, Any]:
     transformer = diffusers.LTXVideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
-        num_attention_heads=2,
-        attention_head_dim=16,
+        **TWO_LAYERS,
         cross_attention_dim=32,
-        num_layers=2,
         caption_channels=encoders.TEXT_WIDTH,
     )
     vae = diffusers.AutoencoderKLLTXVideo(
@@ -58,47 +39,28 @@ def _ltx_parts() -> dict[str, Any]:
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     )
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": encoders.t5(),
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": ltx_scheduler(),
+    }
+
+
+def ltx_unshifted() -> dict[str, Any]:
+    """Return those of LTX-Video 0.9.7's kind, whose noise schedule is not shifted by size."""
+    return ltx_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+
+
+def ltx_scheduler() -> diffusers.FlowMatchEulerDiscreteScheduler:
+    return diffusers.FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.95,
         max_shift=2.05,
         base_image_seq_len=1024,
         max_image_seq_len=4096,
         shift_terminal=0.1,
-    )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": encoders.t5(),
-        "vae": vae,
-        "transformer": transformer,
-        "scheduler": scheduler,
-    }
-
-
-def hunyuan() -> diffusers.DiffusionPipeline:
-    transformer = diffusers.HunyuanVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=1,
-        num_single_layers=1,
-        num_refiner_layers=1,
-        text_embed_dim=encoders.TEXT_WIDTH,
-        pooled_projection_dim=encoders.TEXT_WIDTH,
-        rope_axes_dim=(4, 6, 6),
-    )
-    vae = diffusers.AutoencoderKLHunyuanVideo(
-        latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
-    )
-    return diffusers.HunyuanVideoPipeline(
-        tokenizer=encoders.llama_tokenizer(),
-        text_encoder=encoders.llama(),
-        tokenizer_2=encoders.clip_tokenizer(),
-        text_encoder_2=encoders.clip(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
     )
 
 

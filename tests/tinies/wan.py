@@ -9,6 +9,7 @@ from transformers import ByT5Tokenizer
 
 from tests.random_weights import byte_text_encoder, flow_scheduler
 from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, vision
+from tests.tinies.table import FRAMES_5, HEADS, IMAGE, LARGER, Tinies, of
 
 CHANNELS = 4  # of the latents
 CONDITIONED = (
@@ -38,11 +39,6 @@ def wan_ti2v() -> diffusers.DiffusionPipeline:
     return diffusers.WanPipeline(**_ti2v_parts())
 
 
-def wan_ti2v_image() -> diffusers.DiffusionPipeline:
-    """The same weights as Wan 2.2 5B's, started from a picture."""
-    return diffusers.WanImageToVideoPipeline(**_ti2v_parts())
-
-
 def wan_i2v() -> diffusers.DiffusionPipeline:
     """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
     return diffusers.WanImageToVideoPipeline(
@@ -61,10 +57,6 @@ def wan_i2v_moe() -> diffusers.DiffusionPipeline:
         transformer_2=_transformer(in_channels=CONDITIONED),
         boundary_ratio=0.9,
     )
-
-
-def wan_v2v() -> diffusers.DiffusionPipeline:
-    return diffusers.WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer())
 
 
 def wan_vace() -> diffusers.DiffusionPipeline:
@@ -152,8 +144,7 @@ def network_sizes(
     *, channels: int = CHANNELS, num_layers: int = 2, in_channels: int | None = None
 ) -> dict[str, Any]:
     return {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
+        **HEADS,
         "in_channels": in_channels or channels,
         "out_channels": channels,
         "text_dim": TEXT_WIDTH,
@@ -161,3 +152,28 @@ def network_sizes(
         "ffn_dim": 64,
         "num_layers": num_layers,
     }
+
+
+_SHORT = FRAMES_5 | {"max_sequence_length": 32}  # of 512 tokens, its own, attention takes a third of a call
+TINIES: Tinies = {
+    "wan": (wan, _SHORT, ()),
+    "wan_moe": (wan_moe, _SHORT, ()),
+    "wan_ti2v": (wan_ti2v, _SHORT | LARGER, ()),
+    # The same weights as Wan 2.2 5B's, started from a picture.
+    "wan_ti2v_image": of("WanImageToVideoPipeline", _ti2v_parts, _SHORT | LARGER, "image"),
+    # How much of a prompt it reads is fixed, see rows/tables/limits.py.
+    "wan_i2v": (wan_i2v, FRAMES_5 | {"max_sequence_length": 512}, ("image",)),
+    "wan_i2v_moe": (wan_i2v_moe, _SHORT, ("image",)),
+    "wan_v2v": (
+        lambda: diffusers.WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer()),
+        IMAGE | {"strength": 0.8, "max_sequence_length": 32},
+        {"video": 5},
+    ),
+    "wan_vace": (wan_vace, _SHORT, ()),
+    "wan_animate": (
+        wan_animate,
+        IMAGE | {"segment_frame_length": 9, "max_sequence_length": 512},
+        {"image": 1, "pose_video": 9, "face_video": 9},
+    ),
+    "lucy": (lucy, _SHORT, {"video": 5}),
+}

@@ -7,7 +7,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests.tinies import wan
 from tests.tinies.encoders import TEXT_WIDTH
-from tests.tinies.modular import modular_of
+from tests.tinies.table import modular_of
 
 CHANNELS = 16  # of latents: what the transformer takes besides them is fixed to 20 more
 SIGHT_WIDTH, SIGHT_SIZE = 1280, 224  # fixed too

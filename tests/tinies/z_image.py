@@ -1,12 +1,15 @@
-"""A tiny Z-Image: a transformer that takes its rows as lists, each with a prompt of its own length."""
+"""Tiny Z-Image pipelines: a transformer takes its rows as lists, each with a prompt of its own length."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import diffusers
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model
 from tests.tinies.image import image_autoencoder
+from tests.tinies.table import EDIT, IMAGE, LARGER, Tinies, of
 
 TRANSFORMER = {
     "in_channels": 4,
@@ -33,3 +36,30 @@ def z_image() -> diffusers.DiffusionPipeline:
         tokenizer=tokenizer,
         transformer=diffusers.ZImageTransformer2DModel(**TRANSFORMER),
     )
+
+
+def _controlled(**settings: Any) -> dict[str, Any]:
+    """Return the parts, and a ControlNet, which fills tables of the transformer."""
+    controlnet = diffusers.ZImageControlNetModel(
+        control_layers_places=[0, 1], dim=32, n_refiner_layers=1, n_heads=2, n_kv_heads=2, **settings
+    )
+    return z_image().components | {"controlnet": controlnet}
+
+
+TINIES: Tinies = {
+    "z_image": (z_image, LARGER, ()),
+    "z_image_img2img": of("ZImageImg2ImgPipeline", z_image, EDIT, "image"),
+    "z_image_inpaint": of("ZImageInpaintPipeline", z_image, EDIT, "image", "mask_image"),
+    "z_image_controlnet": of(
+        "ZImageControlNetPipeline", lambda: _controlled(control_in_dim=4), IMAGE, "control_image"
+    ),
+    # It is shown latents, mask and the masked picture's latents side by side.
+    "z_image_controlnet_inpaint": of(
+        "ZImageControlNetInpaintPipeline",
+        lambda: _controlled(control_in_dim=9),
+        IMAGE,
+        "image",
+        "mask_image",
+        "control_image",
+    ),
+}

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -19,24 +19,20 @@ import pytest
 
 import framefleet
 from framefleet import Store, Summary
-from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.lock import DriverLock, Holder
+from framefleet.cluster.driver.lock import Holder
 from framefleet.cluster.driver.stop import Stop
-from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import stored_rows
-from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
-from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError, TableError
-from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
+from framefleet.pipeline.outputs.parts.seals import epoch_path
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
+from tests.driving import begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.unit.test_drain import Workers, interrupt
 
@@ -52,26 +48,21 @@ def values(tmp_path: Path) -> dict[str, Any]:
 def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None = None) -> Summary | None:
     """Render the job by workers that finish a row at each turn. Return None where it was interrupted."""
     resolved = resolve_job(load_job(values), Callback())
-    digest = resolved.first.identity.model_digest
-    hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
-    with closing(resolved), closing(RowIndex()) as index, DriverLock(resolved.store, beat_s=0.05) as lock:
-        survey = survey_rows(resolved, index, Callback())
+    with closing(resolved), begun(resolved, beat_s=0.05) as (survey, index, lock):
         claim(resolved)
-        mark_done(resolved, index, Callback())
         write_rows(resolved, index, lock)
         lock.promise(resolved.added)
-        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
-        run = replace(run, more=Additions(resolved, survey, index, lock).take)
+        run = replace(left_of(resolved, index, lock), more=Additions(resolved, survey, index, lock).take)
 
         def then(what: Callable[[], None]) -> None:
             what()
             lock.num_tables += 1  # as its next beat sees
 
         turns = {turn: partial(then, what) for turn, what in (at or {}).items()}
-        workers = Workers(resolved.store, hello, at=turns)
+        workers = Workers(resolved.store, hello_of(resolved), at=turns)
         try:
             with Stop() as stop:
-                return Driver(run, on_progress=workers.seen.append, stop=stop).run(cast(Fleet, workers))
+                return drive(run, workers, workers.seen.append, stop)
         except KeyboardInterrupt:
             return None
 

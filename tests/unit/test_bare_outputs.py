@@ -14,11 +14,9 @@ import pytest
 from framefleet import Output, Progress, StatusServer, Store
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.pipeline.metrics import METRICS
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, failure_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.commands import command
-from tests.outputs import write_driver
+from tests.outputs import write_driver, write_part
 from tests.rows import failure
 from tests.small_output import rendered
 
@@ -35,18 +33,14 @@ def killed_early(store: Store, *, total: int = 0) -> None:
 
 def with_rows(store: Store) -> None:
     killed_early(store, total=3)
-    writer = PartWriter(store, "rows", ROW_FIELDS, run=new_run(1))
-    for number in range(3):
-        writer.add(None, {"row_index": number, "row_id": f"{number:032x}"})
-    writer.flush()
+    rows = [{"row_index": number, "row_id": f"{number:032x}"} for number in range(3)]
+    write_part(store, "rows", ROW_FIELDS, rows)
 
 
 def with_failures_alone(store: Store) -> None:
     with_rows(store)
-    writer = PartWriter(store, "failures", failure_schema(pa.schema([])), run=new_run(1))
-    for number in range(3):
-        writer.add(None, values_of(failure(row_id=f"{number:032x}", row_indices=(number,))))
-    writer.flush()
+    failed = (failure(row_id=f"{number:032x}", row_indices=(number,)) for number in range(3))
+    write_part(store, "failures", failure_schema(pa.schema([])), map(values_of, failed))
 
 
 def with_parts_without_rows(store: Store) -> None:

@@ -12,12 +12,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.plugins.batch.lines import read_lines
 from framefleet.plugins.batch.words import EDITS_URL, IMAGES_URL, VIDEOS_URL, Refusal, row_of
 from tests.commands import command
-from tests.configs import SD, WAN, write_model
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("models") / "wan", "WanPipeline", WAN))
+from tests.configs import SD, write_model
 
 
 @pytest.fixture(scope="module")

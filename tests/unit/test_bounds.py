@@ -25,11 +25,6 @@ DIGITS = "1" * 1_000_000
 HUGE = 10**5000  # more digits than Python spells
 
 
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
-
-
 def row(spec: PipelineSpec, recipe: str = "generate", **cells: Any) -> CheckedRow | InvalidRow:
     table = pa.RecordBatch.from_pydict({name: [cell] for name, cell in ({"prompt": "a"} | cells).items()})
     found = BUILT_IN[recipe]

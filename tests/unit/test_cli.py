@@ -114,15 +114,13 @@ def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
 
 def test_the_name_of_a_preset_is_refused_with_its_model(tmp_path: Path) -> None:
     for arguments in (["model", "info"], ["plan", "--prompt", "x", "--output", tmp_path, "--model"]):
-        ended = command(*arguments, "wan2.2-t2v-a14b")
-        assert ended.exit_code == 2
+        ended = command(*arguments, "wan2.2-t2v-a14b", exits=2)
         assert "name of a preset; its model is Wan-AI/Wan2.2-T2V-A14B-Diffusers" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["status", "failures", "logs", "stop", "verify", "trace", "repair"])
 def test_commands_that_read_no_job_take_no_other_key_than_storage_options(name: str, tmp_path: Path) -> None:
-    ended = command(name, tmp_path, "--set", "nonsense=1")
-    assert ended.exit_code == 2
+    ended = command(name, tmp_path, "--set", "nonsense=1", exits=2)
     assert "--set nonsense: only storage_options can be set here" in ended.stderr, ended.output
 
 
@@ -154,8 +152,7 @@ def test_the_date_in_options_and_destinations_is_todays_too(tmp_path: Path) -> N
 @pytest.mark.parametrize("at", ["host", "80000", "-1"])
 def test_a_port_for_metrics_is_a_port(at: str, tmp_path: Path) -> None:
     job = {"model": "m", "sweep": {"prompt": "a"}, "output": str(tmp_path / "out")}
-    ended = command("render", write_job(tmp_path / "job.yaml", job), f"--metrics-port={at}")
-    assert ended.exit_code == 2
+    ended = command("render", write_job(tmp_path / "job.yaml", job), f"--metrics-port={at}", exits=2)
     assert f"--metrics-port: '{at}' is not PORT or HOST:PORT" in ended.stderr
 
 
@@ -211,8 +208,7 @@ def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_pa
     (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
     (tmp_path / "t.csv").write_text("prompt\na red ball\n")
     more = {"replay": ["010e"]}.get(name, [])
-    refused = command(name, tmp_path / "t.csv", *more)
-    assert refused.exit_code == 2
+    refused = command(name, tmp_path / "t.csv", *more, exits=2)
     assert f"{tmp_path / 't.csv'} is a table, not an output" in refused.stderr
     if name != "repair":  # which takes a job file, too
         refused = command(name, tmp_path / "job.yaml", *more)

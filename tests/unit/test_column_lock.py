@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -21,11 +20,6 @@ from tests.small_output import rendered
 
 QUALITY = pa.schema([late_field("quality", pa.float64(), "a question")])
 OTHER = pa.schema([late_field("looks", pa.float64())])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
 
 
 def lock(store: Store, columns: pa.Schema = QUALITY, *, renders: bool = False) -> ColumnLock:

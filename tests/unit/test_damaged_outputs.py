@@ -53,8 +53,7 @@ def planned(job: Path, path: str, content: bytes) -> str:
     file = job.parent / "out" / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    ended = command("plan", job)
-    assert ended.exit_code == 2, ended.output
+    ended = command("plan", job, exits=2)
     return " ".join(ended.output.split())
 
 

@@ -60,8 +60,7 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
 def test_what_the_demo_does_not_render_is_refused(
     asked: tuple[str, ...], problem: str, tmp_path: Path
 ) -> None:
-    ended = command("demo", "--output", tmp_path / "new", *asked)
-    assert ended.exit_code == 2
+    ended = command("demo", "--output", tmp_path / "new", *asked, exits=2)
     assert problem in " ".join(ended.stderr.split())
     assert not (tmp_path / "new/prompts.csv").exists()
 
@@ -71,6 +70,5 @@ def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old/prompts.csv").write_bytes("prompt\n球\n".encode("gbk"))
     for output, problem in (("file", "cannot be a folder"), ("old", "is not UTF-8")):
-        ended = command("demo", "--output", tmp_path / output, "a red ball")
-        assert ended.exit_code == 2
+        ended = command("demo", "--output", tmp_path / output, "a red ball", exits=2)
         assert problem in " ".join(ended.stderr.split())

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +25,7 @@ from framefleet.plugins.doctor import doctor as doctor_file, machine, services
 from framefleet.plugins.doctor.doctor import Targets, checks_of
 from framefleet.plugins.doctor.machine import inspect_disks, ok, run_checks
 from framefleet.plugins.doctor.services import inspect_clock
+from tests.answering import Answering, answered_by
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
@@ -148,21 +148,15 @@ def test_a_machine_without_space_and_shared_memory(tmp_path: Path) -> None:
 
 @contextmanager
 def server_with_clock(offset_s: float) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_HEAD(self) -> None:
-            self.send_response(403)  # as stores answer who does not sign
-            self.end_headers()
+            self.answer(403)  # as stores answer who does not sign
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string((time.time() if timestamp is None else timestamp) + offset_s)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with answered_by(Handler) as url:
+        yield url
 
 
 def test_the_folder_that_tmpdir_names_is_checked_and_not_the_one_that_python_takes_instead(
@@ -213,8 +207,7 @@ def test_a_machine_with_another_build_or_library_is_reported() -> None:
 
 
 def test_an_unknown_check_is_refused_with_those_there_are() -> None:
-    result = command("doctor", "--only", "disk")
-    assert result.exit_code == 2
+    result = command("doctor", "--only", "disk", exits=2)
     assert "disk is not a check" in result.stderr
     assert all(name in result.stderr for name in checks_of(Targets()))
 

@@ -219,8 +219,7 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     with DriverLock(Store(draft_job(job).output)):
         assert framefleet.status(job.output).is_under_way
     commit_in_full(job)
-    ended = command("status", job.output)
-    assert ended.exit_code == 0
+    ended = command("status", job.output, exits=0)
     assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 row done")
     assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
     (tmp_path / "other").mkdir()  # whose folder of drafts is not that of a job without
@@ -295,7 +294,6 @@ def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others
     job = job_with(tmp_path)
     drafted(job)
     for words in (("report",), ("score",), ("verify",), ("export", "to", "--format", "parquet")):
-        ended = command(words[0], job.output, *words[1:])
-        assert ended.exit_code == 2
+        ended = command(words[0], job.output, *words[1:], exits=2)
         assert "has drafts, and no row in full so far" in ended.stderr
         assert f"give {job.output}/drafts" in ended.stderr.replace("\n", "")

@@ -10,21 +10,19 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from framefleet import Progress, Store, Summary
 from framefleet.cluster.dispatch.faults import LostRows
-from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported
-from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import (
@@ -34,19 +32,15 @@ from framefleet.cluster.worker.messages import (
     Remark,
     StoredRow,
     WorkerReport,
-    WorkerSetup,
 )
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
-from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.driving import StandIns, begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.rows import RECORD
 
@@ -54,7 +48,7 @@ NUM_ROWS = 12
 
 
 @dataclass
-class Workers:
+class Workers(StandIns):
     """Two of them, in place of a fleet. at: what happens in which turn.
 
     Drained, a worker keeps its first row half-done and hands all back.
@@ -78,11 +72,6 @@ class Workers:
     turn: int = 0
     deaf_until: float = 0  # this turn, once drained
     seen: list[Progress] = field(default_factory=list)
-    unused: tuple[str, ...] = ()
-    has_too_many: bool = False
-
-    def grow(self, num_rows: int) -> None:
-        """They are there."""
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
         assert worker not in self.draining, "it takes no more"
@@ -90,24 +79,8 @@ class Workers:
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
 
-    def publish(self, figures: Mapping[str, float]) -> None:
-        """Nobody scrapes them."""
-
-    def resize(self, num_workers: int | None) -> None:
-        """Have none in the place of those that end: the driver asks for it as it ends, and while it waits."""
-        self.has_too_many = num_workers == 0
-
-    def rendered(self, worker: str, row_id: str) -> None:
-        """They have no faults."""
-
-    def acquitted(self, worker: str, row_id: str) -> None:
-        """They have no faults."""
-
     def drain(self, worker: str) -> None:
         self.draining.add(worker)
-
-    def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """They serve any lane."""
 
     def end(self, worker: str, cause: Cause) -> Lost:
         self.retire(worker)
@@ -174,19 +147,13 @@ Run = Callable[..., tuple[Workers, Summary | None]]
 @pytest.fixture
 def run(resolved: ResolvedJob) -> Run:
     """Return what renders the job, as often as it is called. Its summary is None where it was interrupted."""
-    digest = resolved.first.identity.model_digest
-    hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
 
     def run(**more: Any) -> tuple[Workers, Summary | None]:
-        with closing(RowIndex()) as index, DriverLock(resolved.store, beat_s=600) as lock:
-            workers = Workers(resolved.store, hello, lock=lock, **more)
-            survey_rows(resolved, index, Callback())
-            mark_done(resolved, index, Callback())
-            run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
+        with begun(resolved, beat_s=600) as (_, index, lock):
+            workers = Workers(resolved.store, hello_of(resolved), lock=lock, **more)
             try:
                 with Stop() as stop:
-                    driver = Driver(run, on_progress=workers.seen.append, stop=stop)
-                    return workers, driver.run(cast(Fleet, workers))
+                    return workers, drive(left_of(resolved, index, lock), workers, workers.seen.append, stop)
             except KeyboardInterrupt:
                 return workers, None
 

@@ -121,8 +121,7 @@ def test_no_mistake_shows_a_secret(arguments: str) -> None:
     secret = f"c4n4ry-{uuid.uuid4().hex}"
     given = arguments.replace("SECRET", secret).split()
     needed = ["--table", "t.csv", "--model", "m", "--output", "o"] if given[0] == "render" else []
-    ended = command(*given, *needed, "--verbose")
-    assert ended.exit_code == 2
+    ended = command(*given, *needed, "--verbose", exits=2)
     assert "error: " in ended.stderr
     assert secret not in ended.output
 

@@ -32,8 +32,7 @@ def test_they_stand_by_type_the_most_frequent_first_and_so_many_of_each(tmp_path
     rows = [failure(row_id=f"{number:032x}", row_indices=(number,)) for number in range(12)]
     rare = failure(row_id="f" * 32, error_type="WorkerDied", message="gone")
     write_output(tmp_path, failed=[rare, *rows])
-    ended = command("failures", tmp_path, "--limit", "2")
-    assert ended.exit_code == 0
+    ended = command("failures", tmp_path, "--limit", "2", exits=0)
     lines = ended.stdout.splitlines()
     assert lines[0] == "ValueError: 12 rows"
     assert "  and 10 more: --limit, or --json for all" in lines

@@ -13,11 +13,9 @@ import pytest
 
 from framefleet import Summary, open_output
 from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
-from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
-from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.worker.worker import Worker
@@ -33,6 +31,7 @@ from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.driving import StandIns, drive, hello_of
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
@@ -43,13 +42,11 @@ ONE_DONE = WorkerReport(figures={"done": 1})
 
 
 @dataclass
-class Played:
+class Played(StandIns):
     """One worker after another: those with a report send it first, the last one renders all."""
 
-    digest: str
+    hello: Hello
     reports: list[WorkerReport]
-    unused: tuple[str, ...] = ()
-    has_too_many: bool = False
     number: int = 0
     is_ready: bool = False
     hand: list[Assignment] = field(default_factory=list)
@@ -57,11 +54,6 @@ class Played:
     explained: list[bool] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)  # rows, by errors of their own
     rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
-
-    def grow(self, *_: object) -> None:
-        """There is one at a time, it is well, and nobody scrapes its figures."""
-
-    open = publish = resize = rendered = cleared = grow
 
     def acquitted(self, worker: str, row_id: str) -> None:
         self.ended.append(row_id)
@@ -87,10 +79,7 @@ class Played:
         worker = f"worker-0.{self.number}"
         if not self.is_ready:
             self.is_ready = True
-            hello = Hello(
-                version="", fingerprint="", model_digest=self.digest, environment={}, node="", pid=0
-            )
-            return [Ready(worker, hello, ("machine", "worker-0"))]
+            return [Ready(worker, self.hello, ("machine", "worker-0"))]
         if self.reports[:1] == [ONE_DONE]:
             del self.reports[0]
             return [Reported(worker, WorkerReport(rendered=(_stored(self.hand.pop(0)),)))]
@@ -121,11 +110,11 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
 
 
 def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]:
-    fleet = Played(resolved.first.identity.model_digest, list(reports))
+    fleet = Played(hello_of(resolved), list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
         run = run_of(resolved, index, lock, run_id=new_run(lock.epoch), survey=survey)
-        return Driver(run, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
+        return drive(run, fleet), fleet
 
 
 def failed(blame: str, *, is_final: bool = False) -> WorkerReport:

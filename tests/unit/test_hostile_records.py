@@ -19,14 +19,13 @@ import framefleet
 from framefleet import Store, grid, report, sheet
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.output import recorded_frames
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import record_schema
-from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.pages.gallery import blocks as gallery_rows
 from framefleet.plugins.pages.sheet import sheet as sheets
 from tests.each import check_each
 from tests.gallery_output import write_output
+from tests.outputs import write_part
 from tests.small_output import rendered
 
 Reader = Callable[[str, Path], object]
@@ -78,10 +77,7 @@ def test_whatever_a_record_says_it_is_shown_or_refused(said: str, tmp_path: Path
     store = Store(str(tmp_path / "out"))
     first, second = rendered(store, 2)
     store.delete_all("records")
-    writer = PartWriter(store, "records", record_schema(pa.schema([])), run=new_run(1))
-    for values in (first | SAYS[said], second):
-        writer.add(None, values)
-    writer.flush()
+    write_part(store, "records", record_schema(pa.schema([])), (first | SAYS[said], second))
     store.write("job.json", b"{}")
     check_each(READERS, lambda reader: _is_shown_or_refused(reader, str(tmp_path / "out"), tmp_path / "read"))
 

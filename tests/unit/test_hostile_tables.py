@@ -16,7 +16,7 @@ import pytest
 
 from framefleet import Store
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
@@ -25,16 +25,10 @@ from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from tests.configs import WAN, write_model
 from tests.parts import records_in
 from tests.rows import RECORD
 
 LATIN = "ein café".encode("latin-1")
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
 
 
 def as_text(cells: list[bytes]) -> pa.Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ from huggingface_hub import HfFileSystem
 from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.sweeps.factors import lines_of
+from tests.answering import Answering, answered_by
 from tests.hub_server import HubServer, hub
 from tests.unit.test_table_folders import refusal, rows
 
@@ -70,17 +69,12 @@ def test_the_reason_of_the_hub_reaches_the_user(
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "Unauthorized"), (403, "Forbidden"), (404, "")])
 def test_the_reason_of_a_web_server_reaches_the_user(status: int, reason: str) -> None:
-    class Refusing(BaseHTTPRequestHandler):
+    class Refusing(Answering):
         def do_GET(self) -> None:
             self.send_error(status)
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        problem = refusal(f"http://127.0.0.1:{server.server_port}/prompts.csv").problem
-        server.shutdown()
+    with answered_by(Refusing) as url:
+        problem = refusal(f"{url}/prompts.csv").problem
     assert f"{status}, message='{reason}'" in problem if reason else "does not exist" in problem

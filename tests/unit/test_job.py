@@ -36,8 +36,7 @@ def refusal(folder: Path, text: str) -> JobError:
 
 
 def refused_by_set(folder: Path, text: str, *sets: str) -> str:
-    ended = command("plan", write(folder, text), *(word for one in sets for word in ("--set", one)))
-    assert ended.exit_code == 2
+    ended = command("plan", write(folder, text), *(word for one in sets for word in ("--set", one)), exits=2)
     return " ".join(ended.stderr.split())
 
 

@@ -67,11 +67,6 @@ def chat(tmp_path: Path) -> Iterator[Chat]:
         yield Chat(address)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
-
-
 def question(chat: Chat, **more: Any) -> dict[str, Any]:
     asked = {
         "name": "quality",
@@ -138,8 +133,7 @@ def test_answers_stand_in_the_records_and_are_asked_for_once(store: Store, chat:
         chat, name="looks", answer={"choice": ["good", "bad"]}, question="Good?", api_key_env="JUDGE_KEY"
     )
     job = job_file(store, judge=[question(chat), looks], captions={"url": chat.url, "model": "eye"})
-    ended = command("judge", job)
-    assert ended.exit_code == 0, ended.stderr
+    command("judge", job, exits=0)
     rows = columns(store, "quality", "looks", "caption")
     assert all(0 <= row["quality"] <= 10 and row["looks"] in ("good", "bad") for row in rows)
     assert [row["caption"] for row in rows] == ["In golden light: 3 frames"] * 4
@@ -171,8 +165,7 @@ def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None
     rendered(store, 2)
     command("judge", job_file(store, judge=[question(chat)]))
     changed = job_file(store, judge=[question(chat, question="Is it pretty?")])
-    refused = command("judge", changed)
-    assert refused.exit_code == 2
+    refused = command("judge", changed, exits=2)
     assert "answers to another question in the column 'quality'" in refused.stderr
     assert "answers to another question" in command("plan", changed).stderr
     unset = job_file(store, judge=[question(chat, api_key_env="NOT_SET")])
@@ -273,8 +266,7 @@ def test_options_of_any_form_are_sent_as_they_are(store: Store, chat: Chat) -> N
         "logit_bias": {"50256": -100},
         "seed": None,
     }
-    ended = command("judge", job_file(store, judge=[question(chat, options=options)]))
-    assert ended.exit_code == 0, ended.stderr
+    command("judge", job_file(store, judge=[question(chat, options=options)]), exits=0)
     assert {key: chat.log[0]["body"][key] for key in options} == options
 
 

@@ -25,11 +25,6 @@ from framefleet.plugins.watch.control import RESUME, ask_driver
 FIRST = epoch_path(1)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path))
-
-
 def lock(store: Store, **changed: float) -> DriverLock:
     return DriverLock(store, **{"beat_s": 0.05, "expiry_s": 0.3, **changed})  # type: ignore[arg-type]
 

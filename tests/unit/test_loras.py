@@ -13,10 +13,9 @@ from framefleet.jobs.job.file import load_job, places
 from framefleet.jobs.job.schema import LoraSection
 from framefleet.pipeline.errors import JobError, Refused
 from framefleet.pipeline.model.lora import Lora, adapters_in, check_loras, loras_of, without_loras
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
-from tests.configs import WAN, write_model
 
 DECLARED = {
     "style": Lora(path="a.safetensors", sha256="aa"),
@@ -25,11 +24,6 @@ DECLARED = {
 STYLE = {"sha256": "aa", "weight": 0.8}
 DETAIL = {"sha256": "bb", "weight": -1.0, "component": "transformer_2"}
 JOB = {"table": "t", "output": "o", "model": "m"}
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
 
 
 def rows(spec: PipelineSpec, cells: list[str | None], **job: Any) -> list[CheckedRow | InvalidRow]:

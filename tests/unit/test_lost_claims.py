@@ -17,10 +17,11 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from tests.driving import hello_of
 from tests.jobs import job_values, prompt_rows, write_table
-from tests.made_up_workers import Workers, hello_of, render_by
+from tests.made_up_workers import Workers, render_by
+from tests.outputs import write_part
 from tests.rows import record
 
 LOSSES: dict[str, Callable[[Store], None]] = {
@@ -51,9 +52,7 @@ def test_a_lost_job_json_is_written_again_and_another_job_is_refused(
     claim(resolved)
     assert read_claim(resolved.store) == whole
     resolved.store.delete_all("records")  # whose parts tell the job
-    writer = PartWriter(resolved.store, "records", RECORD_FIELDS, run="of-an-earlier-version")
-    writer.add(None, values_of(record(1)))
-    writer.flush()
+    write_part(resolved.store, "records", RECORD_FIELDS, [values_of(record(1))], "of-an-earlier-version")
     lose(resolved.store)
     with pytest.raises(JobError, match=r"job\.json(.|\n)*put it back"):
         check_claim(resolved)

@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
@@ -23,15 +23,9 @@ from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from tests.configs import WAN, write_model
 
 BEYOND = 400
 LONG = "p" * 3000  # so many of such prompts are more than the megabyte from which types are taken
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
 
 
 def told(path: Path, spec: PipelineSpec) -> list[str]:

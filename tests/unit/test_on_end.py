@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from select import select
 from typing import Any
@@ -34,6 +33,7 @@ from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
 from framefleet.plugins.notify.plugin import HeartbeatListener
 from framefleet.plugins.notify.section import HeartbeatSection
+from tests.answering import Answering, answered_by
 from tests.jobs import job_values, prompt_rows, write_table
 
 SUMMARY = Summary(done=3, failed=1, elapsed_s=9.0, mean_batch=2.0, store=Store("/out"))
@@ -53,25 +53,21 @@ def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
     """
     sent: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_POST(self) -> None:
-            sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200)
-            self.send_header("Location", to)
-            self.end_headers()
+            self._note(json.loads(self.body()))
 
         def do_GET(self) -> None:
-            sent.append(f"GET {self.path.rpartition('/')[2]}")
-            self.send_response(statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200)
-            self.end_headers()
+            self._note(f"GET {self.path.rpartition('/')[2]}")
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+        def _note(self, request: Any) -> None:
+            sent.append(request)
+            self.answer(
+                statuses[len(sent) - 1] if len(sent) <= len(statuses) else 200, headers={"Location": to}
+            )
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/services/T0/secret-of-chat", sent
-        server.shutdown()
+    with answered_by(Handler) as url:
+        yield f"{url}/services/T0/secret-of-chat", sent
 
 
 def job(tmp_path: Path, section: str = "on_end", **keys: Any) -> Any:
@@ -319,7 +315,7 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(on_end, "_WEBHOOK_S", 1.0)
 
-    class Dribbler(BaseHTTPRequestHandler):
+    class Dribbler(Answering):
         def do_POST(self) -> None:
             with suppress(OSError):  # the client has left
                 self.wfile.write(b"HTTP/1.1 200 OK\r\n")
@@ -327,13 +323,10 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
                     self.wfile.write(b"x: y\r\n")
 
     is_over = threading.Event()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Dribbler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
+    with answered_by(Dribbler) as url:
         with pytest.raises(KeyboardInterrupt), report_end(job(tmp_path, webhook=url)):
             raise KeyboardInterrupt  # after which it is asked once
         is_over.set()
-        server.shutdown()
     assert "it has not answered in 1 s" in caplog.text
 
 

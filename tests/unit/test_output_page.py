@@ -27,8 +27,9 @@ from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.until.marks import MARKS
 from tests import made_up_workers
+from tests.driving import hello_of
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
-from tests.made_up_workers import Workers, hello_of, render_by
+from tests.made_up_workers import Workers, render_by
 
 PAGE = (Path(__file__).parents[2] / "docs/output.md").read_text("utf-8")
 INDENTED = re.findall(r"(?:^    .*\n|^\n(?=    ))+", PAGE, re.M)

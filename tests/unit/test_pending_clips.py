@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,11 +31,6 @@ from tests.rows import RECORD, record
 
 ROW_ID = RECORD.row_id
 REQUEST = Request(arguments={"prompt": "一只猫"}, seed=RECORD.seed)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path))
 
 
 def attempt(content: bytes, extras: bytes | None = None, row_id: str = ROW_ID) -> EncodedClip:

@@ -18,10 +18,10 @@ from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
 from framefleet.pipeline.outputs.layout import clip_path, preview_path
 from framefleet.pipeline.outputs.media.media import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
+from tests.outputs import write_part
 from tests.parts import records_in
 from tests.unit.test_encode_clip import CLIP, LOSSLESS
 
@@ -31,9 +31,7 @@ def opened(content: bytes) -> Image.Image:
 
 
 def commit(store: Store, record: Record) -> None:
-    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
-    writer.add(None, values_of(record))
-    writer.flush()
+    write_part(store, "records", RECORD_FIELDS, [values_of(record)], "r1")
 
 
 def damages(store: Store) -> list[tuple[str, str]]:

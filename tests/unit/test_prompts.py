@@ -249,8 +249,7 @@ def test_a_job_is_planned_with_its_prompts(more: dict[str, Any], tmp_path: Path,
         claim(resolved)
     framefleet.prompts(job, corrections={"rain": "rain", "a red ball": "rain"})
     files = sorted(Path(job.output).rglob("*"))
-    planned = command("plan", file)
-    assert planned.exit_code == 0, planned.stderr
+    planned = command("plan", file, exits=0)
     assert f"table:  {values['table']}\n" in planned.stdout and "written first" not in planned.stdout
     assert framefleet.plan(file).counts.duplicates == (1 if more is not UNTIL else 0)
     assert sorted(Path(job.output).rglob("*")) == files

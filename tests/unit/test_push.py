@@ -30,8 +30,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...
 
 
 def test_a_push_brings_all_files(tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub) -> None:
-    result = command(*arguments, "--private")
-    assert result.exit_code == 0, result.output
+    result = command(*arguments, "--private", exits=0)
     assert result.stdout.split()[-1] == f"{dataset_hub.endpoint}/datasets/org/balls"
     assert dataset_hub.repos["org/balls"] == files(tmp_path / "to")
     assert "data/000000/metadata.parquet" in dataset_hub.repos["org/balls"]
@@ -43,8 +42,7 @@ def test_a_push_that_was_interrupted_goes_on_and_takes_nothing_twice(
     tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub
 ) -> None:
     dataset_hub.fails_at = 2
-    result = command(*arguments)
-    assert result.exit_code == 3
+    result = command(*arguments, exits=3)
     assert dataset_hub.token not in result.output
     assert "run the same command again" in result.stderr
     dataset_hub.fails_at = 1000
@@ -57,8 +55,7 @@ def test_who_may_not_write_is_told_before_anything_is_exported(
     tmp_path: Path, arguments: tuple[str, ...], dataset_hub: DatasetHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong-token-of-the-test")
-    result = command(*arguments)
-    assert result.exit_code == 2
+    result = command(*arguments, exits=2)
     assert "hf auth login" in result.stderr and "hf_wrong" not in result.output
     assert not (tmp_path / "to").exists()
     assert command(*arguments[:-1], "balls").exit_code == 2

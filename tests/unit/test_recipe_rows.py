@@ -17,18 +17,13 @@ from framefleet.pipeline.rows.tables.limits import check_strength
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.plugins.recipes.conditioning import sizes_of
-from tests.configs import FLOW, WAN, write_model
+from tests.configs import FLOW, write_model
 
 FLUX = {
     "vae": {"block_out_channels": [1, 2, 3, 4]},
     "transformer": {"guidance_embeds": True},
     "scheduler": FLOW,
 }
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
 
 
 def _read(recipe: str, spec: PipelineSpec, **cells: Any) -> CheckedRow | InvalidRow:

@@ -36,11 +36,6 @@ CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
 NOTHING = pa.schema([])
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path))
-
-
 def records(store: Store, carried: pa.Schema = NOTHING, run: str = "r1") -> PartWriter:
     return PartWriter(store, "records", record_schema(carried), run=run)
 
@@ -238,21 +233,21 @@ DAMAGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("changed", DAMAGED.values(), ids=DAMAGED)
 def test_a_record_of_other_values_is_an_error(store: Store, tmp_path: Path, changed: dict[str, Any]) -> None:
-    write_part(tmp_path, {name: changed.get(name, value) for name, value in ROW.items()})
+    write_part(tmp_path / "out", {name: changed.get(name, value) for name, value in ROW.items()})
     with pytest.raises(JobError, match=r"records/part-x\.parquet"):
         find_record(store, ROW["row_id"])
 
 
 def test_a_column_that_a_part_lacks_is_named(store: Store, tmp_path: Path) -> None:
     for name in FIRST_FIELDS.names:
-        write_part(tmp_path, {other: value for other, value in ROW.items() if other != name})
+        write_part(tmp_path / "out", {other: value for other, value in ROW.items() if other != name})
         with pytest.raises(JobError, match=rf"part-x\.parquet .* has no column '{name}'"):
             find_record(store, ROW["row_id"])
 
 
 @pytest.mark.parametrize("name", ["row_id", "a.b", "a.b.c", ".", ""])
 def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
-    name: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 20)
     for cells, is_dictionary in ((["a" * 10_000] * 1000, True), (["a" * (1 << 20)] * 2, False)):
@@ -263,20 +258,20 @@ def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
             assert (tmp_path / "x.parquet").stat().st_size < 5000
             for fields in (None, table.schema):
                 with pytest.raises(JobError, match="unpacks to more than"):
-                    part_file.read_part(store, "x.parquet", fields)
+                    part_file.read_part(Store(str(tmp_path)), "x.parquet", fields)
 
 
 def test_a_small_part_of_long_lists_is_refused_before_they_are_unpacked(store: Store, tmp_path: Path) -> None:
     zeros = pa.nulls(20_000_000, pa.int64()).fill_null(0)
     lists = pa.ListArray.from_arrays([0, len(zeros)], zeros)
-    write_part(tmp_path, {**ROW, "row_indices": lists}, times=8)
-    assert (tmp_path / "records" / "part-x.parquet").stat().st_size < 1 << 20
+    write_part(tmp_path / "out", {**ROW, "row_indices": lists}, times=8)
+    assert (tmp_path / "out" / "records" / "part-x.parquet").stat().st_size < 1 << 20
     with pytest.raises(JobError, match="unpacks to more than"):
         find_record(store, ROW["row_id"])
 
 
 def write_part(folder: Path, row: dict[str, Any], *, times: int = 1) -> None:
-    (folder / "records").mkdir(exist_ok=True)
+    (folder / "records").mkdir(parents=True, exist_ok=True)
     columns = {
         name: value if isinstance(value, pa.Array) else pa.array([value]) for name, value in row.items()
     }

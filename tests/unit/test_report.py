@@ -106,8 +106,7 @@ def test_both_files_are_written_and_json_can_be_printed_instead(tmp_path: Path) 
     ended = command("report", tmp_path, "--json")
     assert json.loads(ended.stdout)["rows"]["done"] == 6
     assert not (tmp_path / "report.html").exists()
-    ended = command("report", tmp_path, "--price", "2.5")
-    assert ended.exit_code == 0
+    ended = command("report", tmp_path, "--price", "2.5", exits=0)
     assert str(tmp_path / "report.html") in ended.stdout.replace("\n", "")
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["cost"]["price_per_gpu_hour"] == 2.5

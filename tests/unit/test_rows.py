@@ -16,12 +16,7 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
-from tests.configs import SD, WAN, write_model
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
+from tests.configs import SD, write_model
 
 
 def read(spec: PipelineSpec, table: dict[str, Any], **job: Any) -> list[CheckedRow | InvalidRow]:

@@ -7,24 +7,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from framefleet.cluster.dispatch.faults import LostRows
-from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
-from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
-from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
+from framefleet.cluster.worker.messages import StoredRow, WorkerReport
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.rows.tables.index import RowIndex
+from tests.driving import begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.rows import RECORD
 from tests.unit.test_drain import Workers
@@ -71,15 +64,10 @@ def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
 
 
 def render(resolved: ResolvedJob, *environments: dict[str, str], only: int = 4) -> list[Cause]:
-    digest = resolved.first.identity.model_digest
-    hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
-    with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
-        survey_rows(resolved, index, Callback())
-        mark_done(resolved, index, Callback())
+    workers = Mixed(resolved.store, hello_of(resolved), environments=environments)
+    with begun(resolved) as (_, index, lock):
         index.leave_only(row_id for _, row_id in index.pending_in(0, only))
-        run = run_of(resolved, index, lock, run_id=new_run(lock.epoch))
-        workers = Mixed(resolved.store, hello, environments=environments)
-        Driver(run, on_progress=lambda _: None).run(cast(Fleet, workers))
+        drive(left_of(resolved, index, lock), workers)
     return workers.refused
 
 

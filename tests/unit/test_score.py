@@ -17,13 +17,12 @@ from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES, clip_path
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.outputs.stores.folder import TEMPORARY
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.commands import command
-from tests.outputs import write_output
+from tests.outputs import write_output, write_part
 from tests.rows import record
 from tests.small_output import frames_of, rendered
 
@@ -40,11 +39,6 @@ def only_even(frames: Frames, record: Mapping[str, Any]) -> float:
 
 def named(function: str) -> str:
     return f"tests.unit.test_score:{function}"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:
@@ -100,10 +94,8 @@ def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:
     framefleet.score(store.url_of(""), ["sharpness", "motion"])
     was = columns(store, "sharpness")[0]
     store.write(first["path"], content := store.read(second["path"], 1 << 20))  # as after a withdrawal
-    writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(2))
     changed = {"media_sha256": sha256(content).hexdigest(), "frames_sha256": second["frames_sha256"]}
-    writer.add(None, first | changed | {"bytes": len(content)})
-    writer.flush()
+    write_part(store, "records", RECORD_FIELDS, [first | changed | {"bytes": len(content)}], new_run(2))
     assert [row["sharpness"] is None for row in columns(store, "sharpness")] == [False, True]
     found = framefleet.score(store.url_of(""), ["sharpness", "motion"])
     assert (found.done, found.num_damaged) == (1, 0)
@@ -115,9 +107,7 @@ def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:
 def test_scores_of_an_earlier_version_are_known_of_any_clip(store: Store) -> None:
     (one,) = rendered(store, 1, format="png")
     schema = pa.schema([("row_id", pa.string()), ("motion", pa.float64())])
-    writer = PartWriter(store, SCORES, schema, run="r1")
-    writer.add(None, {"row_id": one["row_id"], "motion": None})
-    writer.flush()
+    write_part(store, SCORES, schema, [{"row_id": one["row_id"], "motion": None}], "r1")
     assert framefleet.score(store.url_of(""), ["motion"]).done == 0
 
 
@@ -138,8 +128,7 @@ def test_a_clip_that_is_not_as_committed_has_no_score_and_is_told(store: Store) 
     found = framefleet.score(store.url_of(""), ["sharpness"])
     assert (found.done, found.num_damaged) == (2, 3)
     assert found.damage == f"{gone['path']}: it is gone"
-    ended = command("score", store.url_of(""), "--scores", "sharpness")
-    assert ended.exit_code == 1
+    ended = command("score", store.url_of(""), "--scores", "sharpness", exits=1)
     assert "3 damaged clips without scores" in ended.stderr
     assert "scored in" not in ended.stderr and "nothing to do" not in ended.stderr
 
@@ -194,8 +183,7 @@ def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store
 
 def test_a_score_that_fails_for_every_clip_was_not_measured(store: Store) -> None:
     rendered(store, 3, carried={"tag": ["e"] * 3})
-    ended = command("score", store.url_of(""), "--scores", named("number"))
-    assert ended.exit_code == 1
+    ended = command("score", store.url_of(""), "--scores", named("number"), exits=1)
     assert "the score number failed for 3 clips, e.g. row" in ended.stderr
     assert "scored in" not in ended.stderr and "nothing to do" not in ended.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -28,11 +27,6 @@ from framefleet.pipeline.outputs.parts.seals import (
 from tests.outputs import committed_row_ids
 from tests.parts import records_in
 from tests.rows import record
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path))
 
 
 def writer(store: Store, lock: DriverLock) -> PartWriter:

@@ -85,8 +85,7 @@ def test_a_condition_chooses_records(output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg", "sheet.webp"])
 def test_a_sheet_is_written(output: Path, tmp_path: Path, name: str) -> None:
-    ended = command("sheet", output, "-o", tmp_path / name, "--tile", "150")
-    assert ended.exit_code == 0, ended.stderr
+    command("sheet", output, "-o", tmp_path / name, "--tile", "150", exits=0)
     with Image.open(tmp_path / name) as image:
         assert image.width > 3 * 150
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -124,6 +123,5 @@ def test_a_clip_that_is_gone_leaves_its_place(
 def test_what_cannot_be_written_is_told_before_anything_is_read(
     output: Path, tmp_path: Path, to: str, problem: str
 ) -> None:
-    ended = command("sheet", output, "-o", tmp_path / to)
-    assert ended.exit_code == 2
+    ended = command("sheet", output, "-o", tmp_path / to, exits=2)
     assert problem in ended.stderr

@@ -94,8 +94,7 @@ def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path) -> None:
     write_output(tmp_path, [record(0), record(1)])
     (part,) = (tmp_path / "records").glob("*.parquet")
     part.write_bytes(part.read_bytes()[:-7])
-    ended = command("status", tmp_path)
-    assert ended.exit_code == 2, ended.stderr
+    ended = command("status", tmp_path, exits=2)
     assert f"{part.name} is damaged" in ended.stderr and "framefleet repair" in ended.stderr
 
 

@@ -24,7 +24,6 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest
@@ -35,6 +34,7 @@ from tests import outputs
 from tests.certificates import issue
 from tests.commands import command
 from tests.gallery_output import clip_of, write_output
+from tests.outputs import write_part
 from tests.rows import record
 from tests.unit.test_watermark import resized, scene
 
@@ -163,9 +163,8 @@ def test_a_forged_manifest_and_a_foreign_signature_do_not_count(marked: Marked, 
 
 def test_a_record_may_name_anything_as_its_certificate(tmp_path: Path) -> None:
     named, store = record(1), outputs.write_output(tmp_path)
-    writer = PartWriter(store, "records", record_schema(pa.schema([("marks", pa.string())])), run="r1")
-    writer.add(None, values_of(named) | {"marks": '{"c2pa": "x"}'})
-    writer.flush()
+    schema = record_schema(pa.schema([("marks", pa.string())]))
+    write_part(store, "records", schema, [values_of(named) | {"marks": '{"c2pa": "x"}'}], "r1")
     (found,) = look_up([Output(store)], Wanted(row_ids={named.row_id}))
     assert found.certificate is None
 
@@ -204,8 +203,7 @@ def test_without_outputs_the_marks_alone_name_the_row(marked: Marked) -> None:
 
 def test_a_folder_is_traced_in_one_pass_and_outputs_may_be_listed(marked: Marked, tmp_path: Path) -> None:
     (listing := tmp_path / "outputs.txt").write_text(f"\ufeff{marked.output}\r\n\r\n", "utf-8")
-    ended = command("trace", marked.output / "clips", "--output", listing, "--json")
-    assert ended.exit_code == 0
+    ended = command("trace", marked.output / "clips", "--output", listing, "--json", exits=0)
     found = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [one["row_id"] for one in found] == sorted(map(ids, range(3)))
     assert {one["found_by"] for one in found} == {"digest"}

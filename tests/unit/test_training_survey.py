@@ -24,17 +24,12 @@ from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns,
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket
-from tests.configs import SD, WAN, write_model
+from tests.configs import SD, write_model
 from tests.media_files import image_file, sha256
 from tests.rows import RECORD
 
 SIZES = [[5, 32, 32], [9, 32, 48]]
 TEXTS = {"prompt": "a ball", "paraphrase": "球", "contrast": "a star"}
-
-
-@pytest.fixture(scope="module")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
-    return inspect_model(write_model(tmp_path_factory.mktemp("wan"), "WanPipeline", WAN))
 
 
 def clip(path: Path, num_frames: int = 9, height: int = 32, width: int = 48) -> bytes:

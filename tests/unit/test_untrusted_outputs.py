@@ -152,8 +152,7 @@ def test_a_record_that_framefleet_did_not_write_is_refused(
     with pytest.raises(UserError, match=said):
         replay_script(output, ROW_ID)
     for flags in ((), ("--script",)):
-        ended = command("replay", output, ROW_ID, *flags)
-        assert ended.exit_code == 2, ended.output
+        command("replay", output, ROW_ID, *flags, exits=2)
 
 
 JOBS: dict[str, Any] = {
@@ -182,8 +181,7 @@ def test_a_damaged_job_json_is_an_error_that_names_it(tmp_path: Path, content: A
     output = output_with(tmp_path)
     written = content if isinstance(content, bytes) else json.dumps(content).encode()
     (tmp_path / "job.json").write_bytes(written)
-    ended = command("replay", output, ROW_ID, "--script")
-    assert ended.exit_code == 2, ended.output
+    ended = command("replay", output, ROW_ID, "--script", exits=2)
     assert "job.json is not as framefleet wrote it" in " ".join(ended.output.split())
 
 

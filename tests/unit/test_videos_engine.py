@@ -105,6 +105,7 @@ def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_
         {"json_content": {"first": 1}},
         {"octet": True},
         {"slow_s": 0.2},
+        {"drop_answer": {"first": 1}, "idempotent": True},
     ],
     ids=json.dumps,
 )

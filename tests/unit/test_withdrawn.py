@@ -34,9 +34,10 @@ from framefleet.pipeline.render.audit.verdict import (
     is_doubtful,
     remark_of,
 )
+from tests.driving import hello_of
 from tests.jobs import all_columns, job_values, prompt_rows, write_table
 from tests.long import long_but
-from tests.made_up_workers import RIGHT, WRONG, Workers, hello_of, render_by
+from tests.made_up_workers import RIGHT, WRONG, Workers, render_by
 
 NUM_ROWS = 40
 Run = Callable[[int, dict[int, Verdict]], Summary]

@@ -32,6 +32,5 @@ def test_two_workers_render_the_frames_of_plain_calls(tmp_path: Path, ray_cluste
     assert max(record["batch_size"] for record in records) > 1.2
     pipeline_class = class_named(inspect_model(crafter(MOTION)).class_name)
     pipe = pipeline_class.from_pretrained(crafter(MOTION), dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
     found = {record["seed"]: record["frames_sha256"] for record in records}
     assert found == {row.seed: plain_digest(pipe, row, tmp_path) for row in rows}

@@ -53,8 +53,7 @@ def test_killed_and_interrupted_at_random_moments_it_comes_to_the_same_bits(fold
         wait_for_steps(output, max(steps, before + 1), process)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(number)
-        printed, _ = process.communicate(timeout=60)
-        assert process.returncode == exit_code, printed
+        printed = finish(process, exits=exit_code, timeout_s=60)
         assert ("to continue: framefleet train" in printed) == (number != signal.SIGKILL)
     finish(start_training(job))
     assert equal(trained_weights(output), undisturbed)

@@ -52,7 +52,6 @@ def test_a_prompt_of_open_sora_has_the_ids_of_the_authors(prompt: str) -> None:
 
 def test_prompts_that_are_cleaned_to_one_make_one_clip_also_as_negative_ones() -> None:
     pipe = VideoCrafterPipeline.from_pretrained(crafter(TEXT))  # as a script without framefleet does
-    pipe.set_progress_bar_config(disable=True)
 
     def clip(**prompts: Any) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)

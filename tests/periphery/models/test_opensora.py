@@ -96,7 +96,6 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
     found = {clip.request.seed: clip.frames_sha256 for clip in clips}  # type: ignore[union-attr]
     assert len(set(found.values())) == len(requests)
     pipe = OpenSoraPipeline.from_pretrained(tiny(name), dtype=DTYPES[dtype])
-    pipe.set_progress_bar_config(disable=True)
     for request in requests:
         arguments = opened(dict(request.arguments))
         output = pipe(**arguments, generator=request.generator(), output_type="np")
@@ -107,7 +106,6 @@ def test_mixed_rows_share_forwards_and_keep_the_bits_of_plain_calls(
 
 def test_each_row_of_a_batch_is_the_clip_of_its_own_call(media: Path) -> None:
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    pipe.set_progress_bar_config(disable=True)
     images = [Image.open(media / file).convert("RGB") for file in ("a.png", "b.png")]
     common = {**SMALLEST["opensora"], "output_type": "pt"}
     together = pipe(
@@ -124,7 +122,6 @@ def test_each_row_of_a_batch_is_the_clip_of_its_own_call(media: Path) -> None:
 
 def test_given_frames_come_back_at_their_ends(media: Path) -> None:
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    pipe.set_progress_bar_config(disable=True)
     image = Image.open(media / "a.png")
     latents = pipe(
         prompt="a ball",
@@ -153,7 +150,6 @@ def test_frames_that_an_image_is_decoded_to_again_are_dropped(
 ) -> None:
     """The video DC-AE makes four equal frames of an image; the authors leave all but one out."""
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora_dc"))
-    pipe.set_progress_bar_config(disable=True)
     given = {name: Image.open(media / v) if name.endswith("image") else v for name, v in given.items()}  # type: ignore[misc]
     arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball", "num_frames": num_frames, **given}
     latents, frames = (
@@ -169,7 +165,6 @@ def test_frames_that_an_image_is_decoded_to_again_are_dropped(
 def test_frames_of_a_video_are_not_put_back(media: Path) -> None:
     """As by the authors, who put images back only."""
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    pipe.set_progress_bar_config(disable=True)
     last: list[torch.Tensor] = []
 
     def keep(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +230,6 @@ def test_a_plain_call_refuses_what_cannot_be_rendered(arguments: dict[str, Any],
 
 def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
     pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    pipe.set_progress_bar_config(disable=True)
     steps: list[int] = []
 
     def stop(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,6 @@ class GivenReferences(OpenSoraPipeline):
 def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, arguments: dict[str, Any]) -> None:
     given = goldens.io("opensora2_sampler")
     pipe = GivenReferences.from_pretrained(goldens.opensora(*RELEASED))
-    pipe.set_progress_bar_config(disable=True)
     pipe.latents = [reference for row in given["refs"] for reference in row[:num_ends]]
     image = Image.new("RGB", (48, 32))
     last: list[Tensor] = []

@@ -27,7 +27,6 @@ def test_all_weights_fit_into_twelve_megabytes() -> None:
 
 def test_it_renders_the_clips_of_the_dataset() -> None:
     pipe = untrained_pipeline()
-    pipe.set_progress_bar_config(disable=True)
     frames = pipe(
         "a red ball",
         num_frames=9,
