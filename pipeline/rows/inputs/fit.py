@@ -20,6 +20,7 @@ from framefleet.pipeline.model.specs.signature import INPUTS, Fit
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import each_input, inputs_in, is_input
 from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_IMAGE_PIXELS, MAX_PIXELS
 from framefleet.pipeline.rows.tables.limits import limits
 
 SIZES = ("height", "width", "resolution", "aspect_ratio")  # the arguments that give a row a size
@@ -191,9 +192,6 @@ def _box(
     down, across = size[0] / rows, size[1] / columns
     at, beneath = round(left * across), round(top * down)
     width, height = max(1, round(wide * across)), max(1, round(tall * down))
-    from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS  # imports PyAV
-    from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS, MAX_PIXELS
-
     most = MAX_IMAGE_PIXELS if num_frames == 1 else min(MAX_FRAME_PIXELS, MAX_PIXELS // num_frames)
     if width * height > most:
         problem = f"with bars it is {height} x {width} (height x width), which is too large"

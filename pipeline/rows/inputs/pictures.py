@@ -22,11 +22,11 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
 from framefleet.pipeline.rows.inputs import video_frames
+from framefleet.pipeline.rows.inputs.roots import MAX_IMAGE_PIXELS
 from framefleet.pipeline.rows.inputs.video_parts import VideoPart
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
 BYTES_PER_PIXEL = 16  # of WebP: libwebp's two canvases, its copy of them, and the picture
 DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of scaling them
 

@@ -24,6 +24,9 @@ SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL, WEB = ("file", "local"), ("http", "https")
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
 MAX_BYTES = 256 << 20  # of a file
+MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
+MAX_FRAME_PIXELS = 1 << 24  # of a video's frame, 4096 x 4096: 81 of those are 4 GB
+MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 

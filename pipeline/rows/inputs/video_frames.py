@@ -22,6 +22,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
+from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_PIXELS
 
 # The first that fits counts.
 _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
@@ -58,9 +59,7 @@ _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html)", None, "a web page"),
     (rb"(\xef\xbb\xbf)?\s*<\?xml", None, "an XML document"),
 )
-MAX_FRAME_PIXELS = 1 << 24  # 4096 x 4096: 81 of those are 4 GB
 MAX_DECODED_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
-MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
 # Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
 # files and URLs that are written in them, and one that draws any text as a film (tty).
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
