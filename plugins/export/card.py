@@ -105,7 +105,7 @@ def _croissant(
                         **{"@type": "cr:Field", "@id": f"row/{name}", "name": name, "dataType": kind},
                         "source": {"fileSet": {"@id": "rows"}, "extract": {"column": name}},
                     }
-                    for name, kind in {"file_name": "sc:Text", **kinds}.items()
+                    for name, kind in kinds.items()
                 ],
             }
         ],

@@ -14,6 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from framefleet.api.commands import Callback, ClipsPace, ClipsProgress, Overview, Watch, wait_for
 from framefleet.api.errors import JobError, bytes_text, count_text
 from framefleet.api.jobs import JOB_JSON, sections
@@ -193,17 +195,18 @@ def export_chosen(
         lost = {damage.row_id for damage in left_out}
         num_pairs = None if pairs is None else preferences.write_pairs(pairs, lost, target)
         kind.complete(selection, target, lost, watch)
-    if choice.format == "hf":
+    if choice.format in ("hf", "preferences"):
         names_there = shard_writer.own_names(
             selection.columns, shard_writer.taken_in_folder(feature, selection.columns)
         )
         fields = [one.with_name(name) for one, name in zip(selection.fields, names_there, strict=True)]
+        fields = [pa.field("file_name", pa.string()), *fields] if pairs is None else [*preferences.FIELDS]
         write_card(
             place,
             selection.licensed(),
             columns=fields,
             endings=plan.endings,
-            num_rows=plan.num_rows,
+            num_rows=plan.num_rows if num_pairs is None else num_pairs,
             feature=feature,
             language_models=_language_models(output),
         )

@@ -31,7 +31,7 @@ from framefleet.plugins.picks import Pick, read_picks
 
 PICKED = "picks"  # a value of --by: a clip with a star is better than one without
 _SIZE = ("height", "width", "num_frames")
-_FIELDS = pa.schema(
+FIELDS = pa.schema(
     [
         ("prompt", pa.string()),
         ("caption", pa.string()),
@@ -203,7 +203,7 @@ def write_pairs(pairs: Sequence[Pair], lost: Collection[str | None], target: Tar
     """Write the pairs whose clips are both there; return how many. lost: row_ids of clips that are not."""
     there = [pair for pair in pairs if not {pair.chosen.row_id, pair.rejected.row_id} & {*lost}]
     has_pictures = target.feature == "image"
-    schema = pa.schema([*_FIELDS, *(_PICTURES if has_pictures else ())])
+    schema = pa.schema([*FIELDS, *(_PICTURES if has_pictures else ())])
     for split, of_split in groupby(sorted(there, key=lambda pair: pair.split or ""), lambda pair: pair.split):
         folder = _folder(split)
         path = Path(target.scratch, "metadata.parquet")

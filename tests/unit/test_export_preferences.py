@@ -68,6 +68,9 @@ def test_clips_of_a_prompt_are_paired_by_what_rates_them(
         return
     assert result.exit_code == 0, result.output
     assert f"{len(pairs)} pair" in result.stderr
+    assert (tmp_path / "to" / "README.md").read_text().startswith("---\nlicense: unknown\n")
+    (described,) = json.loads((tmp_path / "to" / "croissant.jsonld").read_text())["recordSet"]
+    assert {"chosen_file_name", "rejected_rating"} < {field["name"] for field in described["field"]}
     rows = loaded(tmp_path, split="train")
     assert numbers(records, rows) == pairs
     for row, (chosen, rejected) in zip(rows, pairs, strict=True):
