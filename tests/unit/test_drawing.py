@@ -37,6 +37,16 @@ def test_each_row_is_drawn_once_and_as_often_as_any_other() -> None:
     assert 8 <= with_the_wrong_row <= 32
 
 
+@pytest.mark.parametrize("num_off", [1, 28, 120])
+def test_the_bound_is_false_in_at_most_one_of_twenty_drawings(num_off: int) -> None:
+    seal, num_false = hashlib.sha256(b"others").hexdigest(), 0
+    for coin in range(200):
+        drawn = drawn_positions(seal, str(coin), num_rows=600, count=60)
+        found = sum(position < num_off for position in drawn)
+        num_false += most_off(600, num_drawn=60, num_off=found) < num_off
+    assert num_false <= 19  # 10 of 200, and 3.1 more or less: here three times that
+
+
 @pytest.mark.parametrize(
     ("num_rows", "num_drawn", "num_off", "most"),
     [(600_000, 60, 0, 29_220), (600, 60, 0, 27), (10, 10, 0, 0), (10, 10, 3, 3), (5, 1, 1, 5), (4, 3, 0, 1)],
