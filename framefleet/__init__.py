@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.forecast.plan import plan as plan
     from framefleet.plugins.forget.forget import forget as forget
     from framefleet.plugins.keep.repair.repair import repair as repair
-    from framefleet.plugins.keep.replay.recorded_row import Given as Given
+    from framefleet.plugins.keep.replay.given import Given as Given
     from framefleet.plugins.keep.replay.replay import replay as replay
     from framefleet.plugins.keep.replay.script import replay_script as replay_script
     from framefleet.plugins.keep.verify.verify import verify as verify

@@ -1,14 +1,44 @@
 """Options that several commands share."""
 
+import inspect
 import os
+import re
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Context, Option
 
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.errors import JobError, quoted
+from framefleet.pipeline.guards.redaction import public_text, public_url
 from framefleet.pipeline.outputs.layout import dated
+
+_SEED = r"\s*[\d_]+\s*(?:-\s*\d+\s*(?::\s*\d+\s*)?)?"  # 5, 0-63 or 0-64:8
+_SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*,?\s*|\s*[@[{{].*", re.DOTALL)  # or what `_set_of` reads
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a command take groups of options that others take too.
+
+    A group is a function of options. It is the default of a parameter of the command, which gets it with what
+    was typed: the command calls it, and reports what it raises.
+    """
+    own = inspect.signature(command, eval_str=True)
+    groups = {name: one.default for name, one in own.parameters.items() if inspect.isfunction(one.default)}
+    options = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
+    parameters = [
+        option for name, one in own.parameters.items() for option in options.get(name, {name: one}).values()
+    ]
+
+    @wraps(command)
+    def typed(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = partial(group, **{option: values.pop(option) for option in options[name]})
+        command(**values)
+
+    typed.__dict__["__signature__"] = own.replace(parameters=parameters)
+    return typed
 
 
 def output_place(context: Context, place: str) -> str:
@@ -167,3 +197,52 @@ ErrorTypes = Annotated[
         "--error", metavar="TYPE", help="Include only rows with this error, e.g. OutOfMemory; repeatable."
     ),
 ]
+
+
+def option_sets(
+    read_metadata: ReadMetadata = False,
+    prompts: Prompts = None,
+    seeds: Seeds = None,
+    sweeps: Sweeps = None,
+    workers: Workers = None,
+    steps: NumSteps = None,
+    sets: Sets = None,
+) -> list[str]:
+    """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
+    from framefleet.jobs.job.yaml_text import yaml_of
+
+    options = {"prompt": "--prompt"} if prompts else {}
+    options |= {"seed": "--seeds"} if seeds else {}
+    for name in (sweep.partition("=")[0].strip() for sweep in sweeps or ()):
+        option = quoted("--sweep", f"{name}=...")
+        if name in options:
+            problem = f"{options[name]} and {option} both give values of {name}"
+            raise JobError(problem, "give all of them with one of the two")
+        options[name] = option
+    swept = [f"sweep.prompt={yaml_of([*prompts])}"] if prompts else []
+    if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
+        swept = [_set_of(f"prompt={prompts[0]}")]
+    if seeds is not None:
+        if not _SEEDS.fullmatch(seeds):
+            problem = f"--seeds {public_text(seeds)}: not whole numbers or ranges of them"
+            raise JobError(problem, "write them as --seeds 0-63 or --seeds 1,5,9")
+        swept += [_set_of(f"seed={seeds}")]
+    numbers: dict[str, object] = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    numbers |= {"read_metadata": True} if read_metadata else {}
+    short = (f"{key}={value}" for key, value in numbers.items() if value is not None)
+    return [*swept, *map(_set_of, sweeps or []), *short, *(sets or [])]
+
+
+def _set_of(sweep: str) -> str:
+    """Return one of `name=1,3,5`, `name=@prompts.txt`, or `name=` with a list or a mapping of YAML."""
+    name, _, values = (part.strip() for part in sweep.partition("="))
+    if not (name and values):
+        problem = f"--sweep {public_text(sweep)}: not name=values"
+        raise JobError(problem, "write it as --sweep guidance_scale=1,3,5")
+    from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
+
+    if values[0] == "@":
+        return f"sweep.{name}.file={yaml_of(values[1:])}"
+    is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
+    parsed, _ = parse_yaml(values if is_one else f"[{values}]", source=f"--sweep {name}")
+    return f"sweep.{name}={yaml_of(parsed)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SummaryAsJson as SummaryAsJson,
         Verbose as Verbose,
         Where as Where,
+        with_groups as with_groups,
     )
     from framefleet.jobs.show.console import (
         quiet_libraries as quiet_libraries,

@@ -18,7 +18,7 @@ from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
-from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml, yaml_of
+from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
 from framefleet.pipeline.errors import FramefleetError, JobError, command, quoted
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text, public_url
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
 _BEGINNING = 256  # bytes by which other kinds of files are recognized
-_SEED = r"\s*[\d_]+\s*(?:-\s*\d+\s*(?::\s*\d+\s*)?)?"  # 5, 0-63 or 0-64:8
-_SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*,?\s*|\s*[@[{{].*", re.DOTALL)  # or what `_set_of` reads
 _NOWHERE: Mapping[Key, str] = {}
 
 
@@ -178,52 +176,6 @@ def options_alone(sets: Sequence[str] | None, *sections: str) -> dict[str, Any]:
             option = f"{sections[0]}.{key[-1]}"
             raise JobError(problem, f"leave it out; an option of the store is written `{option}`")
     return set_values(sets or [])
-
-
-def option_sets(
-    *,
-    prompts: Sequence[str] | None = None,
-    seeds: str | None = None,
-    sweeps: Sequence[str] | None = None,
-    workers: int | None = None,
-    steps: int | None = None,
-    read_metadata: bool = False,
-    sets: Sequence[str] | None = None,
-) -> list[str]:
-    """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
-    options = {"prompt": "--prompt"} if prompts else {}
-    options |= {"seed": "--seeds"} if seeds else {}
-    for name in (sweep.partition("=")[0].strip() for sweep in sweeps or ()):
-        option = quoted("--sweep", f"{name}=...")
-        if name in options:
-            problem = f"{options[name]} and {option} both give values of {name}"
-            raise JobError(problem, "give all of them with one of the two")
-        options[name] = option
-    swept = [f"sweep.prompt={yaml_of([*prompts])}"] if prompts else []
-    if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
-        swept = [_set_of(f"prompt={prompts[0]}")]
-    if seeds is not None:
-        if not _SEEDS.fullmatch(seeds):
-            problem = f"--seeds {public_text(seeds)}: not whole numbers or ranges of them"
-            raise JobError(problem, "write them as --seeds 0-63 or --seeds 1,5,9")
-        swept += [_set_of(f"seed={seeds}")]
-    numbers: dict[str, object] = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
-    numbers |= {"read_metadata": True} if read_metadata else {}
-    short = (f"{key}={value}" for key, value in numbers.items() if value is not None)
-    return [*swept, *map(_set_of, sweeps or []), *short, *(sets or [])]
-
-
-def _set_of(sweep: str) -> str:
-    """Return one of `name=1,3,5`, `name=@prompts.txt`, or `name=` with a list or a mapping of YAML."""
-    name, _, values = (part.strip() for part in sweep.partition("="))
-    if not (name and values):
-        problem = f"--sweep {public_text(sweep)}: not name=values"
-        raise JobError(problem, "write it as --sweep guidance_scale=1,3,5")
-    if values[0] == "@":
-        return f"sweep.{name}.file={yaml_of(values[1:])}"
-    is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
-    parsed, _ = parse_yaml(values if is_one else f"[{values}]", source=f"--sweep {name}")
-    return f"sweep.{name}={yaml_of(parsed)}"
 
 
 def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:

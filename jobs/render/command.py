@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -31,21 +31,16 @@ _IDLE = {
 }
 
 
+@options.with_groups
 def render_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
-    read_metadata: options.ReadMetadata = False,
-    prompts: options.Prompts = None,
-    seeds: options.Seeds = None,
-    sweeps: options.Sweeps = None,
+    typed_sets: Callable[[], list[str]] = options.option_sets,
     model: options.ModelPlace = None,
     output: options.OutputPlace = None,
-    workers: options.Workers = None,
-    steps: options.NumSteps = None,
     limit: options.Limit = None,
     metrics_port: options.MetricsPort = None,
     log_format: options.LogFormat = "text",
-    sets: options.Sets = None,
     as_json: options.SummaryAsJson = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -57,17 +52,9 @@ def render_command(
     interrupted.
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.jobs.job.file import load_job, option_sets
+        from framefleet.jobs.job.file import load_job
 
-        sets = option_sets(
-            prompts=prompts,
-            seeds=seeds,
-            sweeps=sweeps,
-            workers=workers,
-            steps=steps,
-            read_metadata=read_metadata,
-            sets=sets,
-        )
+        sets = typed_sets()
         loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output, is_run=True)
 
         with _imports_ahead(loaded):

@@ -33,10 +33,11 @@ from framefleet.plugins.audit.rendering import AUDITED, render_plainly
 from framefleet.plugins.audit.report import AuditReport, DistanceTally
 from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.columns.fill import each_answer
+from framefleet.plugins.keep.replay.machines import REPORTS
 from framefleet.plugins.keep.verify.verify import render_again
 
 _FOLDER, _EXACTNESS = "audits", "exactness"  # of an output; of its records
-_CLIPS, _REPORT = "clips", "report.json"  # of an audit
+_CLIPS = "clips"  # of an audit
 _SHARE, _LEVELS = 0.01, 2.0
 _MOST_PARALLEL = 8  # pairs of clips in memory: of 81 frames of 720p, each takes half a gigabyte
 _COLUMN = ClipColumn(name=_EXACTNESS, type=pa.string(), section="audit", function=None, is_late=True)
@@ -207,8 +208,9 @@ def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, le
             problems=dict(tally.problems),
             left_out=pairs.left_out(),
             only_one_has=tuple(pairs.only_one_has),
+            sides=pairs.made_by["ours"].against(pairs.made_by["theirs"]),
         )
-        folder.write(_REPORT, report.to_json().encode())
+        output.store.write(f"{REPORTS}/{partner.name}.json", report.to_json().encode())
         if partner.key != "row_id":  # whether it repeats itself does not say how exact it is
             wait_for(watch, f"writing {_EXACTNESS} of records")
             _write_exactness(output, (ours for ours, _ in pairs.both()), report.exactness)

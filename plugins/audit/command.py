@@ -21,7 +21,8 @@ from framefleet.api.commands import (
 from framefleet.api.errors import escaped
 
 if TYPE_CHECKING:
-    from framefleet.plugins.audit.report import AuditReport, Quantiles
+    from framefleet.plugins.audit.report import AuditReport
+    from framefleet.plugins.keep.replay.machines import Quantiles
 
 _MAX_KINDS_SHOWN = 20  # a screenful; --json has them all
 

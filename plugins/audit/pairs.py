@@ -19,6 +19,7 @@ from framefleet.api.texts import canonical_json
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.rows.identity import deciding
+from framefleet.plugins.keep.replay.machines import MadeBy
 
 AskedRow: TypeAlias = Mapping[str, Any]  # the part of a record that is needed here
 RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # of ours and theirs
@@ -26,6 +27,7 @@ RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # of ours and theirs
 _OF_CLIP = ("row_id", "path", "bytes", "media_sha256", "frames_sha256")
 _SIZE = ("height", "width", "num_frames", "fps")
 _ASKED = ("seed", "recipe", "model_name")  # besides arguments and the scheduler
+_OF_MAKER = ("numerics", "environment", "model_digest")
 _OF_ENGINES = ("size", "seconds", "fps")  # arguments that no pipeline has
 # asked: the digest of all that a row asks for. key: the digest of what counts, equal for the same rows.
 _TABLES = """
@@ -55,6 +57,7 @@ class RowPairs:
     def __init__(self, *, is_by_question: bool) -> None:
         self._db, self._is_by_question = temporary_tables(_TABLES), is_by_question
         self._names: dict[str, set[str]] = {"ours": set(), "theirs": set()}  # of arguments
+        self.made_by = {side: MadeBy() for side in self._names}
 
     def add(self, side: str, output: Output, watch: Watch, *, key: str | None = None, more: str = "") -> None:
         """Take the records of an output. key: the column by which rows are matched; None: `match` does it.
@@ -63,11 +66,13 @@ class RowPairs:
         """
         if not output.store.list(RECORDS):  # nothing was rendered
             return
-        num_rows, wanted = 0, {*_OF_CLIP, *_SIZE, *_ASKED, "arguments", "scheduler", "numerics", key, more}
+        num_rows, wanted = 0, {*_OF_CLIP, *_SIZE, *_ASKED, *_OF_MAKER, "arguments", "scheduler", key, more}
         columns = [name for name in output.schema().names if name in wanted]
         for table in output.records(columns):
             for record in rows_of(table, output.url):
                 arguments = arguments_asked(record)
+                self.made_by[side].add(record)
+                record = {name: value for name, value in record.items() if name not in _OF_MAKER[1:]}
                 self._names[side] |= arguments.keys()
                 asked = _digest(arguments, record)
                 row = (record["row_id"], asked, key and str(record[key]), json.dumps(record))

@@ -15,25 +15,20 @@ from framefleet.api.errors import count_text
 from framefleet.jobs.show.watch import share_text
 from framefleet.plugins.audit.comparison import ComparedPair
 from framefleet.plugins.audit.lots import Lots
+from framefleet.plugins.keep.replay.machines import AuditedKind, AuditedSides, Quantiles
 
 BITS = "bits"  # the frames of every row were compared, and are equal
-# None: infinite. (): nothing was compared.
-Quantiles = tuple[float | None, ...]  # of half of the clips, of 95 % and of all: no clip is farther
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KindDistances:
+class KindDistances(AuditedKind):
     """What was found of one kind of row, or of all. A row that cannot be compared is off."""
 
-    kind: str  # recipe and shape, e.g. "generate 81 x 480 x 832"; "": all
     num_rows: int
     num_chosen: int  # to be compared
-    num_compared: int
-    num_equal: int  # of these, bit for bit
+    num_equal: int  # of those compared, bit for bit
     num_off: int  # of those chosen
     most_off: int  # of all rows, with 95 % confidence
-    max_levels: Quantiles
-    psnr_db: Quantiles
     ssim: Quantiles
 
 
@@ -50,6 +45,7 @@ class AuditReport(Overview):
     problems: Mapping[str, int]  # chosen rows that could not be compared, by the reason
     left_out: Mapping[str, int]  # rows that could not be chosen, by the reason
     only_one_has: tuple[str, ...]  # arguments that were ignored when rows were matched
+    sides: AuditedSides  # what made the clips of both
 
     @property
     def bound(self) -> str:

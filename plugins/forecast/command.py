@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,19 +49,14 @@ _GpuMemory = Annotated[
 ]
 
 
+@options.with_groups
 def plan_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
-    read_metadata: options.ReadMetadata = False,
-    prompts: options.Prompts = None,
-    seeds: options.Seeds = None,
-    sweeps: options.Sweeps = None,
+    typed_sets: Callable[[], list[str]] = options.option_sets,
     model: options.ModelPlace = None,
     output: options.OutputPlace = None,
-    workers: options.Workers = None,
-    steps: options.NumSteps = None,
     limit: options.Limit = None,
-    sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
     gpu_memory: _GpuMemory = None,
@@ -74,17 +69,9 @@ def plan_command(
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import load_job
-        from framefleet.jobs.job.file import job_kind_of, option_sets
+        from framefleet.jobs.job.file import job_kind_of
 
-        sets = option_sets(
-            prompts=prompts,
-            seeds=seeds,
-            sweeps=sweeps,
-            workers=workers,
-            steps=steps,
-            read_metadata=read_metadata,
-            sets=sets,
-        )
+        sets = typed_sets()
         if kind := job_kind_of(job, sets):
             if limit is not None:
                 raise JobError("--limit: the job renders no rows", "leave it out")

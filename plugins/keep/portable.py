@@ -9,14 +9,15 @@ from typing import Any
 
 from framefleet.api.clips import each_input, inputs_in
 from framefleet.api.errors import not_ours
-from framefleet.api.outputs import RECORD_FIELDS, RECORDS, Store
+from framefleet.api.outputs import RECORD_FIELDS, RECORDS, Output, Store
 from framefleet.api.texts import canonical_json, parse_json
 from framefleet.jobs.job.paths import paths_in
 from framefleet.pipeline.outputs.parts.records import record_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.plugins.keep.record_law import RecordLaw
-from framefleet.plugins.keep.replay.recorded_row import Given, arguments_of, environment_of, inputs_of_row
+from framefleet.plugins.keep.replay.given import Given
+from framefleet.plugins.keep.replay.recorded_row import arguments_of, environment_of, inputs_of_row
 
 INPUT_FOLDER = "inputs"  # folder with the input images and videos, next to the records
 
@@ -27,15 +28,27 @@ def input_path(one: Mapping[str, Any]) -> str:
     return f"{INPUT_FOLDER}/{one['sha256']}{suffix if suffix[1:].isalnum() else ''}"
 
 
-def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store) -> None:
-    """Copy a row's input images and videos. Raises JobError for a record that framefleet did not write."""
+def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store) -> dict[str, str]:
+    """Copy a row's input images and videos; return the new path of each, by its old place.
+
+    Raises JobError for a record that framefleet did not write.
+    """
     ours = record_of({name: record.get(name) for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
     environment_of(ours)
     arguments = arguments_of(ours)
-    read = inputs_of_row(store, arguments, given).read
+    inputs, copies = inputs_of_row(store, arguments, given), dict[str, str]()
     for one in chain.from_iterable(map(inputs_in, arguments.values())):
         with naming(f"an input of row {record['row_id']}", one["uri"]):
-            to.write(input_path(one), checked_content(one, read))
+            copies[inputs.locate(one["uri"])] = input_path(one)
+            to.write(input_path(one), checked_content(one, inputs.read))
+    return copies
+
+
+def copy_files(output: Output, record: Mapping[str, Any], to: Store) -> None:
+    """Copy the files of a record that are there, and as it says."""
+    for path, content in output.files(record):
+        if isinstance(content, bytes):
+            to.write(path, content)
 
 
 def portable_record(record: Mapping[str, Any], law: RecordLaw) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +73,7 @@ def pack_command(
         from framefleet.plugins.picks import picked
 
         storage_options = storage_options_alone(sets)
-        consent = given_of(models, [], [], None, [], None, roots, False, storage_options)
+        consent = replace(given_of(models), roots=tuple(roots or []), storage_options=storage_options)
         picked_rows = picked(picks, storage_options)
         packed = pack_rows(
             output,

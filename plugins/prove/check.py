@@ -20,8 +20,10 @@ from framefleet.api.errors import FramefleetError, not_ours
 from framefleet.api.outputs import CLAIM, RECORD_FIELDS, RECORDS, Output, Store, told_arguments
 from framefleet.jobs.show.watch import share_text
 from framefleet.pipeline.outputs.parts.records import record_of
-from framefleet.plugins.keep.portable import input_path
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, arguments_of
+from framefleet.plugins.keep.portable import copy_files, input_path
+from framefleet.plugins.keep.replay.compare import Compared
+from framefleet.plugins.keep.replay.given import NOTHING, Given
+from framefleet.plugins.keep.replay.recorded_row import arguments_of
 from framefleet.plugins.keep.verify.verify import VerifiedRow, verified_rows
 from framefleet.plugins.prove.certificate import CERTIFICATE, Certificate, read_certificate
 from framefleet.plugins.prove.drawing import most_off
@@ -35,6 +37,7 @@ class RowVerdict:
 
     row_id: str
     reason: str
+    compared: Compared | None = None  # None: it was not rendered again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -52,19 +55,35 @@ class CheckedCertificate(Overview):
         return sum(not row.reason for row in self.rows)
 
     @property
+    def num_other_machine(self) -> int:
+        """Drawn rows that differ, as far as clips of two machines of this model do."""
+        return sum(row.compared is not None and row.compared.verdict == "other machine" for row in self.rows)
+
+    @property
     def most_off(self) -> int:
         """How many of all rows are not what their records say at most, with 95 % confidence."""
-        num_off = len(self.rows) - self.num_equal
-        return most_off(self.num_rows, num_drawn=len(self.rows), num_off=num_off)
+        return self._most(self.num_equal)
+
+    @property
+    def most_far(self) -> int:
+        """The same of rows that another machine does not explain."""
+        return self._most(self.num_equal + self.num_other_machine)
+
+    def _most(self, num_fine: int) -> int:
+        return most_off(self.num_rows, num_drawn=len(self.rows), num_off=len(self.rows) - num_fine)
 
     @property
     def bound(self) -> str:
         """What is known, in a sentence."""
-        share = share_text(self.most_off / self.num_rows)
-        return (
-            f"{self.num_equal:,} of {len(self.rows):,} equal: with 95 % confidence at most {share} of "
+        off, far = (share_text(most / self.num_rows) for most in (self.most_off, self.most_far))
+        bound = (
+            f"{self.num_equal:,} of {len(self.rows):,} equal: with 95 % confidence at most {off} of "
             f"{self.num_rows:,} are not what the records say"
         )
+        others = (
+            f"; {self.num_other_machine:,} as near as clips of two machines, and at most {far} are farther"
+        )
+        return bound + others * bool(self.num_other_machine)
 
     def overview(self) -> Mapping[str, object]:
         off = ", ".join(row.row_id for row in self.rows if row.reason)
@@ -109,24 +128,28 @@ def checked_rows(store: Store, certificate: Certificate, watch: Watch, given: Gi
     with _as_output(store, certificate) as output:
         for row in verified_rows(output, watch, sample=None, seed=0, row_ids=row_ids, job=None, given=given):
             errors += [row.error] if row.error else []
-            yield RowVerdict(row_id=row.record.row_id, reason=_why_off(row))
+            yield RowVerdict(row_id=row.record.row_id, reason=_why_off(row), compared=row.compared)
     if len(errors) == len(row_ids):
         raise errors[0]
 
 
 def _why_off(row: VerifiedRow) -> str:
-    """Return why a row is not what its record says, whose files are not here; "": it is."""
+    """Return why a row is not what its record says, whose files need not be here; "": it is."""
     if row.error:
         return row.error.problem
     if wrong := [damage.reason for damage in row.damages if damage.kind == "record"]:
         return wrong[0]
-    # Of a row that is equal, the files alone are missing.
-    return "" if row.compared.verdict == "file damaged" else ", ".join(row.compared.which) + " differ"
+    if row.compared.verdict in ("bit-exact", "file damaged"):
+        return ""
+    remarks = row.compared.remarks()
+    if any(damage.kind == "missing" for damage in row.damages):
+        remarks.append("its clip is not with the certificate, so nobody knows how far it is")
+    return "; ".join([", ".join([row.compared.verdict, *row.compared.details()]), *remarks])
 
 
 @contextmanager
 def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
-    """Yield an output that has the drawn records, and their inputs."""
+    """Yield an output that has the drawn records, their inputs, and of their files what there is."""
     rows = _typed([row.record for row in certificate.rows if not row.is_missing], store)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         place, text = Store(folder), json.dumps(certificate.job)
@@ -137,6 +160,7 @@ def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
             for path in map(input_path, chain.from_iterable(map(inputs_in, arguments_of(record).values()))):
                 with suppress(FileNotFoundError):  # its row says so
                     place.write(path, store.read(path))
+            copy_files(Output(store), row, place)
             writer.add(None, row)
         writer.flush()
         yield folder

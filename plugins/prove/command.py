@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from rich.text import Text
 from typer import Argument, Exit, Option
 
 from framefleet.api.commands import (
-    AllowPickle,
     AsJson,
     OutputToRead,
     StorageSets,
@@ -20,8 +20,10 @@ from framefleet.api.commands import (
     reporting,
     stderr,
     stdout,
+    with_groups,
 )
 from framefleet.plugins.keep.replay import command as replay
+from framefleet.plugins.keep.replay.given import Given
 
 _Folder = Annotated[
     Path | None,
@@ -61,7 +63,6 @@ def prove_command(
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone
-        from framefleet.plugins.keep.replay.recorded_row import Given
         from framefleet.plugins.prove.prove import prove
 
         consent = Given(roots=tuple(roots or []), storage_options=storage_options_alone(sets))
@@ -77,34 +78,25 @@ def prove_command(
             stdout.say(f"{len(proven.row_ids):,} rows drawn: {proven.folder}")
 
 
+@with_groups
 def check_command(
     certificate: _Certificate,
     as_json: AsJson = False,
-    models: replay.MovedModels = None,
-    parts: replay.MovedParts = None,
-    loras: replay.MovedLoras = None,
-    ip_adapter: replay.MovedIpAdapter = None,
-    second_models: replay.MovedSecondModels = None,
-    recipe: replay.OwnRecipe = None,
-    attention: replay.HubKernel = None,
-    allow_pickle: AllowPickle = False,
+    given: Callable[[], Given] = replay.given_of,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
     """Render the rows of a certificate again with the weights, and say what that proves of all rows.
 
-    Exit code 0: all are equal. 1: some are not, or have no record. 2: the certificate was altered, or no row
-    could be rendered.
+    Exit code 0: all are equal. 1: some are not, as on another GPU, or have no record. 2: the certificate was
+    altered, or no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone, watch_on
         from framefleet.plugins.prove.certificate import read_certificate
         from framefleet.plugins.prove.check import certificate_at, checked_rows, found_of
 
-        options = storage_options_alone(sets)
-        consent = replay.given_of(
-            models, parts, loras, ip_adapter, second_models, recipe, None, allow_pickle, options, attention
-        )
+        consent = replace(given(), storage_options=storage_options_alone(sets))
         quiet_libraries()
         store, path = certificate_at(certificate, consent)
         drawn = read_certificate(store, path)
@@ -117,7 +109,8 @@ def check_command(
                     stdout.say(Text(f"{row.row_id}: ").append(replay.unforged(verdict.plain), verdict.style))
         found = found_of(drawn, rows)
         if as_json:
-            values = {"num_equal": found.num_equal, "most_off": found.most_off, "bound": found.bound}
+            names = ("num_equal", "num_other_machine", "most_off", "most_far", "bound")
+            values = {name: getattr(found, name) for name in names}
             stdout.say(json.dumps(asdict(found) | values, ensure_ascii=False))
         else:
             stdout.say(f"seal {found.seal}, coin {replay.unforged(found.coin)}")

@@ -15,9 +15,9 @@ from framefleet.api.outputs import CLAIM, RECORDS, Output, OutputFiles, Store, r
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import parse_json
 from framefleet.pipeline.outputs.parts.records import may_come_later
-from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders
+from framefleet.plugins.keep.portable import copy_files, copy_inputs, portable_record, take_out_folders
 from framefleet.plugins.keep.record_law import RecordLaw
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given
+from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.prove.certificate import (
     CERTIFICATE,
     CERTIFICATE_PAGE,
@@ -115,6 +115,7 @@ def prove(
     place = Store(str(folder))
     for record in records.values():
         copy_inputs(opened.store, record, given, place)
+        copy_files(opened, record, place)  # to see how far another machine's bits are
     place.write(CERTIFICATE_PAGE, certificate_page(certificate).encode("utf-8", "replace"))
     place.write(CERTIFICATE, certificate.model_dump_json(indent=1).encode())  # last: without it there is none
     return replace(proven, folder=str(folder), row_ids=tuple(row_ids))

@@ -11,7 +11,7 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.render.audit.verdict import EQUAL_HERE, EQUALS
-from framefleet.plugins.keep.replay.recorded_row import Given
+from framefleet.plugins.keep.replay.given import Given
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 
 OWN, NUM_ROWS = "tests.spoilers", 12

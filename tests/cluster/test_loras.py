@@ -12,7 +12,7 @@ import torch
 import framefleet
 from framefleet import Request
 from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.keep.replay.recorded_row import Given
+from framefleet.plugins.keep.replay.given import Given
 from framefleet.plugins.keep.replay.replay import replay
 from framefleet.plugins.keep.replay.script import replay_script
 from tests.commands import command

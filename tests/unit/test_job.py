@@ -9,9 +9,10 @@ from typing import get_args
 import pytest
 
 import framefleet
-from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
+from framefleet.jobs.job.file import job_kind_of, load_job
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.schema import Job, ModelSection
+from framefleet.jobs.options import option_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.catalog import BUILT_IN

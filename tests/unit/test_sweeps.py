@@ -12,9 +12,10 @@ import pyarrow.parquet
 import pytest
 from hypothesis import example, given, strategies
 
-from framefleet.jobs.job.file import load_job, option_sets, set_values
+from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
+from framefleet.jobs.options import option_sets
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import lines_of

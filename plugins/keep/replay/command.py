@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from rich.text import Text
 from typer import Argument, Exit, Option
@@ -18,12 +19,10 @@ from framefleet.api.commands import (
     reporting,
     stderr,
     stdout,
+    with_groups,
 )
-from framefleet.api.errors import JobError, count_text, rounded
-
-if TYPE_CHECKING:
-    from framefleet.plugins.keep.replay.compare import Compared
-    from framefleet.plugins.keep.replay.recorded_row import Given
+from framefleet.api.errors import JobError
+from framefleet.plugins.keep.replay.given import Given
 
 _RowId = Annotated[
     str,
@@ -40,11 +39,11 @@ MovedModels = Annotated[
         help="Path or URL of the model, if it has moved; NAME=PATH for one of several models; repeatable.",
     ),
 ]
-MovedLoras = Annotated[
+_MovedLoras = Annotated[
     list[str] | None,
     Option("--lora", metavar="NAME=PATH", help="Path or URL of a LoRA, if it has moved; repeatable."),
 ]
-MovedParts = Annotated[
+_MovedParts = Annotated[
     list[str] | None,
     Option(
         "--part",
@@ -52,10 +51,10 @@ MovedParts = Annotated[
         help="Path or URL of a file with a component's weights, if it has moved; repeatable.",
     ),
 ]
-MovedIpAdapter = Annotated[
+_MovedIpAdapter = Annotated[
     str | None, Option("--ip-adapter", metavar="PATH", help="Path or URL of the IP-adapter, if it has moved.")
 ]
-MovedSecondModels = Annotated[
+_MovedSecondModels = Annotated[
     list[str] | None,
     Option(
         "--second-model",
@@ -63,10 +62,10 @@ MovedSecondModels = Annotated[
         help="Path or URL of a second model, if it has moved; repeatable.",
     ),
 ]
-OwnRecipe = Annotated[
+_OwnRecipe = Annotated[
     str | None, Option("--recipe", help="Your recipe as module:function, if the row uses one.")
 ]
-HubKernel = Annotated[
+_HubKernel = Annotated[
     str | None,
     Option("--attention", help="Attention kernel to fetch from the hub as code, if the row used this one."),
 ]
@@ -74,70 +73,35 @@ ReadableRoots = Annotated[
     list[str] | None,
     Option("--root", help="Folder or URL from which a row's images and videos may be read; repeatable."),
 ]
+_Audit = Annotated[
+    str | None,
+    Option(
+        "--audit",
+        metavar="OUTPUT",
+        help="Output with an audit of clips of two machines, to compare with if this is another machine. "
+        "Default: the rows' own output.",
+    ),
+]
 _Save = Annotated[Path | None, Option("--save", metavar="FILE", help="Write the clip to this file.")]
 _Script = Annotated[
     bool, Option("--script", help="Print a script that renders the row with torch and diffusers alone.")
 ]
 
 
-def replay_command(
-    output: OutputToRead,
-    row_id: _RowId,
-    models: MovedModels = None,
-    parts: MovedParts = None,
-    loras: MovedLoras = None,
-    ip_adapter: MovedIpAdapter = None,
-    second_models: MovedSecondModels = None,
-    recipe: OwnRecipe = None,
-    attention: HubKernel = None,
-    roots: ReadableRoots = None,
-    allow_pickle: AllowPickle = False,
-    save: _Save = None,
-    script: _Script = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
-) -> None:
-    """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
-
-    The output is not trusted: framefleet does not run code, load pickles or open private addresses that only
-    the output names. If the row needs them and you trust them, allow them with the options below.
-    """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import storage_options_alone
-
-        if script and save is not None:
-            raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
-        options = storage_options_alone(sets)
-        consent = given_of(
-            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options, attention
-        )
-        is_equal = True
-        if script:
-            quiet_libraries()
-            from framefleet.plugins.keep.replay.script import replay_script
-
-            print(replay_script(output, row_id, consent), end="")
-        else:
-            is_equal = show_replay(output, row_id, consent, save=save)
-    raise Exit(0 if is_equal else 1)
-
-
 def given_of(
-    models: MovedModels,
-    parts: MovedParts,
-    loras: MovedLoras,
-    ip_adapter: MovedIpAdapter,
-    second_models: MovedSecondModels,
-    recipe: OwnRecipe,
-    roots: ReadableRoots,
-    allow_pickle: AllowPickle,
-    storage_options: Mapping[str, Any],
-    attention: HubKernel = None,
+    models: MovedModels = None,
+    parts: _MovedParts = None,
+    loras: _MovedLoras = None,
+    ip_adapter: _MovedIpAdapter = None,
+    second_models: _MovedSecondModels = None,
+    recipe: _OwnRecipe = None,
+    attention: _HubKernel = None,
+    allow_pickle: AllowPickle = False,
+    audit: _Audit = None,
 ) -> Given:
     """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
     from framefleet.api.jobs import places
     from framefleet.pipeline.model.lora import NAME
-    from framefleet.plugins.keep.replay.recorded_row import Given
 
     pairs = [text.partition("=") for text in models or []]
     by_name = {name: place for name, equals, place in pairs if equals and NAME.fullmatch(name)}
@@ -153,10 +117,42 @@ def given_of(
         second_models=places(second_models or [], "--second-model"),
         recipe=recipe,
         attention=attention,
-        roots=tuple(roots or []),
         allow_pickle=allow_pickle,
-        storage_options=storage_options,
+        audit=audit,
     )
+
+
+@with_groups
+def replay_command(
+    output: OutputToRead,
+    row_id: _RowId,
+    given: Callable[[], Given] = given_of,
+    roots: ReadableRoots = None,
+    save: _Save = None,
+    script: _Script = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
+
+    The output is not trusted: framefleet does not run code, load pickles or open private addresses that only
+    the output names. If the row needs them and you trust them, allow them with the options below.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.api.jobs import storage_options_alone
+
+        if script and save is not None:
+            raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
+        consent = replace(given(), roots=tuple(roots or []), storage_options=storage_options_alone(sets))
+        is_equal = True
+        if script:
+            quiet_libraries()
+            from framefleet.plugins.keep.replay.script import replay_script
+
+            print(replay_script(output, row_id, consent), end="")
+        else:
+            is_equal = show_replay(output, row_id, consent, save=save)
+    raise Exit(0 if is_equal else 1)
 
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
@@ -177,31 +173,16 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
     for damage in replayed.damages:
         stdout.say(Text("stored clip: ").append(damage.kind, style="red").append(f"  {damage.path}"))
     if not replayed.is_equal:
-        text = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
+        text = ", ".join([replayed.compared.verdict, *replayed.compared.details()])
         stdout.say(Text("verdict: ").append(text, style="red"))
-        if replayed.compared.doubt:
-            stdout.say(unforged(f"  {replayed.compared.doubt}"))
+        for remark in replayed.compared.remarks():
+            stdout.say(unforged(f"  {remark}"))
     for name, then, now in replayed.differences:
         stdout.say(unforged(f"{name}: {then} then, {now} now"))
     if save is not None:
         save.write_bytes(replayed.media)
         stderr.say(f"clip: {save}")
     return replayed.is_equal
-
-
-def said_of(compared: Compared) -> list[str]:
-    """Return the details of a difference, in the order in which they are printed."""
-    details = [" and ".join(compared.which)] if compared.which else []
-    if compared.share is not None:
-        details.append(
-            f"{count_text(compared.num_pixels or 0, 'pixel')} ({rounded(100 * compared.share, 2)} %)"
-        )
-        details.append(f"by {compared.max_levels:.3g} of 255 levels at most")
-    if compared.psnr_db is not None:
-        details.append(f"PSNR {compared.psnr_db:.1f} dB")
-    if compared.one_level_psnr_db is not None:
-        details.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
-    return details
 
 
 def unforged(text: str) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from framefleet.api.clips import Frames, Media, Pictures, decode, decode_audio, encode
-from framefleet.api.errors import NoFile, StoreError
-from framefleet.api.outputs import MAX_CLIP_BYTES, Record, Store
+from framefleet.api.errors import JobError, NoFile, StoreError, count_text, rounded
+from framefleet.api.outputs import MAX_CLIP_BYTES, Output, Record, Store, kept_in
 from framefleet.pipeline.outputs.frames.result import Pcm
 from framefleet.pipeline.outputs.media.media import decode_floats
 from framefleet.pipeline.outputs.media.media_settings import LOSSY
@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.output import recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.plugins.keep.damage import Damage
+from framefleet.plugins.keep.replay.machines import AuditOfMachines, OtherMachine, machines_in, other_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Again:
     media: Media  # how its record's clip was encoded, as far as that can be done again
     frames: Callable[[], Pictures | None]  # as they were rendered
     content: Callable[[], bytes]  # the file that they give
+    extras: Callable[[], Mapping[str, Any]] = dict  # tensors that are stored with it, by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ def _sha256(content: bytes) -> str:
 
 Likeness = (
     Literal["bit-exact", "record damaged", "file damaged", "off by one", "off by about one", "other encoder"]
-    | Literal["different", "not rendered"]
+    | Literal["other machine", "different", "not rendered"]
 )
 FILE, _FRAMES, _SOUND = "media_sha256", "frames_sha256", "audio_sha256"
 _TEXT, _EXTRAS = "extra_outputs", "extra_outputs_sha256"
@@ -111,13 +113,37 @@ class Compared:
 
     verdict: Likeness
     which: tuple[str, ...] = ()  # columns of the record that differ, or are wrong
-    # How much frames differ, in a lossy format as they are decoded. None where nothing could be compared.
+    # How much frames differ. None where nothing could be compared.
     num_pixels: int | None = None
     share: float | None = None
     max_levels: float | None = None  # of 255
     psnr_db: float | None = None  # of frames; of sound where that alone differs
+    is_decoded: bool = False  # not the frames themselves were compared: both files are decoded, and have loss
     one_level_psnr_db: float | None = None  # what differences of one level come to in a format with loss
+    first_step: int | None = None  # the first of the stored latents that differ; 0 is the noise
+    machine: OtherMachine | None = None  # where the machine is another one
     doubt: str | None = None  # what else it may be, if that cannot be decided
+
+    def details(self) -> list[str]:
+        """Return what differs, and how much, in the order in which it is printed."""
+        details = [" and ".join(self.which)] if self.which else []
+        if self.share is not None:
+            details.append(f"{count_text(self.num_pixels or 0, 'pixel')} ({rounded(100 * self.share, 2)} %)")
+            details.append(f"by {self.max_levels:.3g} of 255 levels at most")
+        if self.psnr_db is not None:
+            details.append(f"PSNR {self.psnr_db:.1f} dB")
+        if self.one_level_psnr_db is not None:
+            details.append(f"where one level everywhere is {self.one_level_psnr_db:.1f} dB")
+        if self.is_decoded:
+            details.append("as two lossy files are decoded")
+        if self.first_step is not None:
+            step = f"step {self.first_step}" if self.first_step else "the noise"
+            details.append(f"latents differ from {step} on")
+        return details
+
+    def remarks(self) -> list[str]:
+        """Return what is known besides, a sentence each."""
+        return [str(remark) for remark in (self.machine, self.doubt) if remark is not None]
 
 
 def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
@@ -138,10 +164,12 @@ def compare(
     *,
     damages: Sequence[Damage],
     changes: Sequence[EnvironmentChange] = (),
+    audits: Sequence[AuditOfMachines] = (),
 ) -> Compared:
     """Return what kind of difference there is.
 
-    damages: of the record's files. changes: (name, then, now), of what the environment has become.
+    damages: of the record's files. changes: (name, then, now), of what the environment has become. audits: of
+    clips of two machines.
     """
     digests = compared_digests(then, again.record)
     which = tuple(name for name, there, here in digests if there != here and name != FILE)
@@ -161,8 +189,11 @@ def compare(
         again=again,
     )
     wrong = tuple(_wrong_in_record(store, then, again, which, clips))
+    changed = [name for name, _, _ in changes]
+    is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
+    if is_lost and machines_in(changed):  # which explains it, and a record that is wrong need not
+        wrong = tuple(name for name in wrong if name not in which)
     if wrong and set(which) <= set(wrong):
-        is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
         doubt = "or the frames or the sound differ by less than this lossy file keeps" if is_lost else None
         return Compared(verdict="record damaged", which=wrong, doubt=doubt)
     if not which:
@@ -172,7 +203,35 @@ def compare(
         )
         is_unproven = is_there and here_sha256 != then.media_sha256
         return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
-    return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
+    compared = _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
+    compared = replace(compared, first_step=_first_step(store, then, again))
+    if compared.max_levels is None:
+        return compared
+    machine = other_machine(
+        audits, values_of(then), changed, max_levels=compared.max_levels, psnr_db=compared.psnr_db
+    )
+    is_known = machine is not None and machine.is_within
+    return replace(compared, machine=machine, verdict="other machine" if is_known else compared.verdict)
+
+
+def _first_step(store: Store, then: Record, again: Again) -> int | None:
+    """Return the first stored step whose latents differ. None: there is none, or no latents are stored."""
+    from safetensors import SafetensorError
+
+    is_equal = then.extra_outputs_sha256 == again.record.extra_outputs_sha256
+    if is_equal or not kept_in(then.extra_outputs).latents:
+        return None
+    try:
+        there, here = Output(store).extras(values_of(then)), again.extras()
+    except (JobError, SafetensorError):  # damaged, which is said of the file
+        return None
+    count = len(here["timesteps"]) + 1  # the last steps are counted from the end
+    steps = {int(name.partition(".")[2]) % count: name for name in here if name.startswith("latents.")}
+    for step, name in sorted(steps.items()):
+        one, other = there.get(name), here[name]
+        if one is None or one.dtype != other.dtype or not one.equal(other):
+            return step
+    return None
 
 
 def _other_than_derived(then: Record, now: Record) -> Iterator[str]:
@@ -228,7 +287,8 @@ def _different(
         num_pixels=distance.num_pixels,
         share=distance.share,
         max_levels=distance.max_levels,
-        psnr_db=distance.psnr_db,
+        psnr_db=distance.psnr_db if math.isfinite(distance.psnr_db) else None,
+        is_decoded=clips.is_lossy,
     )
     # Whether nothing but frames differ, and with them what their watermark made of them.
     are_frames = _FRAMES in which and {*which} <= {_FRAMES, _MARKED}

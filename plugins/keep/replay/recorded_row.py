@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
@@ -41,6 +41,7 @@ from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.keep.record_law import unsound_files
+from framefleet.plugins.keep.replay.given import NOTHING, Given
 
 _MAX_THREADS = 1024  # torch starts as many
 # Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
@@ -122,27 +123,6 @@ def environment_of(record: Record) -> Environment:
 
 def _where(record: Record, column: str) -> str:
     return f"column {column!r} of the record of row {record.row_id}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What the caller says about a replay, because no output is trusted with it."""
-
-    model: str | None = None  # where the model is now
-    models: Mapping[str, str] = field(default_factory=dict)  # the same by name, if a job has several models
-    parts: Mapping[str, str] = field(default_factory=dict)  # where files of components are now, by name
-    loras: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
-    ip_adapter: str | None = None  # where it is now
-    second_models: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
-    recipe: str | None = None  # one of a module, which the record must name too
-    attention: str | None = None  # a kernel that is fetched from the hub, which the record must name too
-    # Folders and URLs below which images and videos may be read, on private networks too.
-    roots: tuple[str, ...] = ()
-    allow_pickle: bool = False  # load pickles of tensors
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as in the job
-
-
-NOTHING = Given()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.plugins.keep.damage import Damage, look_at_row
 from framefleet.plugins.keep.replay import recorded_row
 from framefleet.plugins.keep.replay.compare import Again, Compared, compare, compared_digests
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given
+from framefleet.plugins.keep.replay.given import NOTHING, Given
+from framefleet.plugins.keep.replay.machines import audits_for
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
 _RECIPE = "recipe source"
@@ -73,6 +74,7 @@ class Replayer:
     def replay(self, recorded: recorded_row.Recorded) -> Replayed:
         """Do what `replay` promises."""
         recipe = recorded_row.recipe_of(recorded, self._given)
+        audits = audits_for(recorded.output.store, self._given.audit, self._given.storage_options)
         job = recorded.claim.job
         media = media_again(job, recorded.record)
         steps = recorded_row.steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
@@ -109,14 +111,20 @@ class Replayer:
         differences = tuple(_differences(there, here))
         output, then = recorded.output, recorded.record
         damages = look_at_row(output, then.row_id)
-        again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
+        again = Again(
+            record=now.record,
+            media=media,
+            frames=lambda: now.frames,
+            content=lambda: now.content,
+            extras=lambda: clip.extras.arrays,
+        )
         return Replayed(
             digests=tuple(compared_digests(recorded.record, now.record)),
             differences=differences,
             media=now.content,
             record=now.record,
             damages=tuple(damages),
-            compared=compare(output.store, then, again, damages=damages, changes=differences),
+            compared=compare(output.store, then, again, damages=damages, changes=differences, audits=audits),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,6 @@ from rich.text import Text
 from typer import Exit, Option
 
 from framefleet.api.commands import (
-    AllowPickle,
     AsJson,
     OutputToRead,
     Sets,
@@ -24,16 +23,20 @@ from framefleet.api.commands import (
     reporting,
     stderr,
     stdout,
+    with_groups,
 )
 from framefleet.api.errors import command, count_text
 from framefleet.plugins.keep.replay import command as replay
+from framefleet.plugins.keep.replay.given import Given
 
 if TYPE_CHECKING:
     from framefleet.api.commands import Watch
     from framefleet.plugins.keep.damage import Damage, DamageKind
     from framefleet.plugins.keep.verify.verify import VerifiedRow
 
-_STYLES = {"bit-exact": "green", "off by one": "yellow", "off by about one": "yellow"}
+_STYLES = {"bit-exact": "green"} | dict.fromkeys(
+    ("off by one", "off by about one", "other machine"), "yellow"
+)
 MAX_DAMAGES_SHOWN = 20  # a screenful; more are counted, and --json has them all
 
 _SAID: dict[DamageKind, str] = {
@@ -69,6 +72,7 @@ _FleetJob = Annotated[
 ]
 
 
+@with_groups
 def verify_command(
     output: OutputToRead,
     files: _Files = False,
@@ -77,15 +81,8 @@ def verify_command(
     row_ids: _RowIds = None,
     fleet_job: _FleetJob = None,
     as_json: AsJson = False,
-    models: replay.MovedModels = None,
-    parts: replay.MovedParts = None,
-    loras: replay.MovedLoras = None,
-    ip_adapter: replay.MovedIpAdapter = None,
-    second_models: replay.MovedSecondModels = None,
-    recipe: replay.OwnRecipe = None,
-    attention: replay.HubKernel = None,
+    given: Callable[[], Given] = replay.given_of,
     roots: replay.ReadableRoots = None,
-    allow_pickle: AllowPickle = False,
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -102,9 +99,7 @@ def verify_command(
         from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
         options = (storage_options if fleet_job else storage_options_alone)(sets)
-        consent = replay.given_of(
-            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options, attention
-        )
+        consent = replace(given(), roots=tuple(roots or []), storage_options=options)
         quiet_libraries()
         by_fleet, row_ids = fleet_job is not None, row_ids or []
         check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
@@ -183,10 +178,10 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
             line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
             worker = f" by {record.worker}" if record.worker else ""  # one that was adopted has none
             rendered = f"rendered{worker} on {record.node}"
-            parts = [*replay.said_of(row.compared), row.error.problem if row.error else rendered]
+            parts = [*row.compared.details(), row.error.problem if row.error else rendered]
             stdout.say(line.append(replay.unforged("".join(f", {part}" for part in parts))))
-            if row.compared.doubt:
-                stdout.say(replay.unforged(f"  {row.compared.doubt}"))
+            for remark in row.compared.remarks():
+                stdout.say(replay.unforged(f"  {remark}"))
             for damage in row.damages:
                 stdout.say(Text(f"  {damage.path}: ").append(damage.reason or damage.kind, style="red"))
             for name, then, now in row.differences:

@@ -16,7 +16,8 @@ from framefleet.api.outputs import Output, Record, Store
 from framefleet.api.texts import python
 from framefleet.pipeline.guards.own_python import module_path
 from framefleet.pipeline.guards.sandbox import ending
-from framefleet.plugins.keep.replay.recorded_row import Given, recorded_of
+from framefleet.plugins.keep.replay.given import Given
+from framefleet.plugins.keep.replay.recorded_row import recorded_of
 from framefleet.plugins.keep.replay.replay import Replayed, Replayer
 
 

@@ -70,7 +70,9 @@ from framefleet.plugins.keep.damage import (
 from framefleet.plugins.keep.pack_list import damages_of_pack
 from framefleet.plugins.keep.record_law import unsound_files
 from framefleet.plugins.keep.replay.compare import Again, Compared, Likeness, compare
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, recorded_of, steps_again
+from framefleet.plugins.keep.replay.given import NOTHING, Given
+from framefleet.plugins.keep.replay.machines import audits_for
+from framefleet.plugins.keep.replay.recorded_row import recorded_of, steps_again
 from framefleet.plugins.keep.replay.replay import Replayer, embed_of, environment_differences, media_again
 from framefleet.plugins.keep.verify.row_process import replay_alone
 
@@ -152,11 +154,11 @@ def check_one_way(
 
     Also for what has no effect: a fleet opens what its job names.
     """
-    names = [field.name for field in fields(given) if field.name != "storage_options"]
+    names = [field.name for field in fields(given) if field.name not in ("audit", "storage_options")]
     moved = [name for name in names if getattr(given, name) != getattr(NOTHING, name)]
     places = [f"--{name.replace('_', '-').rstrip('s')}" for name in moved]
     chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet, "--seed": seed}
-    chosen |= dict.fromkeys(places, True)
+    chosen |= {"--audit": given.audit} | dict.fromkeys(places, True)
     if files and (others := [option for option, value in chosen.items() if value]):
         problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
         raise JobError(problem, "leave one of them out")
@@ -259,7 +261,7 @@ def verified_rows(
             groups.setdefault((kept_in(record.extra_outputs), embed_of(record)), []).append(record)
         for (steps, embed), alike in groups.items():
             of_group = job.model_copy(update={"media": job.media.model_copy(update={"embed": embed})})
-            yield from _by_fleet(of_group, opened, alike, watch, steps)
+            yield from _by_fleet(of_group, opened, alike, watch, steps, given)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -281,10 +283,16 @@ def verified_rows(
 
 
 def _by_fleet(
-    job: Job, output: Output, records: Sequence[Record], watch: Watch, keep: KeptSteps
+    job: Job,
+    output: Output,
+    records: Sequence[Record],
+    watch: Watch,
+    keep: KeptSteps,
+    given: Given,
 ) -> Iterator[VerifiedRow]:
     """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
     row_ids, store = [record.row_id for record in records], output.store
+    audits = audits_for(store, given.audit, given.storage_options)
     claimed = claim_of(store).job
     media = media_again(claimed, records[0])
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
@@ -309,7 +317,7 @@ def _by_fleet(
                 now = rendered(scratch, again[then.row_id], media, steps)
                 yield VerifiedRow(
                     record=then,
-                    compared=compare(store, then, now, damages=damages, changes=differences),
+                    compared=compare(store, then, now, damages=damages, changes=differences, audits=audits),
                     damages=tuple(damages),
                     differences=differences,
                 )
@@ -380,6 +388,7 @@ def rendered(scratch: Store, record: Record, media: Media, steps: Collection[Fil
         media=media,
         frames=lambda: None if record.frames_format is None else read_frames(read()),
         content=lambda: _encoded(record, read(), media, steps) if media.format in LOSSY else read(),
+        extras=lambda: Output(scratch).extras(values_of(record)),
     )
 
 
