@@ -26,10 +26,7 @@ from framefleet.pipeline.model.environment import PACKAGES, device_name
 from framefleet.plugins.keep.pack_list import write_list
 from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders, without_folder
 from framefleet.plugins.keep.record_law import RecordLaw
-from framefleet.plugins.keep.replay.recorded_row import (
-    NOTHING,
-    Given,
-)
+from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.keep.replay.script import replay_script
 from framefleet.plugins.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.plugins.picks import Pick, chosen_records, picked
@@ -179,7 +176,7 @@ def _write(
     by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
     records = [by_id[row_id] for row_id in row_ids]
     schema = holding.schema()
-    law = RecordLaw.of(opened.store, schema)
+    law, copies = RecordLaw.of(opened.store, schema), dict[str, str]()
     for record in records:
         for path, content in opened.files(record):
             if not isinstance(content, bytes):
@@ -188,8 +185,8 @@ def _write(
             if path == record["path"] and (wrong := law.contradiction(record, content)):
                 raise JobError(f"the record of row {record['row_id']} is damaged: {wrong}", _FIX)
             pack_store.write(path, content)
-        copy_inputs(opened.store, record, given, pack_store)
-    names = take_out_folders(claim_job := parse_json(opened.store.read(CLAIM)))
+        copies |= copy_inputs(opened.store, record, given, pack_store)
+    names = copies | take_out_folders(claim_job := parse_json(opened.store.read(CLAIM)))
     names |= {record["model"]: without_folder(record["model"]) for record in records}
     records = [portable_record(record, law) for record in records]
     job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"

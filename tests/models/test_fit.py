@@ -13,13 +13,15 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import load_image
 from PIL import Image
 
-from framefleet import Store, replay
+from framefleet import Store, replay, replay_script
+from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, write_job, write_table
 from tests.long import long_but
+from tests.rendered import run_script
 from tests.tiny import SMALLEST, tiny
 
 SIZES = {"wide.png": (36, 72), "tall.png": (72, 36), "square.png": (40, 40), "turned.png": (36, 72)}
@@ -75,6 +77,11 @@ def test_clips_are_those_of_plain_calls_on_what_is_left_of_their_pictures(
         assert record.frames_sha256 == frames_sha256(to_frames(made)), name
     assert len(shapes) == (3 if fit == "area" else 1)
     assert replay(output, row_ids[0]).is_equal
+    for row_id in (row_ids[0], row_ids[-1]):
+        assert run_script(replay_script(output, row_id)).startswith("the same frames: ")
+    Image.new("RGB", (9, 9)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match=r"wide\.png.* has changed"):
+        replay_script(output, row_ids[0])
 
 
 def test_an_output_begun_without_fit_goes_on_as_it_was_begun(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_a_row_of_an_ip_adapter_is_recorded_and_replayed_also_where_the_adapter_
     moved = shutil.copytree(adapter["path"], tmp_path / "moved")
     assert replay(output, row_ids[0]).is_equal
     assert command("replay", output, row_ids[0], "--ip-adapter", moved).exit_code == 0
+    assert "IP-adapters: ip_adapter" in command("replay", output, row_ids[0], "--script").stderr
     other = save_ip_adapter(tmp_path / "other", seed=7)
     with pytest.raises(ModelError, match=f"other files: ip-adapter/{ENCODER}"):
         replay(output, row_ids[0], Given(ip_adapter=other["path"]))

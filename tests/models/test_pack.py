@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import InputError, JobError
 from tests.commands import command
 from tests.driven import render_driven
 from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.rendered import run_script
 from tests.tiny import tiny
 
 
@@ -71,7 +72,7 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     packed = framefleet.pack("out", row_ids=[row_ids[0][:6], f"{row_ids[1]}.mkv"])
     assert (packed.row_ids, packed.folder) == (tuple(row_ids), "out-pack")
-    assert all("image" in reason for reason in packed.without_script.values()) and packed.without_script
+    assert not packed.without_script
     shutil.copyfile(pictures / "1.png", pictures / "0.png")
     with pytest.raises(InputError, match=r"0\.png', but the file has changed"):
         framefleet.pack(tmp_path / "out", tmp_path / "other", row_ids=row_ids)
@@ -80,6 +81,14 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     given = framefleet.Given(model=str(tiny("wan_i2v")))
     verified = framefleet.verify("out-pack", row_ids=row_ids, given=given)
     assert verified.is_well and len(verified.rows) == 2
+    monkeypatch.chdir(tmp_path / "out-pack")  # where their pictures are
+    script = Path("scripts", f"{row_ids[1]}.py").read_text()
+    assert str(tmp_path) not in script
+    assert run_script(script.replace("MODEL = 'wan_i2v'", f"MODEL = {given.model!r}")).startswith("the same ")
+    picture = next(path for path in Path("inputs").iterdir() if path.name in script)
+    picture.write_bytes(picture.read_bytes() + b"0")
+    with pytest.raises(SystemExit, match="is not the picture of the row"):
+        run_script(script)
 
 
 def test_rows_are_chosen_as_export_chooses_them(rendered: Path, tmp_path: Path) -> None:

@@ -109,10 +109,10 @@ def arguments(value: object) -> str:
     ("changed", "row_id", "problem"),
     [
         ({"recipe": "mine:refine"}, ROW_ID, "the code of the recipe 'mine:refine'; send its module too"),
-        ({"arguments": arguments("linear(7.0, 3.0)")}, ROW_ID, "no file or schedule: guidance_scale"),
+        ({"arguments": arguments("linear(7.0, 3.0)")}, ROW_ID, "schedules or IP-adapters: guidance_scale"),
         (
-            {"arguments": arguments({"uri": "a.png", "sha256": "0" * 64})},
-            *(ROW_ID, "no file or schedule: guidance_scale"),
+            {"arguments": arguments({"uri": "a.mp4", "sha256": "0" * 64, "num_frames": 5})},
+            *(ROW_ID, "schedules or IP-adapters: guidance_scale"),
         ),
         ({}, f"{8:032x}", "has no record of row 0000"),
         ({"model_digest": "b" * 64}, ROW_ID, "is not the one that rendered this row"),

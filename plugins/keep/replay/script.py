@@ -2,7 +2,7 @@
 
 Models that diffusers lacks are imported from framefleet.
 
-Not covered: other recipes than `generate`, images and videos, schedules of guidance. Other outputs
+Not covered: other recipes than `generate`, videos and references, schedules of guidance. Other outputs
 than frames and sound are not compared.
 """
 
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.api.clips import inputs_in
 from framefleet.api.errors import JobError, quoted
 from framefleet.api.models import (
     SAFETENSORS,
@@ -46,12 +45,15 @@ from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG, LEFT_OUT,
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
+from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.rows.tables.request_checks import check_again
-from framefleet.plugins.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
+from framefleet.plugins.keep.replay.given import NOTHING, Given
+from framefleet.plugins.keep.replay.recorded_row import Recorded, find_recorded
 from framefleet.plugins.keep.replay.replay import check_files
+from framefleet.plugins.keep.replay.script_pictures import FUNCTION, IMPORTS, has_others, picture_calls
 from framefleet.plugins.keep.replay.script_setup import Setup, script_setup
 
 TEMPLATE = '''\
@@ -61,14 +63,14 @@ TEMPLATE = '''\
 {environment}
 
 import hashlib
-{os}import random
+{io}{os}import random
 import sys
 {variables}
 import numpy
 import torch
-{modules}{imports}
+{modules}{pillow}{imports}
 
-MODEL = {model!r}  # model digest {model_digest}
+{picture}MODEL = {model!r}  # model digest {model_digest}
 ARGUMENTS = {arguments}
 SEED = {seed}
 {digests}
@@ -118,9 +120,10 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
         problem = f"a script cannot include the code of the recipe {recipe!r}{module}"
         raise JobError(problem, "use `framefleet replay` without --script")
     arguments = recorded.request.arguments
-    unsaid = [name for name, value in arguments.items() if inputs_in(value) or is_schedule(name, value)]
+    unsaid = [name for name, value in arguments.items() if has_others(value) or is_schedule(name, value)]
+    unsaid += ["ip_adapter"] if recorded.model.ip_adapter else []
     if unsaid:
-        problem = f"a script can include only numbers and text, and no file or schedule: {', '.join(unsaid)}"
+        problem = f"a script has no videos, references, schedules or IP-adapters: {', '.join(unsaid)}"
         raise JobError(problem, "use `framefleet replay` without --script")
     source = source_of(recorded.model)
     if "://" in source.path:
@@ -148,7 +151,7 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
     setup = script_setup(options, libraries, device=recorded.model.device, steps=steps)
     choice = resolve_scheduler(recorded.request.scheduler, spec)
     call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
-    return _filled(recorded, source, call, choice, setup)
+    return _filled(recorded, source, call, choice, setup, mode=spec.picture_mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +240,23 @@ def _keywords(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
-def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerChoice, setup: Setup) -> str:
+def _filled(
+    recorded: Recorded,
+    source: Source,
+    call: _Call,
+    choice: SchedulerChoice,
+    setup: Setup,
+    *,
+    mode: PictureMode,
+) -> str:
     environment, model = recorded.environment, recorded.model
+    pictures = picture_calls(recorded, mode)
+    io, pillow = IMPORTS if pictures else ("", "")
     numerics = numerics_of(model.options, threads=model.threads, device=model.device)
     isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
     variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
-    arguments = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(call.arguments.items()))
+    codes = {name: pictures.get(name, repr(value)) for name, value in sorted(call.arguments.items())}
+    arguments = "".join(f"    {name!r}: {code},\n" for name, code in codes.items())
     sorted_environment = sorted(environment.items())
     sha256 = {"FRAMES": recorded.record.frames_sha256, "AUDIO": recorded.record.audio_sha256}
     scheduler = ""
@@ -278,6 +292,9 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
         arguments=f"{{\n{arguments}}}",  # one to a line; floats keep every bit
         seed=repr(recorded.request.seed),
         digests="\n".join(f"{name}_SHA256 = {digest!r}" for name, digest in sha256.items() if digest),
+        io=io,
+        pillow=pillow,
+        picture=FUNCTION.format(mode=mode).lstrip() + "\n" if pictures else "",
         os="import os\n" if variables else "",
         variables="".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in variables.items()),
         numerics="\n".join(map(str, numerics.settings())),
