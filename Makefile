@@ -1,11 +1,14 @@
-# Every target sets up .venv by itself, `demo` without the tools of developers; nothing but Python 3.11 to 3.13 and make is needed.
+# Every target sets up .venv by itself, `demo` without the tools of developers; nothing but Python 3.11 to 3.14 and make is needed.
 .DEFAULT_GOAL := help
 .PHONY: .venv bench chaos check conformance demo docs help test test-all test-changed test-long
 
-PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 BIN := .venv/bin
+
+# CONSTRAINTS=/dev/null takes the newest versions that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
 
 # Without bytecode every process that tests start would compile all of it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,14 +21,14 @@ help:  ## Print this list
 
 .venv: .venv/.installed  ## Install framefleet and its tools into .venv
 .venv/.installed: .venv/.framefleet
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 .venv/.framefleet: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.14 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo 'installing into .venv; this takes a few minutes the first time' >&2
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pages]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[pages]'
 	@touch $@
 
 demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and show where the clips are

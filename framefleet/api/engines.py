@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import SentFile as SentFile
     from framefleet.pipeline.rows.inputs.pictures import open_image as open_image
     from framefleet.pipeline.rows.inputs.video_frames import (
+        declared_frames as declared_frames,
         file_kind as file_kind,
-        frame_rate as frame_rate,
         frames_of as frames_of,
     )
 else:

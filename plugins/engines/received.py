@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ import av
 import numpy as np
 
 from framefleet.api.clips import Audio, MediaFormat, decode_audio
-from framefleet.api.engines import EngineClip, SentFile, file_kind, frame_rate, frames_of, open_image
+from framefleet.api.engines import EngineClip, SentFile, declared_frames, file_kind, frames_of, open_image
 from framefleet.api.errors import InputError, RenderError, StoreError
 from framefleet.plugins.engines.words import frames_asked, length_asked, size_asked
 
@@ -40,13 +39,12 @@ def _image(content: bytes) -> EngineClip:
 
 def _video(content: bytes) -> EngineClip:
     frames = np.stack([np.asarray(frame) for frame in frames_of(content)])
-    with av.open(io.BytesIO(content), "r") as container:
-        declared = container.streams.video[0].frames  # 0 where the file does not say
+    declared, fps = declared_frames(content)
     if declared and declared != len(frames):
         raise ValueError(f"it has {len(frames)} of {declared} frames")
     sound = decode_audio(content)
     audio = sound and Audio(samples=(sound[0].T / np.float32(32767)).clip(-1, 1), sample_rate=sound[1])
-    return EngineClip(frames=frames, fps=frame_rate(content), audio=audio)
+    return EngineClip(frames=frames, fps=fps, audio=audio)
 
 
 def _format(content: bytes, name: str) -> MediaFormat | None:

@@ -130,7 +130,7 @@ def _decoded(
                     frames.append(np.asarray(frame))
                 if len(frames) > _MOST_FRAMES:
                     frames, step = frames[::2], 2 * step
-            fps = video_frames.frame_rate(content) if count else None
+            fps = video_frames.declared_frames(content)[1] if count else None
     except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
         return (), None, None
     return (

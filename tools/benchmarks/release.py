@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = ("python3.11", "python3.12", "python3.13")
+PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
 CHECKERS = ("build", "twine", "check-wheel-contents")
 PACKAGES = ("framefleet", "pipeline", "cluster", "jobs", "plugins")
 PROMPT = "a red ball bounces on a blue background"

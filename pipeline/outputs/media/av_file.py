@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
@@ -28,6 +27,7 @@ from framefleet.pipeline.outputs.media.media_settings import (
     Media,
     check_pixels,
 )
+from framefleet.pipeline.outputs.media.open_av import open_av
 from framefleet.pipeline.outputs.media.picture_files import text_tags
 
 # Without these flags swscale may take another path on another CPU.
@@ -278,7 +278,10 @@ def read_tags(media_bytes: bytes) -> dict[str, str]:
 
 
 def _tags_of(container: av.container.InputContainer, media_bytes: bytes) -> dict[str, str]:
-    tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
+    # Matroska shouts; what is not UTF-8 is a surrogate in PyAV 19.
+    tags = {
+        key.lower(): value.encode("utf-8", "ignore").decode() for key, value in container.metadata.items()
+    }
     if media_bytes.startswith(b"RIFF"):
         return text_tags(tags.get(COMMENT, "{}"))
     return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
@@ -301,5 +304,4 @@ def av_header(media_bytes: bytes) -> ClipHeader:
 
 
 def _opened(media_bytes: bytes, kind: str | None = None, **options: str) -> av.container.InputContainer:
-    options = {**_READING, **_DECODING, **options}
-    return av.open(io.BytesIO(media_bytes), "r", format=kind, options=options)
+    return open_av(media_bytes, {**_READING, **_DECODING, **options}, kind=kind)

@@ -5,7 +5,6 @@ Damaged files are refused.
 
 from __future__ import annotations
 
-import io
 import re
 import threading
 from collections.abc import Generator, Iterator
@@ -22,6 +21,7 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
+from framefleet.pipeline.outputs.media.open_av import open_av
 from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_PIXELS
 
 # The first that fits counts.
@@ -170,7 +170,7 @@ def frame_times_of(content: bytes) -> FrameTimes:
     except (av.FFmpegError, EOFError, ValueError) as error:
         raise _damaged() from error
     pts = sorted({shown for shown, _, _ in times if shown is not None})
-    if not pts or base is None or len(pts) < len(times):
+    if not pts or not base or len(pts) < len(times):
         problem = "no part of it can be taken, as it does not say when each frame is shown"
         raise InputError(problem, "write it again, as H.264 in mp4")
     keys = sorted(
@@ -251,11 +251,12 @@ def _not_as_said() -> InputError:
     return InputError(problem, "cut the part into a file of its own")
 
 
-def frame_rate(content: bytes) -> float | None:
-    """Return how many frames a second a video says that it has. Decodes nothing."""
+def declared_frames(content: bytes) -> tuple[int, float | None]:
+    """Return how many frames a video says that it has (0: unsaid), and how many a second. Decodes nothing."""
     with _opened(content, codec_whitelist="none") as container:
-        rate = container.streams.video[0].average_rate
-    return None if rate is None else float(rate)
+        stream = container.streams.video[0]
+        rate = stream.average_rate
+        return stream.frames, float(rate) if rate else None
 
 
 def most_pixels(content: bytes) -> int:
@@ -274,7 +275,7 @@ def most_pixels(content: bytes) -> int:
 
 
 def _opened(content: bytes, **options: str) -> av.container.InputContainer:
-    return av.open(io.BytesIO(content), "r", options={**_OPTIONS, **options}, metadata_errors="ignore")
+    return open_av(content, {**_OPTIONS, **options})
 
 
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -322,7 +323,7 @@ def num_samples(content: bytes) -> int:
     checked_kind(content, "audio")
     count = values = 0
     try:
-        with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
+        with open_av(content, _SOUND_OPTIONS) as container:
             for frame in container.decode(container.streams.audio[0]) if container.streams.audio else ():
                 count += frame.samples
                 values += frame.samples * frame.layout.nb_channels
@@ -337,7 +338,7 @@ def open_sound(content: bytes) -> Audio | None:
     """Return the sound, of several channels their mean; None where there is none. Raises InputError."""
     if not num_samples(content):  # which keeps to the bounds
         return None
-    with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
+    with open_av(content, _SOUND_OPTIONS) as container:
         rate = container.streams.audio[0].rate
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
         parts = [*container.decode(container.streams.audio[0]), None]
