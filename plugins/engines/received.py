@@ -11,7 +11,7 @@ import numpy as np
 
 from framefleet.api.clips import Audio, MediaFormat, decode_audio
 from framefleet.api.engines import EngineClip, SentFile, declared_frames, file_kind, frames_of, open_image
-from framefleet.api.errors import InputError, RenderError, StoreError
+from framefleet.api.errors import InputError, RenderError, StoreError, count_text
 from framefleet.plugins.engines.words import frames_asked, length_asked, size_asked
 
 _FORMATS: Mapping[str, MediaFormat] = {"mp4": "mp4", "png": "png"}
@@ -41,7 +41,7 @@ def _video(content: bytes) -> EngineClip:
     frames = np.stack([np.asarray(frame) for frame in frames_of(content)])
     declared, fps = declared_frames(content)
     if declared and declared != len(frames):
-        raise ValueError(f"it has {len(frames)} of {declared} frames")
+        raise ValueError(f"it has {len(frames)} of {count_text(declared, 'frame')}")
     sound = decode_audio(content)
     audio = sound and Audio(samples=(sound[0].T / np.float32(32767)).clip(-1, 1), sample_rate=sound[1])
     return EngineClip(frames=frames, fps=fps, audio=audio)
@@ -66,7 +66,7 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
         elif asked is not None and abs(num_frames - asked) > 1 + asked / 20:
             differs.append(f"{num_frames} frames in place of about {asked:g}")
         if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
-            differs.append(f"{clip.fps or 0:g} frames per second in place of {fps:g}")
+            differs.append(f"{clip.fps or 0:g} instead of {fps:g} frames per second")
         length = num_frames / clip.fps if clip.fps else 0.0
         if seconds is not None and not differs and abs(length - seconds) > 1 / 4 + seconds / 20:
             differs.append(f"{length:.2f} s in place of {seconds:g} s")

@@ -22,6 +22,7 @@ from framefleet.api.commands import (
     stdout,
     with_groups,
 )
+from framefleet.api.errors import count_text
 from framefleet.plugins.keep.replay import command as replay
 from framefleet.plugins.keep.replay.given import Given
 
@@ -71,11 +72,11 @@ def prove_command(
             stdout.say(json.dumps(asdict(proven)))
             return
         missing = f", {proven.num_missing:,} without a record" if proven.num_missing else ""
-        stdout.say(f"seal of {proven.num_rows:,} rows{missing}: {proven.seal}")
+        stdout.say(f"seal of {count_text(proven.num_rows, 'row')}{missing}: {proven.seal}")
         if proven.folder is None:
             stderr.say("publish this seal; later, draw rows with --coin and a value that is not known yet")
         else:
-            stdout.say(f"{len(proven.row_ids):,} rows drawn: {proven.folder}")
+            stdout.say(f"{count_text(len(proven.row_ids), 'row')} drawn: {proven.folder}")
 
 
 @with_groups

@@ -30,6 +30,7 @@ NEVER_ONE = {
     "a limit of two or more": ("{limit} frames", "{only} frames", "{longest} frames", "{least} frames"),
     "more than a limit": (
         "{num_frames} frames",
+        "{rows} rows",
         "{ratio} times",
         "{num_tensors} tensors",
         "{len(words)} prompts",
@@ -39,7 +40,7 @@ NEVER_ONE = {
         *("{len(arrays)} frames", "{len(shapes)} different shapes", "{seeds.count(twice[0])} clips"),
     ),
     "one has words of its own": (
-        *("%d frames", "{len(lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
+        *("%d frames", "{len(plan.lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
         *("{num} GPUs", "{self.num_gpus} GPUs", "{cpu_workers} workers"),
     ),
     "several GPUs share a model": ("{needed} GPUs",),
@@ -78,8 +79,8 @@ def counts_in(text: str) -> Iterator[str]:
             yield from (match[0] for match in re.finditer(f"%[dsg]({MANY.pattern})", node.value))
         for value, after in pairwise(node.values if isinstance(node, ast.JoinedStr) else ()):
             if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
-                number, match = ast.unparse(value.value), MANY.match(str(after.value))
-                if match and not LIMIT.fullmatch(number):
+                match = MANY.match(str(after.value))
+                if match and not LIMIT.fullmatch(number := ast.unparse(value.value)):
                     yield f"{{{number}}}{match[0]}"
 
 

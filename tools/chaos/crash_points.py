@@ -32,6 +32,7 @@ import framefleet
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.run import Run
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.render import render as render_module
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.stores import folder as folder_module
@@ -50,8 +51,8 @@ WRITES, DELETIONS = ("write", "upload", "create"), ("delete", "delete_all")
 class NoStart:
     """In place of Ray's start."""
 
-    def __init__(self, *_: object) -> None:
-        """Nothing is started."""
+    def __init__(self, settings: FleetSettings, *_: object) -> None:
+        self.settings = settings
 
     def __enter__(self) -> NoStart:
         return self
