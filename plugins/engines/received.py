@@ -66,7 +66,7 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
         elif asked is not None and abs(num_frames - asked) > 1 + asked / 20:
             differs.append(f"{num_frames} frames in place of about {asked:g}")
         if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
-            differs.append(f"{clip.fps or 0:g} instead of {fps:g} frames per second")
+            differs.append(f"{clip.fps or 0:g} fps in place of {fps:g} fps")
         length = num_frames / clip.fps if clip.fps else 0.0
         if seconds is not None and not differs and abs(length - seconds) > 1 / 4 + seconds / 20:
             differs.append(f"{length:.2f} s in place of {seconds:g} s")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import framefleet
-from framefleet.api.errors import TableError
+from framefleet.api.errors import TableError, count_text
 from framefleet.api.exports import Target
 from framefleet.api.outputs import Store
 from framefleet.api.texts import parse_json
@@ -149,7 +149,7 @@ def _write_frames(
         start, end = starts[number : number + 2].tolist()
         if len(frames) != end - start:
             raise ValueError(
-                f"{path} has {len(frames):,} of {end - start:,} frames of episode {look.episode}"
+                f"{path} has {len(frames):,} of {count_text(end - start, 'frame')} of episode {look.episode}"
             )
         columns = {"episode_index": [number] * len(frames), "index": range(start, end)}
         own = _with_columns(frames, columns)

@@ -92,7 +92,7 @@ def _check_clip(row: Mapping[str, Any], length: int, dataset: Dataset) -> None:
         fix = 'render whole episodes, or leave such clips out: --where "num_frames = episode_frames"'
         raise JobError(problem, fix)
     if row["fps"] is None or abs(row["fps"] - dataset.fps) > 1e-6:
-        problem = f"the clip of row {row['row_id']} has {row['fps']} frames per second"
+        problem = f"the clip of row {row['row_id']} has a frame rate of {row['fps']}"
         raise JobError(f"{problem}, and {dataset.location} has {dataset.fps:g}", "render without `media.fps`")
     if (ending := PurePosixPath(recorded_path(row, RECORDS)).suffix) != ".mp4":
         problem = f"the clip of row {row['row_id']} ends in {ending}, and LeRobot's are mp4"

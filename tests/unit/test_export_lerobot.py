@@ -216,7 +216,7 @@ def test_clips_at_another_rate_are_refused(tmp_path: Path) -> None:
     looks(tmp_path)
     info = tmp_path / "source/meta/info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fps": 30}))
-    with pytest.raises(JobError, match=r"has 8\.0 frames per second"):
+    with pytest.raises(JobError, match=r"has a frame rate of 8\.0"):
         export(tmp_path)
     with pytest.raises(JobError, match="a LeRobot dataset has no splits"):
         export(tmp_path, validation=0.5)

@@ -126,7 +126,7 @@ def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, f
         ({"html": {"at": ["content"]}}, "a web page in place of video"),
         ({"frames": 2}, "7 frames in place of 5"),
         ({"size": "64x16"}, "64x16 in place of 32x16"),
-        ({"fps": 12}, "12 instead of 8 frames per second"),
+        ({"fps": 12}, "12 fps in place of 8 fps"),
     ],
 )
 def test_what_is_not_the_clip_that_was_asked_for_fails_its_row(
