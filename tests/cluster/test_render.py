@@ -84,7 +84,7 @@ def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     claim = json.loads((rendered / "out" / "job.json").read_text())
     assert claim["framefleet"] == framefleet.__version__
     media = {"format": "mp4", "crf": 18, "fps": None, "audio": True, "encoder": "libx264"}
-    media |= {"previews": True}
+    media |= {"previews": True, "embed": "full"}
     assert claim["job"]["media"] == media
     assert claim["model_digest"] == jobs.records_of(rendered / "out")[0]["model_digest"]
     assert len(claim["model_files"]["vae/config.json"]) == 64

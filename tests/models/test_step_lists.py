@@ -76,7 +76,7 @@ def plain_digest(pipe: Any, row: dict[str, Any], scheduler: tuple[str, str] | No
 def test_rows_of_listed_steps_have_the_frames_of_plain_calls(name: str, tmp_path: Path) -> None:
     rows, model = rows_of(name, tmp_path), tiny(name)
     values = job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
-    values |= {"model": {"path": str(model), "dtype": "fp32"}, "defaults": {}}
+    values |= {"model": {"path": str(model), "dtype": "fp32"}, "defaults": {}, "inputs": {"fit": "stretch"}}
     output, row_ids = render_here(values)
     found = {record["seed"]: record["frames_sha256"] for record in records_of(output)}
     pipe = class_named(inspect_model(model).class_name).from_pretrained(model)
