@@ -152,7 +152,7 @@ def test_networks_that_hold_other_weights_than_their_files_are_not_updated(key: 
         },
         "packed": {},
     }
-    with pytest.raises(ModelError, match=f"unet cannot be updated where .*{key}"):
+    with pytest.raises(ModelError, match=f"unet cannot be updated .*{key}"):
         check_update("unet", replace(model, settings=replace(model.settings, **settings[key])))
 
 

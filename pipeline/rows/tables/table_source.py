@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 class TableSource:
     """What makes a table of a place of one scheme. A plugin's subclass, of `Plugin.tables`."""
 
-    together: ClassVar[
-        tuple[str, ...]
-    ] = ()  # columns: `until` accepts rows that differ in these alone together
+    # Columns: `until` accepts rows together that differ in these alone.
+    together: ClassVar[tuple[str, ...]] = ()
 
     def folder(self, place: str) -> str:
         """Return the folder or URL that is meant by what follows `SCHEME://`: paths in cells start there."""
