@@ -51,4 +51,6 @@ class ProgramSession(EngineSession):
         if ended.returncode:
             raise RenderError(f"the program ended with {ended.returncode}", ended.stderr.decode()[-200:])
         frames = np.stack([np.asarray(frame) for frame in frames_of(ended.stdout)])
-        return EngineClip(frames=frames, fps=declared_frames(ended.stdout)[1], sent=SentFile(ended.stdout, "mp4"))
+        return EngineClip(
+            frames=frames, fps=declared_frames(ended.stdout)[1], sent=SentFile(ended.stdout, "mp4")
+        )

@@ -39,9 +39,13 @@ class Paid:
                 fix = "raise engine.max_cost, and run the same command again"
                 raise Halted(f"engine.max_cost is reached: {paid}", fix, "spent")
             self._under_way += price
+        is_paid = False
 
         def note() -> None:
+            nonlocal is_paid
             with self._lock:
+                is_paid = True
+                self._under_way -= price
                 self.cost += price
                 if self._max_cost is not None:
                     self._store.write(self._path, json.dumps({"cost": self.cost}).encode())
@@ -49,8 +53,9 @@ class Paid:
         try:
             yield note
         finally:
-            with self._lock:
-                self._under_way -= price
+            if not is_paid:
+                with self._lock:
+                    self._under_way -= price
 
     def _others(self) -> float:
         """Return what other processes have paid, and earlier runs."""

@@ -19,6 +19,7 @@ from framefleet.api.errors import EndpointError, FramefleetError, JobError, Rend
 from framefleet.api.outputs import Store
 from framefleet.pipeline.engine import engine_of
 from framefleet.pipeline.request import Request
+from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.web import OutOfReach, Web
 from tests.videos_server import VideosServer, videos_server
@@ -277,6 +278,18 @@ def test_no_clip_is_created_that_would_cost_more_than_is_allowed(vllm: VideosSer
             errors = [one.exception() for one in some]
             assert all(error is None or "max_cost is reached" in str(error) for error in errors)
     assert len(vllm.ids()) == before + 2  # each costs 0.5 and 5/8 s of 0.8
+
+
+def test_a_clip_that_is_paid_and_not_fetched_yet_counts_once(tmp_path: Path) -> None:
+    paid = Paid(Store(str(tmp_path)), 2.0)
+    with paid.paying(1.0) as note:
+        note()
+        with paid.paying(1.0):
+            assert paid.cost == 1.0
+        with paid.paying(1.0) as note_second:
+            note_second()
+        with pytest.raises(Halted, match=r"paid 2\.00 of 2\.00"), paid.paying(1.0):
+            pass
 
 
 def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
