@@ -126,8 +126,9 @@ def audits_for(store: Store, place: str | None, storage_options: Mapping[str, An
 
 
 def _differ_by_machine(changed: Iterable[str]) -> bool:
-    machines = machines_in(changed := [*changed])
-    return bool(machines) and {*changed} <= {*machines} | _NOTHING
+    names = {*changed}
+    machines = {*machines_in(names)}
+    return bool(machines) and names <= machines | _NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
