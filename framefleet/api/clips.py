@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         plain_frames as plain_frames,
     )
     from framefleet.pipeline.outputs.frames.result import Audio as Audio
+    from framefleet.pipeline.outputs.media.av_file import open_media as open_media
     from framefleet.pipeline.outputs.media.media import (
         decode as decode,
         decode_audio as decode_audio,

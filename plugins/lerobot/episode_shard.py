@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.api.clips import decode, inputs_in
+from framefleet.api.clips import decode, inputs_in, open_media
 from framefleet.api.commands import Watch
 from framefleet.api.errors import JobError, count_text, names_text
 from framefleet.api.exports import Selection, ShardWriter, Target, plain_cell
@@ -119,9 +119,7 @@ def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Sto
 
 def _stream_of(clip: bytes, row_id: str, fps: float) -> dict[str, Any]:
     """Return codec, pixel format and size. Raises JobError for frames that are not shown at this rate."""
-    import av
-
-    with av.open(io.BytesIO(clip), "r") as file:
+    with open_media(clip) as file:
         stream = file.streams.video[0]
         times = sorted(float(one.pts * one.time_base) for one in file.demux(stream) if one.pts is not None)
         if any(abs(time - number / fps) > _TOLERANCE_S for number, time in enumerate(times)):

@@ -242,7 +242,7 @@ class _Sound:
 def decode_frames(media_bytes: bytes) -> Frames:
     """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of others."""
     frames: list[Frames] = []
-    with _opened(media_bytes) as container:
+    with open_media(media_bytes) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = dict(_DECODING)
         for frame in container.decode(stream):
@@ -255,7 +255,7 @@ def decode_frames(media_bytes: bytes) -> Frames:
 
 def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
     """Return samples (samples, channels) and their rate; near ones of mp4 and webm. None without sound."""
-    with _opened(media_bytes) as container:
+    with open_media(media_bytes) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
@@ -273,7 +273,7 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 
 def read_tags(media_bytes: bytes) -> dict[str, str]:
-    with _opened(media_bytes) as container:
+    with open_media(media_bytes) as container:
         return _tags_of(container, media_bytes)
 
 
@@ -291,7 +291,7 @@ def av_header(media_bytes: bytes) -> ClipHeader:
     # Without codecs FFmpeg decodes no frame of a file that it opens; told the format, it tries no others.
     kind = "mp4" if media_bytes[4:8] == b"ftyp" else None
     kind = "matroska" if media_bytes.startswith(b"\x1aE\xdf\xa3") else kind
-    with _opened(media_bytes, kind, codec_whitelist="none") as container:
+    with open_media(media_bytes, kind, codec_whitelist="none") as container:
         tags = _tags_of(container, media_bytes)
         if not container.streams.video:
             return ClipHeader(tags=tags)
@@ -303,5 +303,6 @@ def av_header(media_bytes: bytes) -> ClipHeader:
         return ClipHeader(tags=tags, **size, fps=float(rate) if rate else None)
 
 
-def _opened(media_bytes: bytes, kind: str | None = None, **options: str) -> av.container.InputContainer:
+def open_media(media_bytes: bytes, kind: str | None = None, **options: str) -> av.container.InputContainer:
+    """Open a file that may be anybody's: it leads FFmpeg to no other file or address. Raises FFmpegError."""
     return open_av(media_bytes, {**_READING, **_DECODING, **options}, kind=kind)
