@@ -14,7 +14,7 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.api.clips import Frames, open_media
+from framefleet.api.clips import Frames, Media, encode, open_media
 from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.lerobot_dataset import CAMERAS, LENGTHS, dataset
@@ -226,6 +226,8 @@ def test_clips_at_another_rate_are_refused(tmp_path: Path) -> None:
     "text", ["#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
 )
 def test_a_clip_that_leads_to_other_files_is_not_followed(text: str, tmp_path: Path) -> None:
-    (other := tmp_path / "other.mp4").write_bytes(b"")
+    clip = encode(np.zeros((2, 16, 16, 3), np.uint8), media=Media(format="mp4"), fps=8, metadata={})
+    (other := tmp_path / "other.mp4").write_bytes(clip)
+    open_media(clip).close()
     with pytest.raises(av.FFmpegError):
         open_media(text.format(other).encode())
