@@ -48,14 +48,11 @@ class RenderRow:
     compute_s: float = 0.0  # its share of the model's time here, all beginnings included
     worked_s: float = 0.0  # see `Charges`
     adapters: RowAdapters = field(init=False)  # its LoRAs
+    kind: str = field(init=False)  # what an audit of it speaks for
 
     def __post_init__(self) -> None:
         self.adapters = RowAdapters(adapters_in(self.request.arguments))
-
-    @property
-    def kind(self) -> str:
-        """What an audit of it speaks for."""
-        return kind_of(self.request)
+        self.kind = kind_of(self.request)
 
 
 class RowQueue:
