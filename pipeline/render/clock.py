@@ -27,7 +27,7 @@ from framefleet.pipeline.render.row_seconds import ClipSeconds, gpu_event
 
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
-# What others do, for as long as they like: bring rows and what these need, and take clips.
+# What others do: bring rows and their inputs, and take clips. It may take any time.
 _OTHERS = {"rows", "inputs", "upload", "media"}
 # A cause interrupts those of a lower rank alone, so that what an audit or a probe calls counts as theirs.
 _RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4, compile=4)
@@ -72,7 +72,7 @@ class Clock:
             yield
 
     def watch_compiler(self) -> None:
-        """Count compilation apart from the model's work, from now on."""
+        """Count compilation separately from the model's work, from now on."""
         from torch._dynamo.callback import callback_handler  # takes a second to import
 
         stack = ExitStack()
@@ -187,7 +187,7 @@ class Charges:
     def charge(self) -> None:
         """Share out the model's busy time since the last call.
 
-        As the rows' calls took, as far as seen from here; what no call tells of, as an audit, in equal parts.
+        In proportion to their calls, as far as seen from here; what no call explains, e.g. an audit, equally.
         On a GPU some time is known later than it passed, and shared then.
         """
         parts = {}

@@ -20,9 +20,9 @@ from framefleet.pipeline.render.fused.batching import Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.fused.pins import Kind
 
-# Looks of which it is held what is known; one that is forgotten is read again.
+# Looks whose findings are held in memory; others are read again.
 _HELD = 4096
-# Of an object that only this process has.
+# The address of an object that only this process has.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 # What chooses kernels from outside. Which of several equal GPUs a process has is not among it.
 _PREFIXES = ("ATEN_", "CUBLAS", "CUDNN_", "DNNL_", "KMP_", "MKL_", "NVIDIA_TF32", "OMP_", "ONEDNN_")
@@ -48,7 +48,7 @@ class Findings:
         self._own: dict[str, Found] = {}  # measured or proven here: only this is handed on
 
     def tell(self, look: Hashable, sizes: Sizes) -> bool:
-        """Tell `sizes` what is known of calls that look like this; return whether anything is."""
+        """Add to `sizes` what is known of calls that look like this; return whether anything is."""
         batch_sizes = self._of(look).sizes
         for size in batch_sizes:
             if size.verdict == "pays":

@@ -52,7 +52,7 @@ class Pins(Strict):
 
     rows: NumRows
     loras: list[str]  # that some of the rows use
-    differing: list[str]  # of these, such as not all rows use alike
+    differing: list[str]  # those that not all rows use alike
     axes: list[int | None]  # along which the rows were joined, leaf by leaf
     modules: list[str]
 

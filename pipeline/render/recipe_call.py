@@ -108,12 +108,12 @@ class RowTail:
             self._tails.unlearn(self._recipe)
 
 
-# How diffusers names what does so: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and Ideogram,
-# `expand_prompts` of Kandinsky 6, `_enhance_prompt_with_pe` of ERNIE-Image (0.42).
+# Methods of diffusers that rewrite prompts: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and
+# Ideogram, `expand_prompts` of Kandinsky 6, `_enhance_prompt_with_pe` of ERNIE-Image (0.42).
 _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
-# To build one takes milliseconds. Each has tens of KB, and a table may have other settings in each row.
+# Building one takes milliseconds. Each takes tens of KB, and each row may have other settings.
 _SCHEDULERS = 64
-# By method, how many dimensions a tensor has of which one clip or image is made.
+# By method, the number of dimensions of the tensor from which it makes a clip or image.
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
@@ -147,7 +147,7 @@ class RecipeCall:
         return [read for read in begun if read]
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> result.Rendered:
-        """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
+        """pipelines: copied for the row in place of the model's; then nothing is left for later."""
         model, request = self._model, row.request
         fresh = {name: one.make() for name, one in self._schedulers(request.scheduler).items()}
         recipe, trace = self._recipes[request.recipe], None
@@ -181,7 +181,7 @@ class RecipeCall:
         with working_on([row.adapters]), watch, process, changes_noted() as num_changed:
             output = recipe.render(pipe, replace(request, arguments=opened))
         if tail:
-            tail.end()  # before pixels are made, which is no look of the row's code
+            tail.end()  # before pixels are made: the row's code does not look at these
         rendered: result.Rendered = self._finish(result.to_rendered, output, pipe)
         noted: dict[str, Any] = {CHANGED: sum(num_changed)} if any(num_changed) else {}
         if texts := list(dict.fromkeys(written)):  # which the row may name itself

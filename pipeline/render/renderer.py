@@ -81,10 +81,10 @@ class Renderer:
         they are called, until `render` ends or `cancel` brings them back.
         second_models: by the names that requests give them, each a path or a mapping with the fields of
         `ModelSettings`; the one that was used last is kept on the GPU.
-        audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
-        where batching is of mode fast.
-        probes: where it is kept, besides this machine's cache folder, what was found of batches.
-        keep: of each row's steps, in the extras of its clip.
+        audit: how often rows are rendered again by plain calls, and compared: see `take_audits`. There are no
+        audits in fast mode.
+        probes: where measurements of batch sizes are kept, besides this machine's cache folder.
+        keep: what of each row's steps goes into the extras of its clip.
         """
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
@@ -104,7 +104,7 @@ class Renderer:
         ahead = ReadAhead(inputs.read)
         self._tails = Tails(
             lambda: self._batcher.num_away,
-            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
+            is_able=not (options.offload or options.compile or keep),  # these serve other rows too
         )
         self._call = RecipeCall(
             model, known_recipes, others, ahead, self.clock, self._second_try, keep, self._tails
@@ -188,8 +188,8 @@ class Renderer:
         is_open, num_forwards = True, 0
         total = len(requests) if isinstance(requests, Sized) else None
         is_off = None if progress is None else not progress  # None: unless stderr is a terminal
-        # Seldom: forwards may take milliseconds, and a terminal to redraw as long.
-        # Without smoothing: updates by 0 would have only a row's last forward count as its time.
+        # Redrawn seldom: a forward may take milliseconds, and so does a terminal.
+        # No smoothing: with updates by 0, only a row's last forward would count as its time.
         bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0, smoothing=0)
         try:
             while is_open or self.num_active:
@@ -224,20 +224,20 @@ class Renderer:
     ) -> None:
         """Take a request that was checked already. Raises RecipeError for a second set of recipes.
 
-        checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared, unless that was a plain call; None: by chance, as `audit`
-        says.
+        checkpoint: of a HalfDone of this row, to go on from; the log says if it cannot be used here.
+        is_audited: whether the row is rendered again and compared, unless it was a plain call; None: by
+        chance, as `audit` says.
         """
         recipe = self._recipes[request.recipe]
         self._recipe_set.check(recipe)
         self.read_ahead(request)
         is_alone = not recipe.is_batched
-        # One that may have changed this process is not compared with what the process makes now.
+        # Its recipe may have changed this process, so what the process makes now proves nothing.
         self._auditor.order(row_id, False if is_alone else is_audited)
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
-        """Find out what memory a checked request takes, by one step of it. Before any other is submitted."""
+        """Measure the memory of a checked request by one step of it. Call it before any row is submitted."""
         row = RenderRow("rehearsal", one_step(request), is_plain=True)
         has_all = not self._encoders.parked  # a plain call brings these back
         is_alike = has_all and not self._call.is_own(row)
@@ -247,7 +247,7 @@ class Renderer:
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
-        """Render a request that was checked already by a plain call, at once: an audit."""
+        """Render a checked request by a plain call, at once: an audit."""
         self._recipe_set.check(self._recipes[request.recipe])
         row = RenderRow(row_id, request, is_plain=True)
         with self.clock.spending("audit"):
@@ -258,27 +258,27 @@ class Renderer:
         return self._ended(task, row)
 
     def set_apart(self, kind: str) -> None:
-        """Render rows of this kind, which differ if they are not, by plain calls from now on."""
+        """Render rows of this kind by plain calls from now on: otherwise they differ."""
         if kind not in self._auditor.apart:
             self._auditor.apart[kind] = DIFFERED
             self._begin_again()
 
     def take_audits(self) -> list[Audited]:
-        """Return what became of audits since the last call.
+        """Return the audits that ended since the last call.
 
-        Of a kind that differs, all clips that `was_batched` may be wrong, but for those audited themselves.
+        Where a kind differs, each of its clips with `was_batched` may be wrong, except the audited ones.
         """
         return self._auditor.take()
 
     @property
     def num_remembered(self) -> int:
-        """Batch sizes that other processes found, and that were proven here."""
+        """Number of batch sizes that other processes measured and this one proved."""
         return self._places.num_confirmed if self._places else 0
 
     def read_ahead(self, request: Request) -> list[Future[bytes]]:
-        """Begin to read the images and videos of a request that will come. From any thread.
+        """Begin to read the images and videos of a request that will be submitted; return these reads.
 
-        Return these reads. A row that is submitted before they end has all others wait for them.
+        From any thread. If the row is submitted before they end, all rows wait for them.
         """
         return self._call.read_ahead(request)
 
@@ -304,7 +304,7 @@ class Renderer:
                 if isinstance(task.error, AttentionChanged):
                     raise task.error
                 row = self._rows.under_way[task]
-                # The next one may have begun meanwhile, with its step cache on.
+                # The next row may have begun by now, with its step cache on.
                 what = self._loaded.difference(expected=self._expected)
                 if what and not self._call.is_own(row):
                     log.warning(
@@ -340,7 +340,7 @@ class Renderer:
     def drain(self) -> list[Outcome | HalfDone]:
         """Take all rows off, as they are before their next forwards, and return them; none is left.
 
-        Some may end on the way. Of these, what an audit would have to look at before goes on elsewhere too.
+        Some may end on the way; if rows are audited, these too continue elsewhere.
         """
         self._park()
         half_done: list[Outcome | HalfDone] = []
@@ -356,7 +356,7 @@ class Renderer:
         return half_done
 
     def drop(self, row_id: str) -> None:
-        """Forget one row. Between two steps, so one that is under way ends before its next forward."""
+        """Forget one row, between two steps: if it is under way, it ends before its next forward."""
         self._auditor.order(row_id, None)
         for task in self._rows.drop(row_id):
             self._batcher.drop(task)
@@ -371,14 +371,14 @@ class Renderer:
 
     @contextmanager
     def _seen(self) -> Iterator[None]:
-        """See what rows call while the block runs."""
+        """Intercept what rows call while the block runs."""
         seen = nullcontext() if self._batcher.is_surrounded else self._shared_calls.seen()
         self._set_threads()
         with on_device(self.model.environment["device"]), seen:
             yield
 
     def _set_threads(self) -> None:
-        """Compute with as many threads as records say: another model or a row's code may have set others."""
+        """Compute with the number of threads in records: another model or a row may have set another."""
         torch.set_num_threads(self.model.settings.threads)
 
     @contextmanager
@@ -391,7 +391,7 @@ class Renderer:
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
-        """See what one row calls, whose code may replace methods for its calls, until it ends."""
+        """Intercept what one row calls until it ends: its code may replace methods for its calls."""
         self._loras.release()
         self._loaded.take_off_hooks()
         placer = self.model.placer  # other devices do not see what a row changes
@@ -433,12 +433,12 @@ class Renderer:
 
     @contextmanager
     def _as_here(self) -> Iterator[None]:
-        """Have what torch keeps per thread as it is on the renderer's."""
+        """Set what torch keeps per thread as on the renderer's thread."""
         with on_device(self.model.environment["device"]), as_in_pipelines():
             yield
 
     def _reset(self) -> None:
-        """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
+        """Put networks that keep state, whose rows run alone, back to what they held before any row."""
         if self._cache:
             self._cache.stop()
         self._watch.restore()
@@ -452,16 +452,16 @@ class Renderer:
         return task
 
     def _judge(self, row: RenderRow) -> Rendered:
-        """Make the plain call of a row, while no other's code runs."""
+        """Make the plain call of a row while no other row's code runs."""
         self._batcher.wait_for_away()
-        if self._cache:  # whose hooks the plain call puts there itself
-            if self._rows.has_others(()):  # that have begun, as the one that is compared was away
+        if self._cache:  # the plain call adds its own hooks
+            if self._rows.has_others(()):  # they began while the compared row was away
                 self._begin_again()
             self._reset()
         return self._plain(row)
 
     def _wait(self) -> None:
-        """Have the row at work wait for the others; memory ran out while they ran."""
+        """Let the row at work wait for the others: memory ran out while they ran."""
         row = self._row_at_work
         if row and not row.is_alone and not self._batcher.is_waited_in:
             self._rows.halve(row.kind)
@@ -501,7 +501,7 @@ class Renderer:
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
-        # Others are away then, and may hold what it lacks.
+        # Rows that are away may hold the memory that it lacks.
         is_crowded = is_full and row.is_alone and not row.is_plain and bool(self._rows.under_way)
         if is_full:
             if is_crowded:
@@ -536,7 +536,7 @@ class Renderer:
         return self._rows.under_way.get(task) if task else None
 
     def _begin_again(self) -> None:
-        """Take rows under way from their start: each is to be of one backend, and without others' state."""
+        """Restart the rows under way: each must have one backend, and no other row's state."""
         self._charges.charge()
         self._batcher.cancel()
         self._reset()
@@ -544,7 +544,7 @@ class Renderer:
         self._rows.put_back()
 
     def _learn_anew(self) -> None:
-        """Forget which sizes pay and are exact."""
+        """Forget which batch sizes pay and are exact."""
         model, batching = self.model, self.batching
         places = self._places if batching.max_rows > 1 else None
         where = surroundings(model, batching) if places else ""

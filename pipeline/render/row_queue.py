@@ -86,7 +86,7 @@ class RowQueue:
         self.under_way[task] = row
 
     def add_again(self, row: RenderRow, *, is_alone: bool = False, is_plain: bool = False) -> None:
-        """Take back a row that is to start again. is_alone: render nothing else meanwhile."""
+        """Queue a row to start again. is_alone: render nothing else meanwhile."""
         again = _from_its_beginning(row)
         again.is_alone, again.is_plain = again.is_alone or is_alone or is_plain, is_plain
         self.add(again)
@@ -107,12 +107,12 @@ class RowQueue:
         return any(not task.is_away for task in self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
-        """Memory ran out while such a row ran: from now on have half as many under way."""
+        """Memory ran out while a row of this kind ran: from now on have half as many under way."""
         half = max(1, len(self.under_way) // 2)
         self._limits[kind] = min(half, self._limits.get(kind, half))
 
     def put_back(self) -> None:
-        """Have the rows under way start again, before all that wait; and each alone that has to be by now."""
+        """Restart the rows under way, before those that wait; each alone if its kind requires that by now."""
         again = [*map(_from_its_beginning, self.under_way.values()), *self._waiting]
         self.under_way.clear()
         self._waiting.clear()
@@ -198,10 +198,10 @@ def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = No
 
 
 def with_frames(outcome: Outcome) -> Outcome:
-    """Wait for a clip's frames; return it, or why there are none that can be kept."""
+    """Wait for a clip's frames; return the clip, or a Failure if there are none to keep."""
     try:
         _ = outcome.frames if isinstance(outcome, Clip) else None
-    except Exception as error:  # as of a recipe, of which they are the end
+    except Exception as error:  # e.g. of a user's recipe, whose last step makes them
         text = _dropped_frames(error)
         return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
     return outcome

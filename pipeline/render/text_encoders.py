@@ -77,7 +77,7 @@ class Encoders:
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         row, encode = of_one_row(), partial(self._parked.run, name, forward)
         if not (self._loras.is_as_asked(name, row) and self.is_known(name)):
-            return encode(*args, **kwargs)  # another encoder, of which nothing is known
+            return encode(*args, **kwargs)  # an unknown encoder
         # An encoder with a LoRA is another one too, which is known by the LoRA.
         loras = self._loras.used_in(name, row.asked)
         own = self._recipes.own
@@ -184,7 +184,7 @@ class Memo:
     def __init__(
         self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES, copies_objects: bool = False
     ) -> None:
-        """kept: what is known beyond this process. copies_objects: outputs hold some, as distributions."""
+        """kept: encodings of other processes. copies_objects: outputs hold objects, e.g. distributions."""
         self._kept, self._copies_objects = kept, copies_objects
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
@@ -271,7 +271,7 @@ class SharedCalls:
         # Not texts: a row that waits to share a call does not see that another row encodes the same text.
         self.shared = {} if mode == "exact" else decoders
         self._timed = self._methods if mode == "exact" else texts
-        denoisers = model.denoisers()  # of which a call is not a forward yet
+        denoisers = model.denoisers()  # their calls are parked before their forwards
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
         self._pictures = Memo(copies_objects=True)
         self._autoencoders = {name: part for name, part in self._others.items() if hasattr(part, "encode")}

@@ -27,15 +27,15 @@ EVERY = 1000  # an audit takes one or two rows' time, so 0.1 to 0.2 % of it
 SHARE = 0.02  # what nobody misses; the first rows of each kind would take more of a small job
 _MISSED = 1 - CONFIDENCE
 _TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
-# Kinds that are counted each for itself; further ones together. If every row has a shape of its own, the
-# work would be doubled otherwise.
+# Kinds with a count of their own; all others share one. Otherwise a table whose rows all have different
+# shapes would double the work.
 MAX_KINDS = 64
 _OTHERS = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Rows that were no plain calls, chosen at random, are rendered again by plain calls, and compared."""
+    """Rows that were not plain calls, chosen at random, are rendered again by plain calls and compared."""
 
     # Each row is chosen with a probability of 1/every at least, the first of its kind (recipe, second models,
     # shape) more often; 0: no audits.
@@ -43,7 +43,7 @@ class Audit:
     # More rows are chosen where that is needed to say, if all are equal, that at most this share of all rows
     # is wrong, with 95 % confidence.
     at_most: float | None = None
-    # Of the model's time, that audits may take, and one row; None: see `limit`.
+    # Share of the model's time that audits may take, besides one row; None: see `limit`.
     share: float | None = None
 
     @property
@@ -120,8 +120,8 @@ class Odds:
     def most_off(self, num_rows: int, *, num_off: int) -> int:
         """Return how many of these rows are off at most, with 95 % confidence, if num_off were found to be.
 
-        Each was compared with the lowest of the odds. It is the largest number of which num_off or fewer are
-        found in more than 5 % of cases: the law of `most_wrong`, for any number found.
+        Each row was compared with the lowest of the odds. The bound is the largest number of rows
+        that leads to num_off findings or fewer in more than 5 % of cases: `most_wrong`, for any findings.
         """
         from scipy.special import bdtr  # takes a quarter of a second to import
 

@@ -71,19 +71,19 @@ def level_of(audited: Audited) -> int:
 
 
 def apart(why: str) -> str:
-    """Return what is said of a row of a kind that is rendered by plain calls."""
+    """Return the remark on a row whose kind is rendered by plain calls."""
     return f"{PLAINLY}: {why}"
 
 
 def not_compared(num_equal: int, *, recipe: str = "") -> str:
-    """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
+    """Return the remark on a row that was not compared itself. num_equal: audits of its kind so far."""
     is_lane = bool(lane_named("", recipe).recipe)
     how = "in one process with other rows of its recipe, not compared" if is_lane else NOT_COMPARED
     return f"{how}; audits of its kind that were equal by then: {num_equal}"
 
 
 def remark_of(environment: str) -> str | None:
-    """Return what is said in the environment of a record; None where nothing is: it may be anybody's."""
+    """Return the remark in a record's environment, which may be anybody's text; None: there is none."""
     try:
         values = parse_json(environment)
     except ValueError:

@@ -160,7 +160,7 @@ def _batch_of(first: Any, arguments: tuple[Any, ...]) -> tuple[int, bool]:
         return (first.shape[0] if first.dim() else 0), False
     if not isinstance(first, list | tuple) or not first or not _holds_tensors(first):
         return 0, False
-    # A list of tensors may be the rows or, as of a picture and a sound, the parts of one: the others tell.
+    # A list of tensors holds rows, or the parts of one (a picture and a sound): other arguments show which.
     sizes = [leaf.shape[0] for leaf in arguments if isinstance(leaf, Tensor) and leaf.dim()]
     size = first[0].shape[0] if isinstance(first[0], Tensor) and first[0].dim() else 0
     return (size, False) if sizes.count(size) > sizes.count(len(first)) else (len(first), True)

@@ -211,7 +211,7 @@ def masks_matter(method: Method, call: Call) -> bool:
     for other in (call, with_masks(call, keep=1.0), with_masks(call, keep=0.5)):
         try:
             looks.add(look_inside(traces_of(method, other)))
-        except Exception as error:  # whatever a network says to a mask that is none of tokens
+        except Exception as error:  # whatever a network raises if the mask is not one of tokens
             if is_out_of_memory(error):
                 raise
             log.debug("%s takes no other masks: %s", call.module, error)

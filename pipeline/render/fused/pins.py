@@ -43,7 +43,7 @@ class Trace:
     def joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
         """Return where each leaf of a fused call carries the rows, None where it is as in the one-row run.
 
-        None for a call of which one is something else.
+        None for a call if one of them is something else.
         """
         leaves, _ = flatten(arguments, holders=[])
         if len(leaves) != len(self.arguments):

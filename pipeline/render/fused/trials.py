@@ -23,7 +23,7 @@ from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
 log = logging.getLogger(__name__)
 # A forward shorter than this that seems not to pay is timed again: the first one of a size may also prepare
 # kernels. Then in turns with the size that it has to beat, so often at most: what that one took in a calm
-# moment is no measure in a busy one. Of a longer forward as often as this time allows.
+# moment says nothing about a busy one. A longer forward is timed as often as this time allows.
 SHORT_S = 0.1
 TURNS = 3
 TURNS_S = 1.0
