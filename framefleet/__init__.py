@@ -112,7 +112,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
     from framefleet.plugins.words.judge import judge as judge
     from framefleet.plugins.words.prompts import prompts as prompts
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _find = lazy_names(__name__)
 __all__ = sorted(homes(__name__))

@@ -46,7 +46,7 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     assert len(records) == 3 and {record["tag"] for record in records} < {f"row {i}" for i in range(5)}
     page = (pack / "README.md").read_text()
     assert all(record["row_id"] in page and record["path"] in page for record in records)
-    assert "framefleet==0.1.0\n" in (pack / "requirements.txt").read_text()
+    assert f"framefleet=={framefleet.__version__}\n" in (pack / "requirements.txt").read_text()
     assert "torch==" in (pack / "requirements.txt").read_text()
     script = (pack / "scripts" / f"{records[0]['row_id']}.py").read_text()
     script = script.replace("MODEL = 'model'", f"MODEL = {str(weights)!r}")
