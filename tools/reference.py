@@ -347,7 +347,8 @@ def _fields(kind: type) -> Iterator[str]:
         return
     for base in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
         source = textwrap.dedent(inspect.getsource(base))
-        lines, (node,) = source.splitlines(), ast.parse(source).body
+        lines, node = source.splitlines(), ast.parse(source).body[0]
+        assert isinstance(node, ast.ClassDef)
         fields = [
             one
             for one in node.body

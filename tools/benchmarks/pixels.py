@@ -250,10 +250,10 @@ def _sleeping(clips: Clips) -> type[Worker]:
     class Sleeping(Worker):
         """A worker whose networks take time in place of the processor."""
 
-        def _load(self) -> Model:
-            model = super()._load()
-            _replace_networks(model.pipe, clips)
-            return model
+        def _load(self, model: Model | None) -> Model:
+            loaded = super()._load(model)
+            _replace_networks(loaded.pipe, clips)
+            return loaded
 
     return Sleeping
 

@@ -227,8 +227,7 @@ def in_child(function: Callable[[], None], said: Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         torch.set_num_threads(1)
-        render_module.Start = NoStart  # type: ignore[misc,assignment]
-        render_module._drive = drive
+        vars(render_module).update(Start=NoStart, _drive=drive)
         function()
         for thread in threading.enumerate():
             if thread.name == "sweep":
