@@ -26,7 +26,8 @@ FLEET = {"workers": 2, "gpus_per_worker": 0}
 
 @pytest.fixture
 def values(tmp_path: Path) -> dict[str, object]:
-    return jobs.job_values(jobs.write_table(tmp_path / "t.parquet", jobs.prompt_rows(4)), tmp_path / "out")
+    table = jobs.write_table(tmp_path / "t.parquet", jobs.prompt_rows(4))
+    return jobs.job_values(table, tmp_path / "out") | {"media": {"embed": "id"}}  # "full" names the model
 
 
 def nearby(values: dict[str, object], folder: Path, address: str) -> dict[str, object]:
