@@ -24,6 +24,7 @@ def test_two_workers_render_the_frames_of_plain_calls(tmp_path: Path, ray_cluste
         "output": str(tmp_path / "out"),
         "model": {"path": str(crafter(MOTION)), "dtype": "fp32"},
         "batching": {"max_rows": 2, "min_gain": 0},
+        "inputs": {"fit": "stretch"},  # as plain calls do
         "fleet": {"workers": 2, "gpus_per_worker": 0, "address": ray_cluster},
     }
     assert framefleet.render(job).done == NUM_ROWS
