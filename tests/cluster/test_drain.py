@@ -95,17 +95,6 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     assert not checkpoints(tmp_path)
 
 
-def test_a_worker_that_is_told_to_end_hands_its_row_to_another(
-    tmp_path: Path, ray_cluster: str, undisturbed: Path
-) -> None:
-    process = jobs.start_render(slow_job(tmp_path, ROWS, ray_cluster))
-    jobs.wait_until(lambda: is_in_mid_clip(tmp_path), process)
-    kill_last(tmp_path, signal.SIGTERM)
-    assert "its process was sent SIGTERM; its rows are given to other workers" in jobs.finish(process)
-    assert frames_of(tmp_path) == frames_of(undisturbed)
-    assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
-
-
 def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: Path) -> None:
     job = slow_job(tmp_path, jobs.prompt_rows(8, num_inference_steps=NUM_STEPS, guidance_scale=1.0))
     process = jobs.start_render(
@@ -161,11 +150,6 @@ def is_in_mid_clip(folder: Path) -> bool:
     """Tell whether all have begun, and the last that was heard of is in the first half of a row."""
     lines = forwards_file(folder).read_text().split() if forwards_file(folder).exists() else []
     return len(set(lines)) == 2 and 3 < lines.count(lines[-1]) % NUM_STEPS < NUM_STEPS // 2
-
-
-def kill_last(folder: Path, number: int) -> None:
-    """Send a signal to the worker that was heard of last."""
-    os.kill(int(forwards_file(folder).read_text().split()[-1]), number)
 
 
 def checkpoints(folder: Path) -> list[Path]:

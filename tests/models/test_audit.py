@@ -157,16 +157,6 @@ def test_what_a_network_kept_from_an_earlier_row_is_found_on_a_pipeline_as_it_wa
         assert np.array_equal(clips[row.seed].frames, plain)
 
 
-def test_a_kind_that_another_worker_found_is_set_apart_at_once() -> None:
-    renderer, rows = _renderer(_model(), every=0), _requests("remembers", [4, 4, 3])
-    for row in rows[:2]:
-        renderer.submit(row, f"{row.seed:032x}")
-    renderer.step()
-    renderer.set_apart("remembers 5 x 16 x 16, 16 tokens")
-    clips = _stepped(renderer, rows[2:])
-    assert len(clips) == 3 and all(_is_plain(clip, rows[clip.request.seed]) for clip in clips)
-
-
 def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
     rows, states, frames = _requests("generate", [2, 3, 4]), [], []
     for every in (1, 0):

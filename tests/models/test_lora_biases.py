@@ -9,12 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from framefleet import Batching, Clip, HalfDone, Renderer, load_model, replay, replay_script
-from tests.here import render_here
-from tests.jobs import job_values, prompt_rows, write_table
+from framefleet import Batching, Clip, HalfDone, Renderer, load_model
 from tests.lora_dialects import DIALECTS
 from tests.loras import WEIGHTS, clips_and_expected, lora_rows, plain_pipe, save_lora
-from tests.rendered import run_script
 from tests.tiny import tiny
 from tests.unaudited import unaudited
 
@@ -65,11 +62,3 @@ def test_rows_with_biases_go_on_after_a_drain_with_equal_bits(files: dict[str, P
     assert {name for arguments in under_way for name in arguments.get("lora", ())} == {*files}
     clips = {clip.row_id: clip.frames_sha256 for clip in outcomes if isinstance(clip, Clip)}
     assert clips | ended(renderer(5), halves) == ended(renderer(1), dict.fromkeys(rows))
-
-
-def test_rows_with_biases_are_replayed(tmp_path: Path, files: dict[str, Path]) -> None:
-    rows = [row | {"lora": "style+detail:0.5"} for row in prompt_rows(2)]
-    values = job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
-    output, row_ids = render_here(values | {"loras": {name: str(file) for name, file in files.items()}})
-    assert replay(output, row_ids[0]).is_equal
-    assert run_script(replay_script(output, row_ids[0])).startswith("the same frames: ")

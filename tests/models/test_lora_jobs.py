@@ -17,8 +17,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from tests.commands import command
-from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import save_lora
 from tests.tiny import tiny
 from tests.two_models import two_model_rows, two_models
@@ -105,13 +104,3 @@ def test_ulysses_is_refused_together_with_loras_that_fit_its_model(
         models = {**values["models"], name: {"path": str(tiny(name)), **placed}}
         with pytest.raises(ModelError, match=problem):
             open_models(load_job(values | {"models": models}))
-
-
-def test_a_plan_refuses_what_a_render_would(tmp_path: Path) -> None:
-    (tmp_path / "style.bin").write_bytes(b"")
-    for loras, cell, problem in (
-        ({"style": str(tmp_path / "style.bin")}, None, "is a pickle"),
-        ({}, "/etc/passwd:1", "row 0: lora is '/etc/passwd:1', but the job declares no LoRA"),
-    ):
-        ended = command("plan", write_job(tmp_path / "job.yaml", values_of(tmp_path, loras, cell)))
-        assert ended.exit_code == 2 and problem in " ".join(ended.output.split())

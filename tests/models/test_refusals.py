@@ -20,10 +20,9 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
 from tests.commands import command
-from tests.hub_server import HubServer, hub
+from tests.hub_server import hub
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import save_lora
-from tests.media_files import video_file
 from tests.model_files import flip_a_byte
 from tests.pictures import write_starts
 from tests.tiny import tiny
@@ -97,21 +96,6 @@ def test_a_model_that_is_not_whole(
     assert message in problem and hint in fix
 
 
-def test_a_revision_that_the_hub_has_not(values: Values, hub: HubServer) -> None:
-    hub.repos["studio/tiny-wan"] = tiny("wan")
-    values["model"] = {"path": "studio/tiny-wan", "revision": "no-such-branch"}
-    problem, fix = refused(values)
-    assert "no-such-branch" in problem and "revision" in fix
-
-
-def test_an_image_behind_a_dead_url(from_image: Callable[[str], Values], web: WebServer) -> None:
-    values = from_image(f"{web.url}/no-such.png?signature=secret")
-    values["inputs"] = {"roots": [web.url]}
-    problem, _ = refused(values)
-    assert f"row 0: image is '{web.url}/no-such.png', but it cannot be read: 404 Not Found" in problem
-    assert "secret" not in problem
-
-
 def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values], web: WebServer) -> None:
     values = from_image(f"{web.url}/img/a.png")
     host = web.url.removeprefix("http://")
@@ -120,23 +104,6 @@ def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values]
     described = json.dumps(_description(resolve_job(load_job(values), Callback())))
     assert host in described and "elsewhere" in described
     assert "hidden-word" not in described
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        ("/etc/hostname", "it lies outside of inputs.roots; add '/etc' to inputs.roots"),
-        ("clip.png", "row 0: image is 'clip.png', but it is a video"),
-        ("note.png", "row 1: image is 'note.png', but it is not an image"),
-    ],
-)
-def test_an_image_that_is_none(
-    image: str, message: str, from_image: Callable[[str], Values], tmp_path: Path
-) -> None:
-    (tmp_path / "clip.png").write_bytes(video_file())
-    (tmp_path / "note.png").write_text("no image")
-    problem, _ = refused(from_image(image))
-    assert message in problem
 
 
 def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) -> None:
@@ -148,21 +115,6 @@ def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) 
     problem, _ = refused(values)
     assert "row 1: recipe is 'generate'" in problem
     assert "takes other arguments than the job's recipe 'image_to_video'" in problem
-
-
-@pytest.mark.parametrize(
-    ("model", "row", "message"),
-    [
-        ("cogvideox", {"num_frames": 5}, "num_frames is 5, but CogVideoX renders 8k + 1 frames; use 1 or 9"),
-        ("wan", {"scheduler": "euler_karras"}, "scheduler is 'euler_karras', but WanPipeline cannot use"),
-    ],
-)
-def test_a_cell_that_the_model_cannot_take(
-    model: str, row: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1, **row))
-    problem, _ = refused(job_values(table, tmp_path / "out", model=model))
-    assert f"row 0: {message}" in problem
 
 
 def test_a_lora_of_another_model_and_one_that_is_a_pickle(values: Values, tmp_path: Path) -> None:

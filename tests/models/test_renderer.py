@@ -344,19 +344,6 @@ def test_a_row_that_is_dropped_ends_at_its_next_forward_and_changes_no_other(
     assert all(_is_plain(model, clip) for clip in clips)
 
 
-def test_a_recipe_may_call_the_pipeline_more_than_once_and_change_its_copy(model: Model) -> None:
-    def twice(pipe: Any, request: Request) -> Any:
-        pipe.scheduler = None
-        pipe.scheduler = model.pipe.scheduler.from_config(model.pipe.scheduler.config, flow_shift=1.0)
-        first = generate(pipe, request).frames[0]
-        return np.concatenate([first, generate(pipe, replace(request, seed=99)).frames[0]])
-
-    plain = _plain(model, _request(0))
-    clips = list(_renderer(model, twice=twice).render([_request(seed, recipe="twice") for seed in range(2)]))
-    assert [len(clip.frames) for clip in clips] == [10, 10]  # type: ignore[union-attr]
-    assert np.array_equal(_plain(model, _request(0)), plain)
-
-
 def test_a_row_id_is_the_same_again_and_for_arguments_in_any_order(model: Model) -> None:
     def row_id(request: Request, batching: Batching | None = None) -> str:
         (clip,) = Renderer(model, batching, audit=Audit(every=0)).render([request])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
-from framefleet import Batching, Model, Renderer, Request, load_model
+from framefleet import Model, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -196,18 +196,3 @@ def test_a_scheduler_that_no_generator_is_given_draws_the_rows_own_numbers() -> 
     clips = _rendered(model, rows)
     assert all(_are_plain(replace(model, pipe=drawing), rows, clips))
     assert not all(_are_plain(model, rows, clips))  # without draws
-
-
-def test_the_process_draws_on_as_if_no_row_had_drawn() -> None:
-    def drawn(between: Callable[[], Any]) -> list[Any]:
-        torch.manual_seed(5)
-        np.random.seed(5)
-        random.seed(5)
-        found = [np.random.standard_normal()]
-        for _ in between():  # and between clips
-            found.append(torch.rand(()).item() + np.random.standard_normal() + random.random())
-        return [*found, torch.rand(()).item(), np.random.standard_normal(), random.random()]
-
-    clips = Renderer(_of(Drawing), Batching(min_gain=0))
-    rows = _requests(SMALLEST["wan"])
-    assert drawn(lambda: clips.render(rows)) == drawn(lambda: range(len(rows)))

@@ -131,9 +131,3 @@ def test_a_second_model_has_no_options_and_a_name_that_rows_can_give(tmp_path: P
         open_second_models({"flux": {"path": str(tiny("flux")), "options": Options(vae_tiling=True)}})
     with pytest.raises(JobError, match="'a b' cannot be a model's name"):
         resolved(tmp_path, {"a b": str(tiny("flux"))})
-
-
-def test_one_bad_cell_is_one_invalid_row(tmp_path: Path) -> None:
-    values = values_of(tmp_path, {"flux": str(tiny("flux"))}, ["flux", "http://127.0.0.1/", None])
-    ended = command("plan", write_job(tmp_path / "job.yaml", values | {"on_invalid": "skip"}), exits=0)
-    assert "left out: row 1: image_model is 'http://127.0.0.1/'" in ended.output

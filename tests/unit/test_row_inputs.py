@@ -9,17 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet import Request
 from framefleet.pipeline.errors import JobError, Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from tests.configs import WAN, write_model
-from tests.rows import row_id
 
 
 @dataclass(frozen=True)
@@ -114,14 +111,6 @@ def test_the_first_frames_of_a_video_are_taken_where_the_recipe_can(from_video: 
     assert isinstance(fits, CheckedRow)
     assert isinstance(too_long, InvalidRow)
     assert "it has 9 frames, and num_frames is 13" in too_long.messages()[0][0]
-
-
-def test_where_an_image_lies_decides_nothing() -> None:
-    here, there = ({"image": {"uri": uri, "sha256": "aa"}} for uri in ("a.png", "s3://b/a.png"))
-    rest: dict[str, Any] = {"model_digest": "m", "numerics": {}, "recipe_digest": None}
-    assert row_id(Request(arguments=here), **rest) == row_id(Request(arguments=there), **rest)
-    seeds = [derive_seed(arguments=one, scheduler=None, recipe="generate") for one in (here, there)]
-    assert seeds[0] == seeds[1]
 
 
 def test_records_show_urls_without_what_may_be_secret() -> None:

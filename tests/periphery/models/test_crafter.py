@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from framefleet import Batching, Clip, Inputs, Model, Request, load_model
-from framefleet.pipeline.errors import ModelError, TableError
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.recipes.keyframes import keyframes, refined
 from tests.crafter import (
@@ -154,11 +154,6 @@ def test_a_clip_does_not_depend_on_the_others_of_its_call(variant: str) -> None:
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-3, atol=1e-4)
 
 
-def test_two_images_make_another_clip_than_one() -> None:
-    one, loop = latents(MOTION), latents(MOTION, last_image=picture(0))
-    assert not torch.allclose(one, loop)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [{"fps": 15}, {"image_guidance_scale": 3.0}, {"guidance_rescale": 0.0}, {"eta": 0.0}],
@@ -229,17 +224,6 @@ def test_a_row_that_cannot_be_rendered_is_refused_before(
     row = Request(arguments={"prompt": "a cat", **SMALLEST, **cells}, scheduler=scheduler)
     with pytest.raises(TableError, match=problem):
         list(unaudited(model(variant)).render([row]))
-
-
-def test_options_are_checked_against_our_classes() -> None:
-    row = Request(arguments={"prompt": "a cat", **SMALLEST}, seed=1)
-    plain, sliced = (
-        next(iter(unaudited(loaded).render([row])))
-        for loaded in (model(TEXT), load_model(crafter(TEXT), dtype="fp32", vae_slicing=True))
-    )
-    assert plain.frames_sha256 == sliced.frames_sha256  # type: ignore[union-attr]
-    with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
-        load_model(crafter(TEXT), cache="first_block")
 
 
 def test_tiles_are_as_large_as_the_autoencoder_was_trained_with() -> None:

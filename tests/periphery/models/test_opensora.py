@@ -196,14 +196,6 @@ def test_recipes_that_add_images_render_with_the_frames_that_are_left(media: Pat
     assert all(isinstance(clip, Clip) and len(clip.frames) == 10 for clip in clips), clips
 
 
-def test_a_named_size_stands_for_height_and_width() -> None:
-    pipe = OpenSoraPipeline.from_pretrained(tiny("opensora"))
-    assert pipe._size(None, None, None, None) == (192, 336)
-    assert pipe._size(64, 32, None, None) == (64, 32)
-    assert pipe._size(64, 32, "768px", None) == (576, 1024)
-    assert pipe._size(None, None, "768px", "9:16") == (1024, 576)
-
-
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -291,14 +283,3 @@ def test_video_to_video_renders_as_many_frames_as_the_row_asks_for(media: Path) 
 
 def test_options_are_checked_against_our_autoencoder() -> None:
     assert load_model(tiny("opensora_dc"), vae_tiling=True).pipe.vae.use_tiling
-
-
-def test_the_deep_compression_autoencoder_takes_4k_frames() -> None:
-    model = load_model(tiny("opensora_dc"))
-    arguments = {**SMALLEST["opensora_dc"], "prompt": "a ball"}
-    for frames, rule, fix in ((9, "4k", "use 8 or 12"), (4, "at least 8", "use 8 or more")):
-        with pytest.raises(TableError, match=f"num_frames is {frames}, .* it must be {rule}") as refused:
-            list(unaudited(model).render([Request(arguments=arguments | {"num_frames": frames})]))
-        assert refused.value.fix == fix
-    (clip,) = unaudited(model).render([Request(arguments=arguments | {"num_frames": 1})])
-    assert isinstance(clip, Clip) and clip.frames.shape == (1, 64, 32, 3)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import framefleet
-from framefleet import Store, train
+from framefleet import train
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
@@ -29,7 +29,7 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.forecast.plan import plan_job
 from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.reports import TrainProgress, read_losses
+from framefleet.plugins.train.reports import TrainProgress
 from framefleet.plugins.train.train import TrainSummary
 from tests.commands import command
 from tests.compiled import without_kernels
@@ -74,30 +74,6 @@ def test_interrupted_it_saves_the_step_that_was_done_and_comes_to_the_same_bits(
     assert (folder / "interrupted/checkpoints/3/checkpoint.json").exists()
     assert train(job).steps_done == 3
     assert equal(trained_weights(folder / "interrupted"), undisturbed)
-
-
-class Stopped(Exception):
-    """The process is killed here."""
-
-
-def test_a_run_stopped_between_checkpoints_comes_to_the_same_bits(
-    folder: Path, undisturbed: dict[str, Tensor]
-) -> None:
-    def stop_after(steps: int) -> Any:
-        def progress(progress: Any) -> None:
-            if progress.done == steps:
-                raise Stopped
-
-        return progress
-
-    job = training_job(folder, "stopped")
-    for steps in (1, 5):
-        with pytest.raises(Stopped):
-            train(job, on_progress=stop_after(steps))
-    summary = train(job)
-    assert summary.steps_done == 2  # the checkpoint after step 4 stood
-    assert equal(trained_weights(folder / "stopped"), undisturbed)
-    assert [step.step for step in read_losses(Store(str(folder / "stopped")))] == list(range(6))
 
 
 def test_a_training_can_be_stopped_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +126,6 @@ def test_a_finished_training_has_nothing_to_do(folder: Path, undisturbed: dict[s
     assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, f"{output / 'model'}\n", "")
     assert json.loads((output / "train.json").read_text())["rows"]["count"] == 8
     assert (output / "loss.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: dict[str, Tensor]) -> None:
-    run(folder, "extended", steps=3)
-    assert not equal(trained_weights(folder / "extended"), undisturbed)
-    assert run(folder, "extended", steps=6).steps_done == 3
-    assert equal(trained_weights(folder / "extended"), undisturbed)
 
 
 def test_another_training_is_refused_though_the_checkpoints_were_deleted(folder: Path) -> None:
