@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from framefleet import Request
+from framefleet import Request, convert_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.plugins.ports.conversion.convert import convert_model
 from tests.crafter_originals import checkpoint
 
 TEXT, IMAGE, MOTION = "videocrafter2-t2v-512", "videocrafter1-i2v-512", "dynamicrafter-512"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict
+from framefleet import Store, StoreConflict
 
 
 def losers_of_a_race(store: Store, path: str, *, num_creators: int) -> list[int]:

@@ -19,8 +19,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import framefleet
-from framefleet import Request
-from framefleet.pipeline.errors import RowError
+from framefleet import Request, RowError
 from framefleet.pipeline.recipes.catalog import generate
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from framefleet import Request
-from framefleet.pipeline.errors import TableError
+from framefleet import Request, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet import Summary
-from framefleet.pipeline.errors import FleetError
+from framefleet import FleetError, Summary
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 
 

@@ -8,8 +8,7 @@ import pyarrow.dataset as ds
 import pytest
 
 import framefleet
-from framefleet import Progress
-from framefleet.pipeline.errors import TableError
+from framefleet import Progress, TableError
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 

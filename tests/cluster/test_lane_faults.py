@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import FleetError
+from framefleet import FleetError, Store
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, start_render, write_job, write_table
 from tests.servers import warm_program
 from tests.tiny import tiny

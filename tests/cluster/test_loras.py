@@ -10,11 +10,7 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Request
-from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.keep.replay.given import Given
-from framefleet.plugins.keep.replay.replay import replay
-from framefleet.plugins.keep.replay.script import replay_script
+from framefleet import Given, ModelError, Request, replay, replay_script
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.loras import plain_digest, plain_pipe, save_lora

@@ -15,11 +15,10 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Request, Store, load_model
+from framefleet import JobError, ModelError, Request, Store, load_model
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.jobs.job.model import open_model
 from framefleet.jobs.job.schema import ModelSection
-from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.plugins.rollouts.weight_updates import (

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet import Store, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from tests.creates import losers_of_a_race

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict, StoreError, TableError
+from framefleet import Store, StoreConflict, StoreError, TableError
 from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import CHECKSUMS_REFUSED, Fault, FaultyS3, faulty_s3

@@ -17,7 +17,7 @@ import pytest
 import ray
 
 import framefleet
-from framefleet import Store
+from framefleet import FleetError, ModelError, Store
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.fleet import fleet as fleet_module
 from framefleet.cluster.fleet.connection import connect
@@ -25,7 +25,6 @@ from framefleet.cluster.fleet.events import LaneLost, Lost, Ready, Reported, Sta
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
-from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.rows.identity import LaneKey

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Request, load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, Request, load_model
 from tests.options import digest, plain, rendered, requests
 from tests.tiny import tiny
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Store, replay, replay_script
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, Store, replay, replay_script
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.rendered import rendered, run_script
 from tests.tiny import tiny

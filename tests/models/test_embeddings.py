@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Clip, Failure, Model, Request, Store, load_model
-from framefleet.pipeline.errors import StoreError
+from framefleet import Clip, Failure, Model, Request, Store, StoreError, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.embeddings import MAX_WAITING_BYTES, Embeddings
 from tests.tiny import SMALLEST, tiny

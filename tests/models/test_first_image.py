@@ -11,8 +11,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from framefleet import Clip, Failure, Renderer, Request, load_model
-from framefleet.pipeline.errors import TableError
+from framefleet import Clip, Failure, Renderer, Request, TableError, load_model
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.catalog import BUILT_IN

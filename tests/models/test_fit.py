@@ -13,8 +13,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import load_image
 from PIL import Image
 
-from framefleet import Store, replay, replay_script
-from framefleet.pipeline.errors import InputError
+from framefleet import InputError, Store, replay, replay_script
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.commands import command

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Given, Store, replay
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet import Given, JobError, ModelError, Store, replay
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.specs.constructor import method

@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
-from framefleet import Given, Request, Store, replay, replay_script
+from framefleet import Given, JobError, ModelError, RenderError, Request, Store, replay, replay_script
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.layout import extras_path

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from framefleet import Renderer, Request, load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, Renderer, Request, load_model
 from tests.lora_dialects import DIALECTS
 from tests.loras import plain_pipe
 from tests.tiny import tiny

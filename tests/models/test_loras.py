@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Batching, Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.errors import ModelError, TableError
+from framefleet import Batching, Clip, Model, ModelError, Renderer, Request, TableError, load_model
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import Lora
 from tests.lora_dialects import DIALECTS

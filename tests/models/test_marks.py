@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from framefleet import replay, verify
+from framefleet import JobError, replay, verify
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.marks.label import label_in
 from tests.certificates import issue

@@ -15,8 +15,7 @@ import torch
 from diffusers import ClassifierFreeGuidance, SkipLayerGuidance
 
 import framefleet
-from framefleet import Clip, Request, load_model, replay, replay_script
-from framefleet.pipeline.errors import ModelError
+from framefleet import Clip, ModelError, Request, load_model, replay, replay_script
 from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.signature import parameters_of

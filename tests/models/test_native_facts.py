@@ -13,8 +13,7 @@ import diffusers
 import pytest
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanBlocks
 
-from framefleet import Clip, Renderer, Request, Store, load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import Clip, ModelError, Renderer, Request, Store, load_model
 from framefleet.pipeline.model import modular
 from framefleet.pipeline.model.modular import ModularRows
 from framefleet.pipeline.model.specs.spec import inspect_model

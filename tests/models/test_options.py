@@ -15,8 +15,7 @@ from diffusers.hooks import apply_group_offloading
 from torch._inductor import config
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Batching, Clip, Failure, Request, load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import Batching, Clip, Failure, ModelError, Request, load_model
 from framefleet.pipeline.model.options.offload import offload
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.step_cache import hooks_of

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, load_model
 from tests.tiny import tiny
 
 TORCHAO = {"backend": "torchao", "type": "int8_weight_only"}

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Audit, Batching, Model, Renderer, Request, load_model
-from framefleet.pipeline.errors import RecipeError
+from framefleet import Audit, Batching, Model, RecipeError, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe

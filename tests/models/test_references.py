@@ -17,11 +17,10 @@ from diffusers.modular_pipelines.minimax_h3 import (
 )
 from transformers import PaddleOCRVLProcessor
 
-from framefleet import Inputs, Request, replay
+from framefleet import InputError, Inputs, Request, replay
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import encode

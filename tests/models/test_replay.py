@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Given, replay, replay_script
-from framefleet.pipeline.errors import JobError, ModelError, TableError
+from framefleet import Given, JobError, ModelError, TableError, replay, replay_script
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.recipe import Recipe
 from tests.rendered import KINDS, rendered, run_script

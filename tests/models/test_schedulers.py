@@ -12,8 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from framefleet import Clip, Request, load_model
-from framefleet.pipeline.errors import UserError
+from framefleet import Clip, Request, UserError, load_model
 from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, SchedulerChoice, build, resolve_scheduler
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from framefleet import Given, replay
+from framefleet import Given, JobError, ModelError, replay
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.recipes.second_model import open_second_models
 from tests.commands import command

@@ -23,8 +23,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Clip, Model, load_model, plan
-from framefleet.pipeline.errors import ModelError
+from framefleet import Clip, Model, ModelError, load_model, plan
 from tests import original_layouts
 from tests.commands import command
 from tests.gguf_files import wan_weights, write_gguf

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 import framefleet
-from framefleet import Store, replay, replay_script
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store, replay, replay_script
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.frames.result import audio_sha256, to_audio
 from framefleet.pipeline.outputs.media.media import decode, decode_audio

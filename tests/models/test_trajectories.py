@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import save
 
-from framefleet import open_output
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, open_output
 from framefleet.plugins.export.trajectories import arrays_of
 from tests.commands import command
 from tests.here import render_here

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import save
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.gone_clips import look_for_clips

@@ -11,9 +11,8 @@ import fsspec
 import pyarrow as pa
 from hypothesis import given, settings, strategies as st
 
-from framefleet import Store
+from framefleet import Store, StoreError
 from framefleet.cluster.driver.lock import DriverLock, Holder
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import PartWriter

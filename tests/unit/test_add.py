@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 import framefleet
-from framefleet import Store, Summary
+from framefleet import FramefleetError, Store, Summary, TableError
 from framefleet.cluster.driver.lock import Holder
 from framefleet.cluster.driver.stop import Stop
 from framefleet.jobs.job.file import load_job
@@ -27,7 +27,6 @@ from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.watch.status import driver_of

@@ -7,11 +7,10 @@ import random
 
 import pytest
 
-from framefleet import Audit, Batching, Request
+from framefleet import Audit, Batching, JobError, Request
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import audit_line, share_text
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule, Odds
 from framefleet.pipeline.render.audit.verdict import Verdict, kind_of, verdict_of
 from framefleet.plugins.forecast.plan import plan_audits

@@ -15,8 +15,7 @@ import pytest
 from scipy.stats import binom
 
 import framefleet
-from framefleet import Output, Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Output, Store
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet import Store
+from framefleet import JobError, Store, UserError
 from framefleet.jobs.job.file import load_job
-from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.drafts.drafts import draft_job, keep_of, kept_drafts

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.jobs.cli import command_line
-from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.jobs import write_job
 from tests.small_output import rendered

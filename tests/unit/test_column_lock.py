@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError, OutputInUse, StoreError
+from framefleet import JobError, OutputInUse, Store, StoreError
 from framefleet.pipeline.outputs.columns import late_field
 from framefleet.pipeline.outputs.layout import COLUMN_LOCKS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter

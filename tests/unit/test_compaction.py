@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet import Output, Store
+from framefleet import JobError, Output, Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_parts
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store
+from framefleet import JobError, Store, TableError, UserError
 from framefleet.cluster.driver.lock import Holder
-from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.demo.demo import draw_pictures

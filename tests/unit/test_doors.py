@@ -11,12 +11,11 @@ from textwrap import dedent
 
 import pytest
 
-from framefleet import Store, read_records
+from framefleet import PluginError, Store, read_records
 from framefleet.jobs.cli import command_line
 from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
-from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.plugin import broken_plugins, families, plugins, recipes
 from tests.commands import command

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet import Store, Summary
+from framefleet import JobError, Store, Summary
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
 from framefleet.jobs.doors import Listener, Scope
 from framefleet.jobs.job.file import load_job
@@ -25,7 +25,6 @@ from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
 from framefleet.plugins.drafts.drafts import (

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store
+from framefleet import Store, UserError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
@@ -17,7 +17,6 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import NO_COLUMNS, record_schema, values_of

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Progress, Store, Summary
+from framefleet import FleetError, Output, Progress, Store, Summary
 from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.cluster.driver.stop import Stop
@@ -36,9 +36,7 @@ from framefleet.cluster.worker.messages import (
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.rows.identity import LaneKey
 from tests.driving import StandIns, begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_table

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Clip, Request, Store
-from framefleet.pipeline.errors import JobError, RenderError
+from framefleet import Clip, JobError, RenderError, Request, Store
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio, Extras, audio_sha256

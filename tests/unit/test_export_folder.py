@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.plugins.export.clip_names import safe_name
 from tests.commands import command
 from tests.small_output import PROMPT, rendered

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.api.clips import Frames, Media, encode, open_media
-from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.lerobot_dataset import CAMERAS, LENGTHS, dataset
 from tests.small_output import frames_of, rendered

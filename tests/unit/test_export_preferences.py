@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from tests.commands import command
 from tests.small_output import rendered
 

@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.jobs.job.file import load_job
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from tests.commands import command
 from tests.small_output import PROMPT, rendered

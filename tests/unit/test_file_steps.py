@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from framefleet import Batching, Inputs, Store
+from framefleet import Batching, Inputs, RenderError, Store
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.queues import Writers
-from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.columns import ClipColumn, cell_of
 from framefleet.pipeline.outputs.file_step import FileStep, StepInput, checked_values

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from framefleet import Request
-from framefleet.pipeline.errors import RecipeError
+from framefleet import RecipeError, Request
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.recipes.extend import check_extend, extend, join_segment

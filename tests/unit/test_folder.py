@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.errors import StoreError
+from framefleet import Store, StoreError
 from framefleet.pipeline.outputs.stores import folder
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import sweep_in_background

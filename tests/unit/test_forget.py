@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import intent_path
 from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_schema, record_schema, values_of

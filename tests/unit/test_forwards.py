@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framefleet import Batching
-from framefleet.pipeline.errors import JobError
+from framefleet import Batching, JobError
 from tests.unit.denoising import Denoiser, alone, batcher_of, render, steps
 
 

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import OutputInUse, Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.pipeline.errors import OutputInUse
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter

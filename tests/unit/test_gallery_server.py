@@ -23,8 +23,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from framefleet import GalleryServer, Store, gallery
-from framefleet.pipeline.errors import JobError
+from framefleet import GalleryServer, JobError, Store, gallery
 from framefleet.plugins import picks as picks_file
 from framefleet.plugins.picks import PickKeeper, picked
 from tests.gallery_output import write_output

@@ -11,7 +11,7 @@ from typing import cast
 import pyarrow as pa
 import pytest
 
-from framefleet import Summary, open_output
+from framefleet import StoreError, Summary, open_output
 from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
@@ -25,7 +25,6 @@ from framefleet.jobs.render.render import run_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.parts.seals import new_run

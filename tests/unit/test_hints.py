@@ -11,10 +11,8 @@ import fsspec
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store, job_schema
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import job_schema
-from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.small_output import rendered
 from tests.tiny import tiny

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store, grid, report, sheet
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet import FramefleetError, JobError, Store, grid, report, sheet
 from framefleet.pipeline.outputs.output import recorded_frames
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import record_schema

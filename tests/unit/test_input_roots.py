@@ -11,8 +11,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from framefleet import Inputs
-from framefleet.pipeline.errors import InputError, JobError
+from framefleet import InputError, Inputs, JobError
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
 SECRET = b"the secret"

@@ -24,12 +24,11 @@ from PIL import Image
 from tenacity import wait_none
 
 import framefleet
-from framefleet import Output, Store
+from framefleet import JobError, Output, Store, StoreError
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.job.columns import open_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Awaited, Callback
-from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio

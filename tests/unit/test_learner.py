@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet import Store
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet import JobError, Store, StoreError
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.prepared_cache import read_ahead
 from framefleet.plugins.train.finish import read_finished

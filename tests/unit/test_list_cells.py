@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from framefleet import Inputs, Request
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet import Inputs, JobError, Request, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.pipeline_call import call_of
 from framefleet.pipeline.model.specs.signature import parameters_of

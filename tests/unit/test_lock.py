@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Output, Store
+from framefleet import JobError, Output, Store, StoreError
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, requests_to
-from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.folder import Folder

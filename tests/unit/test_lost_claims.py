@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from tests.driving import hello_of

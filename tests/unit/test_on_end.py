@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from framefleet import Store, Summary, plan
+from framefleet import JobError, OutputInUse, Store, StoreError, Summary, UserError, plan
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
@@ -26,7 +26,6 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import on_end
 from framefleet.plugins.notify.heartbeat import beating

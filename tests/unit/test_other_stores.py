@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from fsspec.registry import known_implementations
 
-from framefleet import Store
-from framefleet.pipeline.errors import UserError
+from framefleet import Store, UserError
 from framefleet.pipeline.outputs.stores import object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience

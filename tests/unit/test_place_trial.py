@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayTaskError
 
-from framefleet import load_model
+from framefleet import FleetError, load_model
 from framefleet.cluster.fleet.losses import cause_of_loss
 from framefleet.cluster.worker.messages import Hello, Loading
 from framefleet.cluster.worker.worker import Worker
@@ -20,7 +20,6 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.place_trial import prove_place
 from framefleet.pipeline.rows.identity import LaneKey

@@ -18,12 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import framefleet
-from framefleet import Clip, Request, Store
+from framefleet import Clip, FramefleetError, ModelError, OutOfMemory, RenderError, Request, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
-from framefleet.pipeline.errors import FramefleetError, ModelError, OutOfMemory, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, encode_input, store_clip
 from framefleet.pipeline.outputs.file_step import FileStep, StepInput

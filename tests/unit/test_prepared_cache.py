@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet import Inputs, Store
-from framefleet.pipeline.errors import TableError
+from framefleet import Inputs, Store, TableError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media

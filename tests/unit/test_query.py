@@ -13,8 +13,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs import query
 from framefleet.pipeline.outputs.query import check_where, rows_where
 from framefleet.plugins.scores.clip_scores import OWN_SCORES

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Request
-from framefleet.pipeline.errors import RecipeError
+from framefleet import RecipeError, Request
 from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe, generate, recipe_of_row
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs.parts.parts import replace_part
 from framefleet.pipeline.outputs.parts.record_tables import ScoreIndex, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, values_of

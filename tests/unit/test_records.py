@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.errors import JobError, StoreError, TableError
+from framefleet import JobError, Store, StoreError, TableError
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts

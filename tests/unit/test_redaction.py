@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.guards.redaction import (
     check_url,
     is_secret_name,

@@ -9,14 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store
+from framefleet import Store, StoreError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import row_parts as module
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, write_table
 

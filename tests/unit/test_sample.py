@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.outputs.output import Output
+from framefleet import Output, Store
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.plugins.keep.verify.verify import sample_rows

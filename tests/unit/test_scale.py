@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from framefleet import Progress
+from framefleet import JobError, Progress
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.cluster.driver.tally import MIN_ROWS, Scale
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import ROW_OUTCOMES
 from framefleet.plugins.train.job import TrainJob
 

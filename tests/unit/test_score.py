@@ -13,8 +13,7 @@ import pyarrow as pa
 import pytest
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES, clip_path
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Store, replay_script
-from framefleet.pipeline.errors import JobError, UserError
+from framefleet import JobError, Store, UserError, replay_script
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from framefleet import Store
+from framefleet import Store, StoreError
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, replace_part
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from framefleet import Request
-from framefleet.pipeline.errors import RenderError
+from framefleet import RenderError, Request
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.plugins.recipes.extend import FilmSound, Segment, extend, silent_frames, to_segment
 

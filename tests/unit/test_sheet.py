@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet import JobError, Store
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of
 from tests.commands import command

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import FleetError, JobError, Store
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.epoch_lock import HELD
 from framefleet.cluster.driver.lock import DriverLock, Holder, told_of
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
-from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.layout import ROWS, clip_path

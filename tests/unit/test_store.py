@@ -12,8 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from framefleet import Store
-from framefleet.pipeline.errors import JobError, NoFile, StoreConflict, StoreError
+from framefleet import JobError, NoFile, Store, StoreConflict, StoreError
 from tests.creates import losers_of_a_race
 from tests.failing_store import failing
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from framefleet import Store
+from framefleet import JobError, Store, StoreError, TableError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import files_of_others, store_of_job
-from framefleet.pipeline.errors import JobError, StoreError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep

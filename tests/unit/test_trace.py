@@ -18,8 +18,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet import Clip, Output, Traced, open_output
-from framefleet.pipeline.errors import JobError
+from framefleet import Clip, JobError, Output, Traced, open_output
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.media.media import decode, encode

@@ -16,12 +16,11 @@ import pytest
 from ray.exceptions import RpcError
 
 import framefleet
-from framefleet import Store
+from framefleet import FleetError, JobError, ModelError, OutputInUse, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet import connection, settings
 from framefleet.cluster.fleet.connection import connect
 from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.pipeline.errors import FleetError, JobError, ModelError, OutputInUse
 from framefleet.plugins.deploy import submission
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table

@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import Store, StoreError, UserError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError, UserError
 from framefleet.pipeline.outputs.columns import refusal_fields
 from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import COLUMN_LOCKS

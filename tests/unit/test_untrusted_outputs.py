@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from framefleet import Given, Output, Store, replay_script
-from framefleet.pipeline.errors import InputError, JobError, ModelError, UserError
+from framefleet import Given, InputError, JobError, ModelError, Output, Store, UserError, replay_script
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.jobs.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter

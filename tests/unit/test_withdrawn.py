@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet import Store, Summary
+from framefleet import Store, StoreError, Summary
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.cluster.fleet.events import Event
@@ -22,7 +22,6 @@ from framefleet.cluster.worker.messages import Assignment
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts

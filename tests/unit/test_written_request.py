@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Request
-from framefleet.pipeline.errors import TableError
+from framefleet import Request, TableError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked

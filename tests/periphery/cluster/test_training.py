@@ -16,9 +16,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from framefleet import Store, train
+from framefleet import FleetError, Store, train
 from framefleet.cluster.fleet.ray_start import end_ray
-from framefleet.pipeline.errors import FleetError
 from framefleet.plugins.train.reports import read_losses
 from tests.jobs import finish, worker_pids
 from tests.servers import S3Server

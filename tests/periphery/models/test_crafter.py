@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Batching, Clip, Inputs, Model, Request, load_model
-from framefleet.pipeline.errors import TableError
+from framefleet import Batching, Clip, Inputs, Model, Request, TableError, load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.recipes.keyframes import keyframes, refined
 from tests.crafter import (

@@ -9,8 +9,7 @@ import diffusers
 import pytest
 import torch
 
-from framefleet import Batching, Request, load_model
-from framefleet.pipeline.errors import JobError
+from framefleet import Batching, JobError, Request, load_model
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.demo.prepare import MODEL, PROMPTS, Size, prepare_demo

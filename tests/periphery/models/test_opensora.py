@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framefleet import Clip, Request, load_model
-from framefleet.pipeline.errors import TableError
+from framefleet import Clip, Request, TableError, load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline

@@ -13,9 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, T5ForConditionalGeneration
 
-from framefleet import Clip, Renderer, Request, load_model
-from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.ports.conversion.convert import convert_model
+from framefleet import Clip, ModelError, Renderer, Request, convert_model, load_model
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
 from tests.opensora import (

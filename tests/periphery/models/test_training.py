@@ -20,12 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import framefleet
-from framefleet import train
+from framefleet import JobError, TableError, train
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.forecast.plan import plan_job
 from framefleet.plugins.train.job import TrainJob

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import load_model
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, load_model
 from framefleet.plugins.train.task import NO_FRAMES, Prepared, TrainingRow
 from framefleet.plugins.train.text_encoder import TextEncoderTask
 from tests.tiny import tiny
