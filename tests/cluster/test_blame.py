@@ -39,15 +39,3 @@ def test_a_full_disk_ends_the_job_after_three_tries_with_the_machine_named_and_n
     assert "is no longer used: OSError: [Errno 28] No space left on device" in told
     assert "a disk of this machine is full, read-only or broken" in told
     assert records_of(tmp_path / "out", "failures") == []
-
-
-def test_a_row_that_hangs_is_found_and_given_up_and_the_others_finish(
-    tmp_path: Path, ray_cluster: str
-) -> None:
-    rows = prompt_rows(6)
-    rows[2]["prompt"] = "hang"
-    summary = rendered(tmp_path, rows, "hangs", ray_cluster, stall_s=4)
-    assert (summary.done, summary.failed) == (5, 1)
-    (failure,) = records_of(tmp_path / "out", "failures")
-    assert failure["tag"] == "row 2"
-    assert "its worker died 3 times while rendering it; the last time: it hung" in failure["message"]

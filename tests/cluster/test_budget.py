@@ -32,15 +32,3 @@ def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path,
     whole = command("render", job, "--set", "budget.bytes=1GB")
     assert (whole.exit_code, f"budget: enough for all {40 - done} rows left" in whole.stderr) == (0, True)
     assert len(records_of(tmp_path / "out")) == 40
-
-
-def test_a_limit_per_run_lets_each_run_do_its_part(tmp_path: Path, ray_cluster: str) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(40))
-    budget = {"bytes": 1, "per": "run"}
-    values = job_values(table, tmp_path / "out", address=ray_cluster, budget=budget)
-    job = write_job(tmp_path / "job.yaml", values)
-    num_done = 0
-    for _ in range(2):
-        ended = command("render", job)
-        assert (ended.exit_code, "this run used" in ended.stderr) == (1, True)
-        assert num_done < (num_done := len(records_of(tmp_path / "out"))) < 40

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +16,7 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.request import Request
 from tests.commands import command
-from tests.jobs import finish, records_of, start_render, wait_until, worker_pids, write_job, write_table
+from tests.jobs import finish, records_of, start_render, wait_until, write_job, write_table
 from tests.options import digest, plain
 from tests.tiny import tiny
 from tests.videos_server import VideosServer, videos_server
@@ -79,18 +77,6 @@ def test_no_clip_is_created_twice_wherever_the_driver_is_killed(tmp_path: Path) 
         assert len(server.ids()) == 40
         # A request whose answer a kill has cut off is made once more, under its key.
         assert sum(server.posts_by_key().values()) <= 40 + 4 * 2
-
-
-def test_a_worker_that_is_killed_pays_for_no_clip_twice(tmp_path: Path) -> None:
-    with videos_server("vllm", faults={"slow_s": 0.5, "idempotent": True}) as server:
-        job = job_with(tmp_path, [server], 24, engine={"parallel": 2})
-        process = start_render(job)
-        for num_posts in (5, 12):
-            wait_until(lambda: len(server.posts()) >= num_posts, process)  # noqa: B023 - before the next
-            (worker,) = worker_pids(process.pid)
-            os.kill(worker, signal.SIGKILL)
-        finish(process)
-        assert len(records_of(tmp_path / "out")) == len(server.ids()) == 24
 
 
 def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp_path: Path) -> None:

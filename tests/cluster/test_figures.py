@@ -42,20 +42,14 @@ class Hook(Answering):
     def do_POST(self) -> None:
         kind = type(self)
         kind.ending = json.loads(self.body())
+        kind.metrics = {}
         with urlopen(f"http://127.0.0.1:{kind.metrics_port}/metrics") as answer:
-            kind.metrics = scraped(answer.read().decode())
+            for family in text_string_to_metric_families(answer.read().decode()):
+                metric = METRICS[family.name.removeprefix("framefleet_")]
+                for sample in family.samples:
+                    if not sample.name.endswith("_created"):
+                        kind.metrics[metric.key(sample.labels.get(metric.label, ""))] = sample.value
         self.answer(200)
-
-
-def scraped(text: str) -> dict[str, float]:
-    """Return what Prometheus gets, by the keys of our figures."""
-    figures = {}
-    for family in text_string_to_metric_families(text):
-        metric = METRICS[family.name.removeprefix("framefleet_")]
-        for sample in family.samples:
-            if not sample.name.endswith("_created"):
-                figures[metric.key(sample.labels.get(metric.label, ""))] = sample.value
-    return figures
 
 
 @pytest.fixture

@@ -100,15 +100,11 @@ def interrupted_twice(process: subprocess.Popen[str]) -> str:
     return printed
 
 
-def wait_until_it_joins(process: subprocess.Popen[str]) -> None:
-    read_until("joining the Ray cluster", process)
-    time.sleep(3)
-
-
 def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
     with silent() as address:
         process = start_render(job_at(tmp_path, address))
-        wait_until_it_joins(process)
+        read_until("joining the Ray cluster", process)
+        time.sleep(3)
         printed = interrupted_twice(process)
     assert "to continue: framefleet render" in printed
 

@@ -9,23 +9,9 @@ import pytest
 
 import framefleet
 from framefleet import Progress, TableError
-from tests.commands import command
-from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.jobs import job_values, prompt_rows, write_table
 
 BAD_ROWS = [*prompt_rows(2), {**prompt_rows(1)[0], "seed": -1}, {**prompt_rows(1)[0], "prompt": ""}]
-
-
-@pytest.mark.promise("Bad input is refused before a model is loaded")
-def test_invalid_rows_refuse_the_table_before_anything_is_written(tmp_path: Path) -> None:
-    values = job_values(write_table(tmp_path / "t.parquet", BAD_ROWS), tmp_path / "out")
-    job = write_job(tmp_path / "job.yaml", values)
-    for name in ("render", "plan"):
-        ended = command(name, job, exits=2)
-        assert "2 of 4 rows cannot be rendered" in ended.stderr
-        assert "row 2: seed is -1" in ended.stderr
-        assert "row 3: prompt is ''" in ended.stderr
-        assert "on_invalid: skip" in ended.stderr
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_of_invalid_rows_only_is_refused_even_when_they_are_skipped(tmp_path: Path) -> None:

@@ -119,18 +119,12 @@ def two_machines() -> Iterator[str]:
             yield address
 
 
-def render_apart(folder: Path, values: dict[str, Any]) -> tuple[int, str]:
-    """Render a job in a process of its own; return its exit code, and what it printed."""
-    process = start_render(write_job(folder / "job.yaml", values))
-    printed, _ = process.communicate(timeout=300)
-    return process.returncode, printed
-
-
 def test_on_two_machines_where_no_row_was_ever_done_deaths_are_the_machines(
     tmp_path: Path, two_machines: str
 ) -> None:
     values = bad_job(tmp_path, "kills", range(8), num_models=1, address=two_machines, workers=2)
-    code, printed = render_apart(tmp_path, values)
-    assert code == 3 and "no machine is left that can render" in printed, printed
+    process = start_render(write_job(tmp_path / "job.yaml", values))
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 3 and "no machine is left that can render" in printed, printed
     assert "its process was killed (e.g. by SIGKILL)" in printed
     assert not records_of(tmp_path / "out")

@@ -90,17 +90,6 @@ def test_job_json_says_what_made_the_output(rendered: Path) -> None:
     assert len(claim["model_files"]["vae/config.json"]) == 64
 
 
-@pytest.mark.promise("Nothing is lost, and nothing is done twice")
-def test_a_second_render_has_nothing_to_do(rendered: Path) -> None:
-    parts = sorted((rendered / "out" / "records").iterdir())
-    ended = command("render", rendered / "job.yaml", exits=0)
-    assert "nothing to do: every row has a record" in ended.stderr
-    assert ended.stdout == ""
-    assert sorted((rendered / "out" / "records").iterdir()) == parts
-    holder = jobs.holder_of(rendered / "out")
-    assert holder is not None and holder.ended
-
-
 def test_a_row_id_that_the_disk_altered_is_found_and_the_next_run_mends_it(rendered: Path) -> None:
     (part,) = (rendered / "out" / "rows").glob("*.parquet")
     table, written = pq.read_table(part), part.stat()
@@ -155,10 +144,3 @@ def test_a_replay_is_equal_and_saves_the_clip(rendered: Path, tmp_path: Path) ->
     assert f"media_sha256: equal  {record['media_sha256']}" in ended.stdout
     saved = (tmp_path / "again.mp4").read_bytes()
     assert hashlib.sha256(saved).hexdigest() == record["media_sha256"]
-
-
-def test_a_replay_script_is_all_that_stdout_holds(rendered: Path) -> None:
-    ended = command(
-        "replay", rendered / "out", jobs.records_of(rendered / "out")[0]["row_id"], "--script", exits=0
-    )
-    compile(ended.stdout, "script", "exec")

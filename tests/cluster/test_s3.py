@@ -8,30 +8,16 @@ from typing import Any, Literal
 
 import pytest
 
-from framefleet import Store, StoreConflict, StoreError
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
-from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet import Store, StoreConflict
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
-from tests.outputs import committed_row_ids
 from tests.read_elsewhere import read_into
-from tests.rows import record
-from tests.servers import S3Server, free_port
-from tests.unit.test_records import CARRIED, carried_row
+from tests.servers import S3Server
 
 
 @pytest.fixture
 def store(s3_server: S3Server) -> Store:
     return Store(f"{s3_server.url}/run 7", s3_server.storage_options)
-
-
-def write_records(store: Store, count: int) -> None:
-    writer = PartWriter(store, "records", record_schema(CARRIED), run="r1")
-    for number in range(count):
-        writer.add(carried_row(number), values_of(record(number)))
-        if number % 2:
-            writer.flush()
-    writer.flush()
 
 
 def test_what_is_written_is_read_replaced_listed_and_deleted(store: Store) -> None:
@@ -105,22 +91,3 @@ def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:
     before = pickle.dumps(options)
     Store(s3_server.url, options).write("job.json", b"{}")
     assert pickle.dumps(options) == before
-
-
-def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
-    options = {"key": "test", "secret": "very-secret", "endpoint_url": f"http://127.0.0.1:{free_port()}"}
-    store = Store("s3://bucket/run", options, outage_s=0)
-    for call in (
-        lambda: store.read("job.json"),
-        lambda: store.exists("job.json"),
-        lambda: store.list("records"),
-    ):
-        with pytest.raises(StoreError, match="could not") as caught:
-            call()
-        assert "very-secret" not in f"{caught.value} {store!r}"
-
-
-def test_records_on_s3_are_found_again(store: Store) -> None:
-    write_records(store, 5)
-    assert [len(part) for part in committed_row_ids(store)] == [2, 2, 1]
-    assert find_record(store, f"{3:032x}") == record(3)

@@ -47,11 +47,3 @@ def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) 
     write(wan_weights(), tmp_path / "other.safetensors")
     other = command("replay", out, row["row_id"], "--part", f"transformer={tmp_path}/other.safetensors")
     assert other.exit_code == 2  # other files are another model
-
-
-def test_any_file_becomes_a_plain_folder(tmp_path: Path) -> None:
-    file = write_gguf(wan_weights(), tmp_path / "wan.gguf", gguf.GGMLQuantizationType.Q8_0)
-    converted = command("model", "convert", file, tmp_path / "plain", "--base", tiny("wan"))
-    assert "WanPipeline, with transformer of the file" in converted.stdout
-    assert command("model", "info", tmp_path / "plain").exit_code == 0
-    assert command("model", "convert", file, tmp_path / "other").exit_code == 2

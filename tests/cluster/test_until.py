@@ -17,7 +17,6 @@ from framefleet.pipeline.metrics import idle_shares
 from tests.commands import command
 from tests.jobs import holder_of, job_values, start_render, write_job, write_table
 from tests.servers import S3Server
-from tests.two_models import two_model_rows, two_models
 
 GROUPS = [{"prompt": f"a ball of colour {number}", "tag": str(number)} for number in range(12)]
 UNTIL: dict[str, Any] = {"accepted": 5, "per": ["prompt"], "where": "third < 0.34", "at_most": 40}
@@ -151,18 +150,3 @@ def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
         (row["prompt"], 2) for row in GROUPS[:4]
     ]
     assert framefleet.render(job).done == 0
-
-
-def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> None:
-    until = UNTIL | {"accepted": 2, "per": ["model"]}
-    job = two_models(tmp_path, two_model_rows(4), address=ray_cluster, scores=SCORES, until=until)
-    job["fleet"]["workers"] = 1
-    assert framefleet.render(job).exit_code == 0
-    groups = framefleet.acceptance(str(tmp_path / "out")).groups
-    assert [(group.values, group.accepted) for group in groups] == [
-        ({"model": "wan"}, 2),
-        ({"model": "ltx"}, 2),
-    ]
-    file = write_job(tmp_path / "job.yaml", job)
-    command("verify", tmp_path / "out", "--fleet", file, "--sample", "1", exits=0)
-    assert command("verify", tmp_path / "out", "--files").exit_code == 0

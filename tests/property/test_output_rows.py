@@ -111,7 +111,10 @@ def _check(written: Written, folder: Path) -> None:
     assert counts.former == len(written.done - written.table)
     there = {int(row.row_id, 16): row for row in output.failures()}
     assert there.keys() == failed
-    for seen in ([row.row_id for row in framefleet.failures(str(folder))], _gallery(output.store)):
+    for seen in (
+        [row.row_id for row in framefleet.failures(str(folder))],
+        [row_id for table in shown_failures(output.store) for row_id in table["row_id"].to_pylist()],
+    ):
         assert Counter(seen) == Counter(row.row_id for row in there.values())
     job = Job.model_validate({"table": "unused.csv", "output": str(folder), "model": "unused"})
     assert rows_to_retry(job).row_ids == {row.row_id for row in there.values()}
@@ -119,7 +122,3 @@ def _check(written: Written, folder: Path) -> None:
     assert (status.num_rows, status.num_failed, status.num_left) == (counts.rows, counts.failed, counts.left)
     report = framefleet.report(str(folder), write=False).rows
     assert (report.done, report.failed, report.left) == (counts.done, counts.failed, counts.left)
-
-
-def _gallery(store: Store) -> list[str]:
-    return [row_id for table in shown_failures(store) for row_id in table["row_id"].to_pylist()]

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from framefleet import Request
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -17,7 +16,7 @@ from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
-from framefleet.pipeline.rows.tables.rows import Finder, InvalidRow, RowPlan
+from framefleet.pipeline.rows.tables.rows import Finder, InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import MAX_REMEMBERED, IdentifiedRow, TableRows
 from tests.configs import SD, WAN, write_model
 from tests.long import examples
@@ -79,17 +78,6 @@ def tables(draw: st.DrawFn) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=names)
 
 
-def one_by_one(
-    plan: RowPlan, identity: Identity, batch: pa.RecordBatch
-) -> list[tuple[str, str, Request, list[str]] | InvalidRow]:
-    return [
-        row
-        if isinstance(row, InvalidRow)
-        else (identity(row.request), row.shape, row.request, [*row.request.arguments])
-        for row in plan.rows(3, batch)
-    ]
-
-
 def shown(row: IdentifiedRow | InvalidRow) -> Any:
     if isinstance(row, InvalidRow):
         return row
@@ -108,7 +96,12 @@ def test_rows_in_common_are_the_rows_one_by_one(
     image = {"image": "a.png"} if "image" in specs[model].parameters else {}
     plan = plan_rows(batch.schema, specs[model], defaults=defaults | image, finder=Shelf())
     identity = Identity(model_digest="ab", numerics=NUMERICS, recipes=BUILT_IN)
-    expected = one_by_one(plan, identity, batch)
+    expected = [
+        row
+        if isinstance(row, InvalidRow)
+        else (identity(row.request), row.shape, row.request, [*row.request.arguments])
+        for row in plan.rows(3, batch)
+    ]
     rows = TableRows(plan, identity, max_remembered=data.draw(st.sampled_from([MAX_REMEMBERED, 5000, 0])))
     positions = range(3, 3 + batch.num_rows)
     assert repr([shown(row) for row in rows.read(positions, batch)]) == repr(expected)  # NaN is not itself

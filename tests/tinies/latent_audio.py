@@ -18,17 +18,12 @@ def audioldm() -> diffusers.DiffusionPipeline:
     return diffusers.AudioLDMPipeline(
         **_sounding(),
         text_encoder=transformers.ClapTextModelWithProjection(_clap_text()),
-        unet=_untexted_unet(),
-    )
-
-
-def _untexted_unet() -> diffusers.UNet2DConditionModel:
-    """Return one that has the text's one embedding beside the timestep, and attends to nothing."""
-    return unet(
-        cross_attention_dim=UNET_CHANNELS,
-        class_embed_type="simple_projection",
-        projection_class_embeddings_input_dim=TEXT_WIDTH,
-        class_embeddings_concat=True,
+        unet=unet(
+            cross_attention_dim=UNET_CHANNELS,
+            class_embed_type="simple_projection",
+            projection_class_embeddings_input_dim=TEXT_WIDTH,
+            class_embeddings_concat=True,
+        ),
     )
 
 

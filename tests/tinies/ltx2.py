@@ -44,11 +44,33 @@ def parts(**settings: Any) -> dict[str, Any]:
     return {
         "tokenizer": ByT5Tokenizer(model_max_length=32),
         "text_encoder": _gemma(),
-        "connectors": _connectors(),
+        "connectors": LTX2TextConnectors(
+            caption_channels=TEXT_WIDTH,
+            text_proj_in_factor=3,  # two layers, and what goes into the first
+            video_connector_num_attention_heads=2,
+            video_connector_attention_head_dim=16,
+            video_connector_num_layers=1,
+            video_connector_num_learnable_registers=8,
+            audio_connector_num_attention_heads=2,
+            audio_connector_attention_head_dim=16,
+            audio_connector_num_layers=1,
+            audio_connector_num_learnable_registers=8,
+        ),
         "transformer": transformer,
-        "vae": _video_autoencoder(),
-        "audio_vae": _audio_autoencoder(),
-        "vocoder": _vocoder(),
+        "vae": diffusers.AutoencoderKLLTX2Video(
+            latent_channels=8,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 16, 32),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1),
+            decoder_spatial_padding_mode="zeros",  # 32 pixels are one latent, with nothing to reflect
+            spatial_compression_ratio=32,
+            temporal_compression_ratio=8,
+        ),
+        "audio_vae": diffusers.AutoencoderKLLTX2Audio(
+            base_channels=_SOUND_CHANNELS, latent_channels=2, num_res_blocks=1, mel_bins=_MEL_BINS
+        ),
+        "vocoder": LTX2Vocoder(in_channels=2 * _MEL_BINS, hidden_channels=32),
         "scheduler": ltx_scheduler(),
     }
 
@@ -72,42 +94,3 @@ def _gemma() -> Gemma3ForConditionalGeneration:
         eoi_token_index=382,
     )
     return Gemma3ForConditionalGeneration(config)
-
-
-def _connectors() -> LTX2TextConnectors:
-    return LTX2TextConnectors(
-        caption_channels=TEXT_WIDTH,
-        text_proj_in_factor=3,  # two layers, and what goes into the first
-        video_connector_num_attention_heads=2,
-        video_connector_attention_head_dim=16,
-        video_connector_num_layers=1,
-        video_connector_num_learnable_registers=8,
-        audio_connector_num_attention_heads=2,
-        audio_connector_attention_head_dim=16,
-        audio_connector_num_layers=1,
-        audio_connector_num_learnable_registers=8,
-    )
-
-
-def _video_autoencoder() -> diffusers.AutoencoderKLLTX2Video:
-    return diffusers.AutoencoderKLLTX2Video(
-        latent_channels=8,
-        block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 16, 32),
-        layers_per_block=(1, 1, 1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1, 1),
-        decoder_spatial_padding_mode="zeros",  # 32 pixels are one latent, with nothing to reflect
-        spatial_compression_ratio=32,
-        temporal_compression_ratio=8,
-    )
-
-
-def _audio_autoencoder() -> diffusers.AutoencoderKLLTX2Audio:
-    return diffusers.AutoencoderKLLTX2Audio(
-        base_channels=_SOUND_CHANNELS, latent_channels=2, num_res_blocks=1, mel_bins=_MEL_BINS
-    )
-
-
-def _vocoder() -> LTX2Vocoder:
-    """Return one that makes 240 samples of 1 / 24,000 s from each 160 of 1 / 16,000 s, as LTX-2's own."""
-    return LTX2Vocoder(in_channels=2 * _MEL_BINS, hidden_channels=32)

@@ -81,7 +81,17 @@ def test_a_video_that_lists_millions_of_frames_takes_no_memory(describer: Descri
 
 
 def test_frames_that_are_too_large_are_not_decoded_to_see_that(describer: Describer) -> None:
-    content = _large_frame()
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="avi") as file:
+        stream = file.add_stream("mjpeg", rate=8)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 8192, 4096, "yuvj420p"
+        frame = av.VideoFrame(8192, 4096, "yuvj420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    content = buffer.getvalue()
     with pytest.raises(
         InputError, match=r"its frames are 4096 x 8192 \(height x width\), more than 16,777,216 pixels"
     ):
@@ -123,17 +133,3 @@ def test_a_budget_is_never_exceeded_and_one_that_is_too_large_is_alone() -> None
     with ThreadPoolExecutor(40) as threads:
         list(threads.map(use, [1, 4, 6, 3, 25] * 8))
     assert held == [0] and alone == [25] * 8
-
-
-def _large_frame() -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="avi") as file:
-        stream = file.add_stream("mjpeg", rate=8)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 8192, 4096, "yuvj420p"
-        frame = av.VideoFrame(8192, 4096, "yuvj420p")
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return buffer.getvalue()

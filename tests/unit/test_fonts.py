@@ -21,7 +21,23 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if not shutil.which("fc-match"):
         pytest.skip("needs fontconfig")
     for name, letters in OTHERS.items():
-        write_font(tmp_path / f"{name}.ttf", name, letters)
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for corner in ((0, 900), (900, 900), (900, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+        square, empty = pen.glyph(), TTGlyphPen(None).glyph()
+        names = [f"letter{number}" for number in range(len(letters))]
+        font = FontBuilder(1000)
+        font.setupGlyphOrder([".notdef", *names])
+        font.setupCharacterMap(dict(zip(map(ord, letters), names, strict=True)))
+        font.setupGlyf({".notdef": empty, **dict.fromkeys(names, square)})
+        font.setupHorizontalMetrics(dict.fromkeys([".notdef", *names], (1000, 0)))
+        font.setupHorizontalHeader(ascent=900, descent=-100)
+        font.setupNameTable({"familyName": name, "styleName": "Regular"})
+        font.setupOS2()
+        font.setupPost()
+        font.save(tmp_path / f"{name}.ttf")
     (tmp_path / "fonts.conf").write_text(
         f"<fontconfig><dir>{tmp_path}</dir><cachedir>{tmp_path / 'cache'}</cachedir></fontconfig>"
     )
@@ -29,26 +45,6 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     lettering._ask_fontconfig.cache_clear()
     return tmp_path
-
-
-def write_font(path: Path, name: str, letters: str) -> None:
-    pen = TTGlyphPen(None)
-    pen.moveTo((0, 0))
-    for corner in ((0, 900), (900, 900), (900, 0)):
-        pen.lineTo(corner)
-    pen.closePath()
-    square, empty = pen.glyph(), TTGlyphPen(None).glyph()
-    names = [f"letter{number}" for number in range(len(letters))]
-    font = FontBuilder(1000)
-    font.setupGlyphOrder([".notdef", *names])
-    font.setupCharacterMap(dict(zip(map(ord, letters), names, strict=True)))
-    font.setupGlyf({".notdef": empty, **dict.fromkeys(names, square)})
-    font.setupHorizontalMetrics(dict.fromkeys([".notdef", *names], (1000, 0)))
-    font.setupHorizontalHeader(ascent=900, descent=-100)
-    font.setupNameTable({"familyName": name, "styleName": "Regular"})
-    font.setupOS2()
-    font.setupPost()
-    font.save(path)
 
 
 def test_a_script_whose_block_begins_with_no_character_is_drawn(system: Path) -> None:

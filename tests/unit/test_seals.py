@@ -131,8 +131,12 @@ class Undeleting(Store):
         raise StoreError("killed", "")
 
 
-def killed_as_it_replaces(store: Store, *, leaves: bool) -> None:
-    """Have a driver put another part in place of one, without row 1, and end before that is deleted."""
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("num_between", [0, 2])
+def test_whoever_opens_the_output_next_finishes_what_a_killed_driver_replaced(
+    store: Store, leaves: bool, num_between: int
+) -> None:
+    # Have a driver put another part in place of one, without row 1, and end before that is deleted.
     with DriverLock(store) as lock:
         part = writer(store, lock)
         part.add(None, values_of(record(1)))
@@ -148,14 +152,6 @@ def killed_as_it_replaces(store: Store, *, leaves: bool) -> None:
         held = store.read(epoch_path(driver.epoch)).replace(b'"machine": "', b'"machine": "another ')
         store.write(epoch_path(driver.epoch), held)
     assert committed(store) == [1, 2, 2]
-
-
-@pytest.mark.parametrize("leaves", [True, False])
-@pytest.mark.parametrize("num_between", [0, 2])
-def test_whoever_opens_the_output_next_finishes_what_a_killed_driver_replaced(
-    store: Store, leaves: bool, num_between: int
-) -> None:
-    killed_as_it_replaces(store, leaves=leaves)
     said = json.loads(store.read(epoch_path(2))) | {"sealed": None, "ended": False, "machine": "another"}
     for number in range(num_between):  # killed before they finished it, or sealed anything
         store.write(epoch_path(3 + number), json.dumps(said).encode())

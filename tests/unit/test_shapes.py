@@ -32,10 +32,6 @@ def scene(shape: str = "ball", color: str = "red", background: str = "blue", mot
     return Scene(shape=shape, color=color, background=background, motion=motion)
 
 
-def seen_as(scene: Scene) -> Measured:
-    return Measured(shape=scene.shape, color=scene.color, background=scene.background, motion=scene.motion)
-
-
 # Few clips, but with every value in them, new ones too.
 SHOWN = [*training_scenes(40, seed=3), *training_scenes(16, seed=3, among=new_scenes())]
 
@@ -108,7 +104,9 @@ def test_drawn_clips_measure_as_what_was_drawn(size: tuple[int, int, int]) -> No
     num_frames, height, width = size
     for seed, shown in enumerate(SHOWN if size == (9, 64, 64) else SHOWN[::8]):
         frames = draw(shown, seed=seed, num_frames=num_frames, height=height, width=width)
-        assert measure(frames) == seen_as(shown)
+        assert measure(frames) == Measured(
+            shape=shown.shape, color=shown.color, background=shown.background, motion=shown.motion
+        )
 
 
 BARE = np.full((9, 64, 64, 3), PALETTE["blue"], np.uint8)

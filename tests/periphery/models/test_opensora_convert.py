@@ -119,7 +119,9 @@ def test_fluxs_own_layout_is_the_same_network(tmp_path: Path) -> None:
         name: split[name] if name in split else joined(name, split)
         for name in transformer_shapes(Size(**{**vars_of(SMALL), "fused": True}))
     }
-    found = transformer_of({**fused, **turned_norms(split)}).state_dict()
+    found = transformer_of(
+        {**fused, **{name: turned(tensor) for name, tensor in split.items() if name.endswith("_norm.scale")}}
+    ).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -130,10 +132,6 @@ def vars_of(size: Size) -> dict[str, Any]:
 def turned(tensor: Tensor, head: int = 16) -> Tensor:
     halves = tensor.reshape(-1, 2, head // 2, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)
-
-
-def turned_norms(split: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: turned(tensor) for name, tensor in split.items() if name.endswith("_norm.scale")}
 
 
 def joined(name: str, split: dict[str, Tensor]) -> Tensor:
