@@ -6,9 +6,10 @@ import gzip
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
+
+import pytest
 
 from tests.answering import Answering
 from tests.media_files import image_file, video_file
@@ -29,28 +30,28 @@ class WebServer:
         return [path for path, _ in self.requests]
 
 
-@contextmanager
-def web_server() -> Iterator[WebServer]:
-    web = WebServer(answers={"/img/a.png": image_file(), "/img/b.mp4": video_file(), "/img/page": PAGE})
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    served = WebServer(answers={"/img/a.png": image_file(), "/img/b.mp4": video_file(), "/img/page": PAGE})
 
     class Handler(Answering):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            web.requests.append((self.path, dict(self.headers)))
-            earlier = web.paths().count(self.path) - 1
+            served.requests.append((self.path, dict(self.headers)))
+            earlier = served.paths().count(self.path) - 1
             path, _, query = self.path.partition("?")
-            if path in web.redirects:
-                self.answer(302, PAGE, {"Location": web.redirects[path]})
+            if path in served.redirects:
+                self.answer(302, PAGE, {"Location": served.redirects[path]})
             elif path == "/img/status":  # of each attempt in turn; then the content
                 statuses = query.split(",")
                 status = int(statuses[earlier]) if earlier < len(statuses) else 200
                 extra = {"Retry-After": "0"} if status == 429 else {}
-                self.answer(status, web.answers["/img/a.png"] if status != 204 else b"", extra)
+                self.answer(status, served.answers["/img/a.png"] if status != 204 else b"", extra)
             elif path.startswith("/img/bad/"):
                 getattr(self, path.removeprefix("/img/bad/"))()
-            elif path in web.answers:
-                self.answer(200, web.answers[path])
+            elif path in served.answers:
+                self.answer(200, served.answers[path])
             else:
                 self.answer(404, PAGE)
 
@@ -84,7 +85,7 @@ def web_server() -> Iterator[WebServer]:
             self.close_connection = True
 
         def cut_off(self) -> None:
-            content = web.answers["/img/a.png"]
+            content = served.answers["/img/a.png"]
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -108,7 +109,7 @@ def web_server() -> Iterator[WebServer]:
             """Say nothing: clients that hang up are the test."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        web.url = f"http://127.0.0.1:{server.server_port}"
+        served.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield web
+        yield served
         server.shutdown()

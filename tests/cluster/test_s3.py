@@ -1,18 +1,36 @@
-"""The store and the records on a real S3 server process."""
+"""The store, a job's images, a whole job and its export on a real S3 server process."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import pickle
+import tarfile
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
+import pyarrow.dataset as ds
+import pyarrow.fs
 import pytest
+import s3fs
 
-from framefleet import Store, StoreConflict
+import framefleet
+from framefleet import Inputs, Progress, Store, StoreConflict
+from framefleet.pipeline.errors import InputError, Refused
+from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.survey import InputIndex
+from tests.commands import command
 from tests.creates import losers_of_a_race
-from tests.faulty_s3 import faulty_s3
+from tests.faulty_s3 import Fault, faulty_s3
+from tests.jobs import all_columns, job_values, prompt_rows, write_job, write_table
+from tests.media_files import image_file
 from tests.read_elsewhere import read_into
 from tests.servers import S3Server
+from tests.small_output import rendered
 
 
 @pytest.fixture
@@ -91,3 +109,126 @@ def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:
     before = pickle.dumps(options)
     Store(s3_server.url, options).write("job.json", b"{}")
     assert pickle.dumps(options) == before
+
+
+def test_bucket_to_bucket(s3_server: S3Server) -> None:
+    options = s3_server.storage_options
+    source = f"{s3_server.url}/out"
+    records = rendered(Store(source, options), 5)
+    arguments = ["export", source, f"{s3_server.url}/to", "--format", "webdataset", "--shard-rows", "2"]
+    sets = [f"--set=storage_options.{name}={value}" for name, value in options.items()]
+
+    result = command(*arguments, *sets, exits=0)
+    assert result.stdout.strip() == f"{s3_server.url}/to"
+    assert options["secret"] not in result.output
+
+    place = Store(f"{s3_server.url}/to", options)
+    assert place.list("") == [".framefleet/export.json", *(f"shard-00000{number}.tar" for number in range(3))]
+    found = []
+    for path in place.list("")[1:]:
+        with tarfile.open(fileobj=BytesIO(place.read(path))) as tar:
+            names = tar.getnames()
+            found += [json.load(tar.extractfile(name))["row_id"] for name in names if name.endswith("json")]  # type: ignore[arg-type]
+    assert found == [record["row_id"] for record in records]
+
+
+@pytest.mark.parametrize("format", ["parquet", "hf"])
+def test_a_folder_and_a_bucket_get_the_same_bytes(s3_server: S3Server, tmp_path, format) -> None:  # type: ignore[no-untyped-def]
+    rendered(Store(str(tmp_path / "out")), 5)
+    for place in (str(tmp_path / "to"), f"{s3_server.url}/{format}"):
+        framefleet.export(
+            str(tmp_path / "out"), place, format=format, to_options=s3_server.storage_options, shard_rows=3
+        )
+    bucket = Store(f"{s3_server.url}/{format}", s3_server.storage_options)
+    folder = Store(str(tmp_path / "to"))
+    assert bucket.list("") == folder.list("")
+    assert all(bucket.read(path) == folder.read(path) for path in folder.list(""))
+
+
+def test_a_table_reads_below_its_roots_in_a_bucket_and_nowhere_else(s3_server: S3Server) -> None:
+    url = s3_server.url
+    store = Store(url, s3_server.storage_options)
+    for path in ("tables/images/a b?c#d.png", "images/a.png", "images-too/a.png"):
+        store.write(path, image_file())
+    store.write("images/empty.png", b"")
+    store.write("images/page.png", b"<html>")
+    inputs = Inputs([f"{url}/tables", f"{url}/images"], s3_server.storage_options)
+    with closing(InputIndex(inputs)) as index:
+        for uri in ("images/a b?c#d.png", f"{url}/images/a.png", "../images/a.png"):
+            assert isinstance(index.find(uri, "image"), Described)
+        refused = {
+            "none.png": "it does not exist",
+            f"{url}/images/empty.png": "it is an empty file",
+            f"{url}/images/page.png": "it is a web page, not an image",
+            f"{url}/images-too/a.png": "it lies outside of inputs.roots",
+            "../images-too/a.png": "it lies outside of inputs.roots",
+            "s3://no-such-bucket/a.png": "it lies outside of inputs.roots",
+        }
+        for uri, reason in refused.items():
+            answer = index.find(uri, "image")
+            assert isinstance(answer, Refused) and answer.reason == reason and answer.fix
+    with pytest.raises(InputError, match="does not exist"):
+        Inputs(["s3://no-such-bucket/x"], s3_server.storage_options).read("a.png")
+
+
+@pytest.mark.promise("Every distinct row ends up with exactly one record")
+def test_a_job_on_s3_is_read_back_by_pyarrow_and_duckdb(
+    s3_server: S3Server, ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = f"{s3_server.url}/run 7"
+    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
+    values = job_values(table, output, storage_options=s3_server.storage_options, address=ray_cluster)
+    assert framefleet.render(values).done == 4
+
+    files = s3fs.S3FileSystem(**s3_server.storage_options)
+    arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files))
+    place = f"{output}/records".removeprefix("s3://")
+    records = ds.dataset(place, filesystem=arrow, format="parquet").to_table().to_pylist()
+    with duckdb.connect() as database:
+        database.register_filesystem(files)
+        rows = database.sql(
+            f"SELECT uri, media_sha256 FROM '{output}/records/*.parquet' ORDER BY uri"
+        ).fetchall()
+    assert rows == sorted((record["uri"], record["media_sha256"]) for record in records)
+    assert len(rows) == 4
+    for uri, digest in rows:
+        assert uri.startswith(f"{output}/clips/")
+        assert hashlib.sha256(files.cat_file(uri)).hexdigest() == digest
+
+    claim = Store(output, s3_server.storage_options).read("job.json")
+    assert s3_server.storage_options["secret"].encode() not in claim
+    assert json.loads(claim)["job"]["output"] == output
+
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    job = write_job(tmp_path / "job.yaml", values)
+    assert "nothing to do" in command("render", job).stderr
+    command("replay", output, records[0]["row_id"], exits=0)
+
+
+@pytest.mark.promise("Nothing is lost, and nothing is done twice")
+def test_a_job_rides_out_a_server_that_refuses_for_a_while(
+    s3_server: S3Server, ray_cluster: str, tmp_path: Path
+) -> None:
+    output = f"{s3_server.url}/run 7"
+    table = write_table(tmp_path / "t.parquet", prompt_rows(12))
+    with faulty_s3(s3_server.endpoint) as proxy:
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
+        values = job_values(table, output, storage_options=options, address=ray_cluster)
+        outages = []
+
+        def refuse_once(progress: Progress) -> None:
+            if progress.done and not outages:
+                outages.append(progress.done)
+                proxy.goes_wrong(Fault(kind="refuse", seconds=15))
+
+        summary = framefleet.render(values, on_progress=refuse_once)
+    assert (summary.done, summary.failed) == (12, 0)
+    assert outages and outages[0] < 12
+    store = Store(output, s3_server.storage_options)
+    records = all_columns(store, "records").to_pylist()
+    assert sorted(row["tag"] for row in records) == sorted(f"row {i}" for i in range(12))
+    assert {row["attempt"] for row in records} == {1}
+    for row in records:
+        clip = store.read(row["uri"].removeprefix(f"{output}/"))
+        assert hashlib.sha256(clip).hexdigest() == row["media_sha256"]

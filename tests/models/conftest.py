@@ -1,4 +1,4 @@
-"""An output of four rows, rendered once for all files that only read it, and a copy that may be changed."""
+"""An output of four rows, rendered once for all files that only read it, a copy to change, and servers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.driven import render_driven
+from tests.hub_server import hub
 from tests.jobs import job_values, prompt_rows, write_table
+from tests.web_server import web
+
+__all__ = ["hub", "web"]
 
 
 @pytest.fixture(scope="session")

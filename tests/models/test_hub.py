@@ -16,12 +16,10 @@ from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import fetched_files, open_weights
 from tests.commands import command
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.model_files import model_files
 from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start
-
-__all__ = ["hub"]  # a fixture
 
 REPO = "studio/tiny-wan"
 WEIGHTS = "vae/diffusion_pytorch_model"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -19,15 +18,9 @@ from framefleet.pipeline.rows.inputs import http_read
 from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import describe, image_file
-from tests.web_server import WebServer, web_server
+from tests.web_server import WebServer
 
 SECRETS = ("s3cr3t", "secret")
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 @pytest.fixture

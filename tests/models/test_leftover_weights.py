@@ -22,10 +22,8 @@ from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.leftovers import check_scales
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.plugins.forecast.weights_fit import check_weights_fit, errors_of, write_hollow
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.tiny import tiny
-
-__all__ = ["hub"]  # a fixture
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 TRANSFORMER, ENCODER = f"transformer/{DIFFUSERS}", f"text_encoder/{TRANSFORMERS}"

@@ -13,10 +13,8 @@ import pytest
 from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.model.lora import Lora, fetch_lora
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.loras import save_lora
-
-__all__ = ["hub"]  # a fixture
 
 REPO = "studio/style-lora"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch._inductor import config
 from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Batching, Clip, Failure, ModelError, Request, load_model
+from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.offload import offload
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.step_cache import hooks_of
@@ -25,7 +27,7 @@ from tests.compiled import without_kernels
 from tests.crafter import TEXT, crafter
 from tests.long import long_but
 from tests.loras import WEIGHTS, lora_rows, plain_digest, plain_pipe, save_lora
-from tests.options import Case, by_hand, digest, plain, rendered, requests
+from tests.options import GROWING, Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny
 from tests.unaudited import unaudited
 
@@ -255,3 +257,39 @@ def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     assert pipe.vae.use_tiling
     with pytest.raises(ModelError, match="VideoCrafterUNet3DModel does not take the caches"):
         load_model(crafter(TEXT), cache="first_block")
+
+
+def test_auto_attention_falls_back_and_a_record_says_what_it_became() -> None:
+    model = load_model(tiny("ltx"), dtype="fp32", attention="auto")  # LTX hands over a mask
+    assert model.attention is not None
+    assert model.attention.name == "_native_flash"
+    load_model(tiny("ltx"), attention="_native_math")  # for that model alone, and not for the process
+    clips = rendered(model, requests("ltx"))
+    assert {clip.environment["attention"] for clip in clips} == {"native"}
+    assert "attention" not in load_model(tiny("sd"), attention="auto").environment  # has no choice
+    assert [clip.frames_sha256 for clip in clips] == [digest(plain("ltx"), clip.request) for clip in clips]
+
+
+def test_rows_under_way_begin_again_when_attention_changes() -> None:
+    model = load_model(tiny("wan"), dtype="fp32", attention="auto")
+    assert model.attention is not None
+    calls: list[str] = []
+    starts: list[int] = []
+
+    def noted(pipe: Any, request: Request) -> Any:
+        starts.append(request.seed)
+        return generate(pipe, request)
+
+    def refuse(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) > 12 and model.attention and model.attention.name == "_native_flash":
+            raise RuntimeError("no such kernel for this")
+        return original(*args, **kwargs)
+
+    with intercept({"transformer": model.pipe.transformer}, refuse):
+        recipes = {"noted": Recipe(name="noted", function=noted, digest="")}
+        rows = [replace(row, recipe="noted") for row in requests()]
+        clips = list(unaudited(model, GROWING, recipes=recipes).render(rows))
+    assert {clip.environment["attention"] for clip in clips} == {"native"}
+    assert sorted(starts) == sorted(2 * [row.seed for row in rows])
+    assert [clip.frames_sha256 for clip in clips] == [digest(plain("wan"), clip.request) for clip in clips]

@@ -20,11 +20,9 @@ from framefleet.pipeline.model.sources.parts import ModelPart, PartFile, open_pa
 from framefleet.pipeline.model.sources.weights import Weights
 from tests.commands import command
 from tests.gguf_files import write_gguf
-from tests.hub_server import HubServer, hub
+from tests.hub_server import HubServer
 from tests.model_files import flip_a_byte
 from tests.tiny import tiny
-
-__all__ = ["hub"]  # a fixture
 
 REPO, FILE = "studio/repackaged", "split_files/vae/wan.safetensors"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,12 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
 from tests.commands import command
-from tests.hub_server import hub
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import save_lora
 from tests.model_files import flip_a_byte
 from tests.pictures import write_starts
 from tests.tiny import tiny
-from tests.web_server import WebServer, web_server
-
-__all__ = ["hub"]  # a fixture
+from tests.web_server import WebServer
 
 Values = dict[str, Any]
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -40,12 +37,6 @@ def values(tmp_path: Path) -> Values:
     model = shutil.copytree(tiny("wan"), tmp_path / "model")
     job = job_values(write_table(tmp_path / "t.parquet", prompt_rows(2)), tmp_path / "out")
     return job | {"model": {"path": str(model)}}
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,19 +1,24 @@
-"""Arguments of functions that programs call: another type is refused with the name, the value and the fix."""
+"""What programs give, as arguments or as values of jobs: taken, or refused with the value and the fix."""
 
 from __future__ import annotations
 
 import inspect
 import pickle
 from collections.abc import Callable
-from types import FunctionType
+from pathlib import Path
+from types import FunctionType, MappingProxyType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from numpy import float32, int64
 
 import framefleet
-from framefleet.pipeline.errors import UserError
+from framefleet.jobs.job.file import load_job
+from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, UserError
 from framefleet.pipeline.guards.arguments import check_arguments
+from framefleet.pipeline.model.ip_adapter import ip_adapter_of
 from tests.each import check_each
 
 
@@ -71,3 +76,47 @@ def test_public_functions_keep_their_signature_and_can_be_sent_to_other_processe
     for function in functions:
         assert pickle.loads(pickle.dumps(function)) is function
         assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
+
+
+def test_any_mapping_is_taken_and_a_value_of_another_kind_refused_by_its_place() -> None:
+    values = {"path": "adapter", "weights": "ip.safetensors", "image_encoder": "encoder"}
+    assert ip_adapter_of(MappingProxyType(values)) == ip_adapter_of(values)
+    with pytest.raises(ModelError, match=r"ip_adapter\.scale is 'much', and must be"):
+        ip_adapter_of(values | {"scale": "much"})
+
+
+JOB = {"output": "out", "model": "m"}
+
+
+def test_arrays_are_lists() -> None:
+    arrays = {"prompt": pd.Series(["a", "b"]), "seed": np.arange(3), "tag": pd.Index(["a"]), "n": np.int64(3)}
+    lists = {"prompt": ["a", "b"], "seed": [0, 1, 2], "tag": ["a"], "n": 3}
+    assert load_job({**JOB, "sweep": arrays}) == load_job({**JOB, "sweep": lists})
+
+
+@pytest.mark.parametrize("key", ["prompt", "api_key"])
+def test_what_no_file_can_hold_is_refused_by_its_key(key: str) -> None:
+    for value in ((one for one in "ab"), {"a": 1}.keys(), pd.DataFrame({"a": [1, 2]})):
+        with pytest.raises(JobError, match=f"sweep.{key}") as refusal:
+            framefleet.plan({**JOB, "sweep": {"prompt": "a", key: value}})
+        assert refusal.value.fix
+
+
+@pytest.mark.parametrize(
+    ("call", "problem", "fix"),
+    [
+        (lambda: framefleet.demo(["a"], seeds=0), "seeds is 0", "at least 1"),
+        (lambda: framefleet.plan(JOB, table=pd.Series(["a"])), "pandas.Series", 'to_frame("prompt")'),
+        (lambda: framefleet.plan(JOB, table=[{"prompt": "a", "seed": 2**63}]), "seed is 92", "2**63 - 1"),
+        (lambda: framefleet.plan(JOB | {"output": "a" * 300}, table=["a"]), "output aaa.* too long", "anoth"),
+        (lambda: framefleet.job_schema("nope"), "nope", "train"),
+    ],
+)
+def test_refusals_say_what_would_do(
+    call: Callable[[], object], problem: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FramefleetError, match=problem) as refusal:
+        call()
+    assert fix in refusal.value.fix
+    assert not [*tmp_path.iterdir()]

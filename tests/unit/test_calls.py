@@ -1,15 +1,19 @@
-"""Which calls may share a forward, how they are joined, and how each row gets its own output back."""
+"""Which calls may share a forward, how they are taken apart and joined, and how each row gets its output."""
 
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Call, digest_of, is_private, parse_call
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, join_calls, layouts, part
@@ -148,3 +152,44 @@ def test_code_that_switches_a_mode_of_the_thread_is_private(mode: Any) -> None:
         assert not is_private()
         with mode():
             assert is_private()
+
+
+class Pair(NamedTuple):
+    first: int
+    second: list[int]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        7,
+        None,
+        (),
+        [1, (2, [3, None])],
+        {"a": 1, "b": {"c": (2,)}},
+        {1: "number as key", (2, 3): "pair as key"},
+        OrderedDict(z=1, a=2),
+        Pair(1, [2, 3]),
+        ((1, {"scale": 0.5}), {"hidden_states": 1, "return_dict": False}),
+    ],
+)
+def test_what_is_flattened_comes_back_equal_and_of_its_type(value: object) -> None:
+    leaves, structure = flatten(value)
+    again = unflatten(structure, leaves)
+    assert again == value
+    assert type(again) is type(value)
+
+
+def test_output_classes_come_back_with_the_fields_that_were_set() -> None:
+    for output, leaves in (
+        (BaseModelOutputWithPooling(last_hidden_state=1, hidden_states=(2, 3)), [1, 2, 3]),
+        (Transformer2DModelOutput(sample=5), [5]),
+    ):
+        found, structure = flatten(output)
+        again = unflatten(structure, found)
+        assert found == leaves and again == output and type(again) is type(output)
+
+
+@pytest.mark.parametrize("other", [{"b": (1, 2)}, {"a": [1, 2]}, {"a": (1, 2, 3)}, {"a": 1}])
+def test_other_nesting_gives_another_structure(other: object) -> None:
+    assert flatten({"a": (1, 2)})[1] == flatten({"a": (3, object())})[1] != flatten(other)[1]

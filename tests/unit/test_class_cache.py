@@ -1,4 +1,4 @@
-"""What classes said is kept for the next process, and what is damaged, foreign or outdated is asked again."""
+"""What classes say: one process of libraries is asked, what it said is kept, what is damaged asked again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
+import psutil
 import pytest
 from pydantic import TypeAdapter
 
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.sandbox import Ended
 from framefleet.pipeline.model import class_cache as kept_module
 from framefleet.pipeline.model.class_cache import disk_cached, one_fetcher
+from framefleet.pipeline.model.library_process import LibraryProcess
+from tests.library_questions import crash, eat, pid, read_input, refuse
 
 Asking = Callable[[str, object], dict[str, int]]
 
@@ -140,3 +146,29 @@ def test_a_lock_is_taken_once_its_holder_has_died(
     threading.Timer(0.1, holder.kill).start()
     with one_fetcher("a model", max_wait_s=60):
         assert not caplog.messages
+
+
+LIBRARY_PROCESS = LibraryProcess(max_silence_s=60.0)
+
+
+def test_a_process_is_there_while_it_is_in_use_and_no_longer() -> None:
+    with LIBRARY_PROCESS.use():
+        number, word = LIBRARY_PROCESS.ask(pid, "hello")
+        with LIBRARY_PROCESS.use():
+            assert LIBRARY_PROCESS.ask(pid) == [number]
+        with pytest.raises(ModelError, match="it is damaged\nhint: download it again"):
+            LIBRARY_PROCESS.ask(refuse)
+        assert LIBRARY_PROCESS.ask(read_input) == "", "nothing reads what is sent but the process itself"
+        assert LIBRARY_PROCESS.ask(pid) == [number]
+    assert word == "hello" and number != os.getpid()
+    assert not psutil.pid_exists(number)
+    with LIBRARY_PROCESS.use():
+        assert LIBRARY_PROCESS.ask(pid) != [number]
+
+
+@pytest.mark.parametrize(("question", "why"), [(crash, "SIGSEGV"), (eat, "exit code 1")])
+def test_a_question_that_ends_the_process_ends_nothing_else(question: Callable[[], Any], why: str) -> None:
+    with LIBRARY_PROCESS.use():
+        with pytest.raises(Ended, match=f"the process that called the libraries crashed .{why}"):
+            LIBRARY_PROCESS.ask(question)
+        assert LIBRARY_PROCESS.ask(pid) != [os.getpid()]

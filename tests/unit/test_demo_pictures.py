@@ -1,4 +1,4 @@
-"""The pictures of a demo show its clips; what cannot be one is told before anything is started."""
+"""What a demo shows of its clips, and says of words that its model was never told."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from PIL import Image
 
 from framefleet.plugins.demo.demo import draw_pictures
 from framefleet.plugins.demo.prepare import Size
+from framefleet.plugins.demo.vocabulary import hint_about, unknown_words
 from framefleet.plugins.pictures import lettering
 from tests.commands import command
 from tests.shapes_output import output_of
 from tools.shapes.prompts import prompt_rows
-from tools.shapes.scenes import SIZE
+from tools.shapes.scenes import SIZE, all_scenes, captions
 
 
 def test_clips_are_drawn_also_where_the_output_was_moved_and_one_that_is_gone_is_named(
@@ -72,3 +73,22 @@ def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     for output, problem in (("file", "cannot be a folder"), ("old", "is not UTF-8")):
         ended = command("demo", "--output", tmp_path / output, "a red ball", exits=2)
         assert problem in " ".join(ended.stderr.split())
+
+
+def test_no_caption_of_its_training_has_words_that_it_does_not_know() -> None:
+    told = [text for seed, scene in enumerate(all_scenes()) for text in captions(scene, seed=seed).values()]
+    assert not {word for text in told for word in unknown_words(text)}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("A red dragon flies.", ["dragon", "flies"]),
+        ("一只猫在蓝色背景上弹跳", ["一只猫"]),
+        ("a pink cross grows on 红色", ["pink", "cross"]),  # what only fine-tuning teaches
+    ],
+)
+def test_other_words_are_found(prompt: str, words: list[str]) -> None:
+    assert unknown_words(prompt) == words
+    assert "gren (green?); it knows ball, square" in (hint_about("a gren ball bounces on blue") or "")
+    assert hint_about("a green ball bounces on blue") is None

@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tenacity import wait_none
 
 from framefleet.pipeline.errors import EndpointError, JobError
 from framefleet.plugins.notify.on_end import send_request
-from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.endpoint import NoAnswer, ask
 from framefleet.plugins.words.section import AnswerSection, EndpointSection
-from tests.chat_server import SERVER, Chat
-from tests.servers import listening
+from tests.chat_server import Chat
 
 KEY = 'sk-"of the test"/0123456789'
 SCORE = AnswerSection(number=[0, 10])
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
-    monkeypatch.setattr(endpoint, "_over", threading.Event())
+def key(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    yield
-    endpoint.end_requests()
-
-
-@pytest.fixture
-def chat(tmp_path: Path) -> Iterator[Chat]:
-    with listening(SERVER, tmp_path) as address:
-        yield Chat(address)
 
 
 def section(chat: Chat, **more: Any) -> EndpointSection:

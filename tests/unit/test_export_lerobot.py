@@ -1,4 +1,4 @@
-"""`export --format lerobot`: clips in place of a dataset's videos, with all else that it has."""
+"""LeRobot's datasets: each episode and camera is a row, and clips are exported in place of their videos."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import pytest
 import framefleet
 from framefleet import JobError, Store
 from framefleet.api.clips import Frames, Media, encode, open_media
+from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.rows.tables.table import folder_of, open_table
 from tests.commands import command
-from tests.lerobot_dataset import CAMERAS, LENGTHS, dataset
+from tests.lerobot_dataset import CAMERAS, LENGTHS, TASKS, dataset
 from tests.small_output import frames_of, rendered
+from tests.unit.test_video_parts import RATE
 
 FPS = 8  # of clips of a small output
 EPISODES = [0, 0, 2, 2, 1, 1]  # in the order in which they were rendered
@@ -230,3 +233,51 @@ def test_a_clip_that_leads_to_other_files_is_not_followed(text: str, tmp_path: P
     open_media(clip).close()
     with pytest.raises(av.FFmpegError):
         open_media(text.format(other).encode())
+
+
+SHAPES = Path(__file__).parents[2] / "plugins/demo/shapes/model"
+
+
+def test_each_episode_and_camera_is_a_row(tmp_path: Path) -> None:
+    place = f"lerobot://{dataset(tmp_path / 'pick')}"
+    table = open_table(place)
+    (batch,) = [batch for _, batch in table.batches()]
+    rows = batch.to_pylist()
+    assert [(row["episode"], row["camera"], row["episode_frames"]) for row in rows] == [
+        (number, camera, length) for number, length in enumerate(LENGTHS) for camera in CAMERAS
+    ]
+    assert [row["prompt"] for row in rows[::2]] == [TASKS[0], "; ".join(TASKS), TASKS[0]]
+    assert folder_of(place) == str(tmp_path / "pick") and {row["fps"] for row in rows} == {RATE}
+
+
+def test_a_job_plans_the_episodes_of_a_dataset_next_to_it(tmp_path: Path) -> None:
+    dataset(tmp_path / "pick")
+    defaults = {"num_inference_steps": 2, "strength": 0.5, "num_frames": 5, "seed": 1}
+    job = {"model": str(SHAPES), "recipe": "video_to_video", "defaults": defaults, "output": "out"}
+    (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": "lerobot://pick"}))
+    planned = command("plan", tmp_path / "job.yaml")
+    assert planned.exit_code == 0 and "6 rows" in planned.output, planned.output
+    (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": "lerobot://pikc"}))
+    assert "no LeRobot dataset" in command("plan", tmp_path / "job.yaml").output
+
+
+@pytest.mark.parametrize(
+    ("info", "problem"),
+    [
+        ({"codebase_version": "v2.1"}, "of version 'v2.1', not v3.0"),
+        ({"fps": "fast"}, "fps in meta/info.json is 'fast'"),
+        ({"features": {"action": {"dtype": "float32"}}}, "has no videos"),
+        ({"video_path": "{video_key.__class__}/{file_index:99999999999d}"}, "video_path is"),
+        ({"features": {"top": {"dtype": "video"}}}, "episode 0 says nothing of use about top"),
+    ],
+)
+def test_what_is_no_such_dataset_is_refused(info: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError) as refused:
+        open_table(f"lerobot://{dataset(tmp_path / 'pick', **info)}")
+    assert problem in refused.value.problem and refused.value.fix
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(TableError, match="no LeRobot dataset"):
+            open_table(f"lerobot://{place}")

@@ -1,34 +1,49 @@
-"""What the driver checks of workers and machines before they get rows, and when a cluster is lost; no Ray."""
+"""How many workers there are, and what is checked of them and of machines before they get rows; no Ray."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 import framefleet
+from framefleet import JobError, Progress
 from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
-from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.progress import WorkerState
+from framefleet.cluster.driver.tally import MIN_ROWS, Scale, Tally
 from framefleet.cluster.fleet import machines as machines_module
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.fleet.machines import Machine, Machines
-from framefleet.cluster.fleet.settings import FleetSettings, Shares, machines_in_words, shares
-from framefleet.cluster.worker.messages import Hello
+from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, Shares, machines_in_words, shares
+from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.command import idle_lines
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.metrics import WORKER_SECONDS, idle_shares
+from framefleet.pipeline.metrics import ROW_OUTCOMES, WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
 from framefleet.pipeline.rows.identity import LaneKey
-from tests.jobs import ROOT
+from framefleet.plugins.train.job import TrainJob
+from tests.driving import begun, drive, hello_of, left_of
+from tests.jobs import ROOT, job_values, prompt_rows, records_of, write_table
+from tests.rows import RECORD
+from tests.unit.test_drain import Workers
 
 HELLO = Hello(
     version=framefleet.__version__,
@@ -223,3 +238,136 @@ def test_rows_may_stand_still_for_ten_forwards_a_minute_at_least_and_never_longe
     assert faults.longest_still_s(2.0, num_rows=8) == 160
     assert faults.longest_still_s(100.0, num_rows=8) == 1000
     assert FaultPolicy(stall_s=4).longest_still_s(0.1, num_rows=8) == 4
+
+
+WORKERS = ElasticWorkers(min=2, max=40, target_s=100)
+
+
+def progress(*, done: int, left: int, elapsed_s: float, num_busy: int = 1, others: int = 0) -> Progress:
+    """others: rows that are done without having been rendered; less than 0: those taken back."""
+    workers = [WorkerState(name=f"w{number}", state="rendering") for number in range(num_busy)]
+    return Progress(
+        total=done + others + left,
+        done=done + others,
+        failed=0,
+        in_flight=0,
+        elapsed_s=elapsed_s,
+        rows_per_s=None,
+        eta_s=None,
+        mean_batch=None,
+        figures={ROW_OUTCOMES.key("done"): done},
+        workers=(*workers, WorkerState(name="idle", state="idle"), WorkerState(name="gone", state="lost")),
+    )
+
+
+def test_the_least_until_it_is_known_how_long_rows_take() -> None:
+    settings, scale = FleetSettings(workers=WORKERS), Scale(WORKERS)
+    assert (settings.max_workers, settings.num_cpus, shares(settings, []).asked) == (40, 41, 2)
+    assert scale.wanted(progress(done=MIN_ROWS - 1, left=1000, elapsed_s=35)) == 2
+    assert scale.wanted(progress(done=MIN_ROWS, left=790, elapsed_s=40)) == 40  # 39.5
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(0, 2), (40, 2), (41, 3), (400, 20), (10**8, 40)])
+def test_as_many_as_finish_the_rows_left_in_time(left: int, wanted: int) -> None:
+    assert Scale(WORKERS).wanted(progress(done=20, left=left, elapsed_s=50, num_busy=2)) == wanted
+
+
+def test_clips_of_an_earlier_run_do_not_count_and_rows_to_be_rendered_again_do() -> None:
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=0, others=10**4, left=400, elapsed_s=1, num_busy=0)) == 2
+    assert scale.wanted(progress(done=20, others=10**4, left=400, elapsed_s=101)) == 20
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=100, left=0, elapsed_s=500)) == 2
+    assert scale.wanted(progress(done=100, others=-50, left=50, elapsed_s=500)) == 3
+
+
+def test_what_rows_took_long_ago_is_forgotten() -> None:
+    scale = Scale(WORKERS)
+    scale.wanted(progress(done=MIN_ROWS, left=400, elapsed_s=50 * MIN_ROWS))
+    wanted = [scale.wanted(progress(done=done, left=390, elapsed_s=5 * done)) for done in range(80, 4000)]
+    assert wanted[-1] == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "problem"),
+    [
+        ({"fleet": {"workers": {"min": 3, "max": 2}}}, Job, r"fleet.workers.max.*\n.*at least `min`"),
+        ({"fleet": {"workers": {"max": 2}}, "train": {}}, TrainJob, "workers that does not change"),
+    ],
+)
+def test_numbers_that_no_fleet_can_have_are_refused(more: dict[str, Any], kind: Any, problem: str) -> None:
+    with pytest.raises(JobError, match=problem):
+        load_job({"table": "t", "model": "m", "output": "o", **more}, kind=kind)
+
+
+H100, A100 = ({"gpu": name, "cpu": "Xeon"} for name in ("H100", "A100"))
+
+
+@dataclass
+class Mixed(Workers):
+    """Workers of different machines, of which the driver may refuse some."""
+
+    environments: tuple[dict[str, str], ...] = ()
+    refused: list[Cause] = field(default_factory=list)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self.num_started:
+            self.num_started = len(self.environments)
+            return [
+                Ready(f"worker-{number}", replace(self.hello, environment=environment, node=f"node-{number}"))
+                for number, environment in enumerate(self.environments)
+            ]
+        return [Reported(worker, self._report(worker)) for worker in list(self.hands)]
+
+    def _report(self, worker: str) -> WorkerReport:
+        rows, self.hands[worker] = self.hands[worker], []
+        said = json.dumps(self.environments[int(worker[-1])])
+        records = [replace(RECORD, row_id=row.row_id, environment=said) for row in rows]
+        return WorkerReport(rendered=tuple(StoredRow(record=record) for record in records))
+
+    def end(self, worker: str, cause: Cause) -> Lost:
+        self.refused.append(cause)
+        return Lost(worker, cause)
+
+    def replace(self, lost: Lost, loss: LostRows) -> None:
+        """None takes its place."""
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
+    values["fleet"]["same_gpu"] = True
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
+        yield resolved
+
+
+def render(resolved: ResolvedJob, *environments: dict[str, str], only: int = 4) -> list[Cause]:
+    workers = Mixed(resolved.store, hello_of(resolved), environments=environments)
+    with begun(resolved) as (_, index, lock):
+        index.leave_only(row_id for _, row_id in index.pending_in(0, only))
+        drive(left_of(resolved, index, lock), workers)
+    return workers.refused
+
+
+def gpus(output: Path) -> list[str]:
+    return [json.loads(record["environment"]).get("gpu") for record in records_of(output)]
+
+
+def test_the_first_worker_decides_others_are_refused_by_name_and_an_output_keeps_its_gpu(
+    resolved: ResolvedJob, tmp_path: Path
+) -> None:
+    (refused,) = render(resolved, H100, A100, H100, only=2)
+    assert refused.kind == "refused" and "worker-1 on node-1 has A100" in refused.reason
+    assert "this output is rendered on H100 (fleet.same_gpu)" in refused.reason
+    assert len(render(resolved, A100, H100)) == 1
+    assert gpus(tmp_path / "out") == ["H100"] * 4
+
+
+def test_without_a_gpu_the_processor_decides_where_somebody_asks(
+    resolved: ResolvedJob,
+) -> None:
+    (refused,) = render(resolved, {"cpu": "Xeon"}, {"cpu": "EPYC"}, only=2)
+    assert "has EPYC, and this output is rendered on Xeon" in refused.reason
+    fleet = resolved.job.fleet.model_copy(update={"same_gpu": False})
+    resolved = replace(resolved, job=resolved.job.model_copy(update={"fleet": fleet}))
+    assert not render(resolved, H100, A100)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from tenacity import wait_none
 
 import framefleet
 from framefleet import JobError, Output, Store, StoreError
@@ -43,7 +42,7 @@ from framefleet.plugins.words.section import JudgeSection
 from tests.chat_server import SERVER, Chat
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
-from tests.servers import free_port, listening, wait_until_it_listens
+from tests.servers import free_port, wait_until_it_listens
 from tests.small_output import rendered
 from tests.unit.test_video_parts import decoded, shared
 
@@ -51,19 +50,8 @@ KEY = "sk-of-the-test-0123456789"
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
+def key(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    endpoint.end_requests()
-    monkeypatch.setattr(endpoint, "_over", threading.Event())
-    yield
-    endpoint.end_requests()
-
-
-@pytest.fixture
-def chat(tmp_path: Path) -> Iterator[Chat]:
-    with listening(SERVER, tmp_path) as address:
-        yield Chat(address)
 
 
 def question(chat: Chat, **more: Any) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tenacity import wait_none
 
 import framefleet
 from framefleet.cluster.driver.lock import STOP, DriverLock
@@ -34,10 +31,9 @@ from framefleet.plugins.watch.control import ask_driver
 from framefleet.plugins.words import endpoint, prompts
 from framefleet.plugins.words.plugin import PromptsRunner
 from framefleet.plugins.words.prompts import write_prompts
-from tests.chat_server import SERVER, Chat
+from tests.chat_server import Chat
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
-from tests.servers import listening
 
 ROWS = [
     {"prompt": "a red ball", "seed": 1, "style": "photo"},
@@ -47,19 +43,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
-    endpoint.end_requests()
-    monkeypatch.setattr(endpoint, "_over", threading.Event())
-    yield
-    endpoint.end_requests()
-
-
-@pytest.fixture
-def chat(tmp_path: Path) -> Iterator[Chat]:
-    with listening(SERVER, tmp_path) as address:
-        yield Chat(address)
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def job_file(tmp_path: Path, chat: Chat, rows: list[dict[str, Any]] = ROWS, **rewrite: Any) -> Path:

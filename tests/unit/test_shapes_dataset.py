@@ -1,4 +1,4 @@
-"""Datasets and tables of prompts are the same for the same seed; scores count what clips show."""
+"""Shapes: data and prompts are the same for a seed, scores count what clips show, shipped jobs are valid."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.plugins.demo.prepare import Size
+from framefleet.plugins.demo.prepare import MODEL, Size
+from framefleet.plugins.train.job import TrainJob
 from tests.outputs import write_output
 from tests.rows import record
 from tests.shapes_output import CARRIED, output_of
@@ -192,3 +194,26 @@ def test_outputs_without_records_of_another_table_or_without_a_clip_are_refused(
     gone.unlink()
     with pytest.raises(StoreError, match=gone.name):
         evaluate(str(tmp_path / "out"))
+
+
+FILES = sorted((MODEL.parent / "train").glob("*.yaml"))
+BLANK = "shapes/blank"
+
+
+def job_of(file: Path) -> TrainJob:
+    return load_job(file, [], kind=TrainJob)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_shipped_job_is_valid_and_writes_under_its_own_name(file: Path) -> None:
+    assert job_of(file).output.endswith(f"shapes/{file.stem}")
+
+
+def test_the_jobs_are_one_tree_that_grows_from_the_blank_model() -> None:
+    jobs = {f"shapes/{file.stem}": job_of(file) for file in FILES}
+    for name in jobs:
+        begun = set[str]()
+        while (path := jobs[name].model.path) != BLANK:
+            assert name not in begun
+            begun.add(name)
+            name = path.removesuffix("/model")

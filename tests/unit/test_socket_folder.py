@@ -1,4 +1,4 @@
-"""Folders for sockets: short and private, whatever TMPDIR is, or refused with what is free and needed."""
+"""Folders for sockets and of one process: short and private whatever TMPDIR is, and cleared after it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from framefleet.cluster.fleet.ray_folder import MAX_FOLDER, make_socket_folder
 from framefleet.cluster.fleet.warm.start import warm
 from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.model.options.offload import own_folder
 
 ROOT = Path(__file__).parents[2]
 RAY_BELOW = "/ray/session_2026-01-02_03-04-05_678901_1234567/sockets/plasma_store"
@@ -82,3 +83,24 @@ def test_a_full_tmpdir_is_refused_before_ray_starts(tmp_path: Path) -> None:
     for said in ("3 ", "/mnt has 64 KiB free, and needs 16,384 KiB", "set TMPDIR to another folder"):
         assert ended.stdout.count(said) == 2, ended
     assert not (tmp_path / "out").exists()
+
+
+# As a worker ends: without a chance to clear up.
+KILLED = """
+import os, sys
+from pathlib import Path
+from framefleet.pipeline.model.options.offload import own_folder
+(own_folder(Path(sys.argv[1])) / "weights").write_text("x")
+os._exit(9)
+"""
+
+
+def test_the_folder_of_a_killed_process_is_cleared_by_the_next_and_no_other(tmp_path: Path) -> None:
+    theirs = tmp_path / "framefleet-weights-of-somebody"  # with no lock beside it
+    theirs.mkdir()
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT)
+    (abandoned,) = (path.parent for path in tmp_path.glob("*/weights"))
+    first, second = own_folder(tmp_path), own_folder(tmp_path)
+    assert first != second and not abandoned.exists()
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {first, second, theirs}
+    assert own_folder(tmp_path / "new").is_dir()

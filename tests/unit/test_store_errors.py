@@ -1,10 +1,11 @@
-"""What an error of a store means: whether to ask again, to look for other credentials, or to tell people."""
+"""What an error of a store means: whether to ask again, for how long, and whom to tell."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
+import time
 from itertools import repeat
 
 import pytest
@@ -18,8 +19,9 @@ from botocore.exceptions import (
 from s3fs.errors import translate_boto_error
 
 from framefleet import Store
+from framefleet.cluster.fleet.losses import CUT_OFF_S, Storing
 from framefleet.pipeline.errors import StoreError, StoreTrouble, TableError
-from framefleet.pipeline.outputs.stores.retries import in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import Patience, in_a_line, trouble_of
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.failing_store import failing
 
@@ -114,3 +116,67 @@ def test_what_azure_says_is_told_on_one_line() -> None:
     said = "The specified container does not exist.\nRequestId:8c7b\nContent: <?xml ...?>\n<Error/>"
     assert in_a_line(Exception(said)) == "The specified container does not exist."
     assert in_a_line(OSError("Forbidden: b/o\nno access")) == "Forbidden: b/o no access"
+
+
+NOW = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("stored_by", "ago_s", "silent_s", "is_cut_off"),
+    [
+        ("worker-1", CUT_OFF_S + 1, CUT_OFF_S, False),  # the store is silent to all
+        ("worker-1", 1, CUT_OFF_S - 1, False),
+        ("worker-1", 1, CUT_OFF_S, True),
+        ("worker-0", 1, CUT_OFF_S, False),  # what it stored itself says nothing of others
+    ],
+)
+def test_a_worker_whose_store_is_silent_while_others_store_is_cut_off_after_a_minute(
+    stored_by: str, ago_s: float, silent_s: float, is_cut_off: bool
+) -> None:
+    storing = Storing()
+    storing.stored(stored_by, now=NOW - ago_s)
+    assert storing.is_cut_off("worker-0", silent_s=silent_s, now=NOW) == is_cut_off
+
+
+LIMIT_S = 0.5
+
+
+class Slow:
+    """A request that waits for longer than the limit, while the store answers others or does not."""
+
+    def __init__(self, patience: Patience, *, num_failures: int, others_are_answered: bool) -> None:
+        self.patience = patience
+        self.num_failures, self.others_are_answered = num_failures, others_are_answered
+        self.num_asked = 0
+
+    def __call__(self) -> str:
+        self.num_asked += 1
+        if self.num_asked > self.num_failures:
+            return "an answer"
+        if self.num_asked > 1:
+            time.sleep(LIMIT_S)
+            if self.others_are_answered:
+                self.patience.ride_out(lambda: "another answer")
+        raise TimeoutError("no answer")
+
+
+def patience() -> Patience:
+    patience = Patience("s3://bucket/run", LIMIT_S)
+    patience.ride_out(lambda: "it has answered before")
+    return patience
+
+
+def test_a_request_that_waited_as_the_store_came_back_is_made_once_more() -> None:
+    there = patience()
+    request = Slow(there, num_failures=2, others_are_answered=True)
+    assert there.ride_out(request) == "an answer"
+    assert request.num_asked == 3
+
+
+@pytest.mark.parametrize(("others_are_answered", "num_asked"), [(True, 3), (False, 2)])
+def test_one_that_is_never_answered_ends(others_are_answered: bool, num_asked: int) -> None:
+    there = patience()
+    request = Slow(there, num_failures=9, others_are_answered=others_are_answered)
+    with pytest.raises(TimeoutError):
+        there.ride_out(request)
+    assert request.num_asked == num_asked

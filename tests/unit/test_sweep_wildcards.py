@@ -1,4 +1,4 @@
-"""`{red|blue}` and `__animal__` in a sweep become rows: all combinations, or some that are drawn."""
+"""`{red|blue}` and `__animal__` become rows in a sweep, and are reported where a model reads them as text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from framefleet.jobs.render.wildcards import Wildcards
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from tests.unit.test_sweeps import KINDS, job_of, rows
@@ -178,3 +180,20 @@ def test_what_cannot_be_used_is_refused(sweep: dict[str, Any], problem: str, fix
         open_sweep(job_of(sweep).sweep, None, kinds=KINDS, others=(), columns={}, storage_options={})
     assert problem.replace("FOLDER", folder) in refused.value.problem
     assert fix in refused.value.fix
+
+
+def test_wildcards_are_counted_and_the_first_is_named() -> None:
+    prompts = ["a fox", None, "a {red|blue} fox", "two __3d animal__s", "snake_case_x {a} ____"]
+    found = Wildcards(["prompt"])
+    found.add(0, pa.RecordBatch.from_pydict({"prompt": prompts[:2], "note": ["{a|b}"] * 2}))
+    assert found.note() is None
+    found.add(2, pa.RecordBatch.from_pydict({"prompt": prompts[2:]}))
+    note = found.note()
+    assert note and "2 rows" in note and "row 2 first" in note and "`sweep:`" in note
+
+
+def test_texts_of_a_sweep_have_no_wildcards_left_but_maybe_loras() -> None:
+    found = Wildcards(["prompt"], swept=["prompt"])
+    for number, prompt, note in ((0, "a {red|blue} fox", ""), (1, "a <lora:style:0.8> fox", "1 row ")):
+        found.add(number, pa.RecordBatch.from_pydict({"prompt": [prompt]}))
+        assert note in (found.note() or "") and bool(found.note()) == bool(note)

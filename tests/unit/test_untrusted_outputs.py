@@ -24,7 +24,7 @@ from tests.commands import command
 from tests.rows import own_row_id
 from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
-from tests.web_server import WebServer, web_server
+from tests.web_server import WebServer
 
 CODE = 'x"""\'\n\r\x0c\x85\u2028import os\nopen("ran", "w")\n"""\''
 RUNS = 'def f(pipe, request): ...\nopen("ran", "w")\n'
@@ -50,12 +50,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (here / "runs.py").write_text(RUNS)
     yield here
     assert not (here / "ran").exists()
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 def claiming(output: str, **job: Any) -> str:
