@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,9 @@ def _stored(
     path = clip_path(row_id, f".{format}")
     store.create(path, content)
     return said | {"uri": store.url_of(path), "path": path}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return what an export wrote, by path, without its own notes."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import WanPipeline
 
 from framefleet import Audit, Batching, Clip, HalfDone, Model, Renderer, Request, load_model
 from framefleet.pipeline.hooks.intercept import intercept
@@ -255,22 +255,11 @@ def test_what_audits_would_look_at_is_not_given_out_as_a_renderer_ends() -> None
         assert len(renderer.take_audits()) == bool(halves)
 
 
-class Accumulating(WanTransformer3DModel):
-    """Adds to each prediction the mean of those before it."""
-
-    mean: Any = 0.0
-
-    def forward(self, **named: Any) -> Any:
-        (prediction,) = super().forward(**named)
-        self.mean = 0.5 * self.mean + prediction.mean()
-        return (prediction + 0.3 * self.mean,)
-
-
 def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model, rows = load_model(tiny("wan"), dtype="fp32"), CASES["Wan"].rows()
-    model.pipe.transformer.__class__ = Accumulating
+    model.pipe.transformer.__class__ = hidden_state.Accumulating
     clips = _undisturbed(_renderer(model), rows)
     assert "mean" not in vars(model.pipe.transformer), "as in a network that was just loaded"
     renderer = _renderer(model)

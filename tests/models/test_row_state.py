@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from framefleet import Model, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
@@ -21,6 +21,7 @@ from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
 from framefleet.plugins.recipes.siblings import as_sibling
+from tests.hidden_state import Accumulating
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import clips_in_order, unaudited
@@ -49,17 +50,6 @@ def _remember(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dic
     latents = given["latents"] + 0.2 * pipe.momentum["sum"]
     second = pipe.audio_scheduler
     return {"latents": second.step(0.1 * latents, second.timesteps[step], latents, return_dict=False)[0]}
-
-
-class Accumulating(WanTransformer3DModel):
-    """Adds to each prediction the mean of those before it, and never forgets them."""
-
-    mean: Any = 0.0
-
-    def forward(self, **named: Any) -> Any:
-        (prediction,) = super().forward(**named)
-        self.mean = 0.5 * self.mean + prediction.mean()
-        return (prediction + 0.3 * self.mean,)
 
 
 class Drawing(WanPipeline):

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_sche
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.commands import command
 from tests.rows import own_row_id
-from tests.small_output import PROMPT, rendered
+from tests.small_output import PROMPT, files, rendered
 
 FORMATS = ("webdataset", "parquet", "hf")
 SHARPNESS = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, float("nan")]
@@ -35,11 +35,6 @@ def records(tmp_path: Path) -> list[dict[str, Any]]:
 def exported(tmp_path: Path, format: Any, to: str = "to", **asked: Any) -> Path:
     framefleet.export(str(tmp_path / "out"), str(tmp_path / to), format=format, **asked)
     return tmp_path / to
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def test_webdataset_reads_clips_records_and_prompts(tmp_path: Path, records: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.rows.tables.table import folder_of, open_table
 from tests.commands import command
 from tests.lerobot_dataset import CAMERAS, LENGTHS, TASKS, dataset
-from tests.small_output import frames_of, rendered
+from tests.small_output import files, frames_of, rendered
 from tests.unit.test_video_parts import RATE
 
 FPS = 8  # of clips of a small output
@@ -61,14 +61,6 @@ def export(folder: Path, to: str = "new", **choice: Any) -> Path:
 def episodes_of(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(folder / "meta/episodes").to_pylist()
     return rows
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".framefleet" not in path.parts
-    }
 
 
 def test_each_look_is_an_episode_with_the_states_and_actions_of_its_source(tmp_path: Path) -> None:

@@ -13,14 +13,9 @@ from framefleet.plugins.export import push
 from framefleet.plugins.export.card import _card, _public, _size_category
 from tests.commands import command
 from tests.hub_datasets import DatasetHub, dataset_hub
-from tests.small_output import rendered
+from tests.small_output import files, rendered
 
 __all__ = ["dataset_hub"]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 @pytest.fixture
