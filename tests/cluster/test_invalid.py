@@ -1,7 +1,8 @@
-"""Rows that cannot be rendered: the table is refused, or they are left out and listed."""
+"""Rows that cannot be rendered: the table is refused, also at its end, or they are left out and listed."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -9,7 +10,9 @@ import pytest
 
 import framefleet
 from framefleet import Progress, TableError
-from tests.jobs import job_values, prompt_rows, write_table
+from framefleet.pipeline.rows.tables.json_lines import BATCH_ROWS
+from tests.commands import command
+from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 
 BAD_ROWS = [*prompt_rows(2), {**prompt_rows(1)[0], "seed": -1}, {**prompt_rows(1)[0], "prompt": ""}]
 
@@ -49,3 +52,19 @@ def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path,
     del values["on_invalid"]
     assert framefleet.render(values).done == 2
     assert not framefleet.status(tmp_path / "out").num_invalid
+
+
+@pytest.mark.promise("The job then stops")
+def test_a_bad_last_row_ends_the_worker_that_started_and_leaves_nothing(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    good = {"prompt": "a red ball", "seed": 1}
+    bad = {"prompt": "a red ball", "seed": -1}
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in [*[good] * BATCH_ROWS, bad]))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", address=ray_cluster))
+    ended = command("render", job, exits=2)
+    assert f"row {BATCH_ROWS}" in ended.stderr
+    assert not (tmp_path / "out").exists()
+    assert "1 row rendered in" in command("render", job, "--set", "on_invalid=skip").stderr
+    assert len(records_of(tmp_path / "out")) == 1

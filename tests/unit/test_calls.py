@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import sys
 from collections import OrderedDict
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,6 +16,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from framefleet.pipeline.hooks import intercept as compiled_calls
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Call, digest_of, is_private, parse_call
 from framefleet.pipeline.render.fused.compatibility import Company
@@ -193,3 +197,18 @@ def test_output_classes_come_back_with_the_fields_that_were_set() -> None:
 @pytest.mark.parametrize("other", [{"b": (1, 2)}, {"a": [1, 2]}, {"a": (1, 2, 3)}, {"a": 1}])
 def test_other_nesting_gives_another_structure(other: object) -> None:
     assert flatten({"a": (1, 2)})[1] == flatten({"a": (3, object())})[1] != flatten(other)[1]
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_calls_run_with_and_without_the_names(is_renamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = compiled_calls
+    if is_renamed:
+        monkeypatch.setitem(sys.modules, "torch._C._dynamo.eval_frame", ModuleType("eval_frame"))
+        spec = importlib.util.spec_from_file_location("renamed", compiled_calls.__file__)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    assert module.HAS_HOOK is not is_renamed
+    assert not module.is_compiled_call()
+    added = module.left_to_python(lambda a, b: a + b)
+    assert added(1, 2) == 3
