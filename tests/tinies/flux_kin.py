@@ -12,34 +12,25 @@ from tests.tinies.image import image_autoencoder
 from tests.tinies.table import CHAT, LARGER, ONE_OF_EACH, REDRAWN, Tinies, of
 
 PACKED = 16  # four latent channels in 2 x 2 patches
-BLOCKS: dict[str, Any] = {
-    **ONE_OF_EACH,
-    "joint_attention_dim": TEXT_WIDTH,
-}
+BLOCKS: dict[str, Any] = ONE_OF_EACH | {"joint_attention_dim": TEXT_WIDTH}
 _BESIDE = {"in_channels": 2 * PACKED, "out_channels": PACKED}  # the picture's latents beside the noise
+# The masked picture's latents, and the mask of every pixel: 8 x 8 for each latent.
+_FILLED = _BESIDE | {"in_channels": 2 * PACKED + 2 * 2 * 64}
+_KONTEXT = LARGER | {"max_area": 1024, "_auto_resize": False}
 
 
 def flux() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxPipeline(**_flux_parts())
-
-
-def flux_kontext() -> diffusers.DiffusionPipeline:
-    return diffusers.FluxKontextPipeline(**_flux_parts())
-
-
-def flux_fill() -> diffusers.DiffusionPipeline:
-    """Beside the noise the masked picture's latents, and the mask of every pixel: 8 x 8 for each latent."""
-    return diffusers.FluxFillPipeline(**_flux_parts(in_channels=2 * PACKED + 2 * 2 * 64, out_channels=PACKED))
+    return diffusers.FluxPipeline(**flux_parts())
 
 
 def _flux_controlled() -> dict[str, Any]:
     controlnet = diffusers.FluxControlNetModel(
         **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
     )
-    return _flux_parts() | {"controlnet": controlnet}
+    return flux_parts() | {"controlnet": controlnet}
 
 
-def _flux_parts(**settings: Any) -> dict[str, Any]:
+def flux_parts(**settings: Any) -> dict[str, Any]:
     given: dict[str, Any] = {"in_channels": PACKED, "guidance_embeds": True}
     return {
         "tokenizer": clip_tokenizer(),
@@ -72,15 +63,9 @@ def _chroma_parts() -> dict[str, Any]:
     }
 
 
-def bria() -> diffusers.DiffusionPipeline:
+def _bria_parts() -> dict[str, Any]:
     transformer = diffusers.BriaTransformer2DModel(**BLOCKS, in_channels=PACKED, axes_dims_rope=[0, 8, 8])
-    return diffusers.BriaPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-    )
+    return _chroma_parts() | {"transformer": transformer}
 
 
 def ovis() -> diffusers.DiffusionPipeline:
@@ -98,26 +83,26 @@ def ovis() -> diffusers.DiffusionPipeline:
 
 TINIES: Tinies = {
     # Distilled: guidance is no input of its network.
-    "flux_schnell": of("FluxPipeline", lambda: _flux_parts(guidance_embeds=False), LARGER),
-    "flux_img2img": of("FluxImg2ImgPipeline", _flux_parts, LARGER | REDRAWN, "image"),
-    "flux_inpaint": of("FluxInpaintPipeline", _flux_parts, LARGER | REDRAWN, "image", "mask_image"),
-    "flux_kontext": (flux_kontext, LARGER | {"max_area": 1024, "_auto_resize": False}, ("image",)),
-    "flux_fill": (flux_fill, LARGER, ("image", "mask_image")),
-    "flux_control": of("FluxControlPipeline", lambda: _flux_parts(**_BESIDE), LARGER, "control_image"),
+    "flux_schnell": of("FluxPipeline", lambda: flux_parts(guidance_embeds=False), LARGER),
+    "flux_img2img": of("FluxImg2ImgPipeline", flux_parts, LARGER | REDRAWN, "image"),
+    "flux_inpaint": of("FluxInpaintPipeline", flux_parts, LARGER | REDRAWN, "image", "mask_image"),
+    "flux_kontext": of("FluxKontextPipeline", flux_parts, _KONTEXT, "image"),
+    "flux_fill": of("FluxFillPipeline", lambda: flux_parts(**_FILLED), LARGER, "image", "mask_image"),
+    "flux_control": of("FluxControlPipeline", lambda: flux_parts(**_BESIDE), LARGER, "control_image"),
     "flux_control_img2img": of(
         "FluxControlImg2ImgPipeline",
-        lambda: _flux_parts(**_BESIDE),
+        lambda: flux_parts(**_BESIDE),
         LARGER | REDRAWN,
         "image",
         "control_image",
     ),
     "chroma": of("ChromaPipeline", _chroma_parts, LARGER),
     "chroma_img2img": of("ChromaImg2ImgPipeline", _chroma_parts, LARGER | REDRAWN, "image"),
-    "bria": (bria, LARGER, ()),
+    "bria": of("BriaPipeline", _bria_parts, LARGER),
     "ovis": (ovis, CHAT, ()),
     "flux_control_inpaint": of(
         "FluxControlInpaintPipeline",
-        lambda: _flux_parts(**_BESIDE),
+        lambda: flux_parts(**_BESIDE),
         LARGER | REDRAWN,
         "image",
         "control_image",
@@ -135,11 +120,5 @@ TINIES: Tinies = {
         "mask_image",
         "control_image",
     ),
-    "flux_kontext_inpaint": of(
-        "FluxKontextInpaintPipeline",
-        _flux_parts,
-        LARGER | {"max_area": 1024, "_auto_resize": False},
-        "image",
-        "mask_image",
-    ),
+    "flux_kontext_inpaint": of("FluxKontextInpaintPipeline", flux_parts, _KONTEXT, "image", "mask_image"),
 }

@@ -12,17 +12,8 @@ from tests.tinies.table import EDIT, IMAGE, REDRAWN, STEPS, Tinies, of, parts
 UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def sd_inpaint() -> diffusers.DiffusionPipeline:
-    """The kind with weights of its own: latents, mask and the masked picture's latents side by side."""
-    return diffusers.StableDiffusionInpaintPipeline(
-        **sd_parts() | {"unet": unet(in_channels=9, out_channels=4)}
-    )
-
-
-def instruct_pix2pix() -> diffusers.DiffusionPipeline:
-    return diffusers.StableDiffusionInstructPix2PixPipeline(
-        **sd_parts() | {"unet": unet(in_channels=8, out_channels=4)}
-    )
+def _beside(in_channels: int) -> dict[str, Any]:
+    return sd_parts() | {"unet": unet(in_channels=in_channels, out_channels=4)}
 
 
 def _lcm_parts() -> dict[str, Any]:
@@ -37,16 +28,15 @@ def sd_parts() -> dict[str, Any]:
 
 TINIES: Tinies = {
     "sd_img2img": of("StableDiffusionImg2ImgPipeline", sd_parts, REDRAWN, "image"),
-    "sd_inpaint": (sd_inpaint, EDIT, ("image", "mask_image")),
-    "instruct_pix2pix": (instruct_pix2pix, STEPS, ("image",)),
+    # The kind with weights of its own: latents, mask and the masked picture's latents side by side.
+    "sd_inpaint": of("StableDiffusionInpaintPipeline", lambda: _beside(9), EDIT, "image", "mask_image"),
+    "instruct_pix2pix": of("StableDiffusionInstructPix2PixPipeline", lambda: _beside(8), STEPS, "image"),
     "sdxl_img2img": of("StableDiffusionXLImg2ImgPipeline", sdxl, REDRAWN, "image"),
     "sdxl_inpaint": of("StableDiffusionXLInpaintPipeline", sdxl, EDIT, "image", "mask_image"),
     "sd3_img2img": of("StableDiffusion3Img2ImgPipeline", sd3, EDIT, "image"),
     # It takes no other number of channels.
-    "sd3_inpaint": (
-        lambda: diffusers.StableDiffusion3InpaintPipeline(**parts(sd3(channels=16))),
-        EDIT,
-        ("image", "mask_image"),
+    "sd3_inpaint": of(
+        "StableDiffusion3InpaintPipeline", lambda: sd3(channels=16), EDIT, "image", "mask_image"
     ),
     "lcm": of("LatentConsistencyModelPipeline", _lcm_parts, IMAGE),
     "lcm_img2img": of("LatentConsistencyModelImg2ImgPipeline", _lcm_parts, REDRAWN, "image"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
@@ -14,12 +14,12 @@ from sentencepiece import SentencePieceTrainer
 
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.image import NOISE, image_autoencoder, unet
-from tests.tinies.table import IMAGE, REDRAWN, Tinies
+from tests.tinies.table import IMAGE, REDRAWN, Tinies, of
 
 _CHATGLM = {"num_layers": 2, "hidden_size": TEXT_WIDTH, "ffn_hidden_size": 64, "kv_channels": 16}
 
 
-def kolors(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.DiffusionPipeline:
+def _parts() -> dict[str, Any]:
     tokenizer = _tokenizer()
     encoder = ChatGLMConfig(
         **_CHATGLM,
@@ -36,13 +36,13 @@ def kolors(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.Diffus
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
     )
-    return made(
-        tokenizer=tokenizer,
-        text_encoder=ChatGLMModel(encoder),
-        vae=image_autoencoder(),
-        unet=denoiser,
-        scheduler=diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
-    )
+    return {
+        "tokenizer": tokenizer,
+        "text_encoder": ChatGLMModel(encoder),
+        "vae": image_autoencoder(),
+        "unet": denoiser,
+        "scheduler": diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+    }
 
 
 def _tokenizer() -> ChatGLMTokenizer:
@@ -63,11 +63,7 @@ def _tokenizer() -> ChatGLMTokenizer:
 
 _CALL = IMAGE | {"max_sequence_length": 64}
 TINIES: Tinies = {
-    "kolors": (lambda: kolors(diffusers.KolorsPipeline), _CALL, ()),
-    "kolors_img2img": (
-        lambda: kolors(diffusers.KolorsImg2ImgPipeline),
-        REDRAWN | {"max_sequence_length": 64},
-        ("image",),
-    ),
-    "kolors_pag": (lambda: kolors(diffusers.KolorsPAGPipeline), _CALL, ()),
+    "kolors": of("KolorsPipeline", _parts, _CALL),
+    "kolors_img2img": of("KolorsImg2ImgPipeline", _parts, REDRAWN | {"max_sequence_length": 64}, "image"),
+    "kolors_pag": of("KolorsPAGPipeline", _parts, _CALL),
 }

@@ -38,7 +38,7 @@ def helios_pyramid() -> diffusers.ModularPipeline:
 
 def qwen_edit(made: type[diffusers.ModularPipeline]) -> diffusers.ModularPipeline:
     """Blocks round pictures to 32 pixels, which have to be two latents or more."""
-    parts = qwen_kin.qwen_edit_plus().components
+    parts = qwen_kin.edit_parts()
     return modular_of(made, {**parts, "vae": qwen_kin.autoencoder()})
 
 
@@ -84,7 +84,7 @@ TINIES: Tinies = {
         "image",
     ),
     "flux_kontext_modular": of(
-        "FluxKontextModularPipeline", flux_kin.flux_kontext, LARGER | {"max_area": 1024}, "image"
+        "FluxKontextModularPipeline", flux_kin.flux_parts, LARGER | {"max_area": 1024}, "image"
     ),
     "ideogram4_modular": of(
         "Ideogram4ModularPipeline",

@@ -13,21 +13,11 @@ from tests.tinies.table import CHAT, LARGER, LARGEST, ONE_OF_EACH, TWO_LAYERS, T
 PACKED = 16  # four latent channels in 2 x 2 patches
 
 
-def qwen_edit_plus() -> diffusers.DiffusionPipeline:
-    return diffusers.QwenImageEditPlusPipeline(**_edit_parts())
+def _controlled(**settings: Any) -> dict[str, Any]:
+    return _parts() | {"controlnet": diffusers.QwenImageControlNetModel(**_BLOCKS, **settings)}
 
 
-def qwen_controlnet_inpaint() -> diffusers.DiffusionPipeline:
-    controlnet = diffusers.QwenImageControlNetModel(**_BLOCKS, extra_condition_channels=4)  # the mask, packed
-    return diffusers.QwenImageControlNetInpaintPipeline(**_parts(), controlnet=controlnet)
-
-
-def qwen_controlnet() -> diffusers.DiffusionPipeline:
-    controlnet = diffusers.QwenImageControlNetModel(**_BLOCKS)
-    return diffusers.QwenImageControlNetPipeline(**_parts(), controlnet=controlnet)
-
-
-def _edit_parts() -> dict[str, Any]:
+def edit_parts() -> dict[str, Any]:
     """It takes pictures at a megapixel, whatever is rendered: 64 pixels to a token keep that small."""
     return _parts() | {"vae": autoencoder(levels=6), "processor": sight_processor()}
 
@@ -143,15 +133,21 @@ def _scheduler() -> diffusers.FlowMatchEulerDiscreteScheduler:
 TINIES: Tinies = {
     "qwen_img2img": of("QwenImageImg2ImgPipeline", _parts, CHAT | {"strength": 0.5}, "image"),
     "qwen_inpaint": of("QwenImageInpaintPipeline", _parts, CHAT | {"strength": 0.5}, "image", "mask_image"),
-    "qwen_edit": of("QwenImageEditPipeline", _edit_parts, CHAT | LARGEST, "image"),
+    "qwen_edit": of("QwenImageEditPipeline", edit_parts, CHAT | LARGEST, "image"),
     "qwen_edit_inpaint": of(
-        "QwenImageEditInpaintPipeline", _edit_parts, CHAT | LARGEST | {"strength": 0.5}, "image", "mask_image"
+        "QwenImageEditInpaintPipeline", edit_parts, CHAT | LARGEST | {"strength": 0.5}, "image", "mask_image"
     ),
-    "qwen_edit_plus": (qwen_edit_plus, CHAT | LARGEST, ("image",)),
+    "qwen_edit_plus": of("QwenImageEditPlusPipeline", edit_parts, CHAT | LARGEST, "image"),
     "krea2": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=False), CHAT, ()),
     "krea2_turbo": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=True), CHAT, ()),
     "nucleus": (nucleus, LARGER | {"max_sequence_length": 1024}, ()),
     "longcat": (longcat, LARGER | {"enable_prompt_rewrite": False}, ()),
-    "qwen_controlnet": (qwen_controlnet, CHAT, ("control_image",)),
-    "qwen_controlnet_inpaint": (qwen_controlnet_inpaint, CHAT, ("control_image", "control_mask")),
+    "qwen_controlnet": of("QwenImageControlNetPipeline", _controlled, CHAT, "control_image"),
+    "qwen_controlnet_inpaint": of(
+        "QwenImageControlNetInpaintPipeline",
+        lambda: _controlled(extra_condition_channels=4),  # the mask, packed
+        CHAT,
+        "control_image",
+        "control_mask",
+    ),
 }

@@ -13,23 +13,6 @@ from tests.tinies.table import LARGER, ONE_LAYER, REDRAWN, UNBINNED, Tinies, of
 _LEVELS = 6  # 32 pixels to a latent, as in the real one
 
 
-def sana_pag() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaPAGPipeline(
-        **_parts(), scheduler=_scheduler(), pag_applied_layers="transformer_blocks.0"
-    )
-
-
-def sana_controlnet() -> diffusers.DiffusionPipeline:
-    controlnet = diffusers.SanaControlNetModel(**_BLOCKS)
-    return diffusers.SanaControlNetPipeline(**_parts(), scheduler=_scheduler(), controlnet=controlnet)
-
-
-def _scheduler() -> diffusers.DPMSolverMultistepScheduler:
-    return diffusers.DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
-
-
 def _sprint_parts() -> dict[str, Any]:
     """Guidance is an input of the network, and the steps are angles between picture and noise."""
     scheduler = diffusers.SCMScheduler(prediction_type="trigflow", sigma_data=0.5)
@@ -55,6 +38,9 @@ def _parts(**settings: Any) -> dict[str, Any]:
         "text_encoder": gemma2(),
         "vae": _autoencoder(),
         "transformer": transformer,
+        "scheduler": diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
     }
 
 
@@ -79,7 +65,7 @@ def _autoencoder() -> diffusers.AutoencoderDC:
 
 
 TINIES: Tinies = {
-    "sana": (lambda: diffusers.SanaPipeline(**_parts(), scheduler=_scheduler()), LARGER | UNBINNED, ()),
+    "sana": of("SanaPipeline", _parts, LARGER | UNBINNED),
     "sana_sprint": of("SanaSprintPipeline", _sprint_parts, LARGER | UNBINNED),
     "sana_sprint_img2img": of(
         "SanaSprintImg2ImgPipeline",
@@ -87,6 +73,15 @@ TINIES: Tinies = {
         LARGER | UNBINNED | REDRAWN,
         "image",
     ),
-    "sana_pag": (sana_pag, LARGER | UNBINNED, ()),
-    "sana_controlnet": (sana_controlnet, LARGER | UNBINNED, ("control_image",)),
+    "sana_pag": of(
+        "SanaPAGPipeline",
+        lambda: _parts() | {"pag_applied_layers": "transformer_blocks.0"},
+        LARGER | UNBINNED,
+    ),
+    "sana_controlnet": of(
+        "SanaControlNetPipeline",
+        lambda: _parts() | {"controlnet": diffusers.SanaControlNetModel(**_BLOCKS)},
+        LARGER | UNBINNED,
+        "control_image",
+    ),
 }
