@@ -28,7 +28,6 @@ from tests.rows import failure, record
 
 _NOTHING = pa.schema([])
 _IDS = st.sets(st.integers(0, 7), max_size=8)
-_KINDS = ["done", "failed", "withdrawn", "forgotten", "compacted", "table"]
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["done", "failed", "withdrawn", "forgotten", "compacted", "table"]), _IDS),
     max_size=8,

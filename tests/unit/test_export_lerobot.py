@@ -23,7 +23,6 @@ from tests.small_output import files, frames_of, rendered
 from tests.unit.test_video_parts import RATE
 
 FPS = 8  # of clips of a small output
-EPISODES = [0, 0, 2, 2, 1, 1]  # in the order in which they were rendered
 SAME = ("observation.state", "action", "timestamp", "frame_index", "task_index")
 
 

@@ -113,13 +113,6 @@ def test_a_store_that_has_answered_before_may_be_out_of_reach() -> None:
         assert rows(open_table("failing://added/t.parquet", has_answered=True)) == ROWS.to_pylist()
 
 
-def test_a_missing_table_names_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "prompts.parquet").touch()
-    with pytest.raises(TableError, match="does not exist") as caught:
-        open_table(str(tmp_path / "prompt.parquet"))
-    assert "prompts.parquet" in caught.value.fix
-
-
 SED = ROWS.rename_columns(["prompt", "sed", "score"])
 
 
