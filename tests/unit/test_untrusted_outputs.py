@@ -24,7 +24,9 @@ from tests.commands import command
 from tests.rows import own_row_id
 from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
-from tests.web_server import WebServer
+from tests.web_server import WebServer, web
+
+__all__ = ["web"]  # a fixture
 
 CODE = 'x"""\'\n\r\x0c\x85\u2028import os\nopen("ran", "w")\n"""\''
 RUNS = 'def f(pipe, request): ...\nopen("ran", "w")\n'
