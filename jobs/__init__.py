@@ -3,5 +3,5 @@
 Imports `framefleet.cluster` and `framefleet.pipeline`; only plugins import this folder.
 """
 
-if __name__ == "jobs":  # from the root of a clone: a second copy, whose classes are not the first one's
+if __name__ == "jobs":  # imported from a clone's root: a second copy, with other classes than the first
     raise ImportError("import it as framefleet.jobs")

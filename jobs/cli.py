@@ -1,7 +1,7 @@
-"""The command line: which command is which function.
+"""The command line: which function runs each command.
 
-Each is in the folder of what it does, in its `command` or in a file of the command's name. Those import what
-they run only when they run it: `--help` answers at once. Plugins add theirs (jobs/doors.py).
+A command is in the module `command` of its folder, or in a file of its own name. It imports what it needs
+only when it runs, so that `--help` answers at once. Plugins add commands (jobs/doors.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
 _MODEL_HELP = "List, describe, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
-# In the order in which they are used. Those of plugins come after them, panel by panel.
+# In the order in which people use them. In each panel, commands of plugins come last.
 _PANELS: dict[str, tuple[Command, ...]] = {
     "Render": (render_command,),
     "Watch and control": (),
@@ -46,26 +46,26 @@ def _name_of(command: Command) -> str:
 
 
 def _help_of(command: Command) -> str:
-    """Return the docstring with one line for each paragraph: terminals break them."""
+    """Return the docstring with each paragraph on one line: terminals wrap it."""
     paragraphs = (getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 class _Plain:
-    """Help for people who do not write Python: with the value that is typed, and nothing for a flag."""
+    """Help without Python types: it shows what to type as an option's value, and nothing for a flag."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of Typer's class, the other base
-        for one in parameters:
-            is_typed = one.param_type_name == "option" and not one.is_flag
-            shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
-            one.display_type_rich = lambda ctx, shown=shown: shown
+        for option in parameters:
+            is_typed = option.param_type_name == "option" and not option.is_flag
+            shown = option.metavar or option.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
+            option.display_type_rich = lambda ctx, shown=shown: shown
         return parameters
 
 
 class _Command(_Plain, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        options = {name for one in self.params for name in one.opts}
+        options = {name for option in self.params for name in option.opts}
         if not ctx.resilient_parsing and (meant := cut_option(args, options)):
             ctx.fail(f"A value ends at its first space: write {meant}")
         try:
@@ -73,8 +73,9 @@ class _Command(_Plain, TyperCommand):
         except Exception as failure:
             error: Any = failure  # NoSuchOption, for which Typer exports no name
             is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
-            if is_unknown and any("--sweep" in one.opts for one in self.params):
-                error.message += "; arguments of the model: --set defaults.NAME=VALUE or --sweep NAME=VALUES"
+            if is_unknown and "--sweep" in options:
+                error.message += "; for an argument of the model, write --set defaults.NAME=VALUE"
+                error.message += " or --sweep NAME=VALUES"
             cause: Any = error.__cause__
             if hasattr(cause, "errors") and (mistake := cause.errors()[0])["type"] != "value_error":
                 error.message = f"{mistake['input']!r} must be {must_be(mistake)} ({error.param.help})"
@@ -109,7 +110,9 @@ def command_line() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels = {panel: [*functions] for panel, functions in _PANELS.items()}
-    names = {(panel == _MODEL, _name_of(one)) for panel, some in panels.items() for one in some}
+    names = {
+        (panel == _MODEL, _name_of(function)) for panel, functions in panels.items() for function in functions
+    }
 
     def check(panel: str, function: Command) -> None:
         if (title := (panel == _MODEL, _name_of(function))) in names:
@@ -117,7 +120,7 @@ def command_line() -> typer.Typer:
         if not function.__module__.startswith("framefleet."):
             alone = typer.Typer()
             alone.command(help=_help_of(function))(function)
-            typer.main.get_command(alone)  # raises for parameters that it does not take
+            typer.main.get_command(alone)  # raises for parameters that Typer does not support
         names.add(title)
 
     for panel, functions in commands(check).items():
@@ -134,11 +137,11 @@ def command_line() -> typer.Typer:
 
 
 def main() -> None:
-    """Run one command and end with its exit code; what is printed is fit for a terminal."""
+    """Run one command and end with its exit code; what it prints is safe for a terminal."""
     guard_streams()
-    # No module in the current folder takes the place of one that a process of a library's imports.
+    # Processes that libraries start must not import modules from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
-    for argument in sys.argv[1:]:  # also where it is misplaced, and quoted in a mistake
+    for argument in sys.argv[1:]:  # a misplaced one too, as error messages may quote it
         name, _, value = argument.removeprefix("--set=").partition("=")
         keep_secrets({name: value})
     try:
@@ -149,7 +152,7 @@ def main() -> None:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
     except SystemExit as end:
         for error in broken_plugins():
-            if error is not end.__context__:  # which is reported
+            if error is not end.__context__:  # which was reported already
                 log.warning("%s; %s", error.problem, error.fix)
         started = sys.modules.get("framefleet.cluster.fleet.start")
         if started and started.is_ray_left():
@@ -171,7 +174,7 @@ def _framefleet(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Do nothing: each command does its own."""
+    """Do nothing; the commands do the work."""
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _OPERATOR = re.compile(r"[=<>!]|(?:and|between|ilike|in|is|like|not|or)$", re.IG
 def cut_option(words: Sequence[str], options: Collection[str]) -> str | None:
     """Return what to write for `--set a = 5`, `--prompt a red ball` or `--where a = 5`; None if all is well.
 
-    options: those of the command. What follows a whole value may be a job file or an output.
+    options: the command's options. The word after a complete value may be a job file or an output.
     """
     for place, option in enumerate(words):
         value = [*takewhile(lambda word: not word.startswith("-"), words[place + 1 :])]

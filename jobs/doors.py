@@ -1,4 +1,4 @@
-"""What jobs ask of plugins: commands, sections, job kinds, file steps, runners and listeners."""
+"""What plugins add to jobs: commands, sections, job kinds, file steps, runners and listeners."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ class Listener:
         """Raise UserError for a job that `running` or `following` would refuse. Does nothing else."""
 
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
-        """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
+        """Return a context that is entered before a job is opened, and ends with the run.
+
+        It yields a function that gets the summary.
+        """
         return nullcontext(lambda summary: None)
 
     def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
-        """Enter the context before the rows of an output are rendered, or found done; it ends after them.
+        """Return a context that is entered before an output's rows are rendered, even if all are done.
 
-        job: with this output, e.g. of drafts. Entering it may raise a UserError.
+        It ends after the last row; entering it may raise a UserError. job: the job with this output, e.g. the
+        one of drafts.
         """
         return nullcontext()
 
@@ -56,7 +60,7 @@ class Listener:
         """Called once all runs of a job have ended without an error."""
 
     def rendering(self, store: Store) -> AbstractContextManager[None]:
-        """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
+        """Return a context that is entered when rendering begins, and ends when it is done or fails."""
         return nullcontext()
 
     def ending_lines(self, store: Store) -> Sequence[str]:
@@ -74,21 +78,21 @@ class Scope:
 
     # row_ids; None: all.
     only: Collection[str] | None = None
-    # Of the table's first rows, only those without a record.
+    # Only this many of the table's first rows, as far as they have no record.
     limit: int | None = None
-    # In place of the job's, whose folder is still where paths in cells start.
+    # Read instead of the job's table. Paths in cells still start in the folder of the job's table.
     table: str | None = None
-    # Of the job's budget on another output.
+    # Spent from the job's budget on another output.
     spent: Spent | None = None
-    # When the command was given; the outputs of a job have one deadline.
+    # When the command started: all outputs of a job share one deadline.
     began: datetime = field(default_factory=lambda: datetime.now().astimezone())
     # Called with the lock held, once the output lists which rows of `table` are left out.
     on_start: Callable[[], None] | None = None
-    # Adds rows while it renders; for the last runner of a job, as others take none.
+    # Adds rows during the run; only for the last runner of a job, as others take no rows.
     more: More | None = None
-    # Workers of an earlier run, which render these rows too; None: those of this run alone.
+    # The fleet of an earlier run, which renders these rows too; None: this run starts its own.
     fleet: Start | None = None
-    # Whether the fleet stays for another run, asked after the last row; else it ends with this one.
+    # Called after the last row: whether the fleet stays for another run.
     stays: Callable[[], bool] = lambda: False
 
 
@@ -99,31 +103,31 @@ class RunJob(Protocol):
 
 
 class More(Protocol):
-    """Adds rows to a run, by what its records say so far. Called while no rows wait, with the lock held."""
+    """Adds rows to a run, depending on its records. Called while no rows wait, with the lock held."""
 
     def __call__(self, num_rows: int) -> str | None:
-        """Return the path in the output of a table of further rows, with the same columns; None: no rows.
+        """Return the path, in the output, of a table with more rows in the same columns; None: no rows.
 
-        num_rows: that workers need now so that none is idle; 0: they have enough for the moment. It takes in
-        rows that people have added to the job since; raises UserError where it cannot.
+        num_rows: how many rows workers need now so that none is idle; 0: they have enough for the moment.
+        Also takes rows that people have added to the job since, and raises UserError if it cannot.
         """
 
 
 class JobRunner:
-    """Renders the jobs that have its section by several runs: of the job with other rows, or of other jobs.
+    """Renders a job that has its section in several runs: of the job with other rows, or of other jobs.
 
-    A run may have an output of its own in the job's: one of `Plugin.inner_outputs` with the same section.
+    A run may write to an inner output: one of `Plugin.inner_outputs` with the same section.
     """
 
-    # The section of job files whose jobs it renders; a job file need not have it.
+    # It renders the jobs whose file has this section.
     section: ClassVar[str]
     # Of two runners of a job, the one with the lower number calls the other.
     order: ClassVar[int] = 0
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
-        """Render the job by runs of it, or of jobs made of it; return how that ended.
+        """Render the job, or jobs made from it, in several runs; return how that ended.
 
-        run: renders one job, by the other runners whose section it has.
+        run: renders one job, through the other runners whose section it has.
         """
         raise NotImplementedError
 
@@ -132,7 +136,7 @@ class JobRunner:
     ) -> Any:
         """Return what `render` would do, a JobPlan of plugins/forecast. wanted: its PlanOptions.
 
-        run: plans one job, called as this is. table: as for `render`.
+        run: plans one job, with the same arguments. table: as `Scope.table`.
         """
         return run(job, watch, wanted, table=table)
 
@@ -141,9 +145,9 @@ class JobRunner:
         return None
 
     def check_added(self, job: Job, watch: Watch, file: str) -> None:
-        """Raise UserError for rows that cannot be added to the job's table; this one, for any.
+        """Raise UserError for rows that cannot be added to the job's table; by default, for any.
 
-        file: of these rows, with the columns of the table.
+        file: holds these rows, in the columns of the table.
         """
         problem = f"rows cannot be added: the job has `{self.section}`"
         raise JobError(problem, "add them to its table itself, and run it again")
@@ -151,7 +155,7 @@ class JobRunner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
-    """A kind of job that is not rendered: those whose job file has a certain section."""
+    """A kind of job that is not rendered, recognized by a section of its job file."""
 
     # What the whole job file may hold.
     schema: type[TableJob]
@@ -160,12 +164,12 @@ class JobKind:
 
 
 def commands(check: Callable[[str, Command], None]) -> Mapping[str, Sequence[Command]]:
-    """Return the commands of all plugins by their panel, without those that cannot be used.
+    """Return the commands of all plugins by panel, except those that cannot be used.
 
     check: raises for a function that cannot be a command of a panel.
     """
     by_panel: dict[str, list[Command]] = {}
-    for name, plugin in [*plugins().items()]:  # which the import of a command may find one to refuse
+    for name, plugin in [*plugins().items()]:  # a copy: importing a command may remove a plugin
         for panel, places in plugin.commands.items():
             for place in places:
                 with noted():
@@ -177,7 +181,7 @@ def commands(check: Callable[[str, Command], None]) -> Mapping[str, Sequence[Com
 
 
 def job_kinds() -> frozenset[str]:
-    """Return the sections that make a job one of another kind. Its output has <section>.json for job.json."""
+    """Return the sections that make a job another kind. Its output has <section>.json, not job.json."""
     return frozenset(section for plugin in plugins().values() for section in plugin.job_kinds)
 
 
@@ -196,13 +200,13 @@ def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
 
 
 def file_steps() -> Mapping[str, Callable[[], type[FileStep]]]:
-    """Return the step that each of these sections may ask for; imported when called."""
+    """Return, for each section that may ask for a file step, a function that imports the step."""
     return by_name("file_steps")
 
 
 @cache
 def runners() -> Mapping[str, JobRunner]:
-    """Return the runner of the jobs that have each of these sections."""
+    """Return the runners of all plugins by section, in their order."""
     return {runner.section: runner for runner in sorted(runners_made(), key=lambda runner: runner.order)}
 
 
@@ -212,21 +216,21 @@ def runners_of(job: Job) -> Sequence[JobRunner]:
 
 
 def inner_outputs_of(job: Job) -> Mapping[str, str]:
-    """Return the folders of the outputs in a job's own, with the section by which it has each."""
+    """Return the folders of a job's inner outputs, each with the section that makes it."""
     return {name: section for name, section in inner_outputs().items() if getattr(job, section) is not None}
 
 
 def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:
     """Return the table or pattern of the rows in a job's output; None: those of the job's table.
 
-    inside: as the runners below this one have it.
+    inside: ask only the runners below this one.
     """
     runners = [runner for runner in runners_of(job) if inside is None or runner.order > inside.order]
     return next(filter(None, (runner.table(job) for runner in reversed(runners))), None)
 
 
 def listeners() -> Sequence[Listener]:
-    """Return a listener of each kind that a plugin has."""
+    """Return one instance of each plugin's listeners."""
     return listeners_made()
 
 

@@ -19,16 +19,22 @@ _SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*,?\s*|\s*[@[{{].*", re.DOTALL)  # or 
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a command take groups of options that others take too.
+    """Let a command take groups of options that other commands take too.
 
-    A group is a function of options. It is the default of a parameter of the command, which gets it with what
-    was typed: the command calls it, and reports what it raises.
+    A group is a function whose parameters are options. The command has a parameter with this function as its
+    default, and gets the function with the typed values bound. It calls it, and reports what it raises.
     """
     own = inspect.signature(command, eval_str=True)
-    groups = {name: one.default for name, one in own.parameters.items() if inspect.isfunction(one.default)}
+    groups = {
+        name: parameter.default
+        for name, parameter in own.parameters.items()
+        if inspect.isfunction(parameter.default)
+    }
     options = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
     parameters = [
-        option for name, one in own.parameters.items() for option in options.get(name, {name: one}).values()
+        option
+        for name, parameter in own.parameters.items()
+        for option in options.get(name, {name: parameter}).values()
     ]
 
     @wraps(command)
@@ -208,7 +214,7 @@ def option_sets(
     steps: NumSteps = None,
     sets: Sets = None,
 ) -> list[str]:
-    """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
+    """Return these options as texts for `--set`, e.g. "sweep.seed=[0-63]", then `sets`. Raises JobError."""
     from framefleet.jobs.job.yaml_text import yaml_of
 
     options = {"prompt": "--prompt"} if prompts else {}
@@ -234,7 +240,7 @@ def option_sets(
 
 
 def _set_of(sweep: str) -> str:
-    """Return one of `name=1,3,5`, `name=@prompts.txt`, or `name=` with a list or a mapping of YAML."""
+    """Return the text for `--set` of a `--sweep`: name=1,3,5, name=@prompts.txt, or name=YAML."""
     name, _, values = (part.strip() for part in sweep.partition("="))
     if not (name and values):
         problem = f"--sweep {public_text(sweep)}: not name=values"

@@ -1,4 +1,4 @@
-"""From the sections that plugins add to a job file to the columns that records get by them."""
+"""From the sections that plugins add to a job file to the columns that they add to records."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ from framefleet.pipeline.rows.tables.column_checks import argument_meant
 
 
 def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
-    """Return the job's columns. Raises UserError for what cannot be used, and for one that there is already.
+    """Return the job's columns. Raises UserError for one that cannot be used or has the name of another.
 
-    late_alone: those that clips get after their records.
+    late_alone: only those that clips get after their records.
     """
     doors = [] if late_alone else [*columns_of_sections(is_late=False).items()]
     doors += columns_of_sections(is_late=True).items()
     changed = ((getattr(job, name), open_it) for name, open_it in doors if has_changed(job, name))
     opened = (column for section, open_it in changed for column in open_it(section, job.folder))
-    columns = [_with_inputs(column, job) for column in opened]
+    columns = [
+        replace(column, function=partial(column.function, inputs=job_inputs(job)))
+        if column.takes_inputs and column.function is not None
+        else column
+        for column in opened
+    ]
     names = [*RECORD_FIELDS.names, *FAILURE_FIELDS.names]
     for column in columns:
         if column.name in names:
@@ -42,16 +47,10 @@ def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
     return columns
 
 
-def _with_inputs(column: ClipColumn, job: Job) -> ClipColumn:
-    if not column.takes_inputs or column.function is None:
-        return column
-    return replace(column, function=partial(column.function, inputs=job_inputs(job)))
-
-
 def check_recorded(columns: Iterable[ClipColumn], store: Store) -> None:
-    """Raise JobError for a column that is filled in later, where records of an output have it already.
+    """Raise JobError for late columns that records of an output have already.
 
-    E.g. from the table of a run without it.
+    E.g. because the table of an earlier run had such a column.
     """
     columns = [*columns]
     taken = taken_columns(store) if columns else frozenset()
@@ -77,4 +76,5 @@ def check_late(columns: Iterable[ClipColumn], records: pa.Schema, arguments: Col
 
 def step_columns(job: Job) -> list[str]:
     """Return the names of the columns that the job's sections add to records, without opening them."""
-    return [name for one in sections() if (of := getattr(job, one)) is not None for name in of.column_names]
+    of_job = (getattr(job, name) for name in sections())
+    return [name for section in of_job if section is not None for name in section.column_names]

@@ -44,10 +44,11 @@ def load_job(
     output: str | None = None,
     is_run: bool = False,
 ) -> AnyJob:
-    """Return a job as it is, of its file, of what a file would hold, or of options alone. Raises JobError.
+    """Return the job of a file, of a mapping of its keys, or of options alone; a `Job` as it is.
 
-    sets: keys to replace, e.g. "fleet.workers=2", with values in YAML. table, model, output: the same, as
-    text. The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
+    sets: keys to replace, e.g. "fleet.workers=2", with values in YAML. table, model, output: values of these
+    keys, as text; sets override them. All of these are ignored for a `Job`. is_run: the job runs now, so this
+    machine must have what its workers need. Raises JobError.
     """
     if isinstance(job, kind):
         return job
@@ -73,7 +74,7 @@ def load_job(
     values = _without_nulls(values)
     check_paths(values)
     if not values.keys() <= kind.model_fields.keys():
-        for error in broken_plugins():  # the key may be of one that cannot be used
+        for error in broken_plugins():  # the key may belong to one of them
             raise error
     _check_texts_of_sweep(values, places, file.parent if file else Path())
     try:
@@ -93,7 +94,7 @@ def load_job(
 
 
 def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], folder: Path) -> None:
-    """Raise JobError for a text to sweep that is the name of a file. folder: of the job file."""
+    """Raise JobError for a swept text that is the name of a file. folder: the job file's."""
     sweep = values.get("sweep")
     for name, written in sweep.items() if isinstance(sweep, dict) else ():
         place = places.get(("sweep", name), "")
@@ -112,7 +113,7 @@ def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], 
 
 
 def _as_in_a_file(value: Any) -> Any:
-    """Return a copy, with the texts of paths and of torch's dtypes and devices, and arrays as lists."""
+    """Return a copy with paths, torch dtypes and torch devices as text, and arrays as lists."""
     if isinstance(value, Mapping):
         return {key: _as_in_a_file(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -123,20 +124,22 @@ def _as_in_a_file(value: Any) -> Any:
         return str(value)
     try:
         return copy.deepcopy(without_torch(value))
-    except TypeError:  # of a generator, say, which is refused as what it is
+    except TypeError:  # e.g. a generator, which is refused later
         return value
 
 
 def devices_of(job: TableJob) -> dict[Key, str]:
-    """Return what the job's models are to be on, each by its key in the job."""
-    sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
-    return {(*key, "device"): section.device for key, section in sections.items()}
+    """Return the device of each of the job's models, by its key in the job."""
+    return {
+        ("models", name, "device") if name else ("model", "device"): section.device
+        for name, section in job.by_name.items()
+    }
 
 
 def check_gpu(job: TableJob, places: Mapping[Key, str] = _NOWHERE) -> None:
-    """Raise JobError where workers would start on this machine, and want a GPU that it does not have.
+    """Raise JobError if workers would start on this machine, and need a GPU that it does not have.
 
-    places: where values stand, by their keys.
+    places: where each key was written.
     """
     if error := missing_gpu(job.fleet, devices_of(job), places):
         raise error
@@ -149,7 +152,7 @@ def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | 
 
 
 def set_values(sets: Sequence[str]) -> dict[str, Any]:
-    """Return what `--set a.b=c` and its likes give, nested as in a job file. Raises JobError."""
+    """Return the values of `--set a.b=c`, nested as in a job file. Raises JobError."""
     values: dict[str, Any] = {}
     _put_all(values, {}, sets)
     keep_secrets(values)
@@ -157,19 +160,19 @@ def set_values(sets: Sequence[str]) -> dict[str, Any]:
 
 
 def storage_options(sets: Sequence[str] | None) -> dict[str, Any]:
-    """Return what `--set storage_options.key=value` gives, of all that it gives. Raises JobError."""
+    """Return the storage options that `--set` gives, ignoring its other keys. Raises JobError."""
     options: dict[str, Any] = set_values(sets or []).get("storage_options", {})
     return options
 
 
 def storage_options_alone(sets: Sequence[str] | None) -> dict[str, Any]:
-    """Return the same for commands that read no job, and can set nothing else. Raises JobError."""
+    """Return the storage options that `--set` gives. Raises JobError for any other key."""
     options: dict[str, Any] = options_alone(sets, "storage_options").get("storage_options", {})
     return options
 
 
 def options_alone(sets: Sequence[str] | None, *sections: str) -> dict[str, Any]:
-    """Return what `--set` says of these sections, of options of stores. Raises JobError for any other key."""
+    """Return the values of `--set`, nested. Raises JobError for a key that is not in these sections."""
     for key, _ in map(_parse_set, sets or []):
         if key[0] not in sections or len(key) < 2:
             problem = f"--set {'.'.join(key)}: only {' and '.join(sections)} can be set here"
@@ -179,9 +182,9 @@ def options_alone(sets: Sequence[str] | None, *sections: str) -> dict[str, Any]:
 
 
 def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:
-    """Open the output that a command names. sets: its --set. is_rendered: inner outputs alone are not enough.
+    """Open the output that a command names. Raises JobError if there is none.
 
-    Raises JobError where there is none.
+    sets: the command's --set. is_rendered: inner outputs alone are not enough.
     """
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
@@ -190,7 +193,7 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
 
 
 def check_job_place(place: str, *, of: str = "") -> None:
-    """Raise JobError for an output, or a table, in a job file's place. of: the command's name."""
+    """Raise JobError for an output or a table where a job file belongs. of: the command's name."""
     from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
 
     if of == "add" and Path(place).suffix not in JOB_FILES and file_format(place):
@@ -203,7 +206,7 @@ def check_job_place(place: str, *, of: str = "") -> None:
 
 
 def check_output_place(place: str) -> None:
-    """Raise JobError for a file in an output's place."""
+    """Raise JobError for a file where an output belongs."""
     from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
     from framefleet.pipeline.rows.tables.formats import file_format
 
@@ -220,13 +223,13 @@ def check_output_place(place: str) -> None:
 
 
 def config_values(sets: Sequence[str]) -> dict[str, Any]:
-    """Return what `--set vae.norm_num_groups=8` and its likes give to `model convert`. Raises JobError."""
+    """Return the values of `--set` for `model convert`, e.g. {"vae.norm_num_groups": 8}. Raises JobError."""
     return {".".join(key): value for key, value in map(_parse_set, sets)}
 
 
-def places(given: Sequence[str], option: str) -> dict[str, str]:
-    """Return what `--lora name=place`, or another option, gives by name. Raises JobError."""
-    pairs = [text.partition("=") for text in given]
+def places(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Return the places that an option such as `--lora name=place` gives, by name. Raises JobError."""
+    pairs = [text.partition("=") for text in texts]
     for name, equals, place in pairs:
         if not (name and equals and place):
             problem = f"{option} {public_text(name + equals + place)}: not name=place"
@@ -262,12 +265,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
 
 
-def _check_text(given: str, option: str) -> None:
-    """Raise JobError for bytes that are no text: a terminal hands on whatever was typed."""
+def _check_text(text: str, option: str) -> None:
+    """Raise JobError for bytes that are not UTF-8: a terminal passes on whatever was typed."""
     try:
-        given.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise JobError(f"{option} holds bytes that are not UTF-8", "rename what it names") from None
+        raise JobError(f"{option} has bytes that are not UTF-8", "rename the file that it names") from None
 
 
 def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
@@ -296,7 +299,7 @@ def _put_all(values: dict[str, Any], places: dict[Key, str], sets: Sequence[str]
 
 
 def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *, place: str) -> None:
-    """Put a value into nested mappings, making them on the way."""
+    """Put a value into nested mappings, creating those that are missing."""
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
@@ -308,8 +311,8 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
         before = places.get(above, place)
         places[above] = before if place in before else f"{before} and {place}"
     at[key[-1]] = value
-    for below in [one for one in places if one[: len(key)] == key]:  # lines of a file, which count no more
-        del places[below]
+    for replaced in [other for other in places if other[: len(key)] == key]:  # lines of a file
+        del places[replaced]
     places[key] = place
 
 

@@ -1,4 +1,4 @@
-"""What job.json says, checked: an output may be anybody's, and files in it damaged."""
+"""What job.json says, checked: an output may come from anybody, and its files may be damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Written(BaseModel):
-    """What is read of it has its type; the rest is kept as it is, to be compared or written again."""
+    """Keys that we read have a type; others stay as they are, to be compared or written again."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -41,7 +41,7 @@ class ClaimedModel(Written):
 
 
 class ClaimedOfSeveral(ClaimedModel):
-    """One of several models, with what was found of it; of the only one `Claim` says that."""
+    """One of several models, with its digest and files; `Claim` has those of a job's only model."""
 
     digest: Sha256
     numerics: dict[str, Any]
@@ -72,12 +72,12 @@ JOB_JSON = TypeAdapter(Claim)
 
 
 def read_claim(store: Store) -> Claim:
-    """Return what job.json says; FileNotFoundError when the output has none, JobError when it is damaged."""
+    """Return what job.json says. Raises FileNotFoundError if there is none, JobError if it is damaged."""
     return read_json(store, CLAIM, JOB_JSON)
 
 
 def claim_of(store: Store) -> Claim:
-    """Return what job.json says, as `read_claim` does; JobError also where the output has none."""
+    """Return what job.json says. Raises JobError if it is damaged, or if there is none."""
     try:
         return read_claim(store)
     except FileNotFoundError:
@@ -88,13 +88,13 @@ def claim_of(store: Store) -> Claim:
 
 
 def fit_of(job: Mapping[str, Any]) -> Any:
-    """Return the `inputs.fit` of a job in job.json; `stretch` is all that earlier versions did."""
+    """Return the `inputs.fit` of a job in job.json; earlier versions always stretched."""
     inputs = job.get("inputs")
     return inputs.get("fit", "stretch") if isinstance(inputs, Mapping) else "stretch"
 
 
 def with_begun_fit(job: schema.Job, store: Store) -> schema.Job:
-    """Return the job with `stretch`, unless it says how pictures fit, if its output was begun with that."""
+    """Return the job with `fit: stretch` if its output was begun with that, unless the job sets `fit`."""
     claim = find_claim_as(store, JOB_JSON) if job.inputs.fit is None else None
     if claim is None or fit_of(claim.job.model_dump()) != "stretch":
         return job
@@ -102,7 +102,7 @@ def with_begun_fit(job: schema.Job, store: Store) -> schema.Job:
 
 
 def gpus_per_worker(store: Store) -> float:
-    """Return how many GPUs each worker had by job.json; 0 where it says nothing that can be."""
+    """Return how many GPUs each worker had according to job.json; 0 if it has no plausible number."""
     try:
         claim = find_claim_as(store, JOB_JSON)
     except JobError:

@@ -16,14 +16,14 @@ from framefleet.pipeline.guards.mistakes import QUOTED_TEXT, must_be, nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
-# Sections whose keys are names that the job chose, each of a path or a mapping.
+# Sections whose keys are names that the job chose; each value is a path or a mapping.
 NAMED: dict[Any, type[BaseModel]] = {
     "models": ModelSection,
     "loras": LoraSection,
     "second_models": SecondModelSection,
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
-# Of keys, in other programs.
+# What other programs call these keys.
 _OTHER_NAMES = {
     **dict.fromkeys(("store", "storage", "s3"), "storage_options"),
     **dict.fromkeys(("codec", "video_codec", "vcodec"), "encoder"),
@@ -48,10 +48,10 @@ def mistakes_in(
     *,
     has_options: bool = False,
 ) -> Iterator[tuple[str, str]]:
-    """Yield (problem, fix) once for each key; a value that may be of two kinds has an error for each.
+    """Yield one (problem, fix) for each key: pydantic has an error for each type that a value may have.
 
-    places: what to call the place of each key in the file, or on the command line. kind: of job.
-    has_options: whether a command line, and not Python, gives the values.
+    places: where each key stands, in a file or on the command line. kind: the class of the job.
+    has_options: whether the values come from a command line, not from Python.
     """
     by_key: dict[Key, list[Any]] = {}
     for mistake in _of_members_meant(error.errors(include_url=False), values):
@@ -59,7 +59,7 @@ def mistakes_in(
         if mistake["type"] in ("missing", "extra_forbidden"):
             key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
         by_key.setdefault(key, []).append(mistake)
-    # What else a value could have been is no matter once it was looked into.
+    # An error inside a value makes those about the value as a whole irrelevant.
     above = {key[:depth] for key in by_key for depth in range(len(key))}
     by_key = {key: errors for key, errors in by_key.items() if key not in above}
     # An unknown key may be why another one is missing.
@@ -71,7 +71,7 @@ def mistakes_in(
 
 
 def _of_members_meant(mistakes: Sequence[Any], values: Any) -> list[Any]:
-    """Leave out those of members of a union whose keys fit worse than another's."""
+    """Return the mistakes without those about members of a union whose keys fit worse than another's."""
     fits: dict[Key, dict[Any, int]] = {}
     places = []
     for mistake in mistakes:
@@ -93,7 +93,7 @@ def _of_members_meant(mistakes: Sequence[Any], values: Any) -> list[Any]:
 
 
 def _reached(location: Key, values: Any) -> Key:
-    """Take out what pydantic adds to a key: the member of a union that it tried, or that the value names."""
+    """Return a key without what pydantic adds: the union member that it tried, or that the value names."""
     key: Key = ()
     for part in location:
         is_entry = isinstance(values, list) and isinstance(part, int) and isinstance(values[part], dict)
@@ -128,10 +128,12 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
         return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {tags}"
     if errors[0]["loc"][-1] == "[key]":
         return f"`{name}` is not text", "put it in quotes"
-    shown = _shown(key, errors[0]["input"], job)
+    value, shown = errors[0]["input"], "not usable"
+    if _is_plain(key, value, job):
+        shown = str(value).lower() if isinstance(value, bool) else repr(public_value(value))
     if key[0] == "defaults" and len(key) > 1:
         return f"`{name}` is {shown}", "it must be text, a number, true or false, or a list"
-    # The member of a union that a value comes closest to is the one that was looked into.
+    # The member of a union that a value comes closest to has the deepest errors.
     depth = max(len(error["loc"]) for error in errors)
     wanted: dict[str, None] = {}
     fields = [*_fields_of(key, job)]
@@ -140,27 +142,21 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
         text = must_be(error, description)
         wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
-    if isinstance(errors[0]["input"], Mapping) and QUOTED_TEXT in wanted:
+    if isinstance(value, Mapping) and QUOTED_TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
-    if isinstance(errors[0]["input"], str) and "mapping" in fix and NO_SPACE.match(errors[0]["input"]):
+    if isinstance(value, str) and "mapping" in fix and NO_SPACE.match(value):
         fix += "; put a space after the colon"
     return f"`{name}` is {shown}", fix
 
 
 def _nested(key: Key) -> str:
-    """Return a key as a job file has it, e.g. `model: {path: ...}`; of an entry of a list, what that has."""
+    """Return a key as a job file has it, e.g. `model: {path: ...}`; in a list, only what is in the entry."""
     first, *inner = key[max((at + 1 for at, part in enumerate(key) if isinstance(part, int)), default=0) :]
     return f"{first}: {{{_nested(tuple(inner))}}}" if inner else f"{first}: ..."
 
 
-def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
-    if not _is_plain(key, value, job):
-        return "not usable"
-    return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
-
-
 def _is_plain(key: Key, value: Any, job: type[BaseModel]) -> bool:
-    """Return whether a value may be shown: it is no secret."""
+    """Return whether a value may be shown, as it is not secret."""
     is_empty = isinstance(value, str | bool | list | dict | None) and not value
     return is_empty or not (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key))
 
@@ -184,11 +180,11 @@ def _fields_of(key: Key, model: type[BaseModel] | None) -> Iterator[FieldInfo]:
 def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     """Return the hint for a key that does not exist.
 
-    A similar one next to it, the same word elsewhere, an argument of rows, or a similar word elsewhere.
+    It names a similar key next to it, the same word elsewhere, an argument of rows, or a similar word.
     """
     from framefleet.pipeline.rows.tables.column_checks import common_argument  # imports pyarrow
 
-    location = error["loc"]  # pydantic's, which names the kind of a mapping, where there are several
+    location = error["loc"]  # pydantic's, which names the member of a union
     places = dict(_known_keys(job))
     below: type[BaseModel] | None = None
     above = location[:-1]  # of a section that stands under a name which the job chose
@@ -199,18 +195,18 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     if below:
         written = tuple(map(str, above))
         places |= {(*above, *place): (*written, *path) for place, path in _known_keys(below)}
-    # pydantic's has the places in lists too, also in those that a job file gives one member of.
+    # pydantic's location also has indices of lists, even where the job file gives a single entry.
     section = [part for part in location[:-1] if not isinstance(part, int)]
     siblings = {path[-1]: path for place, path in places.items() if [*place[:-1]] == section}
     elsewhere: dict[str, tuple[str, ...]] = {}
     sections: dict[str, set[str]] = {}  # that have a word, by the word
     for path in sorted(places.values(), key=len):
-        if len(path) <= 2:  # deeper ones are not meant
+        if len(path) <= 2:  # people do not mean deeper ones
             sections.setdefault(path[-1], set()).add(path[0])
         is_near = path[0] == key[0] or (path[0] not in _CHOSEN and len(path) <= 2)
         if path != key and is_near:
             elsewhere.setdefault(path[-1], path)
-    # `name` and `where` may be of many sections
+    # many sections have `name` and `where`
     elsewhere = {
         word: path for word, path in elsewhere.items() if path[0] == key[0] or len(sections[word]) == 1
     }
@@ -247,7 +243,7 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
-    """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
+    """Yield every key as pydantic locates it, with members of unions, and as it is written."""
     if issubclass(model, RootModel):  # a list, which has no keys of its own
         for member in _models_in(model.model_fields["root"].annotation):
             yield from _known_keys(member)
@@ -257,7 +253,7 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
         yield (name,), (name,)
         members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, see `_meant`
         for member in members:
-            # Its tag is the one value of its first key; "other" where that may be any.
+            # pydantic's tag is the one value of the first key; "other" if that may be anything.
             first = get_args(next(iter(member.model_fields.values())).annotation) or ("other",)
             tag = (str(first[0]),) if len(members) > 1 else ()
             for place, path in _known_keys(member):

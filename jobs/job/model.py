@@ -1,4 +1,4 @@
-"""The models that a job names, opened as other machines find them too. Reads no weights."""
+"""Opens the models that a job names, with settings that also work on other machines. Reads no weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def place_of(name: str) -> str:
-    """Return where a job has the model of this name: `model` for the only one, which has none."""
+    """Return the key of a job's model: "models.wan" for wan, or "model" for the only one, without a name."""
     return f"models.{name}" if name else "model"
 
 
@@ -39,7 +39,7 @@ class OpenedModel:
     weights: Weights
     configs: Path  # the folder of its small files
     spec: PipelineSpec
-    adapter_files: Mapping[str, str]  # the SHA-256 of those of its IP-adapter
+    adapter_files: Mapping[str, str]  # of its IP-adapter, each with its SHA-256
     license: License  # of the weights, and who says so
     misfits: Mapping[str, Refused] = field(default_factory=dict)  # LoRAs that do not fit it
 
@@ -50,7 +50,7 @@ class OpenedModel:
 
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
-    """Return a model of a job. Raises UserError for one that is not there, or is none."""
+    """Open a model of a job. Raises UserError if it is missing, or is not a model."""
     path, parts = base_and_parts(section.path, section.base, section.parts)
     values = {name: value for name, value in section if name not in {*Options.model_fields, "base"}}
     unresolved = ModelSettings(
@@ -84,7 +84,7 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
 
 
 def open_engine(engine: Engine) -> OpenedModel:
-    """Return what stands for the model of a job with an engine."""
+    """Return what takes the place of the model in a job with an engine."""
     weights = engine.weights()
     return OpenedModel(
         settings=ModelSettings(path=engine.name, device="cpu", engine=engine, license=engine.license),
@@ -97,7 +97,7 @@ def open_engine(engine: Engine) -> OpenedModel:
 
 
 def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:
-    """Return a model that uses all GPUs of its worker, as the job says or by components."""
+    """Return the section, placed on all GPUs of a worker as the job says, or else by components."""
     gpus = fleet.gpus_per_worker
     if section.placement or gpus == "auto" or gpus <= 1:
         return section
@@ -107,7 +107,7 @@ def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:
 def open_models(job: Job) -> dict[str, OpenedModel]:
     """Return the job's models by name, each with the LoRAs that fit it.
 
-    Raises UserError for one that cannot be used as the job says, and for a LoRA that fits none.
+    Raises UserError for a model that cannot be used as the job says, and for a LoRA that fits none of them.
     """
     models: dict[str, OpenedModel] = {}
     for name, section in job.by_name.items():
@@ -119,20 +119,20 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
             )
     declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
-    loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
-    misfits: dict[str, dict[str, Refused]] = {of: {} for of in models}
-    for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
+    loras: dict[str, dict[str, Lora]] = {name: {} for name in models}
+    misfits: dict[str, dict[str, Refused]] = {name: {} for name in models}
+    for group in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
         errors = []
-        for of, model in models.items() if some else ():
+        for model_name, model in models.items() if group else ():
             from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
 
             try:
                 allow = model.settings.options.allow_unmatched_weights
-                check_loras_fit(some, model.weights, model.spec, allow_unmatched=allow)
-                loras[of] |= {name: file.lora for name, file in some.items()}
+                check_loras_fit(group, model.weights, model.spec, allow_unmatched=allow)
+                loras[model_name] |= {name: file.lora for name, file in group.items()}
             except ModelError as error:
                 errors.append(error)
-                misfits[of] |= dict.fromkeys(some, Refused(reason=error.problem, fix=error.fix))
+                misfits[model_name] |= dict.fromkeys(group, Refused(reason=error.problem, fix=error.fix))
         if errors and len(errors) == len(models):
             raise errors[0]
     for name, model in models.items():
@@ -144,11 +144,8 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
 
 
 def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
-    """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is.
-
-    section: what the job says of it.
-    """
-    if model.settings.device not in ("auto", "cpu"):  # workers say whether it is there
+    """Raise UserError for a dtype, option or device that the model cannot use. section: the model's."""
+    if model.settings.device not in ("auto", "cpu"):  # workers report whether it is there
         import torch
 
         try:
@@ -193,7 +190,7 @@ def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
 
 
 def _is_on_cpu(settings: ModelSettings, fleet: FleetSettings) -> bool:
-    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    """Return whether no worker can have a GPU. Workers of a cluster may, even if this machine has none."""
     gpus = fleet.gpus_per_worker
     if settings.device != "auto" or gpus == 0:
         return settings.device in ("auto", "cpu")

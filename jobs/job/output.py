@@ -1,4 +1,4 @@
-"""The output that a job names, as other machines find it too, and how clips are stored in it."""
+"""The output that a job names, where other machines find it too, and how clips are stored in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _OWN: dict[str, MediaFormat] = {"video": "mp4", "image": "png", "audio": "flac"}
 
 
 def store_of_job(job: TableJob, place: str | None = None) -> Store:
-    """Return the job's output, or another place that it writes to: one that other processes see too."""
+    """Return the job's output, or another place that it writes to.
+
+    Raises JobError for a place that other processes cannot see, or where nothing can be written.
+    """
     is_own, place = place is None, job.output if place is None else place
     if place.startswith("memory://"):
         raise JobError(f"{place} is private to each process", "use a folder or S3")
@@ -35,7 +38,7 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
     path = Path(_plain(place))
-    files = (one for one in (path, *path.parents) if one.is_file())
+    files = (place for place in (path, *path.parents) if place.is_file())
     try:
         file = None if "://" in place else next(files, None)
     except OSError as error:  # of a name that is too long
@@ -61,7 +64,7 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
 
 
 def base_of(job: Job) -> str:
-    """Return where paths that rows name start from."""
+    """Return where relative paths in rows start."""
     if job.inputs.base is not None:
         return job.inputs.base
     return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
@@ -74,9 +77,9 @@ def job_inputs(job: Job) -> Inputs:
 
 
 def files_of_others(store: Store, table: str | None = None) -> str | None:
-    """Return a file that lies in a local folder which is not an output yet, if one does.
+    """Return a foreign file in a local folder that is not an output yet; None if there is none.
 
-    Not one that a job brings along: its file, its table, and what is there before the output begins.
+    A job's own files do not count: its job file, its table, and what is there before the output begins.
     """
     folder = store.url_of("")
     if "://" in folder or not os.path.isdir(folder) or Output(store).is_begun:
@@ -87,7 +90,7 @@ def files_of_others(store: Store, table: str | None = None) -> str | None:
 
 
 def below(job: TableJob, path: str) -> str:
-    """Return the path or URL of what lies below a job's output, as this process finds it in any folder."""
+    """Return the absolute path or URL of something below a job's output."""
     return f"{_plain(job.output)}/{path}"
 
 
@@ -98,7 +101,7 @@ def _plain(location: str) -> str:
 
 
 def media_of(job: Job, spec: PipelineSpec) -> Media:
-    """Return how clips are stored. Raises JobError for a format that does not hold them."""
+    """Return how clips are stored. Raises JobError for a format that cannot hold them."""
     own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
     media = Media(**job.media.model_dump() | {"format": job.media.format or own})
     about = f"media.format is {media.format}, but {spec.class_name} renders "

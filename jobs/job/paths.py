@@ -1,7 +1,7 @@
 """In: the values of a job. Out: the paths that they name; those of a job file start in its folder.
 
-Cells of tables, and values of `defaults` and `sweep` that stand for cells, are no paths here: where they
-start, `inputs.base` says.
+Paths in cells of tables, and in `defaults` and `sweep` in place of cells, are not resolved here: they start
+at `inputs.base`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 JOB_FILES = (".yaml", ".yml", ".json")
 _MODELS = (("model",), ("models", "*"), ("audit", "against", "model"))
-# Keys whose texts may be paths, or names of the hub.
+# Keys whose texts may be paths or hub names.
 _NAMES: tuple[Key, ...] = (
     *(
         (*key, *more)
@@ -53,7 +53,7 @@ _PATHS: tuple[Key, ...] = (
 )
 _MARKED_FILES: tuple[Key, ...] = (("sweep", "*"), ("sweep", "sample", "over", "*"))  # as `@prompts.txt`
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
-_SET = "--set"  # and double quotes: the shell is to replace the variable
+_SET = "--set"  # with double quotes, so that the shell replaces the variable
 _SCHEME = re.compile(r"(?:^|/)(([A-Za-z][A-Za-z0-9+.-]+):(/+))")
 _BRACES = re.compile(r"\{(?!date\})[^{}/]*\}")
 _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
@@ -87,7 +87,7 @@ def without_scheme(location: str) -> str:
 
 
 def paths_in(values: Any) -> Iterator[NamedPath]:
-    """Yield every path, URL and name of the hub of a job."""
+    """Yield every path, URL and hub name in a job."""
     added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
     for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
@@ -102,7 +102,7 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
 
 
 def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield each place that a key is about, and what holds its value. A star is any name or number."""
+    """Yield each full key that matches, and the mapping or list with its value. "*" matches anything."""
     names: Any = ()
     if isinstance(value, Mapping):
         names = list(value) if key[0] == "*" else [key[0]] if key[0] in value else []
@@ -116,10 +116,11 @@ def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tupl
 
 
 def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, Any]) -> None:
-    """Have all that a job file names start in its folder.
+    """Make relative paths of a job file start in its folder.
 
-    What is only in the current folder is read there, with a warning. An output never is: one job file has one
-    output. A name that is in neither may be of the hub. replaced: what options give in its place.
+    A file that is only in the current folder is read from there, with a warning. An output never is, so that
+    one job file has one output. A name that is in neither folder may be on the hub. replaced: the values that
+    options override.
     """
     for place in paths_in(values):
         is_relative = "://" not in place.text and not place.text.startswith(("~", "/"))
@@ -143,23 +144,23 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
 
 
 def absolute_paths(values: dict[str, Any]) -> None:
-    """Have paths of a job mean the same in another folder; a name of the hub stays one."""
+    """Make the paths of a job absolute; hub names stay as they are."""
     for place in paths_in(values):
         place.replace(absolute_path(place.text, may_be_of_hub=place.may_be_of_hub))
 
 
 def absolute_path(text: str, *, may_be_of_hub: bool = False) -> str:
-    """Return a path that means the same in another folder; a URL, or a name of the hub, as it is."""
+    """Return a path as an absolute path; a URL or a hub name as it is."""
     path = os.path.expanduser(text)
     is_path = "://" not in path and (not may_be_of_hub or os.path.exists(path))
     return os.path.abspath(path) if is_path else text
 
 
 def check_paths(values: Mapping[str, Any]) -> None:
-    """Raise JobError for a path that is not there and that means something else than it says.
+    """Raise JobError for a path that does not exist and was meant to be something else.
 
-    It has an environment variable (workers may have others, and records theirs), begins like a URL and is
-    none, or is an output with a placeholder that there is not.
+    I.e. one with an environment variable, which may differ on workers; a misspelt URL; or an output with an
+    unknown placeholder.
     """
     for place in paths_in(values):
         if os.path.lexists(os.path.expanduser(place.text)):
@@ -187,7 +188,7 @@ def check_paths(values: Mapping[str, Any]) -> None:
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:
-    """Tell whether an option gives this path, or all that it stands in."""
+    """Return whether an option overrides this path, or a key above it."""
     for name in key:
         if isinstance(replaced, str):
             return True

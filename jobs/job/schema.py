@@ -51,7 +51,7 @@ from framefleet.pipeline.rows.sweeps.settings import Sweep
 if TYPE_CHECKING:
     from framefleet.pipeline.engine import Engine
 
-# Their defaults are the job's.
+# Defaults of the job's keys.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
 _RENDERING = ("model", "models", "engine")  # a job has exactly one of them
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
@@ -65,11 +65,11 @@ class SecondModelSection(Section):
     """A model that rows may name, in addition to the job's own."""
 
     path: NonEmpty
-    """Diffusers pipeline: a folder (with its index), org/name of the hub, or a URL."""
+    """Diffusers pipeline: a folder (with its index), org/name on the hub, or a URL."""
     revision: NonEmpty | None = None
     """Branch, tag or commit of a hub model. Default: main."""
     lock: NonEmpty | None = None
-    """Lock file that the model's files must agree with. Default: the one in its folder."""
+    """Lock file that the model's files must match. Default: the one in its folder."""
     allow_pickle: bool = _MODEL.allow_pickle
     """Allow pickles of tensors where there are no safetensors."""
     dtype: DType = _MODEL.dtype
@@ -81,8 +81,8 @@ class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
     base: NonEmpty | None = None
-    """Pipeline that a single file was made for, if `path` is one: a folder, org/name of the hub, or a URL. It
-    gives configs, tokenizers and the weights that the file lacks."""
+    """Pipeline that `path` was made for, if that is a single file: a folder, org/name on the hub, or a URL.
+    It provides configs, tokenizers and the weights that the file lacks."""
     parts: dict[
         str, Annotated[ModelPart, BeforeValidator(_mapping, json_schema_input_type=str | ModelPart)]
     ] = Field(default_factory=dict)
@@ -92,7 +92,7 @@ class ModelSection(SecondModelSection, Options):
     license: NonEmpty | None = None
     """License of the weights, for records and exports. Default: what the model's card or preset says."""
     threads: int = Field(default=_MODEL.threads, ge=1)
-    """Number of torch threads on the CPU. Another number may change the bits."""
+    """Number of torch threads on the CPU. Another number may change frames slightly."""
     placement: (
         Annotated[Placement, BeforeValidator(by_type, json_schema_input_type=str | Placement)] | None
     ) = _MODEL.placement
@@ -140,8 +140,8 @@ class MediaSection(Section):
     previews: bool = _MEDIA.previews
     """Store a preview image of each clip, for galleries."""
     embed: Embed = _MEDIA.embed
-    """What files say about their rows: full (prompt, settings and row_id), id (row_id only) or none. tags:
-    what version 0.1.0 wrote."""
+    """Metadata to write into files: full (prompt, settings and row_id), id (row_id only) or none. tags: what
+    version 0.1.0 wrote."""
 
 
 class InputsSection(Section):
@@ -159,22 +159,23 @@ class RenderInputsSection(InputsSection):
     """Images and videos that rows name."""
 
     fit: Fit | None = None
-    """How images and videos that a row starts from fit its size. crop: their middle part. pad: all of them,
-    with black bars. area: the row gets their proportions, and as many pixels as its size. stretch: as the
-    pipeline does it. Default: area for rows without height and width, crop for others."""
+    """How to fit a row's input images and videos to its size. crop: use the middle part. pad: add black bars.
+    area: give the row their proportions, and as many pixels as its size. stretch: resize them as the pipeline
+    does. Default: area for rows without height and width, crop for others."""
 
 
 class LoraSection(Section):
     """A LoRA that rows may name."""
 
     path: NonEmpty
-    """A .safetensors file, a folder, org/name of the hub, or a URL of a file or folder."""
+    """A .safetensors file, a folder, org/name on the hub, or a URL of a file or folder."""
     revision: NonEmpty | None = None
     """Branch, tag or commit on the hub. Default: main."""
     file: NonEmpty | None = None
-    """File to load, where there are several."""
+    """File to load, if there are several."""
     component: Literal["transformer_2"] | None = None
-    """Component to change, if not the one that diffusers chooses: for the low-noise model of Wan 2.2."""
+    """Component to change, if not the one that diffusers chooses: transformer_2 is the low-noise model of Wan
+    2.2."""
     allow_pickle: bool = False
     """Load a pickle of tensors."""
 
@@ -183,7 +184,7 @@ _Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_typ
 
 
 class AgainstSection(Section):
-    """A model by whose plain calls some clips are rendered once more, and how many."""
+    """A model that renders some clips once more with plain calls, and how many."""
 
     model: _Model
     """A folder, a hub model or a URL; or a mapping with the keys of `model`."""
@@ -203,7 +204,7 @@ class AuditSection(Section):
     """Compare enough rows to say, if all are equal, that at most this share of the job's rows is wrong, with
     95 % confidence; `share` does not limit them then."""
     share: float | None = Field(default=_AUDIT.share, gt=0, le=1)
-    """Maximum share of the models' time that comparing takes; one row more may be compared, e.g. in a small
+    """Maximum share of the models' time to spend on comparing. It may be exceeded by one row, e.g. in a small
     job. Default: 0.02, or no limit if `every` or `at_most` is set."""
 
     against: AgainstSection | None = None
@@ -216,7 +217,7 @@ class AuditSection(Section):
 
     @model_validator(mode="after")
     def _has_audits(self) -> Self:
-        self.of_batches  # noqa: B018  # raises what it does not take
+        self.of_batches  # noqa: B018  # raises for values that `Audit` refuses
         return self
 
 
@@ -243,7 +244,7 @@ class TableJob(Section):
     _rows_file: str | None = PrivateAttr(default=None)
 
     def in_folder(self, folder: str) -> Self:
-        """Return the job as that of a file in this folder, where its modules are."""
+        """Return the job as if its file were in this folder, where its modules are."""
         job = self.model_copy()
         job._folder = folder
         return job
@@ -253,7 +254,7 @@ class TableJob(Section):
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     def with_rows_in(self, file: str) -> Self:
-        """Return the job whose table is not there yet: its rows are in this file."""
+        """Return the job with its rows read from this file, in place of `table`."""
         job = self.model_copy()
         job._rows_file = file
         return job
@@ -285,7 +286,7 @@ class StepsSection(Section):
     sigmas: bool = False
     """Store the noise levels of the scheduler."""
     text_embeddings: bool = False
-    """Store what the pipeline's encode_prompt returned."""
+    """Store what the pipeline's encode_prompt returns."""
 
 
 def _engine(value: object) -> object:
@@ -310,38 +311,38 @@ class CoreJob(TableJob):
     model: _Model | None = None  # type: ignore[assignment]  # a training has one
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     engine: _Engine = None
-    """What renders in place of a model of this machine, e.g. {type: videos_api, urls: [...], model: NAME}."""
+    """Engine that renders instead of a local model, e.g. {type: videos_api, urls: [...], model: NAME}."""
     models: dict[str, _Model] = Field(default_factory=dict, max_length=_MAX_MODELS, validate_default=True)
-    """Several models in place of `model`, by the names that rows give in a column `model`."""
+    """Several models instead of `model`, by name. A column `model` names the model of each row."""
     sweep: Sweep = Field(default=Sweep(), validate_default=True)
     """Values of arguments to sweep. Each combination is a row, without a table or for each of its rows."""
     loras: dict[
         str, Annotated[LoraSection, BeforeValidator(_mapping, json_schema_input_type=str | LoraSection)]
     ] = Field(default_factory=dict)
-    """LoRAs, by the names that rows give in a column `lora`, e.g. style:0.8+detail:0.5."""
+    """LoRAs by name. A column `lora` names those of each row, e.g. style:0.8+detail:0.5."""
     second_models: dict[
         str,
         Annotated[
             SecondModelSection, BeforeValidator(_mapping, json_schema_input_type=str | SecondModelSection)
         ],
     ] = Field(default_factory=dict)
-    """Models, by the names that rows give in columns `image_model` and `keyframe_model`."""
+    """More models by name. Columns `image_model` and `keyframe_model` name those of each row."""
     recipe: NonEmpty = "generate"
     """generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, keyframes,
     text_to_keyframes_to_video, or yours as module:function."""
     overrides: Arguments = Field(default_factory=dict)
-    """Arguments of all rows. The table's columns of these names are not read."""
+    """Arguments for all rows. Columns of the table with these names are ignored."""
     inputs: RenderInputsSection = RenderInputsSection()
     batching: BatchingSection = BatchingSection()
     audit: AuditSection = AuditSection()
     keep: StepsSection = StepsSection()
     keep_embeddings: bool = False
-    """Store what text encoders return in the output, and keep the encoders off the GPU."""
+    """Store the results of text encoders in the output, and keep the encoders off the GPU."""
     media: MediaSection = MediaSection()
     order: str = Field(
         default="table",
-        description="Which rows go first, of the few thousand that are read ahead: table, in its order; "
-        "longest, those that take most time; priority:COLUMN, those with the highest number.",
+        description="Which rows go first, among the few thousand that are read ahead. table: in its order. "
+        "longest: those that take most time. priority:COLUMN: those with the highest number.",
     )
     retries: FaultPolicy = FaultPolicy()
     budget: JobBudget = JobBudget()
@@ -349,11 +350,11 @@ class CoreJob(TableJob):
     @model_validator(mode="before")
     @classmethod
     def _has_workers_of_an_engine(cls, values: Any) -> Any:
-        """Have the engine's number of workers, without GPUs, where the job does not say."""
-        given = values.get("engine") if isinstance(values, Mapping) else None
-        fleet = values.get("fleet", {}) if given else None
+        """Use the engine's number of workers, without GPUs, unless the job sets these."""
+        written = values.get("engine") if isinstance(values, Mapping) else None
+        fleet = values.get("fleet", {}) if written else None
         if isinstance(fleet, Mapping):
-            engine: Any = _engine(given)
+            engine: Any = _engine(written)
             usual = {"workers": engine.workers, "gpus_per_worker": 0}
             return {**values, "engine": engine, "fleet": {**usual, **fleet}}
         return values
@@ -362,9 +363,9 @@ class CoreJob(TableJob):
     @classmethod
     def _has_a_model(cls, models: dict[str, ModelSection], others: ValidationInfo) -> dict[str, ModelSection]:
         if "model" in others.data and "engine" in others.data:
-            given = [bool(models), others.data["model"] is not None, others.data["engine"] is not None]
-            if sum(given) != 1:
-                raise PydanticCustomError("both_models" if any(given) else "no_model", "missing")
+            are_set = [bool(models), others.data["model"] is not None, others.data["engine"] is not None]
+            if sum(are_set) != 1:
+                raise PydanticCustomError("both_models" if any(are_set) else "no_model", "missing")
         if not all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in models):
             raise PydanticCustomError("names", "a mapping, with names of letters, digits, - and _")
         return models
@@ -406,12 +407,12 @@ else:
 
 
 def has_changed(job: Job, section: str) -> bool:
-    """Tell whether a job says something in a section."""
+    """Return whether a job sets anything in a section."""
     return bool(getattr(job, section) != Job.model_fields[section].default)
 
 
 def sections_not_stored() -> set[str]:
-    """Return the sections that job.json does not have."""
+    """Return the sections that are not written to job.json."""
     return {name for name, section in sections().items() if not section.is_stored}
 
 
@@ -423,7 +424,7 @@ def job_schema(section: str | None = None) -> dict[str, Any]:
     other = job_kind([section]) if section else None
     if section and not other:
         fix = f"leave it out, or give one of {', '.join(sorted(job_kinds()))}"
-        raise JobError(f"{section}: no job has a schema of its own by this section", fix)
+        raise JobError(f"{section}: this section has no job schema of its own", fix)
     kind = other.schema if other else Job
     schema = kind.model_json_schema()
     definitions = schema["$defs"]

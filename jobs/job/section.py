@@ -1,4 +1,4 @@
-"""A section of the job file: the base of the core's and of those that plugins add."""
+"""A section of the job file: the base class of the core's sections and of plugins'."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class SectionFacts:
     paths: ClassVar[tuple[Key, ...]] = ()
     # Whether job.json has it.
     is_stored: ClassVar[bool] = True
-    # Keys that are about files alone, and not about the frames and the sound in them.
+    # Keys that only concern files, not the frames and the sound in them.
     of_files: ClassVar[tuple[str, ...]] = ()
 
     @property
     def column_names(self) -> Sequence[str]:
-        """The names of its columns of records, without opening anything."""
+        """The names of the columns that it adds to records, without opening anything."""
         return ()
 
     @property
     def for_choice(self) -> Self:
-        """The section of a job among whose clips some are chosen by their columns."""
+        """The section for a job that renders candidates, some of which are chosen by their columns."""
         return self
 
 
 class Section(SectionFacts, Strict):
     """A mapping of the job file. The text below a key is its description in the JSON Schema.
 
-    A plugin's section has a default for each of its keys: a job need not have it. A runner's is None then.
+    A plugin's section has a default for every key, as a job need not have it; a runner's is None then.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -58,5 +58,5 @@ class ListSection(SectionFacts, RootModel[Content], Generic[Content]):
 
 
 def as_list(value: object) -> Any:
-    """Return a list of a value that a job file may give alone."""
+    """Return a value as a list, as a job file may give a single value instead."""
     return value if isinstance(value, list) else [value]

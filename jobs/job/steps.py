@@ -29,7 +29,7 @@ def open_steps(job: Job) -> dict[str, FileStep]:
 
 
 def check_steps(steps: Mapping[str, FileStep], columns: Sequence[ClipColumn], media: Media) -> None:
-    """Raise JobError for steps that do not go with the format, or with other columns."""
+    """Raise JobError for steps that do not work with the format, or with other columns."""
     names = added_columns(steps, columns).names
     for section, step in steps.items():
         step.check(media)
@@ -50,8 +50,9 @@ def check_free(
 
 
 def for_choice(job: Job) -> dict[str, Any]:
-    """Return the sections of a job among whose clips some are chosen."""
-    return {name: one.for_choice for name in sections() if (one := getattr(job, name)) is not None}
+    """Return the sections for a job that renders candidates, some of which are chosen."""
+    of_job = {name: getattr(job, name) for name in sections()}
+    return {name: section.for_choice for name, section in of_job.items() if section is not None}
 
 
 def sections_with_steps(job: Mapping[str, Any]) -> list[str]:
@@ -60,7 +61,7 @@ def sections_with_steps(job: Mapping[str, Any]) -> list[str]:
 
 
 def decisive_sections(job: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
+    """Return what must stay the same in these sections to continue an output. job: as in job.json."""
     sections = {name: _defaults(name) if job.get(name) is None else job[name] for name in names}
     return {name: file_steps()[name]().decisive(section) for name, section in sections.items()}
 

@@ -27,7 +27,7 @@ _FIX = "look for a missing quote, bracket, colon or space, and at how far the li
 _KEY_FIX = (
     "put it in quotes; or, if a comma in {...} has made a key of it, write a list, [0, 1, 2], or a point, 7.5"
 )
-NO_SPACE = re.compile(r"([\w.]+):([{\[\"']|(?=[\w.-]))")  # after the colon, so that YAML takes all for a text
+NO_SPACE = re.compile(r"([\w.]+):([{\[\"']|(?=[\w.-]))")  # after the colon: to YAML, this is one text
 _WRITTEN = {"{": "{...}", "[": "[...]"}  # what follows may be a secret
 
 _TAG = "tag:yaml.org,2002:"
@@ -51,14 +51,14 @@ def yaml_of(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Values of JSON only. Raises yaml.MarkedYAMLError for all that is wrong with them."""
+    """Loads values of JSON only. Raises yaml.MarkedYAMLError for anything else."""
 
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.removeprefix(_TAG) in _KINDS
     }
-    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's types say that it is no ClassVar
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's types say that it is not a ClassVar
         first: [
             (tag, pattern)
             for tag, pattern in resolvers
@@ -123,7 +123,7 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
             raise JobError(f"{source}: not YAML: {error.problem or error}", _FIX) from None
         before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
         if before and before[-1][mark.column : mark.column + 1] == "\t":
-            problem, fix = "a tab", "indent with spaces, as YAML wants it"
+            problem, fix = "a tab", "indent with spaces, as YAML requires"
         elif any(map(_BRACES.search, before)):
             problem, fix = "a text has {, which begins a mapping of YAML", "put the text in quotes"
         elif any(NO_SPACE.match(line.strip()) for line in before):
@@ -140,7 +140,7 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
 
 
 class _Walk:
-    """Goes through a document before its values are made. lines: of every key and entry."""
+    """Checks a document before its values are made. lines: the line of every key and entry."""
 
     def __init__(self, source: str) -> None:
         self.lines: dict[Path, int] = {}

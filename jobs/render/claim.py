@@ -1,6 +1,6 @@
 """From a job to the job.json of its output, without secrets, for people and for commands that only read.
 
-A job that would make other clips than those that are there is refused.
+A job that would make other clips than those in the output is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _GIVEN = re.compile(rf"/{TABLES}/[0-9a-f]{{32}}\.parquet")
 
 
 def is_table_above(table: str, output: str) -> bool:
-    """Return whether an output lies in another, and a table one of those that the latter stores."""
+    """Return whether an output is inside another one, which also stores the table."""
     above, _, name = output.rstrip("/").rpartition("/")
     is_inner = name in inner_outputs()
     return is_inner and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
@@ -50,10 +50,10 @@ def is_table_above(table: str, output: str) -> bool:
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "overrides", "columns", "recipe")
-# Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
-# them where their images are. And what is stored of their steps.
+# The rows themselves may change: the sweep, rows given in Python (stored in the output), and where their
+# images are. So may what is stored of their steps.
 _CHANGING = ("table", "sweep", "inputs", "keep")
-# Those that both have must be the same; others may be added, for rows that are added.
+# Names that both jobs have must mean the same; new names may be added, for new rows.
 _NAMED = {
     "loras": ("sha256", "component"),
     "second_models": ("digest", "dtype"),
@@ -65,12 +65,12 @@ _MAX_SHOWN = 200  # characters of a value that differs
 
 
 def check_claim(resolved: ResolvedJob) -> Claim | None:
-    """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
+    """Return what job.json says; None if there is none. Raises JobError if the output is another job's."""
     theirs = find_claim_as(resolved.store, JOB_JSON)
     if theirs is None:
         for section in job_kinds():
             if resolved.store.exists(f"{section}.json"):
-                problem = f"{resolved.store.url_of('')} is of a job with `{section}`"
+                problem = f"{resolved.store.url_of('')} belongs to a job with `{section}`"
                 raise JobError(problem, "choose another output")
         return None
     differences = differences_of(theirs.model_dump(), _description(resolved))
@@ -85,7 +85,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
 
 
 def claim(resolved: ResolvedJob) -> None:
-    """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
+    """Claim the output for this job. Raises JobError if it is another's. Call while holding the lock."""
     description, is_written = _description(resolved), False
     if claimed := check_claim(resolved):
         theirs = claimed.model_dump()
@@ -107,7 +107,7 @@ def claim(resolved: ResolvedJob) -> None:
 
 
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
-    """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
+    """Return everything in a job, its model and the libraries that decides row_ids and rows/."""
     description = _description(resolved)
     job = {key: description["job"].get(key) for key in ("model", "models", *sections(), "on_invalid", "keep")}
     others = {key: description.get(key) for key in ("versions", "pipeline")}
@@ -116,7 +116,7 @@ def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
-    """Return the job with every value that it left open, and without secrets."""
+    """Return the job with all values filled in, and without secrets."""
     model = {} if resolved.job.models else _opened(resolved.first)
     names = {"digest": "model_digest", "files": "model_files"}  # as job.json has always had them
     return {
@@ -138,13 +138,15 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     bases = (model.plan.base.items() for model in resolved.models.values())
     of_inputs = {name for base in bases for name, value in base if inputs_in(value)}  # images and videos
     url_names = of_inputs & values["defaults"].keys()
-    is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
+    is_named = job.inputs.base is not None or job.table is None  # else paths start at the table
     inputs = values["inputs"] | {"base": public_location(base_of(job)) if is_named else None}
     if job.engine or not any(fitting_names(model.plan.spec) for model in resolved.models.values()):
         inputs.pop("fit")  # there is nothing to fit
     if job.models:
         opened = resolved.models.items()
-        models = {name: values["models"][name] | _named_model(one) | _opened(one) for name, one in opened}
+        models = {
+            name: values["models"][name] | _named_model(model) | _opened(model) for name, model in opened
+        }
     else:
         models = (values["model"] or {}) | _named_model(resolved.first)
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
@@ -175,7 +177,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
 
 
 def _named_model(model: ResolvedModel) -> dict[str, Any]:
-    """Return where a model is, so that any machine finds it."""
+    """Return where a model is, in a form that works on any machine."""
     settings = model.settings
     adapter = {"ip_adapter": _where(settings.ip_adapter)} if settings.ip_adapter else {}
     return {
@@ -218,7 +220,7 @@ def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Return what makes of two descriptions those of different jobs, a line for each; [] for one job."""
+    """Return a line for each difference that makes these two different jobs; [] if they are the same."""
     names = {*sections_with_steps(theirs["job"]), *sections_with_steps(ours["job"])}
     theirs, ours, lines = _decisive(theirs, names), _decisive(ours, names), []
     for key in sorted({*theirs, *ours}):
@@ -232,11 +234,11 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
 
 
 def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return what must be the same in two descriptions. names: of the sections of steps that are compared."""
+    """Return what must be the same in two descriptions. names: the sections with file steps to compare."""
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
-    if table := job.get("table"):  # of those that the output stores, or the one above it, the folder alone
+    if table := job.get("table"):  # if this output, or the one around it, stores the table: only the folder
         output = str(job.get("output")).rstrip("/")
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
         values["table"] = TABLES if is_own else without_scheme(str(table))
@@ -245,8 +247,11 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
     values["media"] = {key: value for key, value in job["media"].items() if key not in ("previews", "embed")}
     for kind, decides in _NAMED.items():
         values[kind] = {
-            name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}
-            for name, one in job.get(kind, {}).items()
+            name: {
+                key: canonical_json(entry[key]) if isinstance(entry[key], Mapping) else entry[key]
+                for key in decides
+            }
+            for name, entry in job.get(kind, {}).items()
         }
     return dict(flat("", values))
 

@@ -1,4 +1,4 @@
-"""`framefleet render`: what is typed, and what it prints."""
+"""`framefleet render` and `retry`: what is typed, and what they print."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def render_command(
 
 
 def _imports_ahead(job: Job) -> AbstractContextManager[None]:
-    """Have workers' libraries imported before ours, where there is sure to be something to render."""
+    """Import the workers' libraries before ours, if there is certainly something to render."""
     from framefleet.cluster.fleet.warm.start import may_fork, warm_ahead
 
     model = next(iter(job.by_name.values()))
@@ -98,7 +98,7 @@ def show_render(
 
 
 def show_ending(summary: Summary) -> int:
-    """Say how a job has ended, its inner outputs first; return the exit code, which a log ends with."""
+    """Print how a job ended, its inner outputs first; return the exit code, which a JSON log ends with."""
     for name, ended in {**summary.inner, "": summary}.items():
         assert ended.store is not None  # of every summary that `render_job` returns
         problems = _problem_lines(ended, ended.store)
@@ -112,7 +112,7 @@ def show_ending(summary: Summary) -> int:
 
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
-    """Return what is said when a job has ended."""
+    """Return the lines to print when a job has ended."""
     from framefleet.jobs.doors import listeners, notes
     from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.plugin import inner_outputs
@@ -127,23 +127,23 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
         lines = [f"{count_text(summary.done, 'row')} rendered in {duration(summary.elapsed_s)}{batch}"]
         if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
-            lines.append(f"{num_adopted:,.0f} of them from clips that an earlier run left")
+            lines.append(f"{num_adopted:,.0f} of them are clips that an earlier run left")
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
             sizes = count_text(num_sizes, "batch size")
             lines.append(f"reused after a check: {sizes} from earlier runs on this machine")
     lines += server_lines(summary.figures, summary.elapsed_s) or idle_lines(summary)
     audits = [
-        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
+        f"audit: rows of {kind} differ if they are not rendered by plain calls, so each was"
         for kind in summary.apart
     ]
     if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
-        audits.append(f"audit: {num_again:,.0f} of these rows had a record, and have a new one")
+        audits.append(f"audit: {num_again:,.0f} of these rows had a record, which was replaced")
     audits += [
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
     ]
     if audits:
-        consequence = "rows of such a kind are plain calls from now on, and others of it are rendered again"
+        consequence = "rows of kinds that differ are plain calls from now on, batched ones are rendered again"
         audits.append(f"audit: {consequence}")
     if summary.audits and summary.done:
         prefix = "audit: of other kinds, " if summary.apart else "audit: "
@@ -159,7 +159,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
 
 
 def _problem_lines(summary: Summary, store: Store) -> list[str]:
-    """Return why rows have no clip."""
+    """Return lines that say why rows have no clip."""
     lines = [gone_line(summary.gone, store.url_of(""))] if summary.gone else []
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
@@ -173,7 +173,7 @@ def _problem_lines(summary: Summary, store: Store) -> list[str]:
 
 
 def idle_lines(summary: Summary) -> list[str]:
-    """Return the share of the time in which models worked, and what they waited for, from a thousandth on."""
+    """Return the share of time that models worked, and what they waited for, if at least 0.1 %."""
     if not (shares := idle_shares(summary.figures)):
         return []
     causes = [f"{_IDLE.get(cause, cause)} {part:.1%}" for cause, part in shares.items() if part >= 0.001]

@@ -1,4 +1,4 @@
-"""From rows of Python, or of a runner, to a table in the output: what is rendered from it can go on."""
+"""From rows in Python, or of a runner, to a table in the output, so that a later run can continue it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _TAKEN = "give a table of pandas or Arrow, a Ray Dataset, dicts, a dict of lists
 
 @contextmanager
 def stored_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iterator[Job]:
-    """Yield the job with these rows as its table; they are written into its output, by their digest.
+    """Yield the job with these rows as its table, which is written into the output under its digest.
 
-    rows: a Ray Dataset, or as of `arrow_of`; paths in them start in the current folder. Or a table's path or
-    URL, which is taken as it is. They are taken out again where the block raises a UserError before a run
-    begins. Raises UserError.
+    rows: a Ray Dataset, or what `arrow_of` takes; paths in them start in the current folder. Or a table's
+    path or URL, which is used as it is. The written table is deleted again if the block raises a UserError
+    before a run begins. Raises UserError.
     """
     with given_rows(job, rows) as (loaded, file):
         if file is None or loaded.table is None:
@@ -48,7 +48,7 @@ def stored_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iter
             yield loaded
             return
         folders = [Path(loaded.table).parent, *Path(loaded.table).parent.parents]
-        new_folders = [] if "://" in loaded.table else [one for one in folders if not one.exists()]
+        new_folders = [] if "://" in loaded.table else [folder for folder in folders if not folder.exists()]
         drivers = _drivers_of(store)
         store.upload(name, Path(file))
         try:
@@ -73,7 +73,7 @@ def _drivers_of(store: Store) -> list[str]:
 
 @contextmanager
 def naming_table(place: str) -> Iterator[None]:
-    """Have a UserError of the block say `table=`, and not the file that holds the rows of Python."""
+    """Make a UserError of the block name `table=` instead of the file with the rows."""
     try:
         yield
     except UserError as error:
@@ -85,9 +85,9 @@ def naming_table(place: str) -> Iterator[None]:
 
 @contextmanager
 def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iterator[tuple[Job, str | None]]:
-    """Yield the job with these rows as its table in its output, and the file that has them for now.
+    """Yield the job with these rows as a table in its output, and the temporary file that has them.
 
-    None in place of the file where the rows are a path: it is taken as it is.
+    If the rows are a path, it is used as it is, and there is no file: None.
     """
     if isinstance(rows, str | Path):
         yield _job_of(job, str(rows)), None
@@ -119,7 +119,7 @@ def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Itera
 
 
 def _tables_of(rows: object) -> Iterator[pa.Table]:
-    """Yield rows as Arrow tables: a Ray Dataset block by block, always in one order, and others at once."""
+    """Yield rows as Arrow tables: a Ray Dataset block by block, always in the same order, others at once."""
     if not type(rows).__module__.startswith("ray.data."):
         yield arrow_of(rows)
         return
@@ -138,24 +138,24 @@ def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
 def arrow_of(rows: object) -> pa.Table:
     """Return rows as an Arrow table.
 
-    rows: of pandas, where named levels of the index are columns; of Arrow, or what gives an Arrow
-    stream (polars, DuckDB); dicts, where a missing key is null; a dict of columns; prompts.
+    rows: a pandas DataFrame, whose named index levels become columns; an Arrow table, or anything with an
+    Arrow stream (polars, DuckDB); dicts, where a missing key is null; a dict of columns; or prompts.
     """
     if type(rows).__module__.partition(".")[0] == "pandas":
         table = _frame(rows)
     elif hasattr(rows, "__arrow_c_stream__"):
         schema = getattr(rows, "schema", None)
         for name, kind in schema.items() if isinstance(schema, Mapping) else ():
-            if str(kind) == "Object":  # of polars, which hands over the addresses of such cells
+            if str(kind) == "Object":  # polars would hand over the addresses of such cells
                 raise TableError(f"table=: the column {name!r} holds objects of Python", "write them as text")
         try:
             table = pa.table(rows)
-        except pa.ArrowException as error:  # one column alone gives a stream too
+        except pa.ArrowException as error:  # e.g. a single column, which has a stream too
             problem = f"table= of type {type(rows).__name__} cannot be converted: {error}"
             raise TableError(problem, _TAKEN) from None
         table = _without_views(table)
     elif isinstance(rows, Mapping):
-        # Series of other rows pandas would join by index, and a list has none.
+        # pandas would join such Series by their index; lists have none.
         series = [(name, values) for name, values in rows.items() if hasattr(values, "iloc")]
         for name, values in series[1:]:
             if not values.index.equals(series[0][1].index):
@@ -174,7 +174,7 @@ def arrow_of(rows: object) -> pa.Table:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Return a table whose categories are plain texts: Arrow can neither cast nor take polars' views."""
+    """Return a table whose categories are plain texts: Arrow cannot cast or select polars' views."""
     for number, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
             parts = [
@@ -201,18 +201,18 @@ def _cells(name: str, values: object) -> list[Any]:
 
 
 def check_no_password(name: str, cells: pa.ChunkedArray) -> None:
-    """Raise TableError for a URL with user or password: the output keeps cells as they are."""
+    """Raise TableError for a URL with a user or a password: the output stores cells as they are."""
     for texts in _texts_in(cells):
         may_be = pa.compute.match_substring_regex(texts, _URL_WITH_USER)
         if url := next(filter(USERINFO.search, texts.filter(may_be).to_pylist()), None):
             raise TableError(
                 f"column {name!r} has {public_url(url)!r} with a user or a password",
-                "leave them out, as the output keeps the rows; the job's storage_options are for credentials",
+                "remove them, as the output stores the rows; put credentials into the job's storage_options",
             )
 
 
 def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
-    """Yield what texts there are, in lists and structs too."""
+    """Yield all texts, also those in lists and structs."""
     kind = cells.type
     if pa.types.is_struct(kind):
         for number in range(kind.num_fields):
@@ -220,7 +220,7 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
     elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         yield from _texts_in(pa.compute.list_flatten(cells))
     elif pa.types.is_dictionary(kind):
-        for chunk in cells.chunks:  # not cast: of views, Arrow cannot
+        for chunk in cells.chunks:  # not cast, which Arrow cannot do with views
             yield from _texts_in(pa.chunked_array([chunk.dictionary]))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         yield cells.cast(pa.large_string())
@@ -233,18 +233,19 @@ def _frame(rows: Any) -> pa.Table:
     if levels := [name for name in rows.index.names if name is not None and name not in rows.columns]:
         rows = rows.reset_index(level=levels)  # as its `to_parquet` does
     names = [str(name) for name in rows.columns]
-    if len({*names}) < len(names):  # which pandas' own error does not name
+    if len({*names}) < len(names):  # for `arrow_of`, whose error names the column, unlike that of pandas
         return pa.table([pa.nulls(0)] * len(names), names=names)
     try:
-        of_objects = [str(kind) == "object" for kind in rows.dtypes]
-        typed = pa.Table.from_pandas(rows.loc[:, [not is_so for is_so in of_objects]], preserve_index=False)
-    except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd types
+        are_objects = [str(kind) == "object" for kind in rows.dtypes]
+        others = rows.loc[:, [not is_object for is_object in are_objects]]
+        typed = pa.Table.from_pandas(others, preserve_index=False)
+    except (*_UNFIT, AttributeError, TypeError) as error:  # not a DataFrame; columns of odd types
         problem = f"table= of pandas cannot be converted: {error}"
         raise TableError(problem, "use columns of one type each") from None
     columns = iter(typed.columns)
     arrays = [
-        _column(name, rows.iloc[:, place].tolist(), is_pandas=True) if is_so else next(columns)
-        for place, (name, is_so) in enumerate(zip(names, of_objects, strict=True))
+        _column(name, rows.iloc[:, place].tolist(), is_pandas=True) if is_object else next(columns)
+        for place, (name, is_object) in enumerate(zip(names, are_objects, strict=True))
     ]
     return pa.table(arrays, names=names)
 
@@ -255,7 +256,7 @@ def _columns(rows: object) -> dict[Any, list[Any]]:
             "table= is an open file, whose format and place are not known here",
             "give the file's path; or a list of its prompts, as `[line.strip() for line in file]`",
         )
-    if not isinstance(rows, Iterable) or isinstance(rows, bytes | Set):  # whose order is another each time
+    if not isinstance(rows, Iterable) or isinstance(rows, bytes | Set):  # sets have no fixed order
         raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
     listed = list(rows)
     for number, row in enumerate(listed):
@@ -266,20 +267,22 @@ def _columns(rows: object) -> dict[Any, list[Any]]:
     names = dict.fromkeys(name for row in listed for name in row)
     if None in names:  # of csv.DictReader
         number = next(number for number, row in enumerate(listed) if None in row)
-        raise TableError(f"table=: row {number} has more cells than there are columns", "mend the row")
+        raise TableError(f"table=: row {number} has more cells than there are columns", "correct the row")
     return {name: [row.get(name) for row in listed] for name in names}
 
 
 def _of_columns(columns: Mapping[Any, Sequence[Any]]) -> pa.Table:
     lengths = {name: len(values) for name, values in columns.items()}
     if len({*lengths.values()}) > 1:
-        raise TableError(f"table= has columns of other lengths: {lengths}", "give each row a value, or None")
+        raise TableError(
+            f"table= has columns of different lengths: {lengths}", "give each row a value or None"
+        )
     arrays = [_column(str(name), values) for name, values in columns.items()]
     return pa.table(arrays, names=[str(name) for name in columns])
 
 
 def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.Array:
-    """Return the cells as a column. is_pandas: NaN is null. Raises TableError where one would change."""
+    """Return the cells as a column. is_pandas: NaN is null. Raises TableError if a cell would change."""
     plain = [str(value) if isinstance(value, PurePath) and not is_pandas else value for value in values]
     try:
         array = pa.array(plain, from_pandas=is_pandas)
@@ -290,24 +293,24 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
             fix = "use at most 2**63 - 1, or give it as text"
         raise TableError(
-            f"table=: row {row}: {name} is {shown(cell)}, and a table does not hold it"
+            f"table=: row {row}: {name} is {shown(cell)}, which a table cannot hold"
             + f" in one column with {shown(plain[0])}" * (row > 0),
             fix,
         ) from None
-    # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
-    # is below a microsecond.
+    # Arrow takes the type of the first cells: dates drop the time of later cells, and times drop time zones
+    # and nanoseconds.
     kinds = _kinds_in(plain)
     is_exact = len(kinds) == 1 and issubclass(next(iter(kinds)), bool | np.bool_ | np.integer | np.floating)
-    if not (is_exact or kinds <= {str, int, float}):  # Arrow itself refuses such values that it would change
+    if not (is_exact or kinds <= {str, int, float}):  # of these types, Arrow refuses what it would change
         for row, value in enumerate(plain):  # one by one: Python takes many times the memory of Arrow
             try:
                 cell = array[row].as_py()
             except (OverflowError, ValueError):
-                cell = "a value that Python does not hold"
+                cell = "a value that Python cannot represent"
             if not _is_same(value, cell):
                 raise TableError(
                     f"table=: row {row}: {name} is {shown(value)}, and would become {shown(cell)}, as the "
-                    f"column holds {array.type}",
+                    f"column has the type {array.type}",
                     "give cells of one type in each column, e.g. text",
                 )
     return array
@@ -318,7 +321,7 @@ _NULLS = {"NaTType", "NAType", "NoneType"}  # by pandas' names
 
 
 def _kinds_in(cells: Iterable[Any]) -> set[type]:
-    """Return the types of cells, and of what is in lists of them; of an array its elements' type."""
+    """Return the types of cells, of what is in lists of them, and of the elements of arrays."""
     kinds = {*map(type, cells)}
     nested = kinds & {list, tuple, np.ndarray}
     for cell in cells if nested else ():
@@ -345,7 +348,7 @@ def _is_same(value: Any, cell: Any) -> bool:
 
 
 def _first_unfit(values: Sequence[Any], is_pandas: bool) -> int:
-    """Return the first that does not go with those before it, by halves."""
+    """Return the index of the first value that does not fit those before it, by bisection."""
     sound, unfit = 0, len(values)
     while unfit - sound > 1:
         middle = (sound + unfit) // 2

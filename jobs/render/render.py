@@ -64,13 +64,14 @@ def render(
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
-    job: a job file's path, or its content. table: rows in place of the job's table: of pandas or Arrow, a
-    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. limit: of the
-    table's first rows only those without a record. on_progress: called in place of the progress bar, which a
-    terminal or a notebook shows. Rows that fail are
-    in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
-    nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
-    continues from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
+    job: a job file's path, or its content. table: rows to use instead of the job's table: a pandas DataFrame,
+    an Arrow table, a list of dicts, a dict of lists, or a list of prompts; the output stores them in tables/.
+    limit: only this many of the table's first rows. on_progress: called instead of showing a progress bar in
+    a terminal or a notebook. metrics_port: [HOST:]PORT where Prometheus can scrape figures meanwhile.
+
+    Rows that fail are in the output's failures/, and are tried again when the job is rendered again. Raises
+    FramefleetError if nothing could be started, or if fleet or store were lost; finished clips stay, and the
+    same call continues from there.
     """
     at = None if metrics_port is None else str(metrics_port)
     with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
@@ -82,10 +83,10 @@ def render(
 def render_job(
     job: Job, watch: Watch, *, only: Collection[str] | None = None, limit: int | None = None
 ) -> Summary:
-    """Do what `render` promises, reporting to `watch`, by the runners of the job's sections.
+    """Render a job as `render` does, through the runners of its sections, reporting to `watch`.
 
-    only: of the rows without a record, of inner outputs too, those that are rendered; None: all. What is
-    known of failures of other rows stays. limit: of the table's first rows only those without a record.
+    only: row_ids to render, if they have no record, in inner outputs too; None: all. Failures of other rows
+    stay recorded. limit: as in `render`.
     """
     with ExitStack() as running:
         endings = [running.enter_context(listener.running(job)) for listener in listeners()]
@@ -113,13 +114,14 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             start.import_libraries(device=model.device, threads=model.threads)
         with closing(resolve_job(job, watch, scope.table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
-            # With a recipe of a module of the job's own, rows may name others of it, which workers need.
+            # If the recipe is in a module of the job's, rows may name its other recipes, which workers need.
             is_early = is_new and ":" not in job.recipe
             begin = partial(_begin, start, resolved)
             recalled = None if is_new else row_parts.recall_survey(resolved, index, watch)
             survey = recalled or survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=scope.limit)
-            for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
+            specs = {name: model.plan.spec for name, model in resolved.models.items()}
+            for line in survey.unusual_lines(specs):
                 watch.say(f"note: {line}")
             for fitted in survey.fitted.values():
                 if fitted.num_different:
@@ -137,12 +139,12 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                 if scope.only is not None:
                     index.leave_only(scope.only)
                 lock.promise(resolved.added, is_partial=not index.is_whole)
-                is_new_to_see = index.counts().pending > 0
+                has_pending = index.counts().pending > 0
                 try:
                     with ExitStack() as following:
                         for listener in listeners():
                             following.enter_context(listener.following(job, watch))
-                            if is_new_to_see:
+                            if has_pending:
                                 following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(resolved, survey, index, lock, watch, start, scope)
                 except TableError:
@@ -151,7 +153,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                 if PAUSE in check_not_stopped(resolved.store, lock.epoch, _AT_END):
                     log.warning("not paused: all rows of this run have ended; if others follow, pause again")
                 summary = replace(summary, gone=gone, num_invalid=survey.num_invalid, store=resolved.store)
-            with suppress(StoreError):  # all is done
+            with suppress(StoreError):  # every row has ended
                 check_not_stopped(resolved.store, lock.epoch, _AT_END)  # while the output was given back
             return summary
 
@@ -197,7 +199,7 @@ def render_pending(
             watch.say(line)
         summary = _drive(run, resolved, watch, start, scope.stays)
     if summary.over_budget:
-        return summary  # as after an interruption: what else there is waits for the run that goes on
+        return summary  # as after an interruption: the next run does the rest
     lock.check()
     gone = list(gone_parts(store))
     for path in gone:
@@ -208,7 +210,8 @@ def render_pending(
     if scope.only is not None:
         tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
     # Rows of earlier runs' failures were tried again: each has a record or a new failure.
-    earlier = [one.path for one in parts_in(store, FAILURES) if one.run != run_id and one.epoch <= lock.epoch]
+    failures = (part for part in parts_in(store, FAILURES) if part.epoch <= lock.epoch)
+    earlier = [part.path for part in failures if part.run != run_id]
     lock.check()
     if tried is None:
         store.delete_many(earlier)
@@ -220,7 +223,7 @@ def render_pending(
 
 
 def _not_begun(run: Run, limit: BudgetLimit | Literal["stop_at"]) -> Summary:
-    """Return how a run ended whose budget was spent before, and report it for `framefleet status`."""
+    """Return the summary of a run whose budget was spent before it began; `framefleet status` shows it."""
     counts = run.index.counts()
     overrun = run.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
     tally = Tally(counts.pending, before=counts.done, now=0.0)
@@ -230,7 +233,7 @@ def _not_begun(run: Run, limit: BudgetLimit | Literal["stop_at"]) -> Summary:
 
 
 def _budget_line(run: Run) -> str | None:
-    """Return how far the budget goes, by what rows of earlier runs took; None where that is not known."""
+    """Return how far the budget goes, judging by rows of earlier runs; None if that is not known."""
     counts = run.index.counts()
     num_left = run.num_rows_left(counts.done)
     if num_left is None:
@@ -241,9 +244,9 @@ def _budget_line(run: Run) -> str | None:
 
 
 def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start, stays: Callable[[], bool]) -> Summary:
-    """Render what has no record, on a fleet. stays: as of `Scope`."""
-    if num_found := len(run.adoption.finished):
-        watch.say(f"used: {count_text(num_found, 'clip')} of an earlier run without a record yet")
+    """Render the pending rows on a fleet. stays: as in `Scope`."""
+    if num_finished := len(run.adoption.finished):
+        watch.say(f"reused: {count_text(num_finished, 'clip')} that an earlier run left without a record")
     _begin(start, resolved, *lanes_of(resolved, run.index))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
@@ -267,7 +270,7 @@ def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start, stays: C
 
 
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
-    """Have the fleet start, unless it has. lanes: that of its first worker first."""
+    """Start the fleet, unless it has started. lanes: the first one is that of its first worker."""
     setups = {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
     names = [resolved.models[lane.model].spec.class_name for lane in setups]
     start.begin(setups, names)
@@ -276,7 +279,7 @@ def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
 def run_of(
     resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run_id: str, survey: Survey | None = None
 ) -> Run:
-    """Return what is left of a job. run_id: never used before. survey: of the rows in the index."""
+    """Return a run of the rows that are left. run_id: never used before. survey: of the rows in the index."""
     job, store = resolved.job, resolved.store
     run = Run(
         **rendering_of(resolved),
@@ -295,7 +298,7 @@ def run_of(
         device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
     if job.budget.is_limited and run.over_budget(Spent(), now=datetime.now().astimezone()):
-        return run  # and read no clip: none would be adopted
+        return run  # without reading clips: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     opened = resolved.models.items()
     models = {name: (model.settings.name, model.identity.model_digest) for name, model in opened}
@@ -303,7 +306,7 @@ def run_of(
 
 
 def _first_device(store: Store) -> str:
-    """Return what rendered the first of an output's records; "" where there is none."""
+    """Return the device that rendered the first record of an output; "" if there is none."""
     for _, records in tables_by_part(store, fields_named(FIRST_FIELDS, "environment")):
         environment = parse_json(records["environment"][0].as_py()) if len(records) else None
         if isinstance(environment, dict):
@@ -341,7 +344,7 @@ def retry(
 
 
 def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
-    """Return what failed of a job and of its inner outputs, of these types or of all."""
+    """Return the failed rows of a job and its inner outputs: those with these error types, or all."""
     failed = FailedRows()
     for row in Output.open(job.output, job.storage_options).failures():
         if not error_types or row.error_type in error_types:

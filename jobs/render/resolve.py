@@ -1,7 +1,7 @@
 """From a job to a run: model, table, recipes and output, opened and checked. Opens no weights.
 
-What the job file alone decides is checked first, then its models, then where the rows of its table come from,
-and how those of each model become requests.
+What the job file alone decides is checked first, then its models, then where rows come from, and how those of
+each model become requests.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ResolvedModel(OpenedModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedJob(Rendering):
-    """A job whose parts were opened, and fit each other."""
+    """A job whose parts were opened and work together."""
 
     job: Job
     table: RowSource
@@ -85,7 +85,7 @@ class ResolvedJob(Rendering):
     models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
     recipes: dict[str, Recipe]  # grows as rows name others
     finder: InputIndex
-    added: Sequence[str]  # files of added rows, as of when the table was opened
+    added: Sequence[str]  # files of rows that had been added when the table was opened
 
     @property
     def first(self) -> ResolvedModel:
@@ -96,10 +96,11 @@ class ResolvedJob(Rendering):
     def argument_names(self) -> set[str]:
         """The arguments that rows get from the job, its table and the model."""
         plans = [model.plan for model in self.models.values()]
-        return {name for plan in plans for name in (*plan.base, *(one.target for one in plan.readers))}
+        targets = {reader.target for plan in plans for reader in plan.readers}
+        return targets.union(*(plan.base for plan in plans))
 
     def record_columns(self) -> pa.Schema:
-        """Return the columns that records of the job have, and what those of the output have besides."""
+        """Return the columns of the job's records, and further ones that the output's records have."""
         carried = self.rows.carried.schema(self.table.schema)
         own = record_schema(carried, self.rows.argument_fields, added_columns(self.steps, self.columns))
         parts = live_parts(self.store)
@@ -112,9 +113,9 @@ class ResolvedJob(Rendering):
 
 
 def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
-    """Open what `job` names. Raises UserError for what must change in it, in the table or in the model.
+    """Open what `job` names. Raises UserError if something must change in it, in the table or in the model.
 
-    table: whose rows are read in place of the job's, and of its sweep.
+    table: read its rows instead of the job's table and sweep.
     """
     steps, plugin_columns = open_steps(job), open_columns(job)
     inputs = job_inputs(job)
@@ -194,20 +195,21 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     )
     if late := late_columns(plugin_columns):
         specs = [plan.spec for plan in plans.values()]
-        arguments = {name for spec in specs for name, one in spec.parameters.items() if one.kind is not None}
+        parameters = [item for spec in specs for item in spec.parameters.items()]
+        arguments = {name for name, parameter in parameters if parameter.kind is not None}
         check_late(late, resolved.record_columns(), arguments)
     return resolved
 
 
 def _with_fit(job: Job, models: Mapping[str, OpenedModel], recipe: Recipe, store: Store) -> Job:
-    """Return the job as `with_begun_fit` does; JobError for a fit where no model resizes pictures."""
+    """Return the job as `with_begun_fit` does. Raises JobError for a `fit` if no model resizes pictures."""
     fit, has_pictures = job.inputs.fit, False
     for name, model in models.items():
         with naming_model(place_of(name)):
             has_pictures |= job.engine is None and bool(fitting_names(spec_for(recipe, model.spec)))
     if fit not in (None, "stretch") and not has_pictures:
         names = " and ".join(dict.fromkeys(model.spec.class_name for model in models.values()))
-        problem = f"inputs.fit is {fit!r}, but {names} resizes no picture to a height and width"
+        problem = f"inputs.fit is {fit!r}, but {names} does not resize pictures to a height and width"
         raise JobError(problem, "leave it out")
     return with_begun_fit(job, store) if has_pictures else job
 
@@ -227,7 +229,7 @@ def _keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck | None:
 
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
-    """Return how clips are stored: those of all models alike."""
+    """Return how clips are stored. Raises JobError if that differs between models."""
     by_name: dict[str, Media] = {}
     for name, model in models.items():
         with naming_model(place_of(name)):
@@ -236,8 +238,8 @@ def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
     for name, other in others:
         if other != media:
             raise JobError(
-                f"models.{first} makes {media.format} and models.{name} {other.format}, and clips of an "
-                "output have one format",
+                f"models.{first} makes {media.format} and models.{name} {other.format}, but all clips of an "
+                "output have the same format",
                 "set `media.format` to one that can hold both, e.g. mkv; or render them in two jobs",
             )
     return media
@@ -304,7 +306,10 @@ def open_rows(
 def _recipe_of_row(
     name: str, *, recipes: dict[str, Recipe], own: Recipe, spec: PipelineSpec, called: PipelineSpec
 ) -> Recipe:
-    """Return the recipe that a row names, now in `recipes`. spec: of its model. called: by the job's own."""
+    """Return the recipe that a row names, and add it to `recipes`.
+
+    spec: the spec of the row's model. called: the one of the pipeline that the job's own recipe calls.
+    """
     recipe = recipe_of_row(name, own)
     if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
         raise RecipeError(
@@ -316,15 +321,15 @@ def _recipe_of_row(
 
 
 def rows_by_model(job: Job, table: RowSource, rows: Mapping[str, TableRows]) -> ModelRows:
-    """Return the table's rows, each of its own model. rows: how each model's are read."""
+    """Return a reader of the table's rows, each with its own model. rows: readers, by model."""
     column, default = check_model_column(job, table)
     return ModelRows(rows, column=column, default=default)
 
 
 def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
-    """Return the column that says a row's model, and the model of a row that does not, if there are any.
+    """Return the column that names a row's model, and the model of rows that name none; None for neither.
 
-    Raises UserError where rows have neither, and for a name in the job that no model has.
+    Raises UserError if rows have neither, and for a name in the job that no model has.
     """
     if not job.models:
         return None, ""
@@ -332,9 +337,9 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
     usual: Any = job.defaults.get(MODEL_COLUMN)
     column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
     swept = table.fixed_values(column) if isinstance(table, Swept) else []
-    for section, name in (("overrides", fixed), ("defaults", usual), *(("sweep", one) for one in swept)):
+    for section, name in (("overrides", fixed), ("defaults", usual), *(("sweep", value) for value in swept)):
         if name is not None and not (isinstance(name, str) and name in job.models):
-            problem = f"{section}.{MODEL_COLUMN} is {shown(name)}, and `models` has none of that name"
+            problem = f"{section}.{MODEL_COLUMN} is {shown(name)}, but `models` has no such name"
             raise JobError(problem, did_you_mean(str(name), job.models))
     default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
     if column in names and not fixed:
@@ -342,7 +347,7 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
         return column, default
     if default is None or (MODEL_COLUMN in job.columns and not fixed):
         raise TableError(
-            f"the table has no column {column!r}, and the job has the models {', '.join(job.models)}",
+            f"the table has no column {column!r}, but the job has the models {', '.join(job.models)}",
             f"add the column, map it with `columns: {{{MODEL_COLUMN}: ...}}`, set "
             f"`defaults: {{{MODEL_COLUMN}: {next(iter(job.models))}}}`, or render each row with all of them: "
             f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
@@ -351,7 +356,7 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
 
 
 def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
-    """Return the table with the rows of these files of the job's output after its own."""
+    """Return the table, followed by the rows of these files of the job's output."""
     options, root = job.storage_options if "://" in job.output else {}, job.output.rstrip("/")
     patient = partial(open_table, outage_s=job.retries.store_outage_s, has_answered=True)
     return table.joined([patient(f"{root}/{path}", options) for path in paths])
@@ -362,7 +367,7 @@ def table_of_job(
 ) -> RowSource:
     """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
 
-    called: by the recipe, of each model.
+    called: the pipelines that the recipe calls, one for each model.
     """
     table = None
     of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
@@ -374,7 +379,7 @@ def table_of_job(
         if (kind := table.media) and kind not in arguments:
             classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
             raise TableError(
-                f"table {table.location} is a folder of {kind}s, and {classes} takes no {kind}",
+                f"table {table.location} is a folder of {kind}s, but {classes} takes no {kind}",
                 f"use a model that starts from one, or map the {kind} to an argument with `columns:`; "
                 "to render the prompts that its files say, add --read-metadata",
             )
@@ -405,7 +410,7 @@ def _repeated(job: Job, table: Table | None) -> tuple[Table | None, Sweep]:
     if isinstance(num, Refused):
         raise JobError(f"defaults.{N} is {shown(written)}, but {num.reason}", num.fix)
     seed = check_seed(job.defaults.get("seed") or 0)
-    first = 0 if isinstance(seed, Refused) else seed  # which is refused as a default
+    first = 0 if isinstance(seed, Refused) else seed  # it is refused later, as a default
     if table is None:
         if num == 1:
             return None, job.sweep
@@ -415,13 +420,14 @@ def _repeated(job: Job, table: Table | None) -> tuple[Table | None, Sweep]:
         return None, Sweep.model_validate(values)
     names = {name: job.columns.get(name, name) for name in (N, "seed")}
     if "seed" in job.overrides and (num > 1 or names[N] in table.schema.names):
-        raise JobError("overrides.seed gives all rows one seed, and n following ones", "leave one out")
+        problem = f"overrides.seed gives all rows the same seed, but {N} uses the seeds after it too"
+        raise JobError(problem, "leave one out")
     return repeated(table, n=names[N], seed=names["seed"], num=num, first_seed=first), job.sweep
 
 
 def say_of_columns(rows: ModelRows, watch: Watch) -> None:
-    """Say which columns are not what their names may promise."""
-    plans = [one.plan for one in rows.by_model.values()]
+    """Report columns that do not do what their names suggest."""
+    plans = [table_rows.plan for table_rows in rows.by_model.values()]
     for column, argument in dict.fromkeys(pair for plan in plans for pair in plan.lookalikes):
         watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
     read = {reader.target: reader.column for plan in plans for reader in plan.readers}
@@ -432,8 +438,7 @@ def say_of_columns(rows: ModelRows, watch: Watch) -> None:
     for column, why in of_others(rows.carried.names, read, known, classes):
         watch.say(f"note: column {column!r} is carried along; {why}")
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
-        another = "records have another column of that name (upper and lower case do not count)"
-        why = another if column else "it has no name"
-        if column == MODEL_COLUMN:  # a job of several would read it
-            why = "it chooses none, as the job has no `models`"
+        why = "records have another column with this name (case is ignored)" if column else "it has no name"
+        if column == MODEL_COLUMN:  # a job with several models would read it
+            why = "it does not choose a model, as the job has no `models`"
         watch.say(f"note: column {column!r} is stored as {name!r}: {why}")

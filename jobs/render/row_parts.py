@@ -1,16 +1,16 @@
-"""rows/: one line for each row of the table that can be rendered: its place, its row_id, what it carries.
+"""rows/: one line for each valid row of the table, with its position, its row_id and its carried columns.
 
-Rows with equal row_id are one clip with one record, and that has the carried columns of the first alone. Here
-each keeps its own. It is the table's image and nothing more: a part holds the same positions whatever the
-table, and is replaced as a whole, so that no kill doubles a line. Parts that are as they should be stay.
+Rows with equal row_ids share one clip and one record, which has the carried columns of the first only. Here
+each row keeps its own. rows/ mirrors the table: a part always covers the same positions, and is replaced as a
+whole, so that a kill never duplicates a line. Parts that are correct stay.
 
-rows/_survey.json: what the first pass over a table found, so that a run that goes on need not repeat it. A
-hundred million rows take half an hour to check, while every GPU waits. The pass is left out where all that
-decides its result is as it was: the table's files by what their store says of them, the job, the model, this
-code and its libraries. Rows that name images or recipes depend on more than that, so they are checked
-again; so are sweeps. Every row is still checked before it is rendered.
+rows/_survey.json: what the first pass over a table found, so that the next run need not repeat it. A hundred
+million rows take half an hour to check, while every GPU waits. The pass is skipped if nothing that decides
+its result has changed: the table's files (by what their store says about them), the job, the model, this code
+and its libraries. Rows that name images or recipes depend on more than that, so they are checked again; so
+are sweeps. Every row is still checked before it is rendered.
 
-Rows that are added to an output's table while its job runs: checked, and taken after all others.
+Rows that are added to an output's table while its job runs are checked, and rendered after all others.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ log = logging.getLogger(__name__)
 
 _ROW_ID_LENGTH = 32
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
-# What each part was written as, and the stamp that the store gave it. Hidden from readers of the folder.
+# The digest of each part as written, and the stamp that the store gave it. Hidden from readers of the folder.
 _NOTES = f"{ROWS}/_written.json"
 _NOTED = TypeAdapter(dict[str, tuple[str, str]])
 
 
 def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int = 0) -> None:
-    """Make rows/ say what the table says. index: of the whole table. Needs the output's lock.
+    """Make rows/ match the table. index: of the whole table. Needs the output's lock.
 
-    start: the first row that may not be there as it should.
+    start: the first row that may be missing or wrong.
     """
     store, carried = resolved.store, resolved.rows.carried
     schema = row_schema(carried.schema(resolved.table.schema))
@@ -92,7 +92,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
             if path in sound and noted[path][0] == digests[path]:
                 continue
             hold.check()
-            if not is_changed:  # first of all: what it notes is true at any time
+            if not is_changed:  # before any part: the notes must never be wrong
                 store.delete(_NOTES)
             is_changed = True
             store.upload(path, file)
@@ -106,7 +106,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
 
 
 def sound_parts(store: Store) -> dict[str, str]:
-    """Return the parts with the digest of each; {} where one is not as it was written, or is not known."""
+    """Return each part with its digest; {} if one was changed since, is missing or is unknown."""
     noted, stored = _noted(store), store.details(ROWS)
     parts = {path for path in stored if path.endswith(".parquet")}
     is_sound = parts == noted.keys() and all(
@@ -116,7 +116,7 @@ def sound_parts(store: Store) -> dict[str, str]:
 
 
 def distrust_parts(store: Store) -> None:
-    """Have the next run check every row and write every part anew: one does not say what the table says."""
+    """Make the next run check every row and write every part again, as one does not match the table."""
     store.delete(_NOTES)
 
 
@@ -125,9 +125,9 @@ def _part(number: int) -> str:
 
 
 def _pieces(table: RowSource, start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the table's batches and the position of the first row of each, none of two parts.
+    """Yield the table in batches, each with the position of its first row, and none across two parts.
 
-    start: of a part, the first to yield.
+    start: where the first part to yield begins.
     """
     for first, batch in table.batches(start=start):
         if first < start:
@@ -160,20 +160,20 @@ def _lines(
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
     try:
         return read_json(store, _NOTES, _NOTED)
-    except (FileNotFoundError, JobError):  # then all parts are written anew
+    except (FileNotFoundError, JobError):  # then all parts are written again
         return {}
 
 
 _SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
 _MAX_SHAPES = 1000  # with an example of each; a table may have a size for each row
 _WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
-_SEEN = TypeAdapter(tuple[str, Survey])  # what decides it, see `_key`, and what was found
+_SEEN = TypeAdapter(tuple[str, Survey])  # its `_key`, and the survey
 
 
 def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey | None:
-    """Fill `index` from rows/, and return what the survey of an earlier run found; None if it may not hold.
+    """Fill `index` from rows/, and return the survey of an earlier run; None if it may be outdated.
 
-    Raises JobError where rows/ is damaged.
+    Raises JobError if rows/ is damaged.
     """
     parts = sound_parts(resolved.store)
     key = _key(resolved, parts)
@@ -183,8 +183,8 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
             return None
         survey, recipe = seen[1], resolved.recipes[resolved.job.recipe]
         specs = {name: model.spec for name, model in resolved.models.items()}
-        for shape, one in survey.examples.items():
-            survey.examples[shape] = check_again(one, specs[one.model], recipe)
+        for shape, request in survey.examples.items():
+            survey.examples[shape] = check_again(request, specs[request.model], recipe)
     except (FileNotFoundError, JobError, KeyError, TableError):
         return None
     end = num_valid = 0
@@ -207,15 +207,15 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         num_valid += len(part)
         watch.show(Checked(num_rows=end))
     if end > survey.num_rows or num_valid != survey.num_rows - survey.num_invalid - survey.num_forgotten:
-        found = f"the table has {count_text(survey.num_rows, 'row')}"
-        raise not_ours(store.url_of(ROWS), found, _WRITE_AGAIN)
+        reason = f"the table has {count_text(survey.num_rows, 'row')}"
+        raise not_ours(store.url_of(ROWS), reason, _WRITE_AGAIN)
     index.leave_out(range(end, survey.num_rows))
     survey.say_forgotten(watch)
     return survey
 
 
 def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
-    """Write down what was found, if it can hold in a later run. Call after rows/ was written."""
+    """Store the survey, if a later run can use it. Call after rows/ was written."""
     if survey.num_invalid and resolved.job.on_invalid != "skip":
         return  # a run without a limit has to see these rows, to say what is wrong
     key = _key(resolved, sound_parts(resolved.store))
@@ -226,9 +226,9 @@ def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
 
 
 def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
-    """Return all that decides what a survey finds; None where something that does is not known.
+    """Return a digest of all that decides a survey's result; None if some of it is unknown.
 
-    parts: of rows/, with the digest of each.
+    parts: of rows/, each with its digest.
     """
     table, plans = resolved.table, [model.plan for model in resolved.models.values()]
     files = table.stamps() if isinstance(table, Table) else None
@@ -243,7 +243,7 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
 
 
 class Additions:
-    """Takes what `framefleet add` puts into the output, or what a runner does."""
+    """Takes the rows that `framefleet add` or a runner puts into the output."""
 
     def __init__(
         self,
@@ -253,16 +253,16 @@ class Additions:
         lock: DriverLock,
         more: More | None = None,
     ) -> None:
-        """survey, index: of the table, as it was until then. more: the runner's, if it adds rows."""
+        """survey, index: of the table so far. more: the runner's, if it adds rows."""
         self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
         self._more = more
         self._table = resolved.table if isinstance(resolved.table, Table) else None
         self._seen = {*resolved.added}
 
     def take(self, num_rows: int = 0) -> Added | None:
-        """Take the rows of the oldest file that is new; None where there is none. num_rows: as in `More`.
+        """Take the rows of the oldest new file; None if there is none. num_rows: as in `More`.
 
-        One that cannot be taken is left to the next run, which says so too.
+        A file that cannot be used is left to the next run, which reports it too.
         """
         if self._table is None:
             return None

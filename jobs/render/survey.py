@@ -35,14 +35,14 @@ from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
 MAX_EXAMPLES = 10_000  # a table may have a size for each row
-# Of a size that a row leaves to the pipeline: rows have the model's own size wherever that is known.
+# Assumed for a side that a row leaves to the pipeline; if the model's own size is known, rows have that.
 _SIDE = 1024
 _DONE = fields_named(FIRST_FIELDS, "row_id", "row_indices")
 
 
 @dataclass(slots=True)
 class Survey:
-    """What the table holds."""
+    """What the first pass found in the table."""
 
     num_rows: int = 0
     num_invalid: int = 0
@@ -77,37 +77,37 @@ class Survey:
         return self
 
     def _add_fitted(self, parts: Iterable[Fitted]) -> None:
-        for one in parts:
-            self.fitted[one.fit] = self.fitted[one.fit] + one if one.fit in self.fitted else one
+        for part in parts:
+            self.fitted[part.fit] = self.fitted[part.fit] + part if part.fit in self.fitted else part
 
     def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
-        """Return which sizes are far from those that the model knows. specs: of these models alone."""
-        examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
-        remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
+        """Return a line for each size that is far from the model's own. specs: of the models to look at."""
+        examples = [(shape, row) for shape, row in self.examples.items() if row.model in specs]
+        remarks = ((shape, specs[row.model].far_from_native(row.arguments)) for shape, row in examples)
         counted = ((self.shapes[shape], line) for shape, line in remarks if line)
         lines = [f"{count_text(num, 'row')}: {line}" for num, line in counted]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {count_text(hidden, 'more size')}"] if hidden > 0 else [])
 
     def largest(self, *, model: str = "", lane: LaneKey | None = None) -> Request | None:
-        """Return the row of a model, or of one of its lanes, with most pixels."""
+        """Return the row with the most pixels of a model, or of one of its lanes."""
         rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
         return max(rows, key=_num_pixels, default=None)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """Yield height and width of rows of each shape, where they have both."""
+        """Yield the height and width of one row of each shape, if it has both."""
         for row in self.examples.values():
             height, width = row.arguments.get("height"), row.arguments.get("width")
             if isinstance(height, int) and isinstance(width, int):
                 yield height, width
 
     def fewest_steps(self) -> int:
-        """Return the fewest denoising steps of a row, as far as rows have a number of steps; else 0."""
+        """Return the fewest denoising steps of any row; 0 if no row sets them."""
         rows = (row.arguments.get("num_inference_steps") for row in self.examples.values())
         return min((steps for steps in rows if isinstance(steps, int)), default=0)
 
     def mean_work(self, lane: LaneKey) -> float:
-        """Return what a row of a lane takes in the mean, as `work_in` has it."""
+        """Return the mean work in a row of a lane, in the unit of `work_in`."""
         examples = [(shape, row) for shape, row in self.examples.items() if lane_of(row) == lane]
         rows = [(self.shapes[shape], work_in(row)) for shape, row in examples]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
@@ -124,7 +124,7 @@ class Survey:
         self.places = table.places({row.index for row in self.invalid})
 
     def invalid_lines(self) -> list[str]:
-        """Return what is wrong, one line for each value, and how many rows are not shown."""
+        """Return a line for each value that is wrong, and one with the number of rows that are not shown."""
         messages = (row.messages(self.places.get(row.index)) for row in self.invalid)
         lines = [f"{problem}; {fix}" for of_row in messages for problem, fix in of_row]
         hidden = self.num_invalid - len(self.invalid)
@@ -151,13 +151,13 @@ def survey_rows(
     """Read the table, put its valid rows into `index`, and return what was seen.
 
     look_at: called with the valid rows, some at a time. when_sound: called with the lane of a row as soon as
-    some were read and none has to be corrected. limit: rows to read, from the first. start: the first row to
-    read.
+    some rows were read and none has to be corrected. limit: read only this many of the first rows. start: the
+    first row to read.
     """
     survey = Survey()
     forgotten = forgotten_rows(resolved.store)
-    plans = [one.plan for one in resolved.rows.by_model.values()]
-    prompts = {one.column for plan in plans for one in plan.readers if one.target == "prompt"}
+    readers = [reader for rows in resolved.rows.by_model.values() for reader in rows.plan.readers]
+    prompts = {reader.column for reader in readers if reader.target == "prompt"}
     wildcards = Wildcards(prompts, resolved.table.swept if isinstance(resolved.table, Swept) else ())
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
@@ -194,7 +194,7 @@ def survey_rows(
             watch.say(f"note: {note}" + f" (further sizes: {len(small) - 1:,})" * (len(small) > 1))
     latents = resolved.job.keep.latents
     num_steps = survey.fewest_steps() if latents else 0
-    if num_steps and latents != "all" and (late := [one for one in latents if one > num_steps]):
+    if num_steps and latents != "all" and (late := [step for step in latents if step > num_steps]):
         watch.say(
             f"note: keep.latents: {late[0]} is beyond the {count_text(num_steps, 'step')} of some rows, "
             f"which may fail; use at most {num_steps}, or -1 for the last"
@@ -207,8 +207,8 @@ def check_valid(
 ) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
-    verb: what cannot be done with them, e.g. "rendered". limit: of the table's first rows; a run that comes
-    to the others refuses those.
+    verb: what cannot be done with them, e.g. "rendered". limit: look only at this many of the first rows,
+    unless the job leaves rows out; a later run refuses the others.
     """
     if limit is not None and on_invalid != "skip" and all(row.index >= limit for row in survey.invalid):
         return
@@ -225,7 +225,7 @@ def check_valid(
 def check_valid_rows(
     lines: Sequence[str], *, num_bad: int, num_rows: int, table: str, on_invalid: str, verb: str
 ) -> None:
-    """Do what `check_valid` does, of plain values. lines: what is wrong with the first."""
+    """Do what `check_valid` does, with plain values. lines: what is wrong with the first rows."""
     if not num_bad or (num_bad < num_rows and on_invalid == "skip"):
         return
     raise TableError(
@@ -237,7 +237,7 @@ def check_valid_rows(
 def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: int = 0) -> None:
     """Put the rows that the job skips under invalid/, in place of those of earlier runs.
 
-    start: the first row to look at; what is there of earlier ones stays.
+    start: the first row to look at; what is there about earlier rows stays.
     """
     if resolved.job.on_invalid != "skip":
         if not start:  # rows that an earlier run skipped are valid now
@@ -270,7 +270,7 @@ class LeftOut:
 
 
 def write_left_out(resolved: ResolvedJob, rows: Iterable[LeftOut], *, run: str, replaces: bool) -> None:
-    """Write rows under invalid/. replaces: in place of those that are there."""
+    """Write rows to invalid/. replaces: delete those that are there."""
     store = resolved.store
     earlier = store.list(INVALID) if replaces else []
     writer = PartWriter(store, INVALID, invalid_schema(resolved.table.schema), run=run)
@@ -289,9 +289,9 @@ def reasons(row: InvalidRow) -> dict[str, object]:
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
-    """Note in the index which rows have a record, and report those that have two.
+    """Note in the index which rows have a record, and report rows that have two.
 
-    Returns which clips of records are gone, as far as that is soon seen.
+    Returns which clips are gone, as far as a quick look shows.
     """
     num_records, parts = 0, [part.path for part in live_parts(resolved.store)]
     for records in read_parts(resolved.store, parts, _DONE):

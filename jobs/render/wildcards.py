@@ -15,9 +15,9 @@ _WILDCARD = rf"\{{[^{{}}|]*\|[^{{}}]*\}}|__[^_\s{{}}|][^{{}}|\n]*__|{_LORA}"
 
 
 class Wildcards:
-    """columns: those that hold prompts. num_rows: with a wildcard; first: the first of them.
+    """Counts prompts with wildcards. num_rows: rows with one; first: the first of these rows.
 
-    swept: columns that a sweep makes, whose wildcards it has replaced, or left where they were escaped.
+    columns: those with prompts. swept: columns of a sweep, which replaces wildcards unless they are escaped.
     """
 
     def __init__(self, columns: Collection[str], swept: Collection[str] = ()) -> None:
@@ -34,7 +34,7 @@ class Wildcards:
                 self.num_rows += len(rows)
 
     def note(self) -> str | None:
-        """Return what to say of them, if there are any."""
+        """Return a note about them, if there are any."""
         if not self.num_rows:
             return None
         return (

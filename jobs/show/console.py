@@ -1,8 +1,8 @@
 """How commands speak: results on stdout, everything else on stderr, the outcome as an exit code.
 
 Text comes from tables, models, stores and libraries. A terminal obeys what is in it (titles, the clipboard,
-the cursor), so it is escaped where it is written, whoever writes it. What libraries would print between a
-command's own lines is silenced.
+the cursor), so all text is escaped when it is written. What libraries would print between a command's own
+lines is silenced.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def guard_streams() -> None:
 
 
 class GuardedStream:
-    """A text stream whose texts are escaped and without secrets, and whose end is no traceback.
+    """A text stream that escapes text, hides secrets, and shows no traceback when nobody reads it any more.
 
-    styled: the same stream for texts that are escaped already, and have our own colours around them.
+    styled: the same stream, for text that is escaped already and has our own colours around it.
     """
 
     def __init__(self, stream: TextIO, *, escape: bool = True) -> None:
@@ -60,7 +60,9 @@ class GuardedStream:
     def write(self, text: str) -> int:
         shown = public_text(text)
         if self._escape and self.isatty():
-            shown = CONTROLS_BUT_MOVES.sub(lambda one: errors.spelt(one[1]) if one[1] else one[0], shown)
+            shown = CONTROLS_BUT_MOVES.sub(
+                lambda match: errors.spelt(match[1]) if match[1] else match[0], shown
+            )
         elif self._escape:
             shown = escaped(shown)
         try:
@@ -83,7 +85,7 @@ class GuardedStream:
         return getattr(self._stream, name)
 
     def _lose(self, error: OSError) -> None:
-        """End the command, unless only its messages are lost: a render goes on when its log does not."""
+        """End the command, unless only its messages are lost: a render continues without its log."""
         # Python flushes once more at the end, and would complain about what is still in the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         if self._stream is sys.__stderr__:
@@ -95,7 +97,7 @@ class GuardedStream:
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed by whoever started us
+    if stream is None:  # the process that started us has closed it
         stream = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # what an ASCII terminal or pipe cannot show
@@ -103,7 +105,7 @@ def _guarded(stream: TextIO | None) -> TextIO:
 
 
 def quiet_imports() -> None:
-    """Silence diffusers and transformers where they may never be imported: importing them takes seconds."""
+    """Silence diffusers and transformers without importing them, which takes seconds."""
     keep_import_warnings()
     for variable in VERBOSITY:
         os.environ.setdefault(variable, "error")
@@ -125,14 +127,14 @@ DEFECT = 70  # sysexits.h: internal software error
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 
-_UNCUT = 1000  # columns, more than any line has: one that is cut cannot be searched
+_UNCUT = 1000  # columns, more than any line has: a line that is cut cannot be searched
 
 
 class EscapingConsole(Console):
-    """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
+    """A console that prints text as it is: no markup, no emoji codes, no control characters.
 
-    Numbers are not highlighted: in a sentence they are part of it. Honours NO_COLOR.
-    about: what every line says in JSON, for programs; None where people read them.
+    Numbers are not highlighted, as they are part of a sentence. Honours NO_COLOR. about: None for plain text;
+    else lines are JSON, with these fields.
     """
 
     about: dict[str, str] | None = None
@@ -142,7 +144,7 @@ class EscapingConsole(Console):
 
     @property
     def size(self) -> ConsoleDimensions:
-        """Of a terminal or a notebook; in a pipe or a file nothing is cut."""
+        """The size of a terminal or a notebook; in a pipe or a file, nothing is cut."""
         size = super().size
         return size if self.is_terminal or self.is_jupyter else size._replace(width=_UNCUT)
 
@@ -160,10 +162,7 @@ class EscapingConsole(Console):
         self._file = new_file
 
     def say(self, text: str | Text, *, level: str = "info", **about: str) -> None:
-        """Print text whose lines are as long as they are, on a terminal and in a pipe.
-
-        level, about: what a line in JSON says of it, as far as it is known.
-        """
+        """Print text without wrapping its lines. level, about: fields of a JSON line, if not empty."""
         if self.about is not None:
             values = {name: value for name, value in about.items() if value}
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -189,7 +188,7 @@ stdout = EscapingConsole()
 def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text") -> Iterator[None]:
     """Turn what ends a command into lines on stderr and its exit code.
 
-    resumable: after an interruption, say how to go on. log_format: of all lines on stderr, text or json.
+    resumable: after an interruption, say how to continue. log_format: of all lines on stderr, text or json.
     """
     stderr.about = {} if log_format == "json" else None
     logger = logging.getLogger("framefleet")
@@ -198,17 +197,17 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
         logger.addHandler(_ToStderr())
     logger.propagate = False
     quiet_imports()
-    signals: list[int] = []  # noted, for on its way up the exception may become another one
+    signals: list[int] = []  # noted, as the exception may become another one on its way up
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         is_first = not signals
         signals.append(number)
-        if is_first or number == signal.SIGINT:  # others come twice from who sends them
+        if is_first or number == signal.SIGINT:  # other signals may be sent twice
             raise KeyboardInterrupt
 
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
-    for number in heeded:  # a shell has its background jobs ignore SIGINT
+    for number in heeded:  # without those that we ignore, e.g. SIGINT in background jobs of a shell
         signal.signal(number, interrupt)
     try:
         yield
@@ -230,16 +229,16 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
 
 
 def _report(error: BaseException) -> int:
-    """Say why a command could not do its work; return its exit code."""
+    """Print why a command failed; return its exit code."""
     code, text = errors.exit_code_of(error), str(error).strip().partition("\n")[0][:MAX_SAID]
     if isinstance(error, FramefleetError):
         complain(error.problem, error.fix)
     elif isinstance(error, MemoryError):
-        complain("out of memory", "end other programs, then run the same command again")
+        complain("out of memory", "close other programs, then run the same command again")
     elif code == ServiceError.exit_code:
         complain(text, "make room, then run the same command again")
     elif code:
-        complain(text, "check the path and its rights")
+        complain(text, "check the path and its permissions")
     else:
         plugin = plugin_raising(error)
         culprit = f"the plugin {plugin}" if plugin else "framefleet"
@@ -251,14 +250,14 @@ def _report(error: BaseException) -> int:
 
 
 def complain(problem: str, fix: str = "") -> None:
-    """Say what is wrong, and what to do about it."""
+    """Print what is wrong, and what to do about it."""
     _labelled("error: ", "bold red", problem)
     if fix:
         _labelled("hint: ", "cyan", fix)
 
 
 def this_command() -> str:
-    """Return the command that was typed, without its secrets; of a submitted job, what takes its place."""
+    """Return the command that was typed, without its secrets; for a submitted job, what to do instead."""
     if os.environ.get(SUBMITTED):
         return "submit the job again"
     typed = sys.argv[1:]
@@ -267,7 +266,7 @@ def this_command() -> str:
 
 
 def _shown(argument: str) -> str:
-    """Return an argument without what is secret: a value by its key, with `--set=` before it or not."""
+    """Return an argument without secrets: values are hidden by their key, with or without `--set=`."""
     name, equals, value = argument.partition("=")
     if name.startswith("--") and equals:
         return f"{name}={_shown(value)}"
@@ -276,7 +275,7 @@ def _shown(argument: str) -> str:
 
 
 def _is_private(name: str) -> bool:
-    """Return whether a key may hold what job.json must not have, such as arguments of `on_end.command`."""
+    """Return whether a key may hold what job.json must not have, e.g. arguments of `on_end.command`."""
     section_name, _, key = name.partition(".")
     section = sections().get(section_name)
     if section is None or section.is_stored:
@@ -289,12 +288,12 @@ def _labelled(label: str, style: str, text: str, **about: str) -> None:
     if stderr.about is not None:
         stderr.say(text, level=label.removesuffix(": "), **about)
         return
-    # Escaped before: some controls are taken out of a Text without a word.
+    # Escaped first: a Text silently drops some control characters.
     stderr.say(Text(label, style=style).append(escaped(text), style="default"))
 
 
 class _ToStderr(logging.Handler):
-    """Through the console: it keeps lines off a progress display."""
+    """Logs through the console, which keeps lines off a progress display."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"

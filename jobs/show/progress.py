@@ -1,4 +1,4 @@
-"""What a terminal, or a log, shows of a job under way: counts, rate, time left, workers.
+"""What a terminal or a log shows of a running job: counts, rate, time left, workers.
 
 The same figures are served for Prometheus to scrape. In a Ray cluster, Ray exports them too.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 
-# A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
+# The log of a week-long job stays readable; a terminal is redrawn often enough for the eye.
 LINE_EVERY_S = 5.0
 REDRAWS_PER_S = 4
 # More do not fit a terminal; the rest is counted.
@@ -38,7 +38,7 @@ STYLES = {"rendering": "green", "idle": "dim", "drained": "dim", "starting": "ye
 
 
 class _Once:
-    """Prints each text once, unless it is to be repeated."""
+    """Prints each text once, unless it should be repeated."""
 
     def __init__(self, console: EscapingConsole) -> None:
         self._console = console
@@ -58,7 +58,7 @@ class _Once:
 class Lines:
     """Plain lines, for logs and pipes. The first and the last progress are always shown.
 
-    What a step, a wait or a check says is said once: several runs of a job open the same model and table.
+    Messages about a step, a wait or a check appear once: several runs of a job open the same model and table.
     """
 
     def __init__(self, console: EscapingConsole, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,14 +96,14 @@ class Lines:
             self._hidden, self._is_again = text, isinstance(standing, Progress)
 
     def _show_hidden(self) -> None:
-        """Show how far it was: what is said next is of what comes after."""
+        """Show the last progress, as the next message is about what comes after it."""
         if self._hidden:
             self._lines.say(self._hidden, again=self._is_again)
             self._hidden = ""
 
 
 class Screen:
-    """A display that is redrawn in place, for terminals. Lines above it are said once, as by `Lines`."""
+    """A display that is redrawn in place, for terminals. Messages above it appear once, as in `Lines`."""
 
     def __init__(self, console: EscapingConsole) -> None:
         self._lines = _Once(console)
@@ -130,14 +130,14 @@ class Screen:
 
 
 def watch_on(console: EscapingConsole, *, quiet: bool = False) -> AbstractContextManager[Watch]:
-    """Return what suits the console, as a context. quiet: says nothing."""
+    """Return a context with the watch that suits the console. quiet: a silent one."""
     if quiet:
         return nullcontext(Callback())
     return Screen(console) if console.is_terminal and console.about is None else Lines(console)
 
 
 def progress_bar(on_progress: Callable[[Progress], None] | None) -> AbstractContextManager[Watch]:
-    """Return what Python's calls report to: a function, or else a bar in a terminal or a notebook."""
+    """Return the watch for calls from Python: `on_progress`, or a bar in a terminal or a notebook."""
     console = EscapingConsole(stderr=True)
     if on_progress is None and (console.is_terminal or console.is_jupyter):
         return Screen(console)
@@ -169,7 +169,7 @@ def bar_and(text: str, completed: int, total: int) -> Table:
 
 
 def workers_table(workers: tuple[WorkerState, ...]) -> Table:
-    """Return a line for each, as far as a terminal has room; the rest is counted."""
+    """Return a line for each worker, as far as a terminal has room; the rest is counted."""
     grid = Table.grid(padding=(0, 2))
     for worker in workers[:MAX_WORKERS_SHOWN]:
         state = Text(worker.state, style=STYLES.get(worker.state, ""))
@@ -182,7 +182,7 @@ def workers_table(workers: tuple[WorkerState, ...]) -> Table:
 
 
 class _Exported:
-    """Passes progress on, and keeps its figures for whoever asks, from any thread."""
+    """Passes progress on, and keeps its figures for readers in any thread."""
 
     def __init__(self, watch: Watch, output: str) -> None:
         self._watch, self._output = watch, output
@@ -215,8 +215,8 @@ class _Exported:
 def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Watch]:
     """Serve the figures of what `watch` shows, while the block runs.
 
-    at: [HOST:]PORT, on loopback without a host; None serves nothing. output: the job's, a label of all.
-    Raises JobError where it cannot be served there.
+    at: [HOST:]PORT, on loopback without a host; None serves nothing. output: the job's, a label of all
+    figures. Raises JobError if nothing can be served there.
     """
     if at is None:
         yield watch
@@ -230,7 +230,7 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
     try:
         registry.register(cast("Collector", exported))
         server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
-        # Of a client that has left it would print a traceback.
+        # It would print a traceback when a client disconnects.
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
     except OSError as error:
         problem = f"--metrics-port: figures cannot be served at {at!r}: {error}"

@@ -1,4 +1,4 @@
-"""Progress of a job as plain values, and in one line each, and where it is reported."""
+"""Progress of a job as plain values, as one line of text for each, and where it is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Standing: TypeAlias = "Awaited | Checked | Progress | Activity"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
-    """Something that takes its time, and since when by the monotonic clock."""
+    """Something that the job waits for, and since when, by the monotonic clock."""
 
     what: str
     since: float
@@ -29,17 +29,17 @@ class Awaited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A table under way: the number of rows that are read and checked."""
+    """A table that is being read: the number of rows checked so far."""
 
     num_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipsProgress:
-    """Clips of an output under way. Rates are of this run; None where they are not known."""
+    """Progress of work on clips of an output. Rates are of this run; None if they are not known."""
 
-    doing: str  # what becomes of them, e.g. "exported"
-    done: int  # of `total`, in earlier runs too
+    doing: str  # what happens to them, e.g. "exported"
+    done: int  # of `total`, including earlier runs
     total: int
     clips_per_s: float | None = None
     bytes_per_s: float | None = None
@@ -47,7 +47,7 @@ class ClipsProgress:
     noun: str = "clip"  # what one of them is
 
     def parts(self) -> list[str]:
-        """Return what a line about it says."""
+        """Return the parts of a line about it."""
         parts = [f"{self.done:,}/{count_text(self.total, self.noun)} {self.doing}"]
         if self.bytes_per_s is not None:
             parts.append(f"{self.bytes_per_s / 1e6:.1f} MB/s")
@@ -57,7 +57,7 @@ class ClipsProgress:
 
 
 class Activity(Protocol):
-    """Other work that takes long, as far as it is."""
+    """Progress of other work that takes long."""
 
     @property
     def done(self) -> int: ...
@@ -66,7 +66,7 @@ class Activity(Protocol):
     def total(self) -> int: ...
 
     def parts(self) -> Sequence[str]:
-        """Return what a line about it says."""
+        """Return the parts of a line about it."""
 
 
 class Watch(Protocol):
@@ -85,7 +85,7 @@ def wait_for(watch: Watch, what: str) -> None:
 
 
 class Callback:
-    """Hands the progress of what takes long to a function and is silent about the rest."""
+    """Passes progress to a function, and ignores everything else."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class ClipsPace:
         self.add(0)
 
     def add(self, num_clips: int, num_bytes: int = 0) -> None:
-        """Count clips as done. num_bytes: their size, where it is known."""
+        """Count clips as done. num_bytes: their size, if known."""
         self._done, self._num_bytes = self._done + num_clips, self._num_bytes + num_bytes
         elapsed_s = time.monotonic() - self._begun
         rate = (self._done - self._first.done) / elapsed_s if elapsed_s else 0.0
@@ -169,21 +169,21 @@ def _of_rows(progress: Progress) -> list[str]:
 
 
 def server_lines(figures: Mapping[str, float], elapsed_s: float) -> list[str]:
-    """Return what each server of an engine has done, and what that cost."""
+    """Return a line for each server of an engine, and one for the cost."""
     lines = []
     for name, num in SERVER_ROWS.by_label(figures).items():
         idle_s, down_s = SERVER_IDLE_SECONDS.of(figures, name), SERVER_DOWN_SECONDS.of(figures, name)
         line = f"server {name}: {count_text(num, 'row')}"
-        line += f", without one {idle_s / elapsed_s:.0%} of the time" if elapsed_s else ""
-        lines.append(line + (f", silent for {down_s:.0f} s" if down_s >= 1 else ""))
+        line += f", idle {idle_s / elapsed_s:.0%} of the time" if elapsed_s else ""
+        lines.append(line + (f", out of reach for {down_s:.0f} s" if down_s >= 1 else ""))
     paid = ENGINE_MONEY.total(figures)
     return [*lines, f"paid in this run: {paid:,.2f}"] if paid else lines
 
 
 def audit_line(audits: AuditFigures, num_rows: int) -> str:
-    """Return how many rows were compared, and what that says of the others.
+    """Return how many rows were compared, and what that says about the others.
 
-    num_rows: with a record, of which audits speak.
+    num_rows: rows with a record.
     """
     if not audits.num_equal and not audits.num_unaudited:
         needed = "no audits were needed: each row was rendered by a plain call"
@@ -191,7 +191,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     if not audits.num_equal:
         return f"rows compared: none of {num_rows:,}"
     if audits.num_equal == num_rows and not audits.num_unaudited:
-        return f"{count_text(num_rows, 'row')} compared, all that there are: equal"
+        return f"every row compared ({num_rows:,}): equal"
     equal = "equal" if audits.num_equal == 1 else "all equal"
     line = f"{audits.num_equal:,} of {count_text(num_rows, 'row')} compared: {equal}"
     if audits.most_wrong > VAGUE * num_rows:
@@ -212,7 +212,7 @@ def bound_text(most_wrong: int, num_rows: int) -> str:
 
 
 def share_text(share: float) -> str:
-    """Return a share in per cent, with two digits, rounded up: a bound stays one."""
+    """Return a share in per cent, with two digits, rounded up so that a bound stays a bound."""
     if share <= 0:
         return "0 %"
     digits = max(0, 1 - math.floor(math.log10(100 * share) + 1e-9))
@@ -221,9 +221,9 @@ def share_text(share: float) -> str:
 
 
 def gone_line(gone: Gone, output: str) -> str:
-    """Return what is said of clips of an output that are gone."""
-    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
+    """Return a line about clips of an output that are gone."""
+    checked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
     return (
-        f"damaged: {count_text(gone.num_gone, 'clip')} of rows with a record, gone or of another size{looked}"
+        f"damaged: {count_text(gone.num_gone, 'clip')} with a record, gone or of another size{checked}"
         f", e.g. {gone.example}; `{command('repair', output)}` renders such clips again"
     )

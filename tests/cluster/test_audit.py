@@ -58,8 +58,8 @@ def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_ar
     check_whole(tmp_path / "out")
 
     kind = "rows of tests.hidden_state:remembers 5 x 16 x 16, 32 tokens"
-    assert f"audit: {kind} differ if they are not rendered by plain calls: each was" in ended.stderr
-    assert "of these rows had a record, and have a new one" in ended.stderr
+    assert f"audit: {kind} differ if they are not rendered by plain calls, so each was" in ended.stderr
+    assert "of these rows had a record, which was replaced" in ended.stderr
     assert (
         "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
     )

@@ -114,4 +114,4 @@ def test_plan_says_what_is_done_to_how_many_pictures(tmp_path: Path) -> None:
     )
     of_text = values | {"model": str(tiny("wan")), "inputs": {"fit": "pad"}}
     refused = command("plan", write_job(tmp_path / "job.yaml", of_text), exits=2)
-    assert "inputs.fit is 'pad', but WanPipeline resizes no picture" in refused.stderr
+    assert "inputs.fit is 'pad', but WanPipeline does not resize pictures" in refused.stderr

@@ -129,7 +129,7 @@ def test_a_plan_tells_of_clips_that_are_gone(tmp_path: Path) -> None:
     gone = framefleet.plan(job).gone
     assert gone is not None and (gone.num_gone, gone.num_records) == (1, 6)
     ended = command("plan", job, exits=0)
-    assert "damaged: 1 clip of rows with a record" in ended.stdout
+    assert "damaged: 1 clip with a record" in ended.stdout
 
 
 def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(

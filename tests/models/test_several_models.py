@@ -69,13 +69,13 @@ def test_rows_are_refused_with_the_model_that_they_name(tmp_path: Path) -> None:
     ("changes", "problem"),
     [
         ({"models": {"wan": "/nowhere/wan", "ltx": "/nowhere/ltx"}}, r"models\.wan: .*/nowhere/wan"),
-        ({"defaults": {"model": "flux"}}, r"defaults\.model is 'flux', and `models` has none of that name"),
+        ({"defaults": {"model": "flux"}}, r"defaults\.model is 'flux', but `models` has no such name"),
         (
             {"table": None, "sweep": {"prompt": "a", "model": ["wan", "wan2"]}},
-            r"sweep\.model is 'wan2', and `models` has none of that name\nhint: did you mean 'wan'",
+            r"sweep\.model is 'wan2', but `models` has no such name\nhint: did you mean 'wan'",
         ),
         ({"defaults": {"num_frame": 9}}, r"models\.wan: defaults\.num_frame: rows have no such argument"),
-        ({"columns": {"model": "which"}}, "no column 'which', and the job has the models wan, ltx"),
+        ({"columns": {"model": "which"}}, "no column 'which', but the job has the models wan, ltx"),
         ({"columns": {"decode_timesteps": "a"}}, r"columns\.decode_timesteps: there is no argument"),
         ({"media": {"crf": 99}}, "crf"),
     ],
@@ -91,7 +91,7 @@ def test_what_no_row_can_mend_names_the_model_and_the_fix(
 def test_a_table_without_the_column_takes_the_default_and_one_model_needs_none(tmp_path: Path) -> None:
     rows = [{name: value for name, value in row.items() if name != "model"} for row in two_model_rows(2)]
     values = two_models(tmp_path, rows)
-    with pytest.raises(UserError, match="the table has no column 'model', and the job has the models"):
+    with pytest.raises(UserError, match="the table has no column 'model', but the job has the models"):
         read(values)
     defaults, only = {**values["defaults"], "model": "ltx"}, {"ltx": str(tiny("ltx"))}
     for changes in ({"defaults": defaults}, {"models": only}):

@@ -242,7 +242,7 @@ def test_a_device_of_the_job_that_is_not_here_is_an_error(
     key: str, models: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = {"table": "t.csv", "output": "out", **models}
-    for num, answers in ((0, {"fleet": f"error: {key} is cuda, and this machine has no GPU"}), (1, {})):
+    for num, answers in ((0, {"fleet": f"error: {key} is cuda, but this machine has no GPU"}), (1, {})):
         monkeypatch.setattr(settings, "num_gpus_here", lambda num=num: num)
         seen = {check: text.partition(" |")[0] for check, text in found("fleet", job=job).items()}
         assert seen == answers

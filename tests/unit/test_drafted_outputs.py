@@ -294,5 +294,5 @@ def test_what_reads_rows_in_full_says_where_drafts_are_while_there_are_no_others
     drafted(job)
     for words in (("report",), ("score",), ("verify",), ("export", "to", "--format", "parquet")):
         ended = command(words[0], job.output, *words[1:], exits=2)
-        assert "has drafts, and no row in full so far" in ended.stderr
+        assert "has drafts, but no row in full so far" in ended.stderr
         assert f"give {job.output}/drafts" in ended.stderr.replace("\n", "")

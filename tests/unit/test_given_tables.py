@@ -82,7 +82,7 @@ def test_rows_of_all_kinds_are_one_table(given: object) -> None:
         ([{"seed": 1}, {"seed": 2}, {"seed": "x"}], "row 2: seed is 'x'"),
         ([{"seed": 2**70}], "row 0: seed"),
         ([{"image": object()}], "row 0: image is <object"),
-        ({"prompt": ["a"], "seed": [1, 2]}, "other lengths"),
+        ({"prompt": ["a"], "seed": [1, 2]}, "different lengths"),
         (pd.Series([1]), "of type pandas.Series"),
         ({"a", "b"}, "of type set"),  # in another order each time
         ({"prompt": {"a", "b"}, "seed": [1, 2]}, "a list of cells for each"),

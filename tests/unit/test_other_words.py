@@ -176,7 +176,7 @@ def test_a_row_comes_as_often_as_it_says_with_following_seeds(num: int, tmp_path
         ("prompt,n\na,0\n", {}, "n is '0', but it must be from 1 to 10,000"),
         ("prompt,n,seed\na,2,9223372036854775807\n", {}, "n is '2', but its seeds go beyond"),
         ("prompt\na\n", {"n": 0}, "defaults.n is 0, but it must be from 1"),
-        ("prompt,n\na,2\n", {"overrides": {"seed": 3}}, "overrides.seed gives all rows one seed"),
+        ("prompt,n\na,2\n", {"overrides": {"seed": 3}}, "overrides.seed gives all rows the same seed"),
         (None, {"sweep": {"prompt": "a", "n": 4}}, "for several seeds, write `seed: 0-3`"),
         (None, {"n": 2, "sweep": {"prompt": "a", "seed": "0-3"}}, "defaults.n and sweep.seed"),
     ],

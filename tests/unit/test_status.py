@@ -86,7 +86,7 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
         assert replace(nothing, inner={"drafts": inner}).needs_attention == needs_attention
     store.delete(clip)
     damaged = command("status", tmp_path / "done", "--check")
-    assert damaged.exit_code == 1 and "damaged: 1 clip of rows with a record" in damaged.stdout
+    assert damaged.exit_code == 1 and "damaged: 1 clip with a record" in damaged.stdout
 
 
 def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path) -> None:

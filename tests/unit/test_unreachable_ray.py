@@ -150,11 +150,11 @@ def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"fleet": {"gpus_per_worker": 2}}, "fleet.gpus_per_worker is 2, and this machine has no GPU"),
-        ({"fleet": {"gpus_per_worker": 1}}, "fleet.gpus_per_worker is 1, and this machine has no GPU"),
-        ({"model": {"path": "m", "device": "cuda"}}, "model.device is cuda, and this machine has no GPU"),
-        ({"model": {"path": "m", "device": "cuda:0"}}, "model.device is cuda:0, and"),
-        ({"model": {"path": "m", "device": "mps"}}, "model.device is mps, and this machine has no GPU"),
+        ({"fleet": {"gpus_per_worker": 2}}, "fleet.gpus_per_worker is 2, but this machine has no GPU"),
+        ({"fleet": {"gpus_per_worker": 1}}, "fleet.gpus_per_worker is 1, but this machine has no GPU"),
+        ({"model": {"path": "m", "device": "cuda"}}, "model.device is cuda, but this machine has no GPU"),
+        ({"model": {"path": "m", "device": "cuda:0"}}, "model.device is cuda:0, but"),
+        ({"model": {"path": "m", "device": "mps"}}, "model.device is mps, but this machine has no GPU"),
     ],
 )
 def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
@@ -179,7 +179,7 @@ def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, no_gpu: None)
     places = {"table": str(tmp_path / "t.parquet"), "output": str(tmp_path / "out")}
     values = {**places, "model": {"path": "m", "device": "cuda"}, "train": {"steps": 1}}
     job = write_job(tmp_path / "train.yaml", values)
-    problem = "model.device is cuda, and this machine has no GPU"
+    problem = "model.device is cuda, but this machine has no GPU"
     ended = command("train", job)
     assert ended.exit_code == 2 and problem in ended.stderr and "train.yaml line" in ended.stderr
     planned = " ".join(command("plan", job).stderr.split())
@@ -191,7 +191,7 @@ def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, no_gpu: None)
 def test_a_worker_may_have_as_many_gpus_as_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
     values = job_values(tmp_path / "t.parquet", tmp_path / "out")
-    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has 1 GPU"):
+    with pytest.raises(JobError, match="gpus_per_worker is 2, but this machine has 1 GPU"):
         check_gpu(load_job(values | {"fleet": {"gpus_per_worker": 2}}))
     check_gpu(load_job(values | {"fleet": {"gpus_per_worker": 1}}))
 

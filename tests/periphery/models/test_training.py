@@ -253,7 +253,7 @@ def test_a_training_is_no_place_for_clips(folder: Path, undisturbed: dict[str, T
         "output": str(folder / "undisturbed"),
         "model": str(tiny("wan")),
     }
-    with pytest.raises(JobError, match=r"undisturbed/? is of a job with `train`"):
+    with pytest.raises(JobError, match=r"undisturbed/? belongs to a job with `train`"):
         plan_job(Job(**job), Callback())
 
 
