@@ -3,5 +3,5 @@
 The only folder that imports Ray. Imports `framefleet.pipeline`, never `framefleet.jobs`.
 """
 
-if __name__ == "cluster":  # from the root of a clone: a second copy, whose classes are not the first one's
+if __name__ == "cluster":  # imported from a clone's root: a second copy, with other classes than the first
     raise ImportError("import it as framefleet.cluster")

@@ -1,30 +1,32 @@
-"""Rows go in, reports of workers go in; leases, and the rows to give up on, come out.
+"""In: rows, and reports of workers. Out: leases, and rows to give up on.
 
 Knows no Ray, no clock and no disk: `now` is any steadily growing number of seconds. Remembers the rows that
 wait or are leased, never those that ended, so it stays small however long the table is.
 
 When a worker dies
-- Each row in its hands that may be why is struck, and all go back, before all fresh rows. They go to
-  workers on other machines first, then to others on the same one.
-- It is a death of the row too if a row was done on that machine before. Until then the machine may be why.
-- A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
-  else, on a machine that has done a row, if there is one.
-- A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
-  last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
-- A row is excused when it cannot be why, e.g. its machine is gone, and when a checkpoint of it was stored
-  there. But not more than ten times: one that ends its machines, or has them end it, would go on for ever.
+- Each of its rows that may be the cause gets a strike. All its rows go back in line, ahead of all fresh rows,
+  first for workers on other machines, then for others on the same one.
+- A strike counts as a death of the row if that machine has finished a row before. Until then, the machine
+  may be the cause.
+- A row with two strikes is a suspect: it is leased alone, to an empty worker that gets nothing else, on a
+  machine that has finished a row, if there is one.
+- A row is quarantined once it has `worker_deaths` deaths and was alone on its worker at the last one. So a
+  row that only ran together with a killer never is: the killer kills alone too, and the others finish.
+- A row is excused if it cannot be the cause, e.g. as its machine is gone, or if a checkpoint of it was stored
+  there. But at most ten times: a row that makes machines end would go on for ever.
 
-When a row fails as rows do on a broken machine, e.g. for a full disk
-- Its machine may be why, so its error does not count. It waits until no other row does.
-- If it fails so again on a machine that did other rows meanwhile, its errors count as any other. They do too
-  on a machine that has done any if only rows that failed so are left.
+When a row fails as on a broken machine, e.g. because of a full disk
+- The machine may be the cause, so the error does not count. The row waits until no others do.
+- If it fails like this again on a machine that has finished other rows since, its errors count as usual. If
+  only such rows are left, they also count on a machine that has finished any row.
 
 When a row runs out of memory on its own
-- It goes to a worker with most memory. If it fails there, its last try is in a new process with as much.
-- If that fails, rows of its shape that fail in as much memory are given up at once.
+- It goes to a worker with the most memory. If it fails there, it gets a last try in a new process with as
+  much.
+- If that fails too, rows of its shape that fail with as much memory are given up at once.
 
 So a row in doubt climbs one ladder: with others, then elsewhere, then alone, where it can be judged (`Need`):
-in a new process, if earlier rows of its process may be why it failed. Only the last step's verdict is final.
+in a new process, if earlier rows of its process may be the cause. Only the last step's verdict is final.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class Dispatcher:
         self._num_doubted = 0  # rows that failed so, and have not ended
         self._done_at = Counter[str]()  # rows, by machine
         self._seats: dict[str, Seat] = {}
-        self._live: dict[str, Whereabouts] = {}  # where those with a seat are
+        self._live: dict[str, Whereabouts] = {}  # where workers with a seat are
         self._proven = set() if proven is None else proven
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = paces or Paces()
@@ -104,7 +106,7 @@ class Dispatcher:
 
     @property
     def mean_seconds(self) -> float | None:
-        """What a row takes a worker, of whichever shape; None before one is done."""
+        """The seconds that a worker needs for a row, of any shape; None before one is done."""
         return self._paces.mean_seconds
 
     @property
@@ -127,26 +129,26 @@ class Dispatcher:
         self._closed = True
 
     def reopen(self) -> None:
-        """Rows that were done are to be rendered again: there is more to add."""
+        """More rows will be added, as rows that were done must be rendered again."""
         self._closed = False
 
     def join(self, worker: str, *, at: Whereabouts = (), room: int = 0, is_new: bool = True) -> None:
-        """The worker is ready. Name a new process anew: reports are distinguished by worker and row only.
+        """The worker is ready. Give each process a new name: reports are distinguished by worker and row.
 
-        at: where it is, the widest first; what is there too may fail for the same reason. room: bytes
-        of memory that a row has there. is_new: its process has had no row.
+        at: where it is, the widest place first; workers in the same place may fail for the same reason. room:
+        bytes of memory that a row has there. is_new: its process has had no row.
         """
         assert worker not in self._seats, f"worker {worker} joined twice"
         self._seats[worker] = Seat(room=room, num_leases=0 if is_new else 1)
         self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
-        """Return the next rows for this worker; None where there are none right now, or it was given up."""
+        """Return the next rows for this worker; None if there are none right now, or it was given up."""
         seat = self._seats.get(worker)
         if seat is None or seat.alone or seat.num_open >= self._leases_per_worker:
             return None
         live = self._live
-        for need, line in self._waiting.alone.items():  # suspects are the last
+        for need, line in self._waiting.alone.items():  # suspects come last
             judges = self._judges(need) if line else {}
             if worker in judges and line.shape_for(worker, judges) is not None:
                 if not seat.rows:
@@ -172,13 +174,13 @@ class Dispatcher:
         return self._grant(worker, entries, now, alone=False) if entries else None
 
     def take_dropped(self, worker: str) -> list[str]:
-        """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""
+        """Return the rows that the worker must drop, as they have ended elsewhere since the last call."""
         return self._dropped.pop(worker, [])
 
     def done(self, worker: str, row_id: str, now: float, *, batch_size: float = 1.0) -> bool:
         """Return whether this outcome counts. If not, it is stale and must not be committed.
 
-        Stale: the row is not in this worker's hands (any more). The first outcome of a holder wins.
+        Stale: this worker does not have the row (any more). The first outcome wins.
         batch_size: rows that shared its forwards.
         """
         entry = self._release(worker, row_id)
@@ -199,7 +201,7 @@ class Dispatcher:
         """Send the row to another worker, or return it when it is given up; stale reports change nothing.
 
         It comes back to a worker where it failed only once it has failed on every live one. may_be_spoilt:
-        earlier rows of the process may be why, so the row is tried once more, as the first of a new one.
+        earlier rows of the process may be the cause, so the row gets a last try, as the first of a new one.
         """
         entry = self._release(worker, row_id)
         if entry is None:
@@ -218,10 +220,10 @@ class Dispatcher:
         return None
 
     def is_rows_own(self, worker: str, row_id: str) -> bool:
-        """Tell whether a row that failed as on a broken machine is itself the cause.
+        """Return whether a row that failed as on a broken machine is itself the cause.
 
-        It is if the machine has done other rows since the row first failed so, there or elsewhere; or, from
-        the second time, if it has done any and only rows that failed so are left to show what is broken.
+        It is if the machine has finished other rows since the row first failed like this, there or elsewhere;
+        or, from the second time on, if the machine has finished any row and only such rows are left.
         """
         if worker not in self._seats or row_id not in self._seats[worker].rows:
             return False
@@ -246,7 +248,7 @@ class Dispatcher:
         shape, has_most = entry.row.shape, room + SLACK_BYTES >= self._largest
         if has_most and entry.need == "new" and len(self._too_large) < MAX_PACES:
             self._too_large[shape] = room
-            # Others of it need no new process: the next failure of each is the last.
+            # Other rows of this shape need no new process: the next failure of each is the last.
             for other in self._waiting.alone["new"].remove(lambda other: other.row.shape == shape):
                 self._put_back(other, need="room")
         if has_most and self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= self._largest:
@@ -255,7 +257,7 @@ class Dispatcher:
         return None
 
     def num_for_new(self, worker: str) -> int:
-        """How many rows wait for a new process in a worker's place, as they failed in others like it."""
+        """How many rows wait for a new process in place of this worker's, as they failed in ones like it."""
         seat = self._seats.get(worker)
         if seat is None or not seat.num_leases:
             return 0
@@ -280,9 +282,9 @@ class Dispatcher:
         return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
 
     def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
-        """The worker is gone; return the rows quarantined for it. With nothing in its hands it just left.
+        """The worker is gone; return the rows quarantined for it. If it had no rows, it just left.
 
-        suspects: those of its rows that may be the cause, if not all. why: what is known of it.
+        suspects: those of its rows that may be the cause, if not all. why: what is known about it.
         """
         is_proven = self._is_proven(worker)
         seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
@@ -313,10 +315,10 @@ class Dispatcher:
         return given_up
 
     def give_up_killers(self, sound: Collection[str]) -> list[GivenUp]:
-        """No worker will come any more: give up the rows that killed as many as a row may, the last alone.
+        """No more workers will come: give up rows that killed as many as a row may, the last one alone.
 
-        Where no row was ever done, deaths do not count against rows. They do here on machines that are
-        `sound`, as they have rendered rows of other models.
+        On a machine that has finished no row, deaths do not count against rows. Here they do if the machine
+        is `sound`, as it has rendered rows of other models.
         """
 
         def is_killer(entry: Entry) -> bool:
@@ -329,7 +331,7 @@ class Dispatcher:
         return [self._quarantine(entry) for entry in killers]
 
     def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
-        """Return what each of these rows of the worker's takes; None if it has done none of their kind."""
+        """Return the seconds that each of these rows of a worker takes; None if it has done no such row."""
         seat = self._seats.get(worker)
         shapes = {seat.rows[row_id].row.shape for row_id in row_ids if row_id in seat.rows} if seat else set()
         if seat is None or shapes != {seat.done_shape}:
@@ -337,10 +339,10 @@ class Dispatcher:
         return self._paces.seconds_per_row(shapes.pop())
 
     def _judges(self, need: Need) -> Mapping[str, Whereabouts]:
-        """Return who may get rows now that need this of the worker that renders them alone.
+        """Return the workers that may get a row now which must be rendered alone, for this need.
 
         Suspects go to machines that can find one guilty, if there are any: else a killer would go from one
-        fresh machine to the next, in a cluster that has ever new ones.
+        fresh machine to the next, in a cluster that always adds new ones.
         """
         if need == "proven":
             proven = {worker: places for worker, places in self._live.items() if self._is_proven(worker)}
@@ -357,7 +359,7 @@ class Dispatcher:
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
 
     def _is_in_doubt(self, entry: Entry, host: str) -> bool:
-        """Tell whether a machine where the row failed may be broken: it has done none since."""
+        """Return whether a machine where the row failed may be broken: it has finished no row since."""
         return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
 
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
@@ -369,7 +371,7 @@ class Dispatcher:
         return max((seat.room for seat in self._seats.values()), default=0)
 
     def _lease_rows(self, num_held: int, shape: str) -> int:
-        """Return how many rows of a shape a worker gets that has this many."""
+        """Return how many rows of a shape to lease to a worker that has `num_held` rows."""
         share = None
         if self._closed:
             num_workers = len(self._seats)
@@ -390,17 +392,18 @@ class Dispatcher:
     def _put_back(
         self, entry: Entry, *, need: Need | None = None, is_next: bool = False, is_doubtful: bool = False
     ) -> None:
-        """Have the row rendered again, unless another worker still has it.
+        """Let the row be rendered again, unless another worker still has it.
 
-        need: of the worker that renders it alone. is_next: as the next suspect, so that a killer is found
-        before the machine is blamed for others too. is_doubtful: last, as its machine may be why it failed.
+        need: what the worker must have that renders it alone. is_next: as the next suspect, so that a killer
+        is found before the machine is blamed for others too. is_doubtful: last, as its machine may be the
+        cause.
         """
         if not self._copies.has(entry.row.row_id):
             entry.need = need or entry.need
             self._waiting.put_back(entry, is_next=is_next, is_doubtful=is_doubtful)
 
     def _end(self, entry: Entry) -> None:
-        """The row is done or given up: who else has it is to leave it."""
+        """The row is done or given up: other workers that have it must drop it."""
         row_id = entry.row.row_id
         self._held.remove(row_id)
         self._num_doubted -= entry.done_before is not None

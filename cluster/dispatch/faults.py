@@ -1,12 +1,12 @@
-"""Faults of workers go in; which of them, and which machines, are used no longer comes out. Pure, no clock.
+"""In: faults of workers. Out: which workers and machines are no longer used. Pure, no clock.
 
 A worker that has a fault is started again, after a rest that doubles each time. After `retries.faults` in a
-row, with no row done in between, its machine is blocked; or, where others on the same machine are at work,
-that worker alone is not replaced.
+row, with no row done in between, its machine is blocked; or, if other workers on that machine are fine, only
+this worker is not replaced.
 
-A death may be the doing of one of the worker's rows. It counts against the machine once all of these are
-done, and no more once one of them is given up for it. Until then more deaths are tolerated, and most of all
-on a machine that has done rows before.
+A death may be caused by one of the worker's rows. It counts against the machine once all of these rows are
+done, and no longer once one of them is given up for it. Until then more deaths are tolerated, most of all on
+a machine that has done rows before.
 
 What a job says below `retries:`: how many errors, deaths and faults it tolerates, and for how long.
 """
@@ -41,8 +41,8 @@ class FaultPolicy(Strict):
     attempts: int = Field(
         default=3,
         ge=1,
-        description="Give up on a row after this many errors. If earlier rows of its process may be why, it "
-        "is tried once more, in a new process.",
+        description="Give up on a row after this many errors. If earlier rows of its process may be the "
+        "cause, it is tried once more, in a new process.",
     )
     worker_deaths: int = Field(
         default=3,
@@ -76,22 +76,22 @@ class FaultPolicy(Strict):
     )
     copies: bool = Field(
         default=True,
-        description="When no row waits, have idle workers render rows that are late or wait behind others "
-        "on their workers; the first to finish counts.",
+        description="When no row waits, let idle workers also render rows that are late, or that wait behind "
+        "others on their worker; the first to finish counts.",
     )
     store_outage_s: float = Field(
         default=OUTAGE_S,
         ge=0,
-        description="How long the output, the table or images and videos may be out of reach before the "
+        description="Seconds that the output, the table or images and videos may be out of reach before the "
         "job ends.",
     )
 
     def quarantines(self, num_deaths: int, *, is_alone: bool) -> bool:
-        """is_alone: nothing else was in the worker's hands when it died last."""
+        """Return whether a row is given up. is_alone: its worker had no other row when it last died."""
         return is_alone and num_deaths >= self.worker_deaths
 
     def despairs(self, num_deaths: int, *, num_given_up: int, num_suspects: int, is_proven: bool) -> bool:
-        """Return whether workers die of something else than of a row.
+        """Return whether workers die for another reason than a row.
 
         num_deaths: since a row was last done or given up there; num_given_up: since one was last done.
         num_suspects: rows that are rendered alone by now. is_proven: rows were done on that machine before.
@@ -108,9 +108,9 @@ class FaultPolicy(Strict):
         return self.stall_s + self.store_outage_s
 
     def longest_still_s(self, seconds_per_row: float | None, *, num_rows: int) -> float:
-        """Return how long the rows of a worker may come no further.
+        """Return how long the rows of a worker may make no progress.
 
-        seconds_per_row: that the worker needed for such rows, if it has done any. num_rows: of a forward.
+        seconds_per_row: what the worker needed for such rows, if it has done any. num_rows: in a forward.
         """
         if seconds_per_row is None:
             return self.stall_s
@@ -118,9 +118,9 @@ class FaultPolicy(Strict):
         return min(self.stall_s, max(_SHORTEST_STALL_S, _STALL_FACTOR * num_rows * seconds_per_row))
 
 
-# died: the process ended, or hung, and its rows may be why. machine: what no row does to it.
-# refused: every further start there would say the same, as without the model's files.
-# silent: out of reach, it may live on. gone: the machine itself, and the next may be better.
+# died: the process ended, or hung, and its rows may be the cause. machine: no row causes this.
+# refused: every further start there would fail in the same way, e.g. without the model's files.
+# silent: out of reach, it may still run. gone: the machine itself, and the next may be better.
 LossKind = Literal["died", "machine", "refused", "silent", "gone"]
 
 REST_S = 1.0  # after a first fault, then twice as long each time
@@ -128,8 +128,8 @@ MAX_REST_S = 60.0
 _MOST_BLOCKED = 10  # machines, for few workers in a cluster where some are bad
 _MOST_GONE = 3  # times as many: an outage may take all of a fleet's at once
 NO_MACHINE = "no machine is left that can render"
-# A machine that is cut off is Ray's until Ray notices, 65 s later by its defaults: a worker that is started
-# there meanwhile would be as lost. Where there is no other machine, it is not waited for.
+# Ray only notices after 65 s, by default, that a machine is cut off: a worker that is started there meanwhile
+# would be lost too. If there is no other machine, we do not wait.
 SILENT_REST_S = 70.0
 
 
@@ -137,7 +137,7 @@ SILENT_REST_S = 70.0
 class LostRows:
     """What a worker that is lost leaves behind in its lane."""
 
-    rows: Collection[str] = ()  # that it had, and that may be why
+    rows: Collection[str] = ()  # that it had, and that may be the cause
     given_up: Collection[str] = ()  # those of them that are given up for it
     num_suspects: int = 0  # rows that were struck often, and wait to run alone
     busy: Collection[str] = ()  # other processes that have rows
@@ -145,7 +145,7 @@ class LostRows:
 
 @dataclass(slots=True, eq=False)
 class _Fault:
-    """rows: that may be why, and have not been done since. is_theirs: one of them was given up for it."""
+    """rows: those that may be the cause, until they are done. is_theirs: one of them was given up for it."""
 
     rows: set[str]
     is_theirs: bool = False
@@ -153,7 +153,7 @@ class _Fault:
 
 @dataclass(slots=True)
 class _Streak:
-    """Faults in a row. since: how many rows all machines had done when it began."""
+    """Faults with no row done in between. since: how many rows all machines had done when it began."""
 
     faults: list[_Fault] = field(default_factory=list)
     given_up: int = 0  # rows, for deaths
@@ -173,7 +173,7 @@ class _Streak:
         self.faults.append(fault)
 
     def is_over(self, policy: FaultPolicy, *, num_suspects: int, is_proven: bool) -> bool:
-        """Tell whether these faults end the use of a place. is_proven: a row was done here."""
+        """Return whether a place is no longer used after these faults. is_proven: a row was done there."""
         num_its_own = sum(not (fault.is_theirs or fault.rows) for fault in self.faults)
         # The rows of the last death can be done elsewhere only after it.
         num_in_doubt = 1 if num_its_own and self.faults[-1].rows else 0
@@ -189,12 +189,12 @@ class _Place:
     name: str
     streak: _Streak = field(default_factory=_Streak)
     rests_until: float = 0.0
-    unused: str | None = None  # why it is used no longer
-    error: FramefleetError | None = None  # of ours, if that is why
+    unused: str | None = None  # why it is no longer used
+    error: FramefleetError | None = None  # ours, if that is the reason
 
 
 class Hosts:
-    """Machines by their ids, and workers by their names, which their successors share; of one lane."""
+    """The machines, by id, and the workers of one lane, by the name that they share with successors."""
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
         """proven: machines and workers that have rendered a row; grows, and lanes of a model may share it."""
@@ -202,7 +202,7 @@ class Hosts:
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
-        self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be why
+        self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be the cause
         self._num_done = self._num_blocked = self._num_given_up = self._num_gone = 0
         self._busy: set[str] = set()  # processes that have had rows ever since the first row was given up
 
@@ -243,7 +243,7 @@ class Hosts:
         loss: LostRows = LostRows(),
         error: FramefleetError | None = None,
     ) -> float | None:
-        """The worker's process is gone; return when another may be started, or None if none is to be."""
+        """The worker's process is gone; return when another may be started, or None if none should be."""
         host = self._at.pop(worker, "")
         if kind == "gone":
             self._num_gone += 1
@@ -252,9 +252,9 @@ class Hosts:
         fault = _Fault({*loss.rows} if kind == "died" else set(), is_theirs=bool(loss.given_up))
         self._busy = self._busy & {*loss.busy} if self._num_given_up else {*loss.busy}
         self._num_given_up += len(loss.given_up)
-        for each in (own, place):
-            if each:
-                each.streak.add(fault, num_done=self._num_done)
+        for faulty in (own, place):
+            if faulty:
+                faulty.streak.add(fault, num_done=self._num_done)
         for row_id in fault.rows:
             self._in_doubt.setdefault(row_id, []).append(fault)
         for row_id in loss.given_up:
@@ -266,14 +266,14 @@ class Hosts:
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
-        are_in_turn = kind == "died" and loss.num_suspects > 0  # its rows, of which one may be why
+        are_in_turn = kind == "died" and loss.num_suspects > 0  # its rows, one of which may be the cause
         rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.num_faults - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
         return now + rest
 
     def to_avoid(self, now: float) -> tuple[list[str], dict[str, float]]:
-        """Return the machines that are blocked, and those that rest with until when."""
+        """Return the machines that are blocked, and those that rest, each with the time when that ends."""
         blocked = [host for host, place in self._hosts.items() if place.unused]
         rests = {host: place.rests_until for host, place in self._hosts.items() if not place.unused}
         return blocked, {host: until for host, until in rests.items() if until > now}
@@ -287,12 +287,12 @@ class Hosts:
         return self._at.get(worker)
 
     def is_barred(self, worker: str) -> bool:
-        """Tell whether the worker is used no longer, wherever it is."""
+        """Return whether the worker is no longer used on any machine."""
         return worker in self._workers and self._workers[worker].unused is not None
 
     @property
     def are_doubtful(self) -> bool:
-        """Whether two workers died in a row, with nothing done since: others' rows may as well be first."""
+        """Whether two workers died, with no row done since: rows of other lanes may as well go first."""
         streaks = [place.streak for place in self._hosts.values()]
         return any(streak.num_faults > 1 and streak.since == self._num_done for streak in streaks)
 
@@ -300,10 +300,10 @@ class Hosts:
         return host in self._hosts and self._hosts[host].unused is not None
 
     def despair(self, num_workers: int) -> str:
-        """Return why no worker is to be started any more; "" as long as one is.
+        """Return why no more workers should be started; "" as long as one should.
 
-        Since the last row was done at least one machine per worker failed, three were taken away, or many
-        rows were given up. In a cluster that has ever new ones, a row that ends them would go on for ever.
+        Since the last row was done, at least one machine per worker failed, three were taken away, or many
+        rows were given up. In a cluster that always adds machines, a row that ends them would go on for ever.
         """
         least = max(num_workers, _MOST_BLOCKED)
         if self.num_killers:
@@ -322,13 +322,13 @@ class Hosts:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """What is used no longer, each with its reason, in words."""
+        """The machines and workers that are no longer used, each with its reason, in words."""
         places = [*self._hosts.values(), *self._workers.values()]
         return tuple(f"{place.name} is no longer used: {place.unused}" for place in places if place.unused)
 
     @property
     def error(self) -> FramefleetError | None:
-        """The one error of ours for which all that is unused is so, if there is one; it names them."""
+        """The error of ours that made all of these unused, if it is the same for all; it names them."""
         unused = [place for place in (*self._hosts.values(), *self._workers.values()) if place.unused]
         errors = [place.error for place in unused]
         if not errors or errors[0] is None or any(type(error) is not type(errors[0]) for error in errors):
@@ -342,12 +342,12 @@ class Hosts:
     def _guilty(
         self, own: _Place, place: _Place | None, host: str, kind: LossKind, *, num_suspects: int
     ) -> _Place | None:
-        """Return what is to be used no longer: a machine, but for one where other workers are well."""
+        """Return what should no longer be used: the machine, or the worker if others there are fine."""
         is_proven = (host if place else own.name) in self._proven
         is_own, is_its = (
-            one is not None
-            and one.streak.is_over(self._policy, num_suspects=num_suspects, is_proven=is_proven)
-            for one in (own, place)
+            suspect is not None
+            and suspect.streak.is_over(self._policy, num_suspects=num_suspects, is_proven=is_proven)
+            for suspect in (own, place)
         )
         if kind == "refused" and not place:
             return own

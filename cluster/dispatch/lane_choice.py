@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from framefleet.pipeline.rows.identity import LaneKey
 
-# What is known of the seconds of rows may be off by a factor of two; a move that gains nothing costs a load.
+# Estimates of the seconds of rows may be off by a factor of two; a move that gains nothing costs a load.
 MIN_LOADS = 3.0
 # Until a worker has loaded any model: a large one from a disk. Short, and small models move sooner.
 LOAD_S = 60.0
@@ -25,13 +25,13 @@ class Backlog:
 
 
 def next_lane(backlogs: Mapping[LaneKey, Backlog]) -> LaneKey:
-    """Return the lane of a worker that starts: the one that gives it most to do."""
+    """Return the lane for a worker that starts: the one that gives it most to do."""
     shares = shares_s(backlogs)
     return max(shares, key=lambda key: shares[key])
 
 
 def move_from(own: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> LaneKey | None:
-    """Return the lane for which an idle worker should give up its own; None: it waits for rows of that."""
+    """Return the lane that an idle worker should move to; None: it waits for rows of its own."""
     if own in backlogs and backlogs[own].num_rows:
         return None
     shares = {key: share for key, share in shares_s(backlogs).items() if key != own and share > 0}
@@ -41,20 +41,21 @@ def move_from(own: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> LaneKey | No
         return best
     load_s = backlogs[best].load_s
     if load_s is None:
-        load_s = max((one.load_s for one in backlogs.values() if one.load_s is not None), default=LOAD_S)
+        loads_s = (backlog.load_s for backlog in backlogs.values() if backlog.load_s is not None)
+        load_s = max(loads_s, default=LOAD_S)
     return best if shares[best] >= MIN_LOADS * load_s else None
 
 
 def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
     """Return how many seconds of each lane's rows one more worker would take over.
 
-    Where no row of a lane has ended, work is taken to last as long as that of the others.
+    If no row of a lane has ended, its work is assumed to take as long as that of the others.
     """
-    rates = [one.row_s / one.row_work for one in backlogs.values() if one.row_s is not None]
+    rates = [backlog.row_s / backlog.row_work for backlog in backlogs.values() if backlog.row_s is not None]
     usual_s = sum(rates) / len(rates) if rates else 1.0
     return {
-        key: one.num_rows
-        * (one.row_work * usual_s if one.row_s is None else one.row_s)
-        / (one.num_workers + 1)
-        for key, one in backlogs.items()
+        key: backlog.num_rows
+        * (backlog.row_work * usual_s if backlog.row_s is None else backlog.row_s)
+        / (backlog.num_workers + 1)
+        for key, backlog in backlogs.items()
     }

@@ -51,8 +51,8 @@ class GivenUp:
     struck_on: tuple[str, ...] = ()  # workers that died with it, once one of these deaths counts
 
 
-# What a row in doubt needs of the worker that renders it alone: a machine that has done a row, as much memory
-# as there is anywhere, or both that memory and a new process.
+# What a worker must have to render a row in doubt alone: a machine that has done a row, as much memory as
+# there is anywhere, or both that memory and a new process.
 Need = Literal["proven", "room", "new"]
 
 
@@ -65,7 +65,7 @@ class Entry:
     deaths: int = 0
     struck_on: tuple[str, ...] = ()  # workers that died with it, also on machines that had done no row yet
     was_alone: bool = False  # when the last of these died
-    why: str = ""  # what is known of that
+    why: str = ""  # what is known about that death
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
     saved_on: str = ""  # the last worker that stored a checkpoint of it, and went on
     need: Need | None = None  # it is rendered alone
@@ -166,7 +166,8 @@ class Paces:
         self._all_s = self._all_s * PACE_KEEP_ALL + seconds
         self._all_rows = self._all_rows * PACE_KEEP_ALL + 1
         self._all_ranks = self._all_ranks * PACE_KEEP_ALL + row.rank
-        total, rows, sizes, ranks = (PACE_KEEP * one for one in self._sums.get(shape, (0.0, 0.0, 0.0, 0.0)))
+        sums = self._sums.get(shape, (0.0, 0.0, 0.0, 0.0))
+        total, rows, sizes, ranks = (PACE_KEEP * number for number in sums)
         self._sums[shape] = (total + seconds, rows + 1, sizes + batch_size, ranks + row.rank)
         self._sums.move_to_end(shape)
         if len(self._sums) > MAX_PACES:
@@ -179,9 +180,9 @@ class Paces:
         return seconds / rows
 
     def seconds_per_rank(self, shape: str) -> float:
-        """Return what a unit of `Row.rank` takes in a shape, where that is the work in a row.
+        """Return the seconds that a unit of `Row.rank` takes in a shape, if that is the work in a row.
 
-        Of a shape that is new it is as of all others; 1 as long as nothing is known.
+        For a new shape, it is the mean of all others; 1 as long as nothing is known.
         """
         seconds, _, _, ranks = self._sums.get(shape, (self._all_s, 0.0, 0.0, self._all_ranks))
         return seconds / ranks if seconds and ranks else 1.0

@@ -1,12 +1,12 @@
-"""Which fresh row is next. Rows that came back from a worker go before all of these, in every order.
+"""Which fresh row is next. Rows that came back from a worker go before these, in every order.
 
 An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table: the next
 few thousand rows. With a short table, and at the end of a long one, these are all.
 
-Where no row waits, an idle worker renders a row under way as well (`Copies`). Clips are named by their
-content and never replaced, so a copy does no harm: the first to finish counts, and the other worker leaves
-the row at its next step. A copy is worth it where it is likely to end first: the row waits behind others, or
-its worker is late with it. What is late is expected to be as late again.
+If no row waits, an idle worker also renders a row under way (`Copies`). Clips are named by their content and
+never replaced, so a copy does no harm: the first to finish counts, and the other worker drops the row at its
+next step. A copy is worth it if it is likely to end first: the row waits behind others, or its worker is late
+with it. A row that is late is expected to take as long again.
 
 Rows wait here, and leave in the order in which a given worker should get them.
 
@@ -27,9 +27,9 @@ from framefleet.cluster.dispatch.lease import Entry, Need, Paces, Row, Seat, Whe
 
 
 class Ranked:
-    """The highest `Row.rank` first, of equal ones the oldest. Others of its shape share its lease.
+    """The highest `Row.rank` first; of equal ones, the oldest. Others of its shape share its lease.
 
-    Rows of one shape come out at a time: they can share forwards.
+    Only rows of one shape come out together, so that they can share forwards.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Ranked:
 
 
 class TableOrder(Ranked):
-    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
+    """In the order of the table, but a worker stays with its shape as long as `patience` allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ _SHORTEST_S = 5.0
 
 
 class Copies:
-    """seats: of all workers, by name. paces: of rows, by shape."""
+    """Rows under way that idle workers render too. seats: of all workers, by name. paces: of rows."""
 
     def __init__(self, seats: Mapping[str, Seat], paces: Paces) -> None:
         self._seats, self._paces = seats, paces
@@ -132,7 +132,7 @@ class Copies:
         self._ranked_at = float("-inf")
 
     def take(self, worker: str, now: float) -> list[Entry]:
-        """Return the row that this idle worker gets a copy of; [] where no copy pays."""
+        """Return the row that this idle worker gets a copy of; [] if no copy is worth it."""
         if now - self._ranked_at >= _RANK_EVERY_S:
             self._ranked, self._ranked_at = sorted(self._worthwhile(now)), now
         while self._ranked:
@@ -148,14 +148,14 @@ class Copies:
         return row_id in self._holders
 
     def release(self, worker: str, row_id: str) -> None:
-        """A worker has a row no more."""
+        """A worker no longer has a row."""
         if holders := self._holders.get(row_id):
             holders.discard(worker)
             if not holders:
                 del self._holders[row_id]
 
     def end(self, row_id: str) -> set[str]:
-        """A row has ended, and no copy of it is needed: return who still has it."""
+        """A row has ended, and no copy of it is needed: return the workers that still have it."""
         return self._holders.pop(row_id, set())
 
     def _worthwhile(self, now: float) -> Iterator[tuple[float, str, str]]:
@@ -182,8 +182,8 @@ SLACK_BYTES = 1 << 30
 
 
 class Returned:
-    """Rows that came back, first come first served, each for the live workers farthest from where it failed:
-    on other machines, or else of other names.
+    """Rows that came back, first come, first served. Each waits for the live workers farthest from where it
+    failed: those on other machines, or else those with other names.
     """
 
     def __init__(self) -> None:
@@ -211,8 +211,9 @@ class Returned:
         if (first := self._next_for(worker, live)) is None:
             return []
         tried, shape = first.tried, first.row.shape
-        alike = (one for one in self._entries.values() if one.tried == tried and one.row.shape == shape)
-        return [self._entries.pop(one.row.row_id) for one in list(islice(alike, max(limit, 1)))]
+        entries = self._entries.values()
+        alike = (entry for entry in entries if entry.tried == tried and entry.row.shape == shape)
+        return [self._entries.pop(entry.row.row_id) for entry in list(islice(alike, max(limit, 1)))]
 
     def _next_for(self, worker: str, live: Mapping[str, Whereabouts]) -> Entry | None:
         not_for_it = set[frozenset[str]]()  # places, each looked at once: a worker may fail everything
@@ -234,14 +235,14 @@ class Waiting:
     def __init__(self, order: Ranked) -> None:
         self.fresh = order
         self.returned = Returned()
-        self.doubtful = Returned()  # rows that failed where their machine may be why
+        self.doubtful = Returned()  # rows that failed, maybe because of their machine
         self.alone: dict[Need, Returned] = {"new": Returned(), "room": Returned(), "proven": Returned()}
 
     def __len__(self) -> int:
         return len(self.fresh) + sum(map(len, (self.returned, self.doubtful, *self.alone.values())))
 
     def put_back(self, entry: Entry, *, is_next: bool = False, is_doubtful: bool = False) -> None:
-        """is_next: of those that wait for the same. is_doubtful: it waits for all others."""
+        """is_next: before others that wait for the same. is_doubtful: after all others."""
         if entry.need is None and entry.strikes >= SUSPECT_DEATHS:
             entry.need = "proven"
         line = self.doubtful if is_doubtful else self.alone[entry.need] if entry.need else self.returned
@@ -256,7 +257,7 @@ class Waiting:
         patience: int,
         size: Callable[[str], int],
     ) -> list[Entry]:
-        """Remove and return rows of one shape for this worker, at most `size(shape)`; none of those alone.
+        """Remove and return rows of one shape for this worker, at most `size(shape)`; none from `alone`.
 
         rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """

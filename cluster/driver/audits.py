@@ -29,7 +29,7 @@ class Audits:
         reopen: Callable[[], None],
         tally: Tally,
     ) -> None:
-        """reopen: called when rows with a record are to be rendered again."""
+        """reopen: called when rows with a record must be rendered again."""
         audit, counts = run.audit, run.index.counts()
         self._is_on = audit.is_on(run.batching.mode)
         self._schedule = schedule.AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
@@ -67,7 +67,7 @@ class Audits:
             self._due.add(row_id)
 
     def order(self, row_id: str, kind: str) -> bool:
-        """Tell whether a row that is leased now is audited: it was chosen, or replaces one that was."""
+        """Return whether a row that is leased now is audited: it was chosen, or replaces one that was."""
         if self._adoption.is_apart(kind) or kind in self._schedule.settled:
             return False
         if self._share is not None and row_id not in self._offered:
@@ -97,7 +97,7 @@ class Audits:
         return self.ended(stored.record, kind, was_batched=stored.was_batched)
 
     def ended(self, record: Record, kind: str, *, was_batched: bool) -> Record:
-        """Note a row that has a record now; return what that says."""
+        """Note a row that gets its record now; return the record, with what audits say about the row."""
         was_due = self._was_due(record.row_id)
         if was_batched and self._kinds.saw(kind, record.batch_size) and self._share is not None:
             self._schedule.owe(kind)  # its forwards were never as large where it was compared
@@ -128,7 +128,7 @@ class Audits:
                 self._workers.setdefault(kind, set()).add(worker)
 
     def spoiled(self, worker: str, audited: Audited) -> set[str]:
-        """Return the workers whose processes are not to be trusted after an audit, which this worker made.
+        """Return the workers whose processes cannot be trusted after an audit that this worker made.
 
         What made rows differ may still be there, in code or in state that no comparison shows. So plain calls
         of such rows are made in new processes.
@@ -138,7 +138,7 @@ class Audits:
         return {worker, *self._workers.pop(audited.kind, ())}
 
     def follow(self, worker: str, audited: Audited) -> int:
-        """Act on the result of an audit; return how many rows are to be rendered again."""
+        """Act on the result of an audit; return how many rows must be rendered again."""
         self._tally.audited(audited)
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
@@ -155,11 +155,11 @@ class Audits:
         self._num_differing += 1
         self._num_equal.pop(kind, None)
         self._adoption.refuse(kind)
-        self._checkpoints.drop()  # of rows that had company, maybe of this kind
+        self._checkpoints.drop()  # of rows that were batched, maybe of this kind
         return self._take_back(kind)
 
     def figures(self) -> AuditFigures | None:
-        """Return what audits say of this run's rows so far; None if there are no audits."""
+        """Return what audits say about this run's rows so far; None if there are no audits."""
         if not self._is_on:
             return None
         most_wrong = self._schedule.most_wrong(num_differing=self._num_differing)

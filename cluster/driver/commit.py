@@ -1,9 +1,9 @@
 """From finished rows to parts: what this module has flushed is committed, whatever happens next.
 
-Commits and deletions are done one after another, in a thread of their own. Half-done rows have a file each:
-which there are, and when they are deleted. They save time and decide nothing: a row whose file is lost,
-damaged or of another machine begins again, and one that a worker wrote late, cut off from its driver, is as
-good as any. The renderer tells whether it fits.
+Commits and deletions are done one after another, in a thread of their own. Half-done rows have a checkpoint
+file each, which is deleted here. These files only save time: if one is lost, damaged or from another machine,
+its row starts over, and one that a worker wrote late, cut off from its driver, is as good as any. The
+renderer decides whether it fits.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TaskQueue:
         self._tasks.put(task)
 
     def check(self) -> None:
-        """Raise, once, what a task raised."""
+        """Raise what a task raised, once."""
         with self._lock:
             error, self._error = self._error, None
         if error is not None:
@@ -98,16 +98,16 @@ class TaskQueue:
                 self._tasks.task_done()
 
 
-# What may wait while the output cannot be written and workers still can; then the driver waits too.
+# Tasks that may wait while the output cannot be written and workers continue; then the driver waits too.
 _MAX_WAITING = 1024
-_CLEANING_S = 5.0  # in the end, and no longer
-_MAX_MESSAGE = 1000  # characters that are kept of what is said about a row
+_CLEANING_S = 5.0  # at the end of a run
+_MAX_MESSAGE = 1000  # characters of a line about a row
 
 
 class Committer:
     """Writes the records and failures of one run. The only writer of an output: it holds the lock.
 
-    In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
+    It writes in its own thread, so that the driver still hears its workers while the output does not answer.
     """
 
     def __init__(self, run: Run) -> None:
@@ -128,10 +128,10 @@ class Committer:
         self._writers = self._records, self._failures, self._log
         self._num_lines = 0
         self._intents: list[str] = []  # of the rows that wait for their part
-        self._writing = TaskQueue("commit")  # whose the three are
-        self._is_asked = False  # to see what is due
+        self._writing = TaskQueue("commit")  # the only thread that uses the writers
+        self._is_asked = False  # to look at what is due
         self._cleaner = TaskQueue("pending")
-        self._owed_kinds: set[str] = set()  # that are to be noted as apart
+        self._owed_kinds: set[str] = set()  # that must still be noted as apart
 
     def done(
         self, record: Record, pending: Pending, *, worker: str, added: ColumnValues | None = None
@@ -140,14 +140,14 @@ class Committer:
         self._writing.do(partial(self._add, record, own, pending, added.values if added else {}))
 
     def withdraw(self, kind: str) -> TakenBack:
-        """Let doubtful rows of this kind have no record any more, and their clips not be adopted.
+        """Take back the records of doubtful rows of this kind, and never adopt their clips.
 
-        The kind is written down first: what fails after that is done by whoever holds the output next.
+        The kind is written down first: what fails after that is done by the next driver.
         """
         self._owed_kinds.add(kind)
         self._note_owed()
         self.flush()
-        self._cleaner.wait()  # what it deletes is written anew
+        self._cleaner.wait()  # what it deletes is written again
         apart = {path_of(kind) for kind in self._owed_kinds}
         taken_back = take_back(self._store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
@@ -180,7 +180,7 @@ class Committer:
         return failure
 
     def note(self, level: int, worker: str, row_id: str, message: str) -> None:
-        """Keep what happened to a row, but no more than the output has room for."""
+        """Log what happened to a row, at most `MAX_LOG_LINES` times in a run."""
         self._num_lines += 1
         if self._num_lines > MAX_LOG_LINES:
             return
@@ -189,7 +189,7 @@ class Committer:
         self._writing.do(partial(self._log.add, None, asdict(line)))
 
     def flush_due(self, now: float) -> None:
-        """See that what has waited long enough, or is enough, is written. Raises what kept it from that."""
+        """Write what has waited long enough, or is enough for a part. Raises what an earlier task raised."""
         self._writing.check()
         if self._writing.num_waiting > _MAX_WAITING:
             self._writing.wait()
@@ -204,7 +204,7 @@ class Committer:
 
     def close(self) -> None:
         try:
-            self._note_owed()  # where that failed before, before any more of these rows are written
+            self._note_owed()  # if that failed before: then before any more of these rows are written
             self._writing.do(partial(self._flush, self._writers))
             self._writing.close()
         finally:
@@ -213,7 +213,7 @@ class Committer:
     def _add(
         self, record: Record, own: dict[str, Any], pending: Pending, added: Mapping[str, CellValue]
     ) -> None:
-        """Take a record. own: what only the driver knows of it."""
+        """Add a record. own: columns that only the driver knows."""
         columns = self._columns(record, pending) | own | fitting_cells(self._added, added)
         self._records.add(pending.carried, columns)
         self._intents.append(path_of_intent(record))
@@ -259,7 +259,7 @@ class HalfDoneRows:
     """The rows that have a checkpoint. Deletes in the background."""
 
     def __init__(self, store: Store, *, is_whole: bool) -> None:
-        """is_whole: what this run renders is all that is to be; if not, checkpoints of other rows stay."""
+        """is_whole: this run renders all rows that are left; if not, checkpoints of other rows stay."""
         self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
         self._deleting = TaskQueue("checkpoints")
@@ -288,9 +288,9 @@ class HalfDoneRows:
 
     def drop(self, row_ids: Iterable[str] | None = None) -> None:
         """Stop using these checkpoints, or all, and delete them in the background."""
-        gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
-        self._there.difference_update(gone)
-        for row_id in gone:
+        dropped = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
+        self._there.difference_update(dropped)
+        for row_id in dropped:
             self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
 
     def close(self, *, is_complete: bool) -> None:

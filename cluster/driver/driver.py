@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 # Often enough to commit in time and to show progress, rare enough to cost nothing.
 WAIT_S = 0.5
-# Between two looks at the records for what else to render, while workers have rows: parts are not older.
+# Between two looks at the records for what else to render, while workers have rows: parts are as frequent.
 _EXTEND_S = 5.0
 _REPORT_EVERY_S = 5.0  # while it waits for workers that hand back their rows
 
@@ -49,7 +49,7 @@ class Driver:
     def __init__(
         self, run: Run, *, on_progress: Callable[[Progress], None], stop: Stop | None = None
     ) -> None:
-        """stop: says when to end before everything is done."""
+        """stop: whether to end before everything is done."""
         self._run = run
         self._stop = stop or Stop()
         self._on_progress = on_progress
@@ -62,10 +62,10 @@ class Driver:
         self._checkpoints = HalfDoneRows(run.store, is_whole=run.index.is_whole)
         self._audits = Audits(run, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
-        self._leaving: set[str] = set()  # workers that are to hand back their rows
-        self._faulty: dict[str, Cause] = {}  # of these, why those end then that we would have kept
-        self._handed_back: dict[str, set[str]] = defaultdict(set)  # by them: rows that are theirs until then
-        self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
+        self._leaving: set[str] = set()  # workers that must hand back their rows
+        self._faulty: dict[str, Cause] = {}  # of these, those that must end although we would keep them
+        self._handed_back: dict[str, set[str]] = defaultdict(set)  # by these: rows, theirs until they end
+        self._spoiled: set[str] = set()  # workers that leave, and whose rows are rendered again elsewhere
         elastic = run.fleet.elastic
         self._scale = Scale(elastic) if elastic else None
         self._device_name = run.device_name
@@ -73,13 +73,13 @@ class Driver:
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
         self._halt: Halted | None = None  # of an engine
         self._num_tables = 0
-        self._has_more = False  # rows, for which there may be too few workers
+        self._has_more = False  # more rows, for which there may be too few workers
         self._extension = _Extension()
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
 
-        Raises FramefleetError when it cannot go on. Whatever ends it, rows that are done are committed.
+        Raises FramefleetError if it cannot continue. Whatever ends it, rows that are done are committed.
         """
         fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
         fleet.grow(self._run.index.counts().pending)
@@ -108,7 +108,7 @@ class Driver:
             self._close()
             progress = self._ended(self._progress())
             self._run.lock.tell(progress)
-        self._on_progress(progress)  # what is scraped now is what the summary says
+        self._on_progress(progress)  # so that what is scraped now equals the summary
         summary = self._tally.summary(progress)
         if self._is_ending:
             half_done = count_text(len(self._checkpoints), "half-done row")
@@ -116,7 +116,7 @@ class Driver:
         return summary
 
     def _ended(self, progress: Progress) -> Progress:
-        """Return the last progress, with what is said if the budget ended the run."""
+        """Return the last progress, with a message if the budget ended the run."""
         if self._halt and self._halt.why == "spent":
             return replace(progress, over_budget=self._halt.problem, to_continue=self._halt.fix)
         if self._over_budget is None:
@@ -133,13 +133,13 @@ class Driver:
         has_ended, is_complete = self._lanes.finished and self._lanes.error() is None, False
         try:
             self._committer.close()
-            is_complete = has_ended  # only now: another driver may have the output, and its checkpoints there
+            is_complete = has_ended  # only now: another driver may have the output, with its own checkpoints
         finally:
             self._checkpoints.close(is_complete=is_complete)
 
     @property
     def _is_ending(self) -> bool:
-        """Whether all workers are to hand back what they have."""
+        """Whether all workers must hand back their rows."""
         is_spent = self._over_budget is not None or self._halt is not None
         return self._stop.is_asked or self._has_failed or is_spent
 
@@ -192,7 +192,7 @@ class Driver:
         return replace(progress, audits=self._audits.figures(), figures=figures)
 
     def _drain(self, fleet: Fleet) -> None:
-        """Have all workers hand back their rows, until the limit has passed or Ctrl-C came again."""
+        """Make all workers hand back their rows, until the limit has passed or Ctrl-C came again."""
         fleet.resize(0)
         limit_s = self._run.retries.drain_s
         began = reported = time.monotonic()
@@ -214,7 +214,7 @@ class Driver:
             log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
     def _take_added(self, fleet: Fleet) -> None:
-        """Take rows that were added; of a run that is extended by its records, once all are written."""
+        """Take rows that were added; if that depends on records, write all records first."""
         self._num_tables = self._run.lock.num_tables
         if self._run.is_extended:
             self._committer.flush()
@@ -226,7 +226,7 @@ class Driver:
             self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
-        """Commit a row whose clip an earlier run finished; tell whether there is such a clip."""
+        """Commit a row whose clip an earlier run finished; return whether there is such a clip."""
         stored = self._run.adoption.take(row_id, pending.request)
         if stored is None:
             may_spoil = self._lanes[pending.lane].may_spoil
@@ -249,7 +249,7 @@ class Driver:
                 self._tally.waiting_for = event.doing
                 return
             case events.Leaving():
-                cause = Cause(reason="its machine is to go", kind="gone", suspects=(), is_able=True)
+                cause = Cause(reason="its machine will go soon", kind="gone", suspects=(), is_able=True)
                 return self._leave(event.worker, cause.reason, cause)
             case events.Ready():
                 self._tally.waiting_for = None
@@ -260,13 +260,13 @@ class Driver:
                     lane.dispatcher.join(event.worker, at=event.at, room=hello.room, is_new=not hello.has_run)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
             case events.Reported():
-                # What fails as on a broken machine is the row's where the machine still renders others.
+                # An error as on a broken machine is the row's fault if the machine still renders others.
                 is_rows_own = self._lanes.of(event.worker).dispatcher.is_rows_own
                 failed = tuple(
-                    replace(one, blame="row")
-                    if one.blame == "host" and is_rows_own(event.worker, one.row_id)
-                    else one
-                    for one in event.report.failed
+                    replace(failure, blame="row")
+                    if failure.blame == "host" and is_rows_own(event.worker, failure.row_id)
+                    else failure
+                    for failure in event.report.failed
                 )
                 report = replace(event.report, failed=failed)
                 self._take(event.worker, report, fleet)
@@ -280,10 +280,10 @@ class Driver:
             self._lose(fleet.end(event.worker, cause), fleet)
 
     def _go_on(self, worker: str, fleet: Fleet) -> None:
-        """Give a worker more rows; one that is to leave hands back its rows first.
+        """Give a worker more rows; one that must leave hands back its rows first.
 
-        One for which there is nothing goes too, where there are more than the rows left need, or where
-        another lane's rows are worth a worker more.
+        A worker without rows leaves too if there are more workers than the rows left need, or if another lane
+        needs one more.
         """
         own = self._lanes.of(worker)
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
@@ -318,13 +318,13 @@ class Driver:
         return bool(rows - self._handed_back.get(worker, set()))
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
-        """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
+        """Return whether a new process should take an idle worker's place, as rows wait for one."""
         lane = self._lanes.of(worker)
         num_waiting = lane.dispatcher.num_for_new(worker)
         return bool(num_waiting) and fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str, cause: Cause | None = None) -> None:
-        """Have a worker hand back its rows. cause: why, where it was not for us to decide."""
+        """Make a worker hand back its rows. cause: why it ends then, if it was not our decision."""
         if worker not in self._leaving:
             self._leaving.add(worker)
             if cause:
@@ -374,14 +374,14 @@ class Driver:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
         lane, faults, silent_s = self._lanes.of(worker), self._run.retries, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
-        # What is compiled may be compiled anew for any batch size, in minutes.
+        # A compiled model may be compiled again for any batch size, which takes minutes.
         is_known = report.still_s and not lane.setup.model.options.compile
         pace = lane.dispatcher.seconds_per_row(worker, report.rendering) if is_known else None
         longest_still_s = faults.longest_still_s(pace, num_rows=lane.setup.batching.max_rows)
-        if worker in self._faulty:  # as in the end, what asked it to end may not wait longer
+        if worker in self._faulty:  # as at the end of a run: its machine may not wait longer
             longest_still_s = min(longest_still_s, faults.drain_s)
         unexplained = tuple(failed for failed in report.failed if failed.row_id in self._pending)
-        report = replace(report, failed=unexplained)  # of others we know that they would fail everywhere
+        report = replace(report, failed=unexplained)  # the others would fail everywhere
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
@@ -407,13 +407,13 @@ class Driver:
             return  # it has ended elsewhere
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
         if failed.blame not in ("row", "memory"):
-            return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
+            return  # the worker ends for it, see `_sick`, and the row goes back like its others
         dispatcher = self._lanes.of(worker).dispatcher
         if failed.blame == "memory":
             if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=failed.room):
                 fleet.cleared(worker)
         else:
-            self._checkpoints.drop([failed.row_id])  # it may be what failed
+            self._checkpoints.drop([failed.row_id])  # it may be the cause
             is_final, may_spoil = failed.is_final, self._lanes.of(worker).may_spoil
             given_up = dispatcher.failed(
                 worker, failed.row_id, failed, retry=not is_final, may_be_spoilt=may_spoil
@@ -426,12 +426,12 @@ class Driver:
     def _lose(self, event: events.Lost, fleet: Fleet) -> None:
         lane, announced = self._lanes.of(event.worker), self._faulty.pop(event.worker, None)
         if announced and announced.kind == "gone":
-            event = replace(event, cause=announced)  # however its process ended then
+            event = replace(event, cause=announced)  # no matter how its process ended
         cause = event.cause
         self._handed_back.pop(event.worker, None)
         self._tally.left(event.worker, "lost")
         if cause.kind == "died" or cause.suspects:
-            lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
+            lane.largest = None  # its rehearsal may be the cause, which must not be blamed on rows again
         rows = lane.dispatcher.rows_of(event.worker)
         for row_id in rows:
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
@@ -468,7 +468,7 @@ class Driver:
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
     def _assignments(self, worker: str) -> list[Assignment]:
-        """Lease to the worker all rows that it may have now."""
+        """Lease all rows to the worker that it may have now."""
         assignments, kinds = [], set()
         lane = self._lanes.of(worker)
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
@@ -494,7 +494,7 @@ class Driver:
         return assignments
 
     def _refused(self, event: events.Ready, lane: Lane) -> Cause | None:
-        """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
+        """Return why a worker must end: its machine has another model, or not the GPU that the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
         if event.hello.model_digest != lane.digest:
             error: errors.FramefleetError = errors.ModelError(
@@ -506,7 +506,7 @@ class Driver:
             if self._device_name in (None, device):
                 return None
             error = errors.FleetError(
-                f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
+                f"{who} has {device}, but this output is rendered on {self._device_name} (fleet.same_gpu)",
                 "give the job machines of that kind, or set `fleet.same_gpu: false`",
             )
         return Cause(reason=error.problem, kind="refused", error=error)
@@ -514,14 +514,14 @@ class Driver:
 
 @dataclass(slots=True)
 class _Extension:
-    """When rows are to be added by what the records say, and how many."""
+    """When to add rows that depend on the records, and how many."""
 
     at: float = 0.0  # of the last time
     num_ended: int = 0  # rows of this run, by then
     most_leased: int = 0  # to all workers at once
 
     def is_due(self, progress: Progress, lanes: Lanes) -> bool:
-        """Tell whether records may say more than the last time, and workers will soon need rows."""
+        """Return whether records may say more than the last time, and workers soon need rows."""
         self.most_leased = max(self.most_leased, progress.in_flight)
         num_ended, now = progress.done + progress.failed, time.monotonic()
         if all(lane.num_unleased for lane in lanes):
@@ -533,6 +533,6 @@ class _Extension:
         return True
 
     def num_needed(self, lanes: Lanes) -> int:
-        """Return how many rows give each worker one lease: half of the most that all had."""
+        """Return how many rows give each worker one lease: half of the most that they had together."""
         num_workers = sum(lane.dispatcher.num_workers for lane in lanes)
         return max(0, max(num_workers, self.most_leased // 2) - sum(lanes.in_hand().values()))

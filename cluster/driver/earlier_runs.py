@@ -1,8 +1,8 @@
 """What earlier runs left in an output: what they spent, clips without a record, records in doubt.
 
-Such clips get records now, and are not rendered again. Records that an audit puts in doubt are taken back: of
-its kind, in all runs, if no plain call made them. The kind is noted in `apart/<16 hex>.json`: no clip of it
-is adopted by a later run.
+Such clips get records now, and are not rendered again. If an audit finds a kind of rows wrong, its records
+are taken back, in all runs, unless a plain call made them. The kind is noted in `apart/<16 hex>.json`, so
+that no later run adopts such clips.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 def spent_before(store: Store) -> Spent:
     """Return what all drivers of an output last reported as spent, and the bytes of its clips.
 
-    A driver that was killed said so a beat before. Records could not tell: clips of one run are adopted by
-    the next, days later, and `repair` writes parts of many runs anew. Their bytes are those that are there.
+    A killed driver reported at most a beat before. Records cannot say it: the next run adopts clips, days
+    later, and `repair` rewrites parts of many runs. Bytes are those of all records.
     """
     tables = tables_by_part(store, fields_named(FIRST_FIELDS, "bytes"))
     num_bytes = sum(pc.sum(records["bytes"]).as_py() or 0 for _, records in tables)
-    times = ((one.elapsed_s, WORKER_SECONDS.total(one.figures)) for one in last_reports(store))
+    reports = last_reports(store)
+    times = ((report.elapsed_s, WORKER_SECONDS.total(report.figures)) for report in reports)
     sound = (Spent(elapsed_s=all_s, worker_s=own_s) for all_s, own_s in times if _are_sound(all_s, own_s))
     return sum(sound, Spent(num_bytes=num_bytes))
 
@@ -53,7 +54,7 @@ def model_time_before(store: Store) -> ComputeTime:
 
 
 def _are_sound(*seconds: float) -> bool:
-    return all(math.isfinite(one) and one >= 0 for one in seconds)
+    return all(math.isfinite(number) and number >= 0 for number in seconds)
 
 
 @dataclass(slots=True)
@@ -61,12 +62,12 @@ class Adoption:
     """Clips that an earlier run finished, by row_id."""
 
     finished: dict[str, FinishedClip] = field(default_factory=dict)
-    apart: set[str] = field(default_factory=set)  # kinds whose plain calls alone are adopted
-    # Of the job, each with what records call it, and its digest.
+    apart: set[str] = field(default_factory=set)  # kinds of which only plain calls are adopted
+    # The job's models by name, each with its name in records and its digest.
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def take(self, row_id: str, request: Request) -> StoredRow | None:
-        """Return a row's clip, once. What the request says comes from the request: a note is anybody's."""
+        """Return a row's clip, once. Its settings come from the request, not from a note by anybody."""
         clip = self.finished.pop(row_id, None)
         if clip is None or (clip.was_batched and self.is_apart(kind_of(request))):
             return None
@@ -86,7 +87,7 @@ class Adoption:
         return StoredRow(record=record, was_batched=clip.was_batched, added=added)
 
     def is_apart(self, kind: str) -> bool:
-        """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""
+        """Return whether rows of this kind were found to differ from plain calls, in this run or before."""
         return bool(self.apart) and path_of(kind) in self.apart
 
     def refuse(self, kind: str) -> None:
@@ -97,13 +98,13 @@ class Adoption:
 def find_adoptable(
     run: Rendering, intents: Iterable[Intent], models: Mapping[str, tuple[str, str]]
 ) -> Adoption:
-    """Return those of these clips that are complete and of the job's models. Reads their bytes.
+    """Return the clips that are complete and made by the job's models. Reads their bytes.
 
-    intents: of rows of the table that have no record. models: as of `Adoption`.
+    intents: of rows in the table that have no record. models: as in `Adoption`.
     """
     digests = {digest for _, digest in models.values()}
     finished = finished_clips(run.store, intents, suffix_of(run.media, run.steps.values()))
-    # Those that say what a file holds. A value of another kind may come later, and is null.
+    # Columns about what is in a file. Values of other columns may come later, and are null.
     columns = {name for step in run.steps.values() if step.changes_file for name in step.columns.names}
     ours = (
         clip for clip in finished if clip.record.model_digest in digests and columns <= clip.values.keys()
@@ -117,15 +118,15 @@ class TakenBack:
     num_rows: int = 0
     num_before: int = 0  # of num_rows, those that had a record before this run
     num_bytes: int = 0  # of all their clips
-    num_elsewhere: int = 0  # rows as doubtful that keep their records, as the table does not have them
+    num_elsewhere: int = 0  # doubtful rows that keep their records, as they are not in the table
 
 
 def take_back(
     store: Store, index: RowIndex, apart: Set[str], lock: DriverLock, *, has_begun: bool
 ) -> TakenBack:
-    """Take back the records of rows of the table that were neither plain calls nor compared.
+    """Take back the records of rows in the table that were neither plain calls nor compared.
 
-    apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
+    apart: paths of the kinds that were found wrong. has_begun: whether rendering has begun.
     """
     taken_back = TakenBack()
 
@@ -142,7 +143,7 @@ def take_back(
         if has_begun:
             taken_back.num_before += index.render_again(row_ids)
     if taken_back.num_rows:
-        lock.seal()  # parts of earlier runs are gone, which is no damage
+        lock.seal()  # parts of earlier runs are gone, but that is not damage
     return taken_back
 
 

@@ -1,8 +1,8 @@
 """In: a folder of an output with a file for each epoch. Out: the right to write, held within a `with` block.
 
-Whoever takes it creates the file of the next epoch; of several that try one wins. In its own file a holder
-raises a counter every few seconds. It is replaced at once where its file or its machine says that it is gone,
-and otherwise once its counter has stood still by our own clock.
+A process that takes it creates the file of the next epoch; if several try, one wins. In its own file, a
+holder raises a counter every few seconds. It is replaced at once if its file or its machine says that it is
+gone, and otherwise once its counter has stood still for long enough, by our own clock.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Writer:
     host: str
     machine: str  # where it is equal, process ids mean the same to us
     pid: int
-    process_started: str  # by the machine's own clock; tells a process from a later one with its id
+    process_started: str  # by the machine's own clock; differs for a later process with the same id
     beat: int
     started_at: str  # for people; clocks of machines are not compared
-    renders: bool = True  # a job, and reports its end; if not, it repairs, merges, asks or measures
+    renders: bool = True  # it renders a job, and reports its end; else it repairs, merges, asks or measures
     ended: bool = False  # it has given the output back
     beat_at: str = ""  # for people too
 
     @classmethod
     def here(cls, owner: str | None = None, **more: Any) -> Self:
-        """Return this process, as of now."""
+        """Return this process."""
         return cls(
             owner=owner or uuid.uuid4().hex,
             host=socket.gethostname(),
@@ -72,7 +72,7 @@ class Writer:
 
     @classmethod
     def read(cls, store: Store, epoch: int) -> Self | None:
-        """Return what the holder of an epoch wrote last; None if that is not ours to read."""
+        """Return what the holder of an epoch wrote last; None if there is nothing that we can read."""
         try:
             return cls.parse(store.read(seals.epoch_path(epoch, cls.folder), seals.MAX_DRIVER_BYTES))
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class Writer:
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
-        """Return the holder written there; None if it is nothing we wrote."""
+        """Return the holder that a file describes; None if framefleet did not write the file."""
         if cls.folder not in _adapters:
             _adapters[cls.folder] = TypeAdapter(cls)
         try:
@@ -99,7 +99,7 @@ class Writer:
         return not self.machine or self.machine != this_machine()
 
     def is_gone(self) -> bool:
-        """Tell whether it certainly writes no more, as far as this machine can know."""
+        """Return whether it certainly no longer writes, as far as this machine can know."""
         if self.ended:
             return True
         if self.runs_elsewhere():
@@ -161,7 +161,7 @@ class EpochLock(Generic[_Holder]):
         raise NotImplementedError
 
     def _refusal(self, holder: _Holder | None) -> UserError:
-        """Return that another writes there."""
+        """Return the error for what another process holds."""
         raise NotImplementedError
 
     def still_ours(self) -> bool:
@@ -171,7 +171,7 @@ class EpochLock(Generic[_Holder]):
         self._beating.start()
 
     def _look(self) -> None:
-        """Look at what others ask of the holder, with each beat."""
+        """Look at requests to the holder, with each beat."""
 
     def _end(self, error: BaseException | None) -> None:
         self._write(ended=True)
@@ -189,7 +189,7 @@ class EpochLock(Generic[_Holder]):
         self.check_seen()
 
     def check_seen(self) -> None:
-        """Raise StoreError if the output was seen to be out of reach or another's; asks nothing."""
+        """Raise StoreError if the output was seen to be out of reach or another's. Makes no request."""
         if self._outage:
             raise self._outage
         if self.lost.is_set():
@@ -211,7 +211,7 @@ class EpochLock(Generic[_Holder]):
             self._store.write(self._path, self._ours.to_bytes())
 
     def _create(self, epoch: int) -> bool:
-        """Try to have this epoch; tell whether it worked."""
+        """Try to take this epoch; return whether it worked."""
         self.epoch = epoch
         try:
             self._store.create(self._path, self._ours.to_bytes())
@@ -257,22 +257,22 @@ class EpochLock(Generic[_Holder]):
                 self._look()
                 self._outage = None
             except StoreError as error:
-                if error.kind == "unreachable":  # for as long as it may be
+                if error.kind == "unreachable":  # for as long as is allowed
                     self._outage = error
-                # Maybe it can be written at the next beat; if not, writing a part will say so.
+                # Maybe it can be written at the next beat; if not, writing a part will fail too.
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error.problem)
 
 
 def moment() -> str:
-    """Return the current time as files of holders have it."""
+    """Return the current time, as written into the files of holders."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @cache
 def this_machine() -> str:
-    """Return a name for this boot of this machine and this space of process ids; "" where there is none.
+    """Return a name for this boot of this machine and its process ids; "" if the system has none.
 
-    Two containers on one machine have one boot id, but process ids of their own.
+    Two containers on one machine have the same boot id, but process ids of their own.
     """
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()

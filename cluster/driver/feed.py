@@ -38,14 +38,14 @@ class Pending:
 
 
 class Feed:
-    """Reads the table, and once more for rows that are to be rendered again."""
+    """Reads the table, and reads it again for rows that must be rendered again."""
 
     def __init__(
         self,
         run: Run,
         dispatcher: Dispatcher,
         pending: dict[str, Pending],  # gets the rows that wait or are leased
-        adopts: Callable[[str, Pending], bool],  # takes a row that needs no rendering, and says so
+        adopts: Callable[[str, Pending], bool],  # takes a row that needs no rendering; returns whether it did
         *,
         lane: LaneKey,  # the one whose rows are read
         table: RowSource,
@@ -89,8 +89,8 @@ def pending_rows(
 ) -> Iterator[Row]:
     """Yield every row that is still to be rendered. Raises TableError if the table has changed.
 
-    rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
-    one that the index has for its position. num_pending: how many there must be. lane: the only one wanted.
+    rows: as the first pass left them, which knows what they have in common. Each row must have the row_id
+    that the index has for its position. num_pending: how many rows there must be. lane: only its rows.
     """
     num_pending, num_yielded = index.num_pending(lane) if num_pending is None else num_pending, 0
     for first, batch in table.batches(start=index.first_pending(lane)):

@@ -1,7 +1,7 @@
 """The rows of each lane, with its workers: a dispatcher and a pass over the table for each.
 
-Workers of a lane render rows of one model, and of framefleet's recipes or of one of a user's: see `LaneKey`.
-Most jobs have one lane. Lanes share the fleet, and what is remembered of rows under way.
+Workers of a lane render rows of one model, with framefleet's recipes or with one of a user's: see `LaneKey`.
+Most jobs have one lane. Lanes share the fleet, and the memory for rows under way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lane:
     digest: str  # of the model's files
     dispatcher: Dispatcher
     feed: Feed
-    largest: Request | None  # the row that takes most memory, if it is to be rehearsed
+    largest: Request | None  # the row that takes most memory, if it should be rehearsed
     row_work: float  # what a row is expected to take, see `Backlog`
     load_s: float | None = None  # seconds that its last worker took to load, if any
     error: FramefleetError | None = None  # why this run gives up its rows
@@ -45,7 +45,7 @@ class Lane:
 
     @property
     def may_spoil(self) -> bool:
-        """Whether its rows may change what later ones of their process need, as nobody says otherwise."""
+        """Whether its rows may change what later rows of the process need, as a user's recipe may."""
         return bool(self.key.recipe) and not self.setup.recipes[self.key.recipe].is_batched
 
 
@@ -111,7 +111,7 @@ class Lanes:
     def lose(self, key: LaneKey, error: FramefleetError) -> list[GivenUp]:
         """No worker can serve a lane any more: its rows are left for another run.
 
-        Return the rows that killed its workers on machines that rendered rows of other models.
+        Returns the rows that killed its workers on machines that rendered rows of other models.
         """
         lane = self._by_key[key]
         lane.error = error
@@ -142,7 +142,7 @@ class Lanes:
                 lane.feed.fill()
 
     def reopen(self) -> None:
-        """Rows may have been added, or are to be rendered again."""
+        """Rows may have been added, or must be rendered again."""
         for lane in self:
             lane.dispatcher.reopen()
 
@@ -155,7 +155,7 @@ class Lanes:
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
             for key in new:
-                self._run.index.reopen(key)  # all rows of which were added
+                self._run.index.reopen(key)  # all of its rows were added
             self._open(new, added.table)
             for lane in self:
                 lane.feed.table = added.table
@@ -165,18 +165,19 @@ class Lanes:
     def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
         """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.
 
-        but: lanes of which it is only where no other has rows.
+        but: lanes to choose only if no others have rows.
         """
         backlogs = self._backlogs(num_workers)
-        better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
+        better = {key: backlog for key, backlog in backlogs.items() if key not in but and backlog.num_rows}
         return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
 
     def move_from(
         self, worker: str, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()
     ) -> LaneKey | None:
         """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
-        backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        return move_from(self.of(worker).key, backlogs)
+        backlogs = self._backlogs(num_workers)
+        others = {key: backlog for key, backlog in backlogs.items() if key not in but}
+        return move_from(self.of(worker).key, others)
 
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
@@ -193,7 +194,7 @@ class Lanes:
 
 
 def order_of(order: str, paces: Paces) -> Ranked:
-    """Return the order that the job asks for. paces: what rows of each shape have taken so far."""
+    """Return the order that the job asks for. paces: how long rows of each shape have taken so far."""
     if order == LONGEST:
         return Longest(paces)
     return TableOrder() if order == AS_TABLE else Ranked()

@@ -1,10 +1,10 @@
 """In: the store of one output. Out: the right to write there, held by one driver at a time.
 
-Each driver that takes an output over has an epoch, and its file `drivers/<epoch>.json`. What a driver that
-was replaced still does after a `check` is sealed out: see `outputs/parts/seals.py`.
+Each driver that takes an output over has an epoch, and a file `drivers/<epoch>.json`. What a replaced driver
+still writes after a `check` does not count: see `outputs/parts/seals.py`.
 
-Whoever takes an output finishes what others left and deletes what does not count, before anything else is
-read: parts that were replaced, merged or late, weights of a fleet that is gone.
+Before a new driver reads anything else, it finishes what others left and deletes what does not count: parts
+that were replaced, merged or late, and weights of a fleet that is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_WORKERS_TOLD = 1000  # a hundred kilobytes; the lock depends on a file that 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder(Writer):
-    """One driver: a process on a machine, and what it has said of its output."""
+    """One driver: a process on a machine, and what its file says about the output."""
 
     folder: ClassVar[str] = DRIVERS
 
@@ -41,11 +41,11 @@ class Holder(Writer):
     merges: Mapping[str, int] = field(default_factory=dict)
     progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
     tables: tuple[str, ...] = ()  # of added rows, which it has taken: its answer to `add`
-    is_partial: bool = False  # it renders some rows, e.g. by `--limit`, and none that are added
+    is_partial: bool = False  # it renders only some rows, e.g. with `--limit`, and none that are added
     can_pause: bool = False  # it obeys PAUSE
 
 
-STOP, PAUSE = ASKED = ("stop", "pause")  # of a driver, with `framefleet stop` and so on
+STOP, PAUSE = ASKED = ("stop", "pause")  # requests to a driver, by `framefleet stop` and so on
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     """Return what a driver's file says, without texts of others, which not every reader can read.
 
-    earlier: what it said of rows that the same driver rendered before these; counts are of both together.
+    earlier: what it said about rows that this driver rendered before these; counts are of both together.
     """
     workers = progress.workers[:MAX_WORKERS_TOLD]
     shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
@@ -71,13 +71,13 @@ def newest_holder(store: Store) -> Holder | None:
 
 
 def last_reports(store: Store) -> list[Progress]:
-    """Return each driver's last report, as far as it can be read; files may be anybody's."""
+    """Return the last report of each driver, if it can be read: files may come from anybody."""
     holders = (Holder.read(store, epoch) for epoch in seals.epochs_of(store))
     return [holder.progress for holder in holders if holder and holder.progress]
 
 
 def in_use(output: str, holder: Holder | None) -> JobError:
-    """Return that another driver writes to an output."""
+    """Return the error for an output that another driver writes to."""
     kind = OutputInUse if holder and holder.renders else JobError
     return kind(
         f"{output} is being written by {holder or 'another driver'}",
@@ -86,16 +86,16 @@ def in_use(output: str, holder: Holder | None) -> JobError:
 
 
 def requests_to(store: Store, epoch: int) -> frozenset[str]:
-    """Return what others want of the driver of an epoch: STOP, PAUSE."""
-    there = set(store.list(DRIVERS))
-    return frozenset(one for one in ASKED if seals.request_path(epoch, one) in there)
+    """Return the requests to the driver of an epoch: STOP, PAUSE."""
+    files = set(store.list(DRIVERS))
+    return frozenset(request for request in ASKED if seals.request_path(epoch, request) in files)
 
 
 def check_not_stopped(store: Store, epoch: int, state: str) -> frozenset[str]:
-    """Raise KeyboardInterrupt if the driver of an epoch was asked to end, be it after its last beat.
+    """Raise KeyboardInterrupt if the driver of an epoch was asked to end, even after its last beat.
 
-    Another of the same command may follow, with an epoch of its own. state: what is done, for people.
-    Return what else it was asked for.
+    The same command may start another driver next, with its own epoch. state: what is done, for people.
+    Returns its other requests.
     """
     requests = requests_to(store, epoch)
     if STOP in requests:
@@ -105,7 +105,7 @@ def check_not_stopped(store: Store, epoch: int, state: str) -> frozenset[str]:
 
 
 class DriverLock(EpochLock[Holder]):
-    """Holds the output within a `with` block. Entering raises JobError where another driver writes there."""
+    """Holds the output within a `with` block. Entering raises JobError if another driver writes there."""
 
     def __init__(
         self,
@@ -117,17 +117,17 @@ class DriverLock(EpochLock[Holder]):
         beat_s: float = BEAT_S,
         expiry_s: float = EXPIRY_S,
     ) -> None:
-        """renders: a job; its end is reported where it says, `status` shows it. can_pause: obeys PAUSE."""
+        """renders: it renders a job, whose end `status` shows. can_pause: it obeys PAUSE."""
         ours = Holder.here(owner, renders=renders, can_pause=can_pause)
         super().__init__(store, ours, beat_s=beat_s, expiry_s=expiry_s)
         self._told: Progress | None = None
         self._told_before: Progress | None = None
-        self.asked: frozenset[str] = frozenset()  # of this driver, as of the last beat: STOP, PAUSE
+        self.asked: frozenset[str] = frozenset()  # requests to this driver at the last beat: STOP, PAUSE
         self.num_tables = 0  # in tables/, where rows are added
 
     def _begin(self) -> None:
         finish_replacing(self._store, self, self._unfinished())
-        self.seal()  # before the first beat: one that comes late must not take the seal back
+        self.seal()  # before the first beat: a late beat must not take the seal back
         super()._begin()  # before late parts are deleted, which may take longer than EXPIRY_S
         seals.sweep_late(self._store, self)
         self._store.delete_all(WEIGHTS)
@@ -153,14 +153,14 @@ class DriverLock(EpochLock[Holder]):
         return epochs
 
     def still_ours(self) -> bool:
-        """Tell whether the newest epoch is this driver's."""
+        """Return whether the newest epoch is this driver's."""
         if max(seals.epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
         holder = Holder.read(self._store, self.epoch)
         return holder is not None and holder.owner == self._ours.owner
 
     def seal(self) -> None:
-        """Write down which parts of earlier epochs are there; again after some were replaced."""
+        """Write down which parts of earlier epochs are there. Call again after replacing some."""
         earlier = (part for part in seals.live_parts(self._store) if 0 < part.epoch < self.epoch)
         self._write(sealed=seals.sealed_of(earlier))
 
@@ -169,18 +169,19 @@ class DriverLock(EpochLock[Holder]):
         with self._writing:
             merged = seals.sealed_of(parts, self._ours.merged)
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
-        self._write()  # if that fails, the next beat says it
+        self._write()  # if that fails, the next beat writes it
 
     def forget_errors(self) -> int:
-        """Take the errors of earlier drivers out of their files; return how many had one."""
-        holders = {epoch: Holder.read(self._store, epoch) for epoch in seals.epochs_of(self._store)}
-        failed = {epoch: one for epoch, one in holders.items() if epoch != self.epoch and one and one.error}
+        """Remove the errors of earlier drivers from their files; return how many had one."""
+        earlier = (epoch for epoch in seals.epochs_of(self._store) if epoch != self.epoch)
+        holders = {epoch: Holder.read(self._store, epoch) for epoch in earlier}
+        failed = {epoch: holder for epoch, holder in holders.items() if holder and holder.error}
         for epoch, holder in failed.items():
             self._store.write(seals.epoch_path(epoch), replace(holder, error="").to_bytes())
         return len(failed)
 
     def tell(self, progress: Progress) -> None:
-        """Have the next beat write the job's progress; returns at once."""
+        """Let the next beat write the job's progress; returns at once."""
         self._told = told_of(progress, self._told_before)
 
     def tell_more(self) -> None:
@@ -188,7 +189,7 @@ class DriverLock(EpochLock[Holder]):
         self._told_before = self._told
 
     def promise(self, tables: Iterable[str], *, is_partial: bool = False) -> None:
-        """Say in this driver's file that rows/ has these, to whoever added them and waits for an answer.
+        """Note in this driver's file that rows/ has these rows, for those who added them and wait.
 
         tables: files of added rows, which were read. They are rendered before this driver ends, unless the
         run is partial.
@@ -200,8 +201,8 @@ class DriverLock(EpochLock[Holder]):
             self._write()
 
     def _take_next(self) -> bool:
-        """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
-        # Where somebody has cleared drivers/, parts still tell how far epochs went.
+        """Wait until the newest driver is gone, and try to be the next; return whether it worked."""
+        # If somebody has cleared drivers/, parts still have the number of the newest epoch.
         newest = max(seals.epochs_of(self._store), default=0) or max(
             (part.epoch for part in seals.parts_in(self._store, RECORDS)), default=0
         )

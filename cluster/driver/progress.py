@@ -1,4 +1,4 @@
-"""Where a job stands, as plain values for whoever shows it."""
+"""The progress and the end of a run, as plain values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def num_rendering(workers: Sequence[WorkerState]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFigures:
-    """What audits say of a run's rows. Rows of kinds that cannot be repeated are not judged."""
+    """What audits say about a run's rows. Rows of kinds that cannot be repeated are not judged."""
 
     num_equal: int = 0  # audits that found a row equal, of kinds that no audit found wrong
     num_unaudited: int = 0  # rows that were neither plain calls nor compared
@@ -55,12 +55,13 @@ class AuditFigures:
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
-        compared = {kind for one in (self, other) for kind, is_compared in one.kinds.items() if is_compared}
+        kinds = [*self.kinds.items(), *other.kinds.items()]
+        compared = {kind for kind, is_compared in kinds if is_compared}
         return AuditFigures(
             num_equal=self.num_equal + other.num_equal,
             num_unaudited=self.num_unaudited + other.num_unaudited,
             most_wrong=self.most_wrong + other.most_wrong,
-            kinds={kind: kind in compared for kind in {**self.kinds, **other.kinds}},
+            kinds={kind: kind in compared for kind, _ in kinds},
         )
 
     @classmethod
@@ -72,7 +73,7 @@ class AuditFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
-    """How far a run is, under way or at its end."""
+    """Figures of a run, under way or at its end."""
 
     done: int  # rows of this run that are committed, or about to be
     failed: int  # rows of this run
@@ -80,10 +81,10 @@ class RunFigures:
     mean_batch: float | None  # rows per forward, mean over rows
     # All that was counted, e.g. {"worker_seconds/denoise": 81.4}; docs/report.md lists the metrics.
     figures: Mapping[str, float] = field(default_factory=dict)
-    audits: AuditFigures | None = None  # None if there are to be none
+    audits: AuditFigures | None = None  # None: the run has no audits
     unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
     over_budget: str | None = None  # the message, if the budget ended the run
-    to_continue: str | None = None  # then: what to do
+    to_continue: str | None = None  # what to do then
     before: int = 0  # rows that had a record when the run began
 
     @property
@@ -123,7 +124,7 @@ class Progress(Overview, RunFigures):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LackingColumn:
-    """A column of a file step that some clips of a run have no value of, as it failed."""
+    """A column of a file step that failed for some clips of a run, which have no value in it."""
 
     section: str  # of the job, whose step it is
     num: int  # clips
@@ -131,7 +132,7 @@ class LackingColumn:
 
     @classmethod
     def and_one(cls, section: str, before: LackingColumn | None, row_id: str, message: str) -> LackingColumn:
-        """Return what is to be said with one clip more, which lacks it because of this."""
+        """Return the column with one more clip that has no value, for this reason."""
         example = before.example if before else f"row {row_id}: {message}"
         return cls(section=section, num=before.num + 1 if before else 1, example=example)
 
@@ -141,13 +142,13 @@ class Summary(Overview, RunFigures):
     """How a run ended."""
 
     apart: tuple[str, ...] = ()  # kinds of rows that differed in an audit; their later rows were plain calls
-    unrepeatable: tuple[str, ...] = ()  # kinds of which two plain calls of one row differ
+    unrepeatable: tuple[str, ...] = ()  # kinds of rows for which two plain calls of one row differ
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
     lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of file steps that failed
     # How each of its inner outputs ended, which were rendered before, by name.
     inner: Mapping[str, Summary] = field(default_factory=dict)
-    is_none_kept: bool = False  # of these no row was chosen to be rendered
+    is_none_kept: bool = False  # no row was chosen from these to be rendered
     num_short: int = 0  # groups of rows that have not reached what a section asks for
     num_invalid: int = 0  # rows of the table that cannot be rendered, and were left out
     store: Store | None = field(default=None, repr=False, compare=False)  # the output
@@ -156,7 +157,7 @@ class Summary(Overview, RunFigures):
     def exit_code(self) -> int:
         """0 if every row has a clip, and every group of rows what is asked for; otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone or self.num_short
-        return 1 if is_short or any(one.exit_code for one in self.inner.values()) else 0
+        return 1 if is_short or any(summary.exit_code for summary in self.inner.values()) else 0
 
     def overview(self) -> Mapping[str, object]:
         audits, num = self.audits, self.audits.num_equal if self.audits else 0
@@ -204,7 +205,7 @@ class Summary(Overview, RunFigures):
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all records of the output, including earlier runs, as an Arrow table.
 
-        columns: all where none are named. For outputs that fit in memory; see `record_tables`.
+        columns: default: all. For outputs that fit in memory; see `record_tables`.
         """
         import pyarrow as pa
 
@@ -216,9 +217,9 @@ class Summary(Overview, RunFigures):
 
 
 def with_inner(value: Any, inner_values: Callable[[Any], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Return the fields of a dataclass; in place of `inner` each of these by its name, or null.
+    """Return the fields of a dataclass; instead of `inner`, each inner output by its name, or null.
 
-    inner_values: of one, if not its fields.
+    inner_values: returns the values of an inner output, if not its fields.
     """
     fields = asdict(replace(value, inner={}))
     del fields["inner"]

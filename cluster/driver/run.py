@@ -1,6 +1,6 @@
-"""What a run is: a job's settings and opened parts, and what of it is left, as plain values.
+"""What a run is: a job's settings and opened parts, and the rows that are left, as plain values.
 
-`jobs` makes a `Run` of a job file, and a driver renders its rows. Imports neither Ray nor torch.
+`jobs` makes a `Run` from a job file, and a driver renders its rows. Imports neither Ray nor torch.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class LanePlan:
 class Added:
     """Rows that were added to the table, and are in the index now."""
 
-    table: RowSource  # with them
-    lanes: Mapping[LaneKey, LanePlan]  # of all rows by now
-    num_new: int  # rows that are to be rendered
+    table: RowSource  # includes them
+    lanes: Mapping[LaneKey, LanePlan]  # of all rows so far
+    num_new: int  # rows to render
     num_done: int  # rows that had a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Rendering):
-    """A job and what is left of it, for the driver that holds its output. Each value stands here alone."""
+    """A job and what is left of it, for the driver that holds its output."""
 
     run_id: str  # names the parts of this run; never used before
     fleet: FleetSettings
     retries: FaultPolicy
     budget: JobBudget
-    order: str  # in which rows are rendered, as the job says it
+    order: str  # in which rows are rendered, as in the job
     table: RowSource
     rows: ModelRows  # reads the table's rows
     index: RowIndex  # every valid row; those that have a record are marked done
@@ -64,10 +64,10 @@ class Run(Rendering):
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
     # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
-    # Takes rows that were added to the table since, into the index; None if there are none. Its parameter is
+    # Puts rows that were added to the table since into the index; None if there are none. Its parameter is
     # how many rows workers need now.
     more: Callable[[int], Added | None] = lambda num_rows: None
-    is_extended: bool = False  # whether rows are added by what the records say, and not by people
+    is_extended: bool = False  # whether rows are added depending on the records, not by people
 
     @property
     def setups(self) -> dict[LaneKey, WorkerSetup]:
@@ -89,7 +89,7 @@ class Run(Rendering):
     def overrun(
         self, limit: BudgetLimit | Literal["stop_at"], spent: Spent, *, num_done: int, num_left: int
     ) -> Overrun:
-        """Return what is said of a limit that is reached. spent: by this run. num_done: rows of all runs."""
+        """Return messages about a limit that is reached. spent: by this run. num_done: rows of all runs."""
         if limit == "stop_at":
             return Overrun(
                 message=f"budget.stop_at is reached: it is {self.budget.stop_at}", to_continue=AGAIN

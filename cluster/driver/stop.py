@@ -1,6 +1,6 @@
-"""What ends a run early: signals, put off until work can be left, and what a job may spend.
+"""What ends a run early: signals, which wait until work can be left, and what a job may spend.
 
-Signals are for drivers and workers. A budget, of hours, money and bytes, is a plain value.
+Signals are for drivers and workers. A budget of hours, money and bytes is a plain value.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pydantic_core import PydanticCustomError
 from framefleet.pipeline.errors import bytes_text, read_bytes
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
-# Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
+# Ctrl-C; what machines and schedulers send; a terminal that closed. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stop:
-    """As a context: the first signal sets `is_asked`, Ctrl-C again `is_urgent`, a third is not put off.
+    """A context: the first signal sets `is_asked`, Ctrl-C again sets `is_urgent`, a third is not put off.
 
-    The first goes where it would have gone when the context ends, unless an error ends it. Only Ctrl-C
-    hastens: others come twice from who sends them, as from a kernel and a shell when a terminal goes. Signals
-    that this process ignores (SIGHUP under nohup) or leaves to the system stay so, and so do all in threads.
+    The first signal is delivered when the context ends, unless an error ends it. Only Ctrl-C makes it urgent:
+    other signals may be sent twice, e.g. by the kernel and a shell when a terminal closes. Signals that this
+    process ignores (SIGHUP under nohup) or leaves to the system are left alone, and so are all in threads.
     """
 
     def __init__(self) -> None:
         self._asked: list[int] = []
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
-        # Where each signal's number arrives: a handler is called once for two that come while Ray waits.
+        # The number of each signal arrives here: two that come while Ray waits call a handler only once.
         self._numbers: tuple[socket.socket, socket.socket] | None = None
         self._former_fd = -1
 
@@ -82,19 +82,19 @@ class Stop:
         return len(self._so_far()) > 1
 
     def ask(self) -> None:
-        """Do once what Ctrl-C does."""
+        """Do what the first Ctrl-C does."""
         if not self._so_far():
             self._asked.append(signal.SIGINT)
 
     def check(self) -> None:
-        """Deliver a signal that was put off: mostly, KeyboardInterrupt is raised."""
+        """Deliver a signal that was put off, which usually raises KeyboardInterrupt."""
         if request := self._so_far():
             if request[0] not in self._handlers:  # in a thread, where no signal comes
                 raise KeyboardInterrupt
             self._handlers[request[0]](request[0], None)
 
     def _so_far(self) -> list[int]:
-        """Return the signals that came and count."""
+        """Return the signals so far that count."""
         with contextlib.suppress(BlockingIOError):
             for number in self._numbers[0].recv(4096) if self._numbers else b"":
                 if number in self._handlers and (not self._asked or number == signal.SIGINT):
@@ -114,14 +114,15 @@ AGAIN = "run the same command again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What a job has spent. elapsed_s: while a driver ran. worker_s: of all workers. num_bytes: of clips."""
+    """What a job has spent. elapsed_s: of drivers. worker_s: of all workers. num_bytes: of clips."""
 
     elapsed_s: float = 0.0
     worker_s: float = 0.0
     num_bytes: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+        names = [field.name for field in fields(self)]
+        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def scaled(self, factor: float) -> Spent:
         return Spent(
@@ -193,7 +194,7 @@ class JobBudget(Strict):
         return at
 
     def cost(self, spent: Spent, gpus: float) -> float | None:
-        """Return the money spent; None without a price. gpus: of each worker; 1 where it has none."""
+        """Return the money spent; None without a price. gpus: per worker; 1 on CPUs."""
         return None if self.price is None else spent.worker_s / HOUR_S * gpus * self.price
 
     def limits(self) -> dict[BudgetLimit, float]:
@@ -209,7 +210,7 @@ class JobBudget(Strict):
         return next((limit for limit, most in self.limits().items() if used[limit] >= most), None)
 
     def overrun(self, limit: BudgetLimit, spent: Spent, gpus: float, needed: Spent | None = None) -> Overrun:
-        """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
+        """Return the messages about a limit that is reached. needed: for all rows, at the present rate."""
         used, cost = self.used(spent, gpus)[limit], self.cost(spent, gpus)
         every = spent.text() + ("" if cost is None else f", {cost:.2f} of money")
         whose = "this run" if self.per == "run" else "all runs"
@@ -225,10 +226,11 @@ class JobBudget(Strict):
         return Overrun(message=message, to_continue=to_continue)
 
     def num_rows_left(self, spent: Spent, per_row: Spent, gpus: float) -> int | None:
-        """Return how many more rows the limits allow, at this rate; None where that is not known."""
+        """Return how many more rows the limits allow, at this rate; None if that is not known."""
         used, each = self.used(spent, gpus), self.used(per_row, gpus)
-        lefts = [(most - used[one]) / each[one] for one, most in self.limits().items() if each[one]]
-        return max(0, int(min(lefts))) if lefts else None
+        limits = self.limits().items()
+        num_rows = [(most - used[limit]) / each[limit] for limit, most in limits if each[limit]]
+        return max(0, int(min(num_rows))) if num_rows else None
 
 
 def amount_text(limit: BudgetLimit, amount: float) -> str:

@@ -1,7 +1,8 @@
-"""From what happens to how far the job is: counts, rate, time left. Takes `now` from its caller.
+"""From events of a run to its progress: counts, rate, time left. Takes `now` from its caller.
 
-The first rows wait for loading, probing and compiling, and rows come in batches: what they promise is off by
-a factor of ten. So no time is said until every worker has had a few batches and these took alike.
+The first rows wait for loading, probing and compiling, and rows come in batches: an estimate from these is
+off by a factor of ten. So no time is estimated until every worker has had a few batches that took about as
+long.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ Point = tuple[float, int]  # seconds, and how many rows were finished by then
 
 MIN_BATCHES = 4  # of all workers together: the first one's phase is then a quarter of the whole, or less
 MIN_BATCHES_EACH = 2
-# Between the quarters of what was finished. Even batches that end at once give 2: one quarter holds one
-# batch, the next two.
+# Between the quarters of the finished rows. Even batches that end at once give 2: one quarter has one batch,
+# the next has two.
 MAX_UNLIKE = 3.0
-MAX_SILENCE = 3.0  # times the longest wait for a row so far: then something is wrong, and nothing is promised
+MAX_SILENCE = (
+    3.0  # times the longest wait for a row so far: beyond it something is wrong, and nothing is said
+)
 CHANGE = 0.2  # of the workers: fewer do not make another fleet of one of hundreds
 _MAX_POINTS = 256
 MIN_ROWS = 8  # before a mean is believed: the first rows of a worker also compile and probe
@@ -41,7 +44,7 @@ _KEPT = 1 - 1 / 200  # of the weight of earlier rows, with each row: what rows t
 
 
 def eta_s(points: Sequence[Point], left: int, *, now: float, workers: int, batch: float) -> float | None:
-    """Return in how many seconds this many rows will be done; None where that would be a guess.
+    """Return in how many seconds this many rows will be done; None if that would be a guess.
 
     points: in order, since the workers that render have been these. batch: rows that are finished together.
     """
@@ -86,7 +89,7 @@ class TimeLeft:
 
 
 class Scale:
-    """How many workers a job should have: the seconds of work left, over those that it should take."""
+    """How many workers a job should have: the seconds of work left, divided by those that it should take."""
 
     def __init__(self, workers: ElasticWorkers) -> None:
         self._workers = workers
@@ -108,13 +111,13 @@ class Scale:
         return max(self._workers.min, min(self._workers.max, math.ceil(left_s / self._workers.target_s)))
 
 
-MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`
+MAX_GONE_TOLD = 100  # workers that have left, in `Progress`
 
 
 class Tally:
-    """Counts one run. total: rows that it has to render. before: those that had a record already.
+    """Counts one run. total: rows that it has to render. before: rows that had a record already.
 
-    sections: of the columns of plugins, by their names.
+    sections: the section of each plugin's column.
     """
 
     def __init__(
@@ -137,10 +140,10 @@ class Tally:
         self._num_gone: Counter[str] = Counter()
         self._figures_of_gone: dict[str, float] = {}
         self._last_failure: str | None = None
-        self.waiting_for: str | None = None  # what a worker is doing that is on its way
+        self.waiting_for: str | None = None  # what a worker that is not ready is doing
         self.unused: tuple[str, ...] = ()  # workers and machines, each with its reason
         self._paused_since = ""
-        self._paused_at = self._paused_s = 0.0  # when the last pause began; all that are over, together
+        self._paused_at = self._paused_s = 0.0  # when the last pause began; how long earlier ones took
 
     @property
     def is_paused(self) -> bool:
@@ -198,9 +201,9 @@ class Tally:
         self._figures[worker], self._store_silent_s[worker] = figures, store_silent_s
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
-        """Rows that were done are rendered again, over their clips of this many bytes.
+        """Rows that were done are rendered again. num_bytes: of their clips.
 
-        num_before: of these, those that were done before this run.
+        num_before: how many of them were done before this run.
         """
         self._done -= rows - num_before
         self._before -= num_before
@@ -220,7 +223,7 @@ class Tally:
         self._last_failure = message
 
     def left(self, worker: str, how: str) -> None:
-        """A worker is gone. how: of `GONE`."""
+        """A worker is gone. how: one of `GONE`."""
         state = self._here.pop(worker, None)
         if state is None:  # it never joined, or has left
             return
@@ -230,7 +233,7 @@ class Tally:
         self._figures_of_gone = metrics.added(self._figures_of_gone, self._figures.pop(worker, {}))
 
     def progress(self, now: float, in_hand: Mapping[str, int] | None = None) -> Progress:
-        """Return how far the run is. in_hand: how many rows each worker has, of those that have any."""
+        """Return how far the run is. in_hand: how many rows each worker has, if any."""
         now, in_hand = self._worked_until(now), in_hand or {}
         figures, in_flight = self.figures(), sum(in_hand.values())
         rendered = int(metrics.ROW_OUTCOMES.of(figures, "done"))
@@ -244,7 +247,7 @@ class Tally:
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
         figures |= {metrics.JOB_ROWS.key(state): count for state, count in states.items()}
-        num_workers = Counter(one.state for one in here) + self._num_gone
+        num_workers = Counter(worker.state for worker in here) + self._num_gone
         figures |= {metrics.WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
         figures[metrics.STORE_SILENT_SECONDS.key()] = max(self._store_silent_s.values(), default=0.0)
         figures[metrics.BLOCKED_PLACES.key()] = len(self.unused)
@@ -270,7 +273,7 @@ class Tally:
         return metrics.added(self.counts.figures(), self._figures_of_gone, *self._figures.values())
 
     def summary(self, last: Progress) -> Summary:
-        """Return how the run ended. last: its progress then."""
+        """Return how the run ended. last: its last progress."""
         return Summary(
             **{field.name: getattr(last, field.name) for field in fields(RunFigures)},
             apart=tuple(self._apart),

@@ -1,4 +1,4 @@
-"""The processes of a fleet's workers, as Ray's actors: made, called, ended. Each has one call under way."""
+"""The processes of a fleet's workers, as Ray actors: made, called, ended. Each has one call under way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Listening:
-    """A clock that stops while this process does not listen: it is stopped, or busy elsewhere."""
+    """A clock that stops while this process does not listen, as it is suspended or busy."""
 
     def __init__(self, now: float) -> None:
         self.seconds = 0.0
@@ -46,7 +46,7 @@ class Actor:
     """One process with one worker, whose calls it passes on. `ps` shows its name."""
 
     def __init__(self, pickled: bytes, folder: str | None) -> None:
-        """pickled: a class of workers, the setup of this one. folder: where modules of a recipe may be."""
+        """pickled: the class of the worker, and its setup. folder: where modules of a recipe may be."""
         if folder is not None and folder not in sys.path:
             sys.path.append(folder)  # last, as in the driver
         worker_class, setup = ray.cloudpickle.loads(pickled)
@@ -63,8 +63,8 @@ class Actor:
             check_gpus(answer, ray.get_gpu_ids(), self._device)
         return answer
 
-    def exchange(self, *told: Any, **settings: Any) -> WorkerReport:
-        return self._worker.exchange(*told, **settings)
+    def exchange(self, *arguments: Any, **settings: Any) -> WorkerReport:
+        return self._worker.exchange(*arguments, **settings)
 
     def renew(self, pickled: bytes | None) -> Loading:
         return self._worker.renew(ray.cloudpickle.loads(pickled)[1] if pickled else None)
@@ -84,7 +84,7 @@ class Slot:
     lane: LaneKey = LaneKey()  # noqa: RUF009
     load_s: float | None = None  # what loading it took
     starts_at: float = 0.0
-    avoids_until: float = 0.0  # then a machine that rests now may have it too
+    avoids_until: float = 0.0  # then it may also start on a machine that rests now
     is_to_renew: bool = False  # as soon as its call is answered
     actor: Any = None
     setup: WorkerSetup | None = None  # of its process
@@ -110,7 +110,7 @@ class Actors:
     ) -> None:
         self._worker_class, self._folder, self._clock = worker_class, folder, clock
         self.set_up(options, setups)
-        self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
+        self._class = ray.remote(Actor)  # once: the cluster keeps a pickle of each
         self._calls: dict[Any, Slot] = {}  # by object ref
         self._kills: list[threading.Thread] = []
 
@@ -125,7 +125,7 @@ class Actors:
         }
 
     def make(self, slot: Slot, *, but: Collection[str]) -> None:
-        """Make a process for the slot, on none of these machines, when there is room; ask where it is."""
+        """Make a process for the slot, not on these machines, as soon as there is room; ask where it is."""
         slot.num_starts += 1
         slot.state, slot.since, slot.host, slot.has_rendered = "pending", self._clock.seconds, None, False
         slot.is_to_renew, slot.load_s, slot.setup = False, None, self._setups[slot.lane]
@@ -135,7 +135,7 @@ class Actors:
         self.ask(slot, slot.actor.place.remote())
 
     def renew(self, slot: Slot) -> None:
-        """Have the process, whose last call was answered, serve another driver."""
+        """Let the process, whose last call was answered, serve another driver."""
         setup = self._setups[slot.lane]
         pickled = None if setup == slot.setup else self._arguments[slot.lane][0]
         slot.is_to_renew, slot.setup = False, setup
@@ -146,7 +146,7 @@ class Actors:
         self._calls[ref] = slot
 
     def answered(self, timeout_s: float) -> list[tuple[Slot, Any]]:
-        """Return which calls have ended, with their refs, as soon as one has."""
+        """Return the calls that have ended, with their refs, as soon as one has."""
         refs = list(self._calls)
         if not refs:
             time.sleep(timeout_s)
@@ -161,11 +161,11 @@ class Actors:
     def end(self, slot: Slot) -> None:
         """End the process. One that was only cut off would continue rendering.
 
-        On a thread: Ray has its head do it, and waits for that without a limit, deaf to signals.
+        This runs on a thread: Ray lets its head do it, and waits for that without a limit, deaf to signals.
         """
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
         thread = threading.Thread(target=kill, args=(slot.actor,), name="kill", daemon=True)
-        self._kills = [*(one for one in self._kills if one.is_alive()), thread]
+        self._kills = [*(running for running in self._kills if running.is_alive()), thread]
         thread.start()
 
     def wait_for_kills(self) -> None:
@@ -178,12 +178,12 @@ def kill(actor: Any) -> None:
     try:
         # `ray.kill` without what it does first: `ray.init`, where this process has left Ray meanwhile.
         getattr(ray.kill, "__wrapped__", ray.kill)(actor)
-    except (RayError, AttributeError) as error:  # this process has left Ray, or does, and its actors end
+    except (RayError, AttributeError) as error:  # this process leaves Ray, or has left it; its actors end
         log.debug("%s was not killed: %s", actor, error)
 
 
 def modules_to_ship(recipes: Iterable[Recipe], columns: Iterable[ClipColumn] = ()) -> list[str]:
-    """Return the file or package folder of each function of users that is not installed elsewhere."""
+    """Return the file or package folder of each user's function that other machines may not have."""
     modules = [recipe.function.__module__ for recipe in recipes if recipe.is_own]
     modules += [column.module for column in columns if column.module]
     tops = {module.partition(".")[0] for module in modules}
@@ -193,13 +193,13 @@ def modules_to_ship(recipes: Iterable[Recipe], columns: Iterable[ClipColumn] = (
 
 
 def check_gpus(hello: Hello, given: Collection[object], device: str) -> None:
-    """Raise FleetError if a worker took the CPU though Ray gave it GPUs. device: as the job says.
+    """Raise FleetError if a worker uses the CPU although Ray gave it GPUs. device: as in the job.
 
-    It would render other bits, and take hours.
+    Its frames would differ, and take hours.
     """
     if given and device == "auto" and hello.environment.get("device") == "cpu":
         raise FleetError(
-            f"Ray gave the worker on {hello.node} a GPU, and torch {hello.environment['torch']} finds none",
+            f"Ray gave the worker on {hello.node} a GPU, but torch {hello.environment['torch']} finds none",
             "run nvidia-smi there, and install a torch that is built for its CUDA; or set model.device: cpu",
         )
 

@@ -1,9 +1,9 @@
 """In: the address of a Ray cluster, or none. Out: this process connected to it, or to one of its own.
 
-A program that is connected already stays so: its cluster is used, and goes on when the fleet has ended.
+If the program is connected already, its cluster is used, and continues when the fleet has ended.
 
-A cluster of our own lives as long as the connection and is nobody else's: it listens on loopback, every call
-needs a token of this process, and only its owner can enter its folder.
+A cluster of our own lives as long as the connection, and nobody else can use it: it listens on loopback,
+every call needs a token of this process, and only its owner can enter its folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from framefleet.pipeline.metrics import METRICS
 
 log = logging.getLogger(__name__)
 
-# Records of 1 KB are all that passes through it; Ray's default would take a third of the memory.
+# Only records of 1 KB pass through it; Ray's default would take a third of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 CONNECT_S = 5.0
 RAY_ANSWERS_S = 10.0  # of a process of Ray that is busy
@@ -50,12 +50,12 @@ JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
 # How long Ray waits for the head before it ends this process, whatever that is doing: a minute, unless set.
-# We have a limit of our own (fleet.silence_s), at which a job ends in order.
+# We have our own limit (fleet.silence_s), at which a job ends in good order.
 _HEAD_LIMIT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
-# Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
-# or sent SIGTERM), and ends this process where another cluster answers in the head's place.
-# Ray Serve asks in this way too:
+# Not with `ray.nodes()`, which waits without a limit, does not report machines that are about to go (spot
+# instances, or sent SIGTERM), and ends this process if another cluster answers in the head's place.
+# Ray Serve does the same:
 # https://github.com/ray-project/ray/blob/master/python/ray/serve/_private/cluster_node_info_cache.py
 _ALIVE = 0  # GcsNodeInfo.ALIVE
 _LIMIT_S = 5.0
@@ -86,11 +86,11 @@ class Head:
         ]
 
     def room(self) -> Room:
-        """Return what of the cluster is free, and what waits for room."""
+        """Return which resources of the cluster are free, and which processes wait for some."""
         reply = cast("Any", autoscaler_pb2).GetClusterResourceStateReply()
         reply.ParseFromString(self._client.get_cluster_resource_state(timeout_s=_LIMIT_S))
         state = reply.cluster_resource_state
-        waiting = (one.request.resources_bundle for one in state.pending_resource_requests)
+        waiting = (pending.request.resources_bundle for pending in state.pending_resource_requests)
         return Room(
             free=tuple(
                 Machine(
@@ -107,7 +107,7 @@ class Head:
 
 
 class RayMetrics:
-    """Figures of this process among the metrics that a Ray cluster exports. output: a label of all."""
+    """Adds figures of this process to the metrics that a Ray cluster exports. output: a label of all."""
 
     def __init__(self, output: str) -> None:
         self._metrics: dict[str, Counter | Gauge] = {}
@@ -135,10 +135,10 @@ class RayMetrics:
 
 
 class _NoFolders(JobConfig):
-    """Keeps Ray from putting the driver's folders first on the path of its workers' imports.
+    """Keeps Ray from putting the driver's folders first on its workers' import path.
 
-    Modules of a stranger next to a table would run in every worker. Ray has no option for it, but leaves them
-    out where the job has a `working_dir` (`ray/_private/worker.py:connect`).
+    Otherwise a stranger's modules next to a table would run in every worker. Ray has no option for this, but
+    leaves the folders out if the job has a `working_dir` (`ray/_private/worker.py:connect`).
     """
 
     def _runtime_env_has_working_dir(self) -> bool:
@@ -147,9 +147,9 @@ class _NoFolders(JobConfig):
 
 @dataclass(slots=True)
 class Connection:
-    keep_logs: bool = False  # of a cluster of our own, when it ends; for what they may explain
+    keep_logs: bool = False  # of a cluster of our own, when it ends: they may explain an error
     is_lost: bool = False
-    # Of every actor, where the program's own connection cannot bring modules to them.
+    # Of every actor, if the program's own connection cannot bring modules to them.
     runtime_env: dict[str, Any] = field(default_factory=dict)
 
 
@@ -197,7 +197,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
 
 
 def _log_first_line(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
-    """Log what Ray reports, such as lost machines: it would print all of it on stdout."""
+    """Log what Ray reports, such as lost machines, instead of all of it being printed on stdout."""
     for text in batch["lines"]:
         log.warning("Ray: %s", ANSI.sub("", text).strip().partition("\n")[0])
 
@@ -205,8 +205,8 @@ def _log_first_line(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
     """Return the connection that this program has to its own cluster, with our modules in its store.
 
-    Ray brings local modules to workers only of those who name them to `ray.init`: for actors it wants the
-    URIs that it gives them then (https://github.com/ray-project/ray/pull/52704).
+    Ray only brings local modules to workers if `ray.init` names them. For actors, it wants the URIs that it
+    then gives them (https://github.com/ray-project/ray/pull/52704).
     """
     if ray.util.client.ray.is_connected():
         raise FleetError(
@@ -234,7 +234,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
     try:
         with (
             _own_signals(),
-            # Else its table of jobs, which all users of a cluster see, has the command line with its secrets.
+            # Else Ray's job table, which all users of a cluster see, has the command line with its secrets.
             replaced(ray._private.utils, "get_entrypoint_name", lambda: "framefleet"),
             # Whether other machines may join one of our own. If not, all of Ray listens on loopback alone.
             replaced(constants, "ENABLE_RAY_CLUSTER", address is not None and constants.ENABLE_RAY_CLUSTER),
@@ -243,31 +243,31 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
                 start_ray(options)
             else:
                 ray.init(address=address, **options)
-    except Exception as error:  # Ray's own for a node that is not up in time is just this class
+    except Exception as error:  # for a node that is not up in time, Ray raises exactly this class
         if address is not None and _wants_token(error):
             raise needs_token(f"the Ray cluster at {address}") from error
         if address is None:
-            check_parent()  # says so where its folder is full
+            check_parent()  # raises a clearer error if its folder is full
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
         raise FleetError(f"cannot join Ray at {address}: {error}", "check this address") from error
 
 
 def needs_token(where: str) -> FleetError:
     return _to_correct(
-        f"{where} wants a token, and this process has none or another",
+        f"{where} requires a token, but this process has none, or another",
         "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the cluster's token",
     )
 
 
 def _to_correct(problem: str, fix: str) -> FleetError:
-    """Return an error that the same command would end with again."""
+    """Return an error that needs a correction: the same command would end with it again."""
     error = FleetError(problem, fix)
     error.exit_code = UserError.exit_code
     return error
 
 
 def _wants_token(error: BaseException | None) -> bool:
-    """Tell whether an error, or what led to it, is of authentication: Ray hides it in a ConnectionError."""
+    """Return whether an error, or its cause, is about authentication: Ray hides it in a ConnectionError."""
     while error is not None:
         if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error):
             return True
@@ -277,7 +277,7 @@ def _wants_token(error: BaseException | None) -> bool:
 
 @contextmanager
 def _own_folder(connection: Connection) -> Iterator[Path]:
-    """Yield a new folder that only its owner can enter; it goes when the context ends, or keeps the logs."""
+    """Yield a new folder that only its owner can enter. It is deleted at the end, or keeps the logs."""
     folder = make_socket_folder()
     try:
         yield folder
@@ -292,9 +292,9 @@ def _own_folder(connection: Connection) -> Iterator[Path]:
 def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
     """Return the environment in which Ray starts a cluster of our own; None removes a variable."""
     settings: dict[str, str | None] = {
-        # Workers of ours have an environment of their own: those that wait for others would take seconds.
+        # Our workers have their own environment, so they cannot use idle ones, which take seconds to start.
         NO_IDLE_WORKERS: os.environ.get(NO_IDLE_WORKERS, "0"),
-        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),  # to Ray's makers
+        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),  # sent to Ray's makers
         "RAY_AUTH_MODE": None,  # unset, Ray turns tokens on for what it starts
     }
     if not any(os.environ.get(name) for name in TOKEN_VARIABLES):
@@ -307,7 +307,7 @@ def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
 
 @cache
 def _token() -> str:
-    """Return the token of all clusters that this process starts: Ray reads it once."""
+    """Return the token of all clusters that this process starts: Ray reads it only once."""
     return secrets.token_hex(32)
 
 
@@ -326,9 +326,9 @@ def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handler of SIGTERM: ray.init puts its own there, which ends the process at once."""
+    """Keep the handler of SIGTERM: ray.init installs its own, which ends the process at once."""
     handler = signal.getsignal(signal.SIGTERM)
-    # What is started inherits it and outlives its terminal, as Ray has it outlive Ctrl-C: the driver ends it.
+    # What is started inherits this and outlives its terminal, as it outlives Ctrl-C: the driver ends it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -339,7 +339,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _reachable(address: str) -> str:
-    """Return the address, "auto" as the one that Ray finds. Raises FleetError where this process cannot join.
+    """Return the address; for "auto", the one that Ray finds. Raises FleetError if this process cannot join.
 
     ray.init would wait for it, deaf to signals.
     """
@@ -363,24 +363,24 @@ def _reachable(address: str) -> str:
     except OSError as error:
         raise FleetError(f"no Ray cluster answers at {address}: {error}", fix) from error
     _check_raylet(address)
-    if is_found:  # by its process or a file, either of which may be anybody's
+    if is_found:  # from a process or a file, either of which may be anybody's
         _try_to_join(address, fix)
     return address
 
 
 def _check_answers(host: str, port: int) -> None:
-    """Raise OSError where no process of Ray answers."""
+    """Raise OSError if no process of Ray answers."""
     with socket.create_connection((host, port), timeout=CONNECT_S) as process:
         process.settimeout(RAY_ANSWERS_S)
-        with suppress(ConnectionError):  # one that wants TLS hangs up, which is an answer too
+        with suppress(ConnectionError):  # one that expects TLS hangs up, which is an answer too
             process.sendall(_GRPC_BEGINS)
             process.recv(1)
 
 
 def _check_raylet(address: str) -> None:
-    """Raise FleetError where the raylet of this machine, through which a process joins, does not answer."""
+    """Raise FleetError if the raylet of this machine, through which a process joins, does not answer."""
     here = ray.util.get_node_ip_address()
-    with suppress(RpcError, AuthenticationError):  # of the head: ray.init says so better
+    with suppress(RpcError, AuthenticationError):  # of the head: ray.init has better errors for these
         for machine in Head(address).machines():
             if machine.is_alive and machine.address == here:
                 try:
@@ -394,10 +394,10 @@ def _check_raylet(address: str) -> None:
 def _try_to_join(address: str, fix: str) -> None:
     """Let another process join first, because it can be ended if Ray hangs. Raises FleetError."""
     program = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
-    # What it says, this process's own attempt says again.
+    # This process's own attempt prints the same again.
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
         subprocess.run(python("-c", program, address), timeout=JOIN_S, check=False, **silent)
     except subprocess.TimeoutExpired as error:
-        problem = f"Ray at {address} answers, and lets nobody join within {JOIN_S:.0f} s"
+        problem = f"Ray at {address} answers, but lets nobody join within {JOIN_S:.0f} s"
         raise FleetError(f"{problem}: it hangs, or is another user's", fix) from error

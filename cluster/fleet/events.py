@@ -14,7 +14,7 @@ from framefleet.pipeline.rows.identity import LaneKey
 class Ready:
     worker: str
     hello: Hello
-    at: tuple[str, ...] = ()  # the widest first: its machine, and the name that it shares with its successors
+    at: tuple[str, ...] = ()  # the widest place first: its machine, and the name that its successors share
     lane: LaneKey = LaneKey()  # noqa: RUF009
     load_s: float = 0.0  # seconds from its process's start
 

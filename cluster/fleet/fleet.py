@@ -1,7 +1,7 @@
 """Worker actors on a Ray cluster: started, asked, replaced when they die. Decides nothing about rows.
 
-A worker always has one call under way: `place`, then `start` until it is ready, then `exchange`. What comes
-of it is an event. Each is answered within a second or so, but for the first: a silent worker is lost.
+A worker always has one call under way: `place`, then `start` until it is ready, then `exchange`. Its answer
+becomes an event. Each call except the first is answered within a second or so: a silent worker is lost.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ HELD_S = 10.0  # of waiting for room: a process of ours that has just ended hold
 class Fleet:
     """Workers on Ray, as a context: they end when it ends, and so does a cluster that it started.
 
-    setups: of the workers of each lane. next_lane: says of which lane a worker is that starts, by how many
-    each has, and which had better be others; until it is set, the first. lanes_left: those with rows left.
-    worker_class: what the actors are, with the methods of Worker that are called here.
+    setups: of the workers, by lane. next_lane: returns the lane for a worker that starts, given the number of
+    workers of each lane, and lanes to avoid; until it is set, the first lane. lanes_left: returns the lanes
+    with rows left. worker_class: of the workers, with the methods of `Worker` that are called here.
     """
 
     next_lane: Callable[[Mapping[LaneKey, int], Collection[LaneKey]], LaneKey]
@@ -60,21 +60,21 @@ class Fleet:
         worker_class: type[Any] = Worker,
         python: str | None = None,
     ) -> None:
-        """python: the command that starts a worker's; None for this process's own."""
+        """python: the command that starts Python for a worker; None: the one of this process."""
         self._settings = settings
         self._begin(setups)
         self._worker_class, self._python = worker_class, python
         self._lanes = LaneHosts(faults)
         self._slots: dict[str, Slot] = {}  # by the names of the processes that live, or are on their way
         self._resting: list[Slot] = []
-        self._losses: dict[str, Slot] = {}  # by the process that is gone, until it is decided what follows
+        self._losses: dict[str, Slot] = {}  # by the process that is gone, until `replace` is called
         self._num_slots = self._num_made = self._num_rows = 0
         self._clock = Listening(time.monotonic())
         self._heard = 0.0  # the cluster; as the clock counts
         self._was_ready: dict[LaneKey, float] = {}  # the last worker of each lane
         self._num_looks = 0
         self._told_room = self._told_held = False
-        self._had_room = 0.0  # when no worker waited for what others hold; as the clock counts
+        self._had_room = 0.0  # when no worker waited for room that others have; as the clock counts
         self._metrics = RayMetrics(_output_of(setups)) if settings.address else None
         self._stack = ExitStack()
 
@@ -118,8 +118,8 @@ class Fleet:
     def resize(self, num_workers: int | None) -> None:
         """Have this many workers; None: as at first. Ray's autoscaler adds machines for those that wait.
 
-        Of too many, those that are used no longer go first. Those without a machine end at once, and the
-        others when they are retired; of none at all, those that load their model end at once too.
+        If there are too many, workers that are no longer used go first. Those without a machine end at once,
+        others when they are retired. With 0 workers, those that load their model end at once too.
         """
         self._shares = replace(self._shares, asked=self._asked if num_workers is None else num_workers)
         if self.has_too_many:
@@ -142,20 +142,20 @@ class Fleet:
         return options
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Serve these lanes too, which were added later. Lanes that are served already stay as they are."""
+        """Serve these lanes too, which were added later. Lanes that it serves already stay as they are."""
         self._setups = {lane: self._fitted(setup) for lane, setup in setups.items()} | {**self._setups}
         self._actors.set_up(self._options(), self._setups)
 
     def can_serve(self, setups: Mapping[LaneKey, WorkerSetup]) -> bool:
-        """Tell whether its workers can be those of another driver: of the same models, with all modules."""
+        """Return whether its workers can serve another driver: they have the same models and all modules."""
         own = {lane.model: (setup.model, setup.model_files) for lane, setup in self._setups.items()}
         models = {lane.model: (setup.model, setup.model_files) for lane, setup in setups.items()}
         return own | models == models | own and {*_modules_of(setups)} <= {*self._modules}
 
     def renew(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Serve another driver: each worker leaves its rows, and is ready again once it has its lane's setup.
+        """Serve another driver: each worker drops its rows, and is ready again once it has its lane's setup.
 
-        setups: of the lanes of this driver, which `can_serve` them.
+        setups: of the lanes of that driver, for which `can_serve` is true.
         """
         self._begin({lane: self._fitted(setup) for lane, setup in setups.items()})
         self._actors.set_up(self._options(), self._setups)
@@ -196,7 +196,7 @@ class Fleet:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
-        """Send rows to a worker that has just reported; wait for its next report. dropped: to be left."""
+        """Send rows to a worker that has just reported; wait for its next report. dropped: rows to stop."""
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
 
@@ -210,7 +210,7 @@ class Fleet:
         return Counter(slot.lane for slot in self._slots.values())
 
     def num_serving(self) -> Counter[LaneKey]:
-        """Return how many workers each lane has, without those that wait for room that others have."""
+        """Return how many workers each lane has, except those that wait for room that others have."""
         waiting = self._num_pending()
         if self._is_room_taken:
             return self.num_by_lane() - waiting
@@ -230,10 +230,10 @@ class Fleet:
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         """End a worker that has no rows; another takes its place, unless there are too many.
 
-        lane: of the one in its place; None: what `next_lane` says.
+        lane: of the one in its place; None: the one that `next_lane` returns.
         """
         slot = self._slots[worker]
-        self._had_room = self._clock.seconds  # this one frees its own
+        self._had_room = self._clock.seconds  # this worker makes room
         if self.has_too_many:
             self._give_up(slot)
         else:
@@ -255,7 +255,7 @@ class Fleet:
         self._hosts(self._slots[worker]).cleared(self._slots[worker].name)
 
     def end(self, worker: str, cause: Cause) -> events.Lost:
-        """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
+        """End a worker that is no longer of use. Pass the result to `replace`, as if the worker were lost."""
         return self._lose(self._slots[worker], cause)
 
     def replace(self, lost: events.Lost, loss: LostRows = LostRows()) -> None:  # noqa: B008 - frozen
@@ -275,7 +275,7 @@ class Fleet:
         return self._lanes.unused(are_several=len(self._setups) > 1)
 
     def unfit(self, worker: str) -> set[LaneKey]:
-        """Return the lanes that must have no process where this worker is."""
+        """Return the lanes that must have no process in this worker's place."""
         slot = self._slots[worker]
         return {lane for lane in self.lanes_left() if self._lanes.is_unfit(lane, slot.name, slot.host)}
 
@@ -295,16 +295,17 @@ class Fleet:
         for slot in [slot for slot in self._resting if slot.starts_at <= now]:
             self._resting.remove(slot)
             self._start(slot)
-        # Those that found no place while a machine rested.
-        for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
-            self._forget(slot)
+        pending = [slot for slot in self._slots.values() if slot.state == "pending"]
+        for slot in [slot for slot in pending if 0 < slot.avoids_until <= now]:
+            self._forget(slot)  # it found no place while a machine rested
             self._start(slot)
         closed = self._close_lanes()
         answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = (slot for slot in self._slots.values() if slot.state == "ready")
         leaving = [events.Leaving(slot.worker) for slot in ready if slot.host in going]
-        return [*closed, *leaving, *self._held_up(), *(one for one in answers if one), *self._silent()]
+        happened = [event for event in answers if event]
+        return [*closed, *leaving, *self._held_up(), *happened, *self._silent()]
 
     def _fill(self) -> None:
         """Start as many workers as were asked for, or have room, but no more than there are rows."""
@@ -332,8 +333,9 @@ class Fleet:
         return self._clock.seconds - self._had_room >= HELD_S
 
     def _held_up(self) -> list[events.Starting]:
-        """Return the first worker that waits for what others hold, once that has lasted. Log it once."""
-        room, pending = self._machines.room, [one for one in self._slots.values() if one.state == "pending"]
+        """Return the first worker that waits for room that others have, once that has lasted. Log it once."""
+        room, slots = self._machines.room, self._slots.values()
+        pending = [slot for slot in slots if slot.state == "pending"]
         self._machines.wants_room = bool(pending)
         is_held = (
             (self._shares.cpus, self._shares.gpus) in room.awaited
@@ -354,13 +356,13 @@ class Fleet:
                 machines_in_words(self._machines.alive),
                 resources_in_words(room.free),
             )
-        return [events.Starting(one.worker, "waiting for room that others hold") for one in pending[:1]]
+        return [events.Starting(slot.worker, "waiting for room that others hold") for slot in pending[:1]]
 
     def _start(self, slot: Slot, lane: LaneKey | None = None) -> None:
         if lane is None or lane in self._lanes.closed:
             lane = self.next_lane(self.num_by_lane(), self._disliked(slot))
         slot.lane = lane
-        is_closed = lane in self._lanes.closed  # of which the driver is yet to hear
+        is_closed = lane in self._lanes.closed  # which the driver does not know yet
         if is_closed or self._hosts(slot).is_barred(slot.name):  # until there is something else to do
             rest_s = REST_S if is_closed else MAX_REST_S
             slot.state, slot.host, slot.starts_at = "to start", None, time.monotonic() + rest_s
@@ -374,7 +376,7 @@ class Fleet:
         self._slots[slot.worker] = slot
 
     def _disliked(self, slot: Slot) -> set[LaneKey]:
-        """Return the lanes that have no place for a worker, or whose workers die."""
+        """Return the lanes that have no room for another worker, or whose workers die."""
         num_pending, disliked = self._num_pending(), set(self._lanes.closed)
         for lane in self._lanes_open():
             is_full = bool(self._lanes.blocked([lane])) and num_pending[lane] >= self._num_free(lane)
@@ -489,7 +491,7 @@ class Fleet:
         return lost
 
     def _hopeless(self, lane: LaneKey) -> FramefleetError | None:
-        """Return why no worker of a lane can be started any more; None if one can, or lives."""
+        """Return why no worker of a lane can be started any more; None if one can be, or is alive."""
         hosts, blocked = self._lanes.of(lane), self._lanes.blocked([lane])
         is_placed = any(slot.lane == lane and slot.state != "pending" for slot in self._slots.values())
         slots = [*self._slots.values(), *self._resting, *self._losses.values()]
@@ -507,7 +509,7 @@ class Fleet:
     def _unready(self, lane: LaneKey) -> FleetError | None:
         """Return an error if a lane has waited too long for its first worker, or the next one.
 
-        One whose workers wait for those of other lanes to end, on machines that it uses, may wait for them.
+        A lane may wait longer if its workers wait for those of other lanes to end, on machines that it uses.
         """
         now = self._clock.seconds
         slots = [slot for slot in [*self._slots.values(), *self._resting] if slot.lane == lane]

@@ -1,6 +1,6 @@
 """In: what Ray raised for a call, or what a worker reports. Out: why the worker is lost, or must end.
 
-And what that says of its machine, lane by lane, and of its rows.
+Also what that says about its machine, lane by lane, and about its rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.rows.identity import LaneKey
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_FIELD = re.compile(r"\t\w+: ")  # class_name, actor_id, pid, ip: known, or nothing to people
+_FIELD = re.compile(r"\t\w+: ")  # class_name, actor_id, pid, ip: known, or of no use to people
 _ADDRESS = re.compile(r"^\tip: (\S+)$", re.MULTILINE)
 _HEADS = ("The actor died unexpectedly before finishing this task", "The actor died because of an error")
 _MEMORY = re.compile(r"Memory on the node \(IP: [^,]*, ID: [^)]*\) was (\S+) used / (\S+) limit")
@@ -32,7 +32,7 @@ _PID = re.compile(r"^\tpid: (\d+)$", re.MULTILINE)
 _CRASH = re.compile(r"\*\*\* (SIG\w+) received")
 _SUDDEN = "connection error code 2"
 _MAX_CHARACTERS = 400
-# A store that restarts is out of reach for everybody, and those that come back first are some seconds ahead.
+# A store that restarts is out of reach for everybody, and the first to reach it again are seconds ahead.
 CUT_OFF_S = 60.0
 _GONE = ("node has died", "node was terminated")
 
@@ -50,14 +50,14 @@ class Cause:
 
     reason: str
     kind: LossKind
-    suspects: tuple[str, ...] | None = None  # those of its rows that may be why, if not all
-    error: FramefleetError | None = None  # ours, if that is why
+    suspects: tuple[str, ...] | None = None  # those of its rows that may be the cause, if not all
+    error: FramefleetError | None = None  # ours, if that is the reason
     address: str | None = None  # of its machine, if Ray names one
     is_able: bool = False  # the worker can hand its rows back first
 
 
 def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
-    """Return why a call failed, and whose fault that is. is_ready: the worker had loaded its model."""
+    """Return why a call failed, and whose fault it is. is_ready: the worker had loaded its model."""
     if isinstance(error, RayTaskError):
         return _raised(error, is_ready=is_ready)
     text = str(error)
@@ -65,18 +65,18 @@ def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
     if is_of_its_machine(text):
         return Cause(reason=reason, kind="gone", suspects=(), address=address)
     if isinstance(error, ActorUnavailableError):
-        reason = "out of reach: the Ray of its machine has ended, or its network is down"
+        reason = "out of reach: Ray has ended on its machine, or its network is down"
         return Cause(reason=reason, kind="silent", suspects=(), address=address)
     return Cause(reason=reason, kind="died" if is_ready else "machine", address=address)
 
 
 def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
-    """The worker raised, outside of any row: as it started, or as its thread that renders ended."""
+    """Return the cause if the worker raised outside of a row: at its start, or in its render thread."""
     # Not only an Exception: a recipe may raise GeneratorExit, and Ray's own text is coloured.
     cause = error.cause if isinstance(error.cause, BaseException) else error
     ours = cause if isinstance(cause, FramefleetError) else None
     if ours and not is_ready:
-        return Cause(reason=ours.problem, kind="refused", error=ours)  # ours say what must change
+        return Cause(reason=ours.problem, kind="refused", error=ours)  # these say what must change
     reason, culprit = f"{type(cause).__name__}: {cause}", culprit_of(cause)
     if isinstance(cause, TaskCancelledError):
         reason = "its process was interrupted (SIGINT)"
@@ -97,7 +97,7 @@ def cause_of_death(text: str) -> str:
     if detail := _DETAIL.search(message):
         message = detail.group(1)
     if is_of_its_machine(message):
-        return "its machine is gone: Ray has lost touch with it"
+        return "its machine is gone: Ray has lost contact with it"
     if _SUDDEN in message:
         return _sudden_death(text)
     if len(message) <= _MAX_CHARACTERS:
@@ -107,10 +107,10 @@ def cause_of_death(text: str) -> str:
 
 
 def _sudden_death(text: str) -> str:
-    """Return the signal that ended a process of this machine. Ray's log of it names those of crashes."""
+    """Return which signal ended a process of this machine. Ray's log of it names the signal of a crash."""
     pid, node = _PID.search(text), ray._private.worker._global_node
     if not (pid and node and node.node_ip_address == address_in(text)):
-        return "its process ended without a word: killed (as by the kernel, out of memory), or crashed"
+        return "its process ended without a message: killed (e.g. by the kernel, out of memory), or crashed"
     for log_file in Path(node.get_logs_dir_path()).glob(f"*_{pid.group(1)}.log"):
         if crash := _CRASH.search(log_file.read_text(errors="replace")):
             return f"its process crashed with {crash.group(1)}"
@@ -122,27 +122,27 @@ def _sudden_death(text: str) -> str:
 
 
 def is_of_its_machine(text: str) -> bool:
-    """Tell whether a RayError is of the machine, and not of the worker alone."""
+    """Return whether a RayError is about the machine, not only about the worker."""
     return any(words in text for words in _GONE)
 
 
 def address_in(text: str) -> str | None:
-    """Return the address of the machine that a RayError names, if it names one."""
+    """Return the address of the machine that a RayError names, if any."""
     match = _ADDRESS.search(ANSI.sub("", text))
     return match.group(1) if match else None
 
 
 class Storing:
-    """Which workers were heard to store rows, and when. Takes `now` from its caller."""
+    """When each worker last reported a stored row. Takes `now` from its caller."""
 
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}  # by worker: when it was heard to have stored a row
+        self._last: dict[str, float] = {}  # by worker
 
     def stored(self, worker: str, *, now: float) -> None:
         self._last[worker] = now
 
     def is_cut_off(self, worker: str, *, silent_s: float, now: float) -> bool:
-        """Tell whether the store is silent to this worker alone. silent_s: for how long."""
+        """Return whether the store does not answer this worker only. silent_s: for how long."""
         if silent_s < CUT_OFF_S:
             return False
         began = now - silent_s
@@ -154,8 +154,8 @@ def cause_to_end(
 ) -> Cause | None:
     """Return what is wrong with the worker; None if it may continue.
 
-    is_cut_off: the output is silent to this worker alone. longest_still_s: how long its rows may come no
-    further.
+    is_cut_off: the output does not answer this worker only. longest_still_s: how long its rows may make no
+    progress.
     """
     if blamed := [failed for failed in report.failed if failed.blame != "row"]:
         first = blamed[0]
@@ -164,26 +164,26 @@ def cause_to_end(
         is_able = all(failed.blame == "memory" for failed in blamed)
         return Cause(reason=reason, kind="machine", suspects=suspects, is_able=is_able)
     if is_cut_off:
-        reason = f"the output has not answered it for {report.store_silent_s:.0f} s, and does others"
+        reason = f"the output has not answered it for {report.store_silent_s:.0f} s, but answers others"
         return Cause(reason=reason, kind="machine")
     if report.writing_s > faults.longest_writing_s:
         if report.measuring:
             section, row_id = report.measuring
             reason = f"it hung: a function of `{section}` has not returned for {report.writing_s:.0f} s"
             return Cause(reason=reason, kind="died", suspects=(row_id,))
-        reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
+        reason = f"it hung: encoding and storing a clip has taken {report.writing_s:.0f} s so far"
         return Cause(reason=reason, kind="machine")
     if report.still_s > longest_still_s:
         rows = count_text(len(report.rendering), "row")
         reason = f"it hung: no progress for {report.still_s:.0f} s with {rows}"
         return Cause(reason=reason, kind="died", suspects=report.rendering)
-    if report.is_leaving:  # who asked for it is not known: what a row runs may have
+    if report.is_leaving:  # we do not know who sent it: the code of a row may have
         return Cause(reason="its process was sent SIGTERM", kind="died", is_able=True)
     return None
 
 
 class LaneHosts:
-    """What is known of machines, for each lane: a fault says nothing of a machine's work for another lane."""
+    """What is known about machines, for each lane: a fault says nothing about work for another lane."""
 
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
@@ -197,7 +197,7 @@ class LaneHosts:
         return self._by_lane[lane]
 
     def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: LostRows, now: float) -> float | None:
-        """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
+        """Do what `Hosts.fault` does, for a worker of a lane. A machine out of reach rests for all lanes."""
         hosts = self.of(lane)
         host = hosts.host_of(worker)
         starts_at = hosts.fault(worker, cause.reason, kind=cause.kind, now=now, loss=loss, error=cause.error)
@@ -208,17 +208,17 @@ class LaneHosts:
 
     def blocked(self, lanes: Iterable[LaneKey]) -> set[str]:
         """Return the machines that none of these lanes uses any more."""
-        each = [set(self.of(lane).to_avoid(time.monotonic())[0]) for lane in lanes]
-        return set.intersection(*each) if each else set()
+        by_lane = [set(self.of(lane).to_avoid(time.monotonic())[0]) for lane in lanes]
+        return set.intersection(*by_lane) if by_lane else set()
 
     def is_unfit(self, lane: LaneKey, worker: str, host: str | None) -> bool:
-        """Tell whether a lane was given up, or no longer uses a worker or its machine."""
+        """Return whether a lane was given up, or no longer uses a worker or its machine."""
         hosts = self.of(lane)
         is_blocked = host is not None and hosts.is_blocked(host)
         return lane in self.closed or is_blocked or hosts.is_barred(worker)
 
     def renew(self) -> None:
-        """Forget refusals and faults, because the weights are others now."""
+        """Forget refusals and faults, because the weights have changed."""
         self._by_lane.clear()
         self._proven.clear()
         self.closed.clear()

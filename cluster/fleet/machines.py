@@ -1,7 +1,7 @@
 """In: a Ray cluster that this process has joined. Out: its machines, again and again, or that it is lost.
 
-Asked in a thread of its own, as a cluster whose head is gone does not answer for a while: whoever waits here
-knows before.
+The cluster is asked in a thread of its own: if its head is gone, it does not answer for a while, and callers
+must not wait for that.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0  # between two looks, which cost the head of the cluster a millisecond
 _CONNECT_S = 2.0
 _STOP_S = 5.0  # for a look under way to end
-_GO_ON = "run the same command again to continue; if the cluster is yours, see first whether its Ray runs"
+_GO_ON = "run the same command again to continue; if the cluster is yours, check first whether its Ray runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One machine of a cluster, and what it gives to Ray."""
+    """One machine of a cluster, and its resources in Ray."""
 
     node_id: str
     host: str
@@ -34,7 +34,7 @@ class Machine:
     cpus: float = 0.0
     gpus: float = 0.0
     is_alive: bool = True
-    is_draining: bool = False  # to go soon: workers there are to hand back their rows
+    is_draining: bool = False  # it goes soon: workers there must hand back their rows
 
     @property
     def name(self) -> str:
@@ -55,10 +55,10 @@ def _times(total: float, need: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What of a cluster is free, and what waits for more."""
+    """Which resources of a cluster are free, and which processes wait for some."""
 
-    free: tuple[Machine, ...] = ()  # each machine with the CPUs and GPUs that nobody holds
-    awaited: frozenset[tuple[float, float]] = frozenset()  # CPUs and GPUs of processes that have no place
+    free: tuple[Machine, ...] = ()  # each machine with the CPUs and GPUs that nobody has
+    awaited: frozenset[tuple[float, float]] = frozenset()  # CPUs and GPUs of processes that wait
 
 
 class Machines:
@@ -67,7 +67,7 @@ class Machines:
     def __init__(
         self, own: str, *, look: Callable[[], list[Machine]], look_for_room: Callable[[], Room] = Room
     ) -> None:
-        """own: the id of this process's. look, look_for_room: as `Head.machines` and `Head.room`."""
+        """own: the id of this machine. look, look_for_room: as `Head.machines` and `Head.room`."""
         self._own, self._look, self._look_for_room = own, look, look_for_room
         self.wants_room = False  # whether to look for it too
         self.room = Room()
@@ -81,7 +81,7 @@ class Machines:
         """Raises FleetError if the cluster does not say what machines it has."""
         try:
             self._take_look()
-        except Exception as error:  # Ray's, gRPC's, ...: of a head that is busy, or gone already
+        except Exception as error:  # of Ray, gRPC, ...: the head is busy, or gone already
             raise FleetError(f"the head of the Ray cluster does not answer: {error}", _GO_ON) from error
         self._thread.start()
         return self
@@ -98,15 +98,17 @@ class Machines:
             raise FleetError(f"the head of the Ray cluster has not answered for {silent_s:.0f} s", _GO_ON)
 
     def find(self, *, node_id: str | None = None, address: str | None = None) -> Machine | None:
-        is_it = (one for one in self.alive if one.node_id == node_id or (address and one.address == address))
-        return next(is_it, None)
+        for machine in self.alive:
+            if machine.node_id == node_id or (address and machine.address == address):
+                return machine
+        return None
 
     def _run(self) -> None:
         while not self._stopped.wait(LOOK_EVERY_S):
             try:
                 self._check_own()
                 self._take_look()
-            except Exception as error:  # of a head that is gone: `check` says when it is too long
+            except Exception as error:  # the head is gone: `check` raises once that lasts too long
                 log.debug("the cluster does not answer: %s", error)
 
     def _take_look(self) -> None:
@@ -121,7 +123,7 @@ class Machines:
             self.room = self._look_for_room()
 
     def _check_own(self) -> None:
-        """Check that the Ray of this machine, which all our calls pass, is still there."""
+        """Note if Ray on this machine, through which all our calls go, has ended."""
         own = self.find(node_id=self._own)
         if own is None or not own.port:
             return
@@ -130,4 +132,4 @@ class Machines:
         except ConnectionRefusedError:
             self._lost = "the Ray of this machine (its raylet) has ended"
         except OSError:
-            return  # the machine is busy, or its link is down: workers' silence tells
+            return  # the machine is busy, or its link is down: then workers are silent too

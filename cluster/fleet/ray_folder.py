@@ -1,9 +1,9 @@
-"""Folders of Ray and of sockets: whether others can write there, with short paths, with room in them.
+"""Ray's folder, and folders for sockets: can others write there, are paths short, is there room?
 
 Workers take the modules they run from Ray's folder. Ray opens what it makes there to everybody, so only a
 folder above it can keep others out. A token does not. The path of a socket has at most 103 bytes on a Mac and
-107 on Linux, and TMPDIR is often longer, e.g. in jobs of Slurm. Whoever makes a socket takes its folder from
-here.
+107 on Linux, and TMPDIR is often longer, e.g. in jobs of Slurm. All code that makes a socket takes its folder
+from here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from framefleet.pipeline.errors import FleetError
 PRIVATE = "start Ray below a folder of your own: mkdir -m 700 /tmp/my-ray; export RAY_TMPDIR=/tmp/my-ray"
 MAX_FOLDER = 35  # bytes of its path: Ray's names below its folder take 68
 _NAME = "/framefleet-12345678"
-# Ray's logs, which it writes from the start: with less its processes die, and nothing says why.
+# For Ray's logs, which it writes from the start: with less, its processes die without a message.
 LEAST_BYTES = 16 << 20
 
 log = logging.getLogger(__name__)
 
 
 def ray_folder_problem() -> str | None:
-    """Return who can write Ray's folder on this machine; None if only we and root can.
+    """Return a message if others can write Ray's folder on this machine; None if only we and root can.
 
-    It is that of the Ray that this process has joined, or else of one that it would start.
+    It is the folder of the Ray that this process has joined, or of the one that it would start.
     """
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
@@ -41,7 +41,7 @@ def ray_folder_problem() -> str | None:
             place = open_place(folder)
     if place is None:
         return None
-    return f"other users of this machine can write {place}, and so have Ray's workers run their code"
+    return f"other users of this machine can write {place}, and so make Ray's workers run their code"
 
 
 def warn_of_open_folder() -> None:
@@ -53,9 +53,9 @@ _ENTERS, _WRITES = 0o011, 0o022  # of the group and of all others; a group has o
 
 
 def open_place(folder: str | Path) -> Path | None:
-    """Return the folder, or the one above it, that other users can write; None where only we and root can.
+    """Return the folder, or the one above it, that other users can write; None if only we and root can.
 
-    A link is followed, and looked at too: whoever owns it can lead it elsewhere.
+    A link is followed, and checked too: its owner can change where it leads.
     """
     path = Path(os.path.abspath(folder))
     return _open_place(path) or _open_place(path.resolve())
@@ -70,14 +70,14 @@ def _open_place(folder: Path) -> Path | None:
             continue
         if not status.st_mode & _ENTERS:
             return None
-        # In a sticky folder, as /tmp is, everybody can make files, but only their owner can replace them.
+        # In a sticky folder such as /tmp, everybody can make files, but only their owner can replace them.
         if status.st_mode & _WRITES and (place == folder or not status.st_mode & stat.S_ISVTX):
             return place
     return None
 
 
 def make_socket_folder() -> Path:
-    """Return a new folder in TMPDIR, or in /tmp where that path is too long. Raises FleetError."""
+    """Return a new folder in TMPDIR, or in /tmp if that path is too long. Raises FleetError."""
     check_parent()
     parent = _parent()
     try:
@@ -92,7 +92,7 @@ def _parent() -> str:
 
 
 def check_parent() -> None:
-    """Raise FleetError where no such folder can be made, or the place for it is nearly full."""
+    """Raise FleetError if no such folder can be made, or the place for it is nearly full."""
     parent = _parent()
     try:
         free = shutil.disk_usage(parent).free

@@ -1,4 +1,4 @@
-"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails."""
+"""Starts our own Ray, without the parts that only people look at, and tries again if that fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +21,15 @@ from framefleet.pipeline.guards.sandbox import ending
 
 log = logging.getLogger(__name__)
 
-_ending: list[Any] = []  # the processes of the Ray that was to end last
+_ending: list[Any] = []  # the processes of the Ray that `end_ray` ended last
 _services: Any = ray._private.services
 _node: Any = ray._private.node
-# For Ray's raylet to be there, in one try after the other. Ray's own limit is the first.
+# For Ray's raylet to be ready, in each try. The first is Ray's own limit.
 PATIENCE_S = (30.0, 60.0, 120.0)
 RETRY_AFTER_S = 2.0  # then twice as long
 _VITAL = ("gcs_server", "raylet")  # of its processes
-# The raylet insists on an agent, with which it ends, and on its ports. This one ends when the raylet does.
-# With a shell around it (`cat` without `exec`) an ending raylet waits for it, until Ray kills the raylet.
+# The raylet insists on an agent (and ends if that ends), and on its ports. This agent ends with the raylet.
+# With a shell around it (`cat` without `exec`), an ending raylet waits for it, until Ray kills the raylet.
 _PORTS = ("metrics-agent-port", "metrics_export_port", "dashboard_agent_listen_port")
 _NO_AGENT = ("--dashboard_agent_command=sh -c 'exec cat'", *(f"--{port}=1" for port in _PORTS))
 
@@ -39,22 +40,22 @@ def start_ray(options: dict[str, Any]) -> None:
     for number, patience_s in enumerate(PATIENCE_S, start=1):
         is_last = number == len(PATIENCE_S)
         try:
-            # As Ray itself would have it, in the end: another version may want what we leave out.
+            # In the last try, as Ray does it itself: another version may need what we leave out.
             with _watched(logs, patience_s, is_lean=not is_last):
                 ray.init(address="local", **options)
             return
-        except Exception as error:  # Ray's own for a node that is not up in time is just this class
+        except Exception as error:  # for a node that is not up in time, Ray raises exactly this class
             if is_last:
                 raise
-            log.warning("Ray did not start, and is tried again: %s", error)
+            log.warning("Ray did not start; trying again: %s", error)
         time.sleep(RETRY_AFTER_S * number)
 
 
 def end_ray(*, wait_for_processes: bool = False) -> None:
-    """Call `ray.shutdown`, meanwhile with nothing else of its C++ part in reach.
+    """Call `ray.shutdown`, while nothing else can reach its C++ part.
 
-    A thread that drops an object of Ray's just then would end this process without a word, and any may do so
-    that collects garbage (https://github.com/ray-project/ray/pull/19115).
+    A thread that drops an object of Ray's just then would end this process without a message, and any thread
+    that collects garbage may do so (https://github.com/ray-project/ray/pull/19115).
     """
     _ending[:] = _own_processes()
     worker: Any = ray._private.worker.global_worker
@@ -66,17 +67,17 @@ def end_ray(*, wait_for_processes: bool = False) -> None:
 
 
 def kill_ray() -> None:
-    """Kill what is left of a Ray of our own: frozen processes would not notice that their parents end."""
+    """Kill what is left of our own Ray: frozen processes would not notice that their parents end."""
     for process in _ending or _own_processes():
         with suppress(_node.psutil.NoSuchProcess):
             process.kill()
 
 
 def _own_processes() -> list[Any]:
-    """Return the processes that this one has started for Ray, with all below them."""
+    """Return the processes that this one has started for Ray, with their descendants."""
     node: Any = ray._private.worker._global_node
     processes = []
-    for started in (one for of_name in (node.all_processes if node else {}).values() for one in of_name):
+    for started in chain.from_iterable(node.all_processes.values() if node else ()):
         with suppress(_node.psutil.NoSuchProcess):
             root = _node.psutil.Process(started.process.pid)
             processes += [*root.children(recursive=True), root]
@@ -84,9 +85,9 @@ def _own_processes() -> list[Any]:
 
 
 def _free_port() -> int:
-    """Return a port without a listener, below those that Linux hands out to whoever asks for any.
+    """Return a port without a listener, below those that Linux gives to processes that ask for any port.
 
-    The agent listens there seconds later, and others ask all the time.
+    The agent listens there only seconds later, and processes ask for ports all the time.
     """
     for _ in range(100):
         # Above those of Ray's workers, below those of Kubernetes' services.
@@ -98,9 +99,9 @@ def _free_port() -> int:
 
 @contextmanager
 def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
-    """Make `ray.init` start what we want and wait as we do, for which it has no setting. End what fails.
+    """Make `ray.init` start and wait for what we want, which it has no settings for. End what fails.
 
-    Ray's own waits take 30 s each, for a process that is dead too.
+    Ray's own waits take 30 s each, even for a process that is dead.
     """
     start, get_node = _services.start_ray_process, _services.get_node
     get_port = _node.wait_for_persisted_port
@@ -108,7 +109,7 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
 
     def start_process(command: list[str], name: str, *more: Any, **settings: Any) -> Any:
         if name == "raylet":
-            # How long it waits for its own processes, before it ends by itself.
+            # How long the raylet waits for its own processes before it ends.
             variables = {"RAY_agent_register_timeout_ms": f"{patience_s * 1000:.0f}"}
             if is_lean:
                 # It waits as long for an agent whose port it knows, and 15 s for a file that names the port.
@@ -172,7 +173,7 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
 
 @contextmanager
 def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace a value in a module of Ray's that has no setting for it."""
+    """Replace a value in a module of Ray that has no setting for it."""
     original = getattr(module, name)
     setattr(module, name, value)
     try:

@@ -1,4 +1,4 @@
-"""What a job says below `fleet:`: which machines render, and what a worker takes of them. Imports no Ray."""
+"""What a job says below `fleet:`: which machines render, and how much a worker takes. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framefleet.cluster.fleet.machines import Machine
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
-# They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
+# These encode four 480p clips of 81 frames per second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
 _MAX_GPUS = 64  # of one machine
 
@@ -79,7 +79,7 @@ class FleetSettings(Strict):
     same_gpu: bool = Field(
         default=False,
         description="Use only machines with the GPU (without GPUs: the processor) of the first worker, or of "
-        "the output's first record. Then all rows have the bits of one type of machine.",
+        "the output's first record. Then all rows have the bits of the same type of machine.",
     )
     ready_timeout_s: float = Field(
         default=600,
@@ -97,7 +97,7 @@ class FleetSettings(Strict):
 
     @property
     def paid_gpus(self) -> float:
-        """How many GPUs of a worker are paid for: one, or the worker itself, unless the job says how many."""
+        """How many GPUs to pay for each worker: 1 (also without a GPU), unless the job says how many."""
         return 1 if self.gpus_per_worker == "auto" else self.gpus_per_worker or 1
 
     @property
@@ -118,11 +118,11 @@ class FleetSettings(Strict):
 
     @property
     def num_cpus(self) -> int:
-        """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
+        """How many CPUs our own cluster offers: several workers may share a core of this machine."""
         return max(os.cpu_count() or 1, int((self.max_workers or 0) * self.worker_cpus() + 1))
 
     def worker_cpus(self, nodes: Iterable[tuple[float, float]] = (), *, gpus_per_worker: float = 0) -> float:
-        """Return the cores of one worker, which each of these machines has. nodes: cores and GPUs."""
+        """Return the cores of one worker, which every machine has for it. nodes: cores and GPUs of each."""
         if self.cpus_per_worker != "auto":
             return self.cpus_per_worker
         shares = [(cpus - 1) / gpus * gpus_per_worker for cpus, gpus in nodes if gpus and gpus_per_worker]
@@ -131,7 +131,7 @@ class FleetSettings(Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What each worker takes of its machine. asked: how many there are to be; None: as many as have room."""
+    """What each worker takes of its machine. asked: the number of workers; None: as many as have room."""
 
     gpus: float
     cpus: float
@@ -162,7 +162,7 @@ class Shares:
 
 def worker_variables(*, threads: int) -> dict[str, str]:
     """Return the environment variables of every worker, and of processes that libraries start there."""
-    return {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}  # its folder is not where modules are
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONSAFEPATH": "1"}  # no imports from its current folder
 
 
 def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
@@ -191,9 +191,9 @@ def missing_gpu(
     devices: Mapping[tuple[str | int, ...], str],
     places: Mapping[tuple[str | int, ...], str],
 ) -> JobError | None:
-    """Return which value of a job needs a GPU that this machine lacks; None if none does.
+    """Return an error if a value of a job needs a GPU that this machine lacks; else None.
 
-    devices: what models are to be on. places: where values stand. Both by the keys of the job.
+    devices: those of the models. places: where values were written. Both by the keys of the job.
     """
     if fleet.address is not None:
         return None
@@ -210,7 +210,7 @@ def missing_gpu(
     has = f"has {count_text(num, 'GPU')}" if num else "has no GPU"
     place = f"{places[keys[0]]}: " if keys[0] in places else ""
     return JobError(
-        f"{place}{'.'.join(map(str, keys[0]))} is {value}, and this machine {has}",
+        f"{place}{'.'.join(map(str, keys[0]))} is {value}, but this machine {has}",
         f"{'lower it' if num else 'leave it out to use the CPU'}, or name a cluster with `fleet.address`",
     )
 
@@ -218,9 +218,10 @@ def missing_gpu(
 def num_gpus_here() -> int:
     from ray._private.accelerators import get_all_accelerator_managers
 
-    managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]
-    visible = [one.get_current_process_visible_accelerator_ids() for one in managers]
+    all_managers = get_all_accelerator_managers()
+    managers = [manager for manager in all_managers if manager.get_resource_name() == "GPU"]
+    visible = [manager.get_current_process_visible_accelerator_ids() for manager in managers]
     # "-1" hides all GPUs, too.
-    visible = [ids and [one for one in ids if not one.startswith("-")] for ids in visible]
-    counts = [one.get_current_node_num_accelerators() for one in managers]
+    visible = [ids and [id_ for id_ in ids if not id_.startswith("-")] for ids in visible]
+    counts = [manager.get_current_node_num_accelerators() for manager in managers]
     return sum(n if ids is None else min(n, len(ids)) for n, ids in zip(counts, visible, strict=True))

@@ -1,6 +1,6 @@
 """A fleet that starts while its driver still checks the table: Ray starts, a first worker loads its model.
 
-It serves one driver after the other, with the workers that live, until its context ends.
+It serves one driver after another with the same workers, until its context ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5  # between two looks, as a person sees it
-LEAVING_LOOK_S = 0.05  # each job ends by one
-# Three tries of our own Ray take four minutes; one that is joined is there, or never.
+LOOK_S = 0.5  # between two looks, which a person waits for
+LEAVING_LOOK_S = 0.05  # at the end of each job
+# Three tries of our own Ray take four minutes; a cluster to join is ready, or never will be.
 START_S = 300.0
-# To join a Ray, or after two Ctrl-C to start one, that nobody wants any more; to end a fleet. A call of Ray
+# To join a Ray that nobody wants any more (or, after two Ctrl-C, to start one); to end a fleet. A call of Ray
 # that hangs longer ends with this process.
 LEAVE_S, END_S = 15.0, 60.0
 URGENT_END_S = 5.0  # after Ctrl-C came twice; a Ray that answers ends in two seconds
@@ -49,18 +49,18 @@ def as_joined(settings: FleetSettings) -> FleetSettings:
 
 
 def check_own_ray(settings: FleetSettings) -> None:
-    """Raise FleetError if our own Ray is to start and this machine has no place for it."""
+    """Raise FleetError if our own Ray should start and this machine has no place for it."""
     if as_joined(settings).address is None:
         check_parent()
 
 
 class Start:
-    """Begins in steps, as it becomes certain that there is work. The first step may be left out.
+    """Starts a fleet in steps, as it becomes certain that there is work. The first step may be left out.
 
-    Leaving its context ends the fleet. If it is begun again after that, it starts another.
+    Leaving the context ends the fleet; beginning again after that starts another one.
     """
 
-    # Whether to wait for nothing that hangs any more, as Ctrl-C came twice.
+    # Whether Ctrl-C came twice, so that nothing that hangs is waited for.
     is_urgent: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, settings: FleetSettings, faults: FaultPolicy) -> None:
@@ -73,9 +73,9 @@ class Start:
         self._thread: threading.Thread | None = None
         self._is_there, self._is_over = threading.Event(), threading.Event()
         self._fleet: Fleet | None = None
-        self._setups: Mapping[LaneKey, WorkerSetup] = {}  # of the driver that has the fleet, or is to
-        self._is_used = False  # by a driver before
-        self._error: BaseException | None = None  # of the start, or what the context ends by
+        self._setups: Mapping[LaneKey, WorkerSetup] = {}  # of the driver that has the fleet, or gets it next
+        self._is_used = False  # by an earlier driver
+        self._error: BaseException | None = None  # of the start, or the one that ends the context
 
     def __enter__(self) -> Self:
         return self
@@ -87,14 +87,14 @@ class Start:
             self._reset()
 
     def import_libraries(self, *, device: str, threads: int) -> None:
-        """Begin to import what workers need, if they can be forks. From the main thread."""
+        """Begin to import what workers need, if they can be forks. Call from the main thread."""
         if self._warm is None and may_fork(self.settings, device=device):
             self._warm = self._stack.enter_context(warm(threads=threads))
 
     def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
-        """Begin to start Ray and one worker, unless that has begun for this driver, or one before.
+        """Begin to start Ray and one worker, unless that has begun for this driver or an earlier one.
 
-        setups: of each lane, that of the first worker first. pipelines: the classes of the models.
+        setups: by lane, the first worker's first. pipelines: the classes of the models.
         """
         self._is_used |= _output_of(self._setups) not in (None, _output_of(setups))
         if self._is_used and not (self._fleet and self._fleet.can_serve(setups)):
@@ -134,7 +134,7 @@ class Start:
         return self._fleet
 
     def _run(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
-        """Live as long as the fleet: what Ray starts ends with the thread that started it."""
+        """Run as long as the fleet: what Ray starts ends with the thread that started it."""
         try:
             from framefleet.cluster.fleet.fleet import Fleet  # imports Ray
 
@@ -152,7 +152,7 @@ class Start:
     def _end(self, _: object, error: BaseException | None, *trace: object) -> None:
         thread = self._thread
         assert thread is not None
-        was_urgent = self.is_urgent()  # by what came before: workers are given a moment to stop even so
+        was_urgent = self.is_urgent()  # already: even then, workers get a moment to stop
         limit_s = LEAVE_S if self.settings.address or was_urgent else START_S
         end_s = URGENT_END_S if was_urgent else END_S
         is_left = True  # if a third Ctrl-C ends these waits too
@@ -163,10 +163,10 @@ class Start:
             end_s = end_s if is_there else 0.0
             is_left = not self._wait(lambda: not thread.is_alive(), end_s, was_urgent=was_urgent)
         finally:
-            self._is_over.set()  # also where the first wait was interrupted: the thread ends what it began
+            self._is_over.set()  # also if the first wait was interrupted: the thread ends what it began
             if is_left:
-                log.warning("Ray does not answer, and is left: it ends with this process")
-                if ray := sys.modules.get("ray"):  # whose own handler waits for the call that hangs
+                log.warning("Ray does not answer; it ends with this process")
+                if ray := sys.modules.get("ray"):  # its own handler would wait for the call that hangs
                     atexit.unregister(ray.shutdown)
                     from framefleet.cluster.fleet.ray_start import kill_ray  # which imports Ray
 
@@ -177,7 +177,7 @@ class Start:
             raise self._error
 
     def _wait(self, is_so: Callable[[], bool], limit_s: float, *, was_urgent: bool) -> bool:
-        """Wait until it is so, the limit has passed, or Ctrl-C came again; tell whether it is so."""
+        """Wait until it is so, the limit has passed, or Ctrl-C came again; return whether it is so."""
         until = time.monotonic() + limit_s
         while not is_so() and time.monotonic() < until and (was_urgent or not self.is_urgent()):
             time.sleep(LEAVING_LOOK_S)
@@ -189,11 +189,11 @@ def _output_of(setups: Mapping[LaneKey, WorkerSetup]) -> str | None:
 
 
 def is_ray_left() -> bool:
-    """Tell whether a call of Ray may hang: Ray's C++ part would wait for it even when the process exits."""
+    """Return whether a call of Ray may hang: Ray's C++ part would wait for it even when the process exits."""
     return _left.is_set()
 
 
 def _keep_sigterm() -> None:
-    """Put this process's handler back: Ray, which starts in another thread, has put one that aborts there."""
+    """Restore this process's handler: Ray, which starts in another thread, has installed one that aborts."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

@@ -1,12 +1,12 @@
 """In: an error. Out: whose fault it is, which decides what is done about it. One table, with the reasons.
 
 row      the row: it is tried again elsewhere, `retries.attempts` times, then it goes to failures/
-memory   what the row had for itself: its process is ended, and it goes where there is more, see `Dispatcher`
+memory   too little for the row alone: its process is ended, and it goes where there is more, see `Dispatcher`
 worker   its process: it is ended, another takes its place, and its rows go back as after a crash
-host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
-         with no row done in between, the machine is no longer used. If it happens to the same row again where
-         others were done meanwhile, it is the row
-output   the output itself: the job ends, and can go on when that is mended
+host     its machine: as above, but no row has spent an attempt; after `retries.faults` in a row, with no row
+         done in between, the machine is no longer used. If it happens to the same row again where others were
+         done meanwhile, it is the row's fault
+output   the output itself: the job ends, and can continue when that is repaired
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Culprit:
     reason: str
 
 
-# The first rule that fits an error, or one that led to it: its class; words of its message or numbers, one of
-# which it has, if there are any; whose fault it is, and why.
+# A rule has a class of errors; words of messages or numbers, one of which the error must have, if there are
+# any; whose fault it is, and why. The first rule counts that fits an error, or one that led to it.
 _RULES: tuple[tuple[type[BaseException], Collection[str | int], Blame, str], ...] = (
-    (errors.NoFile, (), "output", "something else stands in a file's place, for every machine"),
-    # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of them
-    # say the same, no machine is left, and the job ends by that.
+    (errors.NoFile, (), "output", "something else is in a file's place, for every machine"),
+    # A machine has its own keys, link and clock: if others continue, the store is fine. If all of them fail
+    # like this, no machine is left, and the job ends.
     (errors.StoreError, (), "host", "the store cannot be used from this machine"),
     (errors.AuthorityError, (), "host", "the time authority cannot be used from this machine"),
     (errors.BrokenWorker, (), "worker", "a process that computes with it has died or stopped"),

@@ -30,9 +30,9 @@ class Checkpointer:
     def __init__(
         self, store: Store, report: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
     ) -> None:
-        """report: called from any thread, once the checkpoint of a row is written, or was not to be: with its
-        row_id, whether it is saved, and whether this worker renders it no more. every_s: between two of a row
-        that goes on; 0: none.
+        """report: called from any thread, once a row's checkpoint is written or has failed: with its row_id,
+        whether it is saved, and whether this worker no longer renders the row. every_s: between two
+        checkpoints of a row under way; 0: none.
         """
         self._store, self._report, self._every_s = store, report, every_s
         self._writing = ThreadPoolExecutor(num_threads, "keep")
@@ -46,7 +46,7 @@ class Checkpointer:
         self._reading.shutdown()
 
     def read(self, row_id: str) -> bytes | None:
-        """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
+        """Return the checkpoint of a row; None if it cannot be read, with the reason in the log."""
         from framefleet.pipeline.render.checkpoints.checkpoint import MAX_KEPT_BYTES
 
         try:  # of a larger file, its beginning, which the renderer refuses
@@ -66,7 +66,7 @@ class Checkpointer:
         self._since.pop(row_id, None)
 
     def look(self, renderer: Renderer | EngineRows) -> None:
-        """Between two steps: save rows whose time has come, unless earlier ones are still being written."""
+        """Save rows that are due, between two steps, unless earlier ones are still being written."""
         now = time.monotonic()
         due = {row_id for row_id, since in self._since.items() if now - since >= self._every_s}
         if not (self._every_s and due and all(write.done() for write in self._under_way)):
@@ -78,7 +78,7 @@ class Checkpointer:
                 self.keep(row, is_over=False)
 
     def keep(self, row: HalfDone | LeftRow, *, is_over: bool) -> None:
-        """Write what there is of a row. is_over: this worker renders it no more."""
+        """Write the checkpoint of a row in the background. is_over: this worker no longer renders it."""
         self._under_way.append(self._writing.submit(self.keep_now, row, is_over=is_over))
 
     def keep_now(self, row: HalfDone | LeftRow, *, is_over: bool) -> None:
@@ -87,7 +87,7 @@ class Checkpointer:
             if (content := row.checkpoint) is not None:
                 self._store.write(checkpoint_path(row.row_id), content)
                 is_saved = True
-        except (StoreError, MemoryError) as error:  # it begins again, then
+        except (StoreError, MemoryError) as error:  # then the row starts over
             about = {"row_id": row.row_id}
             log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error, extra=about)
         finally:

@@ -1,4 +1,4 @@
-"""Rows that an engine renders, each in a thread of its own: for a worker, in place of a `Renderer`."""
+"""Rows that an engine renders, each in its own thread: a worker uses this instead of a `Renderer`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LeftRow:
 
 
 class EngineClock:
-    """Where the time of the thread goes that hands rows to an engine: every second has one cause."""
+    """Where the time goes in the thread that gives rows to an engine: every second has one cause."""
 
     def __init__(self) -> None:
         self._lock, self._began = threading.Lock(), time.perf_counter()
@@ -94,7 +94,7 @@ class EngineClock:
 
 
 class EngineModel:
-    """What a worker says of an engine, as of a model that it has loaded."""
+    """Describes an engine, as a worker describes a model that it has loaded."""
 
     def __init__(self, engine: Engine, files: Mapping[str, str]) -> None:
         self.digest = model_digest(files or {"engine": engine.digest})
@@ -108,7 +108,7 @@ class EngineModel:
 
 
 class EngineRows:
-    """Not for several threads at once, as a Renderer."""
+    """Renders rows with an engine, as a `Renderer` does with a model. Not for several threads at once."""
 
     num_remembered = room_bytes = 0
 
@@ -154,7 +154,7 @@ class EngineRows:
         threading.Thread(target=self._run, args=(row_id, work), name=f"row-{row_id[:8]}", daemon=True).start()
 
     def step(self) -> list[Outcome | LeftRow]:
-        """Return what has become of rows, after a wait for the first of them."""
+        """Return the rows that have ended, after waiting for the first one."""
         with self._news:
             self._news.wait_for(lambda: self._ended, timeout=_LOOK_S)
             ended, self._ended = self._ended, []
@@ -163,7 +163,7 @@ class EngineRows:
         return ended
 
     def drain(self) -> list[Outcome | LeftRow]:
-        """Leave all rows as soon as they can be left."""
+        """Stop all rows as soon as they can be left."""
         for work in self._rows.values():
             work.is_left.set()
         ended: list[Outcome | LeftRow] = []
@@ -173,11 +173,11 @@ class EngineRows:
         return ended
 
     def drop(self, row_id: str) -> None:
-        """Leave a row of which nothing more is to be reported."""
+        """Stop a row, and report nothing more about it."""
         self._rows[row_id].is_left.set()
         with self._news:
-            self._news.wait_for(lambda: any(one.row_id == row_id for one in self._ended))
-            self._ended = [one for one in self._ended if one.row_id != row_id]
+            self._news.wait_for(lambda: any(outcome.row_id == row_id for outcome in self._ended))
+            self._ended = [outcome for outcome in self._ended if outcome.row_id != row_id]
         del self._rows[row_id]
 
     def _run(self, row_id: str, work: _Work) -> None:
@@ -202,7 +202,7 @@ class EngineRows:
             text = traceback.format_exc()
             outcome = Failure(row_id=row_id, request=work.request, error=error, traceback=text)
         except BaseException as error:  # a stranger's code may raise anything, and its row must end
-            problem = RowError(f"its engine raised {type(error).__name__}: {error}", "mend the engine")
+            problem = RowError(f"its engine raised {type(error).__name__}: {error}", "correct the engine")
             text = traceback.format_exc()
             outcome = Failure(row_id=row_id, request=work.request, error=problem, traceback=text)
         with self._news:
@@ -223,7 +223,7 @@ class EngineRows:
             model_digest=self.model.digest,
             license=model.license,
             numerics=self._numerics,
-            # All of its time counts as the model's: a server does not say what it does with it.
+            # All of its time counts as the model's: a server does not say how it spends it.
             seconds={"encode_s": 0.0, "denoise_s": took_s, "decode_s": 0.0, "compute_s": took_s},
             batch_size=1.0,
             peak_memory_bytes=0,
@@ -237,20 +237,20 @@ class EngineRows:
         self._note_kept(row_id, True, False)
 
     def _kept(self, row_id: str) -> Mapping[str, Any] | None:
-        """Return what was kept of a row, also by a worker that died before it could report it."""
+        """Return what was stored of a row, also by a worker that died before it could report that."""
         try:
             content = self._setup.store.read(checkpoint_path(row_id), _MAX_KEPT_BYTES)
         except FileNotFoundError:
             return None
         try:
             _, notes = read_header(lambda count: content[:count], checkpoint_path(row_id), len(content))
-            kept = parse_json(notes[_KEPT])
+            state = parse_json(notes[_KEPT])
         except (ModelError, ValueError, LookupError, TypeError):
-            kept = None
-        if not isinstance(kept, dict):
+            state = None
+        if not isinstance(state, dict):
             log.warning("row %s: its stored state is damaged", row_id, extra={"row_id": row_id})
             return None
-        return kept
+        return state
 
 
 def _wait(is_left: threading.Event, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What driver and workers tell each other. Plain values: they are pickled between machines."""
+"""What driver and workers send each other. Plain values: they are pickled between machines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup(Rendering):
-    """All that a worker needs to know before its first row. recipes: those that its lane may run."""
+    """What a worker needs to know before its first row. recipes: those that its lane may run."""
 
     model: ModelSettings
     # SHA-256 of every file that it loads; empty: the worker asks lock and hub itself.
@@ -108,7 +108,7 @@ class Failed:
 
     @classmethod
     def of(cls, row_id: str, error: Exception, traceback: str, *, room: int = 0, step: str = "") -> Self:
-        """Return what is reported of a row that raised this. step: the section whose file step did."""
+        """Return the report of a row that raised this error. step: the section whose file step raised it."""
         culprit = culprit_of(error)
         return cls(
             row_id=row_id,
@@ -134,7 +134,7 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A line of a worker's log that its driver repeats. row_id: "" where it is about none."""
+    """A line of a worker's log that its driver repeats. row_id: "" if it is about no row."""
 
     text: str
     level: int
@@ -160,4 +160,4 @@ class WorkerReport:
     # The section whose column has not returned its value for this long, and the row of the clip.
     measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long
-    halt: Halted | None = None  # why an engine begins no row any more
+    halt: Halted | None = None  # why an engine begins no more rows

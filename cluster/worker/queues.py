@@ -1,7 +1,7 @@
-"""What waits in a worker: rows until what they need of stores is here, and clips on their way to the store.
+"""What waits in a worker: rows until their files have been read, and clips on their way to the store.
 
-A store that does not answer holds up the rows that need it, and no others. Clips are encoded, measured and
-uploaded by threads while others render.
+A store that does not answer only holds up the rows that need it. Threads encode, measure and upload clips
+while other rows are rendered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.records import values_of
 
 @dataclass(slots=True, eq=False)
 class Arrived:
-    """inputs: what is read for it. checkpoint: the same of its half-done state, once its turn comes."""
+    """A row that waits. inputs: its files being read. checkpoint: likewise, once it is about to start."""
 
     assignment: Assignment
     inputs: list[Future[bytes]]
@@ -37,19 +37,19 @@ class Arrived:
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Rows apart begin again: half of one would be of another way to render."""
+        """Whether it continues from a checkpoint. Rows apart start over: their first half was not apart."""
         return self.assignment.has_checkpoint and not self.assignment.is_apart
 
     @property
     def is_ready(self) -> bool:
-        """Whether all was read; what could not be is the row's own failure, when it starts."""
+        """Whether all files were read; one that could not be read fails the row when it starts."""
         if self.wants_checkpoint and not (self.checkpoint and self.checkpoint.done()):
             return False
         return all(read.done() for read in self.inputs)
 
 
 class Inbox:
-    """fetch: begins to read a row's checkpoint. notify: is called, in any thread, when something was read."""
+    """Rows that wait. fetch: begins to read a checkpoint. notify: called in any thread after each read."""
 
     def __init__(self, fetch: Callable[[str], Future[bytes | None]], notify: Callable[[], None]) -> None:
         self._fetch, self._notify = fetch, notify
@@ -67,7 +67,7 @@ class Inbox:
         """Return up to `room` rows that can start. busy: rows whose earlier attempt has not ended."""
         room = max(room, 0)
         free = [row for row in self._rows if row.assignment.row_id not in busy]
-        for row in islice(free, room):  # no more at once: a checkpoint may have a gigabyte
+        for row in islice(free, room):  # not more at once: a checkpoint may have a gigabyte
             if row.wants_checkpoint and row.checkpoint is None:
                 row.checkpoint = self._fetch(row.assignment.row_id)
                 row.checkpoint.add_done_callback(lambda _: self._notify())
@@ -79,16 +79,16 @@ class Inbox:
         self._rows = [row for row in self._rows if row.assignment.row_id not in row_ids]
 
     def take_all(self) -> list[Assignment]:
-        """Return the rows that have not started, and hold none."""
-        left, self._rows = self._rows, []
-        return [row.assignment for row in left]
+        """Remove and return all rows that have not started."""
+        rows, self._rows = self._rows, []
+        return [row.assignment for row in rows]
 
 
-# Writers that wait cost nothing, and the store is waited for longer than the CPU.
+# Writers that wait cost nothing, and they wait longer for the store than for the CPU.
 _MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 _MAX_QUEUED = 4
-_LOOK_S = 0.2  # between two looks at what they are about
+_LOOK_S = 0.2  # between two looks at what they are doing
 
 
 @dataclass(slots=True)
@@ -102,33 +102,33 @@ class _Held:
 
 
 class Writers:
-    """Each has one clip at a time."""
+    """Threads that encode and store clips, each one at a time."""
 
     def __init__(self, setup: WorkerSetup, report: Callable[[StoredRow | Failed], None]) -> None:
-        """report: is called with what became of each clip, from any of their threads."""
+        """report: called with the outcome of each clip, from any of their threads."""
         self.setup, self._report = setup, report
         self.num = max(_MIN_WRITERS, setup.num_writers)
         self._clips: Queue[tuple[Clip, int]] = Queue(_MAX_QUEUED)
         self._held: tuple[_Held, ...] = ()
-        self._lock = threading.Lock()  # of changes of it
+        self._lock = threading.Lock()  # guards its changes
 
     def start(self) -> None:
         for number in range(self.num):
             threading.Thread(target=self._run, name=f"write-{number}", daemon=True).start()
 
     def put(self, clip: Clip, *, attempt: int, spending: Spending = nullcontext) -> None:
-        """Hand them a clip; wait while they are behind. spending: held meanwhile, with what is waited for."""
+        """Give them a clip; wait while they are behind. spending: entered meanwhile, with the cause."""
         is_taken = False
         while not is_taken:
-            num_storing = sum(one.doing == "storing" for one in self._held)
-            # What most of them are about.
+            num_storing = sum(held.doing == "storing" for held in self._held)
+            # The cause is what most of them are doing.
             with spending("upload" if 2 * num_storing > self.num else "media"), suppress(Full):
                 self._clips.put((clip, attempt), timeout=_LOOK_S)
                 is_taken = True
 
     def slowest(self) -> dict[str, Any]:
-        """Return for a report how long one of them has had its clip, and what measures it."""
-        oldest = min(self._held, key=lambda one: one.since, default=None)
+        """Return, for a report, how long a writer has had its clip at most, and what measures that clip."""
+        oldest = min(self._held, key=lambda held: held.since, default=None)
         if oldest is None:
             return {}
         measuring = (oldest.measuring, oldest.row_id) if oldest.measuring else None
@@ -150,24 +150,24 @@ class Writers:
 
     def _step_raising(self, error: Exception) -> str:
         """Return the section of the file step whose method an error comes from; "" for none."""
-        raised_in = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
         steps = self.setup.steps.items()
-        return next((section for section, step in steps if any(step is one for one in raised_in)), "")
+        return next((section for section, step in steps if any(step is owner for owner in owners)), "")
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
         store = self.setup.store
-        of = StepInput(clip=clip, media=self.setup.media, read=self.setup.inputs.read)
-        encoded = encode_input(of, self.setup.steps.values())
+        step_input = StepInput(clip=clip, media=self.setup.media, read=self.setup.inputs.read)
+        encoded = encode_input(step_input, self.setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
-        values = checked_values(self.setup.steps, of.values)
+        values = checked_values(self.setup.steps, step_input.values)
 
         def begin(column: ClipColumn) -> None:
             held.measuring = column.section
 
         added = ColumnValues(values=values)
         if self.setup.columns:
-            known = values_of(encoded.record)
-            measured = measure(self.setup.columns, clip.frames, known, begin=begin)
+            record_values = values_of(encoded.record)
+            measured = measure(self.setup.columns, clip.frames, record_values, begin=begin)
             added = replace(measured, values={**values, **measured.values})
         held.measuring = None
         held.doing = "storing"

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long `exchange` waits for news. Longer, and a driver that wants to stop would wait as long.
+# How long `exchange` waits for news. A driver that wants to stop waits as long.
 _POLL_S = 1.0
-# From when on a report says that rows come no further: long forwards are reported too, and mean nothing.
+# After this long, reports say that rows make no progress: long forwards are reported too, and mean nothing.
 _STILL_S = 2.0
-# Of which warnings about no row are news for the driver.
+# Loggers whose warnings the driver repeats even if they are not about a row.
 LOGGERS = (
     "framefleet.pipeline.render.checkpoints",
     "framefleet.pipeline.render.rehearsal",
@@ -79,13 +79,13 @@ class Remarks(logging.Handler):
 
 
 class Notice:
-    """That this process was sent SIGTERM. Its driver hears of it and drains it; the sender kills later."""
+    """Whether this process was sent SIGTERM. Its driver then drains it, before the sender kills it."""
 
     def __init__(self) -> None:
         self.is_given = False
 
     def heed(self) -> None:
-        """From the main thread: calls of Ray's actors run there."""
+        """Call from the main thread, where Ray runs the calls of actors."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
 
@@ -94,7 +94,7 @@ class Notice:
 
 
 class Worker:
-    """Holds one model for its life."""
+    """One worker, which has one model for its life."""
 
     def __init__(self, setup: messages.WorkerSetup) -> None:
         self._setup = setup
@@ -102,12 +102,12 @@ class Worker:
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
         self._rendering: set[str] = set()  # those that the renderer has
         self._untold: defaultdict[str, list[Any]] = defaultdict(list)  # of the next report, by its fields
-        self._dropped: set[str] = set()  # rows that the renderer is to leave
+        self._dropped: set[str] = set()  # rows that the renderer must drop
         self._is_drained = False  # or about to be
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
         self._checkpointer = self._checkpointer_of(setup)
-        # What an engine keeps of a row it reads itself.
+        # An engine reads itself what it has stored of a row.
         self._inbox = Inbox(
             lambda row_id: _NOTHING if setup.model.engine else self._checkpointer.fetch(row_id), self._tell
         )
@@ -118,14 +118,14 @@ class Worker:
         self._render: threading.Thread | None = None
         self._doing = "importing libraries"
         self._started, self._load_s = time.perf_counter(), 0.0
-        self._next = setup  # that it is to have as soon as no row is under way
+        self._next = setup  # the setup to use as soon as no row is under way
         self._is_renewed = False
         self._counted: Mapping[str, float] = {}  # for an earlier driver
         self._has_rehearsed = False  # of the render thread's, as what follows
         self._has_run = False  # a row
 
     def start(self) -> messages.Hello | messages.Loading:
-        """Load the model, in several calls; raise what prevents that, or that clips are stored as asked."""
+        """Load the model, over several calls. Raises what prevents that, or storing clips as asked."""
         if self._render is None:
             check_encoder(self._setup.media)
             self._notice.heed()
@@ -155,14 +155,14 @@ class Worker:
         )
 
     def renew(self, setup: messages.WorkerSetup | None) -> messages.Loading:
-        """Leave all rows, and serve another driver as soon as none is under way. `start` then answers again.
+        """Drop all rows, and serve another driver as soon as none is under way. `start` then answers again.
 
-        setup: of the same model, but for its weights; None: as before.
+        setup: of the same model, except for its weights; None: as before.
         """
         with self._news:
             self._inbox.take_all()
             self._dropped.update(self._rendering)
-            if setup is not None and self._broken is None:  # else `start` says what it is
+            if setup is not None and self._broken is None:  # else `start` raises the error
                 self._next, self._doing = setup, "preparing for other rows"
                 self._loaded.clear()
             self._is_renewed = True
@@ -178,8 +178,8 @@ class Worker:
     ) -> messages.WorkerReport:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
 
-        dropped: rows to leave as soon as they can be, of which nothing more is to be reported. drain: hand
-        back all rows as soon as they can be left, and take no more, from now on.
+        dropped: rows to stop as soon as possible, with no more reports about them. drain: take no more rows
+        from now on, and hand back all rows as soon as possible.
         """
         with self._news:
             self._inbox.drop(dropped)
@@ -218,7 +218,7 @@ class Worker:
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
 
     def _tell(self, *, ended: str = "", **news: Any) -> None:
-        """Have the next report say this, each by the name of its field. ended: a row that has left here."""
+        """Add values to the next report, each by the name of its field. ended: a row that has left here."""
         with self._news:
             for name, value in news.items():
                 self._untold[name].append(value)
@@ -228,7 +228,7 @@ class Worker:
 
     def _run(self) -> None:
         if sys.platform == "linux":  # as a container may forbid it, nothing else relies on this
-            # Of its own from here on: the umask and current folder, which recipes change and writers need.
+            # From here on, it has its own umask and current folder: recipes change them, writers need theirs.
             ctypes.CDLL(None).unshare(_CLONE_FS)
         try:
             model: Model | None = None
@@ -253,7 +253,7 @@ class Worker:
                 self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
                 with self._news:
                     self._renderer = renderer
-                    if self._next is setup:  # or else it is to have another by now
+                    if self._next is setup:  # else it must take another one by now
                         self._loaded.set()
                 while self._take(renderer):
                     self._deliver(renderer.step(), renderer)
@@ -291,7 +291,7 @@ class Worker:
         return Checkpointer(setup.store, self._note_kept, every_s=every_s, num_threads=num_threads)
 
     def _load(self, model: Model | None) -> Model:
-        """Return the model with the weights that it is to have. model: if it was loaded before."""
+        """Return the model with the weights that it should have. model: if it was loaded before."""
         setup = self._setup
         if model is None:
             from framefleet.pipeline.model.load import load
@@ -301,7 +301,7 @@ class Worker:
         return setup.update.apply(model, setup.store) if setup.update else model
 
     def _renderer_of(self, model: Model) -> Renderer:
-        # On the worker alone: the driver, which sends this class, needs no torch.
+        # Imported only on workers: the driver, which sends this class, needs no torch.
         from framefleet.pipeline.render.renderer import Renderer
 
         setup = self._setup
@@ -330,7 +330,7 @@ class Worker:
                 attempt = self._attempts[outcome.row_id]
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
-                if outcome.half_done:  # who tries it next goes on from there, so it is stored first
+                if outcome.half_done:  # stored first, as the next attempt continues from there
                     with renderer.clock.spending("store"):
                         self._checkpointer.keep_now(outcome.half_done, is_over=False)
                 failed = messages.Failed.of(
@@ -341,7 +341,7 @@ class Worker:
                 self._checkpointer.keep(outcome, is_over=True)
 
     def _take(self, renderer: Renderer | EngineRows) -> bool:
-        """Give the renderer as many rows as it can work on; wait if it has none; return whether to go on."""
+        """Give the renderer as many rows as it can take; wait if it has none; return whether to continue."""
         while True:
             self._drop(renderer)
             with self._news:
@@ -362,7 +362,7 @@ class Worker:
         return True
 
     def _drop(self, renderer: Renderer | EngineRows) -> None:
-        """Leave rows that ended elsewhere; clips that writers have are stored, and nobody counts them."""
+        """Stop rows that ended elsewhere; clips that writers have are stored, but nobody counts them."""
         with self._news:
             dropped = self._dropped & self._rendering
             self._dropped.clear()

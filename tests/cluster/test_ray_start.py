@@ -47,7 +47,7 @@ def test_a_start_that_is_killed_is_tried_again(
     make_sick(tries, monkeypatch, num_sick=1, end=f"touch {tries}.died; kill -KILL $$", name=name)
     with caplog.at_level(logging.WARNING), connect(None, num_cpus=1):
         assert ray.is_initialized()
-    warned_at = next(one.created for one in caplog.records if "is tried again" in one.getMessage())
+    warned_at = next(one.created for one in caplog.records if "trying again" in one.getMessage())
     died_at = tries.with_name("tries.died").stat().st_mtime
     assert warned_at - died_at < min(ray_start.PATIENCE_S)  # nobody waited for the dead one
     assert f"its {name} ended with SIGKILL" in caplog.text

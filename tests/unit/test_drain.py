@@ -217,7 +217,7 @@ def test_rows_that_have_their_worker_end_each_time_are_given_up(
     assert summary and (summary.done, summary.failed) == (NUM_ROWS - 2, 2)
     failures = records_of(tmp_path / "out", "failures")
     assert {row["tag"] for row in failures} == {"row 3", "row 8"}
-    why = "its machine is to go" if with_notice else "its process was sent SIGTERM"
+    why = "its machine will go soon" if with_notice else "its process was sent SIGTERM"
     assert all(row["message"].endswith(why) for row in failures), failures
     assert len(workers.retired) < (40 if with_notice else 12)
 

@@ -103,7 +103,7 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
 
 def test_a_worker_that_finds_no_gpu_though_ray_gave_it_one_may_not_join() -> None:
     hello = replace(HELLO, environment={"device": "cpu", "torch": "2.13.0+cpu"}, node="gpu-7")
-    with pytest.raises(FleetError, match=r"on gpu-7 a GPU, and torch 2.13.0\+cpu finds none"):
+    with pytest.raises(FleetError, match=r"on gpu-7 a GPU, but torch 2.13.0\+cpu finds none"):
         check_gpus(hello, [0], "auto")
     check_gpus(hello, [0], "cpu")
     check_gpus(hello, [], "auto")
@@ -367,7 +367,7 @@ def test_without_a_gpu_the_processor_decides_where_somebody_asks(
     resolved: ResolvedJob,
 ) -> None:
     (refused,) = render(resolved, {"cpu": "Xeon"}, {"cpu": "EPYC"}, only=2)
-    assert "has EPYC, and this output is rendered on Xeon" in refused.reason
+    assert "has EPYC, but this output is rendered on Xeon" in refused.reason
     fleet = resolved.job.fleet.model_copy(update={"same_gpu": False})
     resolved = replace(resolved, job=resolved.job.model_copy(update={"fleet": fleet}))
     assert not render(resolved, H100, A100)

@@ -137,7 +137,7 @@ STILL = [WorkerReport(still_s=seconds, rendering=("it",)) for seconds in (29, 31
         ([ONE_DONE, *[failed("worker")] * 3], 1, "machine", 1, "OSError: bad"),  # or the row has caused it
         ([failed("worker"), failed("row", is_final=True)], 1, "machine", 1, "OSError: bad"),
         ([ONE_DONE, *[SCORING] * 3], 1, "died", 1, "a function of `scores` has not returned for"),
-        ([WorkerReport(writing_s=LONG_S)], 0, "machine", 0, "being encoded or stored"),
+        ([WorkerReport(writing_s=LONG_S)], 0, "machine", 0, "encoding and storing a clip has taken"),
         (STILL, 0, "died", 1, "it hung: no progress for 31 s with 1 row"),
     ],
     ids=["machine", "memory", "worker", "worker, then row", "score", "writing", "hung"],

@@ -36,8 +36,11 @@ NODE = HEAD + "The actor died because its node has died. Node Id: 12ab"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (KILLED, "its process ended without a word: killed (as by the kernel, out of memory), or crashed"),
-        (NODE, "its machine is gone: Ray has lost touch with it"),
+        (
+            KILLED,
+            "its process ended without a message: killed (e.g. by the kernel, out of memory), or crashed",
+        ),
+        (NODE, "its machine is gone: Ray has lost contact with it"),
         (HEAD + "\x1b[31mThe cause, in red\x1b[0m", "The cause, in red"),
         (HEAD, "The actor died unexpectedly before finishing this task."),
     ],
@@ -66,7 +69,7 @@ def test_a_process_of_this_machine_is_named_by_its_signal(
         monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - num_kills)
         assert told in cause_of_death(KILLED)
     node.node_ip_address = "10.99.0.13"  # it was elsewhere, and so are its logs
-    assert "killed (as by the kernel" in cause_of_death(KILLED)
+    assert "killed (e.g. by the kernel" in cause_of_death(KILLED)
 
 
 def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> None:
@@ -77,7 +80,7 @@ def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> No
     assert cause_of_loss(RayActorError("ab12", KILLED), is_ready=False).kind == "machine", "no row was there"
     away = cause_of_loss(ActorUnavailableError("RpcError: rpc_code: 14", None), is_ready=True)
     assert (away.kind, away.suspects) == ("silent", ())
-    assert away.reason == "out of reach: the Ray of its machine has ended, or its network is down"
+    assert away.reason == "out of reach: Ray has ended on its machine, or its network is down"
 
 
 def test_what_a_worker_raises_is_its_machines_before_it_is_ready() -> None:

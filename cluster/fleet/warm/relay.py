@@ -1,8 +1,8 @@
-"""What Ray starts as a worker's Python where workers are forks: asks for the fork, and stands for it.
+"""What Ray starts as a worker's Python if workers are forks: asks for a fork, and stands in for it.
 
-Run as a program by the path of a socket and the arguments that Python would get. Ends with the fork and its
-exit code; the fork ends with it. Where there is no fork to be had, it becomes the Python that was asked for.
-Imports the standard library alone: it starts while the machine is busy.
+Run as a program with the path of a socket and the arguments that Python would get. It ends with the fork and
+has its exit code; the fork ends with it. If there is no fork, it becomes the Python that was asked for.
+Imports only the standard library, as it starts while the machine is busy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(path: str, arguments: list[str]) -> None:
 
 
 def _forked(path: str, arguments: list[str]) -> int | None:
-    """Return the exit code of a fork; None where there was none."""
+    """Return the exit code of a fork; None if there was none."""
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(path)

@@ -1,9 +1,9 @@
-"""A process that has imported torch, diffusers and all of a worker: who asks for a Python gets a fork.
+"""A process that has imported torch, diffusers and all of a worker, and forks whenever a Python is asked for.
 
-Run as a program whose standard input is a socket: from there come the socket that it listens on and names of
-pipelines to import as well, and with it it ends. A fork goes on as the Python that was asked for: its
-arguments, environment, folder and streams. It never forks while other threads run, or where a library saw
-other variables than it would now.
+Run as a program whose standard input is a socket. That sends the socket to listen on, and names of pipelines
+to import as well; when it closes, the server ends. A fork continues as the Python that was asked for, with
+its arguments, environment, folder and streams. The server never forks while other threads run, or if a
+library saw other variables than it would see now.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ READ_ON_IMPORT = (
     *("OMP_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_"),
 )
 
-# Of these: what is read when it is used, what torch itself sets in one process sooner than in another, and
-# what decides only what libraries print.
+# Exceptions: what is read when it is used, what torch itself sets sooner or later, and what only decides what
+# libraries print.
 BEAR_CHANGES = ("HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR", "DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
 
 _OPTIONS = ("-u", "-P")  # of Python, which a fork has or can do without
@@ -50,12 +50,12 @@ BEAR_FORKS = ("jemalloc_bg_thd",)  # Arrow's: jemalloc ends and begins it around
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a Python is to be."""
+    """The Python that a process asks for."""
 
     arguments: list[str]  # of its command line
     environment: dict[str, str]
     folder: str
-    parent: int | None = None  # a process above this one, which adopts the fork; None: a relay stands for it
+    parent: int | None = None  # an ancestor of this process, which adopts the fork; None: it has a relay
 
 
 _ASKED = TypeAdapter(Asked)
@@ -73,7 +73,7 @@ def import_all() -> None:
 def serve_forks(
     listener: socket.socket, seen: Mapping[str, str], driver: socket.socket | None = None
 ) -> tuple[Asked, socket.socket]:
-    """Fork for each that asks. Returns in the forks only: what to be, and who asked.
+    """Fork for each request. Returns only in forks: the Python that was asked for, and who asked.
 
     seen: the variables that libraries were imported under. driver: names pipelines; the server ends with it.
     """
@@ -107,7 +107,7 @@ def _fork(parent: int | None) -> bool:
     if os.fork():
         return False
     if parent is not None:
-        if os.fork():  # whose end makes an orphan of its fork, for `parent` to adopt
+        if os.fork():  # ends at once, so that its fork is an orphan, which `parent` adopts
             os._exit(0)
         while os.getppid() != parent:
             time.sleep(0.001)
@@ -115,7 +115,7 @@ def _fork(parent: int | None) -> bool:
 
 
 def _import_pipeline(name: str) -> None:
-    """Import a pipeline's class and what it needs; what is wrong with it a worker will say."""
+    """Import a pipeline's class and what it needs. If that fails, a worker reports it."""
     from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
 
     with contextlib.suppress(FramefleetError, ImportError):
@@ -130,7 +130,7 @@ def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_alone() -> bool:
-    """Tell whether a fork would lose no thread: some libraries start theirs when they are imported."""
+    """Return whether a fork would lose no thread: some libraries start theirs when they are imported."""
     names = {
         int(task.name): (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
     }
@@ -160,7 +160,7 @@ def _become(asked: Asked, asker: socket.socket, streams: list[int]) -> None:
 
 
 def _end_with(relay: socket.socket) -> None:
-    """Have this process killed when a relay is: then its end of this socket closes."""
+    """Let this process be killed when its relay is: then the relay's end of this socket closes."""
     fcntl.fcntl(relay, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(relay, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(relay, fcntl.F_SETFL, os.O_ASYNC)
@@ -171,16 +171,16 @@ def _end_with(relay: socket.socket) -> None:
 
 
 def renew_thread_pool() -> None:
-    """Have torch replace the thread pool that a fork lost, before two threads do so at once.
+    """Make torch replace the thread pool that a fork lost, before two threads do so at once.
 
-    Theirs is a race: "Invalid thread pool!" (https://github.com/pytorch/pytorch/pull/54895).
+    That would be a race: "Invalid thread pool!" (https://github.com/pytorch/pytorch/pull/54895).
     """
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(torch.get_num_threads())
 
 
 def execute(arguments: list[str]) -> None:
-    """Run what stands on the command line after `python`."""
+    """Run what follows `python` on a command line."""
     while arguments[0] in _OPTIONS:
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
         arguments = arguments[1:]
@@ -198,7 +198,7 @@ def execute(arguments: list[str]) -> None:
 
 
 def run(asked: Asked, asker: socket.socket) -> NoReturn:
-    """Run a Python to its end, as an interpreter would, but tear nothing down; tell its exit code."""
+    """Run a Python to its end, as an interpreter would, but tear nothing down; send its exit code."""
     code: Any = None
     try:
         execute(asked.arguments)
@@ -214,14 +214,14 @@ def run(asked: Asked, asker: socket.socket) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    with contextlib.suppress(OSError):  # who adopted it waits for no code
+    with contextlib.suppress(OSError):  # a process that adopted the fork does not wait for the code
         fcntl.fcntl(asker, fcntl.F_SETFL, 0)
         asker.sendall(str(code or 0).encode())
     os._exit(code or 0)
 
 
 def import_and_fork(*modules: str) -> tuple[Asked, socket.socket]:
-    """Import all of a worker, and these modules; then fork, as `serve_forks`, for whoever started this."""
+    """Import all of a worker, and these modules; then serve forks to the process that started this one."""
     seen = read_on_import(os.environ)  # now: libraries set some themselves
     gc.disable()  # nearly all that imports make stays: to look through it meanwhile takes a fifth of the time
     import_all()

@@ -1,7 +1,7 @@
-"""In: whether workers may be forks here. Out: the command by which Ray starts their Python, warm.
+"""In: whether workers may be forks here. Out: the command with which Ray starts their Python, warm.
 
-Without a GPU torch and diffusers are imported once, during everything else that a start needs; CUDA does not
-bear being forked, so with one nothing changes.
+Without a GPU, torch and diffusers are imported once, while everything else starts. CUDA does not survive a
+fork, so with a GPU nothing changes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Where workers come from. place: of its server's socket."""
+    """Where workers come from. place: the path of its server's socket."""
 
     place: Path
     _server: socket.socket
 
     @property
     def py_executable(self) -> str:
-        """What Ray's `runtime_env` calls so."""
+        """The value of this name for Ray's `runtime_env`."""
         return " ".join(map(shlex.quote, (sys.executable, "-IS", str(RELAY), str(self.place))))
 
     def prepare(self, pipeline: str) -> None:
@@ -48,7 +48,7 @@ _ahead: dict[int, Warm] = {}  # by threads
 
 
 def may_fork(fleet: FleetSettings, *, device: str) -> bool:
-    """Tell whether workers run on this machine, under Linux, and meet no GPU."""
+    """Return whether workers run on this machine, on Linux, and use no GPU."""
     is_here = fleet.address is None and sys.platform == "linux"
     return is_here and (device == "cpu" or not any(map(os.path.exists, _GPUS)))
 
@@ -61,9 +61,9 @@ def environment_of_imports(*, threads: int) -> dict[str, str]:
 
 @contextmanager
 def warm(*, threads: int, server: str = f"{__package__}.server") -> Iterator[Warm]:
-    """Yield workers-to-be: a process that imports what they need, and ends with the context.
+    """Yield future workers: a process that imports what they need, and ends with the context.
 
-    threads: of torch in each, which libraries read while they are imported. server: the module that it runs.
+    threads: of torch in each worker, as libraries read that on import. server: the module that it runs.
     """
     if threads in _ahead:
         yield _ahead[threads]
@@ -93,7 +93,7 @@ def warm(*, threads: int, server: str = f"{__package__}.server") -> Iterator[War
 
 @contextmanager
 def warm_ahead(*, threads: int) -> Iterator[None]:
-    """Begin what `warm` would begin in the block, which has much to import itself before it knows enough."""
+    """Begin early what `warm` would begin in the block, which has much to import before it can call it."""
     with warm(threads=threads) as _ahead[threads]:
         try:
             yield
