@@ -1,4 +1,4 @@
-"""Recipes by name: `generate`, those of plugins, and functions of whoever runs the job."""
+"""Recipes by name: `generate`, those of plugins, and functions of the person who runs the job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 def generate(pipe: Any, request: Request) -> Any:
     """Call the pipeline once; return its output object, with frames as floats in [0, 1].
 
-    What it draws without the generator comes from the global ones of torch, NumPy and Python, which are at
-    the row's seed: the frames are those of a script that seeds these three before the call.
+    What it draws without the generator comes from the global ones of torch, NumPy and Python, which have the
+    row's seed: the frames are those of a script that seeds these three before the call.
     """
     return pipe(**request.arguments, generator=request.generator(), output_type="np")
 
 
 def _by_name() -> dict[str, Recipe]:
-    """Return `generate` and those of plugins; of other packages' the code decides row_ids, as of users'."""
+    """Return `generate` and plugins' recipes. For those of other packages, row_ids depend on the code."""
     by_name = {"generate": recipe_from(generate)}
     for recipe in recipes():
         is_ours = recipe.function.__module__.startswith("framefleet.")
@@ -45,9 +45,9 @@ BUILT_IN = _by_name()
 def find_recipe(name: str, folder: str | None = None) -> Recipe:
     """Return a built-in recipe, or import `module:function`.
 
-    folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
-    those who run the job: importing a module runs it. Raises RecipeError when there is none, or it does not
-    take `(pipe, request)`.
+    folder: where its module may be, e.g. that of the job file; it may also be in the current folder. Only for
+    names from the person who runs the job: importing a module runs it. Raises RecipeError if there is none,
+    or it does not take `(pipe, request)`.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -58,10 +58,10 @@ def find_recipe(name: str, folder: str | None = None) -> Recipe:
 
 
 def recipe_of_row(name: str, own: Recipe) -> Recipe:
-    """Return the recipe that a row names: framefleet's, or one of the module of the job's own.
+    """Return the recipe that a row names: framefleet's, or one in the module of the job's own recipe.
 
-    A table is not trusted, so nothing is imported, and what the module itself imported is not of it. Raises
-    RecipeError for every other name.
+    A table is not trusted: nothing is imported, and functions that the module itself imported do not count.
+    Raises RecipeError for every other name.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -72,11 +72,11 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
     if not colon or module_name != of_job:
         own_module = f"{of_job}:FUNCTION" if colon else "set the job's `recipe` to MODULE:FUNCTION first"
         raise RecipeError(
-            f"recipe {shown(name)} is not of a module that the job names",
+            f"recipe {shown(name)} is not in a module that the job names",
             f"use one of {', '.join(sorted(BUILT_IN))}, or {own_module}",
         )
     module = sys.modules.get(of_job)
-    names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
+    names = vars(module) if module else {}  # not getattr, for which a module may run its own code
     function: Any = names.get(function_name)
     is_public = inspect.isfunction(function) and not function_name.startswith("_")
     if not is_public or inspect.unwrap(function).__globals__ is not names:
@@ -100,10 +100,10 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
 
 
 class KnownRecipes(dict[str, Recipe]):
-    """Recipes by name. RecipeError for a name that may not be given, or that nothing has."""
+    """Recipes by name. Raises RecipeError for an unknown name, or one that is not allowed."""
 
     def __init__(self, own: Mapping[str, Recipe] | None) -> None:
-        """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
+        """own: all besides framefleet's; None: any `module:function`, imported on first use."""
         super().__init__(own or {})
         self._may_import = own is None
 

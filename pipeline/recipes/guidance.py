@@ -1,7 +1,7 @@
 """From the text `linear(7, 3)` in a guidance cell to a scale that changes from step to step of a pipeline.
 
-A Guidance is what the pipeline is given in place of a number; it goes on to its next value in the pipeline's
-own `callback_on_step_end`.
+The pipeline gets a Guidance instead of a number; it moves to its next value in the pipeline's own
+`callback_on_step_end`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _progress(step: int, num_steps: int) -> float:
     return step / (num_steps - 1) if num_steps > 1 else 0.0
 
 
-# By shape: how it is written; and from its numbers, a step and their number to the scale.
+# By shape: how to write it, and a function from its numbers, a step and the number of steps to the scale.
 _SHAPES: dict[str, tuple[str, Callable[[Numbers, int, int], float]]] = {
     "linear": ("linear(first, last)", lambda n, step, num: n[0] + (n[1] - n[0]) * _progress(step, num)),
     "cosine": (
@@ -61,7 +61,7 @@ class Schedule:
     numbers: Numbers
 
     def __str__(self) -> str:
-        """The one spelling of it, which goes into the row_id."""
+        """Its canonical spelling, which is part of the row_id."""
         return f"{self.shape}({', '.join(map(repr, self.numbers))})"
 
     def value(self, step: int, num_steps: int) -> float:
@@ -104,8 +104,8 @@ def _of_highest(compare: Callable[[float, float], bool]) -> Callable[[Guidance, 
 class Guidance:
     """A scale in a pipeline's arithmetic: `*`, `+` and `-` take the value of this step.
 
-    Comparisons take the highest of the run, so that guidance is on for all of it or off. It is no float and
-    has no `__float__`: what would take one value for the whole run fails instead.
+    Comparisons take the highest of the run, so that guidance is on or off for all of it. It is not a float
+    and has no `__float__`, so that code which would use one value for the whole run fails.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -113,7 +113,7 @@ class Guidance:
         self.value = schedule.value(0, 1)
 
     def end_step(self, step: int, num_steps: int) -> None:
-        """Go on to the next step; after the last to the first again, for the next call of a recipe."""
+        """Move to the next step; after the last, to the first again, for the recipe's next call."""
         self.value = self.schedule.value((step + 1) % num_steps, num_steps)
 
     def __mul__(self, other: Any) -> Any:
@@ -134,7 +134,7 @@ class Guidance:
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: Iterable[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Stand for the value where torch is handed the object itself, as in `tensor * scale` or `lerp`."""
+        """Use the value if torch gets the object itself, as in `tensor * scale` or `lerp`."""
         plain = [arg.value if isinstance(arg, Guidance) else arg for arg in args]
         by_name = {k: arg.value if isinstance(arg, Guidance) else arg for k, arg in (kwargs or {}).items()}
         return function(*plain, **by_name)
@@ -161,7 +161,7 @@ def open_guidance(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_schedule(name: str, value: Any) -> bool:
-    """Whether a cell is meant as one: text with a bracket, in a column of a guidance scale."""
+    """Return whether a cell is meant as a schedule: text with a bracket, in a column of a guidance scale."""
     if not isinstance(value, str) or "(" not in value:
         return False
     return "guidance_scale" in name or name in GUIDANCE_ARGUMENTS

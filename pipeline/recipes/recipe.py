@@ -1,4 +1,4 @@
-"""Recipes: ordinary diffusers code that renders one row, and what the rows of each accept.
+"""Recipes: ordinary diffusers code that renders one row, and the arguments that its rows take.
 
 A process that has run a user's recipe renders nothing else: `RecipeSet` refuses rows of a second set.
 """
@@ -30,8 +30,8 @@ BATCHED = "__framefleet_batched__"  # the attribute of a function
 def recipe(*, batched: bool) -> Callable[[Function], Function]:
     """Say that rows of a recipe can be rendered together: `@framefleet.recipe(batched=True)`.
 
-    Without it they are rendered one at a time. batched: the recipe changes nothing that outlives its call or
-    that other rows share: networks, modules, torch's settings. Audits watch whether that is so.
+    Without it, they are rendered one at a time. batched: the recipe changes nothing that outlives its call or
+    that other rows share: networks, modules, torch's settings. Audits check this.
     """
 
     def decorate(function: Function) -> Function:
@@ -55,22 +55,22 @@ def _models_own(class_name: str, configs: Configs) -> str:
 class Recipe:
     """A named function `(pipe, request) -> frames`.
 
-    It may have further parameters with defaults: a row gives them as it gives the pipeline's arguments.
+    It may have further parameters with defaults, which rows set like the pipeline's arguments.
     """
 
     name: str
     function: Callable[..., Any]
-    # SHA-256 of its source file; None for those of framefleet, which the version covers.
+    # SHA-256 of its source file; None for framefleet's recipes, which the version covers.
     digest: str | None = None
-    is_batched: bool = True  # its rows may be rendered together; a user's says so, see `framefleet.recipe`
+    is_batched: bool = True  # its rows may be rendered together; users say so with `framefleet.recipe`
     needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
     makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
-    # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
+    # From the recipe's own arguments and those of the pipeline to problems between them.
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] | None = None
-    # From all arguments and the clip's rate, to what is wrong between those that are fine otherwise.
+    # From all arguments and the clip's rate to problems between these, if there are no others.
     check_rate: Callable[[Mapping[str, Any], float], _Problems] | None = None
-    # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
-    # arguments. Raises RecipeError when the recipe cannot render with the model.
+    # From a model's class and configs (model_index.json as "index") to the class whose call takes a row's
+    # arguments. Raises RecipeError if the recipe cannot render with the model.
     pipeline: Callable[[str, Configs], str] = _models_own
     # From the same to the class that continues from its frames, if any.
     then: Callable[[str, Configs], str | None] | None = None
@@ -79,7 +79,7 @@ class Recipe:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the function of whoever runs the job."""
+        """Whether its code is not framefleet's, e.g. a user's function."""
         return self.digest is not None
 
     def parameters(self) -> list[Parameter]:
@@ -100,9 +100,9 @@ class Recipe:
             yield from self.check(own, arguments)
 
     def render(self, pipe: Any, request: Request) -> Any:
-        """Call the recipe; arguments of its own are handed to it and taken out of the request's.
+        """Call the recipe with its own arguments, which are removed from the request's.
 
-        Schedules of guidance become the objects that follow them. Raises RecipeError for `problems`.
+        Schedules of guidance become objects that follow them. Raises RecipeError for `problems`.
         """
         for name, refused in self.problems(request.arguments):
             shown = repr(request.arguments[name]) if name in request.arguments else "not given"
@@ -114,7 +114,7 @@ class Recipe:
             return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
         except (Exception, greenlet.GreenletExit, FarEnough):
             raise
-        except BaseException as error:  # as of sys.exit(): it is to end the row, not the process
+        except BaseException as error:  # e.g. of sys.exit(): it should end the row, not the process
             # Ctrl-C interrupts the main thread alone, and workers render on another.
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
@@ -124,7 +124,7 @@ class Recipe:
 
 
 def recipe_from(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
-    """Return the recipe of a function that has its name. more: fields."""
+    """Return a recipe with the name of its function. more: further fields."""
     return Recipe(name=function.__name__, function=function, needs=needs, **more)
 
 
@@ -136,18 +136,18 @@ def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
 
 
 def spec_for(recipe: Recipe, spec: PipelineSpec) -> PipelineSpec:
-    """Return the spec of the pipeline that `recipe` calls, over the model's components, with rows' arguments.
+    """Return the spec of the pipeline that `recipe` calls with rows' arguments, on the model's components.
 
-    spec: of the model. Raises RecipeError when the recipe cannot render with it.
+    spec: of the model. Raises RecipeError if the recipe cannot render with it.
     """
     class_name = recipe.pipeline(spec.class_name, spec.configs)
     return spec if class_name == spec.class_name else spec_of(class_name, spec.configs)
 
 
 def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]) -> int | None:
-    """Return how many frames of its video a row reads, from the first on; None where it reads all.
+    """Return how many frames of its video a row reads, from the first on; None if it reads all.
 
-    spec: of the model. A pipeline that takes the number itself is given the whole video.
+    spec: of the model. A pipeline that takes the number itself gets the whole video.
     """
     if recipe.cut_to is None or recipe.cut_to in spec_for(recipe, spec).parameters:
         return None
@@ -155,33 +155,33 @@ def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]
 
 
 _FIX = "render rows of each in a process of its own, as `framefleet render` does"
-_in_this_process: set[str] = set()  # users' recipes of which any renderer has taken rows
+_in_this_process: set[str] = set()  # users' recipes of which renderers have taken rows
 
 
 class RecipeSet:
-    """What one renderer renders rows of: one of a user's recipes, or those of framefleet."""
+    """The recipes that one renderer takes rows of: one of a user's, or those of framefleet."""
 
     def __init__(self) -> None:
         self._name: str | None = None
-        self.own: Recipe | None = None  # that of a user's, if it is one
+        self.own: Recipe | None = None  # the user's, if it is one
 
     @property
     def are_batched(self) -> bool:
-        """Whether rows change nothing that others share, as far as their recipe says."""
+        """Whether rows change nothing that others share, according to their recipe."""
         return self.own is None or self.own.is_batched
 
     def check(self, recipe: Recipe) -> None:
-        """Take a row of a recipe. Raises RecipeError where the renderer has taken rows of another set.
+        """Take a row of a recipe. Raises RecipeError if the renderer has taken rows of another set.
 
-        Warns where another renderer of this process has run a user's recipe: it may have left something.
+        Warns if another renderer of this process has run a user's recipe: it may have left something.
         """
         name = recipe.name if recipe.is_own else ""
         if name == self._name:
             return
         if self._name is not None:
             raise RecipeError(
-                f"this renderer has rows of {_title(self._name)}, and renders none of {_title(name)}, "
-                "as a recipe of yours may leave something behind in its process",
+                f"this renderer has rows of {_title(self._name)}, so it renders none of {_title(name)}: "
+                "a recipe of yours may leave something behind in its process",
                 _FIX,
             )
         self._name, self.own = name, recipe if name else None

@@ -1,6 +1,6 @@
-"""Models besides a job's own, declared by name, named by rows, and loaded when a row comes to one.
+"""Models besides a job's own: declared by name, used by rows, and loaded when a row needs one.
 
-A row names no places: whoever runs the job says what is opened, with whose credentials.
+Rows cannot name places: the person who runs the job decides what is opened, and with whose credentials.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from framefleet.pipeline.request import is_model
 if TYPE_CHECKING:
     from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
-# What the call of a model takes that makes an image, or a video, from text; and such a model.
+# The arguments of a model that makes an image, or a video, from text; and an example of one.
 NEEDED: dict[InputKind, tuple[set[str], str]] = {
     "image": ({"prompt", "height", "width"}, IMAGES_FROM_TEXT),
     "video": ({"prompt"}, VIDEOS_FROM_TEXT),
@@ -39,7 +39,7 @@ NEEDED: dict[InputKind, tuple[set[str], str]] = {
 class SecondModel:
     """A declared model, opened."""
 
-    settings: ModelSettings  # as other machines find it too, but for device and threads
+    settings: ModelSettings  # which also work on other machines, except device and threads
     spec: PipelineSpec
     files: Mapping[str, str]  # what loading it reads, each with its SHA-256
     digest: str  # of them all
@@ -48,14 +48,14 @@ class SecondModel:
 Declared = str | Path | Mapping[str, Any] | ModelSettings | SecondModel
 
 
-def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
-    """Return declared models by name, opened; a mapping has the fields of `ModelSettings`.
+def open_second_models(declared: Mapping[str, Declared]) -> dict[str, SecondModel]:
+    """Open declared models; return them by name. A mapping has the fields of `ModelSettings`.
 
-    Reads what naming a model reads: no weights of the hub. Raises JobError for names that a row could not
-    give, and ModelError for models that cannot be used.
+    Reads no weights of the hub. Raises JobError for names that a row could not give, and ModelError for
+    models that cannot be used.
     """
     models = {}
-    for name, value in given.items():
+    for name, value in declared.items():
         if not NAME.fullmatch(name):
             fix = "use letters, digits, - and _"
             raise JobError(f"second_models: {name!r} cannot be a model's name", fix)
@@ -67,7 +67,7 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
             value = replace(value, path=str(value.path))
         if value.ip_adapter:
             raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
-        if value.options != Options():  # they would change frames, and no row_id
+        if value.options != Options():  # they would change frames, but not row_ids
             raise JobError(f"second_models.{name}.options is set", "leave it out: second models have none")
         with naming_model(f"second_models.{name}"):
             source = source_of(value)
@@ -81,9 +81,9 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
 
 
 def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondModel]) -> Any:
-    """Return {"name", "digest"}, and the dtype where one was declared; or why it cannot be used.
+    """Return {"name", "digest"}, with the dtype if one was declared; or why the model cannot be used.
 
-    What identifies the row are the files, and not their name.
+    The row is identified by the files, not by their name.
     """
     if not isinstance(cell, str):
         return Refused(reason="it must be the name of a declared model", fix="write it as text")
@@ -103,19 +103,18 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
 
 
 class SecondModels:
-    """Those that the rows of one renderer may name."""
+    """The second models that the rows of one renderer may name."""
 
     def __init__(self, declared: Mapping[str, SecondModel], *, main: Model) -> None:
-        """main: the renderer's own model, which says what holds for the whole process."""
+        """main: the renderer's own model, with the settings of the whole process."""
         self.declared = declared
         self._shared = {"device": main.environment["device"], "threads": main.settings.threads}
         self._matmul = {"matmul": main.settings.options.matmul}
-        # One besides the job's own is as much as a GPU may hold.
+        # Only one: a GPU may not hold more than that besides the job's own model.
         self._last: tuple[str, Model, OwnPipelines] | None = None
 
     def opened(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row's checked arguments with the models that they name, loaded, each with a pipeline of
-        the row's own."""
+        """Return a row's checked arguments with the models that they name, each with its own pipeline."""
         return {name: self._load(value) if is_model(value) else value for name, value in arguments.items()}
 
     def _load(self, cell: Mapping[str, Any]) -> Model:
@@ -138,12 +137,12 @@ class SecondModels:
         return replace(model, pipe=pipelines.make())
 
 
-# An attribute of a row's own pipeline: called with each other pipeline that is made of it.
+# An attribute of a row's own pipeline: called with each other pipeline that is made from it.
 AROUND_SIBLINGS = "_around_siblings"
 
 
 def fitted_arguments(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call, with fewer frames where images leave the pipeline fewer."""
+    """Return the arguments of a call, with fewer frames if the pipeline has fewer left after its images."""
     own = getattr(type(pipe), "fitted", None)
     return own(pipe, arguments) if own else dict(arguments)
 
@@ -153,7 +152,7 @@ def call_parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def is_first_only(configs: Configs) -> bool:
-    """Whether a last image is of no use: each token has a timestep, or pictures are embedded one by one."""
+    """Return whether a last image is of no use: tokens have timesteps, or images are embedded one by one."""
     transformer = configs.get("transformer", {})
     singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
     return bool(singly or configs.get("index", {}).get("expand_timesteps"))

@@ -161,7 +161,7 @@ def test_a_row_names_no_recipe_of_other_parameters_or_of_a_strange_module(tmp_pa
     resolved = _resolved(tmp_path, recipe="tests.faults:scaled")
     with closing(RowIndex()) as index:
         first, second = survey_rows(resolved, index, Callback()).invalid_lines()
-    assert "takes other arguments" in first and "is not of a module that the job names" in second
+    assert "takes other arguments" in first and "is not in a module that the job names" in second
     assert "this" not in sys.modules
     with pytest.raises(RecipeError):
         _resolved(tmp_path, recipe="tests.faults:absent")

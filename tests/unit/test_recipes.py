@@ -116,7 +116,7 @@ def test_for_a_row_nothing_is_imported(module: str, own: str, tmp_path: Path) ->
     job = find_recipe(own.replace("MODULE", module))
     near = (f"{module}.sub:f", f"{module[:-1]}:f", f"x.{module}:f")
     for name in ("generate:x", "generate:", "sub:f", "os:system", "x", "", *near):
-        with pytest.raises(RecipeError, match="not of a module that the job names"):
+        with pytest.raises(RecipeError, match="not in a module that the job names"):
             recipe_of_row(name, job)
 
 
