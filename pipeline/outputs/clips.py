@@ -18,7 +18,7 @@ from framefleet.pipeline.outputs.frames.result import Audio, Extras
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, format_of
 from framefleet.pipeline.request import Request
 
-_SIDE = 512  # pixels that a small clip is shown as wide as: 64 of them are a stamp
+_SIDE = 512  # pixels, the least width at which notebooks show a clip: one of 64 would be a stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SentFile:
     """The file that an engine has sent."""
 
     content: bytes = field(repr=False)
-    format: MediaFormat | None  # None for another one
+    format: MediaFormat | None  # None: another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class Clip:
     model: str
     model_digest: str
     numerics: Mapping[str, Any]  # as the row_id has them
-    # Encode_s (text), denoise_s (from the first forward to the last, shared with other rows), decode_s,
+    # encode_s (text), denoise_s (from the first forward to the last, shared with other rows), decode_s,
     # compute_s (its share of all the time that the model was busy).
     seconds: Mapping[str, float]
     batch_size: float  # mean number of rows in its forwards
     peak_memory_bytes: int
     environment: Mapping[str, Any]  # where it was rendered
     started_at: datetime  # when the renderer took the row
-    was_batched: bool = False  # not by a plain call, and so audits speak for it
+    was_batched: bool = False  # not rendered by a plain call, so audits vouch for it
     # Seconds in which the model had nothing to do since the last clip, by what it waited for.
     idle: Mapping[str, float] = field(default_factory=dict)
     audio: Audio | None = None  # its sound, if any
@@ -56,7 +56,7 @@ class Clip:
     num_prompt_tokens: int | None = None  # None: unknown
     is_prompt_cut: bool | None = None  # the end of its prompt was not read; None: unknown
     license: str | None = None  # of the model's weights
-    sent: SentFile | None = None  # in which its frames and its sound came here
+    sent: SentFile | None = None  # in which its frames and its sound came
 
     def __repr__(self) -> str:
         prompt = self.request.arguments.get("prompt", "")
@@ -64,9 +64,9 @@ class Clip:
 
     @property
     def frames(self) -> Pictures | None:
-        """uint8 RGB (T, H, W, 3); T is 1 for images. With alpha (T, H, W, 4), T layers where there are.
+        """uint8 RGB (T, H, W, 3); T is 1 for images. With alpha (T, H, W, 4); T may count layers.
 
-        float32 where values lie outside [0, 1]. Waits for them; raises RenderError if they cannot be kept.
+        float32 if values are outside [0, 1]. Waits for them; raises RenderError if they cannot be stored.
         """
         return self.pixels.frames if self.pixels else None
 
@@ -78,8 +78,8 @@ class Clip:
     def save(self, path: str | Path, *, fps: float | None = None, crf: int | None = None) -> Path:
         """Write the clip to a file, as a job would; return its path. Replaces what is there.
 
-        path: its ending is the format, as .mp4 or .png. fps, crf: as below `media:` in a job. Raises JobError
-        for an ending that is no format, RenderError for what the format cannot hold.
+        path: its ending is the format, e.g. .mp4 or .png. fps, crf: as below `media:` in a job. Raises
+        JobError for an unknown ending, RenderError for what the format cannot hold.
         """
         from framefleet.pipeline.outputs.encode_clip import encode_clip  # knows clips
 
@@ -89,7 +89,7 @@ class Clip:
         return path
 
     def _repr_html_(self) -> str:
-        """Return what notebooks show: the clip, playing, and its prompt; of alpha and HDR, one frame."""
+        """Return what notebooks show: the clip, playing, and its prompt; for alpha and HDR, one frame."""
         from framefleet.pipeline.outputs.encode_clip import encode_clip  # knows clips
         from framefleet.pipeline.outputs.media.media import encode
 
@@ -112,12 +112,12 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One row that could not be rendered. The others went on."""
+    """One row that could not be rendered; the others continued."""
 
     row_id: str
     request: Request
-    error: Exception  # without its frames, which would keep the row's tensors
-    traceback: str  # where they are written out
+    error: Exception  # without stack frames, which would keep the row's tensors alive
+    traceback: str  # the stack frames as text
     half_done: Any = None  # a HalfDone, from which it may continue where there is more memory
 
 

@@ -1,7 +1,7 @@
 """A column that plugins add to records: one function, `(frames, record) -> value`.
 
 Workers call it in the background while clips are rendered, and commands call it later
-(`plugins/columns/fill.py`), as does the driver where another's service answers.
+(`plugins/columns/fill.py`), as does the driver if another service answers.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class ClipColumn:
     name: str
     type: pa.DataType
     section: str  # of the job
-    name_key: str = ""  # of the job, which says how it is called
-    # Of a clip's frames, (T, H, W, 3) uint8, and its record with the row's arguments. Whatever it raises is
-    # about this clip, but an error by which `may_answer_later` is true. None: the plugin fills it in itself.
+    name_key: str = ""  # the key of the job that sets its name
+    # Called with a clip's frames, (T, H, W, 3) uint8, and its record with the row's arguments. Whatever it
+    # raises is about this clip, except errors that `may_answer_later`. None: the plugin fills in the column.
     function: Callable[..., object] | None
     takes_inputs: bool = False  # the function's `inputs`: an `Inputs`, which opens what the row names
-    needs_record: bool = True  # of the record's columns more than the row's arguments
-    digest: str | None = None  # SHA-256 of what its values come from, e.g. a question, besides the clip
+    needs_record: bool = True  # more columns of the record than the row's arguments
+    digest: str | None = None  # SHA-256 of what its values come from besides the clip, e.g. a question
     prepare: Callable[[], None] | None = None  # loads what it needs, once per worker and before its first row
     module: str | None = None  # of the user's function that it calls, which other machines need
 
-    # Whether clips get it after they have their records: another's answers, which may be slow. It is null
-    # until then, and whatever chooses among clips waits.
+    # Whether clips get it after they have their records: answers of another service, which may be slow. It is
+    # null until then, and code that chooses among clips waits.
     is_late: bool = False
-    thinned: Callable[[Frames], Frames] | None = None  # what its function needs of the frames while it waits
+    thinned: Callable[[Frames], Frames] | None = None  # the frames to keep for its function while it waits
     where: str | None = None  # in SQL, on records: only these clips, once all rows have ended
     num_parallel: int = 1  # clips that it is asked about at once
     end: Callable[[], None] | None = None  # ends what is under way, from any thread
@@ -81,9 +81,9 @@ def measure(
     *,
     begin: Callable[[ClipColumn], None] = lambda column: None,
 ) -> ColumnValues:
-    """Return the values of a clip that is rendered; of sound alone each is None. Raises nothing.
+    """Return a rendered clip's values; for sound alone, all are None. Raises nothing.
 
-    pictures: alpha is laid over black, light beyond [0, 1] is cut off, and layers count as frames. record:
+    pictures: alpha is laid over black, values outside [0, 1] are clipped, and layers count as frames. record:
     its columns. begin: called before each column.
     """
     columns = tuple(columns)
@@ -92,13 +92,13 @@ def measure(
     if pictures is None:
         return ColumnValues(values=values)
     try:
-        frames, known = plain_frames(pictures), with_arguments(record)
+        frames, full_record = plain_frames(pictures), with_arguments(record)
     except Exception as error:  # no memory for a second copy: the clip is there
         return ColumnValues(values=values, errors=dict.fromkeys(values, why_missing(error)))
     for column in columns:
         begin(column)
         try:
-            values[column.name] = cell_asked_for(column, frames, known)
+            values[column.name] = cell_asked_for(column, frames, full_record)
         except Exception as error:
             log.info("%s of row %s", column.name, record.get("row_id"), exc_info=True)
             errors[column.name] = why_missing(error)
@@ -116,7 +116,7 @@ def cell_asked_for(column: ClipColumn, frames: Frames | None, record: Mapping[st
 
 
 def why_missing(error: Exception) -> str:
-    """Return what is said about an error of a column's function."""
+    """Return the message for an error of a column's function."""
     message = error.problem if isinstance(error, FramefleetError) else str(error)
     if not message or not isinstance(error, FramefleetError | NoValue | OSError):
         message = f"{type(error).__name__}: {message}"
@@ -134,12 +134,12 @@ def late_field(name: str, kind: pa.DataType, digest: str | None = None) -> pa.Fi
 
 
 def late_columns(columns: Iterable[ClipColumn]) -> list[ClipColumn]:
-    """Return the columns for which whatever chooses among clips has to wait."""
+    """Return the columns that code which chooses among clips has to wait for."""
     return [column for column in columns if column.is_late and column.function]
 
 
 def refusal_fields(columns: Iterable[ClipColumn]) -> Iterator[pa.Field]:
-    """Yield the columns that say why clips will never have a value of these."""
+    """Yield the columns that say why clips will never have a value in one of these."""
     for column in columns:
         yield late_field(REFUSED.format(column.name), pa.string())
 
@@ -147,7 +147,7 @@ def refusal_fields(columns: Iterable[ClipColumn]) -> Iterator[pa.Field]:
 def cell_of(column: pa.Field, value: object) -> CellValue:
     """Return a value as the cell of a column. Raises ValueError for one that the column would change.
 
-    Numbers are rounded to the precision of a column of floats.
+    In a column of floats, numbers are rounded to its precision.
     """
     if value is None:
         return None
@@ -160,11 +160,11 @@ def cell_of(column: pa.Field, value: object) -> CellValue:
             is_same = cell == plain
         if is_same:
             return cell  # type: ignore[no-any-return]
-    raise ValueError(f"the column {column.name!r} is {column.type}, and cannot hold {shown(value)}")
+    raise ValueError(f"the column {column.name!r} is {column.type}, which cannot hold {shown(value)}")
 
 
 def fitting_cells(columns: pa.Schema, values: Mapping[str, CellValue]) -> dict[str, CellValue]:
-    """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
+    """Return the cells of these columns; None for what a column cannot hold, as values may be anybody's."""
     cells: dict[str, CellValue] = dict.fromkeys(columns.names)
     for column in columns:
         with suppress(ValueError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIELD = "framefleet"  # of the text's last line, with JSON
 NEGATIVE = "Negative prompt:"
 _PROMPTS = ("prompt", "negative_prompt")
-# What the web UI calls noise schedulers, by the names that rows have for them; others keep theirs.
+# What the web UI calls noise schedulers, by their names in rows; others keep these names.
 _SAMPLERS = {
     "DDIMScheduler": "DDIM",
     "DPMSolverMultistepScheduler": "DPM++ 2M",
@@ -80,7 +80,7 @@ def generation_text(clip: Clip) -> str:
     fields["Model hash"] = clip.model_digest[:10]
     fields["Model"] = clip.model.partition("?")[0].rstrip("/").rpartition("/")[2]
     loras: Mapping[str, Any] = request.arguments.get("lora") or {}
-    fields["Lora hashes"] = ", ".join(f"{name}: {one['sha256'][:12]}" for name, one in loras.items())
+    fields["Lora hashes"] = ", ".join(f"{name}: {lora['sha256'][:12]}" for name, lora in loras.items())
     fields["Version"] = f"framefleet {framefleet.__version__}"
     fields[FIELD] = canonical_json(_row(clip))
     texts = {name: str(value) for name, value in fields.items() if value not in (None, "")}
@@ -93,11 +93,11 @@ def _quoted(value: str) -> str:
 
 
 def _row(clip: Clip) -> dict[str, Any]:
-    """Return what makes the row again, but for prompts that the text has as they are. inputs: their names."""
+    """Return what renders the row again, except prompts that the text has verbatim and inputs' values."""
     request, arguments, inputs = clip.request, dict[str, Any](), list[str]()
     for name, value in request.arguments.items():
         if name == "lora":
-            arguments[name] = {lora: one["weight"] for lora, one in value.items()}
+            arguments[name] = {lora: values["weight"] for lora, values in value.items()}
         elif not all(map(_is_scalar, value if isinstance(value, list | tuple) else [value])):
             inputs.append(name)
         elif name not in _PROMPTS or not _is_read_back(value):

@@ -1,4 +1,4 @@
-"""From a clip to its file and the record of it, and from there into the output."""
+"""From a clip to its file and its record, and from there into the output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
-# What a record has as it is.
+# Values that a record takes over unchanged.
 _OF_CLIP = ["row_id", "frames_sha256", "model", "model_digest", "license", "batch_size", "started_at"]
 _OF_CLIP += ["peak_memory_bytes", "num_prompt_tokens", "is_prompt_cut"]
 _SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
@@ -39,11 +39,11 @@ _OF_REQUEST = ("seed", "scheduler", "recipe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedClip:
-    """A clip as a file, with what lies next to it."""
+    """A clip as a file, with the files next to it."""
 
     suffix: str  # of its name
     content: bytes
-    record: Record  # as of a first attempt, without places, `worker` and `row_indices`
+    record: Record  # of a first attempt, without paths, `worker` and `row_indices`
     extras: bytes | None = None  # the file of arrays that were returned besides it, if any
     preview: bytes | None = None  # a still
     label: bytes | None = None  # an XMP file
@@ -56,10 +56,10 @@ def encode_clip(clip: Clip, media: Media, steps: Collection[FileStep] = ()) -> E
 
 
 def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
-    """Return the file of a clip; equal clips give equal bytes in every process, unless a step cannot.
+    """Return the file of a clip; equal clips give equal bytes in every process, unless a step differs.
 
-    steps: in their order. Raises RenderError for what the format cannot hold, and for sound out of step with
-    its frames, and what steps raise.
+    steps: in their order. Raises RenderError for what the format cannot hold and for sound out of step with
+    its frames, and whatever steps raise.
     """
     clip, media = of.clip, of.media
     started = time.perf_counter()
@@ -155,7 +155,7 @@ def encode_file(
 
 
 def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
-    """Return frames per second, and what says so. Raises RenderError if that leaves the sound behind."""
+    """Return frames per second, and where they come from. Raises RenderError if sound gets out of step."""
     audio, num_frames = clip.audio, 0 if clip.frames is None else len(clip.frames)
     of_sound = num_frames / audio.duration_s if audio and num_frames > 1 else None
     rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": of_sound}
@@ -194,7 +194,7 @@ def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str,
 
 
 def store_clip(store: Store, encoded: EncodedClip) -> Record:
-    """Put the file into an output; return its record. Never replaces bytes: an old worker may come last."""
+    """Put the file into an output; return its record. Never replaces bytes: a lost worker may come last."""
     started = time.perf_counter()
     record, extras_at, derived_at = encoded.record, None, None
     attempts = layout.tags(record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
@@ -224,7 +224,7 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
 
 
 def _create(store: Store, paths: list[str], content: bytes, *, label: bytes | None = None) -> str:
-    """Store a file under the first of these names that has no other bytes; return that."""
+    """Store a file under the first of these names that has no other bytes; return the name."""
     for path in paths:
         if label is not None:  # before the clip, which may be adopted as soon as it is there
             store.write(layout.label_path(path), label)

@@ -29,7 +29,7 @@ class StepInput:
 
     clip: Clip
     media: Media  # how it is stored
-    # Returns the bytes at a path or URL that the clip's request names; None where these are not at hand.
+    # Returns the bytes at a path or URL that the clip's request names; None if they are not available.
     read: Callable[[str], bytes] | None = None
     notes: dict[object, Any] = field(default_factory=dict)  # what a step has found out, for its later calls
     # What steps leave here while they make the file: values of their columns, and an XMP file to lie next to
@@ -40,7 +40,7 @@ class StepInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeastFrames:
-    """That rows have to render at least two frames. key, value: of the job, which asks for the step."""
+    """Rows have to render at least two frames. key, value: in the job, which asks for the step."""
 
     key: str
     value: object
@@ -51,8 +51,8 @@ class LeastFrames:
 class FileStep:
     """One step of one job. A subclass is a frozen dataclass of its settings, and overrides what it needs.
 
-    It is pickled to the workers. What it raises fails the row, and so does a value that its column would have
-    to change.
+    It is pickled to the workers. What it raises fails the row, and so does a value that its column cannot
+    hold unchanged.
     """
 
     # Steps are called in ascending order; the last one sees the file as it is stored.
@@ -62,17 +62,17 @@ class FileStep:
     changes_file: ClassVar[bool] = True
     # Its columns of records. `file` or `second_file` leaves their values in its input.
     columns: ClassVar[pa.Schema] = pa.schema([])
-    # The ending of the file's name, e.g. ".npy", where it makes a file of another format of it. Readers of
-    # records accept those that installed plugins name as their `suffixes`.
+    # The ending of the file's name, e.g. ".npy", if it changes the format of the file. Readers of records
+    # accept the `suffixes` of installed plugins.
     suffix: ClassVar[str | None] = None
-    # What is said before clips of fewer than `small_pixels` are rendered, with {height} and {width}.
+    # A note before clips with fewer than `small_pixels` are rendered, with {height} and {width}.
     small_note: ClassVar[str] = ""
 
     # -- Of a job --
 
     @property
     def unrepeatable(self) -> str | None:
-        """What gives equal frames other bytes, as records name it; None: nothing does."""
+        """What makes files of equal frames differ, as records name it; None: nothing."""
         return None
 
     @property
@@ -82,7 +82,7 @@ class FileStep:
 
     @property
     def least_frames(self) -> LeastFrames | None:
-        """What rows have to render, but those of users' own recipes; None: anything."""
+        """What rows have to render, except with a user's own recipe; None: anything."""
         return None
 
     @property
@@ -95,17 +95,17 @@ class FileStep:
         raise NotImplementedError
 
     def check(self, media: Media) -> None:
-        """Raise JobError where it cannot be done with files of this format."""
+        """Raise JobError if it does not work with files of this format."""
 
     # -- Of job.json, which may be anybody's --
 
     def written(self, section: dict[str, Any]) -> Any:
-        """Return what job.json says of the section, without secrets. section: its values, with defaults."""
+        """Return what job.json says about the section, without secrets. section: all of its values."""
         return section
 
     @classmethod
     def decisive(cls, section: Any) -> Any:
-        """Return what must be the same for an output to be continued. section: as it is in job.json."""
+        """Return what must stay the same to continue an output. section: as it is in job.json."""
         return section if cls.changes_file else {}
 
     @classmethod
@@ -116,7 +116,7 @@ class FileStep:
     # -- On a worker --
 
     def prepare(self) -> None:
-        """Load what it needs, once per worker and before its first row. Raises what keeps it from that."""
+        """Load what it needs, once per worker and before its first row. Raises what prevents that."""
 
     def frames(self, frames: Pictures, of: StepInput) -> Pictures:
         """Return the frames that are encoded, the same for the same frames."""
@@ -134,7 +134,7 @@ class FileStep:
         return content
 
     def second_file(self, of: StepInput) -> Clip | None:
-        """Return another clip to be stored too, in the same format; of all steps of a job, one makes one."""
+        """Return another clip to store, in the same format. Only one step of a job may return one."""
         return None
 
 
@@ -160,6 +160,6 @@ def checked_values(steps: Mapping[str, FileStep], values: Mapping[str, object]) 
                 problem = f"file step {section}: {error}"
                 raise RenderError(problem, "set a value of that type, or change `columns`") from None
     if unknown := [name for name in values if name not in cells]:
-        problem = f"file steps: there is a value for {unknown[0]!r}, and no such column"
+        problem = f"file steps: there is a value for {unknown[0]!r}, but no such column"
         raise RenderError(problem, did_you_mean(unknown[0], cells))
     return cells

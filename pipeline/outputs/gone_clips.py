@@ -1,6 +1,6 @@
-"""From the records of an output to which of their clips are gone, by names and sizes alone.
+"""From the records of an output to the clips that are gone, judging by names and sizes only.
 
-Of huge outputs only some folders and some parts of records are looked at, others each time.
+In huge outputs, only some folders and some parts of records are looked at, different ones each time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CLIP_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """Clips with a record that are not there, or of another size."""
+    """Clips with a record that are gone, or of another size."""
 
     num_gone: int
     example: str
@@ -39,7 +39,7 @@ class Gone:
 
 
 def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> Gone | None:
-    """Return how many clips are not as these parts say; None where all are, as far as was looked."""
+    """Return how many clips are not as these parts say; None if all that were looked for are."""
     draw = random.SystemRandom()
     if len(parts) > _MAX_PARTS:
         parts = [parts[place] for place in sorted(draw.sample(range(len(parts)), _MAX_PARTS))]
@@ -49,12 +49,12 @@ def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> G
     for table in read_parts(store, parts, _CLIP_FIELDS):
         for batch in table.to_batches(max_chunksize=_AT_ONCE):
             if len(sizes) < _NUM_FOLDERS:  # not before: `pa.array` imports pandas
-                of = pc.utf8_slice_codeunits(batch["row_id"], 0, 2)
-                batch = batch.filter(pc.is_in(of, pa.array([*sizes])))
+                prefixes = pc.utf8_slice_codeunits(batch["row_id"], 0, 2)
+                batch = batch.filter(pc.is_in(prefixes, pa.array([*sizes])))
             for record in batch.to_pylist():
                 try:
                     path = layout.recorded_path(record, layout.RECORDS)
-                except JobError:  # a record that we did not write: nothing lies there that it means
+                except JobError:  # a record that we did not write: its clip is not in the output
                     path = record["uri"]
                 sizes[record["row_id"][:2]][path] = record["bytes"]
             while sum(map(len, sizes.values())) > _MAX_CLIPS and len(sizes) > 1:

@@ -1,7 +1,7 @@
 """In: an output, and the right to write to it. Out: its parts written again, merged, or moved away.
 
-For commands that change what is committed, while no job adds any. Wherever a kill comes, each row is in one
-part that counts, or in two of which one does; the next driver deletes what is left.
+For commands that change what is committed, while no job adds to it. Whenever a kill comes, each row is in one
+part that counts, or in two of which one counts; the next driver deletes what is left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.parts.parts import replace_part
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, new_run, numbered_run, part_path
 
-_MAX_BYTES = 1 << 30  # as of a part
+_MAX_BYTES = 1 << 30  # as for a part
 
 
 @dataclass(slots=True)
@@ -41,9 +41,9 @@ class HeldOutput(OutputFiles):
         return metadata_of(self.store, part.path).get(JOB)
 
     def rewrite(self, part: Part, table: pa.Table, *, job: str | None = None) -> None:
-        """Write a part again, in its place among the others: of two that name a row, the later one counts.
+        """Write a part again, in the same place in their order: of two that name a row, the later one counts.
 
-        job: what it repeats in place of what it did. Call `hold.seal` when all are written.
+        job: the text of job.json to repeat, if not the same. Call `hold.seal` when all are written.
         """
         metadata = metadata_of(self.store, part.path)
         content = to_parquet(table, metadata if job is None else metadata | {JOB: job})
@@ -57,21 +57,21 @@ class HeldOutput(OutputFiles):
             self.store.delete(part.path)
 
     def take_out(self, path: str, row_ids: Collection[str]) -> None:
-        """Write a part anew, as a newer one, without these rows, so that they are rendered again."""
+        """Replace a part by a newer one without these rows, so that they are rendered again."""
         self._run = self._run or new_run(self.hold.epoch)
         self._num_replaced += 1
         replace_part(self.store, path, row_ids, run=self._run, number=self._num_replaced, hold=self.hold)
 
     def merge(self, parts: Sequence[Part], table: pa.Table) -> None:
-        """Store the rows of parts as one, let it count in place of them by one write, and delete them."""
+        """Store the rows of parts as one part, make it count instead of them by one write; delete them."""
         run, schema, number = self._merged or ("", None, 0)
         if schema is None or not table.schema.equals(schema):  # all parts of a run have the same columns
-            # Before all others of its epoch: its rows are of earlier parts.
+            # Its name sorts before all others of its epoch, as its rows are from earlier parts.
             run, schema, number = numbered_run(self.hold.epoch, 0), table.schema, 0
             self.hold.merged((), run=run, count=0)
         number += 1
         self._merged = run, schema, number
-        # All parts of a run say the same of themselves, and of the newest run counts what it says.
+        # All parts of a run repeat the same job.json, and the one of the newest run counts.
         first_of_run = {part.run: part for part in reversed(parts)}
         job = next(filter(None, map(self.job_of, first_of_run.values())), None)
         content = to_parquet(table, {JOB: job} if job else {})
@@ -89,5 +89,5 @@ class HeldOutput(OutputFiles):
         self.store.move(path, f"{DAMAGED}/{path}")
 
     def sweep_later(self, files: Iterable[tuple[str, str]]) -> None:
-        """Have files swept once the records of their rows name others. files: path and row_id of each."""
+        """Let files be swept once the records of their rows name others. files: path and row_id of each."""
         disown(self.store, {intent_to_sweep(path, row_id) for path, row_id in files})

@@ -1,4 +1,4 @@
-"""What lies where in an output: who writes it, who may delete it, and what makes it count.
+"""What is where in an output: who writes it, who may delete it, and what makes it count.
 
 The driver is the process that has the lock: that of `render`, `retry`, `repair` or `compact`. Only what a
 part in records/ names is committed; all else is found again, made again or swept. `forget` also has the
@@ -80,40 +80,40 @@ _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
 
 
 def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
-    """Where a row's clip lies in the output; 256 folders keep listings short."""
+    """Return the path of a row's clip; 256 folders keep listings short."""
     return f"{CLIPS}/{row_id[:2]}/{row_id}{tag and f'-{tag}'}{suffix}"
 
 
 def derived_path(row_id: str, suffix: str, tag: str = "") -> str:
-    """Where the second clip lies that a file step made from a row's clip."""
+    """Return the path of the second clip that a file step made from a row's clip."""
     return f"{DERIVED}{clip_path(row_id, suffix, tag).removeprefix(CLIPS)}"
 
 
 def extras_path(row_id: str, tag: str = "") -> str:
-    """Where arrays lie that a row's pipeline returned besides its clip."""
+    """Return the path of the arrays that a row's pipeline returned besides its clip."""
     return f"{EXTRAS}/{row_id}{tag and f'-{tag}'}.safetensors"
 
 
 def preview_path(clip: str) -> str:
-    """Return where the preview lies of the clip at a path, as `clip_path` has it."""
+    """Return the path of a clip's preview. clip: the path of the clip."""
     folder, _, name = clip.removeprefix(f"{CLIPS}/").rpartition("/")
     return f"{PREVIEWS}/{folder}/{name.partition('.')[0]}.webp"
 
 
 def label_path(clip: str) -> str:
-    """Return where the label of a clip lies whose format has no place for it."""
+    """Return the path of a clip's label, for a format that has no place for it."""
     return f"{clip}{LABEL_SUFFIX}"
 
 
 def tags(media_sha256: str, *others: str | None) -> tuple[str, str, str]:
-    """Return the tags under which an attempt's files may lie, in the order in which they are tried.
+    """Return the tags that the names of an attempt's files may have, in the order in which they are tried.
 
-    The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where others lie
-    next to it (arrays, a derived clip) of all digests. The third has all digits: where a damaged file has the
-    name before.
+    The second distinguishes attempts at the row: eight digits of the clip's SHA-256, or of all digests if
+    there are other files (arrays, a derived clip). The third has all digits, in case a damaged file has the
+    second name.
     """
     digest = media_sha256
-    if digests := [one for one in others if one is not None]:
+    if digests := [other for other in others if other is not None]:
         digest = hashlib.sha256(" ".join([media_sha256, *digests]).encode()).hexdigest()
     return "", digest[:TAG], digest
 
@@ -125,7 +125,7 @@ def row_named_by(path: str) -> str | None:
 
 
 def recorded_path(record: Mapping[str, Any], where: str) -> str:
-    """Return where a record's clip lies, also if the output was moved. Raises JobError for another row's."""
+    """Return the path of a record's clip, even if the output was moved. Raises JobError for another row's."""
     row_id, path = record["row_id"], str(record["path"])
     suffix = f".{path.partition('.')[2]}"
     is_clip = path.startswith((f"{CLIPS}/", f"{DERIVED}/"))
@@ -136,5 +136,5 @@ def recorded_path(record: Mapping[str, Any], where: str) -> str:
 
 
 def dated(place: str | Path) -> str:
-    """Return where an output is now: {date} stands for today's date in UTC."""
+    """Return the place of an output, with today's date in UTC instead of {date}."""
     return str(place).replace("{date}", datetime.now(UTC).date().isoformat())

@@ -1,9 +1,9 @@
-"""An output: where the clips, records and failures of a job are. Whoever looks at one asks it here.
+"""An output: the clips, records and failures of a job, for all code that reads them.
 
-layout.py lists what lies where, who writes it and what makes it count. job.json says what the output was made
+layout.py lists what is where, who writes it and what makes it count. job.json says what the output was made
 with; each part of its records repeats that.
 
-A record may be anybody's: whether the files it names are as it says, and what is in them, is found out here.
+A record may be anybody's: it is checked here whether its files are as it says, and what is in them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from framefleet.pipeline.plugin import inner_outputs
 
 log = logging.getLogger(__name__)
 
-FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
+FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` needs of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 
 Unsound = Literal["missing", "size", "bytes", "unreadable"]
@@ -67,7 +67,7 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
 
 
 def recorded_files(record: Mapping[str, Any]) -> list[RecordedFile]:
-    """Return all files that a record names but its preview. Raises as `recorded_clip` does."""
+    """Return all files that a record names, except its preview. Raises as `recorded_clip` does."""
     derived = _second_file(record, layout.DERIVED, "derived", "the derived clip")
     return [file for file in (recorded_clip(record), recorded_extras(record), derived) if file]
 
@@ -83,7 +83,7 @@ def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str
 
 
 def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
-    """Return the bytes of a file that is as its record says; else how it is."""
+    """Return the bytes of a file if it is as its record says; else what is wrong with it."""
     try:
         content = store.read(file.path, None if file.size is None else file.size + 1)
     except (FileNotFoundError, StoreError) as error:
@@ -94,7 +94,7 @@ def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
 
 
 def why_unsound(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
-    """Return why a file was not read. Raises the error where no file can be read."""
+    """Return why a file was not read. Raises the error if no file can be read."""
     if isinstance(error, FileNotFoundError | NoFile):
         return "missing"
     if not is_unreadable(store, error):
@@ -111,7 +111,7 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     file = recorded_clip(record, store.url_of(layout.RECORDS))
     where = store.url_of(file.path)
     if record["bytes"] > MAX_CLIP_BYTES:
-        raise JobError(f"{where} has more than {MAX_CLIP_BYTES:,} bytes", "leave it out, by a condition")
+        raise JobError(f"{where} has more than {MAX_CLIP_BYTES:,} bytes", "leave it out with a condition")
     content = _content(store, file)
     try:
         return decode(content)
@@ -138,14 +138,14 @@ _CLAIMED = TypeAdapter(_Claimed)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output, read at any time: of a run under way it shows what is committed so far.
+    """An output, which can be read at any time: during a run, it shows what is committed so far.
 
-    store: its files. Every method reads them anew, and raises StoreError where they cannot be read, and
+    store: its files. Every method reads them again, and raises StoreError if they cannot be read, and
     JobError for a file that framefleet did not write, or that is damaged.
     """
 
     store: Store
-    _parts: tuple[Part, ...] | None = None  # of records, those that are read; None: all that count by then
+    _parts: tuple[Part, ...] | None = None  # the parts of records to read; None: all that count at that time
 
     def __post_init__(self) -> None:
         expected(self.store, Store, "store", "open an output by framefleet.open_output(...)")
@@ -154,7 +154,7 @@ class Output:
     def open(cls, place: str | Store, storage_options: Mapping[str, Any] | None = None) -> Output:
         """Return the output in a store, or at a path or URL, in which {date} stands for today's date in UTC.
 
-        Raises JobError where there is none, not even an inner one.
+        Raises JobError if there is none, not even an inner one.
         """
         store = place if isinstance(place, Store) else Store(layout.dated(place), storage_options)
         output = cls(store)
@@ -172,7 +172,7 @@ class Output:
 
     @classmethod
     def open_rendered(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Do what `open` does, and raise JobError where inner outputs are all there is."""
+        """Do what `open` does, and also raise JobError if there are only inner outputs."""
         output = cls.open(place, storage_options)
         if not output.is_begun:
             raise output.no_records()
@@ -180,7 +180,7 @@ class Output:
 
     @property
     def url(self) -> str:
-        """Where it lies, without credentials."""
+        """Where it is, without credentials."""
         return self.store.url_of("")
 
     @property
@@ -192,7 +192,7 @@ class Output:
 
     @property
     def inner(self) -> Mapping[str, Output]:
-        """The outputs in it that its job has rendered to choose rows, by name."""
+        """Its inner outputs by name, which the job has rendered to choose rows."""
         outputs = {
             name: section
             for name, section in inner_outputs().items()
@@ -217,7 +217,7 @@ class Output:
     ) -> Iterator[pa.Table]:
         """Yield the records, oldest first, some thousand at a time; of a row that has two, the last.
 
-        columns: unset, all, scores and columns of the table too. where: a condition on a record in SQL, as
+        columns: None: all, with scores and columns of the table. where: a condition on a record in SQL, e.g.
         "sharpness > 0.4". Raises JobError for a column that no record has.
         """
         if where is None:
@@ -226,7 +226,7 @@ class Output:
         return (table.select(wanted) for table in records_where(self.store, wanted, where, self._parts))
 
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
-        """Return the columns of `records`; of these, if some are named. Raises as it does."""
+        """Return the schema of `records` with these columns, or with all. Raises the same errors."""
         return record_schema_of(self.store, self._parts, columns=columns)
 
     def record(self, row_id: str) -> Record:
@@ -234,31 +234,31 @@ class Output:
         return find_record(self.store, row_id, self._parts)
 
     def holding(self, row_ids: Collection[str]) -> Output:
-        """Return the output with those parts of its records alone that have some of these rows."""
+        """Return the output with only those parts of its records that have any of these rows."""
         wanted, parts = pa.array(row_ids, pa.string()), live_parts(self.store)
         tables = zip(parts, row_states.row_ids_in(self.store, parts), strict=True)
-        some = (part for part, table in tables if pc.any(pc.is_in(table["row_id"], wanted)).as_py())
-        return replace(self, _parts=tuple(some))
+        matching = (part for part, table in tables if pc.any(pc.is_in(table["row_id"], wanted)).as_py())
+        return replace(self, _parts=tuple(matching))
 
     def now(self) -> Output:
-        """Return the output with the records that it has now, however it grows."""
+        """Return the output with only the records that it has now."""
         return replace(self, _parts=tuple(live_parts(self.store)))
 
     def since(self, earlier: Output) -> Output:
-        """Return the output with the records that it has now, and had not yet at `earlier.now()`."""
+        """Return the output with only the records that it has now, but did not have at `earlier.now()`."""
         before = frozenset(earlier._parts or ())
         return replace(self, _parts=tuple(part for part in live_parts(self.store) if part not in before))
 
     def newest(self, num_parts: int) -> Output:
-        """Return the output with the records of the parts that were written last."""
+        """Return the output with only the records in the parts that were written last."""
         return replace(self, _parts=tuple(live_parts(self.store)[-num_parts:]))
 
     def version(self) -> Mapping[str, Any]:
-        """Return as JSON which records it has, for `at`."""
+        """Return, as a JSON value, which records it has; see `at`."""
         return seals.sealed_of(live_parts(self.store) if self._parts is None else self._parts)
 
     def at(self, version: object) -> Output | None:
-        """Return the output with the records of this version; None where some are in other parts by now.
+        """Return the output with only the records of this version; None if some are in other parts by now.
 
         Raises ValueError for what is not a version.
         """
@@ -272,12 +272,12 @@ class Output:
 
     def failures(self, *, with_inner: bool = True) -> Iterator[row_states.FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
-        for name, one in self.inner.items() if with_inner else ():
-            yield from (replace(row, inner=name) for row in row_states.failed_rows(one.store))
+        for name, inner in self.inner.items() if with_inner else ():
+            yield from (replace(row, inner=name) for row in row_states.failed_rows(inner.store))
         yield from row_states.failed_rows(self.store)
 
     def failure_tables(self) -> Iterator[pa.Table]:
-        """Yield what `failures` does, without inner outputs, as failures/ has it."""
+        """Yield the rows of `failures`, without inner outputs, as tables of failures/."""
         return row_states.failed_tables(self.store)
 
     def log(self, row_id: str | None = None) -> Iterator[row_states.LogLine]:
@@ -285,7 +285,7 @@ class Output:
         return row_states.log_lines(self.store, row_id)
 
     def tables(self, folder: str, fields: pa.Schema | None = None) -> Iterator[pa.Table]:
-        """Yield the parts of a folder as they were written, such as a plugin's own. fields: unset, all."""
+        """Yield the parts of a folder, e.g. a plugin's, as they were written. fields: None: all columns."""
         return read_parts(self.store, [part.path for part in parts_in(self.store, folder)], fields)
 
     def writer(self, folder: str, schema: pa.Schema, *, job: str = "") -> PartWriter:
@@ -293,9 +293,9 @@ class Output:
         return PartWriter(self.store, folder, schema, run=seals.new_run(0), job=job)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.
+        """Yield the rows of the table that can be rendered: row_index, row_id, and carried columns.
 
-        As the table was when it was last rendered, in its order. columns: unset, all; else some of `Row`.
+        As the table was when it was last rendered, in its order. columns: None: all; else some of `Row`.
         """
         return self.tables(layout.ROWS, None if columns is None else fields_named(ROW_FIELDS, *columns))
 
@@ -306,13 +306,13 @@ class Output:
     def frames(self, record: Mapping[str, Any]) -> Frames:
         """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).
 
-        record: with row_id, uri, path, bytes and media_sha256. Raises StoreError where the clip is gone, and
-        JobError where it is not what was committed.
+        record: with row_id, uri, path, bytes and media_sha256. Raises StoreError if the clip is gone, and
+        JobError if it is not what was committed.
         """
         return recorded_frames(self.store, record)
 
     def files(self, record: Mapping[str, Any]) -> Iterator[tuple[str, bytes | Unsound]]:
-        """Yield where each file of a record lies but its preview, and its content, or what is wrong with it.
+        """Yield the path of each file of a record except its preview, with its content, or what is wrong.
 
         The clip comes first. Raises JobError for a path or size that no file of this row has.
         """
@@ -330,16 +330,16 @@ class Output:
 
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""
-        for name, one in self.inner.items():
-            problem = f"{self.url} has {name}, and no row in full so far"
-            return JobError(problem, f"{name} are an output of their own: give {one.url}")
+        for name, inner in self.inner.items():
+            problem = f"{self.url} has {name}, but no row in full so far"
+            return JobError(problem, f"{name} are an output of their own: give {inner.url}")
         return JobError(
             f"{self.store.url_of(layout.RECORDS)} has no records", "give the output of a render job"
         )
 
 
 def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Output:
-    """Return an output, for everything that is in it. Raises JobError where there is none.
+    """Return an output, for everything that is in it. Raises JobError if there is none.
 
     output: a path or URL. storage_options: what fsspec takes.
     """
@@ -348,15 +348,15 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
 
 def outputs_in(store: Store) -> dict[str, Store]:
     """Return the outputs that hold something: "" is this one, the others are the inner ones by name."""
-    inner = {name: one.store for name, one in Output(store).inner.items()}
+    inner = {name: output.store for name, output in Output(store).inner.items()}
     is_own = not inner or parts_in(store, layout.RECORDS) or store.exists(layout.CLAIM)
     return {"": store, **inner} if is_own else inner
 
 
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
-    """Return what job.json says, or the parts where it is lost or damaged; None where the output is nobody's.
+    """Return what job.json says, or what parts repeat if it is lost or damaged; None for a new output.
 
-    Raises JobError where it is damaged, or lost although there are records, and no part has it.
+    Raises JobError if it is damaged, or lost although there are records, and no part repeats it.
     """
     try:
         return read_json(store, layout.CLAIM, kind)
@@ -376,6 +376,6 @@ def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
 
 
 def claim_in_parts_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
-    """Return what job.json says by the newest part that has it; None where none does."""
+    """Return what job.json says, from the newest part that repeats it; None if no part does."""
     text = job_in_parts(store)
     return None if text is None else read_as(kind, text, store.url_of(layout.RECORDS))

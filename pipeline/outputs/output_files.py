@@ -1,4 +1,4 @@
-"""An output by its files: its parts one by one, and which rows they name. For commands that change them."""
+"""The files of an output: its parts one by one, and which rows they name. For commands that change them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class OutputFiles:
         ]
 
     def read(self, parts: Iterable[Part]) -> Iterator[pa.Table]:
-        """Yield what parts have, as it was written."""
+        """Yield the content of parts as it was written."""
         return read_parts(self.store, [part.path for part in parts], None)
 
     def table(self, part: Part) -> pa.Table:
-        """Return what a part has, texts as texts."""
+        """Return the content of a part, with plain texts."""
         return next(read_parts(self.store, [part.path], self.schema(part)))
 
     def rows(self, part: Part, fields: pa.Schema) -> Iterator[list[dict[str, Any]]]:
-        """Yield columns of a part as Python has them, some rows at a time."""
+        """Yield these columns of a part as dicts, some rows at a time."""
         return of_parts.rows_in_table(read_part(self.store, part.path, fields), self.store.url_of(part.path))
 
     def unread(self) -> Iterator[tuple[str, Literal["foreign", "late", "merged"]]]:
-        """Yield what lies in records/ and does not count: other files, late parts, merged parts."""
+        """Yield the files in records/ that do not count: other files, late parts, merged parts."""
         seal, live = seals.newest_seal(self.store), {part.path for part in live_parts(self.store)}
         for path in self.store.list(RECORDS):
             if path not in live:
@@ -65,9 +65,9 @@ class OutputFiles:
         return (table["row_id"] for table in row_states.row_ids_in(self.store, parts))
 
     def whole_row_id(self, row_id: str) -> str:
-        """Return the row_id that its first digits or a clip's name stand for in records, failures and rows/.
+        """Return the row_id with these first digits, or of a clip's name, in records, failures and rows/.
 
-        "" for none; one that is whole is not looked for. Raises JobError for too few digits.
+        "" if there is none; a whole row_id is not looked up. Raises JobError for too few digits.
         """
         return of_parts.whole_row_id(self.store, row_id, self.parts(RECORDS, FAILURES, ROWS))
 
@@ -88,5 +88,5 @@ class OutputFiles:
         return {intent.row_id for intent in intents_in(self.store) if not intent.is_disowned}
 
     def job(self) -> str | None:
-        """Return job.json by the newest part of records that repeats it. JobError: none can be read."""
+        """Return job.json from the newest part that repeats it. Raises JobError if none can be read."""
         return of_parts.job_in_parts(self.store)

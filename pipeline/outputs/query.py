@@ -1,6 +1,6 @@
-"""In: records and a condition on their columns, in SQL. Out: the records that it holds for, by DuckDB.
+"""In: records and a condition on their columns, in SQL. Out: the records for which it is true, by DuckDB.
 
-A condition is about one row: it opens no file, asks no network and sees no other table. It is asked in a
+A condition is about one row: it opens no file, uses no network and sees no other table. It is evaluated in a
 sandbox, which runs this file.
 """
 
@@ -27,10 +27,10 @@ _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condit
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
 _TEXT_AS_NUMBER = re.compile(r"VARCHAR\b.*(explicit|type) cast")
-_BEFORE_VALUE = r"(?:[=>,]|\b(?i:in\s*\(|i?like))\s*"  # of a text without quotes
+_BEFORE_VALUE = r"(?:[=>,]|\b(?i:in\s*\(|i?like))\s*"  # before a text without quotes
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
-FOUND, WRONG = b"r", b"w"  # what an answer begins with: then places of rows, or why there are none
-_MAX_BYTES = 2 << 30  # more than the process has
+FOUND, WRONG = b"r", b"w"  # the beginning of an answer: then places of rows, or why there are none
+_MAX_BYTES = 2 << 30  # more than the process needs
 _SEALED: dict[str, Any] = {
     "enable_external_access": "false",  # no file, no URL, no extension
     "autoinstall_known_extensions": "false",
@@ -47,8 +47,8 @@ def records_where(
 ) -> Iterator[pa.Table]:
     """Yield an output's records for which a condition is true, or all, as `record_tables` does.
 
-    names: columns to read, as far as the output has them; those of the condition come behind them.
-    parts: as of `record_schema_of`.
+    names: columns to read, if the output has them; those of the condition follow. parts: as in
+    `record_schema_of`.
     """
     schema = record_schema_of(store, parts)
     needed = columns_in(condition, schema) if condition is not None else []
@@ -60,28 +60,28 @@ def records_where(
 def rows_where(
     tables: Iterator[pa.Table], condition: str, names: Sequence[str] = (), *, place: str = "where"
 ) -> Iterator[pa.Table]:
-    """Yield the rows for which the condition is true. Raises JobError for what is no condition on a row.
+    """Yield the rows for which the condition is true. Raises JobError if it is not a condition on a row.
 
-    names: of all columns that the condition may be about, of which the tables may have fewer. place: of the
-    condition, as the error calls it.
+    names: all columns that the condition may be about; the tables may have fewer. place: what errors call the
+    place of the condition.
     """
     for table in tables:
         yield table.take(_rows(table, condition, names, place=place))
 
 
 def check_where(columns: pa.Schema, condition: str, *, place: str = "where", source: str = "") -> None:
-    """Raise JobError for a condition that no table of these columns can be asked.
+    """Raise JobError for a condition that does not work on a table with these columns.
 
-    place: in the job. source: what could add a column that is not there.
+    place: in the job. source: what could add a missing column.
     """
     _rows(columns.empty_table(), condition, place=place, source=source)
 
 
 def columns_in(condition: str, columns: pa.Schema, *, place: str = "where") -> list[str]:
-    """Return the columns that a condition may be about: those whose name stands in it.
+    """Return the columns that a condition may be about: those whose name occurs in it.
 
-    Records of several tables may have names that differ in case alone, which SQL takes for one: that column
-    is meant whose case the condition has. Raises JobError where it has several, or none.
+    Records of several tables may have names that only differ in case, which SQL takes for one: the column is
+    meant whose case the condition has. Raises JobError if it has several of them, or none.
     """
     text = plain_name(condition)
     by_name: dict[str, list[str]] = {}
@@ -109,7 +109,7 @@ def _rows(
     place: str = "where",
     source: str = "",
 ) -> pa.Array:
-    """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
+    """Return the places of the wanted rows, from a sandbox: SQL may take any memory and time."""
     names = {*columns_in(condition, table.schema, place=place)}  # not every type of Arrow is one of DuckDB's
     about = table.select([index for index, name in enumerate(table.column_names) if name in names])
     all_names = all_names or table.column_names
@@ -143,7 +143,8 @@ def _wrong(
             near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"{place}: there is no column {name!r}", fix)
-    texts = [one.name for one in about if one.type in (pa.string(), pa.dictionary(pa.int32(), pa.string()))]
+    text_types = pa.string(), pa.dictionary(pa.int32(), pa.string())
+    texts = [column.name for column in about if column.type in text_types]
     fix = _EXAMPLE
     if _TEXT_AS_NUMBER.search(problem) and texts:
         is_text = f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} text"
@@ -153,12 +154,12 @@ def _wrong(
 
 
 def _answer(connection: Connection) -> None:
-    import duckdb  # here: who starts this process does not need it
+    import duckdb  # here: the process that starts this one does not need it
 
     condition = connection.recv_bytes().decode()
     with pa.ipc.open_stream(connection.recv_bytes()) as stream:
         table = stream.read_all()
-    number = "__row"  # a name for where rows stand that no column has which the condition is about
+    number = "__row"  # the place of a row, by a name that does not occur in the condition
     while number in condition.casefold():
         number += "_"
     table = table.append_column(number, pa.array(range(len(table)), pa.int64()))

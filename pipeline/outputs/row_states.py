@@ -45,13 +45,13 @@ _COUNT = f"""
     FROM (SELECT row_id, bit_or(place) AS places FROM ids GROUP BY row_id)
 """
 _HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
-# What people do about errors that are not ours.
+# What people can do about errors that are not ours.
 _FIXES = {
     "OutOfMemory": "render fewer pixels or frames; in another output, set model.offload or model.vae_tiling",
-    "WorkerDied": "the row ends every worker it is on: look at the worker's log, and at its memory",
+    "WorkerDied": "the row kills every worker that renders it: look at the worker's log and memory",
     "TypeError": "an argument does not fit the pipeline, or the recipe: see --traceback",
 }
-# Of one run: some megabytes. Where more rows fail, failures/ has the last words of each.
+# Of one run: some megabytes. If more rows fail, failures/ still has the last error of each.
 MAX_LOG_LINES = 20_000
 
 
@@ -59,8 +59,8 @@ MAX_LOG_LINES = 20_000
 class OutputCounts:
     """Distinct rows that can be rendered."""
 
-    rows: int | None  # in the table as it was last read: done + failed + left; None: nobody wrote them down
-    done: int  # with a record; where `rows` is None, also of rows that are no longer in the table
+    rows: int | None  # in the table as it was last read: done + failed + left; None: not known
+    done: int  # with a record; if `rows` is None, also rows that are no longer in the table
     failed: int  # with a failure and no record
     left: int | None
     former: int  # with a record, and no longer in the table
@@ -90,7 +90,7 @@ def count_rows(store: Store) -> OutputCounts:
     ):
         database.register("ids", pa.RecordBatchReader.from_batches(_PLACES, ids()))
         try:
-            # Where nobody wrote the table's rows down, all others count.
+            # If the table's rows are not known, all others count.
             where = {"at": _IN_TABLE if rows else 0}
             ((total, recorded, done, failed),) = database.execute(_COUNT, where).fetchall()
         except duckdb.Error:
@@ -141,7 +141,7 @@ class FailedRow(Overview):
     arguments: str  # JSON
     failed_at: datetime
     traceback: str
-    inner: str = ""  # the name of the output in the job's that it is of; "": the job's own
+    inner: str = ""  # the name of the inner output that it belongs to; "": the job's own output
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -166,12 +166,12 @@ def failed_rows(store: Store) -> Iterator[FailedRow]:
 
 
 def failed_tables(store: Store) -> Iterator[pa.Table]:
-    """Yield what failed, has no record and is in the table, by its last failure, the newest first."""
+    """Yield the last failures of rows that have no record and are in the table, the newest first."""
     failures, rows = parts_in(store, FAILURES), parts_in(store, ROWS)
     left = {row_id for table in row_ids_in(store, failures) for row_id in table["row_id"].to_pylist()}
     if left:
         left -= _among(left, row_ids_in(store, live_parts(store)))
-    if left and rows:  # else nobody wrote down the rows of the table
+    if left and rows:  # else the rows of the table are not known
         left = _among(left, row_ids_in(store, rows))
     for part in reversed(failures) if left else ():
         table = read_part(store, part.path, records.FAILURE_FIELDS)
@@ -206,10 +206,10 @@ LOG_FIELDS: pa.Schema = records.fields_from(LogLine)
 
 
 def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
-    """Yield the log, the oldest line first: of all rows, or of one, and then what its record says.
+    """Yield the log of all rows, the oldest line first; or that of one row, and then what its record says.
 
-    A driver keeps these lines as far as a row's record does not say it: a row that was rendered at its first
-    attempt has none. row_id: or its first digits (four or more), or a clip's name. Raises JobError for none.
+    A driver only logs what a row's record does not say: a row that was rendered at its first attempt has no
+    lines. row_id: or its first digits (four or more), or a clip's name. Raises JobError if there is no row.
     """
     parts, num_lines = [], 0
     if row_id is not None:

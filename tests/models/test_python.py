@@ -43,7 +43,7 @@ def test_a_saved_clip_has_its_frames(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_a_clip_is_not_saved_as_what_cannot_hold_it(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"clip\.avi has the ending of no format"):
+    with pytest.raises(JobError, match=r"clip\.avi has an unknown ending"):
         clip.save(tmp_path / "clip.avi")
     with pytest.raises(RenderError, match="png holds one frame"):
         clip.save(tmp_path / "clip.png")

@@ -151,7 +151,7 @@ def test_a_lossless_file_has_the_sound_of_its_record_and_none_where_the_job_want
     ("model", "media", "message"),
     [
         ("stable_audio", {"format": "mp4"}, "renders sound only"),
-        ("stable_audio", {"audio": False}, "holds nothing but sound"),
+        ("stable_audio", {"audio": False}, "only holds sound"),
         ("ltx2", {"format": "wav"}, "renders frames"),
         ("ltx2", {"fps": 30}, "would not keep step with their sound, made for 24"),
         ("ltx2", {"fps": 30, "audio": False}, None),

@@ -85,7 +85,7 @@ def copied(part: Path) -> None:
     shutil.copy(part, part.with_name("part-copy.parquet"))
 
 
-GONE, TOLD = "damaged: 1 clip of rows with a record", "parts of its records have it"
+GONE, TOLD = "damaged: 1 clip with a record", "parts of its records have it"
 # What is done; what `verify --files` finds; how `render` ends and what it says; records after `repair`.
 DAMAGES: dict[str, tuple[Callable[[Path], Any], set[str], int, str, int]] = {
     "a deleted clip": (lambda out: a_clip(out).unlink(), {"missing"}, 1, GONE, 5),

@@ -43,7 +43,7 @@ def test_a_value_is_stored_as_it_is_or_refused(
         assert type(cell) in (int, float, bool, str)
         assert cell == pytest.approx(value.item() if hasattr(value, "item") else value)
     for value in misfits:
-        refused = f"file step arrays: the column 'brightness' is {kind}, and cannot"
+        refused = f"file step arrays: the column 'brightness' is {kind}, which cannot"
         with pytest.raises(RenderError, match=refused):
             checked_values({"arrays": with_columns(pa.schema([column]))}, {"brightness": value})
     assert cell_of(column, None) is None
@@ -58,7 +58,7 @@ def with_columns(schema: pa.Schema) -> FileStep:
 
 def test_what_is_no_value_of_a_column_is_refused() -> None:
     steps = {"arrays": with_columns(pa.schema([("brightness", pa.float64())]))}
-    with pytest.raises(RenderError, match="there is a value for 'brightnes', and no such") as raised:
+    with pytest.raises(RenderError, match="there is a value for 'brightnes', but no such") as raised:
         checked_values(steps, {"brightnes": 0.5})
     assert "'brightness'?" in raised.value.fix
     assert checked_values(steps, {}) == {"brightness": None}
@@ -101,7 +101,7 @@ def stored(store: Store, **more: Any) -> StoredRow | Failed:
 def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) -> None:
     failed = stored(Store(str(tmp_path)), steps={"plain": FileStep(), "arrays": Faulty(method)})
     assert isinstance(failed, Failed) and failed.message.startswith("file step arrays: ")
-    value = "the column 'brightness' is int64, and cannot hold 2.7"
+    value = "the column 'brightness' is int64, which cannot hold 2.7"
     assert (value if method == "none" else "no weights") in failed.message
 
 

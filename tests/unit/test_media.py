@@ -344,7 +344,7 @@ def test_floats_beyond_one_come_back_to_the_bit(shape: tuple[int, ...]) -> None:
         ("gif", gradient(2), True, "gif holds none"),
         ("webp", gradient(2), True, "webp holds none"),
         ("mp4", None, True, "mp4 holds frames"),
-        ("flac", gradient(1), True, "flac holds sound alone"),
+        ("flac", gradient(1), True, "flac only holds sound"),
     ],
 )
 def test_what_a_format_lacks_is_refused(

@@ -57,7 +57,7 @@ def test_a_password_whose_end_is_not_clear_is_refused_where_it_enters(url: str) 
 
 
 def test_an_output_with_a_query_is_refused_without_showing_it() -> None:
-    with pytest.raises(JobError, match=r"https://host/run is given with a query") as caught:
+    with pytest.raises(JobError, match=r"https://host/run has a query") as caught:
         Store("https://host/run?sig=abcdefgh")
     assert "abcdefgh" not in str(caught.value)
 

@@ -1,8 +1,8 @@
-"""In: what stands for frames in an output. Out: frames as an array (T, H, W, channels), and their digest.
+"""In: frames in a pipeline's output, in any form. Out: an array (T, H, W, channels), and its digest.
 
-LateFrames stand for the array that a call of diffusers' postprocessing will return. Whoever looks at it gets
-that array. Where nobody does before the clip is kept, one thread of the process rounds the decoder's tensor
-to uint8, in the order of the clips: on a GPU there, and copied in parallel with what comes next.
+LateFrames stand for the array that a call of diffusers' postprocessing will return. Code that looks at them
+gets that array. If no code does so before the clip is stored, one thread of the process rounds the decoder's
+tensor to uint8, in the order of the clips: if it is on a GPU, there, and copied in parallel with other work.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def eight_bits(pictures: Pictures) -> npt.NDArray[np.uint8]:
 def to_frames(output: object) -> Frames:
     """Return the one clip in `output` as uint8 RGB (T, H, W, 3), as `to_pictures` does.
 
-    output: a diffusers pipeline output, or what may stand in one. Raises RenderError for frames with alpha
-    and for values outside [0, 1].
+    output: of a diffusers pipeline, or the frames themselves. Raises RenderError for frames with alpha and
+    for values outside [0, 1].
     """
     name = next((name for name in PICTURES if getattr(output, name, None) is not None), None)
     pictures = to_pictures(getattr(output, name) if name else output, are_images=name in IMAGES)
@@ -64,9 +64,9 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
     """Return the one clip that `value` holds, C-contiguous; uint8, rounded as diffusers does.
 
     value: PIL images, NumPy arrays (T, H, W, C) or (H, W, C), torch tensors (T, C, H, W) or (C, H, W), or
-    lists of these; 3 or 4 channels, uint8 or floats. Leading dimensions of one are taken off. Floats outside
-    [0, 1] stay as they are, as float32. are_images: several of them are a batch, but for the layers of one.
-    Raises RenderError for anything else.
+    lists of these; 3 or 4 channels, uint8 or floats. Leading dimensions of size 1 are dropped. Floats outside
+    [0, 1] stay as they are, as float32. are_images: several of them are a batch, unless they are layers of
+    one. Raises RenderError for anything else.
     """
     array = _to_array(value)
     is_batch = are_images and array.ndim == 4 and array.shape[0] > 1
@@ -112,7 +112,7 @@ def frames_sha256(frames: Pictures) -> str:
 
 
 def frames_format(frames: Pictures) -> str:
-    """Return channels and dtype, as records say them: "rgb uint8", "rgba float32"."""
+    """Return channels and dtype, as records name them: "rgb uint8", "rgba float32"."""
     return f"{'rgba' if frames.shape[-1] == 4 else 'rgb'} {frames.dtype}"
 
 
@@ -128,7 +128,7 @@ def _to_array(value: object) -> npt.NDArray[Any]:
             )
         return np.asarray(value)
     if isinstance(value, list | tuple):
-        arrays = [_to_array(one) for one in value]
+        arrays = [_to_array(part) for part in value]
         shapes = sorted({array.shape for array in arrays})
         if len(shapes) != 1:
             raise RenderError(
@@ -148,7 +148,7 @@ def _to_array(value: object) -> npt.NDArray[Any]:
 
 
 def beyond_range(frames: Pictures) -> RenderError:
-    """Return what is said where only frames in [0, 1] have a place."""
+    """Return the error for values outside [0, 1] that a format or a recipe cannot take."""
     return RenderError(
         f"the frames span {frames.min():.3g} to {frames.max():.3g}, not [0, 1]",
         "set media.format to exr.zip to keep them as they are; or scale and clip them in the recipe: "
@@ -163,14 +163,14 @@ Postprocess = Callable[[Any, str], Any]  # called as call(images, output_type), 
 
 
 class Pixels:
-    """The frames of one clip, perhaps on their way."""
+    """The frames of one clip, perhaps still being made."""
 
     def __init__(self, frames: Future[Pictures]) -> None:
         self._frames = frames
 
     @classmethod
     def of(cls, frames: Pictures) -> Self:
-        """Return those of frames that are there."""
+        """Return the pixels of frames that exist already."""
         made: Future[Pictures] = Future()
         made.set_result(frames)
         return cls(made)
@@ -182,12 +182,12 @@ class Pixels:
 
     @cached_property
     def sha256(self) -> str:
-        """Their digest, as `frames_sha256` has it; computed by who asks first."""
+        """Their digest, as `frames_sha256` returns it; computed when first used."""
         return frames_sha256(self.frames)
 
 
 def to_pixels(value: object, *, are_images: bool = False) -> Pixels:
-    """Return the frames in `value` as `to_pictures` does, LateFrames later; RenderError for all else now."""
+    """Return the frames in `value`, as `to_pictures` does: LateFrames in the background, others at once."""
     if not is_late(value):
         return Pixels.of(to_pictures(value, are_images=are_images))
     make = _launched(value) if value.is_on_gpu else partial(_rounded, value)
@@ -196,7 +196,7 @@ def to_pixels(value: object, *, are_images: bool = False) -> Pixels:
 
 @cache
 def _thread(pid: int) -> ThreadPoolExecutor:
-    """Return the process's own: a fork has what its parent had, but not the thread that does the work."""
+    """Return the pool of this process: a fork inherits its parent's, but without the thread."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
 
 
@@ -213,10 +213,10 @@ def _rounded(late: LateFrames) -> Pictures:
 
 
 def _launched(late: LateFrames) -> Callable[[], Pictures]:
-    """Start on the GPU without waiting for it; return what waits.
+    """Start the rounding on the GPU; return a function that waits for it.
 
-    The arithmetic has its place among the renderer's own work, as decoders may use their memory again; the
-    copy runs in parallel with what comes after.
+    The arithmetic is queued with the renderer's own work, as decoders may reuse their memory; the copy runs
+    in parallel with what comes after.
     """
     import torch
 
@@ -247,7 +247,7 @@ def _copying(device: Any) -> Any:
 
 
 def _to_uint8(part: Any) -> tuple[Any, Any]:
-    """Return floats (t, C, H, W) as uint8 (t, H, W, C), rounded as diffusers does, and whether it could be.
+    """Return floats (t, C, H, W) as uint8 (t, H, W, C), rounded as diffusers does, and whether all fit.
 
     diffusers multiplies and rounds in NumPy, in float32; so does this, wherever the tensor is.
     """
@@ -262,7 +262,7 @@ def _to_uint8(part: Any) -> tuple[Any, Any]:
 class LateFrames(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of floats, channels last, that is computed when code looks at it.
 
-    Passes for an ndarray wherever Python asks; C code that takes nothing but the very type refuses it.
+    It passes for an ndarray wherever Python asks; C code that only takes the exact type refuses it.
     """
 
     def __init__(self, images: Any, call: Postprocess) -> None:
@@ -335,14 +335,14 @@ class LateFrames(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def is_late(value: object) -> TypeGuard[LateFrames]:
-    """Tell whether a value is LateFrames at which no code has looked."""
+    """Return whether a value is LateFrames at which no code has looked."""
     return type(value) is LateFrames and not value.is_seen
 
 
 def _seen(value: Any) -> Any:
-    """Return `value` with arrays in place of what stands for them."""
+    """Return `value` with arrays in place of LateFrames."""
     if type(value) is LateFrames:
         return value.array()
     if isinstance(value, list | tuple):
         return type(value)(map(_seen, value))
-    return {key: _seen(one) for key, one in value.items()} if isinstance(value, dict) else value
+    return {key: _seen(part) for key, part in value.items()} if isinstance(value, dict) else value

@@ -1,6 +1,6 @@
-"""In: whatever a recipe returned. Out: all that is in it: frames, sound, and other arrays and values.
+"""In: whatever a recipe returned. Out: everything in it: frames, sound, and other arrays and values.
 
-Of what stands for sound: samples, their rate and their digest.
+Sound has samples, a rate and a digest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, to_pixel
 
 Pcm: TypeAlias = npt.NDArray[np.int16]  # (samples, channels), C-contiguous: as the data of a wav file
 
-_MAX_CHANNELS = 2  # layouts of more have names, which no output states
+_MAX_CHANNELS = 2  # layouts with more have names, which outputs do not say
 _MAX_RATE = 655_350  # of FLAC
 
 
@@ -65,7 +65,7 @@ def to_audio(value: Any, sample_rate: Any) -> Audio:
     if not np.isfinite(samples).all():
         raise RenderError("the sound contains NaN or infinity", "use dtype bf16 or fp32: fp16 overflows")
     if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
-        fix = f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one"
+        fix = f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, if no component has one"
         raise RenderError(f"the recipe returned sound with a rate of {sample_rate!r}", fix)
     return Audio(samples=np.ascontiguousarray(samples, dtype=np.float32), sample_rate=sample_rate)
 
@@ -79,10 +79,10 @@ def audio_sha256(audio: Audio) -> str:
 
 
 def sample_rate_of(components: Any) -> int | None:
-    """Return the rate of what the components of a pipeline make, by name; None where none says one.
+    """Return the sample rate of a pipeline's sound, by its components; None if none of them has one.
 
-    What makes samples from a spectrum says it where there is one: an autoencoder of spectra has a rate of
-    its own, as LTX-2's, whose vocoder gives another.
+    If there is a vocoder, which makes samples from a spectrum, its rate counts: an autoencoder of spectra,
+    such as LTX-2's, has another rate.
     """
     order = ("vocoder", "audio_vae", "sound_tokenizer", "vae")
     for name in [*(name for name in order if name in components), *sorted({*components} - {*order})]:
@@ -114,7 +114,7 @@ class KeptSteps:
         return self != KeptSteps()
 
     def values(self) -> dict[str, Any]:
-        """Return it as records have it, in which those of 0.1.0 have no more than two."""
+        """Return it as records have it; those of version 0.1.0 only have two of the values."""
         return {name: value for name, value in asdict(self).items() if value or name in _FIRST_KEPT}
 
 
@@ -129,11 +129,11 @@ class Extras:
     values: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
     def json(self) -> str | None:
-        """Return the values as canonical JSON; None where there are none."""
+        """Return the values as canonical JSON; None if there are none."""
         return canonical_json(dict(self.values)) if self.values else None
 
     def file(self) -> bytes | None:
-        """Return the arrays as a safetensors file, equal for equal arrays; None where there are none."""
+        """Return the arrays as a safetensors file, equal for equal arrays; None if there are none."""
         if not self.arrays:
             return None
         from safetensors.torch import save
@@ -142,7 +142,7 @@ class Extras:
 
 
 def kept_in(extra_outputs: str | None) -> KeptSteps:
-    """Return what a record says is kept of its row's steps; anything else says nothing."""
+    """Return what is kept of a row's steps, by the text in its record; nothing if that is not ours."""
     try:
         values = parse_json(extra_outputs or "{}")
         is_there = isinstance(values, dict) and KEPT in values
@@ -152,10 +152,10 @@ def kept_in(extra_outputs: str | None) -> KeptSteps:
 
 
 def to_extras(fields: Mapping[str, Any]) -> Extras:
-    """Sort fields of an output by what they are; those that are None are left out.
+    """Sort the fields of an output into arrays and JSON values; None is left out.
 
-    Tensors, arrays and images are arrays as they are; in lists and mappings they are field.0, field.key.
-    Raises RenderError for what is neither that nor a JSON value.
+    Tensors, arrays and images are arrays; in lists and mappings, they are called field.0, field.key. Raises
+    RenderError for anything else that is not a JSON value.
     """
     arrays: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -176,9 +176,9 @@ def to_extras(fields: Mapping[str, Any]) -> Extras:
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether a value is JSON's, without NaN and infinity."""
+    """Return whether a value is one of JSON, without NaN and infinity."""
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     if isinstance(value, float):
@@ -192,14 +192,14 @@ def _named_arrays(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping | list | tuple):
         parts = value.items() if isinstance(value, Mapping) else enumerate(value)
         arrays = (_named_arrays(f"{name}.{key}", part) for key, part in parts)
-        return {inner: array for some in arrays for inner, array in some.items()}
+        return {inner: array for named in arrays for inner, array in named.items()}
 
     if isinstance(value, Image.Image):
         value = np.asarray(value)
     if isinstance(value, np.ndarray | np.generic | int | float) and np.asarray(value).dtype.kind in "biuf":
         value = torch.from_numpy(np.array(value))
     if isinstance(value, torch.Tensor) and not value.is_complex():
-        # A copy: safetensors takes no two names of one memory, and the row's own is not kept alive.
+        # A copy: safetensors refuses two names for one memory, and the row's own is not kept alive.
         return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)}
     problem = f"the recipe returned {name} as {type(value).__name__}, which cannot be stored with the clip"
     raise RenderError(problem, "return arrays, text or numbers; or leave it out in a recipe of your own")
@@ -221,11 +221,11 @@ class Rendered:
 
 
 def to_rendered(output: Any, pipe: Any) -> Rendered:
-    """Return all that `output` holds: nothing of it is dropped.
+    """Return everything in `output`; nothing is dropped.
 
-    output: an output of diffusers, or a mapping with fields of the same names; else it is the frames
-    themselves. pipe: made it, so its components say the rate of its sound. Raises RenderError for what
-    cannot be kept.
+    output: an output of diffusers, or a mapping with fields of the same names, or the frames themselves.
+    pipe: the pipeline that made it, whose components have the rate of its sound. Raises RenderError for what
+    cannot be stored.
     """
     if isinstance(output, Rendered):
         return output
@@ -270,11 +270,11 @@ def _one_of(names: tuple[str, ...], fields: Mapping[str, Any]) -> str | None:
 
 
 def map_pixels(name: str, value: Any, output: object) -> Pixels:
-    """Return the picture of the first map in `value`: one channel is grey, normals are (x + 1) / 2.
+    """Return a picture of the first map in `value`: one channel is grey, normals are (x + 1) / 2.
 
-    name: of the field that holds it. output: whose class says what a `prediction` is. Values outside [0, 1]
-    stay as they are, as those of frames do. The map itself is kept next to the clip (`Extras`). Raises
-    RenderError for what has no picture.
+    name: of its field. output: its class says what a `prediction` is. Values outside [0, 1] stay as they are,
+    as in frames. The map itself is stored next to the clip (`Extras`). Raises RenderError if there is no
+    picture of it.
     """
     array = _first(value)
     if np.issubdtype(array.dtype, np.integer):

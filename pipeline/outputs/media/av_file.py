@@ -1,4 +1,4 @@
-"""Frames and sound to the bytes of an mp4, webm, mkv, flac or wav, by FFmpeg; and back."""
+"""From frames and sound to the bytes of an mp4, webm, mkv, flac or wav, with FFmpeg; and back."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _COLOURS: dict[str, Any] = {
     "dst_color_primaries": ColorPrimaries.BT709,
     "dst_color_trc": ColorTrc.BT709,
 }
-# One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
+# One thread: with another number, x264 writes other bytes; rows are encoded in parallel anyway.
 _CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
-# cpu-independent: x264 must not choose its algorithms by the CPU it meets.
+# cpu-independent: x264 must not choose its algorithms by the CPU.
 X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
-# Of each encoder, besides its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
+# Of each encoder, besides its crf. x265 and SVT-AV1 have their own threads, and print a line for every clip.
 _ENCODER_OPTIONS = {
     "libx264": X264_OPTIONS,
     "libx265": {"preset": "medium", "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none"},
@@ -56,15 +56,15 @@ _ENCODER_OPTIONS = {
     "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "0", "b": "0"},
     "h264_nvenc": {"rc": "constqp"},
 }
-# Of frames smaller than its blocks (64), x265 4.1 writes beyond its memory; of ones of 64, it reads what it
-# never wrote, so bytes differ. Of fewer frames, reordered, it reads times that it never wrote.
+# With frames smaller than its blocks (64), x265 4.1 writes beyond its memory; with sides of 64, it reads what
+# it never wrote, so bytes differ. With fewer frames, reordered, it reads times that it never wrote.
 _X265_LEAST_SIDE, _X265_LEAST_FRAMES = 65, 4
-os.environ.setdefault("SVT_LOG", "0")  # FFmpeg tells what went wrong
+os.environ.setdefault("SVT_LOG", "0")  # FFmpeg reports what went wrong
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
 CONTAINER_OPTIONS = {name: {"fflags": "+bitexact"} for name in ("mp4", "mkv", "webm", "flac", "wav")}
 CONTAINER_OPTIONS["mp4"]["movflags"] = "use_metadata_tags+faststart"
-# What is read is what was written. FFmpeg also has formats that name files and URLs, which it opens (hls,
-# concat, dash), and a frame may become larger on its way.
+# Only what we write is read. FFmpeg also has formats that name files and URLs, which it opens (hls, concat,
+# dash), and the size of frames may grow within a file.
 _READING = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flac,wav",
     "codec_whitelist": "h264,hevc,libdav1d,vp9,ffv1,aac,opus,flac,pcm_s16le",
@@ -73,12 +73,12 @@ _READING = {
 _DECODING = {"max_pixels": str(LARGEST_FRAME)}
 _SOUND_CODECS = {"mp4": "aac", "webm": "libopus", "mkv": "flac", "flac": "flac", "wav": "pcm_s16le"}
 CONTAINER_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-# What others do not have.
+# Codecs that only have some rates.
 _SOUND_RATES = {
     "aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350),
     "libopus": (48000, 24000, 16000, 12000, 8000),
 }
-# Bits a second of each channel at most, where nothing is heard of the loss.
+# Maximum bits per second of each channel, at which the loss cannot be heard.
 _SOUND_BITS = {"aac": 128_000, "libopus": 96_000}
 _LAYOUTS = {1: "mono", 2: "stereo"}
 
@@ -89,7 +89,7 @@ def encode_av(
     """Return the file's bytes. Raises RenderError for sound that the format lacks, and FFmpeg's errors."""
     codec = _SOUND_CODECS[media.format]
     if audio and audio.sample_rate not in _SOUND_RATES.get(codec, (audio.sample_rate,)):
-        problem = f"the sound has {audio.sample_rate} samples in a second, which {codec} does not"
+        problem = f"the sound has {audio.sample_rate} samples per second, which {codec} does not support"
         raise RenderError(problem, "set media.format to mkv")
     if frames is not None and media.codec == "libx265" and min(frames.shape[1:3]) < _X265_LEAST_SIDE:
         fix = "render more than 64 pixels a side, or leave media.encoder out"
@@ -97,14 +97,14 @@ def encode_av(
     with _scratch_file() as path:
         kind = "matroska" if media.format == "mkv" else media.format
         with av.open(str(path), "w", format=kind, options=CONTAINER_OPTIONS[media.format]) as container:
-            # wav has a few tags only, of its own names
+            # wav only has a few tags, with its own names
             container.metadata.update({COMMENT: json.dumps(tags)} if tags and media.format == "wav" else tags)
             video = None if frames is None else _Video(container, frames, media=media, rate=rate)
             sound = _Sound(container, audio, media.format) if audio else None
             for index in range(0 if frames is None else len(frames)):
                 if video:
                     video.write(index)
-                if sound:  # what is heard while this frame is seen: players read both side by side
+                if sound:  # the sound of this frame: players read both side by side
                     sound.write_until(round((index + 1) * sound.sample_rate / rate))
             if video:
                 video.close()
@@ -115,7 +115,7 @@ def encode_av(
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Yield a path, in memory, gone afterwards; faststart opens it again by its name."""
+    """Yield a path of a file in memory, which is gone afterwards; faststart opens it again by its name."""
     handle = os.memfd_create("clip")
     try:
         yield Path(f"/proc/self/fd/{handle}")
@@ -124,7 +124,7 @@ def _scratch_file() -> Iterator[Path]:
 
 
 def check_encoder(media: Media) -> None:
-    """Raise JobError where this machine, or its PyAV, lacks the encoder that a job asks for."""
+    """Raise JobError if this machine, or its PyAV, lacks the encoder that a job asks for."""
     if media.format not in VIDEO_ENCODERS:
         return
     black = np.zeros((1, 256, 256, 3), np.uint8)
@@ -135,7 +135,7 @@ def check_encoder(media: Media) -> None:
         raise JobError(
             f"media.encoder is {media.codec}, which PyAV {av.__version__} cannot use on "
             f"{socket.gethostname()}: {error}",
-            f"use one of {', '.join(VIDEO_ENCODERS[media.format])}; NVENC wants a GPU and its driver",
+            f"use one of {', '.join(VIDEO_ENCODERS[media.format])}; NVENC needs a GPU and its driver",
         ) from error
 
 
@@ -162,7 +162,7 @@ class _Video:
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
         if not is_rgb:
-            # Which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours.
+            # Which colours the numbers mean: an untagged small clip is shown as BT.601, with other colours.
             for name, value in _COLOURS.items():
                 setattr(stream.codec_context, name.removeprefix("dst_"), value)
         if codec == "libx265" and media.format == "mp4":
@@ -187,11 +187,11 @@ class _Video:
 
 @contextmanager
 def _scheduling_restored() -> Iterator[None]:
-    """Give every thread that becomes real-time meanwhile the policy of this one as it was.
+    """Give this thread's policy back to every thread that the block makes real-time.
 
-    Where root opens SVT-AV1, it makes the thread that does so, and its own, first-in first-out at the highest
-    priority, and leaves them so. Whatever that thread, and each process that it starts, computes would then
-    leave all others 5 % of a core: no other worker, Ray or lock of a driver beats in time.
+    If root opens SVT-AV1, it gives the calling thread, and its own, the policy FIFO with the highest
+    priority, and leaves it so. That thread, and each process that it starts, would then leave 5 % of a core
+    to all others: no other worker, Ray or lock of a driver would beat in time.
     https://gitlab.com/AOMediaCodec/SVT-AV1/-/blob/v4.1.0/Source/Lib/Globals/enc_handle.c
     """
 
@@ -240,7 +240,7 @@ class _Sound:
 
 
 def decode_frames(media_bytes: bytes) -> Frames:
-    """Return the frames of a file that `encode_av` wrote: the very same of mkv, near ones of others."""
+    """Return the frames of a file that `encode_av` wrote: the same for mkv, similar ones for others."""
     frames: list[Frames] = []
     with open_media(media_bytes) as container:
         stream = container.streams.video[0]
@@ -254,7 +254,7 @@ def decode_frames(media_bytes: bytes) -> Frames:
 
 
 def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
-    """Return samples (samples, channels) and their rate; near ones of mp4 and webm. None without sound."""
+    """Return samples (samples, channels) and rate; similar ones for mp4 and webm. None without sound."""
     with open_media(media_bytes) as container:
         if not container.streams.audio:
             return None
@@ -278,7 +278,7 @@ def read_tags(media_bytes: bytes) -> dict[str, str]:
 
 
 def _tags_of(container: av.container.InputContainer, media_bytes: bytes) -> dict[str, str]:
-    # Matroska shouts; what is not UTF-8 is a surrogate in PyAV 19.
+    # Matroska has keys in upper case; what is not UTF-8 is a surrogate in PyAV 19.
     tags = {
         key.lower(): value.encode("utf-8", "ignore").decode() for key, value in container.metadata.items()
     }
@@ -288,7 +288,7 @@ def _tags_of(container: av.container.InputContainer, media_bytes: bytes) -> dict
 
 
 def av_header(media_bytes: bytes) -> ClipHeader:
-    # Without codecs FFmpeg decodes no frame of a file that it opens; told the format, it tries no others.
+    # Without codecs, FFmpeg decodes no frames of a file that it opens; with the format, it tries no others.
     kind = "mp4" if media_bytes[4:8] == b"ftyp" else None
     kind = "matroska" if media_bytes.startswith(b"\x1aE\xdf\xa3") else kind
     with open_media(media_bytes, kind, codec_whitelist="none") as container:
@@ -304,5 +304,5 @@ def av_header(media_bytes: bytes) -> ClipHeader:
 
 
 def open_media(media_bytes: bytes, kind: str | None = None, **options: str) -> av.container.InputContainer:
-    """Open a file that may be anybody's: it leads FFmpeg to no other file or address. Raises FFmpegError."""
+    """Open a file that may be anybody's: it cannot lead FFmpeg to other files or URLs. Raises FFmpegError."""
     return open_av(media_bytes, {**_READING, **_DECODING, **options}, kind=kind)

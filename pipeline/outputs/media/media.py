@@ -49,8 +49,8 @@ def encode(
     """Return the file's bytes; equal arguments give equal bytes in every process.
 
     metadata: written as the container's own tags (png: iTXt chunks, zip: tags.json, webp: Exif, gif: a
-    comment); keys in lower case. "comment" is `parameters` of png, and UserComment of webp. mp4 and webm are
-    4:2:0, but 4:4:4 where a side is odd (and it is not AV1); not every player shows that. Raises RenderError
+    comment); keys in lower case. "comment" is `parameters` in png, and UserComment in webp. mp4 and webm are
+    4:2:0, but 4:4:4 if a side is odd (and it is not AV1), which not every player shows. Raises RenderError
     for what the format cannot hold.
     """
     _check(frames, audio, media)
@@ -72,7 +72,7 @@ def encode(
             return picture_files.encode_zip(frames, sound, kind=kind, tags=tags)
         return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
-        if error.errno in FULL_ERRNOS:  # the machine's, and no fault of the row's
+        if error.errno in FULL_ERRNOS:  # the machine's fault, not the row's
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
         shown = "sound"
         if frames is not None:
@@ -84,7 +84,7 @@ def encode(
 def preview_of(frames: Pictures) -> bytes:
     """Return the middle frame as WebP, made smaller, never larger; equal frames give equal bytes.
 
-    It is shown before a clip plays, or in its place. The middle: many clips begin with what they come from.
+    It is shown before a clip plays, or instead of it. Not the first frame: many clips begin with their input.
     """
     still = Image.fromarray(eight_bits(frames[len(frames) // 2]))
     still.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -94,9 +94,10 @@ def preview_of(frames: Pictures) -> bytes:
 
 
 def decode(media_bytes: bytes) -> Frames:
-    """Return the frames of a file that `encode` wrote: of formats with loss (`LOSSY`) near ones.
+    """Return the frames of a file that `encode` wrote; similar ones for formats with loss (`LOSSY`).
 
-    Floats of exr.zip as 8 bits. Raises StoreError, as all here, for what is no such file, or is too large.
+    Floats of exr.zip become 8 bits. Raises StoreError, as all readers here, for a file that is too large, or
+    of another kind.
     """
     return eight_bits(decode_floats(media_bytes))
 
@@ -107,7 +108,7 @@ def decode_floats(media_bytes: bytes) -> Pictures:
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
-    """Return samples (samples, channels) and rate, near ones of mp4 and webm. None without sound."""
+    """Return samples (samples, channels) and rate; similar ones for mp4 and webm. None without sound."""
 
     def zip_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         sound = picture_files.read_zip_sound(media_bytes)
@@ -117,12 +118,12 @@ def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
-    """Return the tags that `encode` was given; of others' files, and jpegs, the texts in them."""
+    """Return the tags that `encode` has written; for jpegs and other people's files, the texts in them."""
     return _read(media_bytes, picture_files.read_zip_tags, picture_files.read_pillow_tags, read_tags)
 
 
 def clip_header(media_bytes: bytes) -> ClipHeader:
-    """Return what a file that `encode` wrote says of itself, without decoding its frames."""
+    """Return what a file that `encode` wrote says about itself, without decoding its frames."""
     return _read(media_bytes, picture_files.zip_header, picture_files.pillow_header, av_header)
 
 
@@ -132,7 +133,7 @@ def _read(
     of_pillow: Callable[[bytes], FilePart],
     of_ffmpeg: Callable[[bytes], FilePart],
 ) -> FilePart:
-    """Return what a file holds, by the reader for its first bytes."""
+    """Return what the reader for a file's first bytes returns."""
     try:
         if media_bytes.startswith(picture_files.ZIP_SIGNATURE):
             return of_zip(media_bytes)
@@ -140,7 +141,7 @@ def _read(
     except MemoryError:
         raise
     except Exception as error:
-        # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
+        # FFmpeg, Pillow and zipfile raise all kinds of errors for broken bytes: SyntaxError, ...
         fix = "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed"
         raise StoreError(f"these bytes are not a clip: {error}", fix) from error
 
@@ -149,19 +150,19 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
     """Raise RenderError for what the format cannot hold: nothing is left out of a file."""
     format = media.format
     if frames is None and (format not in SOUNDS or audio is None):
-        raise RenderError(f"the row has sound alone, and {format} holds frames", "set media.format to flac")
+        raise RenderError(f"the row only has sound, but {format} holds frames", "set media.format to flac")
     if frames is None:
         return
     if format in SOUNDS:
-        raise RenderError(f"the row has frames, and {format} holds sound alone", "set media.format to mp4")
+        raise RenderError(f"the row has frames, but {format} only holds sound", "set media.format to mp4")
     if audio and format in ("png", *ANIMATIONS):
-        problem = f"the row has sound, and {format} holds none"
+        problem = f"the row has sound, but {format} holds none"
         raise RenderError(problem, "set media.format to mp4, webm or mkv; or media.audio to false")
     if format == "png" and len(frames) != 1:
-        problem = f"png holds one frame, and the clip has {len(frames)}"
+        problem = f"png holds one frame, but the clip has {len(frames)}"
         raise RenderError(problem, "set media.format to mp4 or mkv, or for layers to png.zip")
     if frames.dtype != np.uint8 and format != "exr.zip":
         raise beyond_range(frames)
     if frames.shape[-1] == 4 and format in ("mp4", "webm", "gif"):
-        problem = f"the frames have alpha, and {format} has none"
+        problem = f"the frames have alpha, but {format} has none"
         raise RenderError(problem, "set media.format to mkv, webp, png or png.zip")

@@ -19,18 +19,18 @@ MOST_PIXELS = 1 << 30  # of all frames together, which are held at one time: 3 G
 MOST_SAMPLES = 1 << 28  # of all channels together: half a gigabyte, 46 minutes in stereo at 48 kHz
 
 MediaFormat = Literal["mp4", "mkv", "webm", "webp", "gif", "png", "png.zip", "exr.zip", "flac", "wav"]
-# What a file says of its row: all that made it, its row_id alone, or nothing. tags: what version 0.1.0 wrote.
+# What a file says about its row: how it was made, only its row_id, or nothing. tags: as version 0.1.0.
 Embed = Literal["full", "id", "none", "tags"]
 COMMENT = "comment"  # the tag that other tools read, and keep when they copy a file or encode it again
-# As FFmpeg calls them: H.264, H.265, AV1, VP9. NVENC is the GPU's own: it leaves the cores alone, and gives
-# equal frames other bytes.
+# FFmpeg's names for H.264, H.265, AV1, VP9. NVENC is in the GPU: it needs no CPU cores, but its bytes differ
+# for equal frames.
 VideoEncoder = Literal["libx264", "libx265", "libsvtav1", "libvpx-vp9", "h264_nvenc"]
-# Of the formats that have several, the one first that counts where a job says none.
+# For the formats with several encoders; the first is the default.
 VIDEO_ENCODERS: dict[MediaFormat, tuple[VideoEncoder, ...]] = {
     "mp4": ("libx264", "libx265", "libsvtav1", "h264_nvenc"),
     "webm": ("libvpx-vp9", "libsvtav1"),
 }
-# Of each scale the crf at which a clip looks like its frames, and the worst.
+# For each scale: the crf at which a clip looks like its frames, and the worst.
 _CRF: dict[str, tuple[int, int]] = {
     "libx264": (18, 51),
     "libx265": (20, 51),
@@ -39,18 +39,18 @@ _CRF: dict[str, tuple[int, int]] = {
     "h264_nvenc": (18, 51),
     "webp": (10, 100),
 }
-# What each holds besides or in place of frames; what it does not hold is refused, never dropped.
+# What each kind of format holds; what it cannot hold is refused, never dropped.
 VIDEOS: tuple[MediaFormat, ...] = ("mp4", "mkv", "webm")
 ANIMATIONS: tuple[MediaFormat, ...] = ("webp", "gif")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
 SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
-# Faster ones are shown at 10 frames a second by browsers, which take them for mistakes.
+# Browsers take faster ones for mistakes, and show them at 10 frames per second.
 _MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
 
 
 def check_pixels(width: int, height: int, num_frames: int) -> None:
-    """Raise ValueError for more than is decoded."""
+    """Raise ValueError for more frames or pixels than we decode."""
     if num_frames > MOST_FRAMES:
         raise ValueError(f"they have more than {MOST_FRAMES:,} frames")
     if width * height > LARGEST_FRAME:
@@ -82,7 +82,7 @@ class Media:
         # libx264 is what job.json has where nothing is encoded by it.
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
-            problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"
+            problem = f"media.encoder is {self.encoder}, but {self.format} is not encoded by it"
             raise JobError(problem, f"leave media.encoder out, or set media.format to {' or '.join(fitting)}")
         (best, worst), crf = _CRF[self._scale], self.crf
         if crf is not None and (type(crf) is not int or not 0 <= crf <= worst):
@@ -92,12 +92,12 @@ class Media:
             exact_rate(self.fps)
             check_pace(self.fps, self.format, JobError)
         if not self.audio and self.format in SOUNDS:
-            problem = f"media.audio is false, and {self.format} holds nothing but sound"
+            problem = f"media.audio is false, but {self.format} only holds sound"
             raise JobError(problem, "leave it at true")
 
     @property
     def codec(self) -> VideoEncoder:
-        """What encodes mp4 and webm; of other formats libx264, which is not used."""
+        """The encoder of mp4 and webm; for other formats libx264, which is not used."""
         return self.encoder or VIDEO_ENCODERS.get(self.format, VIDEO_ENCODERS["mp4"])[0]
 
     @property
@@ -110,7 +110,7 @@ class Media:
 
     @property
     def unrepeatable(self) -> str | None:
-        """What gives equal frames other bytes, as records name it; None where nothing does."""
+        """What makes files of equal frames differ, as records name it; None: nothing."""
         return self.codec if self.codec == "h264_nvenc" else None
 
     @property
@@ -120,21 +120,21 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipHeader:
-    """What a clip's file says of itself. Of sound alone: no frames."""
+    """What a clip's file says about itself. Sound alone has no frames."""
 
     tags: Mapping[str, str]
     height: int | None = None
     width: int | None = None
     num_frames: int | None = None
-    fps: float | None = None  # None: it is shown at none, or at about one
+    fps: float | None = None  # None: it has no rate, or only about one
 
 
 def format_of(name: str) -> MediaFormat:
-    """Return the format of a file's name. Raises JobError for an ending that none has."""
+    """Return the format of a file by its name. Raises JobError for an unknown ending."""
     for format in get_args(MediaFormat):
         if name.lower().endswith(f".{format}"):
             return cast(MediaFormat, format)
-    raise JobError(f"{name} has the ending of no format", f"use one of .{', .'.join(get_args(MediaFormat))}")
+    raise JobError(f"{name} has an unknown ending", f"use one of .{', .'.join(get_args(MediaFormat))}")
 
 
 def exact_rate(fps: float) -> Fraction:

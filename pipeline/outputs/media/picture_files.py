@@ -1,6 +1,6 @@
-"""Frames to the bytes of a png, or of an animated webp or gif, by Pillow; and back.
+"""From frames to the bytes of a png, or of an animated webp or gif, with Pillow; and back.
 
-Frames, layers and sound to a zip of one file for each, always the same bytes; and back.
+Also from frames, layers and sound to a zip with a file for each, always with the same bytes; and back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.media.media_settings import (
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 _TAGS, SOUND_FILE = "tags.json", "sound.flac"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can say
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can have
 _EXR = {"compression": "zip16", "format": "float", "threads": "1"}  # 32-bit floats, compressed without loss
 _PIXELS = {3: "gbrpf32le", 4: "gbrapf32le"}
 
@@ -42,7 +42,7 @@ def encode_zip(
 ) -> bytes:
     """Return a zip of 0000.png or 0000.exr and so on, sound.flac and tags.json.
 
-    frames: uint8 for png. In exr 8-bit values are divided by 255, and floats are as they are.
+    frames: uint8 for png. In exr, 8-bit values are divided by 255, and floats stay as they are.
     """
     files = {}
     for index, frame in enumerate(frames):
@@ -121,9 +121,9 @@ def text_tags(text: str | bytes) -> dict[str, str]:
 def _members(media_bytes: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(media_bytes)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("its files are compressed, as none that framefleet writes")  # or a bomb
+            raise ValueError("its files are compressed, unlike those that framefleet writes")  # or a bomb
         if sum(entry.file_size for entry in archive.infolist()) > len(media_bytes):
-            raise ValueError("its files are larger than it is")  # many names of the same bytes
+            raise ValueError("its files are larger than it is")  # many names for the same bytes
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -131,9 +131,9 @@ PNG_SIGNATURE, GIF_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"GIF89a",
 XMP_TAG = "XML:com.adobe.xmp"  # an XMP packet, which png and webp have a place for
 _DESCRIPTION, _EXIF_IFD, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # of Exif
 _EXIF_TEXTS = {_DESCRIPTION: "description", 0x010F: "make", 0x0110: "model"}
-_UTF_16 = b"UNICODE\0"  # how a comment in Exif begins that is UTF-16
+_UTF_16 = b"UNICODE\0"  # the beginning of a comment in Exif that is UTF-16
 _PARAMETERS = "parameters"  # what readers of pngs call the comment
-_COUNT = "num_frames"  # our tag besides those that are given
+_COUNT = "num_frames"  # a tag that we add
 _UNIT_MS = {"webp": 1, "gif": 10}  # what a frame's time is counted in
 _SAMPLED = 1 << 18  # pixels of all frames, from which the colours of a gif are chosen
 
@@ -156,10 +156,10 @@ def encode_png(frames: Pictures, tags: Mapping[str, str]) -> bytes:
 
 
 def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Mapping[str, str]) -> bytes:
-    """Return the file's bytes: it plays again and again.
+    """Return the file's bytes; it plays in a loop.
 
-    webp: with alpha, where what is not seen at all has no colour; at crf 0 lossless, else quality 100 - crf.
-    gif: 256 colours for all frames together, dithered. Raises RenderError for what the format does not hold.
+    webp: with alpha, and no colours in invisible pixels; lossless at crf 0, else of quality 100 - crf. gif:
+    256 colours for all frames together, dithered. Raises RenderError for what the format cannot hold.
     """
     check_pace(float(rate), media.format, RenderError)
     packet = tags.get(XMP_TAG, "").encode()
@@ -169,9 +169,9 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     options: dict[str, Any] = {"xmp": packet} if packet else {}
     if media.format == "gif":
         pixels = frames.reshape(-1, 3)
-        some = pixels[:: max(1, len(pixels) // _SAMPLED)]
-        # An image that has the 256 colours which serve all frames best.
-        palette = Image.fromarray(some[None]).quantize(256, Image.Quantize.MEDIANCUT)
+        sample = pixels[:: max(1, len(pixels) // _SAMPLED)]
+        # An image with the 256 colours that are best for all frames.
+        palette = Image.fromarray(sample[None]).quantize(256, Image.Quantize.MEDIANCUT)
         dither = Image.Dither.FLOYDSTEINBERG
         images = [Image.fromarray(frame).quantize(palette=palette, dither=dither) for frame in frames]
         options |= {"comment": text.encode(), "optimize": False}
@@ -240,7 +240,7 @@ def _opened(media_bytes: bytes) -> Image.Image:
 
 
 def _tags_of(image: Image.Image) -> dict[str, str]:
-    """Return the texts in a picture, of others than ours too."""
+    """Return the texts in a picture, also in one that framefleet did not write."""
     if image.format == "GIF":
         return text_tags(image.info["comment"])
     if image.format == "PNG" and not any(isinstance(value, str) for value in image.info.values()):
@@ -263,6 +263,6 @@ def _exif_text(comment: object) -> str | None:
     text = comment[8:]
     if not comment.startswith(_UTF_16):
         return text.decode("utf-8", "replace")
-    # Either order of bytes is found in files; most letters of most texts have a zero as their higher byte.
+    # Files have either order of bytes; in most texts, most letters have a zero as their higher byte.
     is_little = text[1::2].count(0) > text[::2].count(0)
     return text.decode("utf-16-le" if is_little else "utf-16-be", "replace")

@@ -1,4 +1,4 @@
-"""A part as a file: rows to Parquet and back, where anybody may have written it."""
+"""A part as a file: from rows to Parquet and back, even if somebody else wrote it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from framefleet.pipeline.outputs.stores.store import Store
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-# Metadata: job.json; the parts that this one is in place of, one in a line.
+# Metadata: job.json; the parts that this one replaces, one per line.
 JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
 # Columns that take twice as long to read if there is a dictionary of their values.
 _DISTINCT = {"row_id", "row_index", "row_indices", "uri", "path", "media_sha256", "frames_sha256"}
-# Which may be null, and yet are in every part of records, or of rows/.
+# Columns that may be null, but are in every part of records/ or rows/.
 _ALWAYS_THERE = {"row_index", *(field.name for field in FIRST_FIELDS if field.nullable)}
 
 
@@ -36,7 +36,7 @@ def storage_of(schema: pa.Schema) -> dict[str, Any]:
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     """Return the file of a part. metadata: of the file, besides its schema."""
-    table = table.replace_schema_metadata()  # of a part that was read: it would be kept twice
+    table = table.replace_schema_metadata()  # from a part that was read: it would be stored twice
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, table.schema, **storage_of(table.schema)) as file:
         file.write_table(table)
@@ -45,12 +45,12 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 
 def metadata_of(store: Store, path: str) -> dict[str, str]:
-    """Return what a part says of itself: `JOB`, `REPLACES`. Raises JobError as `read_part`."""
+    """Return what a part says about itself: `JOB`, `REPLACES`. Raises JobError as `read_part`."""
     return columns_of(store, path)[1]
 
 
 def columns_of(store: Store, path: str) -> tuple[pa.Schema, dict[str, str]]:
-    """Return the columns of a part, and what `metadata_of` does. Raises JobError as `read_part`."""
+    """Return the columns of a part, and its metadata as `metadata_of`. Raises JobError as `read_part`."""
     footer = _footer(store, path)
     values = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
     texts = {name: value.decode("utf-8", "replace") for name, value in values.items() if value is not None}
@@ -74,10 +74,10 @@ def _footer(store: Store, path: str) -> Any:
 
 
 def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
-    """Return columns of a part, of the types of `fields`. Raises JobError for one that is not ours.
+    """Return columns of a part, with the types in `fields`. Raises JobError if the part is not ours.
 
-    fields: None is all columns, as they are. Lists and structs whose field is text come as JSON. A column
-    that a part lacks is null, if it may be null and is not of those that every part of records has.
+    fields: None: all columns, as they are. Lists and structs become JSON if their field is text. A missing
+    column is null, if it may be null and is not one that every part has.
     """
     content = part_content(store, path)
     try:
@@ -89,7 +89,7 @@ def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
 
 
 def part_content(store: Store, path: str) -> bytes:
-    """Return the bytes of a part. Raises JobError where they are not those that its name says."""
+    """Return the bytes of a part. Raises JobError if its name says that they should be others."""
     try:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
@@ -130,7 +130,7 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
         names += [field.name] * count
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-    # Texts that are stored as dictionaries: of a million cells of one long text the file holds one.
+    # Texts that are stored as dictionaries: the file may have one long text once for a million cells.
     shared = {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page}
     file = pq.ParquetFile(
         pa.BufferReader(content),
@@ -139,9 +139,9 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
     )
     if metadata.num_rows > MAX_PART_ROWS:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
-    # Pages without compression, and values of eight bytes: a page of a few bytes holds ten million equal
+    # Pages without compression, and values of eight bytes: a page of a few bytes can hold ten million equal
     # numbers of a list.
-    # A column may have a point in its name, which looks like one inside another.
+    # A column may have a dot in its name, which looks like one inside another.
     prefixes = (*(f"{name}." for name in names),)
     is_chosen = {path: f"{path}.".startswith(prefixes) for path in {chunk.path_in_schema for chunk in chunks}}
     chosen = [chunk for chunk in chunks if is_chosen[chunk.path_in_schema]]
@@ -155,14 +155,14 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
     ]
     table = pa.table(columns, fields.names).cast(fields)  # refuses nulls where a record has none
     table.validate(full=True)  # text is UTF-8
-    # Of no rows `pc.all` says null: rows/ has a part without any where all of its rows are left out.
+    # Without rows, `pc.all` is null: rows/ has an empty part if all of its rows are left out.
     if "row_id" in names and pc.all(pc.match_substring_regex(table["row_id"], ROW_ID)).as_py() is False:
         raise ValueError("its row_ids are not all 32 hex digits")
     return table
 
 
 def _as_text(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    """Return a column as it is, or lists and structs as JSON where text is wanted."""
+    """Return a column as it is, or lists and structs as JSON if `field` is text."""
     if not (pa.types.is_nested(column.type) and field.type == pa.string()):
         return column
     cells = (json.dumps(cell, default=str, ensure_ascii=False) for cell in column.drop_null().to_pylist())

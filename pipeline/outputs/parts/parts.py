@@ -2,9 +2,9 @@
 
 A row is done if and only if a part under `records/` names it, and that part counts (`seals.py`).
 
-Rows are withdrawn so that they are rendered again: a part is replaced by one without them, and deleted when
-that is stored and the lock is still ours. Each record alone decides whether it goes, so that whoever holds
-the output next finishes.
+Rows are withdrawn so that they are rendered again: a part is replaced by one without them, and deleted once
+that is stored and the lock is still ours. Whether a record goes depends only on the record, so that the next
+driver can finish.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fie
 from framefleet.pipeline.outputs.parts.seals import Hold, Part, live_parts, new_run, part_path
 from framefleet.pipeline.outputs.stores.store import Store
 
-# When a part is written: after this many rows, or this long. What has no record yet when a driver dies is
-# adopted, which asks the store for each row. Both double with every 1,024 parts of a folder, up to 8,192 rows
+# A part is written after this many rows, or this long. Clips that have no record yet when a driver dies are
+# adopted, which takes requests for each row. Both double with every 1,024 parts of a folder, up to 8,192 rows
 # and 160 s: 100 million rows make 16,000 parts (else 390,000), and a month of slow rows 20,000.
-_MAX_ROWS = 256  # about half a megabyte a part
+_MAX_ROWS = 256  # about half a megabyte for a part
 MAX_AGE_S = 5.0
 _PARTS_PER_SIZE, _MAX_DOUBLINGS = 1024, 5
 MAX_CARRIED_BYTES = 64 << 20  # of carried columns, where rows are megabytes
 NUM_READERS = 8  # parts read at once on resume: a store answers in tens of milliseconds, whatever the size
-_MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are this large together
+_MAX_AHEAD = 64  # parts that may wait to be taken; fewer large ones, whose tables have this size together
 _BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # only the first part of a run repeats a longer job.json
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 _ROW_ID_DIGITS = 32
 _LEAST_DIGITS = 4  # of a row_id that people abbreviate
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
-# Of rows that are withdrawn.
+# Columns that decide which rows are withdrawn, and name their files.
 _REASONS = ("recipe", "arguments", "environment", "model_name")
 _FILES = ("row_id", "media_sha256", "extra_outputs_sha256", "derived_sha256")
 _FIELDS = fields_named(RECORD_FIELDS, *_FILES, "bytes", *_REASONS)
 
 
 class PartWriter:
-    """Collects rows and writes them as parts of a folder; only what `flush` wrote is committed."""
+    """Collects rows and writes them as parts of a folder; only what `flush` has written is committed."""
 
     def __init__(
         self, store: Store, folder: str, schema: pa.Schema, *, run: str, job: str = "", num_before: int = 0
     ) -> None:
-        """run: names the parts, so it must be new for every driver; letters, digits, dashes. job: job.json.
-        num_before: parts that the folder has.
+        """run: in the names of the parts, so it must be new for every driver; letters, digits, dashes. job:
+        the text of job.json. num_before: parts that the folder has already.
         """
         self._store, self._folder, self._schema, self._run, self._job = store, folder, schema, run, job
         self._carried: list[pa.RecordBatch] = []
@@ -70,14 +70,14 @@ class PartWriter:
         return len(self._values)
 
     def add(self, carried_row: pa.RecordBatch | None, values: Mapping[str, Any]) -> None:
-        """Take one row: its carried columns (one row; None if there are none), and ours."""
+        """Add one row: its carried columns (one row; None if there are none), and our values."""
         if carried_row is not None:
             self._carried.append(carried_row)
             self._num_bytes += carried_row.nbytes
         self._values.append(values)
 
     def due(self, now: float) -> bool:
-        """Tell whether to flush: enough rows or bytes wait, or some for long enough. now: rising seconds.
+        """Return whether to flush: enough rows or bytes wait, or some for long enough. now: growing seconds.
 
         The age counts from the first call that saw a row waiting, so call it after every `add` or at least
         once a second.
@@ -132,13 +132,13 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def tables_by_part(store: Store, fields: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
-    """Yield each part that counts, in the order in which they were written, and these columns of it."""
+    """Yield the path and these columns of each part that counts, in the order in which they were written."""
     paths = [part.path for part in live_parts(store)]
     yield from zip(paths, read_parts(store, paths, fields), strict=True)
 
 
 def read_parts(store: Store, paths: Iterable[str], fields: pa.Schema | None) -> Iterator[pa.Table]:
-    """Yield columns of parts as `read_part` does, in their order, read side by side."""
+    """Yield columns of parts as `read_part` does, in the order of paths, read in parallel."""
     waiting: deque[Future[pa.Table]] = deque()
     num_ahead = NUM_READERS
     with ThreadPoolExecutor(NUM_READERS) as readers:
@@ -153,7 +153,7 @@ def read_parts(store: Store, paths: Iterable[str], fields: pa.Schema | None) -> 
 
 
 def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a part as Python has them, some at a time. where: for messages."""
+    """Yield the rows of a part as dicts, some at a time. where: for messages."""
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         yield rows_of(pa.Table.from_batches([batch]), where)
 
@@ -173,9 +173,9 @@ def find_record(store: Store, row_id: str, parts: Sequence[Part] | None = None) 
 
 
 def whole_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str:
-    """Return the row_id that first digits or a clip's name stand for, as in these parts; "" for none.
+    """Return the row_id in these parts with these first digits, or of a clip's name; "" if there is none.
 
-    One that is whole is not looked for. Raises JobError for too few digits.
+    A whole row_id is not looked up. Raises JobError for too few digits.
     """
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
     if len(first) >= _ROW_ID_DIGITS:
@@ -199,7 +199,7 @@ def no_record(store: Store, row_id: str) -> JobError:
 
 
 def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
-    """Return the rows of what was read as Python has them. where: for messages."""
+    """Return the rows of a table as dicts. where: for messages."""
     try:
         rows: list[dict[str, Any]] = table.to_pylist()
     except (ValueError, OverflowError) as error:  # a time beyond Python's
@@ -208,7 +208,7 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json by the newest part that has it; None where none has. JobError if none can be read."""
+    """Return job.json from the newest part that repeats it; None if none does. JobError: none can be read."""
     damage: JobError | None = None
     for part in reversed(live_parts(store)):
         try:
@@ -224,10 +224,10 @@ def job_in_parts(store: Store) -> str | None:
 def replace_part(
     store: Store, path: str, row_ids: Collection[str], *, run: str, number: int, hold: Hold
 ) -> None:
-    """Write a part anew without these rows, and delete it; one without any other just goes.
+    """Replace a part by one without these rows; if no others are left, just delete it.
 
-    run, number: name the new one, which is newer, and so counts where both are there. Only the driver with
-    the lock.
+    run, number: in the name of the new part, which is newer, so that it counts while both exist. Only for the
+    driver with the lock.
     """
     table = read_part(store, path, None)
     left = table.filter(pc.invert(pc.is_in(table["row_id"], pa.array(row_ids, pa.string()))))
@@ -241,9 +241,9 @@ def replace_part(
 
 
 def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
-    """Delete the parts that drivers of these epochs had put others in place of, when they were killed.
+    """Delete the parts that drivers of these epochs had replaced, but not deleted, when they were killed.
 
-    Until then their rows have two records, and those that were taken out of them count as done.
+    Until then, their rows have two records, and rows that were taken out still count as done.
     """
     if not epochs:
         return
@@ -252,7 +252,7 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
     of_runs = [[part.path for part in of_run] for _, of_run in groupby(theirs, lambda part: part.run)]
 
     def read(path: str) -> dict[str, str]:
-        with suppress(JobError):  # damaged, as readers report
+        with suppress(JobError):  # damaged, which readers report
             return metadata_of(store, path)
         return {}
 
@@ -262,7 +262,7 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
         firsts_of = zip(of_runs, firsts, strict=True)
         others = [paths[1:] for paths, first in firsts_of if REPLACES in first or not first]
         metadata = [*firsts, *readers.map(read, chain.from_iterable(others))]
-    replaced = {path for one in metadata for path in one.get(REPLACES, "").splitlines()}
+    replaced = {path for values in metadata for path in values.get(REPLACES, "").splitlines()}
     for part in live:
         if part.path in replaced:
             hold.check()
@@ -272,23 +272,24 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
 def withdraw(
     store: Store, goes: Callable[[Mapping[str, Any]], bool], hold: Hold
 ) -> Iterator[tuple[list[str], int]]:
-    """Take out the records that `goes` names; yield of each part, once it is replaced, what went.
+    """Take out the records for which `goes` is true; yield what went from each part, once it is replaced.
 
-    goes: asked with recipe, arguments, environment, model_name and others. Yields row_ids, and bytes of
-    clips, which are not adopted, but swept as soon as others are in their place. Memory does not grow with
-    the records. Only the driver with the lock; to be read to the end.
+    goes: called with recipe, arguments, environment, model_name and others. Yields row_ids, and the bytes of
+    their clips, which are not adopted, but swept as soon as others replace them. Memory does not grow with
+    the records. Only for the driver with the lock; must be read to the end.
     """
     parts, run = live_parts(store), new_run(hold.epoch)
     number = 0
     tables = read_parts(store, [part.path for part in parts], _FIELDS)
     for part, table in zip(parts, tables, strict=True):
         where = store.url_of(part.path)
-        gone = [row for rows in rows_in_table(table, where) for row in rows if goes(row)]
+        gone = [row for row in chain.from_iterable(rows_in_table(table, where)) if goes(row)]
         if gone:
             number += 1
             row_ids = [row["row_id"] for row in gone]
-            out = {*row_ids}  # also other records of these rows, which go with them
-            taken = (row for rows in rows_in_table(table, where) for row in rows if row["row_id"] in out)
+            withdrawn = {*row_ids}  # also other records of these rows, which go with them
+            rows = chain.from_iterable(rows_in_table(table, where))
+            taken = (row for row in rows if row["row_id"] in withdrawn)
             disown(store, [intent_path(*(row[name] for name in _FILES)) for row in taken])
             replace_part(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)

@@ -1,8 +1,8 @@
-"""Clips that are about to be, `pending/<row_id>-<tag>.json`: their records, written before they are uploaded.
+"""Clips about to be stored, `pending/<row_id>-<tag>.json`: their records, written before they are uploaded.
 
-The driver deletes them once the record is committed. What a driver or a worker that died leaves is found
-here: a clip of a row without a record is adopted, and not rendered again; files of a row with a record, which
-that does not name, are swept. Nothing else is looked for among a million clips, but by `repair`.
+The driver deletes these notes once the record is committed. They lead to what a dead driver or worker left: a
+clip of a row without a record is adopted, and not rendered again; files that are not in the record of their
+row are swept. Only `repair` looks for anything else among a million clips.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """That a clip was to be."""
+    """A note that a clip was about to be stored."""
 
-    path: str  # of the file that says so
+    path: str  # of its file
     row_id: str
     tag: str
-    is_disowned: bool  # it says nothing, and its files are to be swept
+    is_disowned: bool  # it is empty, and its clip should be swept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ _FINISHED = TypeAdapter(FinishedClip)
 
 
 def intent_path(row_id: str, media_sha256: str, *others: str | None) -> str:
-    """Return where it stands that such a clip is to be. others: digests, as `tags` takes them."""
+    """Return the path of the intent of such a clip. others: digests, as `tags` takes them."""
     return f"{layout.PENDING}/{row_id}-{layout.tags(media_sha256, *others)[1]}.json"
 
 
@@ -77,31 +77,31 @@ def announce(
 
 
 def disown(store: Store, paths: Iterable[str]) -> None:
-    """Let clips whose records are taken back be swept later. paths: of their intents, then empty."""
+    """Let clips whose records are taken back be swept later. paths: of their intents, which are emptied."""
     with ThreadPoolExecutor(_NUM_READERS) as writers:
         list(writers.map(lambda path: store.write(path, b""), paths))
 
 
 def intent_to_sweep(path: str, row_id: str) -> str:
-    """Return the path of an intent that has a file of a row swept once the row's record names another."""
+    """Return the path of an intent that lets a row's file be swept once the row's record names another."""
     tag = _TAG.search(path)
     return f"{layout.PENDING}/{row_id}-{tag[1] if tag else '0' * layout.TAG}.json"
 
 
 def intents_in(store: Store) -> list[Intent]:
-    """Return all that was announced and neither committed nor swept."""
+    """Return all intents that were neither committed nor swept."""
     names = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(layout.PENDING).items())
     return [Intent(name[0], name["row_id"], name["tag"], not size) for name, size in names if name]
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:
-    """Yield those whose clips are there, whole: their bytes are read. suffix: of the job's clips."""
+    """Yield the clips that are complete, by reading their bytes. suffix: of the job's clips."""
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         yield from filter(None, readers.map(partial(_finished, store, suffix=suffix), intents))
 
 
 def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | None:
-    """Return what an intent says, with the places of its files; None where it cannot be adopted."""
+    """Return what an intent says, with the paths of its files; None if it cannot be adopted."""
     try:
         clip = _FINISHED.validate_json(store.read(intent.path, _MAX_BYTES), strict=True)
         # Refuses what no column can hold.
@@ -146,9 +146,9 @@ def _first(store: Store, paths: Iterable[str], sha256: str, size_bytes: int | No
 
 
 def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
-    """Delete what other attempts left at rows that have a record by now, and the intents of these rows.
+    """Delete what other attempts left for rows that have a record by now, and the intents of these rows.
 
-    Only the driver with the lock. What belongs to rows without a record stays as it is.
+    Only for the driver with the lock. What belongs to rows without a record stays as it is.
     """
     intents_by_row: dict[str, list[Intent]] = {}
     for intent in intents:
@@ -156,7 +156,7 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
     left = set(intents_by_row)
     strays: list[str] = []
     done: list[str] = []
-    # mostly they are new; of doubles the last counts
+    # Newest first, as most of these rows are new; of doubles, the last counts.
     for part in reversed(live_parts(store)) if left else ():
         table = read_part(store, part.path, _PLACES)
         for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
@@ -174,7 +174,7 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
 
 
 def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[str]:
-    """Return where files of a row may lie that its record does not name. attempts: their tags."""
+    """Return where files of a row may be that its record does not name. attempts: their tags."""
     row_id, clip = record["row_id"], layout.recorded_path(record, where)
     suffix = clip[clip.index(".") :]
     clips = [layout.clip_path(row_id, suffix, tag) for tag in attempts]

@@ -1,8 +1,8 @@
 """In: an output. Out: its records that count, as tables of some thousand rows, whoever wrote its parts.
 
-Parts of several tables differ in their columns; here all have those of all. Scores that were added later,
-`scores/part-*.parquet`, stand in the rows they are about: of the clip with their media_sha256, or, where a
-part of somebody's own does not say it, of any clip of the row.
+Parts of several tables differ in their columns; here, all have the columns of all. Scores that were added
+later (`scores/part-*.parquet`) are joined to their rows: to the clip with their media_sha256 or, if a part
+that people wrote does not have that, to any clip of the row.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ def record_schema_of(
 ) -> pa.Schema:
     """Return every column that some record has: carried ones, ours, arguments, scores.
 
-    Where parts differ in a type it is one that holds both, if need be text. parts: unset, all that count.
+    If parts differ in a type, it is one that holds both, if need be text. parts: None: all that count.
     columns: only these. Raises JobError for a column that nothing here has.
     """
     return _Columns.of(store, live_parts(store) if parts is None else parts).schema(store, columns)
 
 
 def taken_columns(store: Store) -> frozenset[str]:
-    """Return the columns that no score can have: those of records that are none, as carried ones."""
+    """Return the columns that scores cannot have: those of records that are not scores, e.g. carried ones."""
     return _Columns.of(store, live_parts(store)).taken
 
 
 def record_tables(
     store: Store, columns: Sequence[str] | None = None, parts: Sequence[Part] | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the records that count, some thousand at a time, oldest first; of doubled rows the last alone.
+    """Yield the records that count, some thousand at a time, oldest first; of doubled rows, only the last.
 
-    columns: in this order; None is all of `record_schema_of`; null where a part lacks one. Scores of
-    `scores/` are joined by row_id and media_sha256, of several the newest. Raises JobError for a column that
-    nothing here has. Each part is read twice: of some 25 bytes of memory a record it first tells which of
-    doubles is the last. parts: as of `record_schema_of`.
+    columns: in this order; None: all of `record_schema_of`; null if a part lacks one. Scores of `scores/` are
+    joined by row_id and media_sha256; of several, the newest. Raises JobError for a column that nothing here
+    has. Each part is read twice, first to find the last of doubles, with some 25 bytes of memory for each
+    record. parts: as in `record_schema_of`.
     """
     parts = live_parts(store) if parts is None else parts
     all_columns = _Columns.of(store, parts)
@@ -112,7 +112,7 @@ class _Columns:
             problem = f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}"
             raise JobError(problem, "move the parts that framefleet did not write out of the output")
         ours = {field.name: field for field in RECORD_FIELDS}
-        # Also what no part has, but each must: who asks for it hears which part lacks it.
+        # Also columns that no part has, but each must: reading one then says which part lacks it.
         united = _united([*(there or [RECORD_FIELDS]), added, FIRST_FIELDS])
         records = [ours.get(field.name, field) for field in united]
         return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)
@@ -131,7 +131,7 @@ class _Columns:
 
 
 def fix_of_missing(column: str, names: Iterable[str], *, source: str = "") -> str:
-    """Return what to do about a column that records do not have. names: of those that they have.
+    """Return what to do about a column that records do not have. names: the columns that they have.
 
     source: what could add it to records of a job that is not rendered yet.
     """
@@ -163,7 +163,7 @@ def _united(schemas: list[pa.Schema]) -> pa.Schema:
     """Return one schema with the columns of all, in the order in which they are met."""
     fields: dict[str, pa.Field] = {}
     for field in (field for schema in schemas for field in schema):
-        # Without a writer's own ways to store it.
+        # Not as a writer chose to store it.
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         both = [pa.schema([fields.get(field.name, (field.name, kind))]), pa.schema([(field.name, kind)])]
         try:
@@ -178,7 +178,7 @@ def _counting_records(store: Store, paths: list[str], fields: list[pa.Field]) ->
     schema = pa.schema(fields)
     counts = _which_count(store, paths)
     waiting: list[pa.Table] = []
-    num_rows = num_bytes = 0  # of these: to ask all of them again with each part takes longer than to read it
+    num_rows = num_bytes = 0  # of these: counting all of them for each part takes longer than reading it
     for path, table, is_last in zip(paths, read_parts(store, paths, schema), counts, strict=True):
         if len(is_last) != len(table):
             raise JobError(f"{store.url_of(path)} was changed while it was read", "try it again")
@@ -212,11 +212,11 @@ def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
     order = np.lexsort((ids[:, 0], ids[:, 1]))  # stable: equal ones stay as they were written
     is_last = np.ones(len(ids), bool)
     is_last[order[:-1]] = (ids[order[:-1]] != ids[order[1:]]).any(axis=1)
-    return np.split(is_last, np.cumsum([len(some) for some in numbers])[:-1])
+    return np.split(is_last, np.cumsum([len(part_ids) for part_ids in numbers])[:-1])
 
 
 def with_nulls(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
-    """Return the table with those of these columns that it lacks, all null."""
+    """Return the table with the columns that it lacks of these, all null."""
     for field in fields:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
@@ -224,7 +224,7 @@ def with_nulls(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
 
 
 def shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the table with all columns of `schema`, in its order; null where it lacks one."""
+    """Return the table with all columns of `schema`, in its order; those that it lacks are null."""
     return with_nulls(table, schema).select(schema.names).cast(schema)
 
 
@@ -232,7 +232,7 @@ class ScoreIndex:
     """The newest score of each clip, on disk, so that memory stays flat. First add every table, then join."""
 
     def __init__(self, fields: pa.Schema) -> None:
-        """fields: the scores: numbers, yes or no, text."""
+        """fields: of the scores, which are numbers, booleans or text."""
         self._fields = fields
         self._columns = [f"c{number}" for number in range(len(fields))]
         columns = ", ".join(["id TEXT", "clip TEXT", *self._columns, "PRIMARY KEY (id, clip)"])
@@ -242,7 +242,7 @@ class ScoreIndex:
         )
 
     def add(self, table: pa.Table) -> None:
-        """Take scores, newer than those before. A null says nothing: what was known before stays."""
+        """Add scores, newer than those before. A null says nothing: an earlier score stays."""
         cells = (table[name].to_pylist() for name in self._fields.names)
         newer = ", ".join(f"{column} = coalesce(excluded.{column}, {column})" for column in self._columns)
         self._db.executemany(
@@ -252,9 +252,9 @@ class ScoreIndex:
         )
 
     def joined(self, table: pa.Table) -> pa.Table:
-        """Return the table with the scores of its rows, which differ; a score replaces what was there.
+        """Return the table with the scores of its rows (no row twice); a score replaces an earlier value.
 
-        One of this clip goes before one that does not say which. Raises JobError where one does not fit.
+        A score of this clip goes before one of any clip. Raises JobError if a score does not fit.
         """
         self._db.execute("DELETE FROM wanted")
         rows = zip(table["row_id"].to_pylist(), clips_of(table), range(len(table)), strict=True)

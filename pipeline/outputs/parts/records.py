@@ -70,7 +70,7 @@ class Record:
     audio_sample_rate: int | None = None
     audio_channels: int | None = None
     extra_outputs: str | None = None  # JSON: small values that the pipeline also returned
-    extra_outputs_sha256: str | None = None  # of extras/<row_id>.safetensors, where its arrays are
+    extra_outputs_sha256: str | None = None  # of extras/<row_id>.safetensors, which has its arrays
     idle_s: float | None = None  # of the worker's model, since the worker's clip before
     idle_causes: str | None = None  # JSON: these seconds by what it waited for
     media_encoder: str | None = None  # gives equal frames other bytes; None: media_sha256 is repeatable
@@ -78,7 +78,7 @@ class Record:
     extra_outputs_path: str | None = None  # of the file of arrays next to it
     num_prompt_tokens: int | None = None  # as the text encoder's tokenizer counts them; None: unknown
     is_prompt_cut: bool | None = None  # whether the encoder did not read a prompt's end
-    compute_s: float | None = None  # the row's share of what its worker's model was busy: they add up to it
+    compute_s: float | None = None  # the row's share of the time that its worker's model was busy
     preview_path: str | None = None  # of a still of it: derived, so it may be missing or damaged
     fps_source: str | None = None  # "row", "job", "model", "sound" or "framefleet"; None: an image
     audio_duration_s: float | None = None
@@ -94,7 +94,7 @@ class Record:
     derived_width: int | None = None
     derived_num_frames: int | None = None
     derived_fps: float | None = None
-    embed: str | None = None  # what its file says of the row, as `media.embed`; None: as version 0.1.0 did
+    embed: str | None = None  # what its file says about the row, as `media.embed`; None: as version 0.1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,23 +142,23 @@ def fields_named(fields: pa.Schema, *names: str) -> pa.Schema:
 
 
 def plain_name(name: str) -> str:
-    """Return what is equal for names of columns that SQL and Delta Lake take for one: case does not count."""
+    """Return a column's name without case, which SQL and Delta Lake ignore."""
     return name.casefold()
 
 
 def are_records(schema: pa.Schema) -> bool:
-    """Tell whether a table is what a render job wrote about its clips."""
+    """Return whether a table is what a render job wrote about its clips."""
     return {"row_id", "frames_sha256", "uri", "arguments"} <= set(schema.names)
 
 
 NO_ARGUMENTS = NO_COLUMNS = pa.schema([])
 # Metadata of a column of a part of records whose values `scores/` may add, or replace.
 MAY_COME_LATER = {b"framefleet.score": b"1"}
-DIGEST = b"framefleet.digest"  # likewise: of what its values come from, e.g. a model or a question
+DIGEST = b"framefleet.digest"  # likewise: the digest of what its values come from, e.g. a question
 
 
 def column_digest(column: pa.Field) -> bytes:
-    """Return the digest of what a column's values come from; b"" where it has none."""
+    """Return the digest of what a column's values come from; b"" if it has none."""
     digest: bytes = (column.metadata or {}).get(DIGEST, b"")
     return digest
 
@@ -172,7 +172,7 @@ def record_schema(
 
 
 def may_come_later(field: pa.Field) -> bool:
-    """Tell whether `scores/` may add or replace the values of a column of a part of records."""
+    """Return whether `scores/` may add or replace the values of a column of a part of records."""
     return MAY_COME_LATER.keys() <= (field.metadata or {}).keys()
 
 
@@ -212,7 +212,7 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
 
 
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a record; {} where they are none that can be read: it may be anybody's."""
+    """Return the arguments of a record; {} if they cannot be read, as it may be anybody's."""
     try:
         arguments = parse_json(record.get("arguments") or "{}")
     except ValueError:
@@ -221,7 +221,7 @@ def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's columns, and its arguments where no column of that name has a value."""
+    """Return a record's columns, and its arguments if no column of that name has a value."""
     return {**record, **{k: v for k, v in told_arguments(record).items() if record.get(k) is None}}
 
 

@@ -1,16 +1,16 @@
-"""Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
+"""Which parts count: a driver that takes an output over writes down which it found; later ones do not count.
 
 In `drivers/<epoch>.json`, which only its driver writes (`cluster/driver/lock.py`), `sealed` are the parts of
-earlier epochs that were there when it began and, once it has ended, its own: what is sealed and not there is
-gone. A part that lands later is *late*, and stays so, as seals are of seals: readers ignore it, and whoever
-holds the output deletes it. `merged` are parts whose rows are in larger ones (`plugins/compact`): one write
-lets these count in place of the others. Why: docs/why/stores.md.
+earlier epochs that were there when it began and, once it has ended, its own: what is sealed but not there is
+gone. A part that arrives later is *late*, and stays late, as each seal builds on the one before: readers
+ignore it, and the driver with the lock deletes it. `merged` are parts whose rows are in larger ones
+(`plugins/compact`): one write makes these count instead of the others. Why: docs/why/stores.md.
 
-Parts of `scores/` have epochs of their own, those of `columns/<epoch>.json`: whoever fills in columns has
-them to itself, and writes down which parts of those that it replaced count. Parts of version 0.1.0 have the
-epoch 0, and are older than all others.
+Parts of `scores/` have their own epochs, those of `columns/<epoch>.json`: a process that fills in columns
+has them to itself, and writes down which parts of the processes that it replaced count. Parts of version
+0.1.0 have the epoch 0, and are older than all others.
 
-The name of a part says which run wrote it, under which epoch, as its how-manyth, with which bytes.
+The name of a part has its run, the epoch of that, its number in the run, and a digest of its bytes.
 `part-000007-20260102T030405-89abcdef-000012-0123456789abcdef.parquet`: the 12th part of a run of epoch 7, and
 the first 16 hex digits of its SHA-256. Parts that people put together may have any name.
 """
@@ -44,21 +44,21 @@ _MAX_SHOWN = 3  # files that are not parts
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """A part, by its name. Sorted as they were written: of two that name one row the later counts."""
+    """A part, by its name. Parts sort as they were written: of two that name a row, the later one counts."""
 
-    epoch: int  # 0, as `number`, where the name says none
+    epoch: int  # 0, like `number`, if the name has none
     run: str
     number: int
     path: str
-    digest: str = field(compare=False)  # "" where the name says none
+    digest: str = field(compare=False)  # "" if the name has none
 
     def is_of(self, content: bytes) -> bool:
-        """Tell whether these are the bytes that were written under this name, as far as it says."""
+        """Return whether these bytes were written under this name, as far as it says."""
         return not self.digest or short_digest(content) == self.digest
 
 
 def new_run(epoch: int) -> str:
-    """Return a name that no other run has; names sort by epoch and time."""
+    """Return a new name for a run; names sort by epoch and time."""
     return f"{epoch:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
 
 
@@ -79,7 +79,7 @@ def short_digest(content: bytes) -> str:
 
 
 def part_of(path: str) -> Part | None:
-    """Return what a file's name says; None for one that no reader of Parquet folders takes for a part."""
+    """Return the part with this name; None if readers of Parquet folders ignore such a file."""
     name = PurePosixPath(path).name
     if name.startswith((".", "_")) or not name.endswith(".parquet"):
         return None
@@ -100,7 +100,7 @@ def parts_in(store: Store, folder: str) -> list[Part]:
             others.append(path)
     if others:
         shown = ", ".join([*others[:_MAX_SHOWN], *(["..."] if len(others) > _MAX_SHOWN else [])])
-        log.info("%s: not parts, and left alone, %d in all: %s", store.url_of(folder), len(others), shown)
+        log.info("%s: ignored %d files that are not parts: %s", store.url_of(folder), len(others), shown)
     return sorted(parts)
 
 
@@ -118,7 +118,7 @@ log = logging.getLogger(__name__)
 
 
 class Hold(Protocol):
-    """The right to write to an output. check: raises StoreError when another has it by now."""
+    """The right to write to an output. check: raises StoreError if another process has it by now."""
 
     epoch: int
 
@@ -126,7 +126,7 @@ class Hold(Protocol):
 
 
 class MergingHold(Hold, Protocol):
-    """merged: lets the first `count` parts of a run count, no others of it, and none of `parts`."""
+    """merged: makes the first `count` parts of a run count, no others of it, and none of `parts`."""
 
     def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None: ...
 
@@ -138,18 +138,18 @@ class Seal:
     epoch: int  # of that driver
     sealed: Sealed  # the parts of earlier epochs that count
     merged: Sealed = field(default_factory=dict)  # parts whose rows are in larger ones by now
-    # By run of such larger parts, how many count: the next one may be there, and the parts that it will
-    # replace still count.
+    # How many such larger parts count, by run: the next one may exist while the parts that it will replace
+    # still count.
     merges: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self, part: Part) -> bool:
-        """Tell whether readers take the rows of a part that is there."""
+        """Return whether readers use the rows of a part."""
         if self.is_late(part) or is_sealed(part, self.merged):
             return False
         return part.number <= self.merges.get(part.run, part.number)
 
     def is_late(self, part: Part) -> bool:
-        """Tell whether a part came after its epoch had ended, or was merged by then."""
+        """Return whether a part came after its epoch had ended, or had been merged by then."""
         return 0 < part.epoch < self.epoch and not is_sealed(part, self.sealed)
 
 
@@ -165,20 +165,20 @@ def epoch_path(epoch: int, folder: str = DRIVERS) -> str:
 
 
 def request_path(epoch: int, what: str) -> str:
-    """Return the file that asks the driver of an epoch for something, from wherever the output is."""
+    """Return the path of the file that asks the driver of an epoch for something."""
     return f"{DRIVERS}/{epoch:06d}.{what}"
 
 
 def epochs_of(store: Store, folder: str = DRIVERS) -> list[int]:
-    """Return the epochs of an output, in order; [] where no driver began yet."""
+    """Return the epochs of an output, in order; [] if no driver has begun."""
     names = (_EPOCH.fullmatch(path.removeprefix(f"{folder}/")) for path in store.list(folder))
     return sorted(int(name[1]) for name in names if name)
 
 
 def newest_seal(store: Store) -> Seal:
-    """Return what decides which parts count."""
+    """Return the seal that decides which parts count."""
     for epoch in reversed(epochs_of(store)):
-        # Not there, no mapping, or other values: before the driver sealed, and where nobody can read it.
+        # Missing, not a mapping, or other values: the driver has not sealed yet, or its file is not ours.
         with suppress(FileNotFoundError, TypeError, ValueError):
             driver = parse_json(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
             return _SEAL.validate_python({**driver, "epoch": epoch})
@@ -224,7 +224,7 @@ def column_parts(store: Store) -> list[Part]:
 
 
 def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
-    """Return parts as a seal has them, after those that it had before."""
+    """Return parts in the form of a seal, added to those that it had before."""
     numbers = {run: list(stretches) for run, stretches in (before or {}).items()}
     for part in parts:
         numbers.setdefault(part.run, []).append((part.number, part.number))
@@ -239,9 +239,9 @@ def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
 
 
 def gone_parts(store: Store) -> list[str]:
-    """Return parts that were sealed and are not there any more, by their names as far as a seal has them.
+    """Return the parts that were sealed but are gone, by the beginning of their names, which a seal has.
 
-    At most `MAX_GONE` of them, however many a seal names, which may be anybody's.
+    At most `MAX_GONE` of them, however many a seal names: it may be anybody's.
     """
     there = parts_in(store, RECORDS)
     seal = newest_seal(store)  # after the listing: what was merged by then may be gone
@@ -259,7 +259,7 @@ def gone_parts(store: Store) -> list[str]:
 def _without(
     stretches: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:
-    """Yield what of stretches is in none of the others, which are in order."""
+    """Yield what is left of stretches without the others, which are in order."""
     for first, last in stretches:
         for start, end in others:
             if first < start:
@@ -269,7 +269,7 @@ def _without(
 
 
 def delete_late(store: Store, paths: Iterable[str]) -> None:
-    """Delete those of a driver's own parts that came too late; before the next one has sealed, none."""
+    """Delete a driver's own parts that came too late; none before the next driver has sealed."""
     seal = newest_seal(store)
     for part in filter(None, map(part_of, paths)):
         if seal.is_late(part):
@@ -277,7 +277,7 @@ def delete_late(store: Store, paths: Iterable[str]) -> None:
 
 
 def sweep_late(store: Store, hold: Hold) -> list[str]:
-    """Delete late parts; return their paths. No later seal lets one in, so that nothing is lost by it."""
+    """Delete late parts; return their paths. No later seal makes them count, so nothing is lost."""
     seal = newest_seal(store)
     late = [part.path for part in parts_in(store, RECORDS) if seal.is_late(part)]
     if late:

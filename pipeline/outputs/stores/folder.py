@@ -1,4 +1,4 @@
-"""In: bytes and a path below a local root. Out: a file all there or not there, even after a power cut."""
+"""In: bytes and a path below a local root. Out: a complete file or none, even after a power cut."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from framefleet.pipeline.outputs.stores.object_store import Stored
 TEMPORARY = ".framefleet-"  # hidden: pyarrow and DuckDB skip such names, and so does `list`
 # File systems without hard links: exFAT, FAT, many of FUSE, some of SMB.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
-_LEFT_AFTER_S = 60.0  # what is being written is younger; what a driver that has just died left goes next time
-_CLAIM_S = 30.0  # far longer than a claimed name takes to be used; a claim this old was left by a kill
+_LEFT_AFTER_S = 60.0  # files being written are younger; those that a driver has just left go next time
+_CLAIM_S = 30.0  # far longer than it takes to use a claimed name; a claim this old was left by a kill
 _LINKS = {errno.ELOOP, errno.ENOTDIR}  # of O_NOFOLLOW: the last name is a link, or one on the way
 _ABSENT = {errno.ENOENT, *_LINKS}  # of `stat`
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system does not need it, or cannot
@@ -30,7 +30,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system do
 class Folder:
     """Files below `root`. Raises what the operating system raises.
 
-    Links in it are read, but nothing behind one that leads out is changed: a folder may be somebody else's.
+    Links are read, but nothing is changed behind a link that leads out: that folder may be somebody else's.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,7 +42,7 @@ class Folder:
             return file.read(-1 if count is None else count)
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
-        """Return `count` bytes of a file from `first` on; FileNotFoundError where it is behind a link."""
+        """Return `count` bytes of a file from `first` on; FileNotFoundError if it is behind a link."""
         flags = os.O_RDONLY | os.O_NONBLOCK  # a pipe would be waited for
         place: int | None = None
         with contextlib.ExitStack() as stack:
@@ -62,14 +62,14 @@ class Folder:
         shutil.copyfile(self._regular(path), target)
 
     def _regular(self, path: str) -> Path:
-        """Return where a file is; a pipe, which would be waited for, is as little one as a folder."""
+        """Return the path of a regular file. Raises for a folder, and for a pipe, which would block."""
         file = self.root / path
         if not stat.S_ISREG(file.stat().st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
         return file
 
     def write(self, path: str, content: bytes) -> None:
-        """Put `content` there, in one step, whatever was there."""
+        """Put `content` there in one step, replacing what was there."""
         self._put(path, content, os.replace)
 
     def upload(self, path: str, source: Path) -> None:
@@ -87,7 +87,7 @@ class Folder:
         _sync(target.parent)
 
     def _place(self, path: str) -> Path:
-        """Return where to write. An output that is taken away while we write is not begun anew."""
+        """Return where to write. An output that is removed while we write is not begun again."""
         if self._was_there and not self.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder was removed", str(self.root))
         target = self._own(path)
@@ -96,7 +96,7 @@ class Folder:
         return target
 
     def _own(self, path: str) -> Path:
-        """Return where a file is that may be changed: by no link outside of the root."""
+        """Return the path of a file that may be changed: no link on the way leads out of the root."""
         target = self.root / path
         if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(self.root)):
             raise OSError(errno.ELOOP, "a link on the way to it leads out of this folder", str(target))
@@ -120,7 +120,7 @@ class Folder:
             yield from (Path(at, name) for name in names)
 
     def details(self, folder: str) -> dict[str, Stored]:
-        """Return what `stat` says of each file; not of one that was deleted since, or a link to nothing."""
+        """Return what `stat` says about each file, except deleted ones and links to nothing."""
         details: dict[str, Stored] = {}
         for path in self.list(folder):
             try:
@@ -146,7 +146,7 @@ class Folder:
             shutil.rmtree(self._own(folder))
 
     def sweep(self) -> int:
-        """Remove what killed writers left half written; return how many files. Not what is being written."""
+        """Remove files that killed writers left half written, not those being written; return how many."""
         if not self.root.is_dir():
             return 0
         with _temporary(self.root / "now", b"") as temporary:
@@ -168,10 +168,10 @@ def _is_temporary(path: str) -> bool:
 
 @contextmanager
 def _temporary(target: Path, content: bytes | BinaryIO) -> Iterator[Path]:
-    """Yield a synced file next to `target`, and remove it unless it was renamed."""
+    """Yield a synced file next to `target`; remove it unless it was renamed."""
     temporary = target.with_name(TEMPORARY + uuid.uuid4().hex)
     try:
-        # Not mkstemp, whose files are readable by their owner only, nor `open`, which recipes may replace.
+        # Not mkstemp, whose files only their owner can read, nor `open`, which recipes may replace.
         with temporary.open("xb") as file:
             if isinstance(content, bytes):
                 file.write(content)
@@ -199,7 +199,7 @@ def _name_new(temporary: Path, target: Path) -> None:
 
 @contextmanager
 def _claimed(target: Path, *, now: float) -> Iterator[None]:
-    """Keep others from creating `target`, by a file that one of them makes first. now: the file system's."""
+    """Keep others from creating `target`, with a file that only one can create. now: the file system's."""
     claim = target.with_name(f"{TEMPORARY}claim-{target.name}")
     if now - _modified(claim) > _CLAIM_S:
         claim.unlink(missing_ok=True)
@@ -219,7 +219,7 @@ def _claimed(target: Path, *, now: float) -> Iterator[None]:
 
 
 def _modified(file: Path) -> float:
-    """Return when a file was written last; the end of time where it is gone."""
+    """Return when a file was last written; infinity if it is gone."""
     try:
         return file.stat().st_mtime
     except FileNotFoundError:
@@ -227,7 +227,7 @@ def _modified(file: Path) -> float:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, each safely named in its own parent."""
+    """Make `folder` and those above it, syncing the parent of each."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)

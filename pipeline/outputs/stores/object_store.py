@@ -1,11 +1,11 @@
-"""In: bytes and a path below an fsspec URL. Out: an object that is all there, byte for byte, or not there.
+"""In: bytes and a path below an fsspec URL. Out: an object that is complete, byte for byte, or none.
 
 An object is stored by one `pipe_file`, never by `open(..., "wb")`: leaving that block by an exception
 publishes what was written so far. `create` is atomic where the store has conditional writes (S3, Google Cloud
 Storage, Azure); elsewhere it looks first and then writes. Every request is made once: `Store` repeats it.
 
-What Google Cloud Storage and S3 have of their own comes first: patience of their clients, checksums, errors,
-uploads left half done.
+Code for Google Cloud Storage and S3 comes first: patience of their clients, checksums, errors, unfinished
+uploads.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from framefleet.pipeline.outputs.stores.retries import (
 
 _SCHEMES = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
-# aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
+# aiohttp's own limit is five minutes for a whole request, even for a large one that makes progress.
 _CONNECT_S = 20
 _SILENCE_S, _LEAST_SILENCE_S = 60.0, 10.0  # as botocore; a busy gateway needs some
-# Methods that gcsfs makes six attempts of, with half a minute of pauses.
+# Methods that gcsfs tries six times, with half a minute of pauses.
 _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
-# Not gcsfs's newer class, which asks another service of what kind a bucket is, and does so with every request
-# where that is not allowed. It is for zonal buckets.
+# Not gcsfs's newer class for zonal buckets: it asks another service what kind of bucket this is, and if that
+# is not allowed, it asks again with every request.
 _CLASSES = dict.fromkeys(_SCHEMES, ("gcsfs.core.GCSFileSystem", "pip install 'framefleet[gcs]'"))
 _CLASSES |= dict.fromkeys(_AZURE, ("adlfs.AzureBlobFileSystem", "pip install 'framefleet[azure]'"))
 for _scheme, (_class, _fix) in _CLASSES.items():
@@ -62,12 +62,12 @@ def is_gcs(url: str) -> bool:
 
 
 def silence_s(outage_s: float) -> float:
-    """Return how long an answer is waited for: an outage is noticed well before it lasts too long."""
+    """Return how long to wait for an answer, so that an outage is noticed well before it lasts too long."""
     return min(_SILENCE_S, max(_LEAST_SILENCE_S, outage_s / 8))
 
 
 def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
-    """Store content, whole or not at all. Raises DamagedUpload where its MD5 is another there."""
+    """Store content, whole or not at all. Raises DamagedUpload if its MD5 is another there."""
     try:
         files.pipe_file(place, content, **mode)
     except Exception as error:  # gcsfs's own: importing its class takes a second
@@ -76,14 +76,14 @@ def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
         raise DamagedUpload(str(error)) from error
 
 
-# One put up to S3's limit for it: it is sent again as a whole, but a conditional one is then kept to by every
-# server (Ceph's gateway heeds no condition when an upload in parts is completed), and its ETag is an MD5.
+# Up to S3's limit for one put, we use one: it can only be sent again as a whole, but every server heeds its
+# condition (Ceph's gateway does not when an upload in parts is completed), and its ETag is an MD5.
 MAX_PUT_BYTES = 5 << 30
-MD5 = re.compile("[0-9a-f]{32}")  # what the ETag of one put is, of most servers
+MD5 = re.compile("[0-9a-f]{32}")  # the ETag of one put, on most servers
 # `Patience` waits; below it a request, or a part of an upload, is repeated once.
 _RETRIES = {"mode": "standard", "total_max_attempts": 2}
 _RETRIES_IN_ENVIRONMENT = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
-# Without it a peer that is gone while we send is noticed after a quarter of an hour.
+# Without it, we notice only after a quarter of an hour that the peer has gone while we send.
 _UNACKNOWLEDGED_MS = 30_000
 
 
@@ -103,12 +103,12 @@ def s3_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[s
 
 
 def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: for that answer aiohttp waits without end."""
+    """Send a body without asking first: aiohttp would wait for the answer without a limit."""
     params["headers"].pop("Expect", None)
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
-    """Store content by one checked request; return whether the answer says so. Raises DamagedUpload."""
+    """Store content with one checked request; return whether the answer confirms it. Raises DamagedUpload."""
     if len(content) >= MAX_PUT_BYTES:
         files.pipe_file(place, content, **mode)
         return False
@@ -118,7 +118,7 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     etag = answer.get("ETag", "").strip('"')
     if etag == md5.hexdigest():
         return True
-    # With keys of KMS and of one's own the ETag is another digest than the MD5.
+    # With KMS or one's own keys, the ETag is not the MD5.
     encryption = answer.get("ServerSideEncryption", "AES256")
     is_encrypted = "SSECustomerAlgorithm" in answer or encryption != "AES256"
     if MD5.fullmatch(etag) and not is_encrypted:
@@ -132,7 +132,7 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
 
 
 def abort_uploads(files: Any, root: str, *, before: datetime) -> int:
-    """Abort uploads in parts that were begun below a root before then, and not ended; return how many."""
+    """Abort uploads in parts below a root that began before then and have not ended; return how many."""
     bucket, _, key = root.partition("/")
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     uploads: list[dict[str, Any]] = []
@@ -155,7 +155,7 @@ def _new_socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-# Clocks of stores differ from ours by less, and uploads in parts take less.
+# Stores' clocks differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)
 NUM_DELETES = 8  # at once: each is answered in tens of milliseconds
 CHECKS: dict[str, Any] = {"validate_content": True}  # of each put: its MD5
@@ -164,7 +164,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What a store says about one of its files. stamp: another one after every change, as an ETag."""
+    """What a store says about one of its files. stamp: differs after every change, e.g. an ETag."""
 
     size: int
     stamp: str
@@ -181,7 +181,7 @@ class ObjectStore:
     def ask(self, request: Callable[[], Reply]) -> Reply:
         """Return the answer to a request. A store that refuses S3's newer checksums gets none from then on.
 
-        Parts of large files have no other check, so stores that take checksums get them.
+        Parts of large files have no other check, so other stores get them.
         """
         options = dict(self.options)
         try:
@@ -204,7 +204,7 @@ class ObjectStore:
         return answer
 
     def reopen(self) -> None:
-        """Look for credentials anew with the next request: files of them are read when a store is opened."""
+        """Read credentials again with the next request: their files are read when a store is opened."""
         self._opened = None
 
     def read(self, path: str, count: int | None = None) -> bytes:
@@ -216,7 +216,7 @@ class ObjectStore:
         part = {} if count is None else {"start": first, "end": first + count}
         try:
             content: bytes = files.cat_file(place, **part)
-        except Exception as error:  # Azure's are no OSErrors
+        except Exception as error:  # Azure's are not OSErrors
             if _code(error) != "InvalidRange":
                 raise
             return b""  # an empty object has no first byte
@@ -237,7 +237,7 @@ class ObjectStore:
         try:
             self.write(path, content, mode="create")
         except DamagedUpload:
-            self.delete(path)  # ours, and nobody knows of it: what is sent again must find the place free
+            self.delete(path)  # ours, and nobody knows it: the place must be free for the next attempt
             raise
         except OSError as error:
             code = _code(error)
@@ -245,10 +245,10 @@ class ObjectStore:
                 raise FileExistsError(path) from error  # Ceph's comes as EINVAL
             if code != "NotImplemented":
                 raise
-            self.write(path, content)  # a server without conditional writes: the best it can do
+            self.write(path, content)  # the best that a server without conditional writes can do
 
     def has_conditions(self, path: str) -> bool:
-        """Tell whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
+        """Return whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
         if not (is_s3(self.url) or is_gcs(self.url) or is_azure(self.url)):
             return False
         self.write(path, b"first")
@@ -314,7 +314,7 @@ class ObjectStore:
             files.rm_file(place)
 
     def delete_many(self, paths: Iterable[str]) -> None:
-        """Remove these by a request each: servers differ in what they take for several, and tell."""
+        """Remove these with one request each: servers differ in requests for several, and their answers."""
         with ThreadPoolExecutor(NUM_DELETES) as deletes:
             list(deletes.map(self.delete, paths))
 
@@ -322,7 +322,7 @@ class ObjectStore:
         self.delete_many(self.list(folder))
 
     def sweep(self) -> int:
-        """Abort uploads in parts that nobody will end; return how many. Stores but S3 forget them."""
+        """Abort uploads in parts that nobody will end; return how many. Other stores than S3 forget them."""
         if not is_s3(self.url):
             return 0
         files, root = self._at("")
@@ -339,7 +339,7 @@ class ObjectStore:
 
 
 def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, str]:
-    """Return the file system and the root. Raises JobError for what is no store, or lacks an option."""
+    """Return the file system and the root. Raises JobError if it is not a store, or lacks an option."""
     # A copy of the user's options, with ours where they have chosen nothing.
     own_options = s3_options(options, outage_s) if is_s3(url) else copy.deepcopy(dict(options))
     if is_gcs(url):
@@ -351,14 +351,14 @@ def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, s
         # other processes write here too
         uncached = {"skip_instance_cache": True, "use_listings_cache": False}
         files, root = fsspec.core.url_to_fs(url, **uncached, **own_options)
-    except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
+    except Exception as error:  # of zipfile, a constructor, ...: about the URL, unless it is a service's
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         if is_service or trouble_of(error) not in ("invalid", "other"):
             raise
         reason = public_text(f"{type(error).__name__}: {error}")
         problem = f"{public_url(url)} cannot be opened: {reason}"
         raise JobError(problem, "check the URL and storage_options") from None
-    # Each makes a request once: `Patience` repeats it.
+    # Each makes a request once, as `Patience` repeats it.
     if is_s3(url):
         files.retries = 1  # s3fs's own, which would multiply botocore's
         files.s3.meta.events.register_last("before-call.s3", _send_at_once)
@@ -374,19 +374,19 @@ def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, s
 
 
 def stamp_of(details: Mapping[str, Any]) -> str:
-    """Return the best that this store has; "" where it has only sizes."""
+    """Return the best stamp that a store has; "" if it only has sizes."""
     keys = ("ETag", "etag", "md5Hash", "content_md5")
     times = ("LastModified", "last_modified", "updated", "mtime", "created")
     return next((str(details[key]) for key in keys + times if details.get(key)), "")
 
 
 def _code(error: BaseException) -> str:
-    """Return what the server called this error; s3fs keeps it in the cause only."""
+    """Return the server's name for an error, which s3fs only keeps in the cause."""
     return said_by_server(error)[0] or said_by_server(error.__cause__)[0]
 
 
 def _raise_if_missing(error: FileNotFoundError) -> None:
-    """Raise an error that says more than that one object is not there: its bucket is not."""
+    """Raise the error if not only one object is missing, but its bucket."""
     if trouble_of(error) == "missing":
         raise error
 

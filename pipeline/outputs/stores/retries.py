@@ -2,10 +2,10 @@
 
 The one place that waits: libraries below try once or twice. All threads of a process that use a store share
 one `Patience`, so that the log has a line when an outage begins, one every minute, and one at its end.
-Reads that only spare work are not waited for (`Soon`).
+Reads that only save work are not waited for (`Soon`).
 
-What a store's library, or the operating system, raised has one of six meanings, found by names and numbers:
-importing the libraries of all stores takes seconds, and most of them are optional.
+An error of a store's library, or of the operating system, has one of six meanings. It is found by names and
+numbers, as importing the libraries of all stores takes seconds, and most of them are optional.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNREACHABLE_ERRNOS |= {errno.ESTALE, errno.EREMOTEIO}
 
 # Classes, by name, of Python, botocore, aiohttp (below s3fs, gcsfs and adlfs), azure.core and google.auth.
 _UNREACHABLE_CLASSES = {"ConnectionError", "TimeoutError", "ChecksumError", "TransportError"}
-# ResponseParserError: a page of a proxy's in the place of XML
+# ResponseParserError: a proxy's page instead of XML
 _UNREACHABLE_CLASSES |= {"HTTPClientError", "ResponseParserError", "FlexibleChecksumError", "IncompleteRead"}
 _UNREACHABLE_CLASSES |= {"ClientConnectionError", "ClientPayloadError"}
 _UNREACHABLE_CLASSES |= {"ServiceRequestError", "ServiceResponseError"}
@@ -44,7 +44,7 @@ _INVALID_CLASSES = {"ParamValidationError", "ValidationError", "EndpointProvider
 _INVALID_ENDPOINT = "Invalid endpoint: "  # botocore's ValueError
 _NO_TLS = "WRONG_VERSION_NUMBER"  # OpenSSL's word for an answer in plain HTTP
 _FORBIDDEN = "Forbidden: "  # all that gcsfs leaves of a 403
-# What S3 servers call it, where neither the status nor s3fs's class says enough.
+# Names that servers use, where neither the status nor s3fs's class says enough.
 _CODES: dict[str, StoreTrouble] = {
     "RequestTimeout": "unreachable",
     "IncompleteBody": "unreachable",
@@ -72,7 +72,7 @@ FIXES: dict[StoreTrouble, str] = {
     "unreachable": "check that the store can be reached, then run the same command again",
     "refused": "check the credentials and their rights on this output, then run the same command again",
     "full": "make room there, then run the same command again",
-    "missing": "make the bucket first, or check its name",
+    "missing": "create the bucket first, or check its name",
     "invalid": "correct the URL, storage_options or AWS_ENDPOINT_URL",
     "other": "check that the store can be reached and has room, then run the same command again",
 }
@@ -84,20 +84,21 @@ LOCAL_FIXES: dict[StoreTrouble, str] = {
     "invalid": "correct the path",
     "other": "check that disk, then run the same command again",
 }
-# Where S3's library has looked for them, and found none.
+# Where S3's library looks for credentials.
 NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or write ~/.aws/credentials; or give "
     "`storage_options: {key: ..., secret: ...}`"
 )
 
-# By what the hub calls it.
+# By the hub's names for errors.
 _HUB_FIXES = {
     "GatedRepo": "accept its terms on its page at the hub, and set HF_TOKEN",
     "RepoNotFound": "check the spelling; for a private repository set HF_TOKEN, on every machine",
     "RevisionNotFound": "give a branch, a tag or a commit of it, or none for main",
 }
 
-# By which botocore sends and wants checksums, each with its variable. Other stores than AWS's know them late.
+# The settings by which botocore sends and expects checksums, each with its variable. Other stores than AWS's
+# support them late.
 CHECKSUM_VARIABLES = {
     "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
     "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
@@ -106,7 +107,7 @@ _OF_OTHER_BYTES = {"SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"}  # as t
 _CHECKSUM_FIX = "if this store does not know S3's newer checksum headers, set "
 _CHECKSUM_FIX += " and ".join(f"{variable}=when_required" for variable in CHECKSUM_VARIABLES.values())
 
-# The same command would fail again until somebody has changed something.
+# The same command would fail again until somebody changes something.
 LASTING: tuple[StoreTrouble, ...] = ("refused", "missing", "invalid")
 
 
@@ -115,9 +116,9 @@ class DamagedUpload(ConnectionError):
 
 
 def trouble_of(error: BaseException) -> StoreTrouble:
-    """Return what an error is about. Of FileNotFoundError only where more than one object is missing."""
-    for one in (error, error.__cause__):  # s3fs keeps what the server said in the cause
-        code, status = said_by_server(one)
+    """Return what an error is about; for FileNotFoundError, only if more than one object is missing."""
+    for source in (error, error.__cause__):  # s3fs keeps the server's answer in the cause
+        code, status = said_by_server(source)
         if trouble := _CODES.get(code) or _STATUSES.get(status):
             return trouble
     if _NO_TLS in str(error):
@@ -137,21 +138,21 @@ def trouble_of(error: BaseException) -> StoreTrouble:
 
 
 def why_unread(error: Exception, fix: str = "check the path and the access") -> tuple[str, str]:
-    """Return why fsspec could not read a place, and what to do about it, if nothing better: fix."""
+    """Return why fsspec could not read a place, and what to do about it; `fix` if we know nothing better."""
     if isinstance(error, ImportError):
         return "its package is not installed", str(error)
     return public_text(in_a_line(reason_of(error))), better_fix(error) or fix
 
 
 def reason_of(error: BaseException) -> BaseException:
-    """Return the error that says why: libraries make "not found" of refusals, or bring no text at all."""
+    """Return the error with the reason: libraries turn refusals into "not found", or have no text at all."""
     is_hidden = isinstance(error, FileNotFoundError) and trouble_of(error) != "other"
     is_hidden = is_hidden or str(error) == "None"  # Ceph gives s3fs codes and no text
     return error.__cause__ if is_hidden and error.__cause__ else error
 
 
 def better_fix(error: BaseException) -> str | None:
-    """Return what to do about an error that says what is wrong more closely than its kind does."""
+    """Return a better fix than the one for an error's kind, if the error says more."""
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return NO_CREDENTIALS
     if may_refuse_checksums(error) and trouble_of(error) != "refused":
@@ -164,7 +165,8 @@ def may_refuse_checksums(error: BaseException) -> bool:
 
     Stores differ: "InvalidArgument: Unsupported header", "NotImplemented", "SignatureDoesNotMatch", ...
     """
-    sources = [one for one in (error, error.__cause__) if isinstance(getattr(one, "response", None), dict)]
+    errors = (error, error.__cause__)
+    sources = [source for source in errors if isinstance(getattr(source, "response", None), dict)]
     return any(
         code in _OF_OTHER_BYTES or (code not in _CODES and status in (400, 411, 501))
         for code, status in map(said_by_server, sources)
@@ -172,7 +174,7 @@ def may_refuse_checksums(error: BaseException) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return what an error says, without the id of the request and the XML that Azure's bring along."""
+    """Return the text of an error in one line, without the request id and the XML of Azure's."""
     if _NO_TLS in str(error):
         return "this endpoint speaks http, not https"
     message = getattr(error, "server_message", None) or str(error)  # of the hub, whose text is a page
@@ -180,7 +182,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def said_by_server(error: BaseException | None) -> tuple[str, int]:
-    """Return what the server called an error, and its HTTP status; "" and 0 where nothing says."""
+    """Return the server's name for an error, and its HTTP status; "" and 0 if these are unknown."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -194,9 +196,9 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
 
 
 OUTAGE_S = 600.0  # servers and networks are restarted in minutes; a fleet that ends loads its models again
-# A store that has never answered may be a mistake in the job; a gateway's restart is borne, no more.
+# A store that has never answered may be a mistake in the job: long enough for a gateway's restart only.
 FIRST_ANSWER_S = 30.0
-# Some ten seconds: gateways of a cluster learn of new keys, and files of credentials are renewed, one by one.
+# Some ten seconds: a cluster's gateways learn new keys, and files of credentials are renewed, one by one.
 MAX_REFUSALS = 8
 _FIRST_REFUSALS = 2
 TOLD_AFTER_S, TOLD_EVERY_S = 10.0, 60.0
@@ -206,12 +208,12 @@ _PAUSE = wait_random_exponential(multiplier=0.2, max=5)
 log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
-# An entry of a hundred megabytes takes seconds; what it spares does too.
+# An entry of a hundred megabytes takes seconds; so does the work that it saves.
 WITHIN_S = 10.0
 
 
 class Patience:
-    """How long requests to one store are repeated. For several threads."""
+    """Repeats requests to one store, for a limited time. For several threads."""
 
     def __init__(self, where: str, limit_s: float) -> None:
         self.where = where
@@ -222,12 +224,12 @@ class Patience:
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody
         self._logged_at: float | None = None
-        self._is_logged = False  # that it is silent now
+        self._is_logged = False  # whether the log says that it is silent now
 
     def ride_out(self, ask: Callable[[], Reply], *, reopen: Callable[[], None] | None = None) -> Reply:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
 
-        reopen: takes credentials anew, before a refused request is made again; None: refusals are final.
+        reopen: reads credentials again, before a refused request is repeated; None: refusals are final.
         A request that has waited for too long is made once more if others were answered while it waited.
         """
         failing_since: float | None = None
@@ -269,12 +271,12 @@ class Patience:
 
     @property
     def silent_s(self) -> float:
-        """For how many seconds the store has answered nobody here; 0 while it does."""
+        """For how many seconds the store has not answered this process; 0 while it does."""
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
     def _is_in_time(self, error: BaseException, failing_since: float) -> bool:
-        """Tell whether a request that has failed since then is made again; log it now and then."""
+        """Return whether a request that has failed since then is repeated; log that now and then."""
         now = time.monotonic()
         limit_s = self.limit_s if self.has_answered else min(self.limit_s, FIRST_ANSWER_S)
         with self._lock:
@@ -306,9 +308,9 @@ class Patience:
 
 
 class Soon:
-    """Reads for one thread, in another, so that a store that is out of reach holds up nothing.
+    """Reads for one thread in another, so that a store that is out of reach holds up nothing.
 
-    While one answer is overdue nothing else is asked: the store would not answer that either.
+    While one answer is overdue, it makes no other requests: the store would not answer them either.
     """
 
     def __init__(self, name: str, spending: Spending = nullcontext) -> None:
@@ -317,7 +319,7 @@ class Soon:
         self._overdue: Future[Any] | None = None
 
     def ask(self, read: Callable[[], Reply | None]) -> Reply | None:
-        """Return what `read` returns, raise what it raises; None where that takes too long."""
+        """Return what `read` returns, raise what it raises; None if that takes too long."""
         if self._overdue and not self._overdue.done():
             return None
         answer = self._reader.submit(read)

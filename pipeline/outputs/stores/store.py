@@ -1,6 +1,6 @@
 """In: one output URL (a local folder or anything fsspec opens). Out: atomic reads and writes.
 
-JSON in an output may be anybody's: `read_json` returns a checked value, and every damage is a JobError.
+JSON in an output may be anybody's: `read_json` returns a checked value, or raises JobError for any damage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored, is_s3
 
-# What s3fs takes; other words go on to libraries below it, which refuse them.
+# What s3fs takes; it passes others on to libraries below it, which refuse them.
 _S3_OPTIONS = ("key", "secret", "token", "anon", "profile", "endpoint_url", "client_kwargs", "config_kwargs")
 _NO_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 class Store:
     """One output root. Paths are relative to it, with forward slashes; those that leave it are refused.
 
-    Nothing is ever half there: a reader sees the old bytes, the new ones or none. A store that does not
-    answer is asked again, by every call, until it has been silent for `outage_s`. What fails for good raises
-    StoreError, whose `kind` says what is wrong, or JobError where nothing can be opened as it is given,
-    except that `read` of an absent path raises FileNotFoundError. Travels to other processes, may be used
-    from several threads, and shows no credentials in its text and errors.
+    Files are never half written: a reader sees the old bytes, the new ones or none. If the store does not
+    answer, every call asks it again, until it has been silent for `outage_s`. What fails for good raises
+    StoreError, whose `kind` says what is wrong, or JobError if the URL or the options cannot be right, except
+    that `read` of an absent path raises FileNotFoundError. A store can be pickled and used from several
+    threads, and shows no credentials in its text and errors.
 
-    storage_options: what fsspec takes, for S3 `key`, `secret`, `endpoint_url`, `client_kwargs`; without
-    them the usual environment variables count (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+    storage_options: what fsspec takes, for S3 `key`, `secret`, `endpoint_url`, `client_kwargs`; without them,
+    the usual environment variables count (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
     """
 
     @check_arguments
@@ -78,55 +78,55 @@ class Store:
         return _arrived, (self._url, self._options, patience.limit_s, patience.has_answered)
 
     def below(self, folder: str) -> Store:
-        """Return a folder of it as a root of its own."""
+        """Return a store whose root is a folder of this one."""
         return Store(f"{self._url}/{_checked(folder)}", self._options, outage_s=self._patience.limit_s)
 
     @property
     def silent_s(self) -> float:
-        """For how many seconds it has answered nothing that was asked here; 0 while it does."""
+        """For how many seconds it has not answered this process; 0 while it does."""
         return self._patience.silent_s
 
     @property
     def counts(self) -> Counts:
-        """What this process has asked of it, in figures."""
+        """Figures about this process's requests."""
         return self._patience.counts
 
     def url_of(self, path: str) -> str:
-        """Return where `path` lies, as a user would write it, without credentials."""
+        """Return where `path` is, as a user would write it, without credentials."""
         root = public_url(self._url)
         return f"{root}/{path}" if path else root
 
     def read(self, path: str, count: int | None = None) -> bytes:
-        """Return the first `count` bytes of `path`, or all; FileNotFoundError when it is not there."""
+        """Return the first `count` bytes of `path`, or all. Raises FileNotFoundError if it is absent."""
         content = self._ask("read", path, lambda at: self._backend.read(at, count), may_be_absent=True)
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
-        """Return bytes of `path` to be given to others; FileNotFoundError where a link leads to it."""
+        """Return bytes of `path` to be given to others. Raises FileNotFoundError if a link leads to it."""
         read = partial(self._backend.read_own, first=first, count=count)
         content = self._ask("read", path, read, may_be_absent=True)
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 
     def download(self, path: str, target: Path) -> None:
-        """Copy `path` to a local file, which may be left half there when it fails."""
+        """Copy `path` to a local file, which may be left half written if that fails."""
         self._ask("read", path, lambda at: self._backend.download(at, target))
 
     def write(self, path: str, content: bytes) -> None:
-        """Store `content` at `path`, whatever was there."""
+        """Store `content` at `path`, replacing what was there."""
         self._ask("write", path, lambda at: self._backend.write(at, content))
         self.counts.add(STORE_BYTES, len(content), "written")
 
     def upload(self, path: str, source: Path) -> None:
-        """Store a local file at `path`, whatever was there, without having it in memory."""
+        """Store a local file at `path`, replacing what was there, without reading it into memory."""
         self._ask("write", path, lambda at: self._backend.upload(at, source))
 
     def create(self, path: str, content: bytes) -> None:
-        """Store `content` at `path` unless other bytes are there: then StoreConflict.
+        """Store `content` at `path`. Raises StoreConflict if other bytes are there.
 
-        Of several that create at once one wins. Equal bytes count as success: it may be repeated, also by
-        a retried request that finds what its own first try stored.
+        If several create at once, one wins. Equal bytes count as success, so it may be repeated, also by a
+        retried request that finds what its own first try stored.
         """
 
         def is_ours(at: str) -> bool:
@@ -144,7 +144,7 @@ class Store:
         self.counts.add(STORE_BYTES, len(content), "written")
 
     def creates_in_one_step(self, path: str) -> bool:
-        """Return whether `create` is one step here: of two at once one wins. Leaves a file at `path`."""
+        """Return whether `create` is one step here: of two at once, one wins. Leaves a file at `path`."""
         backend = self._backend
         if isinstance(backend, Folder):
             return True
@@ -163,11 +163,11 @@ class Store:
         return self._ask("list", folder, self._backend.details, may_be_root=True)
 
     def stat(self, path: str) -> Stored:
-        """Return what is stored at `path`; FileNotFoundError when it is not there."""
+        """Return what is stored at `path`. Raises FileNotFoundError if it is absent."""
         return self._ask("look for", path, self._backend.stat, may_be_absent=True)
 
     def move(self, path: str, to: str) -> None:
-        """Give a file another place, whatever was there; a link stays one, so nothing behind it is copied."""
+        """Move a file, replacing what was there; a link stays a link, so nothing behind it is copied."""
         backend, target = self._backend, _checked(to)
         if isinstance(backend, Folder):
             self._ask("move", path, lambda at: backend.move(at, target))
@@ -185,11 +185,11 @@ class Store:
         self._ask("delete", "", lambda _: self._backend.delete_many(wanted), may_be_root=True)
 
     def delete_all(self, folder: str) -> None:
-        """Remove what is below `folder`, and the folder where the store has such; an absent one is fine."""
+        """Remove what is below `folder`, and the folder if the store has folders; an absent one is fine."""
         self._ask("delete", folder, self._backend.delete_all)
 
     def sweep(self) -> int:
-        """Remove what killed writers left half written, which no reader sees; return how many of it."""
+        """Remove what killed writers left half written, which no reader sees; return how many."""
         return self._ask("sweep", "", lambda _: self._backend.sweep(), may_be_root=True)
 
     def _ask(
@@ -201,7 +201,7 @@ class Store:
         may_be_absent: bool = False,
         may_be_root: bool = False,
     ) -> retries.Reply:
-        """Return what the backend answers to a request about `path`, however often it has to be made."""
+        """Return the backend's answer to a request about `path`, which is repeated as needed."""
         checked = path if may_be_root and not path else _checked(path)
         backend, ask = self._backend, partial(request, checked)
         is_remote = isinstance(backend, ObjectStore)
@@ -211,17 +211,17 @@ class Store:
             return self._patience.ride_out(ask)
         except FramefleetError:
             raise
-        except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
+        except Exception as error:  # every fsspec implementation has its own errors, e.g. botocore's
             trouble = retries.trouble_of(error)
             is_lasting = trouble in retries.LASTING
             if isinstance(error, FileNotFoundError) and trouble == "other":
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
-                trouble = "missing"  # what it is written to
+                trouble = "missing"  # the place to write to
             if isinstance(error, OSError) and error.errno in errors.NO_FILE_ERRNOS:
                 raise errors.NoFile(
                     f"{self.url_of(path)} is not a file: {error.strerror}",
-                    "choose another output, or take away what framefleet did not write",
+                    "choose another output, or remove what framefleet did not write",
                 ) from None
             reason = retries.reason_of(error)
             is_public = public_text(str(reason)) == str(reason)
@@ -229,7 +229,7 @@ class Store:
             fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
             fix = retries.better_fix(error) or fix
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
-            # Of an option that a library passes on as it connects.
+            # About an option that a library passes on when it connects.
             if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):
                 near = nearest(option[1], _S3_OPTIONS) if is_s3(self._url) else []
                 fix = either(f"did you mean {near[0]!r}?", "leave it out") if near else "leave it out"
@@ -244,7 +244,7 @@ class Store:
 
 
 def _arrived(url: str, options: dict[str, Any], outage_s: float, has_answered: bool) -> Store:
-    """Return a store that another process has sent, with connections of its own."""
+    """Return a store that another process has sent, with its own connections."""
     store = Store(url, options, outage_s=outage_s)
     store._patience.has_answered = has_answered
     return store
@@ -257,8 +257,8 @@ def _supported(url: str) -> str:
     except ValueError:
         raise JobError(f"{public_url(url)} is not a URL", "check its host and port") from None
     if "?" in url:  # it would end up between the root and every path below it
-        problem = f"{public_url(url)} is given with a query, what follows ?"
-        raise JobError(problem, "leave it out; keys and signatures are storage_options")
+        problem = f"{public_url(url)} has a query (what follows ?)"
+        raise JobError(problem, "leave it out; keys and signatures belong in storage_options")
     protocol = url.partition("://")[0].partition("::")[0]
     try:
         fsspec.get_filesystem_class(protocol)
@@ -282,7 +282,7 @@ def _checked(path: str) -> str:
 
 
 def sweep_in_background(store: Store) -> threading.Thread:
-    """Remove leftovers in a thread, as a folder of a million clips is looked through. Only with the lock."""
+    """Remove leftovers in a thread, as that looks at a million clips. Only for the driver with the lock."""
 
     def sweep() -> None:
         try:
@@ -302,7 +302,7 @@ Value = TypeVar("Value")
 
 
 def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = PUT_BACK) -> Value:
-    """Return what a file of the output says; FileNotFoundError when it is not there. fix: of damage."""
+    """Return what a file of the output says. Raises FileNotFoundError if it is absent. fix: of damage."""
     content = store.read(path, _MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise not_ours(store.url_of(path), f"it has more than {_MAX_BYTES:,} bytes", fix)
@@ -310,7 +310,7 @@ def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = P
 
 
 def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str = PUT_BACK) -> Value:
-    """Return what JSON says. where: what messages call it."""
+    """Return the checked value of JSON. where: what messages call it."""
     try:
         return kind.validate_python(parse_json(text))
     except ValidationError as error:
