@@ -1,4 +1,4 @@
-"""The command `framefleet`, also as `python -m framefleet`. An interruption is no traceback, from here on."""
+"""The command `framefleet`, also as `python -m framefleet`. From here on, Ctrl-C shows no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a module has from others, each imported when it is first used: `import framefleet` is light."""
+"""Names that a module has from others, imported when first used, so that `import framefleet` is quick."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 
 
 def lazy_names(module: str) -> Callable[[str], object]:
-    """Return `__getattr__` of a module, for the names that it imports below `if TYPE_CHECKING:`."""
+    """Return a `__getattr__` for a module, for the names that it imports below `if TYPE_CHECKING:`."""
     home_of = homes(module)
 
     def find(name: str) -> object:
@@ -23,7 +23,7 @@ def lazy_names(module: str) -> Callable[[str], object]:
 
 @cache
 def homes(module: str) -> Mapping[str, str]:
-    """Return these names, each with the module where it is."""
+    """Return these names, each with the module that defines it."""
     spec = sys.modules[module].__spec__
     source = spec.loader.get_source(module)  # type: ignore[union-attr]  # a file has both
     blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]

@@ -1,4 +1,4 @@
-"""What a plugin is made of: for ours, and for those of other packages."""
+"""What plugins are made of: ours, and those of other packages."""
 
 from framefleet.jobs.doors import (
     JobKind as JobKind,

@@ -1,4 +1,4 @@
-"""What renders in place of a model of this machine: the door of `engine:`."""
+"""Engines, which render instead of a local model: the door of `engine:`."""
 
 from typing import TYPE_CHECKING
 

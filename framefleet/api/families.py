@@ -1,4 +1,4 @@
-"""What is known of a family of models beyond its configs."""
+"""Facts about a family of models that its configs do not have."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What makes tables of other tools' folders: the door `Plugin.tables`."""
+"""Tables from other tools' folders: the door `Plugin.tables`."""
 
 from typing import TYPE_CHECKING
 

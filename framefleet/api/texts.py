@@ -1,4 +1,4 @@
-"""Texts that others read or wrote: JSON, secrets, names that are nearly right; and processes and proxies."""
+"""Texts that others read or wrote: JSON, secrets, misspelt names; and processes and proxies."""
 
 from typing import TYPE_CHECKING
 
