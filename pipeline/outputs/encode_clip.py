@@ -80,7 +80,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     same |= {name: getattr(request, name) for name in _OF_REQUEST}
     record = Record(
         **same,
-        **_lengths(clip, media, fps, fps_source),
+        **_lengths(clip, frames, media, fps, fps_source),
         row_indices=(),
         uri="",
         media_sha256=hashlib.sha256(content).hexdigest(),
@@ -174,12 +174,15 @@ def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
     return fps, source
 
 
-def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str, Any]:
+def _lengths(
+    clip: Clip, frames: Pictures | None, media: Media, fps: float, fps_source: str
+) -> dict[str, Any]:
+    """frames: those of the file, whose size a step may have changed."""
     sound_s = clip.audio.duration_s if clip.audio and media.audio else None
-    if clip.frames is None:
+    if frames is None:
         nothing = dict.fromkeys(("height", "width", "num_frames", "fps"))
         return nothing | {"duration_s": sound_s, "audio_duration_s": sound_s}
-    num_frames, height, width, _ = clip.frames.shape
+    num_frames, height, width, _ = frames.shape
     is_layers = media.format == "png.zip" and not (clip.request.fps or media.fps or clip.native_fps)
     is_still = is_layers or (num_frames == 1 and media.format not in VIDEOS)
     return {
