@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.plugin import clip_suffixes
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import clip_fps
-from framefleet.pipeline.rows.identity import row_content, row_id_of
+from framefleet.pipeline.rows.identity import deciding, row_content, row_id_of
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 
 # Columns that say something only of what has a digest.
@@ -46,7 +46,11 @@ LAW_COLUMNS = (
 _ARGUMENT_TYPES = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
 _TOLERANCE = 1e-3  # of a rate: 23.976 and 24000/1001 are one
 # Rates that a row may have given a still: its record has none. The row_id tells which it was.
-_RATES = (*map(float, range(1, 241)), *(round(rate / 1.001, 3) for rate in (24, 30, 60, 120)))
+_RATES = (
+    *map(float, range(1, 1001)),
+    *(round(rate / 1.001, 3) for rate in (24, 30, 60, 120)),
+    *(hundredths / 100 for hundredths in range(10, 10_000) if hundredths % 100),
+)
 
 
 class RecordLaw:
@@ -123,25 +127,34 @@ class RecordLaw:
     ) -> bool:
         """Tell whether the row_id comes out; also where the digest of a user's recipe is not known."""
         recipe, claim = record["recipe"], self._claim
-        if recipe in BUILT_IN:
-            digest = BUILT_IN[recipe].digest
+        if recipe in BUILT_IN and BUILT_IN[recipe].digest is None:
+            digest = None
         elif claim is not None and claim.job.recipe == recipe:
             digest = claim.recipe_digest
-        else:  # of a plugin that is not here; or of the module that the job's recipe is of
+        else:  # of a plugin, in any version; or of the module that the job's recipe is of
             module, colon, _ = recipe.partition(":")
             return not colon or claim is None or claim.job.recipe.startswith(f"{module}:")
-        names = ("seed", "scheduler", "recipe")
-        asked = {name: record[name] for name in names}
-        way = {"model_digest": record["model_digest"], "numerics": numerics, "recipe_digest": digest}
-        if not any(isinstance(value, dict | list) for value in arguments.values()):
-            # The record has them as they are hashed: spelling them again takes longer than all else.
-            content = row_content(Request(**asked), **way)
-            for fps in _rates_of_row(record):
-                text = canonical_json(content | {"fps": fps}).replace("{}", record["arguments"], 1)
-                if row_id_of(text) == record["row_id"]:
-                    return True
-        content = row_content(Request(arguments=arguments, **asked), **way)
-        texts = (canonical_json(content | {"fps": fps}) for fps in _rates_of_row(record))
+        content = row_content(
+            Request(**{name: record[name] for name in ("seed", "scheduler", "recipe")}),
+            model_digest=record["model_digest"],
+            numerics=numerics,
+            recipe_digest=digest,
+        )
+        before, after = canonical_json(content | {"fps": None}).split('"fps":null', 1)
+
+        def spelled() -> Iterator[str]:
+            is_flat = not any(isinstance(value, dict | list) for value in arguments.values())
+            if is_flat:  # as it is hashed: spelling it again takes longer than all else
+                yield record["arguments"]
+            text = canonical_json(deciding(arguments))
+            if not is_flat or text != record["arguments"]:
+                yield text
+
+        texts = (
+            f'{before.replace("{}", text, 1)}"fps":{canonical_json(fps)}{after}'
+            for text in spelled()
+            for fps in _rates_of_row(record)
+        )
         return any(row_id_of(text) == record["row_id"] for text in texts)
 
     def _wrong_lengths(self, record: Mapping[str, Any]) -> Iterator[str]:
@@ -154,7 +167,8 @@ class RecordLaw:
             yield "duration_s is not that of its frames and fps"
         sound_s = record.get("audio_duration_s")
         of_job = self._claim.job.media.fps if self._claim else fps
-        of_sound = num_frames / sound_s if sound_s and num_frames else None
+        has_sound = self._claim is not None and self._claim.job.media.audio  # else it is measured and dropped
+        of_sound = (num_frames / sound_s if sound_s and num_frames else None) if has_sound else fps
         rates = {"row": fps, "job": of_job, "model": fps, "sound": of_sound, "framefleet": clip_fps()}
         if source is not None and (fps is None or rates.get(source) != fps):
             yield "fps_source is not what its fps comes from"
