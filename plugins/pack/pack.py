@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedModel
 from framefleet.pipeline.model.environment import PACKAGES, device_name
+from framefleet.plugins.keep.new_folder import UNFINISHED, new_folder
 from framefleet.plugins.keep.pack_list import write_list
 from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders, without_folder
 from framefleet.plugins.keep.record_law import RecordLaw
@@ -33,7 +33,6 @@ from framefleet.plugins.picks import Pick, chosen_records, picked
 
 _VERSION = re.compile(r"[0-9A-Za-z._+!-]+")
 _LIBRARIES = ("framefleet", "torch", *PACKAGES)
-_UNFINISHED = ".framefleet-unfinished-pack"  # a file, until all others are there
 _FIX = "run `framefleet repair`, or choose other rows"
 _README = """\
 # Clips to render again
@@ -132,9 +131,6 @@ def pack_rows(
     opened = Output.open(output, given.storage_options)
     store = opened.store
     folder = Path(folder or f"{PurePosixPath(store.url_of('')).name}-pack")
-    is_half = (folder / _UNFINISHED).is_file()
-    if folder.exists() and not is_half and (not folder.is_dir() or any(folder.iterdir())):
-        raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
         chosen = [*dict.fromkeys(opened.record(row_id).row_id for row_id in row_ids)]
@@ -149,21 +145,10 @@ def pack_rows(
         chosen = [row.row_id for row in sample_rows(opened, count, seed=seed, among=among)]
     if not chosen:
         raise opened.no_records()
-    was_there = folder.exists()
-    if is_half:
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _UNFINISHED).touch()
+    with new_folder(folder):
         without_script = _write(folder, output, opened, claim, chosen, given)
-        (folder / _UNFINISHED).unlink()
-        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        digest = write_list(Store(str(folder)), files)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half a pack is none, and would be in the way of the next
-        if was_there:
-            folder.mkdir()
-        raise
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != UNFINISHED)
+        digest = write_list(Store(str(folder)), [path.relative_to(folder).as_posix() for path in paths])
     return Packed(folder=str(folder), digest=digest, row_ids=tuple(chosen), without_script=without_script)
 
 
