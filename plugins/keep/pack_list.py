@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from framefleet.api.outputs import Store
+from framefleet.api.errors import StoreError
+from framefleet.api.outputs import RECORDS, Store
 from framefleet.plugins.keep.damage import Damage
 
 PACK_LIST = "pack.sha256"  # as `sha256sum --check` takes it
@@ -33,17 +34,22 @@ def damages_of_pack(store: Store) -> Iterator[Damage]:
         text = store.read(PACK_LIST, _MAX_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return
-    for digest, _, path in (line.partition("  ") for line in text.splitlines()):
-        if path.startswith("/") or ".." in path.split("/"):
-            yield Damage(kind="foreign", path=PACK_LIST, reason=f"it names {path!r}, outside of the pack")
-            continue
+    digests = {path: digest for digest, _, path in (line.partition("  ") for line in text.splitlines())}
+    for path, digest in digests.items():
         try:
             is_same = _sha256(store.read(path)) == digest
         except FileNotFoundError:
             yield Damage(kind="missing", path=path, reason=f"gone, but {PACK_LIST} names it")
+        except StoreError as error:
+            if error.may_pass:
+                raise
+            yield Damage(kind="bytes", path=PACK_LIST, reason=error.problem)
         else:
             if not is_same:
                 yield Damage(kind="bytes", path=path, reason=f"of other bytes than {PACK_LIST} says")
+    for path in store.list(RECORDS):
+        if path not in digests:  # its rows would be taken for rows of the pack
+            yield Damage(kind="part", path=path, reason=f"{PACK_LIST} does not name it")
 
 
 def _sha256(content: bytes) -> str:

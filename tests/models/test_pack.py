@@ -126,6 +126,15 @@ def test_each_file_of_a_pack_is_under_its_digest(rendered: Path, tmp_path: Path)
         with pytest.raises(JobError, match="is not as it was packed"):
             framefleet.verify(packed.folder)
         file.write_bytes(content)
+    (part,) = (Path(packed.folder) / "records").iterdir()
+    shutil.copyfile(part, added := part.with_name("part-z.parquet"))  # its rows would be the newer ones
+    found = framefleet.verify(packed.folder, files=True)
+    assert "records/part-z.parquet" in {one.path for one in found.damages if one.kind == "part"}
+    with pytest.raises(JobError, match=r"part-z\.parquet is not as it was packed: pack\.sha256 does not"):
+        framefleet.verify(packed.folder)
+    added.unlink()
+    (listed := Path(packed.folder, "pack.sha256")).write_bytes(listed.read_bytes() + b"\nx  ../job.json\n")
+    assert {one.path for one in framefleet.verify(packed.folder, files=True).damages} == {"pack.sha256"}
 
 
 def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
@@ -206,12 +215,24 @@ def test_rows_of_several_versions_are_each_checked_with_their_own(out: Path, tmp
         assert f"[{own}]({own})" in line and "Python 3.12.1" in line
 
 
-def test_a_pack_that_was_killed_is_packed_again(out: Path, tmp_path: Path) -> None:
-    pack, script = tmp_path / "pack", "import os, sys, framefleet\nfrom framefleet.plugins.pack import pack\n"
-    script += "pack.replay_script = lambda *_: os._exit(9)\nframefleet.pack(*sys.argv[1:])"
-    assert subprocess.run([sys.executable, "-c", script, out, pack]).returncode == 9
-    assert (pack / "job.json").exists() and not (pack / "README.md").exists()
-    assert len(framefleet.pack(out, pack).row_ids) == 4
-    assert not [file for file in pack.iterdir() if file.name.startswith(".")]
+@pytest.mark.parametrize(
+    ("place", "last", "call"),
+    [
+        ("pack.pack", "replay_script", "framefleet.pack"),
+        ("pack.pack", "write_list", "framefleet.pack"),
+        ("prove.prove", "certificate_page", "functools.partial(framefleet.prove, coin='1')"),
+    ],
+)
+def test_what_was_killed_while_it_was_written_is_written_again(
+    place: str, last: str, call: str, out: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    script = f"import functools, os, sys, framefleet\nfrom framefleet.plugins.{place} import {last}\n"
+    script += f"sys.modules['framefleet.plugins.{place}'].{last} = lambda *_: os._exit(9)\n"
+    assert subprocess.run([sys.executable, "-c", f"{script}{call}(*sys.argv[1:])", out, made]).returncode == 9
+    assert (made / "clips").exists()
+    again = framefleet.pack(out, made) if "pack" in place else framefleet.prove(out, made, coin="1")
+    assert len(again.row_ids) == 4
+    assert not [file for file in made.iterdir() if file.name.startswith(".")]
     with pytest.raises(JobError, match="is not an empty folder"):
-        framefleet.pack(out, pack)
+        framefleet.pack(out, made)
