@@ -102,7 +102,7 @@ def _row(clip: Clip) -> dict[str, Any]:
             inputs.append(name)
         elif name not in _PROMPTS or not _is_read_back(value):
             arguments[name] = value
-    others = {"scheduler": request.scheduler, "inputs": inputs}
+    others: dict[str, Any] = {"scheduler": request.scheduler, "inputs": inputs, "fps": request.fps}
     others["recipe"] = None if request.recipe == "generate" else request.recipe
     row = {"row_id": clip.row_id, "seed": request.seed, "arguments": arguments}
     return row | {name: value for name, value in others.items() if value}

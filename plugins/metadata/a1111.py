@@ -19,6 +19,7 @@ _FIELD_OF_LINE = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])++"|[^,]*
 _LEAST_FIELDS = 3  # of a line that is not a prompt's
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 _PROMPT = re.compile(r"(negative_)?prompt(_[0-9])?")  # arguments of pipelines that are texts for encoders
+_SCHEDULE = re.compile(r"[a-z]{1,20}\([-+.,e0-9 ]{1,100}\)")  # of guidance
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _CARRIED = ("row_id", "recipe", "inputs")  # of our JSON, as text
 
@@ -27,10 +28,15 @@ def read_text(text: str) -> Told:
     """Return what a text says. Raises Unreadable for one without a line of fields, or with odd values."""
     prompt, negative, fields = split_text(text)
     by_name = {name.lower(): value for name, value in fields.items()}
+    prompts = {"prompt": prompt or None, "negative_prompt": negative or None}
+    known = {"seed", "steps", "size", "cfg scale", FIELD}
+    others: dict[str, Any] = {k: value for k, value in fields.items() if k.lower() not in known}
+    if FIELD in fields:
+        row = _row_of(fields[FIELD])
+        others |= {name: row[name] for name in _CARRIED if name in row}
+        return told(FIELD, prompts | _arguments(row), others)
     size = _SIZE.fullmatch(by_name.get("size", ""))
     values: dict[str, object] = {
-        "prompt": prompt or None,
-        "negative_prompt": negative or None,
         "seed": by_name.get("seed"),
         "num_inference_steps": by_name.get("steps"),
         "width": size and size[1],
@@ -38,12 +44,7 @@ def read_text(text: str) -> Told:
         # The scale of models that take it as an input is another argument of theirs.
         "guidance_scale": None if "distilled cfg scale" in by_name else by_name.get("cfg scale"),
     }
-    known = {"seed", "steps", "size", "cfg scale", FIELD}
-    others = {name: value for name, value in fields.items() if name.lower() not in known}
-    if FIELD not in fields:
-        return told("A1111", values, others)
-    row = _row_of(fields[FIELD])
-    return told(FIELD, values | _arguments(row), others | {k: v for k, v in row.items() if k in _CARRIED})
+    return told("A1111", prompts | values, others)
 
 
 def split_text(text: str) -> tuple[str, str, dict[str, str]]:
@@ -86,13 +87,21 @@ def _row_of(text: str) -> Mapping[str, Any]:
 
 
 def _arguments(row: Mapping[str, Any]) -> dict[str, object]:
-    """Return numbers and prompts of a row; no other text, which could be a path, and no code."""
-    values: dict[str, object] = {"seed": row.get("seed")}
+    """Return what a row says in prompts and numbers; no other text, which could be a path, and no code."""
+    values: dict[str, object] = {name: row.get(name) for name in ("seed", "fps")}
     for name, value in row["arguments"].items():
         if name == "lora" and isinstance(value, dict):
             values[name] = "+".join(f"{lora}:{weight}" for lora, weight in value.items())
-        elif _NAME.fullmatch(name) and (_PROMPT.fullmatch(name) or isinstance(value, int | float)):
-            values[name] = value
+        elif _NAME.fullmatch(name) and (_PROMPT.fullmatch(name) or _is_of_numbers(value)):
+            values[name] = json.dumps(value) if isinstance(value, list) else value
     if isinstance(scheduler := row.get("scheduler"), str):
         values["scheduler"] = scheduler
+    if isinstance(recipe := row.get("recipe"), str) and ":" not in recipe:  # not of a module
+        values["recipe"] = recipe
     return values
+
+
+def _is_of_numbers(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(_SCHEDULE.fullmatch(value))
+    return all(isinstance(one, int | float) for one in (value if isinstance(value, list) else [value]))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from framefleet.api.errors import shown
-from framefleet.api.texts import canonical_json
+from framefleet.api.texts import canonical_json, parse_json
 
 Cell = str | int | float | bool | None
 _MAX_TEXT = 65_536  # bytes of a prompt, as of a cell
@@ -47,9 +46,13 @@ def told(program: str, values: Mapping[str, object], others: Mapping[str, Any] |
     others = others or {}
     if len(cells) + len(others) > _MAX_FIELDS:
         raise Unreadable(f"its {program} metadata has more than {_MAX_FIELDS} fields")
-    if len(canonical_json(others).encode("utf-8", "replace")) > _MAX_TEXT:
+    try:
+        text = canonical_json(others).encode("utf-8", "replace")  # half a character is no text of a table
+    except ValueError:
+        raise Unreadable(f"its {program} metadata has a number that is none") from None
+    if len(text) > _MAX_TEXT:
         raise Unreadable(f"its {program} metadata has more than {_MAX_TEXT:,} bytes besides prompts")
-    return Told(program=program, cells=cells, others=others)
+    return Told(program=program, cells=cells, others=parse_json(text))
 
 
 def _cell(name: str, value: object) -> Cell:
@@ -61,7 +64,7 @@ def _cell(name: str, value: object) -> Cell:
             value = int(value)
         if type(value) is not int or not low <= value <= high:
             raise Unreadable(f"its {name} is {shown(value)}")
-    elif name == "guidance_scale":
+    elif name == "guidance_scale" and not (isinstance(value, str) and value.endswith(")")):  # a schedule
         if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
             value = float(value)
         if type(value) not in (int, float) or not 0 <= value <= _MAX_GUIDANCE:  # type: ignore[operator]
@@ -71,6 +74,6 @@ def _cell(name: str, value: object) -> Cell:
         if len(value.encode("utf-8", "replace")) > _MAX_TEXT:
             raise Unreadable(f"its {name} is longer than {_MAX_TEXT:,} bytes")
         value = value.replace("\0", "").encode("utf-8", "replace").decode()
-    elif not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 2**63:
+    elif not isinstance(value, int | float) or not abs(value) < 2**63:  # nor NaN
         raise Unreadable(f"its {name} is {shown(value)}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framefleet.api.commands import Watch, wait_for
-from framefleet.api.errors import InputError, JobError, TableError, count_text, names_text
+from framefleet.api.errors import InputError, JobError, TableError, count_text
 from framefleet.api.jobs import Job, below, store_of_job
 from framefleet.api.outputs import DriverLock, Store
 from framefleet.api.texts import canonical_json, public_url
+from framefleet.pipeline.errors import StoreConflict
+from framefleet.pipeline.outputs.embedded_text import FIELD
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.tables.table import MAX_LISTED, media_column, visible
+from framefleet.pipeline.rows.tables.table import HIDDEN, MAX_LISTED, endings_of, media_column, visible
 from framefleet.plugins.metadata.cells import USUAL, Cell, Told, Unreadable
 from framefleet.plugins.metadata.reading import MetadataReader
 from framefleet.plugins.metadata.section import FOLDER
@@ -40,12 +43,12 @@ def store_table(job: Job, watch: Watch) -> str:
     """Write the rows of the job's folder into its output, unless they are there; return where."""
     store = store_of_job(job)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-        file = Path(write_table(job, watch, folder))
-        if not store.exists(_PATH):
-            store.upload(_PATH, file)
-        elif store.read(_PATH) != file.read_bytes():
+        content = Path(write_table(job, watch, folder)).read_bytes()
+        try:
+            store.create(_PATH, content)
+        except StoreConflict:  # its folder had other files before
             with DriverLock(store, renders=False):  # no driver is reading it
-                store.write(_PATH, file.read_bytes())
+                store.write(_PATH, content)
     return table_place(job)
 
 
@@ -57,7 +60,7 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
         raise JobError("read_metadata: the job has no table", "name the folder: `table: DIR` or --images DIR")
     shown = public_url(job.table)
     wait_for(watch, f"reading the metadata of the files in {shown}")
-    files = list(_read_all(job.table, job))
+    files = list(_read_all(job.table, job, watch))
     rows = [(path, told) for path, told in files if isinstance(told, Told)]
     numbered = enumerate(files)
     unread = [f"file {number} ({path}): {told}" for number, (path, told) in numbered if isinstance(told, str)]
@@ -71,7 +74,7 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
     if unread:
         watch.say(f"read_metadata: left out: {count}: {reasons}")
     for name in USUAL:
-        if lacking := [path for path, told in rows if name not in told.cells]:
+        if lacking := [path for path, told in rows if not (name in told.cells or told.program == FIELD)]:
             line = f"{count_text(len(lacking), 'file')} without {name} that can be told, e.g. {lacking[0]}"
             watch.say(f"note: read_metadata: {line}")
     if inputs := [path for path, told in rows if told.others.get("inputs")]:
@@ -81,14 +84,19 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
     return str(file)
 
 
-def _read_all(place: str, job: Job) -> Iterator[File]:
-    """Yield every picture and clip of a folder, in order."""
+def _read_all(place: str, job: Job, watch: Watch) -> Iterator[File]:
+    """Yield every picture and clip of a folder, in order; report how many other files it has."""
     store = Store(place, job.storage_options if "://" in place else {})
-    paths = visible(store.list(""), "", media_column)
+    below = store.list("")
+    paths = visible(below, "", media_column)
+    others = endings_of({*visible(below, "", str, hidden=HIDDEN)} - {*paths})
     if not paths or len(paths) > MAX_LISTED:
         what = f"holds more than {MAX_LISTED:,}" if paths else "is not a folder of"
         problem = f"read_metadata: {public_url(place)} {what} pictures and clips"
+        problem += f", but of {others}" if others and not paths else ""
         raise TableError(problem, "name the folder that they are in")
+    if others:
+        watch.say(f"note: read_metadata: not read: {others}")
     inputs = Inputs([place], job.storage_options, base=place, outage_s=job.retries.store_outage_s)
     with closing(MetadataReader()) as reader, ThreadPoolExecutor(cpu_count()) as threads:
         try:
@@ -112,18 +120,17 @@ def _table(rows: Sequence[tuple[str, Told]]) -> pa.Table:
     if len(names) > _MAX_COLUMNS:
         problem = f"read_metadata: the files have values of {len(names):,} arguments"
         raise TableError(problem, "take those that you do not know out of the folder")
-    columns = {name: _column(name, [told.cells.get(name) for _, told in rows]) for name in names}
+    columns = {name: _column([told.cells.get(name) for _, told in rows]) for name in names}
     columns["file"] = pa.array([path for path, _ in rows], pa.string())
     columns["made_with"] = pa.array([told.program for _, told in rows], pa.string())
     columns["metadata"] = pa.array([canonical_json(dict(told.others)) for _, told in rows], pa.string())
     return pa.table(columns)
 
 
-def _column(name: str, cells: Sequence[Cell]) -> pa.Array:
+def _column(cells: Sequence[Cell]) -> pa.Array:
+    """Return a column; of several kinds of values as text, from which the checks of rows read any."""
     kinds = {type(cell) for cell in cells if cell is not None}
-    if kinds == {int, float}:
-        kinds = {float}
     if len(kinds) > 1:
-        words = names_text(sorted(kind.__name__ for kind in kinds))
-        raise TableError(f"read_metadata: {name} is {words} in different files", "put them into two folders")
+        texts = (cell if isinstance(cell, str | None) else json.dumps(cell) for cell in cells)
+        return pa.array(texts, pa.string())
     return pa.array(cells, _TYPES[kinds.pop()] if kinds else pa.string())

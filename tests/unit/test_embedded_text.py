@@ -100,6 +100,22 @@ def test_every_prompt_is_read_back_as_it_was(prompt: str) -> None:
     assert (cells["prompt"], cells["negative_prompt"], cells["seed"]) == (prompt, prompt, 3)
 
 
+def test_all_that_a_row_says_in_numbers_and_prompts_is_read_back() -> None:
+    arguments = {
+        **{"prompt": "a ball", "prompt_2": "a hill", "num_inference_steps": 4, "height": 96, "eta": 0.5},
+        **{"sigmas": [1.0, 0.75, 1e-05], "use_resolution_binning": False},
+        "guidance_scale": "interval(7.5, 0.1, 1e-05)",
+        "image": {"uri": "a.png", "sha256": "0" * 64},
+    }
+    request = Request(
+        arguments=arguments, seed=3, scheduler="unipc(flow_shift=5.0)", recipe="refine", fps=12.5
+    )
+    cells = told_by(encode_clip(replace(CLIP, request=request), Media()).content).cells
+    values = {name: value for name, value in arguments.items() if name not in ("image", "sigmas")}
+    asked = {"seed": 3, "scheduler": request.scheduler, "recipe": "refine", "fps": 12.5}
+    assert cells == values | asked | {"sigmas": "[1.0, 0.75, 1e-05]"}
+
+
 def remuxed(content: bytes, format: str) -> bytes:
     """Return the same packets in another container, as `ffmpeg -c copy` writes them, with its metadata."""
     out = io.BytesIO()

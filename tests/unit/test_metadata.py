@@ -101,6 +101,11 @@ def with_exif(format: str, comment: bytes = b"", *, model: str = "") -> bytes:
     return buffer.getvalue()
 
 
+def gif(comment: bytes) -> bytes:
+    Image.new("P", (8, 8)).save(buffer := io.BytesIO(), "GIF", comment=comment)
+    return buffer.getvalue()
+
+
 def clip(**tags: str) -> bytes:
     return encode(np.zeros((2, 64, 64, 3), np.uint8), media=Media(), fps=8, metadata=tags)
 
@@ -176,6 +181,7 @@ READ: dict[str, tuple[bytes, dict[str, Any]]] = {
     "a ControlNet": (comfy(_1=("KSampler", CONTROLLED), _7=PASS_BOTH), FOX),
     "a distilled model": (comfy(**FLUX), without("guidance_scale")),
     "a computed seed": (comfy(_1=("KSampler", SAMPLER | {"seed": ["8", 0]}), _8=MATH), without("seed")),
+    "A1111 in a gif": (gif(TEXT.encode()), CAT),
 }
 
 
@@ -197,6 +203,7 @@ def invoke(**changed: Any) -> bytes:
 UNREAD: dict[str, tuple[bytes, str]] = {
     "nothing": (png(), "no metadata that is known"),
     "no picture": (b"\xff\xd8\xff" + b"?" * 99, "cannot be opened"),
+    "another comment": (gif(b"made with a program"), "no line of settings"),
     "an id alone": (png(parameters=json.dumps({"row_id": "ab" * 16})), "`framefleet trace`"),
     "a text": (png(parameters="just a description"), "no line of settings"),
     "a huge seed": (png(parameters=TEXT.replace("42", "9" * 19)), "seed is 9999"),
@@ -214,6 +221,8 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     "a deep graph": (png(prompt='{"a":' * 2000 + "1" + "}" * 2000), "no metadata that is known"),
     "damaged JSON of ours": (png(parameters=f'{TEXT}, framefleet: "{{"'), "damaged"),
     "many fields": (ours(arguments={f"a{number}": 1 for number in range(100)}), "more than 100 fields"),
+    "a number beyond all floats": (ours(arguments={"eta": 10**400}), "its eta is a whole number"),
+    "a number that is none": (ours(inputs=[float("nan")]), "a number that is none"),
     "a long field": (png(parameters=f"{TEXT}, Note: {'é' * 40_000}"), "besides prompts"),
 }
 
@@ -228,7 +237,8 @@ def test_a_file_that_says_nothing_or_what_cannot_be_is_refused_with_the_reason(n
 def test_nothing_that_a_file_says_names_a_file_or_code() -> None:
     hostile = {"image": "/etc/passwd", "video": ["a.mp4"], "__class__": 1, "eta": 0.5, "prompt_2": "ball"}
     told = told_by(ours(arguments=hostile | {"lora": {"ink": 0.5, "wash": 1}}, recipe="os:system"))
-    assert told.cells == CAT | {"seed": 3, "eta": 0.5, "prompt_2": "ball", "lora": "ink:0.5+wash:1"}
+    own = {"prompt": "a cat", "seed": 3, "eta": 0.5, "prompt_2": "ball", "lora": "ink:0.5+wash:1"}
+    assert told.cells == own  # what its text says besides is not of the call
     assert told.others["recipe"] == "os:system"  # carried along, as text
 
 
@@ -261,7 +271,8 @@ def test_a_folder_becomes_a_table_and_files_that_say_nothing_are_named(tmp_path:
         ("sub/c.mp4", "a fox", None, "ComfyUI"),
     ]
     assert json.loads(rows[0]["metadata"])["Sampler"] == "Euler a"
-    assert "left out: 1 of 3 files" in lines[0] and "seed that can be told, e.g. sub/c.mp4" in lines[1]
+    assert lines[0] == "note: read_metadata: not read: 1 .txt"
+    assert "left out: 1 of 3 files" in lines[1] and "seed that can be told, e.g. sub/c.mp4" in lines[2]
     job = load_job({"table": str(tmp_path / "old"), "model": "m", "output": str(tmp_path / "out")})
     job = job.model_copy(update={"on_invalid": "skip"})
     assert pq.read_table(place := store_table(job, Callback())).num_rows == 2
@@ -271,6 +282,20 @@ def test_a_folder_becomes_a_table_and_files_that_say_nothing_are_named(tmp_path:
     with pytest.raises(TableError, match="1 of 1 file"):
         table_of(tmp_path / "old", on_invalid="skip")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.heic").touch()
+    with pytest.raises(TableError, match=r"not a folder of pictures and clips, but of 1 \.heic"):
+        table_of(tmp_path / "empty")
+    (tmp_path / "empty" / "a.heic").unlink()
     for table in (tmp_path / "empty", tmp_path / "none"):
         with pytest.raises((JobError, TableError), match="not a folder of pictures and clips"):
             table_of(table)
+
+
+def test_values_of_any_kind_are_a_column(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for number, eta in enumerate((2**60 + 1, 0.5, True, "linear(1.0, 0.5)")):
+        (folder / f"{number}.png").write_bytes(ours(arguments={"eta": eta}, inputs=["\ud800"]))
+    rows, _ = table_of(folder)
+    assert [row["eta"] for row in rows] == [f"{2**60 + 1}", "0.5", "true", "linear(1.0, 0.5)"]
+    assert json.loads(rows[0]["metadata"])["inputs"] == ["?"]

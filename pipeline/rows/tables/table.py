@@ -47,7 +47,7 @@ _VIDEOS = ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .flv .f4v .wmv .as
 _VIDEOS += " .m2v .vob .ts .mts .m2ts .mxf .dv .nut .ivf .y4m"
 _COLUMNS = dict.fromkeys(_IMAGES.split(), "image") | dict.fromkeys(_VIDEOS.split(), "video")
 _PROMPTS = (".txt", ".caption")  # which lie next to images, and are theirs
-_HIDDEN = (".", "~$")  # how names begin
+HIDDEN = (".", "~$")  # how names begin
 _OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 _OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__macosx"}
 _ABOUT = {"readme", "license"}  # files of each data set of the hub
@@ -370,8 +370,13 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
     """Return which of the files in a folder are neither rows nor their prompts: "3 .heic and 1 .avif"."""
     is_media = bool(files) and media_column(files[0]) is not None
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
-    others = {*visible(below, folder, str, hidden=_HIDDEN if is_media else (*_HIDDEN, "_"))} - used
-    others = {path for path in others if PurePosixPath(path).stem.lower() not in _ABOUT}
+    others = {*visible(below, folder, str, hidden=HIDDEN if is_media else (*HIDDEN, "_"))} - used
+    return endings_of(others)
+
+
+def endings_of(paths: Collection[str]) -> str:
+    """Return how many files there are of each kind, "3 .heic, 1 .avif", without those about a data set."""
+    others = [path for path in paths if PurePosixPath(path).stem.lower() not in _ABOUT]
     endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
     most = endings.most_common(_MOST_ENDINGS)
     texts = [f"{num:,} {ending}" for ending, num in most]
@@ -399,7 +404,7 @@ def visible(
     root: str,
     kind_of: Callable[[str], str | None] = file_format,
     *,
-    hidden: tuple[str, ...] = (*_HIDDEN, "_"),
+    hidden: tuple[str, ...] = (*HIDDEN, "_"),
 ) -> list[str]:
     """Return files of a kind in order, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
