@@ -172,6 +172,7 @@ def test_without_a_sample_each_option_and_value_is_rendered_once_and_the_sweep_s
         ({"prompt": ["{a|b}", None]}, "and None, which is not a text", "leave"),
         ({"prompt": "{" * 40 + "a|b" + "}" * 40}, "braces in 32 others", "fewer"),
         ({"prompt": "{a|b}" * 21}, "sweep.prompt stands for 2,097,152 texts", "sample"),
+        ({"prompt": "{a|b}" * 15_000}, "sweep.prompt stands for more than 10^100 texts", "sample"),
     ],
 )
 def test_what_cannot_be_used_is_refused(sweep: dict[str, Any], problem: str, fix: str, folder: str) -> None:

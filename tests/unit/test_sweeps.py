@@ -167,6 +167,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
     ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),
     ({"seed": [2**70]}, "64 bits", "smaller"),
+    ({"seed": {"from": 0, "to": 10**400}}, "1000", "fewer than 300 digits"),
     ({"seed": {"from": 0, "to": 1.5}}, "has 1.5", "whole numbers"),
     ({"guidance_scale": {"from": 1, "to": 7, "step": 0}}, "guidance_scale.step` is 0", "above 0"),
     ({"guidance_scale": {"from": 1, "to": 7, "stepp": 1}}, "stepp", "`sweep.guidance_scale.step`"),

@@ -358,8 +358,9 @@ class _Reading:
         if isinstance(values, Choices):
             has_weights |= bool(values.weight_ends)
             if values.num > settings.MAX_VALUES:
+                num = f"{values.num:,}" if values.num < 10**100 else "more than 10^100"
                 raise JobError(
-                    f"{place} stands for {values.num:,} texts, and {settings.MAX_VALUES:,} are the limit",
+                    f"{place} stands for {num} texts, and {settings.MAX_VALUES:,} are the limit",
                     f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
                 )
             values = [*values]

@@ -76,6 +76,8 @@ class Spread(Strict):
             raise _wrong("without step, num and scale, which are of {from: ..., to: ...}")
         if self.step and self.num:
             raise _wrong("with step or num, not both")
+        if max(map(abs, (self.from_ or 0, self.to or 0, self.step or 0))) >= 10**300:
+            raise _wrong("a range of numbers that have fewer than 300 digits")
         if self.scale == "log" and (self.step or min(self.from_ or 0, self.to or 0) <= 0):
             raise _wrong("from and to above 0, with num in place of step, where scale is log")
         return self
