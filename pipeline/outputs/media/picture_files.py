@@ -242,9 +242,9 @@ def _opened(media_bytes: bytes) -> Image.Image:
 def _tags_of(image: Image.Image) -> dict[str, str]:
     """Return the texts in a picture, also in one that framefleet did not write."""
     if image.format == "GIF":
-        comment = bytes(image.info.get(COMMENT) or b"")
-        is_ours = comment.startswith(b"{")
-        return text_tags(comment) if is_ours else {COMMENT: comment.decode("utf-8", "replace")}
+        text_of_gif = bytes(image.info.get(COMMENT) or b"")
+        is_ours = text_of_gif.startswith(b"{")
+        return text_tags(text_of_gif) if is_ours else {COMMENT: text_of_gif.decode("utf-8", "replace")}
     if image.format == "PNG" and not any(isinstance(value, str) for value in image.info.values()):
         image.load()  # they may come last
     tags = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
