@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import date, datetime, time
 from html import escape
 from math import isfinite
 from typing import Annotated, Any, Literal
@@ -40,7 +39,7 @@ class DrawnRow(Strict):
 
     @property
     def is_missing(self) -> bool:
-        return self.record.get(MISSING) is True
+        return self.record == {"row_id": self.row_id, MISSING: True}  # a column may have this name
 
 
 class Certificate(Strict):
@@ -86,7 +85,11 @@ def read_certificate(store: Store, path: str) -> Certificate:
         certificate = read_json(store, path, _CERTIFICATE)
     except FileNotFoundError:
         raise JobError(f"{where} does not exist", "give the folder of a certificate") from None
-    if problem := next(certificate.problems(), None):
+    try:
+        problem = next(certificate.problems(), None)
+    except ValueError as error:  # of NaN, which JSON of ours has not
+        problem = str(error)
+    if problem:
         raise JobError(f"{where} was altered: {problem}", "get it again from whoever made it")
     return certificate
 
@@ -108,18 +111,17 @@ def record_hash(record: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell as JSON has it: times, bytes, decimals and numbers that are none as text."""
+    """Return a cell as JSON has it: times, bytes, and what else is no value of JSON as text."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, Decimal | timedelta) or (isinstance(value, float) and not isfinite(value)):
-        return str(value)
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return value
+    is_number = isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value))
+    return value if value is None or is_number else str(value)  # text, NaN, decimals, UUIDs
 
 
 def _sha256(text: str) -> str:

@@ -168,10 +168,10 @@ def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
 
 def _typed(records: Sequence[Mapping[str, Any]], store: Store) -> pa.Table:
     """Return records with the types of their columns. Raises JobError for what no record has."""
-    names = dict.fromkeys(name for record in records for name in told_arguments(record))
-    own = {name: record[name] for record in records for name in names if record.get(name) is not None}
-    own = {name: value for name, value in own.items() if name not in RECORD_FIELDS.names}
     try:
+        names = dict.fromkeys(name for record in records for name in told_arguments(record))
+        own = {name: record[name] for record in records for name in names if record.get(name) is not None}
+        own = {name: value for name, value in own.items() if name not in RECORD_FIELDS.names}
         # After ours, where only columns that are called as an argument of the row are held against it.
         fields = [*RECORD_FIELDS, *((name, pa.scalar(value).type) for name, value in own.items())]
         times = [{name: datetime.fromisoformat(record[name]) for name in _TIMES} for record in records]

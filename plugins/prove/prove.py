@@ -15,6 +15,7 @@ from framefleet.api.outputs import CLAIM, RECORDS, Output, OutputFiles, Store, r
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import parse_json
 from framefleet.pipeline.outputs.parts.records import may_come_later
+from framefleet.plugins.keep.new_folder import new_folder
 from framefleet.plugins.keep.portable import copy_files, copy_inputs, portable_record, take_out_folders
 from framefleet.plugins.keep.record_law import RecordLaw
 from framefleet.plugins.keep.replay.given import NOTHING, Given
@@ -74,6 +75,8 @@ def prove(
     """
     if coin is not None and not 0 < len(coin) <= MAX_COIN:
         raise JobError(f"the coin has {len(coin):,} characters", f"use 1 to {MAX_COIN:,}")
+    if coin is not None and not coin.isprintable():
+        raise JobError(f"the coin is {coin!r}", "use one line of text")
     if rows > MAX_DRAWN:
         raise JobError(f"{rows:,} rows are to be drawn", f"draw at most {MAX_DRAWN:,}")
     opened = Output.open_rendered(str(output), given.storage_options).now()
@@ -110,14 +113,13 @@ def prove(
     )
     certificate = certificate.model_copy(update={"digest": certificate.own_digest})
     folder = Path(folder or f"{PurePosixPath(opened.url.rstrip('/')).name}-certificate")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise JobError(f"{folder} is not an empty folder", "give a new one")
-    place = Store(str(folder))
-    for record in records.values():
-        copy_inputs(opened.store, record, given, place)
-        copy_files(opened, record, place)  # to see how far another machine's bits are
-    place.write(CERTIFICATE_PAGE, certificate_page(certificate).encode("utf-8", "replace"))
-    place.write(CERTIFICATE, certificate.model_dump_json(indent=1).encode())  # last: without it there is none
+    with new_folder(folder):
+        place = Store(str(folder))
+        for record in records.values():
+            copy_inputs(opened.store, record, given, place)
+            copy_files(opened, record, place)  # to see how far another machine's bits are
+        place.write(CERTIFICATE_PAGE, certificate_page(certificate).encode("utf-8", "replace"))
+        place.write(CERTIFICATE, certificate.model_dump_json(indent=1).encode())
     return replace(proven, folder=str(folder), row_ids=tuple(row_ids))
 
 

@@ -131,10 +131,19 @@ def test_what_is_no_certificate_is_refused(certificate: Path, tmp_path: Path) ->
     (tmp_path / "certificate.json").write_text(text.replace("round 7", "round 8"))
     ended = command("check", tmp_path)
     assert ended.exit_code == 2 and "its digest is not that of the rest" in ended.stderr
+    (tmp_path / "certificate.json").write_text(text.replace('"job": {', '"job": {"odd": NaN,'))
+    ended = command("check", tmp_path)
+    assert ended.exit_code == 2 and "was altered: " in ended.stderr, ended.output
     (tmp_path / "certificate.json").write_text("[]")
     assert command("check", tmp_path / "certificate.json").exit_code == 2
     with pytest.raises(JobError, match="does not exist"):
         framefleet.check_certificate(tmp_path / "none")
+
+
+@pytest.mark.parametrize("coin", ["", "1" * 1001, "\udcff", "a\nb"])
+def test_what_is_no_coin_is_refused(coin: str, rendered: Path) -> None:
+    with pytest.raises(JobError, match="the coin "):
+        framefleet.prove(rendered, coin=coin)
 
 
 def test_a_certificate_names_no_file_outside_of_its_folder(certificate: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from framefleet import Output, Store
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.plugins.keep.verify.verify import sample_rows
+from framefleet.plugins.prove.certificate import DrawnRow
 from framefleet.plugins.prove.drawing import drawn_positions, most_off
 from framefleet.plugins.prove.tree import Tree, leaf_hash, root_from
 from tests.rows import record
@@ -100,3 +101,9 @@ def test_equal_seeds_choose_equal_rows_whose_parts_alone_are_read(store: Store) 
 
 def test_all_are_chosen_where_there_are_fewer_and_groups_that_are_too_many_are_one(store: Store) -> None:
     assert [len(sample_rows(Output(store), count)) for count in (1000, 60_000)] == [100, 100]
+
+
+def test_a_column_may_be_called_as_what_says_that_a_row_has_no_record() -> None:
+    missing = {"row_id": "0" * 32, "is_missing": True}
+    assert DrawnRow(position=0, record=missing, path=[]).is_missing
+    assert not DrawnRow(position=0, record=missing | {"seed": 1}, path=[]).is_missing
