@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -160,6 +160,7 @@ class Candidates:
         # Of each stratum: the places, by the number of the row among all of its part, and by the part.
         by_stratum: dict[tuple[str, ...], dict[int, dict[_Part, int]]] = {}
         num_of_part = Counter[_Part]()
+        refused = defaultdict[int, set[_Part]](set)  # parts by that number
         without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
         batches, valid = list[pa.RecordBatch](), list[int]()
         for first, batch in resolved.table.batches():
@@ -175,6 +176,8 @@ class Candidates:
                 if isinstance(row, IdentifiedRow) and row.row_id in self._forgotten:
                     continue
                 if not isinstance(row, IdentifiedRow):
+                    if own.issuperset(self._together):  # else its part is not known
+                        refused[number].add(part)
                     if self._job.on_invalid == "skip":
                         self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
                     continue
@@ -207,16 +210,26 @@ class Candidates:
             raise TableError(
                 f"table {resolved.table.location}: all of its rows were forgotten", "add other rows"
             )
-        sets = {values: self._sets(values, by_number) for values, by_number in by_stratum.items()}
+        sets = {values: self._sets(values, by_number, refused) for values, by_number in by_stratum.items()}
         return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
 
-    def _sets(self, values: Sequence[str], by_number: Mapping[int, Mapping[_Part, int]]) -> list[Together]:
+    def _sets(
+        self,
+        values: Sequence[str],
+        by_number: Mapping[int, Mapping[_Part, int]],
+        refused: Mapping[int, Collection[_Part]],
+    ) -> list[Together]:
         """Return the rows of a stratum that are accepted together. values: of its columns.
 
-        Raises TableError where one lacks a part, unless rows are left out.
+        refused: parts whose rows are left out. Raises TableError where one lacks a part, unless rows are left
+        out.
         """
         parts = dict.fromkeys(part for places in by_number.values() for part in places)
-        whole = [tuple(places.values()) for places in by_number.values() if len(places) == len(parts)]
+        whole = [
+            tuple(places.values())
+            for number, places in by_number.items()
+            if places.keys() == {*parts, *refused.get(number, ())}
+        ]
         if len(whole) < len(by_number) and self._job.on_invalid != "skip" and not self._forgotten:
             lacking = next(places for places in by_number.values() if len(places) < len(parts))
             missing = next(part for part in parts if part not in lacking)

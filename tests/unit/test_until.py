@@ -210,6 +210,17 @@ def test_cameras_of_an_episode_have_one_seed_and_are_accepted_together(tmp_path:
         assert candidates.resume() == asked, "the next run asks for the same"
 
 
+def test_a_camera_that_is_refused_leaves_out_the_others_of_its_episode(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{episode} by {camera}", "episode": episode, "camera": camera, "num_frames": num_frames}
+        for episode in (0, 1)
+        for camera, num_frames in (("front", 5), ("wrist", 4 + episode))
+    ]
+    job = job_with(tmp_path, rows, per=["episode"], together=["camera"], accepted=1)
+    with closing(Candidates(job.model_copy(update={"on_invalid": "skip"}), Callback())) as candidates:
+        assert [group.values for group in candidates.groups] == [{"episode": "1"}]
+
+
 def write_marks_of(candidates: Candidates, job: Job) -> None:
     with marks_lock(Store(job.output)) as lock:
         candidates.write_marks(lock)
