@@ -89,11 +89,15 @@ def audit_output(
     """Do what `audit` does, reporting to `watch`."""
     if share is not None and not 0 < share <= 1:
         raise JobError(f"share is {share:g}", "use a share of the rows, above 0 and up to 1, e.g. 0.01")
+    if not 0 <= levels <= 255:  # NaN too
+        raise JobError(f"levels is {levels:g}", "use 0 to 255")
     options = storage_options(sets)
     output = Output.open_rendered(place, options)
     if against is not None and again is None:
         other = _output_at(against, options)
         if other is not None:
+            if other.url == output.url:
+                raise JobError(f"{other.url} is the output itself", "compare with another, or give --again")
             partner, share = Partner(title=other.url, name=_name_of(other.url), output=other), share or 1.0
         else:
             values = {"output": output.url, "inputs": {"base": output.url}}

@@ -174,7 +174,8 @@ def test_nothing_to_compare_with_is_said(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="is a row of") as none:
         framefleet.audit(ours, against=theirs)
     assert "a seed in each row (not in the other output: 1, only in the other output: 1)" in none.value.fix
-    for wrong in ({}, {"against": theirs, "again": {}}, {"against": theirs, "share": 1.5}):
+    off, itself = {"against": theirs, "levels": math.nan}, {"against": f"{ours}/"}
+    for wrong in ({}, {"against": theirs, "again": {}}, {"against": theirs, "share": 1.5}, off, itself):
         with pytest.raises(JobError):
             framefleet.audit(ours, **wrong)  # type: ignore[arg-type]
 
