@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.av_file import SCALING
@@ -145,6 +146,7 @@ def test_two_hundred_episodes_of_one_file_read_it_twice(
         ({"file": "a.mp4", "from_frame": 4.0, "to_frame": None}, "a.mp4#frames=4"),
         ({"file": "a.mp4"}, "a.mp4"),
         ({"file": "a#b.mp4", "from_s": 100}, "a#b.mp4#t=100"),
+        ({"file": "a.mp4", "from_s": "1.50", "to_s": "3"}, "a.mp4#t=1.5,3"),
     ],
 )
 def test_mappings_are_texts(cell: Any, text: str) -> None:
@@ -160,6 +162,7 @@ def test_mappings_are_texts(cell: Any, text: str) -> None:
         {"file": "a.mp4", "from": True},
         {"file": "a.mp4", "from": float("nan")},
         {"file": "a.mp4", "from_frame": 1.5},
+        {"file": "a.mp4", "from": 1, "from_s": 2},
         {"file": "a.mp4", "begin": 1},
         {"from": 1},
         {},
@@ -170,10 +173,29 @@ def test_other_mappings_are_left_for_the_check(cell: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["a.mp4#t=", "a.mp4#t=,", "a.mp4#frames=1.5,2", "a#t=1,2.mp4", "#t=1,2", "a.mp4#t=-1,2"]
+    "place",
+    [
+        *("a.mp4#t=", "a.mp4#t=,", "a.mp4#frames=1.5,2", "a#t=1,2.mp4", "#t=1,2", "a.mp4#t=-1,2"),
+        f"a.mp4#frames={'9' * 400}",  # no number holds it
+    ],
 )
 def test_what_names_no_part_is_a_file(place: str) -> None:
     assert split_part(place) == (place, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "job", "fix"),
+    [
+        (["video_to_s"], {"defaults": {"video": "a.mp4"}}, "name the video in a column 'video'"),
+        (["clip", "video_from_s"], {"columns": {"video": "clip"}}, "call it 'clip_from_s'"),
+    ],
+)
+def test_an_end_of_no_part_is_refused(columns: list[str], job: Any, fix: str, tmp_path: Path) -> None:
+    spec = inspect_model(write_model(tmp_path / "model", "WanVideoToVideoPipeline", WAN))
+    table = pa.table({"prompt": ["pick"], **{name: ["1"] for name in columns}})
+    with pytest.raises(TableError, match="is about a column 'video'") as refused:
+        plan_rows(table.schema, spec, **job)
+    assert fix in str(refused.value)
 
 
 @pytest.mark.parametrize(

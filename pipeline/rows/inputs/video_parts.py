@@ -18,9 +18,11 @@ from framefleet.pipeline.errors import InputError, count_text
 
 TOLERANCE_S = 1e-4  # of timestamps, as tables round them
 _Unit = Literal["t", "frames"]
-_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+_WHOLE = r"\d{1,12}"
+_NUMBER = rf"{_WHOLE}(?:\.\d{{1,12}})?"
 _PART = re.compile(
-    rf"(.+)#(?:t=(?P<t>{_NUMBER})?(?:,(?P<t_end>{_NUMBER}))?|frames=(?P<frames>\d+)?(?:,(?P<frames_end>\d+))?)",
+    rf"(.+)#(?:t=(?P<t>{_NUMBER})?(?:,(?P<t_end>{_NUMBER}))?"
+    rf"|frames=(?P<frames>{_WHOLE})?(?:,(?P<frames_end>{_WHOLE}))?)",
     re.DOTALL,
 )
 # What bounds are called in mappings: unit, and whether it is the end.
@@ -98,10 +100,14 @@ def as_text(cell: Any) -> Any:
     given = {key: value for key, value in cell.items() if value is not None}  # a column of structs has nulls
     place, units, bounds = given.pop("file", None), set[_Unit](), ["", ""]
     for key, value in given.items():
+        if isinstance(value, str) and re.fullmatch(_NUMBER, value):  # of a CSV with another cell that is text
+            value = Decimal(value)
         is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
         if key not in _BOUNDS or not is_number or not 0 <= value < 1e12 or ("frame" in key and value % 1):
             return cell
         unit, is_end = _BOUNDS[key]
+        if bounds[is_end]:  # by another of its names
+            return cell
         units.add(unit)
         bounds[is_end] = f"{round(Decimal(str(value)), 0 if unit == 'frames' else 12).normalize():f}"
     if not isinstance(place, str) or len(units) > 1:

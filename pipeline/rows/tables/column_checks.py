@@ -154,6 +154,18 @@ def check_carried(carried: Iterable[str], spec: PipelineSpec) -> None:
             raise TableError(f"column {name!r} is an argument that a table cannot give", plumbing_fix(name))
 
 
+def check_ends(names: Sequence[str], videos: Mapping[str, str | None], *, ends: Sequence[str]) -> None:
+    """Raise for a column that says where a part of a video begins or ends, and is next to none.
+
+    videos: by argument, the column that is read; None: there is none.
+    """
+    for argument, column in videos.items():
+        for end in ends:
+            if (name := f"{argument}{end}") in names and column != argument:
+                fix = f"call it {column + end!r}" if column else f"name the video in a column {argument!r}"
+                raise TableError(f"column {name!r} is about a column {argument!r}, which is not read", fix)
+
+
 def plumbing_fix(name: str) -> str:
     if name == "ip_adapter_image":
         return (

@@ -125,6 +125,9 @@ def plan_rows(
     with mistakes.noted():
         column_checks.check_carried(unread, spec)
     read = {target: column for target, column in read.items() if target not in overrides}
+    with mistakes.noted():
+        videos = [name for name, kind in targets.items() if kind == "video" and name not in overrides]
+        column_checks.check_ends(schema.names, {name: read.get(name) for name in videos}, ends=COLUMN_ENDS)
     if other_words.SECONDS in words and (frames := other_words.frames_name(spec)):
         for name, other in ((other_words.SECONDS, frames), (frames, other_words.SECONDS)):
             if overrides.get(name) is not None:
