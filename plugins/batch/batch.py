@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.api.errors import TableError
+from framefleet.api.errors import JobError, TableError
 from framefleet.api.jobs import below, load_job, store_of_job
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
@@ -56,21 +57,32 @@ def batch(
     """
     from framefleet.jobs.render.render import render
 
-    opened = open_batch(Path(file), Path(results), model=model, engine=engine, output=output, sets=sets)
+    opened = open_batch(
+        Path(file),
+        Path(results),
+        errors=Path(errors) if errors else None,
+        model=model,
+        engine=engine,
+        output=output,
+        sets=sets,
+    )
     render(opened.job, on_progress=on_progress)
-    return write_results(opened, Path(results), Path(errors) if errors else None)
+    return write_results(opened)
 
 
 def open_batch(
     file: Path,
     results: Path,
     *,
+    errors: Path | None,
     model: str | None,
     engine: str | None,
     output: str | None,
     sets: Sequence[str],
 ) -> Batch:
     """Return a batch whose table is in its output. Raises as `batch` does."""
+    errors, output = errors or results.with_suffix(".errors.jsonl"), output or str(results.with_suffix(""))
+    _check_places(file, results, errors, Path(output))
     lines = [*read_lines(file)]
     sound = ((line.url, line.body) for line in lines if line.body is not None)
     if (first := next(sound, None)) is None:
@@ -81,11 +93,12 @@ def open_batch(
     renders: dict[str, Any] = {"model": model or named}
     if engine:
         kind = "videos_api" if first[0] == VIDEOS_URL else "images_api"
-        renders = {"engine": {"type": kind, "urls": engine.split(","), "model": model or named}}
+        urls = [url.strip() for url in engine.split(",")]
+        renders = {"engine": {"type": kind, "urls": urls, "model": model or named}}
     values: dict[str, Any] = {
         **renders,
         "table": str(file),
-        "output": output or str(results.with_suffix("")),
+        "output": output,
         "on_invalid": "skip",
     }
     job = load_job(values, sets, is_run=True)
@@ -106,7 +119,19 @@ def open_batch(
     if not store.exists(table):
         store.write(table, text)
     inputs = job.inputs.model_copy(update={"base": job.inputs.base or str(file.absolute().parent)})
-    return Batch(job=job.model_copy(update={"table": below(job, table), "inputs": inputs}), lines=lines)
+    job = job.model_copy(update={"table": below(job, table), "inputs": inputs})
+    return Batch(job=job, lines=lines, results=results, errors=errors)
+
+
+def _check_places(*places: Path) -> None:
+    """Raise JobError for files that would be written over each other, or could not be written at the end."""
+    names = [os.path.realpath(place) for place in places]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        problem = f"{twice} would be two of: requests, results, errors and the folder of clips"
+        raise JobError(problem, "give each a name of its own, e.g. -o results.jsonl")
+    for place in places[1:3]:
+        if ":/" in str(place) or place.is_dir():
+            raise JobError(f"{place} is no file of this machine", "write results and errors to files here")
 
 
 def _nothing_in(file: Path, lines: Iterable[Line]) -> TableError:

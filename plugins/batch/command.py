@@ -63,9 +63,11 @@ def batch_command(
         from framefleet.plugins.batch.batch import open_batch
         from framefleet.plugins.batch.results import write_results
 
-        opened = open_batch(file, results, model=model, engine=engine, output=output, sets=sets or [])
+        opened = open_batch(
+            file, results, errors=errors, model=model, engine=engine, output=output, sets=sets or []
+        )
         code = show_render(opened.job, quiet=quiet)
-        summary = write_results(opened, results, errors)
+        summary = write_results(opened)
         if as_json:
             stdout.say(json.dumps(asdict(summary)))
         else:

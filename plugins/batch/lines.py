@@ -66,7 +66,9 @@ def _read(number: int, text: bytes, seen: set[str]) -> Line:
         given = values.get("custom_id")
         if not isinstance(given, str) or not given:
             raise _missing("custom_id", "text of your own", given)
+        _check_text(given)
         custom_id = given
+        _check_text(values)
         if custom_id in seen:
             raise Refusal(
                 code="duplicate_custom_id",
@@ -98,6 +100,14 @@ def _read(number: int, text: bytes, seen: set[str]) -> Line:
     except Refusal as refusal:
         return Line(number=number, custom_id=custom_id, refusal=refusal)
     return Line(number=number, custom_id=custom_id, url=values["url"], body=values["body"])
+
+
+def _check_text(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "it has half of a character, e.g. of an emoji that was cut; write the line again"
+        raise Refusal(code="invalid_json_line", message=message) from None
 
 
 def _missing(name: str, wanted: str, value: object) -> Refusal:

@@ -32,6 +32,8 @@ class Batch:
 
     job: Job
     lines: Sequence[Line]
+    results: Path  # the files that are written
+    errors: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -64,10 +66,9 @@ class BatchSummary(Overview):
 _Outcome = Mapping[str, Any] | Refusal | None
 
 
-def write_results(opened: Batch, results: Path, errors: Path | None) -> BatchSummary:
+def write_results(opened: Batch) -> BatchSummary:
     """Write what became of each line into the files of results and errors, in their order."""
-    output = Output(store_of_job(opened.job))
-    errors = errors or results.with_suffix(".errors.jsonl")
+    output, results, errors = Output(store_of_job(opened.job)), opened.results, opened.errors
     outcomes, counts = _outcomes(output), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         done, not_done = Path(folder, "results"), Path(folder, "errors")

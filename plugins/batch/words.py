@@ -28,7 +28,8 @@ _USUAL: Mapping[str, tuple[Any, ...]] = {
     "response_format": ("url", "b64_json"),
 }
 _MOST_CLIPS = 100
-_OWN = {"model", "prompt", "image", "images", "input_reference"}
+_PICTURES = ("input_reference", "image", "images")
+_OWN = {"model", "prompt", *_PICTURES}
 _IN_TABLES = {"n", "size", "seconds", "seed", "fps"}  # besides arguments
 
 
@@ -50,6 +51,9 @@ def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, A
     """
     columns: dict[str, Any] = {}
     settable = spec.settable()
+    if (url == VIDEOS_URL) != (spec.kind == "video"):
+        message = f"{url} asks for something else than {spec.class_name} renders: {spec.kind}"
+        raise Refusal(code="invalid_url", message=message, name="url")
     for name, value in body.items():
         if value is None or name in _OWN or name in _SILENT:
             continue
@@ -67,7 +71,7 @@ def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, A
     if not isinstance(prompt, str) or not prompt:
         raise Refusal(code="missing_required_parameter", message="there is no prompt", name="prompt")
     columns["prompt"] = prompt
-    if isinstance(columns.get("n"), int) and columns["n"] > _MOST_CLIPS:  # of one line, in this API
+    if _is_above(columns.get("n"), _MOST_CLIPS):  # of one line, in this API
         raise _invalid("n", columns["n"], f"give a whole number from 1 to {_MOST_CLIPS}")
     if "seconds" in columns:
         takes = url == VIDEOS_URL and not settable.keys().isdisjoint((*FRAME_PARAMETERS, "seconds"))
@@ -84,14 +88,19 @@ def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, A
     return columns
 
 
+def _is_above(value: Any, most: int) -> bool:
+    try:
+        return float(value) > most
+    except (TypeError, ValueError, OverflowError):  # no number, which the table refuses
+        return False
+
+
 def _picture(body: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the field that names a picture to start from, and its path, URL or data URL."""
-    for name in ("input_reference", "image", "images"):
-        value = body.get(name)
+    given = {name: body[name] for name in _PICTURES if body.get(name) is not None}
+    for name, value in given.items():
         parts = value if isinstance(value, list) else [value]
-        if value is None:
-            continue
-        if len(parts) != 1:
+        if len(parts) != 1 or len(given) != 1:
             raise _invalid(name, value, "give one image")
         part = parts[0].get("image_url") if isinstance(parts[0], Mapping) else parts[0]
         part = part.get("url") if isinstance(part, Mapping) else part

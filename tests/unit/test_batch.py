@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.plugins.batch.lines import read_lines
+from framefleet.plugins.batch.lines import error_line, read_lines
 from framefleet.plugins.batch.words import EDITS_URL, IMAGES_URL, VIDEOS_URL, Refusal, row_of
 from tests.commands import command
 from tests.configs import SD, write_model
@@ -44,12 +44,21 @@ def test_a_body_is_a_row(wan: PipelineSpec, body: dict[str, Any]) -> None:
         ({"stream": True}, "unsupported_value", "stream"),
         ({"input_reference": "a.png"}, "unsupported_value", "input_reference"),
         ({"image": ["a.png", "b.png"]}, "invalid_value", "image"),
+        ({"image": "a.png", "input_reference": "b.png"}, "invalid_value", "input_reference"),
+        ({"n": "1000"}, "invalid_value", "n"),
+        ({"n": 1e3}, "invalid_value", "n"),
     ],
 )
 def test_what_a_body_cannot_have(wan: PipelineSpec, body: dict[str, Any], code: str, name: str) -> None:
     with pytest.raises(Refusal) as raised:
         row_of({"prompt": "a fox", **body}, VIDEOS_URL, wan)
     assert (raised.value.code, raised.value.name) == (code, name)
+
+
+def test_a_line_asks_for_what_the_model_renders(wan: PipelineSpec, edits: PipelineSpec) -> None:
+    for url, spec in ((IMAGES_URL, wan), (VIDEOS_URL, edits)):
+        with pytest.raises(Refusal, match="asks for something else"):
+            row_of({"prompt": "a fox"}, url, spec)
 
 
 def test_pictures_to_start_from(edits: PipelineSpec) -> None:
@@ -74,6 +83,8 @@ def test_lines_that_are_no_requests(tmp_path: Path) -> None:
         (good | {"custom_id": "c", "method": "GET"}, "invalid_method"),
         (good | {"custom_id": "d", "url": "/v1/chat/completions"}, "invalid_url"),
         (good | {"custom_id": "e", "body": "a fox"}, "missing_required_parameter"),
+        (good | {"custom_id": "f", "body": {"prompt": "half an emoji \ud83d"}}, "invalid_json_line"),
+        (good | {"custom_id": "half an emoji \ud83d"}, "invalid_json_line"),
     ]
     file = tmp_path / "in.jsonl"
     file.write_text("\n".join(map(json.dumps, [good, *(line for line, _ in wrong)])) + '\n\n{"custom_id": \n')
@@ -81,7 +92,29 @@ def test_lines_that_are_no_requests(tmp_path: Path) -> None:
     assert first.refusal is None and first.body == good["body"]
     codes = [line.refusal.code for line in others if line.refusal]
     assert codes == [*(code for _, code in wrong), "invalid_json_line"]
-    assert [line.number for line in others] == [2, 3, 4, 5, 6, 7, 8, 10]
+    assert [line.number for line in others] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 12]
+    assert all(error_line(line, line.refusal).encode() for line in others if line.refusal)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "out"],  # the folder of clips, too
+        ["-o", "in.jsonl"],
+        ["-o", "out.jsonl", "--errors", "in.jsonl"],
+        ["-o", "out.jsonl", "--errors", "./out.jsonl"],
+        ["-o", "out.jsonl", "--output", "out.errors.jsonl"],
+        ["-o", "s3://bucket/out.jsonl"],
+    ],
+)
+def test_files_that_would_be_lost_are_refused_before_anything_is_rendered(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"custom_id": "a"}')
+    ended = command("batch", "in.jsonl", *options, "--model", "nowhere")
+    assert ended.exit_code == 2 and ("two of" in ended.stderr or "no file" in ended.stderr), ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 @pytest.mark.parametrize(
