@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
-from framefleet.pipeline.errors import ModelError, Refused
+from framefleet.pipeline.errors import JobError, ModelError, Refused
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import Placement, placer_of
@@ -24,6 +24,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 if TYPE_CHECKING:
     from framefleet.pipeline.engine import Engine
+
+_OF_PLAIN_CALLS = ("recipe", "loras", "second_models", "keep", "keep_embeddings")
 
 
 def place_of(name: str) -> str:
@@ -83,8 +85,12 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     )
 
 
-def open_engine(engine: Engine) -> OpenedModel:
-    """Return what takes the place of the model in a job with an engine."""
+def open_engine(job: Job, engine: Engine) -> OpenedModel:
+    """Return what takes the place of the model in a job with an engine. JobError for what no engine heeds."""
+    fields = type(job).model_fields
+    for key in _OF_PLAIN_CALLS:
+        if getattr(job, key) != fields[key].get_default(call_default_factory=True):
+            raise JobError(f"{key} is of no use to an engine, which calls no pipeline here", "leave it out")
     weights = engine.weights()
     return OpenedModel(
         settings=ModelSettings(path=engine.name, device="cpu", engine=engine, license=engine.license),
@@ -113,7 +119,7 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
             models[name] = (
-                open_engine(job.engine)
+                open_engine(job, job.engine)
                 if job.engine
                 else open_model(_placed(section, job.fleet), job.storage_options)
             )
