@@ -30,7 +30,9 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.frames.frames import Pixels
 from framefleet.pipeline.outputs.frames.result import audio_sha256
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.arguments import checked_content
 
 log = logging.getLogger(__name__)
 _LOOK_S = 0.5  # the longest wait for a row to end, before new ones are looked for
@@ -188,7 +190,7 @@ class EngineRows:
                 request=work.request,
                 kept=self._kept(row_id),
                 keep=partial(self._keep, row_id),
-                read=self._setup.inputs.read,
+                read=partial(self._read, work.request),
                 wait=partial(_wait, work.is_left),
                 say=partial(log.warning, extra={"row_id": row_id}),
             )
@@ -230,6 +232,13 @@ class EngineRows:
             environment={**self.model.environment, **made.environment},
             started_at=work.started_at,
         )
+
+    def _read(self, request: Request, uri: str) -> bytes:
+        """Return an input that a row names. Raises InputError where it is not what was checked."""
+        named = [(name, one) for name, value in request.arguments.items() for one in inputs_in(value)]
+        name, value = next(pair for pair in named if pair[1]["uri"] == uri)
+        with naming(name, uri):
+            return checked_content(value, self._setup.inputs.read)
 
     def _keep(self, row_id: str, values: Mapping[str, Any]) -> None:
         content = save({}, {_KEPT: json.dumps(values, allow_nan=False)})
