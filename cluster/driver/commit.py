@@ -258,9 +258,12 @@ def half_done_in(store: Store) -> Iterator[str]:
 class HalfDoneRows:
     """The rows that have a checkpoint. Deletes in the background."""
 
-    def __init__(self, store: Store, *, is_whole: bool) -> None:
-        """is_whole: this run renders all rows that are left; if not, checkpoints of other rows stay."""
-        self._store, self._is_whole = store, is_whole
+    def __init__(self, store: Store, *, is_whole: bool, are_paid: bool = False) -> None:
+        """is_whole: this run renders all rows that are left; if not, checkpoints of other rows stay.
+
+        are_paid: they are an engine's, which says itself what is of no use any more.
+        """
+        self._store, self._is_whole, self._are_paid = store, is_whole, are_paid
         self._there: set[str] = set()
         self._deleting = TaskQueue("checkpoints")
         self._were_there = self._are_others = False
@@ -293,6 +296,11 @@ class HalfDoneRows:
         for row_id in dropped:
             self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
 
+    def failed(self, row_id: str) -> None:
+        """Stop using what may be why a row failed."""
+        if not self._are_paid:
+            self.drop([row_id])
+
     def close(self, *, is_complete: bool) -> None:
         """Leave what is not deleted yet to the next run; if all rows have ended, delete the rest too."""
         if not is_complete:
@@ -300,7 +308,8 @@ class HalfDoneRows:
             return
         self._deleting.close()
         # Also what workers wrote of rows that ended elsewhere.
-        if self._is_whole and self._were_there and not self._are_others:
+        are_kept = self._are_others or (self._are_paid and self._there)  # the latter for `retry`
+        if self._is_whole and self._were_there and not are_kept:
             try:
                 self._store.delete_all(CHECKPOINTS)
             except StoreError as error:

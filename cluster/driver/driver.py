@@ -59,7 +59,8 @@ class Driver:
         sections = {column.name: column.section for column in run.columns}
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic(), sections=sections)
         self._committer = Committer(run)
-        self._checkpoints = HalfDoneRows(run.store, is_whole=run.index.is_whole)
+        are_paid = any(setup.model.engine for setup in run.setups.values())
+        self._checkpoints = HalfDoneRows(run.store, is_whole=run.index.is_whole, are_paid=are_paid)
         self._audits = Audits(run, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that must hand back their rows
@@ -413,7 +414,7 @@ class Driver:
             if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=failed.room):
                 fleet.cleared(worker)
         else:
-            self._checkpoints.drop([failed.row_id])  # it may be the cause
+            self._checkpoints.failed(failed.row_id)
             is_final, may_spoil = failed.is_final, self._lanes.of(worker).may_spoil
             given_up = dispatcher.failed(
                 worker, failed.row_id, failed, retry=not is_final, may_be_spoilt=may_spoil
@@ -463,7 +464,7 @@ class Driver:
         self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
         self._committer.note(logging.WARNING, "", row.row.row_id, f"given up: {row.reason}")
-        self._checkpoints.drop([row.row.row_id])
+        self._checkpoints.failed(row.row.row_id)
         self._tally.counts.add(FAILED_BY_TYPE, label=failure.error_type)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 

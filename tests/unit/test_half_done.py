@@ -264,3 +264,14 @@ def test_a_complete_run_deletes_the_checkpoints_of_its_own_rows(others: list[str
     rows.drop([here])
     rows.close(is_complete=True)
     assert [*half_done_in(store)] == others
+
+
+@pytest.mark.parametrize("are_paid", [False, True])
+def test_what_an_engine_says_of_a_row_that_failed_is_kept(are_paid: bool, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write(checkpoint_path("a" * 32), b"half a clip")
+    rows = HalfDoneRows(store, is_whole=True, are_paid=are_paid)
+    rows.find({"a" * 32: True}.get)
+    rows.failed("a" * 32)
+    rows.close(is_complete=True)
+    assert [*half_done_in(store)] == ["a" * 32] * are_paid
