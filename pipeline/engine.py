@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -174,14 +174,18 @@ def engine_of(value: Any) -> Engine:
 
 
 def engine_spec(
-    name: str, kind: Literal["video", "image"], parameters: Mapping[str, Parameter]
+    name: str,
+    kind: Literal["video", "image"],
+    parameters: Mapping[str, Parameter],
+    *,
+    row_rules: str | None = None,
 ) -> PipelineSpec:
-    """Return what rows of an engine may ask for."""
+    """Return what rows of an engine may ask for. row_rules: as `Family.row_rules`."""
     return PipelineSpec(
         class_name=name,
         kind=kind,
         parameters=parameters,
-        family=family_of(name),
+        family=replace(family_of(name), row_rules=row_rules),
         configs={"index": {}},
         returns=frozenset({"frames"}),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from framefleet.api.clips import Audio, MediaFormat, decode_audio
 from framefleet.api.engines import EngineClip, SentFile, declared_frames, file_kind, frames_of, open_image
 from framefleet.api.errors import InputError, RenderError, StoreError, count_text
-from framefleet.plugins.engines.words import frames_asked, length_asked, size_asked
+from framefleet.plugins.engines.words import frames_asked, is_about, length_asked, size_asked
 
 _FORMATS: Mapping[str, MediaFormat] = {"mp4": "mp4", "png": "png"}
 _FIX = "look at the server; `framefleet retry` creates the clip again"
@@ -63,7 +63,7 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
         asked, fps, seconds = frames_asked(arguments), arguments.get("fps"), length_asked(arguments)
         if arguments.get("num_frames") is not None and num_frames != arguments["num_frames"]:
             differs.append(f"{num_frames} frames in place of {arguments['num_frames']}")
-        elif asked is not None and abs(num_frames - asked) > 1 + asked / 20:
+        elif asked is not None and not is_about(num_frames, asked):
             differs.append(f"{num_frames} frames in place of about {asked:g}")
         if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
             differs.append(f"{clip.fps or 0:g} fps in place of {fps:g} fps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,6 +19,9 @@ from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.web import Web
 from framefleet.plugins.engines.words import parameters_for
 
+log = logging.getLogger(__name__)
+
+ROW_RULES = "framefleet.plugins.engines.words:clip_rules"
 _OURS = {"prompt", "model", "seed", "n"}
 
 
@@ -91,7 +95,7 @@ class _Servers(Engine):
         with Web(self.urls, self.key) as web:
             takes = told_words(web, self.urls, self.kind, self.model)
         made: Literal["video", "image"] = "video" if self.kind == "videos" else "image"
-        return engine_spec(self.type, made, parameters_for(self.kind, takes))
+        return engine_spec(self.type, made, parameters_for(self.kind, takes), row_rules=ROW_RULES)
 
     def start(self, store: Store) -> Session:
         return Session(self, store)
@@ -122,6 +126,7 @@ def told_words(web: Web, urls: Collection[str], kind: str, model: str) -> Collec
             raise JobError(f"engine.model is {model!r}, and {url} has {shown}", "name one that it has")
         if models is not None:
             return web.form_of(url, kind)[1]
+    log.warning("no server says which models it has, e.g. %s/models: is it there?", next(iter(urls)))
     return None
 
 

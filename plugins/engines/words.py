@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Set
+from typing import TYPE_CHECKING, Any
 
 from framefleet.api.clips import Request
 from framefleet.api.engines import ArgumentKind, Parameter
-from framefleet.api.errors import RowError
+from framefleet.api.errors import Refused, RowError
+
+if TYPE_CHECKING:
+    from framefleet.api.models import PipelineSpec
 
 # Argument of a row, and word of the API: what its value is.
 _OF_BOTH: dict[str, ArgumentKind] = {
@@ -27,6 +30,7 @@ _OF_VIDEOS: dict[str, ArgumentKind] = {
     "guidance_scale_2": "float",
     "flow_shift": "float",
 }
+_BOTH = "give both, or `size`"
 _FILES = {"videos": "input_reference", "images": "image"}  # what an image to start from is called
 
 
@@ -35,7 +39,9 @@ def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parame
     known = _OF_BOTH | (_OF_VIDEOS if kind == "videos" else {})
 
     def is_taken(name: str) -> bool:
-        others = {"width": "size", "height": "size", "num_frames": "seconds", "image": _FILES[kind]}
+        others = {"width": "size", "height": "size", "num_frames": "seconds"}
+        if name == "image":  # whatever else has that name; images are edited at a path of its own
+            return takes is None or kind == "images" or _FILES[kind] in takes
         return takes is None or name in takes or others.get(name) in takes
 
     return {
@@ -45,11 +51,31 @@ def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parame
     }
 
 
+def clip_rules(
+    arguments: dict[str, Any], own: Set[str], *, spec: PipelineSpec
+) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
+    """Return a row's arguments, and what no clip can be: refused before anything is paid. As a family's."""
+    refused = []
+    given = [name for name in ("height", "width") if arguments.get(name) is not None]
+    if len(given) == 1:
+        refused.append((given[0], Refused(reason="height or width is given alone", fix=_BOTH)))
+    frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
+    if frames and seconds and fps and not is_about(frames, seconds * fps):
+        reason = f"at {fps:g} fps that is {seconds * fps:g} frames, and num_frames is {frames}"
+        refused.append(("seconds", Refused(reason=reason, fix="leave one of them out")))
+    return arguments, refused
+
+
+def is_about(frames: float, asked: float) -> bool:
+    """Tell whether a clip has as many frames as were asked for in seconds, which servers round."""
+    return abs(frames - asked) <= 1 + asked / 20
+
+
 def size_asked(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return (height, width) that a row asks for; None where it leaves that to the server."""
     height, width = arguments.get("height"), arguments.get("width")
     if (height is None) != (width is None):
-        raise RowError("height or width is given alone", "give both, or `size`")
+        raise RowError("height or width is given alone", _BOTH)
     return None if height is None or width is None else (int(height), int(width))
 
 

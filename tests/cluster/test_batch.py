@@ -112,12 +112,13 @@ def test_pictures_and_edits_of_pictures(tmp_path: Path, ray_cluster: str) -> Non
 
 def test_servers_render_a_batch(tmp_path: Path) -> None:
     size = {"size": "32x16", "fps": 8, "seconds": "0.5"}
-    bodies = [{"prompt": f"a fox {number}", "model": "synthetic", **size} for number in range(4)]
+    bodies = [{"prompt": f"a fox {number}", "model": "synthetic", **size} for number in (0, 1, 2, 2)]
     file = write_lines(tmp_path / "in.jsonl", "/v1/videos", [*bodies, {"prompt": "a fox", "cfg": 3}])
     with videos_server("sglang") as server:
         options = ["--engine", server.url, "--set", "engine.poll_s=0.05", "-o", tmp_path / "out.jsonl"]
         ended = command("batch", file, *options)
     assert ended.exit_code == 1, ended.output
-    assert len(read(tmp_path / "out.jsonl")) == 4
+    assert [one["response"]["body"]["num_frames"] for one in read(tmp_path / "out.jsonl")] == [4] * 4
+    assert len(records_of(tmp_path / "out")) == 3, "two lines ask for the same clip"
     (error,) = read(tmp_path / "out.errors.jsonl")
     assert error["error"]["code"] == "unknown_parameter"

@@ -70,6 +70,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     # VMAF's motion, which a language model may choose: github.com/hpcaitech/Open-Sora prompt_refine.py
     "motion_score": (1, 15, "from 1 to 15"),
     "overlap": (0, MAX_FRAMES, f"from 0 to {MAX_FRAMES:,}"),
+    "seconds": (math.ulp(0), 3600, "above 0 and at most 3,600"),  # an engine's
     "strength": (math.ulp(0), 1, "above 0 and at most 1"),
 }
 

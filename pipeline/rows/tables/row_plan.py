@@ -98,7 +98,11 @@ def plan_rows(
     meant_otherwise = {*text_words, *(columns or {}).values()} - (columns or {}).keys()
     words = {name for name in other_words.words_of(spec, recipe) if name not in meant_otherwise}
     targets = meanings(spec, recipe)
-    targets = {name: kind for name, kind in targets.items() if name not in other_words.WORDS or name in words}
+    targets = {
+        name: kind
+        for name, kind in targets.items()
+        if name not in other_words.WORDS or name not in meant_otherwise
+    }
     special = words.union(_SPECIAL) - spec.settable().keys()
     mistakes = Mistakes()
     columns, defaults, overrides = (
