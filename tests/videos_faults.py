@@ -12,7 +12,8 @@ changes or the server starts. The faults by step, and what their values mean (tr
     poll:     forget: the id is unknown from now on
               expire: the same, once the clip is done; with "status" the job says so
               html: a proxy's page with status 200
-    content:  html, empty, half, octet (no media type), json_content (an error with status 200)
+              status: this status code, with an error that is not about the clip
+    content:  html, status, empty, half, octet (no media type), json_content (an error with status 200)
     clip:     slow_s: seconds before it is rendered
               never_done
               failed: the error message

@@ -237,6 +237,8 @@ class Service:
         job = self._job(request)
         self._note("poll", id=job.id)
         self._be_busy(job.prompt, "poll")
+        if (status := self._faults.value("status", job.prompt, "poll")) is not None:
+            return self._not_now(status)
         if self._faults.value("html", job.prompt, "poll"):
             return web.Response(text=_PAGE, content_type="text/html")
         is_error = job.error and self._dialect == "vllm"  # it puts failures into the status code, too
@@ -255,6 +257,8 @@ class Service:
         def fault(name: str) -> Any:
             return self._faults.value(name, job.prompt, "content")
 
+        if (status := fault("status")) is not None:
+            return self._not_now(status)
         clip = b"" if fault("empty") else (self._folder / f"{job.id}.mp4").read_bytes()
         if fault("html"):
             return web.Response(text=_PAGE, content_type="text/html")
@@ -267,6 +271,9 @@ class Service:
         await response.prepare(request)
         await response.write(sent)
         return response
+
+    def _not_now(self, status: int) -> web.Response:
+        return self._answer({"status": "error", "message": "not now"}, status, {"Retry-After": "0.1"})
 
     def _job(self, request: web.Request) -> VideoJob:
         job = self._jobs.get(request.match_info["id"])

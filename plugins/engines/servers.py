@@ -28,6 +28,8 @@ class Server:
     busy_since: float | None = None
     next_at: float = 0.0
     pause_s: float = 0.0  # the last one
+    num_failed: int = 0  # of its clips in a row came to nothing
+    why: str = ""  # it did not answer last
     idle_s: float = 0.0
     down_s: float = 0.0
     counted_at: float = 0.0
@@ -102,7 +104,7 @@ class Servers:
             free = [at] if at else [one for one in self._all if one.is_free(self._parallel, now)]
             if not free:
                 return None
-            server = min(free, key=lambda one: one.num_active)
+            server = min(free, key=lambda one: (one.num_failed, one.num_active))
             server.count(now)
             server.num_active += 1
             return server
@@ -112,9 +114,10 @@ class Servers:
             server.count(time.monotonic())
             server.down_since = None
 
-    def silent(self, server: Server) -> None:
+    def silent(self, server: Server, why: str = "") -> None:
         """It did not answer, or not as the API has it."""
         with self._lock:
+            server.why = why or server.why
             now = time.monotonic()
             server.count(now)
             server.down_since = now if server.down_since is None else server.down_since
@@ -136,6 +139,15 @@ class Servers:
     def done(self, server: Server) -> None:
         with self._lock:
             server.num_done += 1
+            server.num_failed = 0
+
+    def failed(self, server: Server) -> None:
+        """What it has made is no clip. One that fails at once must not get all rows before the others."""
+        with self._lock:
+            if len(self._all) > 1:
+                server.num_failed += 1
+                pause_s = min(_LOAD_S / 8 * 2**server.num_failed, 4 * _LOAD_S)
+                server.next_at = max(server.next_at, time.monotonic() + pause_s)
 
     def figures(self) -> dict[str, float]:
         figures, now = {}, time.monotonic()

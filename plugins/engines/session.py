@@ -11,14 +11,15 @@ import binascii
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind, retry_after_s
 from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
-from framefleet.api.outputs import Store
+from framefleet.api.outputs import RECORDS, Store
 from framefleet.api.texts import public_text
 from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
@@ -34,6 +35,7 @@ _DONE = ("completed", "complete", "succeeded")
 _FAILED = ("failed", "cancelled", "canceled", "expired", "error")
 _UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running")
 _REFUSED = (400, 413, 415, 422)
+_ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: not about the clip
 _TURN_S = 0.05  # between two looks at whether the first row was taken
 _LOOK_S = 1.0  # between two looks at a silent server
 _TRIES = 3  # to fetch a file that is none, and to create at servers that answer with faults
@@ -46,16 +48,17 @@ class _Forgotten(Exception):
 
 @dataclass(slots=True)
 class _Made:
-    """What was created for a row. kept: what the output has of it."""
+    """What was created for a row. number: of its ids before. kept: what the output has of it."""
 
     server: Server
     id: str
+    number: int = 0
     file: str | None = None  # once it is done: where its content is, if the server says so
     content: bytes | None = field(default=None, repr=False)  # that came at once
 
     @property
-    def kept(self) -> dict[str, str]:
-        return {"url": self.server.url, "id": self.id}
+    def kept(self) -> dict[str, str | int]:
+        return {"url": self.server.url, "id": self.id, "number": self.number}
 
 
 class Session(EngineSession):
@@ -67,10 +70,10 @@ class Session(EngineSession):
         # Of a row's idempotency key: in another output it is another clip.
         self._output = f"-{sha256(store.url_of('').encode()).hexdigest()[:8]}"
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
-        self._num_failed: dict[str, int] = {}  # ids of a row that ended without a clip
+        self._num_ended: dict[str, int] = {}  # ids of a row that ended without a clip
         self._num_faults: dict[str, int] = {}  # of servers that were to create a row's clip
         self._first = threading.Lock()  # held to create, until a server has taken a row
-        self._has_taken = False
+        self._has_taken = bool(store.list(RECORDS))  # by an earlier run
         self._halt: Halted | None = None  # why no more rows are created
         self._is_over = threading.Event()
         threading.Thread(target=self._look_for_silent, name="silent servers", daemon=True).start()
@@ -102,7 +105,8 @@ class Session(EngineSession):
                     if num_forgotten > 1:
                         raise EndpointError(f"{server.name}: {error}, again", "look at the server") from None
                     row.say(f"row {row.row_id}: {server.name}: {error}; it is created again")
-                    self._failed(row, made)
+                    if made:
+                        self._ended(row, made)
                     made = None
                     continue
                 self._servers.done(server)
@@ -116,13 +120,22 @@ class Session(EngineSession):
         if server is None:
             row.say(f"row {row.row_id}: it was created at {kept['url']}, which the job no longer has")
             return None
-        return _Made(server, kept["id"])
+        return _Made(server, kept["id"], self._number(row))
 
-    def _failed(self, row: EngineRow, made: _Made | None) -> None:
+    def _number(self, row: EngineRow) -> int:
+        """Return how many ids of a row have ended without a clip, in earlier runs too."""
+        kept = (row.kept or {}).get("number")
+        return max(kept if isinstance(kept, int) else 0, self._num_ended.get(row.row_id, 0))
+
+    def _ended(self, row: EngineRow, made: _Made) -> None:
         """What was created has ended without a clip: it is not waited for again."""
-        self._num_failed[row.row_id] = self._num_failed.get(row.row_id, 0) + 1
-        if made:
-            row.keep({"ended": made.kept})
+        self._num_ended[row.row_id] = number = made.number + 1
+        row.keep({"ended": made.kept, "number": number})
+
+    def _failed(self, row: EngineRow, made: _Made) -> None:
+        """The same, and the server may be why."""
+        self._ended(row, made)
+        self._servers.failed(made.server)
 
     def _create(self, row: EngineRow, server: Server) -> _Made | None:
         """Have a server begin with a row; None where it is busy or silent."""
@@ -152,7 +165,7 @@ class Session(EngineSession):
             path, timeout_s = "images/edits" if files else "images/generations", engine.timeout_s
             fields |= {"response_format": "b64_json", "n": 1}
             is_json = not files
-        number = self._num_failed.get(row.row_id, 0)
+        number = self._number(row)
         with self._paid.paying(self._price(row)) as note_cost:
             try:
                 answer = self._web.post(
@@ -163,8 +176,8 @@ class Session(EngineSession):
                     idempotency_key=f"{row.row_id}{self._output}" + f"-{number}" * bool(number),
                     timeout_s=timeout_s,
                 )
-            except OutOfReach:
-                self._servers.silent(server)
+            except OutOfReach as error:
+                self._servers.silent(server, error.problem)
                 return None
             except Silent as error:
                 note_cost()
@@ -176,29 +189,32 @@ class Session(EngineSession):
                 return None
             self._servers.taken(server)
             try:
-                made = self._made(answer, server)
+                made = self._made(answer, server, number)
                 if made.content is None:
                     row.keep(made.kept)
-            except (ValueError, LookupError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                self._servers.failed(server)
                 raise EndpointError(f"{server.name} answered {answer.text()} ({error})", _LATER) from None
             finally:
                 note_cost()
         self._has_taken = True
         return made
 
-    def _made(self, answer: HttpAnswer, server: Server) -> _Made:
+    def _made(self, answer: HttpAnswer, server: Server, number: int) -> _Made:
         said = answer.json()
         if self._engine.kind == "images":
             one = said["data"][0]
             if one.get("b64_json"):
                 try:
-                    return _Made(server, "", content=base64.b64decode(one["b64_json"], validate=True))
+                    content = base64.b64decode(one["b64_json"], validate=True)
                 except binascii.Error as error:
                     raise ValueError(str(error)) from None
-            return _Made(server, "", content=self._web.get(str(one["url"]), is_file=True).content)
+            else:
+                content = self._web.get(str(one["url"]), is_file=True).content
+            return _Made(server, "", number, content=content)
         if not isinstance(said["id"], str) or not said["id"] or "/" in said["id"]:
             raise ValueError("it has no id")
-        return _Made(server, said["id"])
+        return _Made(server, said["id"], number)
 
     def _not_created(
         self, row: EngineRow, server: Server, answer: HttpAnswer, *, is_json: bool, fields: Mapping[str, Any]
@@ -215,8 +231,9 @@ class Session(EngineSession):
         if status in _REFUSED:
             others = fields.keys() - {"prompt", "negative_prompt", "model", "seed"}
             if named := next((name for name in sorted(others) if f'"{name}"' in answer.text()), None):
-                problem = f"{said}; it does not take {named} as {str(fields[named])[:50]!r}"
-                raise Halted(problem, "leave it out, or give another value", "job")
+                said = f"{said}; it does not take {named} as {str(fields[named])[:50]!r}"
+                if not self._has_taken:  # or else it is this row's value
+                    raise Halted(said, "leave it out, or give another value", "job")
             raise RowError(said, "change the row")
         if status in (429, 503):  # it loads, or has enough to do
             self._servers.answered(server)
@@ -227,7 +244,7 @@ class Session(EngineSession):
 
     def _fault(self, row: EngineRow, server: Server, error: EndpointError) -> None:
         """Leave a server that could not take a row; raise the error if that happens to the row again."""
-        self._servers.silent(server)
+        self._servers.silent(server, error.problem)
         self._num_faults[row.row_id] = self._num_faults.get(row.row_id, 0) + 1
         if self._num_faults[row.row_id] >= _TRIES:
             del self._num_faults[row.row_id]
@@ -264,10 +281,10 @@ class Session(EngineSession):
         return price.clip + price.second * seconds
 
     def _wait_for(self, row: EngineRow, made: _Made) -> None:
-        """Wait until what was created is done. Raises _Forgotten."""
+        """Wait until what was created is done. Raises _Forgotten, Halted."""
         until = time.monotonic() + self._engine.timeout_s
         while True:
-            said = self._state(row, made)
+            said = self._state(made)
             state = str(said.get("status", "")).lower()
             if state in _DONE:
                 break
@@ -277,61 +294,74 @@ class Session(EngineSession):
                 message = reason.get("message", reason) if isinstance(reason, Mapping) else reason
                 problem = public_text(f"{made.server.name}: {message}")[:300]  # it may repeat the key
                 raise EndpointError(problem, "see what it says")
-            if state not in _UNDER_WAY:
+            if said and state not in _UNDER_WAY:
                 self._servers.silent(made.server)
-            if time.monotonic() > until:
+            if (now := time.monotonic()) > until:
                 self._failed(row, made)
                 problem = f"{made.server.name} has not made it in {self._engine.timeout_s:g} s"
                 raise EndpointError(problem, "raise engine.timeout_s, or look at the server")
-            row.wait(self._engine.poll_s)
+            row.wait(min(max(self._engine.poll_s, made.server.next_at - now), until - now))
         made.file = str(said["url"]) if isinstance(said.get("url"), str) else None
 
-    def _state(self, row: EngineRow, made: _Made) -> Mapping[str, Any]:
-        """Return what the server says of an id, once it answers. Raises _Forgotten."""
-        server = made.server
-        while True:
-            try:
-                answer = self._web.get(f"{server.url}/videos/{made.id}")
-                if answer.status == 404:
-                    self._servers.answered(server)
-                    raise _Forgotten(f"it has forgotten {made.id}")
-                said = answer.json()  # whatever its status: that of a clip that failed may be 500
-            except (Silent, ValueError):
-                said = None
-            if isinstance(said, Mapping) and "status" in said:
+    def _state(self, made: _Made) -> Mapping[str, Any]:
+        """Return what the server says of an id; nothing where it does not say it now."""
+        server, said = made.server, None
+        with suppress(Silent, ValueError):
+            answer = self._web.get(f"{server.url}/videos/{made.id}")
+            if answer.status in (404, 410):
                 self._servers.answered(server)
-                return said
-            self._servers.silent(server)
-            silent_s = time.monotonic() - (server.down_since or time.monotonic())
-            if silent_s > self._engine.patience_s:
-                self._check_servers()
-                raise _Forgotten(f"it has not answered for {silent_s:.0f} s")
-            row.wait(min(self._engine.poll_s, _LOOK_S))
+                raise _Forgotten(f"it has forgotten {made.id}")
+            if answer.status in (401, 403):  # the clip is paid, and its id is kept
+                problem = f"{server.name} answered {answer.status}: {answer.text()}"
+                raise Halted(problem, "check the key that `api_key_env` names", "job")
+            if answer.status == 429:
+                self._servers.answered(server)
+                self._servers.busy(server, retry_after_s(answer.headers))
+                return {}
+            if answer.status not in _ABSENT:
+                said = answer.json()  # whatever else it is: that of a clip that failed may be 500
+        if isinstance(said, Mapping) and "status" in said:
+            self._servers.answered(server)
+            return said
+        self._silent(server)
+        return {}
+
+    def _silent(self, server: Server) -> None:
+        """A server does not say or send what it has made: raise _Forgotten where that is so for long."""
+        self._servers.silent(server)
+        silent_s = time.monotonic() - (server.down_since or time.monotonic())
+        if silent_s > self._engine.patience_s:
+            self._check_servers()
+            raise _Forgotten(f"it has not answered for {silent_s:.0f} s")
 
     def _clip(self, row: EngineRow, made: _Made) -> EngineClip:
         """Return what a server has made. A file that is none is fetched again: it may be still under way."""
-        for number in range(_TRIES):
-            if number:
-                row.wait(self._engine.poll_s)
+        since, num_bad = time.monotonic(), 0
+        while True:
             try:
                 content = self._fetched(made) if made.content is None else made.content
                 if self._web.has_key(content):
                     raise RenderError("the server sent a file with the key in it", "look at the server")
                 clip = clip_received(content, row.request.arguments, self._engine.kind)
-            except (Silent, RenderError) as error:
-                failure = error
-                continue
-            where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
-            return replace(clip, environment=where)
-        self._failed(row, made)
-        raise failure
+                where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
+                return replace(clip, environment=where)
+            except Silent as error:  # the clip is paid, and waits there
+                self._silent(made.server)
+                if time.monotonic() - since > self._engine.patience_s:
+                    raise _Forgotten(f"its clip cannot be fetched: {error.problem}") from None
+            except RenderError:
+                num_bad += 1
+                if num_bad == _TRIES or made.content is not None:
+                    self._failed(row, made)
+                    raise
+            row.wait(self._engine.poll_s)
 
     def _fetched(self, made: _Made) -> bytes:
         """Return the file of an id. Raises _Forgotten, Silent."""
         url, timeout_s = f"{made.server.url}/videos/{made.id}/content", self._engine.timeout_s
         answer = self._web.get(url, timeout_s=timeout_s, is_file=True)
         if answer.status in (404, 405) and made.file:
-            answer = self._web.get(made.file, timeout_s=timeout_s, is_file=True)
+            answer = self._web.get(urljoin(url, made.file), timeout_s=timeout_s, is_file=True)
         if answer.status in (404, 410):
             raise _Forgotten(f"the clip of {made.id} is gone")
         if not answer.is_good:
@@ -342,9 +372,9 @@ class Session(EngineSession):
         """Raise Halted where no server has been of use for long."""
         if (useless_s := self._servers.useless_s()) > self._engine.patience_s:
             num = count_text(len([*self._servers]), "server")
-            raise Halted(
-                f"none of {num} has answered, or taken a row, for {useless_s:.0f} s", _LATER, "service"
-            )
+            why = next((f": {server.why}" for server in self._servers if server.why), "")
+            problem = f"none of {num} has answered, or taken a row, for {useless_s:.0f} s{why}"
+            raise Halted(problem, _LATER, "service")
 
     def _look_for_silent(self) -> None:
         """Find out when silent servers answer again. On a thread of its own."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _MAX_TEXT_BYTES = 64 << 20  # of an image in JSON
-_MAX_REDIRECTS = 5
+_MAX_REDIRECTS = _MAX_REFERENCES = 5
 _LOOK_S = 30.0  # for an answer that takes no rendering
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -145,7 +145,9 @@ class Web:
             content = page["paths"][path]["post"]["requestBody"]["content"]
             is_json = "multipart/form-data" not in content
             schema = content["application/json" if is_json else "multipart/form-data"]["schema"]
-            while "$ref" in schema:
+            for _ in range(_MAX_REFERENCES):  # a schema may refer to itself
+                if "$ref" not in schema:
+                    break
                 schema = page["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
             if schema.get("additionalProperties") or not schema["properties"]:
                 return is_json, None

@@ -79,6 +79,16 @@ def test_no_clip_is_created_twice_wherever_the_driver_is_killed(tmp_path: Path) 
         assert sum(server.posts_by_key().values()) <= 40 + 4 * 2
 
 
+def test_a_clip_that_came_to_nothing_is_created_anew_by_retry(tmp_path: Path) -> None:
+    with videos_server("vllm", faults={"frames": 1, "idempotent": True}) as server:
+        job = job_with(tmp_path, [server], 2)
+        assert command("render", job).exit_code == 1
+        server.set_faults(idempotent=True)
+        assert command("retry", job).exit_code == 0
+        assert len(server.ids()) == 4
+    assert not [*(tmp_path / "out").glob("checkpoints/*")]
+
+
 def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp_path: Path) -> None:
     with videos_server("sglang") as server:
         job = job_with(tmp_path, [server], 9, engine={"max_cost": 5.0, "price": {"clip": 1.0}})
@@ -144,6 +154,7 @@ def test_what_is_asked_of_job_files_and_outputs_of_engines(tmp_path: Path) -> No
         planned = command("plan", job)
         assert planned.exit_code == 0 and "memory" not in planned.output
         assert command("plan", job, "--hollow").exit_code == 2
+        assert "recipe is of no use to an engine" in command("plan", job, "--set", "recipe=refine").output
         assert command("render", job).exit_code == 0
         refused = command("render", job, "--set", "model=/models/wan", "--set", f"output={tmp_path / 'x'}")
         assert "more than one of `model`, `models` and `engine`" in refused.output

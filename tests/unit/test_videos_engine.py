@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from framefleet.api.engines import EngineClip, EngineRow, Halted, Left
+from framefleet.api.engines import EngineClip, EngineRow, Halted, Left, engine_spec
 from framefleet.api.errors import EndpointError, FramefleetError, JobError, RenderError, RowError
 from framefleet.api.outputs import Store
 from framefleet.pipeline.engine import engine_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.session import Session
+from framefleet.plugins.engines.settings import ROW_RULES
 from framefleet.plugins.engines.web import OutOfReach, Web
+from framefleet.plugins.engines.words import parameters_for
 from tests.videos_server import VideosServer, videos_server
 
 _ARGUMENTS = {"prompt": "a fox", "width": 32, "height": 16, "num_frames": 5, "fps": 8.0}
@@ -104,6 +109,9 @@ def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_
         {"empty": {"first": 2}},
         {"half": {"first": 1}},
         {"json_content": {"first": 1}},
+        {"status": {"value": 503, "first": 9, "at": ["content"]}},
+        {"status": {"value": 429, "first": 2, "at": ["poll"]}},
+        {"status": {"value": 502, "first": 3, "at": ["poll"]}},
         {"octet": True},
         {"slow_s": 0.2},
         {"drop_answer": {"first": 1}, "idempotent": True},
@@ -146,6 +154,45 @@ def test_a_clip_that_the_server_says_has_failed_is_created_anew_by_the_next_atte
         with pytest.raises(EndpointError, match="out of luck"):
             rows.render()
         assert rows.render().frames.shape == (5, 16, 32, 3)
+
+
+def test_what_came_to_nothing_is_created_anew_by_a_later_run(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults(frames={"value": 2, "first": 1}, idempotent=True)
+    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(RenderError, match="7 frames"):
+        rows.render()
+    with closing(Rows(tmp_path, vllm)) as later:
+        later.kept, later.row_id = rows.kept, rows.row_id
+        assert later.render().frames.shape == (5, 16, 32, 3)
+
+
+def test_a_clip_of_which_the_server_says_nothing_is_given_up(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults(status={"value": 502, "at": ["poll"]})
+    rows = Rows(tmp_path, vllm, timeout_s=0.3)
+    with closing(rows), pytest.raises(EndpointError, match=r"has not made it in 0\.3 s"):
+        rows.render()
+
+
+def test_a_key_that_is_refused_later_ends_the_run_and_the_id_is_kept(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(status={"value": 403, "at": ["poll"], "first": 1})
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm)) as rows:
+        with pytest.raises(Halted, match="answered 403"):
+            rows.render()
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+    assert len(vllm.posts()) == before + 1
+
+
+def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults()
+    with videos_server("vllm", key=_KEY, faults={"failed": True}) as broken:
+        with closing(Rows(tmp_path, broken, vllm)) as rows:
+            with pytest.raises(EndpointError, match="out of memory"):
+                rows.render()
+            for number in range(4):
+                assert rows.render(f"{number:032}").frames.shape == (5, 16, 32, 3)
+        assert len(broken.ids()) == 1
 
 
 def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(
@@ -225,6 +272,17 @@ def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
         some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(4)]
         assert any(isinstance(one.exception(), Halted) for one in some)
     assert len(vllm.posts()) == before + 1
+
+
+def test_a_value_that_is_refused_after_other_rows_fails_its_row_alone(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(bill_422={"value": "fps", "prompt": "owl"})
+    with closing(Rows(tmp_path, vllm)) as rows:
+        rows.render()
+        with pytest.raises(RowError, match="does not take fps as '8'"):
+            rows.render("1" * 32, prompt="an owl")
+        assert rows.render("2" * 32).frames.shape == (5, 16, 32, 3)
 
 
 def test_a_wrong_key_and_a_redirect_end_the_run(
@@ -331,6 +389,43 @@ def test_another_model_than_the_servers_is_refused(vllm: VideosServer) -> None:
     values = {"type": "videos_api", "model": "other", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
     with pytest.raises(JobError, match="has synthetic"):
         engine_of(values).spec()
+
+
+def test_an_image_goes_where_the_server_takes_one() -> None:
+    assert "image" in parameters_for("images", {"prompt", "size"})  # at another path, for edits
+    assert "image" in parameters_for("videos", {"prompt", "input_reference"})
+    assert "image" not in parameters_for("videos", {"prompt", "image"})
+
+
+def test_a_page_that_refers_to_itself_says_nothing() -> None:
+    class Looking(Web):
+        def look(self, url: str) -> Any:
+            schema = {"$ref": "#/components/schemas/A"}
+            body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+            return {"paths": {"/v1/videos": {"post": body}}, "components": {"schemas": {"A": schema}}}
+
+    with Looking(["http://127.0.0.1:1/v1"], None) as web:
+        assert web.form_of("http://127.0.0.1:1/v1", "videos") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ({"seconds": "2.5"}, None),
+        ({"seconds": 5, "fps": 16, "num_frames": 81}, None),
+        ({"seconds": 10, "fps": 16, "num_frames": 81}, "at 16 fps that is 160 frames, and num_frames is 81"),
+        ({"seconds": -1}, "it must be above 0"),
+        ({"height": 480}, "height or width is given alone"),
+    ],
+)
+def test_what_no_clip_can_be_is_refused_before_it_is_paid(cells: dict[str, Any], says: str | None) -> None:
+    spec = engine_spec("videos_api", "video", parameters_for("videos", None), row_rules=ROW_RULES)
+    table = pa.RecordBatch.from_pylist([{"prompt": "a fox", **cells}])
+    (row,) = plan_rows(table.schema, spec).rows(0, table)
+    if isinstance(row, InvalidRow):
+        assert says and says in str(row.messages())
+    else:
+        assert says is None and row.request.arguments["seconds"] == float(cells["seconds"])
 
 
 def test_arguments_that_the_server_does_not_name_are_none_of_rows(vllm: VideosServer) -> None:
