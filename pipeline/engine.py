@@ -1,7 +1,7 @@
-"""What turns requests into clips in place of a model's weights: a job's `engine:`, and the door for plugins.
+"""A job's `engine:`, which turns requests into clips without a model on this machine; plugins add engines.
 
-An engine renders elsewhere, e.g. on servers. A worker hands it one row at a time for each of its threads; it
-loads no model and imports no torch.
+An engine renders elsewhere, e.g. on servers. Each thread of a worker gives it one row at a time. The worker
+loads no model and does not import torch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from framefleet.pipeline.request import Request
 
 
 class Halted(Exception):
-    """Raised where no row can be begun any more; those that are under way go on.
+    """Raised when no further row can be started; rows under way go on.
 
-    why: spent, what the job may spend; or at fault is the job, or the service that renders for it.
+    why: "spent" for the budget; "job" or "service" for what is at fault.
     """
 
     def __init__(self, problem: str, fix: str, why: Literal["spent", "job", "service"]) -> None:
@@ -43,26 +43,26 @@ class Halted(Exception):
 
     @property
     def error(self) -> FramefleetError | None:
-        """What the run ends by; None where it ends as at a budget."""
+        """What the run raises at its end; None if the budget is spent, which is not an error."""
         kinds = {"job": JobError, "service": EndpointError}
         return kinds[self.why](self.problem, self.fix) if self.why in kinds else None
 
 
 class Left(Exception):
-    """Raised by `EngineRow.wait` where the row is to be left: another run goes on from what was kept."""
+    """Raised by `EngineRow.wait` if this run must stop: another run continues from what `keep` stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRow:
-    """A row that an engine renders, and what it may do meanwhile. From the row's own thread."""
+    """A row that an engine renders, and what the engine may call meanwhile, from the row's own thread."""
 
     row_id: str
     request: Request
-    kept: Mapping[str, Any] | None  # what `keep` was given last, also by an earlier run
+    kept: Mapping[str, Any] | None  # what `keep` stored last, maybe in an earlier run
     keep: Callable[[Mapping[str, Any]], None]  # stores JSON values in the output, for a later attempt
     read: Callable[[str], bytes]  # the content of an input that the row names, by its `uri`
-    wait: Callable[[float], None]  # seconds; raises Left where the row is to be left
-    say: Callable[[str], None]  # logs a line about the row, in the output's logs/ too
+    wait: Callable[[float], None]  # seconds; raises Left if this run must stop
+    say: Callable[[str], None]  # logs a line about the row, also in the output's logs/
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class EngineClip:
     frames: Pictures
     fps: float | None = None  # None for an image
     audio: Audio | None = None
-    sent: SentFile | None = None  # in which they came; stored as it is if it has the job's `media.format`
+    sent: SentFile | None = None  # the file they came in; stored unchanged if it has the job's `media.format`
     environment: Mapping[str, str | int | float] = field(default_factory=dict)  # where it was made
 
 
@@ -82,44 +82,44 @@ class EngineSession:
     num_parallel: int = 1  # rows at once
 
     def room(self) -> int:
-        """Return how many rows could be under way now, including those that are."""
+        """Return how many rows could be under way now, including those that already are."""
         return self.num_parallel
 
     def render(self, row: EngineRow) -> EngineClip:
         """Return a row's clip.
 
-        Raises RowError for a row that can never be rendered, Halted, Left, and any other error for a row that
-        may be tried again.
+        Raises RowError for a row that can never be rendered, Halted, Left, or any other error for a row that
+        can be tried again.
         """
         raise NotImplementedError
 
     def figures(self) -> Mapping[str, float]:
-        """Return what it has counted, by keys of `pipeline/metrics.py`."""
+        """Return the session's counts, by keys of `pipeline/metrics.py`."""
         return {}
 
     def close(self) -> None:
-        """End what it has started. No row is under way any more."""
+        """End what the session has started. Called when no row is under way any more."""
 
 
 class Engine(Strict):
-    """What renders in place of a model of this machine. A plugin's subclass, of `Plugin.engines`."""
+    """Renders in place of a model on this machine. Plugins add subclasses, see `Plugin.engines`."""
 
-    # How many processes it has, where the job does not say: one, which has all its threads.
+    # Number of processes, unless the job sets it: one, which has all threads.
     workers: ClassVar[int] = 1
     type: str = Field(description="videos_api, images_api, or a type of a plugin.")
     model: NonEmpty = Field(description="Name of the model on the servers.")
     license: NonEmpty | None = Field(default=None, description="License of its clips, for records.")
 
     def deciding(self) -> dict[str, Any]:
-        """Return what of it decides clips, as JSON: part of every row's identity."""
+        """Return the settings that decide clips, as JSON: they are part of every row's identity."""
         return {"type": self.type, "model": self.model}
 
     def spec(self) -> PipelineSpec:
-        """Return what rows may ask for. Raises UserError where it cannot render, as far as that is seen."""
+        """Return what rows may ask for. Raises UserError if it is already clear that it cannot render."""
         raise NotImplementedError
 
     def start(self, store: Store) -> EngineSession:
-        """Return a session. store: of the job's output."""
+        """Return a session. store: the job's output."""
         raise NotImplementedError
 
     @property
@@ -132,7 +132,7 @@ class Engine(Strict):
         return f"{self.type}:{self.model}"
 
     def weights(self) -> Weights:
-        """Return what stands for its model's files, of which this machine has none."""
+        """Return weights without files, because this machine has none of the model."""
         return Weights(
             source=_Nowhere(str(Path(__file__).parent)),
             class_name=self.type,
@@ -144,13 +144,13 @@ class Engine(Strict):
 
 
 class _Nowhere(FolderSource):
-    """A folder of which nothing is read."""
+    """A folder from which nothing is read."""
 
     files: Mapping[str, Any] = {}
 
 
 def engine_of(value: Any) -> Engine:
-    """Return the engine that a job describes, of the class for its type. Raises UserError."""
+    """Return the engine that a job describes. Raises UserError."""
     if isinstance(value, Engine):
         return value
     kinds = by_name("engines")
@@ -167,7 +167,7 @@ def engine_of(value: Any) -> Engine:
         raise JobError(f"unknown key `engine.{unknown}`", fix)
     if kind not in kinds:
         problem = (
-            f"engine.type is {kind!r}, and there is no such engine" if kind else "engine.type is missing"
+            f"engine.type is {kind!r}, but there is no such engine" if kind else "engine.type is missing"
         )
         raise JobError(problem, did_you_mean(kind, kinds))
     return settings_of(made, value, place="engine", fix="see docs/reference/job.md")
@@ -180,7 +180,7 @@ def engine_spec(
     *,
     row_rules: str | None = None,
 ) -> PipelineSpec:
-    """Return what rows of an engine may ask for. row_rules: as `Family.row_rules`."""
+    """Return the spec of an engine from what its rows may ask for. row_rules: as `Family.row_rules`."""
     return PipelineSpec(
         class_name=name,
         kind=kind,

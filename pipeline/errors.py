@@ -13,17 +13,17 @@ FramefleetError
 │   │   ├── StoreConflict     other bytes are already stored under that name
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   ├── AuthorityError        no time stamp for a signature
-│   ├── EndpointError         a service that judges or writes does not answer
+│   ├── EndpointError         a service that renders, judges or writes does not answer
 │   ├── FleetError
-│   └── BrokenWorker          its process can render no more, another one can
+│   └── BrokenWorker          its process cannot render any more, another one can
 └── RowError              one row failed; the others continue
     ├── InputError            an image or a video that the row names
     ├── RenderError
     └── OutOfMemory
 
-A value of a row that cannot be rendered is no error but a `Refused`; sandboxes say it too.
+A row's value that cannot be rendered is not an error but a `Refused`; sandboxes return it too.
 
-And text for people and shells: what others wrote made safe, and counts and sizes as people write them.
+Also text for people and shells: text of others made safe, and counts and sizes as people write them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any, Literal
 
 SHAPE_ORDER = "frames x height x width"
 
-# C0 and C1 controls but newline and tab, what turns the direction of text, what breaks lines, a mark that is
-# not seen, and halves of characters, which no encoding has.
+# C0 and C1 controls except newline and tab, changes of text direction, line separators, the invisible byte
+# order mark, and surrogates, which no encoding has.
 CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 CONTROLS = re.compile(CONTROL)
 _FACTORS = {
@@ -47,12 +47,12 @@ _FACTORS = {
     **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))},
     **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib", "pib"), start=1)},
 }
-_MAX_TEXT = 20_000  # characters of an error's message or traceback: ten times a long one
+_MAX_TEXT = 20_000  # characters of an error's message or traceback; ten times a long one
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
 
 
 def shape_text(num_frames: int | None, height: int | None, width: int | None) -> str:
-    """Return 9 frames of 64 by 96 pixels as "9 x 64 x 96"; of an image "64 x 96"; "" of nothing."""
+    """Return 9 frames of 64 by 96 pixels as "9 x 64 x 96", an image as "64 x 96", and nothing as ""."""
     if height is not None and width is not None:
         return " x ".join(str(number) for number in (num_frames, height, width) if number is not None)
     frames = "frame" if num_frames == 1 else "frames"
@@ -61,12 +61,12 @@ def shape_text(num_frames: int | None, height: int | None, width: int | None) ->
 
 
 def escaped(text: str) -> str:
-    r"""Return text whose control characters are spelt, as `\x1b`."""
-    return CONTROLS.sub(lambda found: spelt(found[0]), text)
+    r"""Return text with its control characters spelled out, e.g. `\x1b`."""
+    return CONTROLS.sub(lambda match: spelt(match[0]), text)
 
 
 def shortened(text: str) -> str:
-    """Return a text as it can be shown, sent and written: halves of characters spelled out, not too long."""
+    """Return text that can be shown, sent and written: surrogates spelled out, cut in the middle if long."""
     text, half = text.encode("utf-8", "backslashreplace").decode(), _MAX_TEXT // 2
     return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
@@ -77,7 +77,7 @@ def spelt(character: str) -> str:
 
 
 def quoted(*words: object) -> str:
-    """Return words of a command, each quoted where a shell would read more into it."""
+    """Return words of a command, quoted for a shell where necessary."""
     return shlex.join(map(str, words))
 
 
@@ -92,19 +92,19 @@ def setting(key: str, value: object) -> str:
 
 
 def count_text(num: float, noun: str) -> str:
-    """Return 1 row as "1 row", and 1,234 of them as "1,234 rows"."""
+    """Return e.g. "1 row" or "1,234 rows"."""
     num = round(num, 3)  # Ray's sums are not exact
     return f"{num:,.15g} {noun}{'' if num == 1 else 's'}"
 
 
 def names_text(names: Sequence[str]) -> str:
-    """Return names in quotes, and of more than twenty the number of the others."""
+    """Return the first twenty names in quotes, and how many more there are."""
     more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
     return ", ".join(map(repr, names[:20])) + more
 
 
 def read_bytes(size: str | int) -> int:
-    """Return what "24GB", "1.5 TiB" or 1000 stands for. Raises ValueError for what is no size."""
+    """Return the number of bytes in "24GB", "1.5 TiB" or 1000. Raises ValueError if it is not a size."""
     match = _SIZE.fullmatch(str(size).strip().lower())
     number = float(match[1]) * _FACTORS.get(match[2], 0) if match else 0
     if number < 1:
@@ -122,28 +122,28 @@ def bytes_text(num_bytes: float) -> str:
 
 
 def rounded(number: float, digits: int = 3) -> str:
-    """Return a number with its first digits: "0.00123", "1,234"."""
+    """Return a number with its first digits, e.g. "0.00123" or "1,234"."""
     return f"{number:,.0f}" if abs(number) >= 10 ** (digits - 1) else f"{number:,.{digits}g}"
 
 
-# unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
-# bucket, or the folder that was there. invalid: no such endpoint, bucket or region can be.
+# unreachable: it does not answer, or is busy. refused: credentials, permissions, a read-only folder. missing:
+# the bucket, or a folder that existed. invalid: an impossible endpoint, bucket or region.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "invalid", "other"]
 PUT_BACK = "put it back as it was, or choose another output"
 FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
-# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
-# name that no file can have.
+# A folder, a pipe, a device or a loop of links in place of a file or of a folder above it; or a name that no
+# file can have.
 NO_FILE_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-# What a machine runs out of; the same command may do it another time, or elsewhere.
+# What a machine runs out of; the same command may succeed later, or elsewhere.
 SCARCE = FULL_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class FramefleetError(Exception):
     """Every error that framefleet raises on purpose.
 
-    problem, fix: escaped, as they quote what others wrote; positional, as keyword-only arguments do not
-    survive Ray's pickling.
+    problem, fix: escaped, because they quote text of others; positional, because keyword-only arguments do
+    not survive Ray's pickling.
     """
 
     exit_code = 1
@@ -158,11 +158,11 @@ class FramefleetError(Exception):
 
 
 class FarEnough(BaseException):
-    """Ends a call of a pipeline that came as far as we want. No Exception, which a recipe might catch."""
+    """Ends a pipeline's call once it came as far as we want. Not an Exception: a recipe might catch it."""
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of any error; one of a user's own class may fail to say it."""
+    """Return the message of any error, even if its `__str__` raises, as a user's own class may."""
     try:
         return str(error)
     except Exception as failure:  # whatever its `__str__` raises
@@ -180,7 +180,7 @@ class JobError(UserError):
 
 
 class OutputInUse(JobError):
-    """Another run renders into the output, and reports its end: this one does not."""
+    """Another run renders into the output. It reports its end; this run reports nothing."""
 
 
 class TableError(UserError):
@@ -188,7 +188,7 @@ class TableError(UserError):
 
 
 class ModelError(UserError):
-    """The model folder is not one that may be loaded."""
+    """The model cannot be loaded, or may not be."""
 
 
 class RecipeError(UserError):
@@ -208,7 +208,7 @@ class ServiceError(FramefleetError):
 class StoreError(ServiceError):
     """The output could not be read or written.
 
-    kind: what is wrong with it. may_pass: whether the same request may succeed later.
+    kind: what is wrong with the store. may_pass: whether the same request may succeed later.
     """
 
     kind: StoreTrouble = "other"
@@ -229,7 +229,7 @@ class NoFile(StoreError):
 
 
 class AuthorityError(ServiceError):
-    """The authority that gives time stamps does not answer, or gives none."""
+    """The time stamp authority does not answer, or refuses."""
 
 
 class EndpointError(ServiceError):
@@ -241,7 +241,7 @@ class FleetError(ServiceError):
 
 
 class BrokenWorker(ServiceError):
-    """This process can render no more rows; one that takes its place can."""
+    """This process cannot render any more rows; one that replaces it can."""
 
 
 def exit_code_of(error: BaseException) -> int | None:
@@ -251,7 +251,7 @@ def exit_code_of(error: BaseException) -> int | None:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number in SCARCE:
         return ServiceError.exit_code
-    # What keeps a place that somebody named from being opened, where no better error was raised.
+    # A path that the user named cannot be opened, and nothing raised a better error.
     return UserError.exit_code if number in NO_FILE_ERRNOS | REFUSED_ERRNOS else None
 
 
@@ -262,8 +262,8 @@ class RowError(FramefleetError):
 class InputError(RowError):
     """An image or a video that a row names cannot be used.
 
-    The problem is a clause about "it", as in `Refused`: who knows the column and the cell puts them before,
-    see `rows/inputs/access.py:naming`.
+    The problem is a clause about "it", as in `Refused`; `rows/inputs/access.py:naming` adds the column and
+    the cell in front.
     """
 
 
@@ -272,20 +272,20 @@ class RenderError(RowError):
 
 
 class OutOfMemory(RowError):
-    """One row alone does not fit the device."""
+    """A single row does not fit on the device."""
 
 
 _MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits
 
 
 def not_ours(where: str, reason: str, fix: str = PUT_BACK) -> JobError:
-    """Return that a file of an output, which may be anybody's, is damaged or of another program."""
+    """Return the error for an output's file that is damaged or comes from another program."""
     return JobError(f"{where} is not as framefleet wrote it: {reason}", fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Why a value cannot be rendered, as the end of "height is 100, but ...", and what to do."""
+    """Why a value cannot be rendered, e.g. the end of "height is 100, but ...", and what to do."""
 
     reason: str
     fix: str
@@ -293,7 +293,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One value of a row that is refused. column: as the table names it, or `defaults.` and the argument."""
+    """A row's value that is refused. column: the table's, or `defaults.` and the argument."""
 
     column: str
     value: Any
@@ -305,7 +305,7 @@ class Problem:
 
 
 def shown(value: Any) -> str:
-    """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
+    """Return a value for a message, shortened: cells can be long, and Python does not print huge numbers."""
     if isinstance(value, int) and value.bit_length() > _BITS:
         return f"a whole number of {count_text(value.bit_length(), 'bit')}"
     text = repr(value)

@@ -1,8 +1,8 @@
-"""What is measured of a job: each metric is declared here, once, and counted where it happens.
+"""The metrics of a job: each is declared here, once, and counted where it happens.
 
-Figures are numbers by key: a metric's name, and a value of its label behind it, as `rows/done`. Those of
-several workers and runs add up. They travel as they are, in reports of workers and files of drivers, and
-whoever shows one asks its metric for it.
+Figures are numbers by key: a metric's name, followed by a value of its label if it has one, e.g. `rows/done`.
+Figures of several workers and runs are added. Workers report them and drivers write them as they are; to show
+a figure, ask its metric.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-# What a worker's time goes to while its model computes; all else but loading is time in which it is idle.
+# Causes of a worker's time in which its model computes; in all others but loading, the model is idle.
 NETWORKS = ("encode", "denoise", "decode")
 BUSY = (*NETWORKS, "plain", "audit", "probe", "compile", "engine")
 LOAD = "load"
-Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes to this; see `render/clock.py`
+Spending = Callable[[str], AbstractContextManager[Any]]  # open while time goes to this cause: render/clock.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +26,14 @@ class Metric:
     name: str  # with its unit
     help: str
     label: str = ""  # what it is split by, if anything
-    is_total: bool = True  # it only grows; otherwise it is what holds at the moment, of a job as a whole
+    is_total: bool = True  # it only grows; otherwise it is the current value, for the whole job
 
     def key(self, value: str = "") -> str:
-        """Return the key of its figure. value: of its label."""
+        """Return the key of its figure. value: the label's."""
         return f"{self.name}/{value}" if self.label else self.name
 
     def of(self, figures: Mapping[str, float], value: str = "") -> float:
-        """Return its figure; 0 where nothing was counted. value: of its label."""
+        """Return its figure; 0 if nothing was counted. value: the label's."""
         return figures.get(self.key(value), 0.0)
 
     def by_label(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -103,7 +103,7 @@ SPENT_MONEY = _metric(
 
 
 def idle_shares(figures: Mapping[str, float]) -> dict[str, float]:
-    """Return which parts of the workers' time with a model it was idle, by cause, the largest first."""
+    """Return by cause for which share of the workers' time their loaded model was idle."""
     seconds = {cause: spent for cause, spent in WORKER_SECONDS.by_label(figures).items() if cause != LOAD}
     whole = sum(seconds.values())
     return {cause: spent / whole for cause, spent in seconds.items() if cause not in BUSY and spent}
@@ -118,9 +118,9 @@ def added(*several: Mapping[str, float]) -> dict[str, float]:
 
 
 def of_runs(*runs: Mapping[str, float]) -> dict[str, float]:
-    """Return the figures of several runs together; of what holds at a moment, those of the last run."""
+    """Return the sums over several runs; current values are those of the last run."""
     *earlier, last = runs or ({},)
-    return added(*({key: value for key, value in one.items() if _is_total(key)} for one in earlier), last)
+    return added(*({key: value for key, value in run.items() if _is_total(key)} for run in earlier), last)
 
 
 def _is_total(key: str) -> bool:
@@ -129,7 +129,7 @@ def _is_total(key: str) -> bool:
 
 
 class Counts:
-    """Figures of one worker, driver or store. From any thread."""
+    """Figures of one worker, driver or store. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

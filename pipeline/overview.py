@@ -1,4 +1,4 @@
-"""Values that Python shows in a few lines, and a notebook as a small table."""
+"""Dataclasses that Python prints in a few lines, and a notebook as a small table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 
 class Overview:
-    """A base of dataclasses with `repr=False`, whose fields are too many to read."""
+    """A base of dataclasses with `repr=False` that have too many fields to read."""
 
     __slots__ = ()
 
     def overview(self) -> Mapping[str, object]:
-        """Return what a person wants to know, by title; at most seven lines. None is left out."""
+        """Return what a person wants to know, by title; at most seven lines. Values of None are left out."""
         raise NotImplementedError
 
     def _lines(self) -> dict[str, str]:

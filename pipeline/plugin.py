@@ -1,8 +1,8 @@
-"""What plugins add to framefleet, as plain values, and which plugins there are.
+"""What plugins add to framefleet, as plain values, and which plugins are installed.
 
-A plugin is one value of the type `Plugin`. Ours are in plugins/, one folder each. Somebody else's package
-registers its own under the entry point group `framefleet.plugins`. The core imports no plugin: it asks here,
-or in ../jobs/doors.py, which has the types of what jobs ask for.
+A plugin is one value of type `Plugin`. Ours are in plugins/, one folder each. Other packages register theirs
+under the entry point group `framefleet.plugins`. The core imports no plugin: it asks here, or in
+../jobs/doors.py, which has the types that jobs ask for.
 """
 
 from __future__ import annotations
@@ -30,69 +30,69 @@ _Place: TypeAlias = str  # "module:name", imported when it is needed
 class Plugin:
     """What one plugin adds, as plain values and "module:name": workers and `--help` import what they use."""
 
-    # Panel of `framefleet --help`: functions for Typer, named as what is typed, with `_command` after it.
+    # Panel of `framefleet --help`: functions for Typer, each named after its command, e.g. `watch_command`.
     # Those of the panel "model" are commands of `framefleet model`.
     commands: Mapping[str, Sequence[_Place]] = field(default_factory=dict)
     # Section of the job file: a JobKind.
     job_kinds: Mapping[str, _Place] = field(default_factory=dict)
-    # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
-    # That of a runner needs none: it is None in a job file without it.
+    # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys. The
+    # section of a runner needs no defaults: it is None if the job file does not have it.
     sections: Mapping[str, _Place] = field(default_factory=dict)
-    # Score, a column of records: a function of frames, (T, H, W, 3) uint8, and a record, to a number. It is
-    # named in `scores:` and by `framefleet score --scores`.
+    # Score, a column of records: a function that takes frames, (T, H, W, 3) uint8, and a record, and returns
+    # a number. `scores:` and `framefleet score --scores` take its name.
     columns: Mapping[str, _Place] = field(default_factory=dict)
-    # Section: a function of it and the job file's folder, which returns its columns of records; or its late
-    # columns, which clips get after their records.
+    # Section: a function that takes it and the job file's folder, and returns its columns of records; or its
+    # late columns, which are added after the record is written.
     columns_of_sections: Mapping[str, _Place] = field(default_factory=dict)
     late_columns_of_sections: Mapping[str, _Place] = field(default_factory=dict)
-    # Section: the subclass of FileStep that it asks for where it differs from its defaults.
+    # Section: the subclass of FileStep that runs if the section differs from its defaults.
     file_steps: Mapping[str, _Place] = field(default_factory=dict)
-    # Subclasses of JobRunner, each of a section above.
+    # Subclasses of JobRunner, each for a section above.
     runners: Sequence[_Place] = ()
     # Subclasses of Listener.
     listeners: Sequence[_Place] = ()
-    # Sequences of Recipe: named in job files and cells as ours are.
+    # Sequences of Recipe: job files and cells name them as they name ours.
     recipes: Sequence[_Place] = ()
-    # Sequences of Family: what is known of models beyond their configs.
+    # Sequences of Family: what is known about models beyond their configs.
     families: Sequence[_Place] = ()
-    # Type of `model.placement`: the subclass of Placer that it asks for.
+    # Type of `model.placement`: its subclass of Placer.
     placements: Mapping[str, _Place] = field(default_factory=dict)
-    # Type of `engine`: the subclass of Engine that it asks for.
+    # Type of `engine`: its subclass of Engine.
     engines: Mapping[str, _Place] = field(default_factory=dict)
     # Scheme of a table's URL: the subclass of TableSource that makes the table.
     tables: Mapping[str, _Place] = field(default_factory=dict)
     # Name: a format of `framefleet export`, a subclass of ShardWriter.
     export_formats: Mapping[str, _Place] = field(default_factory=dict)
 
-    # Columns that all records have, by name with Arrow's name of their type: null where no file step fills
-    # them. Those that depend on a job are the step's own.
+    # Column that all records have: Arrow's name for its type. Null where no file step fills it. Columns that
+    # depend on the job are declared by the step.
     record_columns: Mapping[str, str] = field(default_factory=dict)
-    # Section: columns that records have if the job has it, and else not.
+    # Section: columns that records have only if the job has this section.
     section_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # Column: the words of the command that adds it to the records of any output.
     command_columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    # Endings that file steps give to the files of clips, e.g. ".npy": others are not read.
+    # File extensions that file steps give to clips, e.g. ".npy": others are not read.
     suffixes: Sequence[str] = ()
-    # Files and folders of its own in outputs, which may be there before an output begins: "rows", tables of a
-    # job's rows, from which `framefleet forget` takes rows; "derived", which are made again, and which it
-    # deletes; "kept", all others.
+    # Files and folders of the plugin in outputs, which may exist before an output begins: "rows", tables of a
+    # job's rows, from which `framefleet forget` removes rows; "derived", which can be made again, and which
+    # it deletes; "kept", all others.
     files: Mapping[str, Literal["rows", "derived", "kept"]] = field(default_factory=dict)
-    # Folder of an output in that of a job, whose rows the job chooses from: the section of the jobs that have
-    # it. The records of such a job say in the column `<section>_row_id` from which row a clip was made.
+    # Folder inside a job's output that is an output too, and from whose rows the job chooses: the section of
+    # jobs that have it. Their records say in the column `<section>_row_id` from which row a clip was made.
     # Whatever reads the job's output, such as `status`, `failures`, `verify` and `repair`, reads it too.
     inner_outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 _GROUP = "framefleet.plugins"
 _MAX_MESSAGE = 300  # characters of an error: pydantic's have one line for each mistake
-# In the order in which `framefleet --help` lists their commands.
+# `framefleet --help` lists their commands in this order.
 _OURS = (
     *("watch", "forecast", "keep", "models", "deploy", "train", "demo", "pages", "export", "doctor"),
     *("ports", "scores", "marks", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
     *("pack", "prove", "forget", "placement", "recipes", "batch", "engines", "audit", "lerobot"),
     *("skill", "metadata"),
 )
-# By field: the class that its values must be subclasses of, imported with them.
+# By field: the base class of its values, imported with them.
 _BASES = {
     "sections": "framefleet.jobs.job.section:SectionFacts",
     "file_steps": "framefleet.pipeline.outputs.file_step:FileStep",
@@ -102,15 +102,16 @@ _BASES = {
     "runners": "framefleet.jobs.doors:JobRunner",
     "listeners": "framefleet.jobs.doors:Listener",
     "export_formats": "framefleet.plugins.export.shard_writer:ShardWriter",
+    # Of these two, the class of the values in its sequences.
+    "families": "framefleet.pipeline.model.families.family:Family",
+    "recipes": "framefleet.pipeline.recipes.recipe:Recipe",
 }
-_FAMILY = "framefleet.pipeline.model.families.family:Family"
-_RECIPE = "framefleet.pipeline.recipes.recipe:Recipe"
-_loading: list[str] = []  # the plugin that is imported now
+_loading: list[str] = []  # the plugin being imported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """What the plugins add that every command needs. errors: why others, or parts of them, cannot be used."""
+    """What every command needs of the plugins. errors: why others, or parts of them, cannot be used."""
 
     plugins: dict[str, Plugin] = field(default_factory=dict)
     sections: dict[str, Any] = field(default_factory=dict)
@@ -121,8 +122,8 @@ class _Loaded:
 @cache
 def _loaded() -> _Loaded:
     if _loading:
-        problem = f"{_loading[0]}: a module of it imports what needs the sections of all plugins"
-        raise PluginError(problem, "import that inside of functions")
+        problem = f"{_loading[0]}: while imported, it asks for the sections of all plugins"
+        raise PluginError(problem, "import modules that need these inside of functions")
     loaded = _Loaded()
     for name in _OURS:
         _add(loaded, name, import_module(f"framefleet.plugins.{name}.plugin").PLUGIN)
@@ -141,7 +142,7 @@ def _loaded() -> _Loaded:
 
 @contextmanager
 def noted(errors: list[PluginError] | None = None) -> Iterator[None]:
-    """Note that a plugin cannot be used, where that comes out in the block."""
+    """Note a PluginError of the block instead of raising it."""
     try:
         yield
     except PluginError as error:
@@ -151,7 +152,7 @@ def noted(errors: list[PluginError] | None = None) -> Iterator[None]:
 
 
 def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
-    """Take a plugin, unless its sections or runners cannot be used."""
+    """Add a plugin. Raises PluginError if its sections or runners cannot be used."""
     runners = [_made(name, place, "runners") for place in plugin.runners]
     sections = {section: _subclass(name, place, "sections") for section, place in plugin.sections.items()}
     known, ran = {**loaded.sections, **sections}, {getattr(runner, "section", "") for runner in runners}
@@ -160,9 +161,9 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
         raise PluginError(problem, "uninstall one of them")
     for door, names in (("runner", ran), ("file step", plugin.file_steps)):
         if unknown := [section for section in names if section not in known]:
-            problem = f"plugin {name}: it has a {door} of the section {unknown[0]!r}, which no plugin adds"
+            problem = f"plugin {name}: it has a {door} for the section {unknown[0]!r}, which no plugin adds"
             raise PluginError(problem, "name the section in `sections` of its Plugin")
-    for section in sections.keys() - ran:  # a job need not have it
+    for section in sections.keys() - ran:  # jobs without it get its defaults
         _made(name, plugin.sections[section], "sections")
     loaded.plugins[name] = plugin
     loaded.sections.update(sections)
@@ -170,7 +171,7 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
 
 
 def refuse_section(section: str, problem: str) -> None:
-    """Have the plugin with this section count as one that cannot be used."""
+    """Count the plugin with this section as one that cannot be used."""
     loaded = _loaded()
     name = next(name for name, plugin in loaded.plugins.items() if section in plugin.sections)
     for own in loaded.plugins.pop(name).sections:
@@ -180,12 +181,12 @@ def refuse_section(section: str, problem: str) -> None:
 
 
 def plugins() -> Mapping[str, Plugin]:
-    """Return the plugins that can be used, by name, ours first."""
+    """Return the usable plugins by name, ours first."""
     return _loaded().plugins
 
 
 def broken_plugins() -> Sequence[PluginError]:
-    """Return why others cannot be used. What they would add is missing: raise these where it is asked for."""
+    """Return the errors of unusable plugins. Raise them where somebody asks for what these would add."""
     return _loaded().errors
 
 
@@ -195,34 +196,34 @@ def section_models() -> Mapping[str, Any]:
 
 
 def runners_made() -> Sequence[Any]:
-    """Return a runner of each kind that a plugin has."""
+    """Return one of each class of runners that plugins add."""
     return _loaded().runners
 
 
 def section_adding(column: str) -> str | None:
-    """Return the section of a job without which its records have no such column; None: there is none."""
-    by_section = (one for plugin in plugins().values() for one in plugin.section_columns.items())
+    """Return the job's section that adds this column to records; None if no section does."""
+    by_section = (pair for plugin in plugins().values() for pair in plugin.section_columns.items())
     return next((section for section, columns in by_section if column in columns), None)
 
 
 def command_adding(column: str) -> Sequence[str]:
-    """Return the words of the command that adds such a column to records; (): there is none."""
+    """Return the words of the command that adds this column to records; () if no command does."""
     by_column = (plugin.command_columns for plugin in plugins().values())
     return next((columns[column] for columns in by_column if column in columns), ())
 
 
 def record_columns() -> Mapping[str, str]:
-    """Return the columns of plugins that all records have, with Arrow's names of their types."""
+    """Return the columns that plugins add to all records, with Arrow's names for their types."""
     return {name: kind for plugin in plugins().values() for name, kind in plugin.record_columns.items()}
 
 
 def columns_of_plugins() -> Mapping[str, str]:
-    """Return where the functions of plugins' scores are, by the names of these."""
+    """Return the places of the plugins' scoring functions, by name of the score."""
     return {name: place for plugin in plugins().values() for name, place in plugin.columns.items()}
 
 
 def columns_of_sections(*, is_late: bool) -> Mapping[str, Callable[..., Any]]:
-    """Return what opens the columns of each of these sections, late ones or others; imported when called."""
+    """Return by section the function that returns its columns, late or not; imported when called."""
 
     def call(name: str, place: str, *arguments: Any) -> Any:
         return named(name, place)(*arguments)
@@ -237,17 +238,17 @@ def columns_of_sections(*, is_late: bool) -> Mapping[str, Callable[..., Any]]:
 
 
 def clip_suffixes() -> frozenset[str]:
-    """Return the endings that file steps give to the files of clips."""
+    """Return the file extensions that file steps give to clips."""
     return frozenset(suffix for plugin in plugins().values() for suffix in plugin.suffixes)
 
 
 def files_of_plugins() -> Mapping[str, str]:
-    """Return the files and folders of plugins in outputs, each with what it is: rows, derived or kept."""
+    """Return the plugins' files and folders in outputs, each with its type: rows, derived or kept."""
     return {path: kind for plugin in plugins().values() for path, kind in plugin.files.items()}
 
 
 def inner_outputs() -> Mapping[str, str]:
-    """Return the folders of outputs that jobs may have in their own, with the section of these jobs."""
+    """Return the folders of outputs inside of outputs, each with the section of the jobs that have it."""
     return {name: section for plugin in plugins().values() for name, section in plugin.inner_outputs.items()}
 
 
@@ -260,7 +261,7 @@ def listeners_made() -> list[Any]:
 def by_name(
     door: Literal["file_steps", "placements", "engines", "tables", "export_formats"],
 ) -> dict[str, Callable[[], Any]]:
-    """Return the classes that plugins add of this kind, each by its section or type; imported when called."""
+    """Return what plugins add in this field: by section or type, a function that imports the class."""
     return {
         key: partial(_subclass, name, place, door)
         for name, plugin in plugins().items()
@@ -270,21 +271,21 @@ def by_name(
 
 def families() -> Sequence[Any]:
     """Return the families of models that plugins know."""
-    return _values_of("families", _FAMILY)
+    return _values_of("families")
 
 
 def recipes() -> Sequence[Any]:
     """Return the recipes that plugins add."""
-    return _values_of("recipes", _RECIPE)
+    return _values_of("recipes")
 
 
-def _values_of(door: Literal["families", "recipes"], kind: _Place) -> list[Any]:
-    """Return what the sequences of plugins hold, each of them of one class."""
+def _values_of(door: Literal["families", "recipes"]) -> list[Any]:
+    """Return the values of the plugins' sequences, which are all of one class."""
     values: list[Any] = []
     for name, plugin in plugins().items():
         for place in getattr(plugin, door):
             with noted(), blamed_on(f"plugin {name}", place, "used"):
-                own, expected = [*named(name, place)], named(name, kind)
+                own, expected = [*named(name, place)], named(name, _BASES[door])
                 if not all(isinstance(value, expected) for value in own):
                     raise TypeError(f"it is not a sequence of {expected.__name__}")
                 values += own
@@ -292,7 +293,7 @@ def _values_of(door: Literal["families", "recipes"], kind: _Place) -> list[Any]:
 
 
 def plugin_raising(error: BaseException) -> str:
-    """Return the plugin, of another package, whose code an error comes from; "" if it is not one's."""
+    """Return the plugin of another package whose code raised an error; "" if none did."""
     modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
     packages = {__name__.partition(".")[0]: ""}
     for name, plugin in [*plugins().items()][len(_OURS) :]:
@@ -304,7 +305,7 @@ def plugin_raising(error: BaseException) -> str:
 
 
 def _registered() -> Iterator[EntryPoint]:
-    """Yield what installed packages register. In the current folder, which may be the first, nothing is."""
+    """Yield the entry points of installed packages. Packages in the current folder do not count."""
     is_current = not sys.flags.safe_path and os.path.abspath(sys.path[0]) == os.getcwd()
     names = set()
     for package in distributions(path=sys.path[is_current:]):
@@ -322,19 +323,19 @@ def _load(entry: EntryPoint) -> Plugin:
             f"{_title(entry)}: {entry.value} is a {type(plugin).__name__}",
             "have the entry point name a value of the type framefleet.api.Plugin",
         )
-    values = {one.name: getattr(plugin, one.name) for one in fields(plugin)}
+    values = {each.name: getattr(plugin, each.name) for each in fields(plugin)}
     try:
         TypeAdapter(Plugin).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         problem = f"{_title(entry)}: {where} of {entry.value} is {first['input']!r}"
-        raise PluginError(problem, "give it the type that framefleet.api.Plugin has for it") from None
+        raise PluginError(problem, "use the type of this field in framefleet.api.Plugin") from None
     return plugin
 
 
 def named(plugin: str, place: _Place) -> Any:
-    """Import what a plugin names. Raises PluginError."""
+    """Import "module:name" for a plugin. Raises PluginError."""
     module, _, name = place.partition(":")
     with blamed_on(f"plugin {plugin}", place):
         return getattr(import_module(module), name)
@@ -356,10 +357,10 @@ def _made(plugin: str, place: _Place, door: str) -> Any:
 
 @contextmanager
 def blamed_on(title: str, place: _Place, what: str = "imported") -> Iterator[None]:
-    """Say whose code it is: whatever somebody else's raises."""
+    """Raise a PluginError that names the plugin, whatever its code raises."""
     try:
         yield
-    except PluginError:  # of another one, as where a module imports what needs all sections
+    except PluginError:  # of another plugin, e.g. where a module asks for all sections
         raise
     except (Exception, SystemExit) as error:
         message = " ".join(str(error).split())[:_MAX_MESSAGE]

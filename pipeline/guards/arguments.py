@@ -1,4 +1,4 @@
-"""Arguments of the functions that programs call: checked by their annotations, before anything is done."""
+"""Check the arguments of public functions against their annotations, before anything is done."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ AtLeastOne: TypeAlias = Annotated[int, Ge(1)]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 _NAMES = {str: "a text", bool: "True or False", int: "a whole number", float: "a number", NoneType: "None"}
 _MANY: tuple[Any, ...] = (Sequence, Collection, Iterable)
-_MANY_CHECKED = 1000  # of a list: what comes later fails where it is used
-_OWN_WORDS = ("job", "table")  # whose functions say themselves what they take
+_MANY_CHECKED = 1000  # of a list: later values fail where they are used
+_OWN_WORDS = ("job", "table")  # functions check these themselves
 
 
 def check_arguments(function: AnyFunction) -> AnyFunction:
-    """Return the function with a JobError in place of what an argument of another type would raise in it."""
+    """Return the function so that it raises JobError for an argument of another type."""
     parameters = inspect.signature(function).parameters.values()
     hints = {
-        one.name: _evaluated(one.annotation, function) for one in parameters if one.name not in _OWN_WORDS
+        parameter.name: _evaluated(parameter.annotation, function)
+        for parameter in parameters
+        if parameter.name not in _OWN_WORDS
     }
-
-    names = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
+    names = [each.name for each in parameters if each.kind == each.POSITIONAL_OR_KEYWORD]
     place = function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
@@ -46,12 +47,12 @@ def check_arguments(function: AnyFunction) -> AnyFunction:
     return with_checks  # type: ignore[return-value]
 
 
-# `framefleet.render` is the same function each time.
+# So that `framefleet.render` is the same function each time.
 check_arguments_once = cache(check_arguments)
 
 
 def check_fields(value: Any) -> None:
-    """Raise JobError for a field of a dataclass that has another type than it should."""
+    """Raise JobError for a field of a dataclass whose value has the wrong type."""
     kind = type(value)
     for field in fields(value):
         _check(kind.__name__, field.name, getattr(value, field.name), _evaluated(field.type, kind))
@@ -59,13 +60,13 @@ def check_fields(value: Any) -> None:
 
 def _check(place: str, name: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
-        text = "" if name.endswith("options") else f"{shown(value)}, "  # which may be a secret
+        text = "" if name.endswith("options") else f"{shown(value)}, "  # options may be secrets
         problem = f"{place}: {name} is {text}of type {type(value).__name__}"
         raise JobError(problem, f"it must be {_words(hint)}")
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
-    """Return the type; Any where there is none, or it takes an import that only type checkers make."""
+    """Return the type; Any if there is none, or if only type checkers import it."""
     if annotation is inspect.Parameter.empty:
         return Any
     try:
@@ -81,15 +82,15 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is Annotated:
         return _fits(value, inner[0]) and value >= inner[1].ge
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
+        return any(_fits(value, member) for member in inner)
     if origin is Literal:
-        return isinstance(value, str) and (value in inner or len(inner) > 1)  # the function names them all
+        return isinstance(value, str) and (value in inner or len(inner) > 1)  # the function lists them all
     if origin in _MANY:
         is_list = not isinstance(value, str | bytes) and isinstance(value, Iterable)
         if not is_list or (origin is Sequence and isinstance(value, Mapping)):
             return False
         return not isinstance(value, list | tuple) or all(
-            _fits(one, inner[0]) for one in value[:_MANY_CHECKED]
+            _fits(element, inner[0]) for element in value[:_MANY_CHECKED]
         )
     kind = origin or kind
     kind = {int: Integral, float: Real, str: str | PathLike, dict: Mapping}.get(kind, kind)

@@ -1,4 +1,4 @@
-"""Hosts of the web: which addresses are public, which a job may name, and when a host may be asked again."""
+"""Web hosts: which addresses are public, which URLs a job may name, and when to ask a busy host again."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ NOT_PUBLIC = (
 
 
 def is_public(address: str) -> bool:
-    """Tell whether anybody on the internet has this address; False for what is not an address at all.
+    """Return whether this is a public address of the internet; False if it is not an address at all.
 
-    False for private, shared, loopback, link-local (where clouds have their metadata), multicast and reserved
-    ones, and for IPv6 addresses in which such an IPv4 address is wrapped.
+    False for private, shared, loopback, link-local (clouds have their metadata there), multicast and reserved
+    addresses, and for IPv6 addresses that wrap one of these.
     """
     try:
         ip = ip_address(address)
-    except ValueError:  # as 2130706433, which an operating system would take for 127.0.0.1
+    except ValueError:  # e.g. 2130706433, which an operating system takes for 127.0.0.1
         return False
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
     if wrapped := IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped:
         return is_public(str(wrapped))
-    # Nobody serves pictures from 6to4 or Teredo addresses any more, but they lead to IPv4 ones.
+    # Nobody serves images from 6to4 or Teredo addresses any more, but they lead to IPv4 addresses.
     special = ip.is_multicast or ip.is_reserved or ip.is_site_local or ip.sixtofour or ip.teredo
     return ip.is_global and not special
 
 
 def public_sockets(refused: list[str]) -> Callable[[AddrInfoType], socket.socket]:
-    """Return aiohttp's `socket_factory` for public addresses; others are added to `refused`.
+    """Return a `socket_factory` for aiohttp that allows public addresses only, and adds others to `refused`.
 
-    What is looked at is what is connected to: an address after its name was resolved, and IP literals too.
+    It checks the address that is connected to, i.e. after names are resolved.
     """
 
     def public_socket(address: AddrInfoType) -> socket.socket:
@@ -59,7 +59,7 @@ def public_sockets(refused: list[str]) -> Callable[[AddrInfoType], socket.socket
 
 
 def is_plain_address(url: str) -> bool:
-    """Tell whether a URL is an address of the web without user, password and query, which may be secrets."""
+    """Return whether a URL is a web address without user, password and query, which may be secrets."""
     try:
         address = urlsplit(url)
         has_host = address.port != 0 and bool((address.hostname or "").encode("idna"))
@@ -69,9 +69,9 @@ def is_plain_address(url: str) -> bool:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds after which a host wants to be asked again; None where it does not say.
+    """Return in how many seconds a host wants to be asked again; None if it does not say.
 
-    headers: with names in any case.
+    headers: names in upper or lower case.
     """
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     try:

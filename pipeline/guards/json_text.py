@@ -1,6 +1,6 @@
-"""JSON: what anybody wrote to plain values, every kind of damage a ValueError; and values to one spelling.
+"""Parse JSON of strangers, with ValueError for every kind of damage; and write values in one spelling.
 
-`JsonForm` spells values that differ in a few places: written once, and filled in for each of them.
+`JsonForm` writes many values that differ in a few places only: the rest is encoded once.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
-# Configs nest some six deep. Past a thousand Python's own parser gives up, and well before that what walks or
-# writes such a value.
+# Configs nest about six levels deep. Python's parser gives up after a thousand, and code that walks or writes
+# such a value well before that.
 MAX_DEPTH = 64
-EXACT_FLOATS = 2**53  # from here on floating-point numbers do not hold every whole one
+EXACT_FLOATS = 2**53  # from here on, floats cannot represent every whole number
 
 CANONICAL: dict[str, Any] = dict(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _ENCODER = json.JSONEncoder(**CANONICAL)
-# Where a blank stands in the text, until that is cut there. No table can hold it: each process has its own.
+# Marks a blank in the text, which is then cut there. Random, so that no table contains it.
 _MARK = secrets.token_hex(16)
 _BLANK = re.compile(f'"{_MARK}:([0-9]+)"')
 
 
 def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> Any:
-    """Return the value. Raises ValueError for what is not JSON, or nests deeper than `MAX_DEPTH`.
+    """Return the value. Raises ValueError if it is not JSON, or nests deeper than `MAX_DEPTH`.
 
-    decoder: makes the values; of text.
+    decoder: used in place of `json.loads`; takes text only.
     """
     too_deep = f"it nests more than {MAX_DEPTH} levels deep"
     try:
@@ -45,22 +45,22 @@ def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> An
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one spelling of `value`: sorted keys, no spaces, text as it is, floats as Python's repr.
+    """Return the one spelling of `value`: sorted keys, no spaces, text unescaped, floats as Python's repr.
 
-    5 and 5.0 are spelled apart: the checks of a row turn numbers into the kind of their parameter before.
+    5 and 5.0 are spelled differently: a row's checks convert numbers to the type of their parameter first.
     """
     return _ENCODER.encode(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """Stands in a value where each of many has text or a whole number of its own. number: which of those."""
+    """A place in a value of `JsonForm` that is filled in later. number: the place in `spelled`."""
 
     number: int
 
 
 class JsonForm:
-    """What `canonical_json` spells, for all values that differ from `value` in its blanks."""
+    """Writes as `canonical_json` does all values that differ from `value` only in its blanks."""
 
     def __init__(self, value: Any) -> None:
         cut = _BLANK.split(_FORM_ENCODER.encode(value))
@@ -68,7 +68,7 @@ class JsonForm:
         self._blanks = [(place, int(cut[place])) for place in range(1, len(cut), 2)]
 
     def __len__(self) -> int:
-        """Characters, without those of the blanks."""
+        """Return the number of characters outside of blanks."""
         return sum(map(len, self._parts))
 
     def filled(self, spelled: Sequence[str]) -> str:
@@ -80,7 +80,7 @@ class JsonForm:
 
 
 def spell(value: Any) -> str:
-    """Return text as `canonical_json` has it; nothing for all else, which fills no blank."""
+    """Return text as `canonical_json` writes it; "" for other values, which fill no blank."""
     return encode_basestring(value) if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""What people get wrong: words that nothing goes by, values of another type, several checks in one error."""
+"""Mistakes of people: suggest the nearest name, explain a wrong type, report several errors at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from framefleet.pipeline.errors import JobError, ModelError, UserError, shown
 
-_MODEL = "model"  # the place of a job's only one
+_MODEL = "model"  # the place of the model in a job that has only one
 _AGAIN = "correct these, then run the same command again"
 _MOST_SHOWN, _MOST_FOLDERS = 20, 3  # names in a message
 Expected = TypeVar("Expected")
@@ -23,7 +23,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 _MAPPING = "a mapping (key: value)"
 _EXAMPLE = re.compile(r"\{[^{}]*\}")  # of a mapping, in a description
 QUOTED_TEXT = "text (in quotes, where YAML takes it for something else)"
-# By pydantic's type of error, whose own words are for programmers.
+# By pydantic's type of error: its own messages are for programmers.
 _SHOULD_BE = {
     "bool_type": "true or false",
     "dict_type": _MAPPING,
@@ -51,7 +51,7 @@ _SHOULD_BE = {
 
 
 def must_be(error: Any, description: str = "") -> str:
-    """Return what a value must be, by pydantic's error about it. description: its key's, for an example."""
+    """Return what a value must be, from pydantic's error. description: of its key; may have an example."""
     usual = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
     text = _SHOULD_BE.get(error["type"])
     if text is _MAPPING and (example := _EXAMPLE.search(description)):
@@ -60,7 +60,7 @@ def must_be(error: Any, description: str = "") -> str:
 
 
 def settings_of(kind: type[Settings], values: Any, *, place: str, fix: str) -> Settings:
-    """Return what a program says as a model of pydantic. place: what it is called. Raises ModelError."""
+    """Return values of a program as a pydantic model. place: their name in messages. Raises ModelError."""
     try:
         return kind.model_validate(dict(values) if isinstance(values, Mapping) else values)
     except ValidationError as error:
@@ -71,12 +71,12 @@ def settings_of(kind: type[Settings], values: Any, *, place: str, fix: str) -> S
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the known words that are most like it, the best first; cutoff: 1 is the same word, 0 any."""
+    """Return the most similar known words, the best first. cutoff: 1 for the same word, 0 for any."""
     return difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the fix of an error that tells of a name nothing has."""
+    """Return the fix for a name that does not exist."""
     names = list(known)
     longer = [name for name in names if len(word) > 2 and word in name]
     if near := nearest(word, names, cutoff=0.62) or nearest(word, longer, cutoff=0):
@@ -86,7 +86,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def folder_meant(folder: str, files: Collection[str]) -> str | None:
-    """Return the fix for a folder that has none of these files, where the one above or some below it have."""
+    """Return the fix for a folder without any of these files, if the folder above or some below have one."""
     if any(os.path.isfile(f"{folder}/../{name}") for name in files):
         return f"did you mean {os.path.dirname(os.path.abspath(folder))!r}?"
     for depth in ("*", "*/*"):
@@ -97,13 +97,13 @@ def folder_meant(folder: str, files: Collection[str]) -> str | None:
 
 
 def either(fix: str, other: str) -> str:
-    """Return both fixes of an error as one: either is enough."""
+    """Return one text for two alternative fixes."""
     return f"{fix} Or {other}" if fix.endswith("?") else f"{fix}; or {other}"
 
 
 @contextmanager
 def naming_model(place: str) -> Iterator[None]:
-    """Have a UserError of the block name the model's place in the job, e.g. `models.wan`, and not `model`."""
+    """Make a UserError of the block name the model's place in the job, e.g. `models.wan`, and not `model`."""
     try:
         yield
     except UserError as error:
@@ -114,7 +114,7 @@ def naming_model(place: str) -> Iterator[None]:
 
 
 class Mistakes:
-    """Notes what checks refuse, so that those after them are made too."""
+    """Collects the errors of several checks, so that one error does not hide the others."""
 
     def __init__(self) -> None:
         self.found: list[UserError] = []
@@ -128,7 +128,7 @@ class Mistakes:
             self.found.append(error)
 
     def report(self) -> None:
-        """Raise what was noted: one error as it is, several as one of the first's class."""
+        """Raise what was noted: a single error unchanged, several as one error of the first's class."""
         if len(self.found) == 1:
             raise self.found[0]
         if self.found:
@@ -138,7 +138,7 @@ class Mistakes:
 
 
 def expected(value: Any, kind: type[Expected], name: str, fix: str) -> Expected:
-    """Return the value. Raises JobError, which says what was passed as `name`, for one of another kind."""
+    """Return the value. Raises JobError if it has another type. name: what the message calls it."""
     if isinstance(value, kind):
         return value
     raise JobError(f"{name} is {shown(value)}, of type {type(value).__name__}", fix)

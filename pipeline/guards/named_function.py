@@ -1,4 +1,4 @@
-"""From `module:function`, as those who run a job write it, to the function, and to what it is made of."""
+"""From `module:function` in a job to the function, and to the digest of its source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from framefleet.pipeline.errors import RecipeError
 
 
 def named_function(name: str, kind: str = "recipe", *, folder: str | None = None) -> Callable[..., Any]:
-    """Import `module:function`; modules in the working folder are found too.
+    """Import `module:function`; modules in the working folder are found too. Raises RecipeError.
 
-    Only for names of those who run the job: importing a module runs it. kind: what it is, for messages.
-    folder: where its module is looked for first. Raises RecipeError when there is none.
+    Only for names from people who run the job, because importing a module runs it. kind: what messages call
+    the function. folder: searched first for its module.
     """
     module_name, _, function_name = name.partition(":")
     function: Any = getattr(_imported(module_name, name, kind, folder), function_name, None)
@@ -30,27 +30,27 @@ def named_function(name: str, kind: str = "recipe", *, folder: str | None = None
         )
     if not _source_file(function).is_file():
         raise RecipeError(
-            f"{kind} {name!r}: {module_name} has no source file", "name a function of a module of your own"
+            f"{kind} {name!r}: {module_name} has no source file", "use a function from your own module"
         )
     return function  # type: ignore[no-any-return]
 
 
 def source_digest(function: Callable[..., Any]) -> str:
-    """Return the SHA-256 of the whole file, as the function may call others in it."""
+    """Return the SHA-256 of its whole file, because the function may call others in it."""
     return hashlib.sha256(_source_file(function).read_bytes()).hexdigest()
 
 
 def _source_file(function: Callable[..., Any]) -> Path:
-    """Return where its source is; a module that is frozen into Python names "<frozen posixpath>" or so."""
+    """Return its source file; for a module that is frozen into Python, e.g. "<frozen posixpath>"."""
     return Path(inspect.getsourcefile(inspect.unwrap(function)) or "<none>")
 
 
-_HERE = "run from the folder that holds the module"
+_HERE = "run from the folder of the module"
 
 
 def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any:
     here = str(Path.cwd())
-    sys.path += [one for one in (folder, here) if one and one not in sys.path]
+    sys.path += [path for path in (folder, here) if path and path not in sys.path]
     try:
         if folder:
             _import_from(folder, module_name.partition(".")[0])
@@ -65,7 +65,7 @@ def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any
 
 
 def _import_from(folder: str, top: str) -> None:
-    """Import a module or package of this folder before others of its name that Python may find."""
+    """Import a module or package from this folder, even if Python would find another one first."""
     spec = PathFinder.find_spec(top, [folder])
     if spec is None or spec.loader is None or spec.origin is None:
         return
@@ -79,6 +79,6 @@ def _import_from(folder: str, top: str) -> None:
             raise
     elif (other := getattr(sys.modules[top], "__file__", None)) and not os.path.samefile(other, spec.origin):
         raise RecipeError(
-            f"the module {top!r} of {folder} cannot be imported: this process has another one, {other}",
+            f"the module {top!r} in {folder} cannot be imported: this process already imported {other}",
             "rename one of them, or render in another process",
         )

@@ -1,6 +1,6 @@
-"""How this process starts another Python, which imports ours and nothing of the current folder.
+"""Start another Python that imports our modules, and none from the current folder.
 
-That may be a stranger's. A module in it must not take the place of one of ours.
+The current folder may be a stranger's. A module in it must not replace one of ours.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import framefleet
 
-HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
+HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, in case it is not installed
 
 
 def python(*arguments: str) -> list[str]:
-    """Return the command."""
+    """Return the command that runs Python with these arguments."""
     return [sys.executable, "-P", *arguments]
 
 
 def module_path() -> str:
-    """Return its PYTHONPATH, with which it finds what this process finds elsewhere."""
+    """Return the PYTHONPATH with which it finds all modules that this process finds."""
     return os.pathsep.join([*filter(None, sys.path), HOME])

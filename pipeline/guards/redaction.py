@@ -1,8 +1,8 @@
-"""What of a URL, an option or another's text may be shown: all but what gives access to something.
+"""Remove secrets from URLs, options and text of others before they are shown.
 
-Places that we name go through `public_url`. Texts of other libraries quote whatever they were given; they go
-through `public_text`, which knows the secrets that this process was given (`keep_secrets`), also as others
-write them: quoted, escaped or encoded.
+URLs in our own messages go through `public_url`. Text from other libraries may quote anything, so it goes
+through `public_text`, which knows the secrets that this process was given (`keep_secrets`), also when they
+are quoted, escaped or encoded.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ SECRET_NAME = re.compile(
     r"|webhook|connection_?string)s?(?![a-z]|_env$)",  # `..._env` names a variable, whose value is secret
     re.IGNORECASE,
 )
-# Of counts, as endpoints call them: max_tokens, maxOutputTokens, budget_tokens.
+# Numbers of tokens, as endpoints name them: max_tokens, maxOutputTokens, budget_tokens.
 _NUM_TOKENS = re.compile(
     r"(^|_)(max|min|num|budget)_?(new_?|input_?|output_?|completion_?|thinking_?)?tokens$", re.IGNORECASE
 )
-# Of variables that say where a secret lies: a file that is missing has to be named.
+# Variables that hold a secret's path, not the secret: if the file is missing, messages must name it.
 FILE_NAME = re.compile(r"_(FILE|PATH)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
 MISSPELT = ("secret", "token", "password", "credential", "credentials", "signature")
-# User and password of a URL. What follows a colon and is no port is a password, and goes on to the last @ of
-# all: `/`, `?` and `#` in it should have been escaped, but were not. Bounded: texts come from anywhere.
+# User and password of a URL. Text after a colon is a password unless it is a port. It ends at the last @,
+# because people forget to escape `/`, `?` and `#` in it. Bounded, because text comes from anywhere.
 USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?#]*@)", re.DOTALL)
 URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
-MIN_LENGTH = 6  # what is shorter would be blotted out of ordinary words too
+MIN_LENGTH = 6  # shorter secrets would be removed from ordinary words too
 
 _secrets: set[str] = set()
 
 
 def public_url(url: str) -> str:
-    """Return a path as it is, and a URL without what may be secret: user, password and query (signatures)."""
+    """Return a URL without what may be secret: user, password and query (signatures); a path unchanged."""
     return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
 
 
 def check_url(url: str) -> None:
-    """Raise JobError for a URL whose password has no certain end."""
+    """Raise JobError for a URL if it is unclear where its password ends."""
     userinfo = USERINFO.search(url)
     if userinfo and set(userinfo[0]) & set("/?#"):
         raise JobError(
             f"{public_url(url)} follows a password with / ? or # in it, or has an @ in its path",
-            "give user and password as storage_options, or write them as %2F %3F %23 %40",
+            "set user and password in storage_options, or write them as %2F %3F %23 %40",
         )
 
 
 def public_text(text: str) -> str:
-    """Return another's text without the secrets that we know, and its URLs as `public_url` shows them."""
+    """Return text without the secrets that we know, and with its URLs as `public_url` shows them."""
     variables = {name: value for name, value in os.environ.items() if not FILE_NAME.search(name)}
     environment = {secret for secret in _worth_hiding(variables) if not os.path.exists(secret)}
     written = {form for secret in _secrets | environment for form in _written(secret)}
@@ -69,17 +69,17 @@ def public_text(text: str) -> str:
 
 
 def holds_secret(text: str, secret: str) -> bool:
-    """Return whether a text has a secret in it, in a form that `public_text` would hide."""
+    """Return whether a text contains a secret, in a form that `public_text` hides."""
     return any(form in text for form in _written(secret))
 
 
 def public_message(error: BaseException) -> str:
-    """Return what any error says as `public_text` does, shortened."""
+    """Return the message of any error without secrets, shortened."""
     return shortened(public_text(message_of(error)))
 
 
 def public_value(value: Any) -> Any:
-    """Return what a job file holds, nested or not, without its secrets."""
+    """Return a job file's value, nested or not, without its secrets."""
     if isinstance(value, Mapping):
         return {
             key: HIDDEN if is_secret_name(str(key)) else public_value(inner) for key, inner in value.items()
@@ -90,13 +90,13 @@ def public_value(value: Any) -> Any:
 
 
 def keep_secrets(values: Any) -> None:
-    """Hide from here on what these values hold that is secret: by the names of keys, and in URLs."""
+    """From now on, hide the secrets in these values: those with a secret key, and those in URLs."""
     _secrets.update(_worth_hiding(values))
 
 
 @lru_cache
 def is_secret_name(name: str) -> bool:
-    """Tell whether what goes by this name gives access to something, also where it is misspelt."""
+    """Return whether a value with this name gives access to something; misspelt names count too."""
     if _NUM_TOKENS.search(name):
         return False
     words = re.findall("[a-z]+", name.lower())
@@ -105,7 +105,7 @@ def is_secret_name(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _written(secret: str) -> frozenset[str]:
-    """Return a secret as libraries write it: in JSON, as Python's repr, in URLs, in HTML, in headers."""
+    """Return a secret in all forms that libraries write: in JSON, repr, URLs, HTML and headers."""
     raw = secret.encode(errors="surrogateescape")
     forms = {
         secret,
@@ -116,17 +116,17 @@ def _written(secret: str) -> frozenset[str]:
         *(html.escape(secret), raw.hex(), raw.hex().upper()),
         *(form for encode in (b64encode, urlsafe_b64encode) for form in _in_base64(raw, encode)),
     }
-    forms |= {json.dumps(form)[1:-1] for form in forms}  # of JSON in JSON
+    forms |= {json.dumps(form)[1:-1] for form in forms}  # JSON in JSON
     forms |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in forms}
-    # Inside a text that has both quotation marks repr and JSON escape more than alone.
+    # In a text with both kinds of quotation marks, repr and JSON escape more.
     forms |= {form.replace("'", "\\'") for form in forms} | {form.replace('"', '\\"') for form in forms}
     return frozenset(form for form in forms if len(form) >= MIN_LENGTH)
 
 
 def _in_base64(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
-    """Yield what base64 makes of it alone, and as part of any text, e.g. after the user, as in `Basic`."""
+    """Yield its base64, alone and as part of any text, e.g. after the user in `Basic` authentication."""
     yield encode(raw).decode().rstrip("=")
-    for num_before, num_mixed in ((0, 0), (1, 2), (2, 3)):  # bytes before it, and characters that are of both
+    for num_before, num_mixed in ((0, 0), (1, 2), (2, 3)):  # bytes before it; characters that encode both
         text = encode(bytes(num_before) + raw).decode().rstrip("=")
         yield text[num_mixed : -1 if (num_before + len(raw)) % 3 else None]
 
@@ -145,7 +145,7 @@ def _worth_hiding(value: Any, *, is_secret: bool = False) -> Iterator[str]:
 
 
 def _secrets_of(url: str) -> Iterator[str]:
-    """Yield the secrets of a URL, as written and as libraries show them: unescaped."""
+    """Yield the secrets of a URL, as written and unescaped, as libraries show them."""
     for userinfo in USERINFO.findall(url):
         both = userinfo.removesuffix("@")
         yield from (both, unquote(both), both.partition(":")[2], unquote(both.partition(":")[2]))

@@ -1,6 +1,6 @@
-"""In: a path that somebody gives. Out: what the file holds, in a bounded number of bytes.
+"""Read a bounded number of bytes from a path that may come from a stranger.
 
-A pipe would be waited for, and a device has no end: they are refused, whatever they are called.
+Reading a pipe would wait, and a device has no end: both are refused, whatever their name is.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _KINDS = {
 
 
 def read_regular(path: str | Path, count: int) -> bytes:
-    """Return the first `count` bytes. Raises OSError, also for what is not a file."""
+    """Return the first `count` bytes. Raises OSError, also if it is not a file."""
     with open(path, "rb", opener=_open) as file:
         return file.read(count)
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError for what exists and is not a file; for whoever leaves reading to a library."""
+    """Raise OSError if it is not a file; for callers that let a library read it."""
     _check(os.stat(path).st_mode, path)
 
 

@@ -1,7 +1,7 @@
-"""Processes of our own in which hostile files are decoded: a crash ends one of them, and memory is bounded.
+"""Decode hostile files in separate processes: a crash ends only that process, and its memory is bounded.
 
-C libraries (Arrow, FFmpeg, Pillow's decoders) read what strangers wrote. What they do to their process, and
-how much memory a kilobyte makes them ask for, cannot be checked before.
+C libraries (Arrow, FFmpeg, Pillow's decoders) read files of strangers. Nobody can check in advance what such
+a file does to the process, or how much memory it takes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 from framefleet.pipeline.guards.own_python import module_path, python
 
 _LEAVING_S = 10.0  # from the end of its connection to that of the process
-_ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each reserves memory, which is bounded
-_THREADS = ("GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what OpenBLAS reads before
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each thread reserves memory, which is bounded
+_THREADS = ("GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # OpenBLAS prefers these
 
 
 class Ended(Exception):
-    """A sandbox is no more; the text says why, as the end of "it cannot be read: ..."."""
+    """A sandbox has ended; the text says why, as the end of "it cannot be read: ..."."""
 
 
 class Sandbox:
-    """A process that runs a module, which calls `serve`; it takes and sends messages of bytes.
+    """A process that runs a module which calls `serve`; it receives and sends messages of bytes.
 
-    max_silence_s: how long it may take for its next message. work: what the process did, for messages.
+    max_silence_s: how long to wait for its next message. work: what the process did, for errors.
     """
 
     def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
@@ -55,7 +55,7 @@ class Sandbox:
             raise Ended(self._last_words()) from None
 
     def receive(self) -> bytes:
-        """Return its next message. Raises Ended, also where there is none in time."""
+        """Return its next message. Raises Ended, also if none comes in time."""
         try:
             if self._connection.poll(self._max_silence_s):
                 return self._connection.recv_bytes()
@@ -79,16 +79,16 @@ class Sandbox:
 
 
 class Sandboxes:
-    """Sandboxes of one module, kept for the next use. For several threads."""
+    """Sandboxes of one module, kept for the next use. Threads may share it."""
 
     def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
         self._open = partial(Sandbox, module, max_silence_s=max_silence_s, work=work)
         self._idle: list[Sandbox] = []
-        os.register_at_fork(after_in_child=self._idle.clear)  # they answer to the parent
+        os.register_at_fork(after_in_child=self._idle.clear)  # they belong to the parent
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Sandbox]:
-        """Give a sandbox; it is kept unless the block raises, also GeneratorExit."""
+        """Yield a sandbox; it is kept unless the block raises, also GeneratorExit."""
         try:
             box = self._idle.pop()
         except IndexError:
@@ -101,28 +101,28 @@ class Sandboxes:
         self._idle.append(box)
 
     def close(self) -> None:
-        with contextlib.suppress(IndexError):  # of an empty list: others may close it too
+        with contextlib.suppress(IndexError):  # the list is empty; other threads may close it too
             while True:
                 self._idle.pop().end()
 
 
 def ending(code: int) -> str:
-    """Return how a process ended, by what `subprocess` says of it: "SIGILL" or "exit code 1"."""
+    """Return how a process ended, by its return code in `subprocess`: e.g. "SIGILL" or "exit code 1"."""
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def serve(answer: Callable[[Connection], None]) -> None:
-    """Run in a sandbox: call `answer` for one request after the other, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, with whom we end
+    """Run in a sandbox: call `answer` for each request, until the other side has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our parent; we end when it ends
     connection = Connection(os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing else reads what is sent
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # so that nothing else reads the messages
     with contextlib.suppress(EOFError, OSError):
         while True:
             answer(connection)
 
 
 def bound_memory(more_bytes: int) -> None:
-    """Let this process take so much more memory than it has. Does nothing where that cannot be bounded."""
+    """Let this process take at most this much more memory. Does nothing if the system cannot bound it."""
     with contextlib.suppress(OSError, ValueError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -1,4 +1,4 @@
-"""Text that a person or a file gave, in; checked values out: the base of all of them."""
+"""The base class of all pydantic models, which check text that people or files give us."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True, slots=True)
 class MustBe:
-    """Annotates a type with what its value must be, for errors: pydantic's own would show a pattern."""
+    """Annotates a type with what its value must be, for errors: pydantic would show a pattern."""
 
     words: str
 
@@ -21,9 +21,9 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused, and "8" is not a number.
+    """Refuses unknown keys, and does not take "8" for a number.
 
-    Numbers are finite: JSON, and so a row's identity, has no others.
+    Numbers must be finite: JSON, and therefore a row's identity, has no others.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

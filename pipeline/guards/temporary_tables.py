@@ -1,6 +1,7 @@
-"""In: a schema in SQL. Out: its tables in SQLite, on disk: memory stays flat for ten million rows.
+"""In: a schema in SQL. Out: its tables in SQLite on disk, so that ten million rows need little memory.
 
-They lie in a nameless temporary file in TMPDIR, deleted as soon as it is opened, so that no kill leaves it.
+They are in a nameless temporary file in TMPDIR, deleted as soon as it is opened, so that a kill leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ PRAGMA cache_size = -65536;     -- 64 MiB, the most that it takes however many r
 
 
 def temporary_tables(schema: str) -> sqlite3.Connection:
-    """Return the tables; for one thread at a time. Autocommit is off, so that adds are one transaction."""
+    """Return the tables, for one thread at a time. Autocommit is off: many inserts are one transaction."""
     database = sqlite3.connect("", check_same_thread=False)  # an empty name: SQLite's own temporary file
     database.executescript(_SETTINGS + schema)
     return database

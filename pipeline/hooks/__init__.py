@@ -1,1 +1,1 @@
-"""What stands between a pipeline and its modules: calls seen on their way."""
+"""Between a pipeline and its modules: intercepted calls, their arguments, and the state around them."""

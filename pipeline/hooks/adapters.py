@@ -1,7 +1,7 @@
-"""Which LoRAs the rows of the running code use, and how strongly: set around it, read by what depends on it.
+"""Which LoRAs the rows of the running code use, and with which weights.
 
-A context variable, because each greenlet has a context of its own: a row's adapters are set once, around its
-recipe; around a forward of many rows those of all of them are set.
+A context variable, because each greenlet has its own context: around a row's recipe, it has the row's
+adapters; around a forward of many rows, it has the adapters of all of them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ class AdaptersRescaled(Exception):
 
 
 class RowAdapters:
-    """The adapters of one row: what it asked for, and what its own code has made of that since."""
+    """The adapters of one row: those it asked for, and how its own code changed them since."""
 
     __slots__ = ("asked", "first", "in_force", "layers")
 
     def __init__(self, asked: Adapters = ()) -> None:
-        # in_force: the same until a call or a recipe changed it; then equal only where all layers are.
+        # in_force: the same until a call or a recipe changes it; then equal only if all layers are equal.
         self.asked = self.in_force = asked
-        self.layers: Mapping[str, Any] | None = None  # what each LoRA layer holds for it, once that is known
-        self.first: Mapping[str, Any] | None = None  # what it held when the row began
+        self.layers: Mapping[str, Any] | None = None  # the state of each LoRA layer for it, once known
+        self.first: Mapping[str, Any] | None = None  # the same when the row began
 
 
 _rows: ContextVar[tuple[RowAdapters, ...]] = ContextVar("rows", default=())
 
 
 def working_rows() -> tuple[RowAdapters, ...]:
-    """Return the adapters of each row that the running code works on; () outside of any row."""
+    """Return the adapters of each row that the running code works on; () outside of rows."""
     return _rows.get()
 
 
 @contextmanager
 def working_on(rows: Iterable[RowAdapters]) -> Iterator[None]:
-    """Say that the code in the block works on these rows, in this order along every batch."""
+    """Note that the block works on these rows, in the order of every batch."""
     token = _rows.set(tuple(rows))
     try:
         yield

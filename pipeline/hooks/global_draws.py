@@ -1,4 +1,4 @@
-"""The global generators of torch, NumPy and Python: code that takes turns draws on where it left off.
+"""The global generators of torch, NumPy and Python, for code that takes turns: each row keeps its own state.
 
 Not covered: other threads of the process that draw meanwhile.
 """
@@ -15,15 +15,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-# NumPy's `mt19937_state`: 624 words of 32 bits, and the place among them.
+# NumPy's `mt19937_state`: 624 words of 32 bits, and a position.
 _WORDS = 625
 
 
 class GlobalDraws:
     """The numbers that one row, or the process around the rows, draws next from the global generators.
 
-    `resume` before its code runs and `leave` after it: 25 us together, 150 us where it drew from NumPy's.
-    Until `seed` or `leave` it draws what code before it would.
+    Call `resume` before its code runs and `leave` after it: 25 us together, 150 us if it used NumPy's
+    generator. Before `seed` or `leave` was called, `resume` changes nothing.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class GlobalDraws:
 
     @classmethod
     def now(cls) -> Self:
-        """Return what the running code draws next."""
+        """Return the numbers that the running code draws next."""
         draws = cls()
         draws.leave()
         return draws
 
     def seed(self, seed: int) -> None:
-        """Begin anew, and draw from now on what a script does after these lines:
+        """Start again, and draw from now on the numbers that a script draws after these lines:
 
         torch.manual_seed(seed); numpy.random.seed(seed % 2**32); random.seed(seed)
         """
@@ -59,14 +59,14 @@ class GlobalDraws:
         self._numpy.resume()
 
     def leave(self) -> None:
-        """Note how far the running code came."""
+        """Save the state of the generators."""
         self._torch = [generator.get_state() for generator in _torch_generators()]
         self._python = random.getstate()
         self._numpy.leave()
 
     def mark(self) -> bytes:
-        """Return a digest that is equal where the same numbers are drawn next; of where `leave` was."""
-        # Distinct ones: as often as not all GPUs draw alike, and another machine may have more of them.
+        """Return a digest of the last `leave`: equal digests mean that the same numbers are drawn next."""
+        # Distinct states: usually all GPUs draw the same, and another machine may have more of them.
         states = sorted({state.numpy().tobytes() for state in self._torch or ()})
         text = repr((self._python, self._numpy.mark()))
         return hashlib.sha256(b"".join(states) + text.encode()).digest()
@@ -82,7 +82,7 @@ class GlobalDraws:
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
-        """Let the block draw what it likes, and go on as before."""
+        """Let the block draw any numbers, and then continue as before."""
         self.leave()
         try:
             yield
@@ -92,16 +92,17 @@ class GlobalDraws:
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let the block draw as `GlobalDraws.seed` says; after it the generators are as before."""
+    """Let the block draw as after `GlobalDraws.seed`; then the generators are as before."""
     with GlobalDraws().preserved():
         GlobalDraws().seed(seed)
         yield
 
 
 class _NumPyDraws:
-    """NumPy's part. Copying its state takes 80 us, so a state that did not change is not copied again.
+    """NumPy's part. Copying its state takes 80 us, so an unchanged state is not copied again.
 
-    Seen by the generator's memory, and not while half of a pair of normal numbers waits outside of it.
+    Changes are seen in the generator's memory. While it stores the second of a pair of normal numbers, which
+    is not in that memory, the state is always copied.
     """
 
     def __init__(self) -> None:
@@ -133,7 +134,7 @@ class _NumPyDraws:
 
 
 def _memory() -> bytes:
-    """Return the bits of NumPy's global generator; b"" of one that is not NumPy's own kind."""
+    """Return the state of NumPy's global generator as bytes; b"" if it is not an MT19937."""
     generator = np.random.mtrand.get_bit_generator()
     if not isinstance(generator, np.random.MT19937):
         return b""

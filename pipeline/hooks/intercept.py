@@ -1,7 +1,7 @@
-"""Put a function around methods of modules for a while, and take it away again.
+"""Wrap methods of modules in a function while a block runs.
 
-An attribute on the instance shadows the class's method; `nn.Module.__call__` looks `forward` up on the
-instance, as accelerate's hooks rely on too. Nothing stays on the model when the block ends.
+An attribute on the instance shadows the class's method: `nn.Module.__call__` looks `forward` up on the
+instance, and accelerate's hooks rely on this too. Nothing stays on the model when the block ends.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Around = Callable[..., Any]  # called as around(name, original, *args, **kwargs)
 
 
 class Interception(partial[Any]):
-    """What is called in place of a method. shadowed: what the object itself had there before."""
+    """Called in place of a method. shadowed: what the instance had under this name before."""
 
     shadowed: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Let a copy of the object have the original method, of its own."""
+        """Give a copy of the object the original method, bound to the copy."""
         return copy.deepcopy(self._original, memo)
 
     def __reduce__(self) -> Any:
-        """Let a pickle of the object have it, too."""
+        """Give a pickle of the object the original method, too."""
         original = self._original
         if isinstance(original, MethodType):
             return getattr, (original.__self__, original.__name__)
@@ -47,24 +47,24 @@ def intercept(objects: Mapping[str, Any], around: Around, *, method: str = "forw
             original, before = getattr(target, method), vars(target).get(method)
             shadowed.append((target, before))
             instead = Interception(around, name, original)
-            # `inspect.signature` reads the original's, as modular denoisers and Stable Video Diffusion do.
+            # For `inspect.signature`, which modular denoisers and Stable Video Diffusion call on it.
             instead.__wrapped__ = original  # type: ignore[attr-defined]
             instead.shadowed = before
             # object.__setattr__: nn.Module's own setter would search its parameters and buffers each time
             object.__setattr__(target, method, instead)
         yield
     finally:
-        for target, before in reversed(shadowed):  # one object may stand there under two names
+        for target, before in reversed(shadowed):  # an object may be there under two names
             if before is None:
-                vars(target).pop(method, None)  # who put his own in its place may have taken that away
+                vars(target).pop(method, None)  # other code may have replaced and removed it
             else:
                 object.__setattr__(target, method, before)
 
 
 def own_method(target: Any, method: str = "forward") -> Any:
-    """Return what an object itself has in place of its class's method, but for what `intercept` put there.
+    """Return what an instance has in place of its class's method, apart from our interceptions.
 
-    None too where that is the class's own, which hooks of diffusers and accelerate leave behind.
+    None also if it is the class's own method, which hooks of diffusers and accelerate leave on the instance.
     """
     own = vars(target).get(method)
     while isinstance(own, Interception):
@@ -72,10 +72,9 @@ def own_method(target: Any, method: str = "forward") -> Any:
     return None if getattr(own, "__func__", None) is getattr(type(target), method, None) else own
 
 
-# Calls that compiled code makes are recognized by the hook that `torch.compile` sets in their thread.
-# `torch._dynamo` takes seconds to import, and a process has it only once it has compiled something. Its C
-# part comes with torch. It is private: a torch without these names renders too, and compiles calls like any
-# others.
+# Calls from compiled code are recognized by the hook that `torch.compile` sets in their thread.
+# `torch._dynamo` takes seconds to import, and only processes that compile something import it, but its C part
+# comes with torch. These names are private: if a torch lacks them, `is_compiled_call` returns False.
 try:
     from torch._C._dynamo.eval_frame import (
         _FrameAction,
@@ -92,7 +91,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def left_to_python(function: _Function) -> _Function:
-    """Have the compiler call a function as it is instead of tracing it."""
+    """Make the compiler call a function instead of tracing it."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     if HAS_HOOK:
         strategy = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT)
@@ -102,5 +101,5 @@ def left_to_python(function: _Function) -> _Function:
 
 @left_to_python
 def is_compiled_call() -> bool:
-    """Tell whether the caller of this function was called by compiled code."""
+    """Return whether the caller of this function was called by compiled code."""
     return HAS_HOOK and callable(get_eval_frame_callback())

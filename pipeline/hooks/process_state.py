@@ -1,7 +1,7 @@
-"""What belongs to the whole process and not to a row: its umask, folder, limits, and Python's own functions.
+"""Restore the state of the process after each row: umask, folder, limits, and Python's own functions.
 
-A user's recipe may leave it changed, as a script may that ends there. It is set back once the row has ended:
-other rows and their files come next. Not covered: hard limits, signals, and what other libraries keep.
+A user's recipe may leave it changed, as a script may at its end; here, other rows and their files come next.
+Not covered: hard limits, signals, and the state of other libraries.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 
 
 def _set_limit(limit: int, before: tuple[int, int]) -> None:
-    _, hard = resource.getrlimit(limit)  # which only root can raise again
+    _, hard = resource.getrlimit(limit)  # only root can raise it again
     resource.setrlimit(limit, (before[0] if hard == before[1] else hard, hard))
 
 
-# What each is called, how it is asked for and how it is set.
+# (name, getter, setter)
 _SETTINGS: list[tuple[str, Callable[[], Any], Callable[[Any], object]]] = [
     ("socket.setdefaulttimeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     ("sys.setrecursionlimit", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -46,7 +46,7 @@ _SETTINGS: list[tuple[str, Callable[[], Any], Callable[[Any], object]]] = [
 
 
 class ProcessState:
-    """One for all rows of a process: those under way at once began with what was there before the first."""
+    """One for all rows of a process. Rows that overlap share the state from before the first of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class ProcessState:
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
-        """Have all that the block changes set back after it."""
+        """Restore the state after the block, and log once what a recipe changed."""
         with self._lock:
             if not self._num_rows:
                 self._take()
@@ -75,11 +75,11 @@ class ProcessState:
         self._settings = [get() for _, get, _ in _SETTINGS]
         self._folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
         self._timer = signal.getitimer(signal.ITIMER_REAL)
-        self._umask = os.umask(0o022)  # for a moment, as it mostly is: other threads may be making files
+        self._umask = os.umask(0o022)  # the usual value, because other threads may be making files
         os.umask(self._umask)
 
     def _set_back(self) -> list[str]:
-        """Return the names of what was changed."""
+        """Restore the state. Returns the names of what was changed."""
         changed = []
         for module, before in self._functions:
             now = vars(module)
@@ -94,7 +94,7 @@ class ProcessState:
         if os.umask(self._umask) != self._umask:
             changed.append("the umask")
         if self._timer == (0.0, 0.0) and signal.setitimer(signal.ITIMER_REAL, 0) != (0.0, 0.0):
-            changed.append("a timer")  # whose signal would end the process
+            changed.append("a timer")  # its signal would end the process
         os.fchdir(self._folder)
         if not self._num_rows:
             os.close(self._folder)

@@ -1,8 +1,8 @@
-"""Nested arguments and outputs of a module: taken apart into leaves, and put together again.
+"""Flatten nested arguments and outputs of a module into leaves, and put them together again.
 
 Covers tuples, lists, dicts and the output classes of diffusers and transformers (ordered dicts that are
-dataclasses); where asked for, objects that do nothing but hold such values, as caches of keys and values do.
-Everything else is a leaf.
+dataclasses); on request also objects that only hold such values, e.g. key-value caches. Everything else is a
+leaf.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-# What most leaves are, reported at once.
+# Types of most leaves, recognized at once.
 _LEAVES = frozenset({Tensor, type(None), bool, int, float, str})
-# Caches hold layers, and these their tensors in a list: four. Deeper, and it is no cache.
+# A cache holds layers, and these hold tensors in a list: four levels. Deeper objects are not caches.
 _DEPTH = 6
 
 
@@ -23,8 +23,8 @@ def flatten(
 ) -> tuple[list[Any], Hashable]:
     """Return the leaves in order, and a structure that is equal for equally nested values.
 
-    is_leaf: asked of each list and tuple, whether to leave it whole. holders: where it is given, objects that
-    only hold values are taken apart too, and the outermost of them added to it; see `is_holder`.
+    is_leaf: called with each list and tuple; if True, it is a leaf. holders: if set, objects that only hold
+    values (see `is_holder`) are flattened too, and the outermost of them added to it.
     """
     leaves: list[Any] = []
     return leaves, _structure(value, leaves, is_leaf, holders)
@@ -40,7 +40,7 @@ def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
 
 
 def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
-    """Return what is one level below, and the node that `rebuilt` makes it into again; None for a leaf."""
+    """Return the node for `rebuilt`, and the children one level below; None for a leaf."""
     if isinstance(value, dict):
         return (type(value), tuple(value)), list(value.values())
     if isinstance(value, tuple | list):
@@ -51,7 +51,7 @@ def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
 
 
 def rebuilt(node: Any, children: list[Any]) -> Any:
-    """Make the value whose node `children_of` gave, with these children."""
+    """Return a value like the one that `children_of` took apart, with these children."""
     kind, keys = node
     if keys is None:
         return kind(*children) if hasattr(kind, "_fields") else kind(children)
@@ -64,7 +64,7 @@ def rebuilt(node: Any, children: list[Any]) -> Any:
 
 
 def is_holder(value: Any) -> bool:
-    """Whether this is an object that equals itself only, and holds plain values, tensors and their like."""
+    """Return whether this object equals only itself, and holds nothing but plain values and tensors."""
     kind: Any = type(value)
     by_itself = kind.__hash__ is None or kind.__hash__ is object.__hash__
     has_all_in_dict = kind.__new__ is object.__new__ and bool(getattr(value, "__dict__", None))
