@@ -1,1 +1,1 @@
-"""A table in, requests out: files, cells, checks, what a row names, its identity."""
+"""A table in, requests out: files, cells, checks, images and videos, and each row's identity."""

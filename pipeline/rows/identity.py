@@ -1,10 +1,8 @@
-"""From a request to what follows from it: a derived seed, the row_id, what decides its shapes, its rank.
+"""From a request to its derived seed, row_id, shape, rank, and lane.
 
-From a row to the lane it is rendered in: the rows that may share a worker's process.
-
-A process that has run a user's code renders nothing else. So a lane is a model and a set of recipes: those of
-framefleet together, and each of a user's for itself, as functions of one module may spoil each other's rows,
-too.
+A lane is the rows that may share a worker's process. A process that has run a user's code renders nothing
+else. So a lane is a model and a set of recipes: either all recipes of framefleet, or a single one of a user,
+because even functions of one module may spoil each other's rows.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from framefleet.pipeline.request import Request, each_input, inputs_in, is_model
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments without what decides no pixel: images and models are their SHA-256 alone."""
+    """Return only what decides pixels: of images and models, the SHA-256 and not the place."""
 
     def without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         return {key: inner for key, inner in value.items() if key != name}
@@ -41,7 +39,7 @@ def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
-    """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
+    """Return a 32-bit seed that depends on what the row asks for, and not on its place in the table."""
     return seed_of(canonical_json(seeding(arguments, scheduler, recipe)))
 
 
@@ -60,10 +58,10 @@ def row_id_of(content: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The row_ids of one model that computes in one way.
+    """Computes row_ids, for one model and one set of options.
 
     numerics: what the job asks for (dtype, attention backend, ...); JSON values. recipes: at least those that
-    its rows name; the digest of one is of the user's source, None for recipes that framefleet ships.
+    rows name; `digest` is that of the user's source, None for framefleet's own recipes.
     """
 
     model_digest: str
@@ -71,16 +69,15 @@ class Identity:
     recipes: Mapping[str, Recipe]
 
     def __call__(self, request: Request) -> str:
-        """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
+        """Return 32 hex digits that cover all that decides a clip: equal row_id, equal frames and rate.
 
-        request: with resolved arguments and a canonical scheduler name, as the checks of a row leave it. Its
-        `fps` counts: two rows that differ only in the fps they give are two clips. The job's own rate does
-        not.
+        request: with resolved arguments and a canonical scheduler name, i.e. after its checks. Its `fps`
+        counts: two rows that differ only in `fps` are two clips. The job's own rate does not count.
         """
         return row_id_of(canonical_json(self.content(request)))
 
     def content(self, request: Request) -> dict[str, Any]:
-        """Return what is hashed, as JSON, to the row_id."""
+        """Return what the row_id is the hash of, as JSON values."""
         digest = self.recipes[request.recipe].digest
         return row_content(
             request, model_digest=self.model_digest, numerics=self.numerics, recipe_digest=digest
@@ -90,7 +87,7 @@ class Identity:
 def row_content(
     request: Request, *, model_digest: str, numerics: Mapping[str, Any], recipe_digest: str | None
 ) -> dict[str, Any]:
-    """Return all that decides a clip, as JSON values. numerics, recipe_digest: as `Identity` has them."""
+    """Return all that decides a clip, as JSON values. numerics, recipe_digest: see `Identity`."""
     return {
         "arguments": deciding(request.arguments),
         "fps": request.fps,
@@ -108,7 +105,7 @@ def _sha256(content: str) -> str:
 
 
 def input_shape(request: Request) -> str:
-    """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
+    """Return a text that is equal for rows whose tensors have equal shapes: it omits e.g. prompts."""
     arguments: dict[str, Any] = {}
     for name, value in request.arguments.items():
         if pictures := inputs_in(value):
@@ -129,7 +126,7 @@ _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
 
 
 def check_order(order: str, *columns: pa.Schema) -> None:
-    """Raise JobError if `order` names a column that records of a row do not have, or one without numbers."""
+    """Raise JobError if `order` names a column that does not exist, or has no numbers."""
     if not order.startswith(PRIORITY):
         return
     name = order.removeprefix(PRIORITY)
@@ -143,7 +140,10 @@ def check_order(order: str, *columns: pa.Schema) -> None:
 
 
 def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
-    """Return the number of a row: the highest goes first, one without a number last. carried: its columns."""
+    """Return the rank of a row: the highest goes first, rows without a number last.
+
+    carried: its carried columns.
+    """
     if order == LONGEST:
         return work_in(request)
     name = order.removeprefix(PRIORITY)
@@ -154,13 +154,13 @@ def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
 
 
 def work_in(request: Request) -> float:
-    """Return frames x pixels x steps: to compare rows of one model."""
+    """Return frames x pixels x steps, to compare rows of one model."""
     factors = (request.arguments.get(name) for name in _WORK)
     return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
 
 
 class LaneKey(NamedTuple):
-    """model: its name, of several. recipe: the user's; "" for framefleet's own."""
+    """model: its name in a job with several, else "". recipe: the user's; "" for framefleet's own."""
 
     model: str = ""
     recipe: str = ""
@@ -170,7 +170,7 @@ class LaneKey(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return ", ".join(filter(None, [self.model, self.recipe or "framefleet's own recipes"]))
 
 
@@ -178,7 +178,7 @@ def lane_of(request: Request) -> LaneKey:
     return lane_named(request.model, request.recipe)
 
 
-@functools.cache  # asked for every row
+@functools.cache  # called for every row
 def lane_named(model: str, recipe: str) -> LaneKey:
-    """recipe: as a row names it; a user's is `module:function`."""
+    """recipe: the row's; a user's recipe is `module:function`."""
     return LaneKey(model, recipe if ":" in recipe else "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PROMPT = "prompt"
-_ENDLESS = 1_000_000  # tokenizers that know no bound say 10**30
+_ENDLESS = 1_000_000  # tokenizers without a limit say 10**30
 
 
 def texts_of(arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -20,12 +20,12 @@ Count = Callable[[list[str]], list[int]]  # how many tokens each text has
 
 
 def token_counter(tokenizer: Any) -> Count:
-    """Return what counts as a tokenizer does; it raises whatever that raises: it is a model's own."""
+    """Return a function that counts tokens. It raises whatever the model's own tokenizer raises."""
     return lambda texts: [len(ids) for ids in tokenizer(texts, padding=False, truncation=False)["input_ids"]]
 
 
 def texts_read(arguments: Mapping[str, Any]) -> list[str]:
-    """Return the prompts that the pipeline reads: no negative one where the row switches guidance off."""
+    """Return the prompts that the pipeline reads: negative ones only if the row uses guidance."""
     scale = arguments.get("true_cfg_scale", arguments.get("guidance_scale"))
     is_unguided = isinstance(scale, int | float) and scale <= 1
     return [text for name, text in texts_of(arguments) if not (is_unguided and name.startswith("negative"))]
@@ -33,8 +33,8 @@ def texts_read(arguments: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReading:
-    """num_tokens: of `prompt`. limit: as many are read; None where nobody says. is_cut: one of the row's
-    prompts has more."""
+    """num_tokens: of `prompt`. limit: how many tokens are read; None if unknown. is_cut: whether one of the
+    row's prompts has more."""
 
     num_tokens: int
     limit: int | None
@@ -43,16 +43,16 @@ class PromptReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextReader:
-    """One tokenizer of a model. max_length: as its config says. count: tokens, those it adds included."""
+    """One tokenizer of a model. max_length: from its config. count: counts tokens, including special ones."""
 
     class_name: str
     max_length: Any
     count: Count
 
     def limit(self, arguments: Mapping[str, Any]) -> int | None:
-        """Return how many tokens of a prompt a row's call reads; None where nobody says.
+        """Return how many tokens of a prompt a row's call reads; None if unknown.
 
-        CLIP's encoders have this many positions and no more; what a call asks for is for others.
+        CLIP's encoders have a fixed number of positions, so `max_sequence_length` is for other encoders.
         """
         length = arguments.get("max_sequence_length")
         if type(length) is int and "CLIP" not in self.class_name:
@@ -62,12 +62,12 @@ class TextReader:
 
 
 def reader_for(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> TextReader | None:
-    """Return the one that reads most of a row's prompts; None where the model has none."""
+    """Return the tokenizer that reads the most tokens of a row's prompts; None if the model has none."""
     return max(readers, key=lambda reader: reader.limit(arguments) or _ENDLESS, default=None)
 
 
 def reading_of(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> PromptReading | None:
-    """Return how much is read of a row's prompts; None without any. Raises what the tokenizer raises."""
+    """Return how much of a row's prompts is read; None without a prompt. Raises what the tokenizer raises."""
     reader, prompt = reader_for(readers, arguments), arguments.get(PROMPT)
     if reader is None or not isinstance(prompt, str):
         return None

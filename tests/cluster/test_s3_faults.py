@@ -97,7 +97,7 @@ def test_a_table_is_read_on_after_an_outage_within_the_limit(
         if limit_s > 1:
             assert sum(read + [batch.num_rows for _, batch in batches]) == 50_000
             return
-        with pytest.raises(StoreError, match=r"could not read on in s3://.*table\.csv") as caught:
+        with pytest.raises(StoreError, match=r"could not continue to read s3://.*table\.csv") as caught:
             list(batches)
         assert caught.value.kind == "unreachable"
 

@@ -45,5 +45,5 @@ def test_what_the_guardrail_refuses_fails_and_what_it_changes_is_counted(
 def test_a_row_of_cosmos_starts_from_an_image_or_a_video() -> None:
     model = framefleet.load_model(tiny("cosmos_v2w"))
     call = {name: value for name, value in smallest_call("cosmos_v2w").items() if name != "video"}
-    with pytest.raises(TableError, match="starts from one, or from a video"):
+    with pytest.raises(TableError, match="starts from an image or a video"):
         next(framefleet.Renderer(model).render([framefleet.Request(arguments=call)]))

@@ -160,10 +160,10 @@ REFUSED: tuple[tuple[Any, str], ...] = (
     ([{"audio": "b.mp4"}], "its entry 0, {'audio': 'b.mp4'}: it has no sound"),
     ([{"audio": "a.png"}], "it is an image (png), not a sound"),
     ([{"image": "/etc/hosts"}], "its entry 0, {'image': '/etc/hosts'}: it lies outside of inputs.roots"),
-    ([{"picture": "a.png"}], "an entry names one file, as one of image, video, audio"),
-    ([{"image": "a.png", "video": "b.mp4"}], "an entry names one file"),
+    ([{"picture": "a.png"}], "an entry must name one file, as one of image, video, audio"),
+    ([{"image": "a.png", "video": "b.mp4"}], "an entry must name one file"),
     ([{"image": 3}], "it must be the path or URL of an image"),
-    (["a.png"], "an entry names one file"),
+    (["a.png"], "an entry must name one file"),
     ("a.png", "it must be a list of 1 to"),
     ([], "it must be a list of 1 to"),
 )

@@ -65,7 +65,7 @@ def test_other_files_than_were_hashed_are_not_loaded(folder: Path, tmp_path: Pat
     )
     flip_a_byte(copy / "model.safetensors")
     scored = measure([score], FRAMES, {"prompt": "a"})
-    assert "is corrupted or another file" in scored.errors["similarity"]
+    assert "is corrupted or a different file" in scored.errors["similarity"]
 
 
 def test_what_is_no_clip_folder_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ def test_the_usual_ways_to_write_a_value_are_read(text: str, value: Any, tmp_pat
         ("t.csv", 'prompt,n\nb,1\n"Stop" says,1\n', "line 3: the cell that begins with", '"""Stop'),
         ("t.csv", 'prompt,n\n"a \\"b\\" c",1\n', "text follows its closing quote mark", "in Spark"),
         ("t.csv", 'prompt,n\n"a,1\nb,2\n', "its quote mark is never closed", "JSONL"),
-        ("t.csv", 'prompt,n\n"a,1\nb",2\n', "each of which has the cells of a row", "JSONL"),
+        ("t.csv", 'prompt,n\n"a,1\nb",2\n', "each of them looks like a row", "JSONL"),
         ("t.csv", 'prompt,n\n"' + "a\n" * 2_000_000 + '",1\n', "it is not closed within 1 MiB", "JSONL"),
         ("t.tsv", 'prompt\tn\n"say ""a"""\t1\n"b" c\t2\n', "line 3", "JSONL"),
         ("t.csv", 'prompt,n\n"a", "1"\n', "line 2: the cell that begins with ' \"1", "quote the whole cell"),
-        ("t.csv", 'n,prompt\n1,a\n2,  "a ""b""" \n', "spaces stand before its quote mark", "JSONL"),
+        ("t.csv", 'n,prompt\n1,a\n2,  "a ""b""" \n', "there are spaces before its quote mark", "JSONL"),
         ("t.csv", '"prompt", "n"\n"a, b", 1\n', "line 1: the cell that begins with ' \"n", "JSONL"),
         ("t.csv", 'prompt,n\ra,1\r"b" c,2\r', "line 3", "JSONL"),
         ("t.csv", '"prompt,n\n' + "a,1\n" * 40_000, "line 1", "JSONL"),
@@ -112,7 +112,7 @@ def test_a_second_header_of_joined_files_is_refused(tmp_path: Path) -> None:
     text = ",prompt,style\n0,a,x\n,prompt,style\n1,b,y\n,style,prompt\n,\ufeffprompt,style\n2,prompt,oil\n"
     rows, problems = read(tmp_path, "t.csv", text)
     assert len(rows) == 6 and rows[-1]["prompt"] == "prompt"
-    again = "the line is ',prompt,style', but that is the header again, as where files were joined"
+    again = "the line is ',prompt,style', but that is the header again, maybe because files were joined"
     assert problems == [again] * 3
     assert read(tmp_path, "t.tsv", "prompt\na\nprompt\n")[1] == [again.replace(",prompt,style", "prompt")]
 
@@ -163,7 +163,7 @@ def test_a_number_of_json_that_floats_do_not_hold_is_refused_and_a_seed_keeps_it
 ) -> None:
     for number in ("1e400", "0.10000000000000000001", "123456789012345678.5"):
         _, problems = read(tmp_path, "t.jsonl", f'{{"n": 0.5}}\n{{"n": {number}}}\n')
-        assert problems == [f"n is {number!r}, but no number holds all its digits"]
+        assert problems == [f"n is {number!r}, but a number cannot store all its digits"]
     seeds = ["1.5668E+14", "9007199254740993.0", "7"]
     rows, _ = read(tmp_path, "t.jsonl", "".join(f'{{"seed": {seed}}}\n' for seed in seeds))
     assert [row["seed"] for row in rows] == seeds

@@ -17,7 +17,7 @@ from tests.tiny import tiny
 @pytest.mark.parametrize(
     ("text", "problem", "fix"),
     [
-        ("sweep: {prompt: [a], guidance_scale: '1,3,5'}", "has '1,3,5', but it has", "sweep them: [1, 3, 5]"),
+        ("sweep: {prompt: [a], guidance_scale: '1,3,5'}", "has '1,3,5', but it has", "a sweep: [1, 3, 5]"),
         ("sweep: {prompt: a, seed: 0,1,2}", "the key '1' is not text", "write a list, [0, 1, 2]"),
         ("sweep:\n  prompt: a\n   seed: 1", "not YAML", "how far the line is indented"),
         ("sweep: {prompt: [a ball: it bounces]}", "`sweep.prompt.0` is", "a colon and a space in it needs"),
@@ -82,7 +82,7 @@ def test_two_places_of_rows_are_refused_with_both(options: tuple[str, ...], prob
 def test_a_model_that_is_no_folder_of_a_pipeline_is_refused_with_its_place(tmp_path: Path) -> None:
     folder = tiny("wan")
     for place, fix in (
-        (folder / "model_index.json", f"give the folder it is in: '{folder}'"),
+        (folder / "model_index.json", f"use the folder it is in: '{folder}'"),
         (folder / "transformer", f"did you mean '{folder}'?"),
         (tmp_path / "none.gguf", "does not exist\nhint: correct its path"),
     ):

@@ -133,13 +133,13 @@ def test_what_differs_is_counted(wan: PipelineSpec) -> None:
     ("class_name", "configs", "fit", "image", "problem"),
     [
         ("WanImageToVideoPipeline", WAN, "pad", "8000x8", "with bars it is 8000 x 13867"),
-        ("WanImageToVideoPipeline", WAN, "area", "1x99999", "no side has more than 16,384 pixels"),
+        ("WanImageToVideoPipeline", WAN, "area", "1x99999", "a side may have at most 16,384 pixels"),
         (
             "CogVideoXImageToVideoPipeline",
             LEARNED,
             "area",
             "40x80",
-            "the model learned 480 x 720 pixels only",
+            "the model only learned 480 x 720 pixels",
         ),
     ],
 )

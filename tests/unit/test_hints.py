@@ -18,7 +18,7 @@ from tests.small_output import rendered
 from tests.tiny import tiny
 
 LEAST = "output: out\nmodel: MODEL\nsweep: {prompt: a}\n"
-SEEDS, MEND_SEEDS = "sweep them: [1, 2, 3]", "sweep: {prompt: a, seed: [1, 2, 3]}"
+SEEDS, MEND_SEEDS = "use a sweep: [1, 2, 3]", "sweep: {prompt: a, seed: [1, 2, 3]}"
 
 
 def refusal(text: str, folder: Path) -> str:
@@ -37,7 +37,7 @@ def refusal(text: str, folder: Path) -> str:
     [
         ("sweep: {prompt: a, seed: '1,2,3'}", SEEDS, MEND_SEEDS),
         ("defaults: {seed: '1,2,3'}", SEEDS, MEND_SEEDS),
-        ("defaults: {seed: '1,5'}", "sweep them: [1, 5]", "sweep: {prompt: a, seed: [1, 5]}"),
+        ("defaults: {seed: '1,5'}", "use a sweep: [1, 5]", "sweep: {prompt: a, seed: [1, 5]}"),
         ("defaults: {guidance_scale: '7,5'}", "e.g. 7.5", "defaults: {guidance_scale: 7.5}"),
         ("defaults: {guidance_scale: 7,5}", "or a point, 7.5", "defaults: {guidance_scale: 7.5}"),
         ("sweep: {prompt: a, seed: 0..3}", "write 0-3", "sweep: {prompt: a, seed: 0-3}"),
@@ -48,7 +48,7 @@ def refusal(text: str, folder: Path) -> str:
         ("media: {codec: libx264}", "did you mean `media.encoder`?", "media: {encoder: libx264}"),
         ("codec: libx264", "did you mean `media.encoder`?", "media: {encoder: libx264}"),
         ("media.crf: 5", "write `media: {crf: ...}`", "media: {crf: 5}"),
-        ("defaults: {scheduler: 'unipc('}", "or `unipc` alone", "defaults: {scheduler: unipc}"),
+        ("defaults: {scheduler: 'unipc('}", "or only `unipc`", "defaults: {scheduler: unipc}"),
         ("batch_size: 2", "did you mean `batching.max_rows`?", "batching: {max_rows: 2}"),
         ("fleet: {num_workers: 1}", "did you mean `fleet.workers`?", "fleet: {workers: 1}"),
         ("steps: 4", "write `defaults: {num_inference_steps: 4}`", "defaults: {num_inference_steps: 4}"),

@@ -83,7 +83,7 @@ FAR = " " * 91  # of 12,000 lines the last is beyond the first megabyte, by whic
     [
         ('{"prompt": "a"}\nnull\n', "line 2 is not an object"),
         ("[" * 60_000, "line 1: '[' is not an object"),
-        ('[{"prompt": ' + "[" * 60_000, "line 1: what begins there has no end"),
+        ('[{"prompt": ' + "[" * 60_000, "line 1: an object or array has no end"),
         ('[{"prompt": ' + "[" * 60_000 + "]" * 60_000 + "}]", "line 1: it nests more than 64 levels deep"),
         ('{"prompt": "a"}\n{"prompt": ' + "[" * 60_000 + "}\n", "line 2: it nests more than 64"),
         (f'{{"prompt": "a"{FAR}}}\n' * 12_000 + '{"a":' * 60_000, "line 12001: it nests more than 64"),
@@ -91,8 +91,8 @@ FAR = " " * 91  # of 12,000 lines the last is beyond the first megabyte, by whic
         ('{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}', "line 2: it has the key 'prompt' twice"),
         ('{"prompt": "' + " " * json_lines.MAX_LINE, "line 1 is longer than 16,777,216 bytes"),
         ('{"\\ud800": 1}', "the name of a column is '\ufffd\ufffd\ufffd', but it is not UTF-8"),
-        ('{"prompt": "a", "x": {}}', "the column 'x' holds struct<>, and records cannot"),
-        ('{"prompt": "a", "x": ' + "[" * 60 + "]" * 60 + "}", "the column 'x' holds list<"),
+        ('{"prompt": "a", "x": {}}', "the column 'x' has the type struct<>, which records cannot store"),
+        ('{"prompt": "a", "x": ' + "[" * 60 + "]" * 60 + "}", "the column 'x' has the type list<"),
         (json.dumps({"prompt": "a", "x" * 300: 1}), "is longer than 256 characters"),
         (json.dumps({f"x{i}": 1 for i in range(10_001)}), "more than 10,000 columns"),
         ("", "is empty"),
@@ -111,10 +111,10 @@ def large_dictionary(size: int) -> pa.Array:
     ("columns", "problem"),
     [
         ({"prompt": ["a", "b"], "x": ["y", "x" * (33 << 20)]}, "row 1 takes 34,603,"),
-        ({"prompt": large_dictionary(50_000_000)}, "take more than 2 GiB to read"),
+        ({"prompt": large_dictionary(50_000_000)}, "takes more than 2 GiB"),
         (
             {"prompt": ["a"], "at": pa.array([0], pa.timestamp("us", "Mars/Olympus"))},
-            "the column 'at' holds timestamp[us, tz=Mars/Olympus]",
+            "the column 'at' has the type timestamp[us, tz=Mars/Olympus]",
         ),
     ],
     ids=["row", "file", "zone"],

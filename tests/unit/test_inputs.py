@@ -95,7 +95,7 @@ def test_a_cell_is_named_without_what_may_be_secret(tmp_path: Path) -> None:
     uri = "s3://me:s3cr3t@bucket/x.png?sig=s3cr3t"
     with pytest.raises(InputError) as caught, naming("image", uri):
         Inputs([str(tmp_path)]).read(uri)
-    assert caught.value.problem.startswith("image is 's3://bucket/x.png', but it holds a user")
+    assert caught.value.problem.startswith("image is 's3://bucket/x.png', but it contains a user")
     assert "s3cr3t" not in str(caught.value)
 
 

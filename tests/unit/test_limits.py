@@ -43,11 +43,11 @@ def test_text_and_picture_have_the_sizes_that_the_model_learned(tmp_path: Path) 
     learned = {"vae": LEVELS, "transformer": LEARNED, "scheduler": FLOW}
     spec = spec_of(tmp_path / "learned", "CogVideoXImageToVideoPipeline", learned)
     assert told(spec) == told(spec, height=480, width=720) == []
-    size = ("width", "the model learned 480 x 720 pixels only", "use 720")
+    size = ("width", "the model only learned 480 x 720 pixels", "use 720")
     assert told(spec, height=480, width=1360) == [size]
     flux = spec_of(tmp_path / "flux", "FluxPipeline", {"vae": LEVELS, "transformer": {}, "scheduler": FLOW})
     assert told(flux, max_sequence_length=512) == []
-    text = ("max_sequence_length", "the pipeline takes 512 tokens at most", "use 512 or less")
+    text = ("max_sequence_length", "the pipeline takes at most 512 tokens", "use 512 or less")
     assert told(flux, max_sequence_length=513) == [text]
     for rotary, expected in ((False, ["use 226"]), (True, [])):
         configs = {"vae": LEVELS, "transformer": {"use_rotary_positional_embeddings": rotary}}

@@ -147,7 +147,7 @@ def test_numbers_take_the_kind_of_their_parameter(flux: PipelineSpec, sd: Pipeli
         ("[1.0, null]", "its entry 1 is None: it must be a finite number"),
         ("[1.0, 1e999]", "its entry 1 is inf: it must be a finite number"),
         ("[" * 100 + "]" * 100, "it must be a list of numbers"),
-        (str([1] * 10_001), "no list has more than 10,000 entries"),
+        (str([1] * 10_001), "a list may have at most 10,000 entries"),
     ],
 )
 def test_a_wrong_list_is_a_refused_row(flux: PipelineSpec, cell: str, reason: str) -> None:
@@ -179,7 +179,7 @@ def test_a_scheduler_that_takes_no_such_list_is_refused(sd: PipelineSpec) -> Non
 
 def test_a_pipeline_that_would_drop_them_without_a_word_is_refused(tmp_path: Path) -> None:
     spec = inspect_model(write_model(tmp_path, "FluxPipeline", FLUX | {"scheduler": WAN_FLOW}))
-    assert "the pipeline leaves it out for UniPCMultistepScheduler" in told(spec, {"sigmas": SIGMAS})
+    assert "the pipeline ignores it for UniPCMultistepScheduler" in told(spec, {"sigmas": SIGMAS})
 
 
 def test_a_pair_is_a_list_in_cells_and_a_tuple_to_the_pipeline(sdxl: PipelineSpec) -> None:
@@ -294,9 +294,9 @@ def test_each_controlnet_has_an_image(two_nets: PipelineSpec) -> None:
     both = {"image": ["a.png", "b.png"]}
     assert arguments(two_nets, both | {"control_guidance_end": 0.5})["control_guidance_end"] == 0.5
     for cells, reason in (
-        ({"image": "a.png"}, "each of which takes an image"),
-        ({"image": ["a.png"]}, "and it has 1"),
-        (both | {"controlnet_conditioning_scale": [1.0]}, "and it has 1"),
+        ({"image": "a.png"}, "and each takes an image"),
+        ({"image": ["a.png"]}, "and this lists 1"),
+        (both | {"controlnet_conditioning_scale": [1.0]}, "and this lists 1"),
     ):
         assert f"the model has 2 ControlNets, {reason}" in told(two_nets, cells)
 

@@ -61,7 +61,7 @@ def test_a_number_among_texts_is_told_with_line_value_and_fix(tmp_path: Path, wa
     [
         ("odd", "k is 'odd', but the column holds whole numbers"),
         (1.5, "k is 1.5, but the column holds whole numbers"),
-        (2**70, f"k is {2**70}, but records cannot hold it"),
+        (2**70, f"k is {2**70}, but records cannot store it"),
         ([1], "k is [1], but the column holds whole numbers"),
     ],
 )

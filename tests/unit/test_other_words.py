@@ -78,7 +78,7 @@ def test_size_and_seconds_are_the_arguments_that_they_mean(
     [
         ({"size": "wide"}, "size is 'wide', but it must be width x height"),
         ({"size": "0x480"}, "must be width x height"),
-        ({"size": "99999x480"}, "no side has more than 16,384 pixels"),
+        ({"size": "99999x480"}, "a side may have at most 16,384 pixels"),
         ({"size": "833x480"}, "for its width, Wan renders multiples of 16"),
         ({"size": "832x480", "width": 640}, "size is '832x480', but width is 640"),
         ({"seconds": "long"}, "it must be a finite number"),
@@ -99,7 +99,7 @@ def test_what_they_cannot_be_is_refused_with_the_row(
     ("defaults", "said"),
     [
         ({"size": "wide"}, "defaults.size is 'wide', but it must be width x height"),
-        ({"size": "64x32", "width": 48}, "defaults.size is '64x32', and defaults.width 48"),
+        ({"size": "64x32", "width": 48}, "defaults.size is '64x32', but defaults.width is 48"),
         ({"seconds": 2, "num_frames": 9}, "defaults has seconds and num_frames"),
         ({"aspect_ratio": "16:9"}, "defaults.aspect_ratio: rows have no such argument"),
     ],

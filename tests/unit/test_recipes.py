@@ -132,7 +132,7 @@ def test_a_module_next_to_the_job_file_is_meant(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path / "here")
     folder = str(tmp_path / "jobs")
     assert find_recipe("beside_job:own", folder).function(None, None) == "jobs"
-    with pytest.raises(RecipeError, match="this process has another one"):
+    with pytest.raises(RecipeError, match="this process already imported"):
         find_recipe("beside_job:own", str(tmp_path / "here"))
     with pytest.raises(RecipeError, match="cannot import") as caught:
         find_recipe("no_such_beside_job:own", folder)

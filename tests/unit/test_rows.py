@@ -79,7 +79,7 @@ def test_names_of_other_programs_are_told_with_ours_and_all_at_once(wan: Pipelin
         assert said in caught.value.problem
     with pytest.raises(JobError) as caught:
         plan_rows(schema, wan, columns={"caption": "prompt"})
-    assert caught.value.fix == "write it the other way round: `columns: {prompt: caption}`"
+    assert caught.value.fix == "swap them: `columns: {prompt: caption}`"
 
 
 @pytest.mark.parametrize("value", [[], [1, 2], [[1]], {"a": 1}, ["a:", "b"]])
@@ -183,15 +183,15 @@ def test_a_missing_seed_is_derived_from_the_row_and_not_its_place(wan: PipelineS
         ({"guidance_scale": [float("nan")]}, "is nan, but it must be a finite number", "a number in digits"),
         ({"seed": [-1]}, "row 17: seed is -1, but seeds go from 0 to 2**63 - 1", "use a seed in that range"),
         ({"seed": [1.5]}, "row 17: seed is 1.5, but it must be a whole number", "use a whole number"),
-        ({"seed": [2.0**60]}, "a float column does not hold it exactly", "int64"),
-        ({"seed": pa.array([2983456121.0], pa.float32())}, "a float32 column does not hold it", "int64"),
-        ({"height": pa.array([2049.0]).cast(pa.float16())}, "a float16 column does not hold it", "int64"),
-        ({"seed": ["1.5668E+14"]}, "spreadsheets round what they write like that", "without decimals"),
+        ({"seed": [2.0**60]}, "a float column cannot store it exactly", "int64"),
+        ({"seed": pa.array([2983456121.0], pa.float32())}, "a float32 column cannot store it", "int64"),
+        ({"height": pa.array([2049.0]).cast(pa.float16())}, "a float16 column cannot store it", "int64"),
+        ({"seed": ["1.5668E+14"]}, "spreadsheets round numbers", "without decimals"),
         ({"seed": ["1_000"]}, "row 17: seed is '1_000', but it must be a whole number", "in digits"),
         ({"guidance_scale": ["5,5"]}, "row 17: guidance_scale is '5,5', but it has a comma", "e.g. 5.5"),
         ({"seed": ["1,234,567"]}, "row 17: seed is '1,234,567', but it has a comma", "e.g. 1234567"),
         ({"seed": pa.array([2**63], pa.uint64())}, "seeds go from 0", "use a seed in that range"),
-        ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use 16"),
+        ({"fps": [0]}, "row 17: fps is 0, but it must be from 0.1 to 1000", "use e.g. 16"),
         ({"scheduler": ["eulr"]}, "is 'eulr', but no scheduler is named 'eulr'", "did you mean"),
         ({"scheduler": ["ddim"]}, "flow matching", "flow_euler"),
         ({"prompt": ["  "]}, "row 17: prompt is '  ', but it is blank", "write a prompt"),
@@ -213,7 +213,7 @@ def test_bounds_and_sizes_are_those_of_the_model(tmp_path: Path) -> None:
     for spec, cells, good, bad, reason in (
         (sd, {}, {"eta": [1]}, {"eta": [1.5]}, "from 0 to 1"),
         (sd, {"scheduler": ["lcm"]}, {}, {"num_inference_steps": [60]}, "1 to 50 steps"),
-        (animated, {}, {"num_frames": [32]}, {"num_frames": [33]}, "32 frames at most"),
+        (animated, {}, {"num_frames": [32]}, {"num_frames": [33]}, "at most 32 frames"),
     ):
         assert valid(spec, {"prompt": ["a"], **cells, **good})
         assert reason in told(spec, {"prompt": ["a"], **cells, **bad})[0][0]
@@ -269,10 +269,10 @@ def test_a_job_that_no_row_can_mend_is_refused(
         ("height", pa.list_(pa.int64()), "column 'height' holds list", "whole numbers"),
         ("guidance_scale", pa.bool_(), "column 'guidance_scale' holds bool", "numbers"),
         ("negative_prompt", pa.int64(), "column 'negative_prompt' holds int64", "text"),
-        ("generator", pa.int64(), "a table cannot give", "`seed` column"),
-        ("num_videos_per_prompt", pa.int64(), "a table cannot give", "repeat the row"),
-        ("output_type", pa.string(), "a table cannot give", "framefleet sets it"),
-        ("prompt_embeds", pa.list_(pa.float32()), "a table cannot give", "tensors"),
+        ("generator", pa.int64(), "cannot come from a table", "`seed` column"),
+        ("num_videos_per_prompt", pa.int64(), "cannot come from a table", "repeat the row"),
+        ("output_type", pa.string(), "cannot come from a table", "framefleet sets it"),
+        ("prompt_embeds", pa.list_(pa.float32()), "cannot come from a table", "tensors"),
     ],
 )
 def test_a_column_that_no_cell_can_mend_is_refused(

@@ -166,9 +166,9 @@ def test_without_a_sample_each_option_and_value_is_rendered_once_and_the_sweep_s
     [
         ({"prompt": "a __cow__"}, "sweep.prompt has __cow__, and sweep.wildcards is not set", "cow.txt"),
         ({"prompt": "__cow__", "wildcards": "FOLDER"}, "sweep.prompt: __cow__ is FOLDER/cow.txt", "path"),
-        ({"prompt": "__loop__", "wildcards": "FOLDER"}, "file of __loop__ leads back", "leave"),
+        ({"prompt": "__loop__", "wildcards": "FOLDER"}, "file of __loop__ refers to itself", "remove"),
         ({"prompt": "{2$$a|b}"}, "sweep.prompt has '2$$'", "several times"),
-        ({"prompt": "{0::a|0.0::b}"}, "sweep.prompt has only weights of 0", "above 0"),
+        ({"prompt": "{0::a|0.0::b}"}, "sweep.prompt: all weights in", "above 0"),
         ({"prompt": ["{a|b}", None]}, "and None, which is not a text", "leave"),
         ({"prompt": "{" * 40 + "a|b" + "}" * 40}, "braces in 32 others", "fewer"),
         ({"prompt": "{a|b}" * 21}, "sweep.prompt stands for 2,097,152 texts", "sample"),

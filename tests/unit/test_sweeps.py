@@ -164,7 +164,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
     ({"prompt": "a {color", "color": ["red"]}, "sweep.prompt has {color without", "write {color}"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
-    ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
+    ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "use fewer values"),
     ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),
     ({"seed": [2**70]}, "64 bits", "smaller"),
     ({"seed": {"from": 0, "to": 10**400}}, "1000", "fewer than 300 digits"),
@@ -198,7 +198,7 @@ def test_what_cannot_be_swept_is_told_with_its_fix(sweep: Mapping[str, Any], pro
 
 def test_a_table_that_gives_the_same_or_makes_too_many_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt,seed\na,1\n")
-    with pytest.raises(JobError, match=r"sweep\.seed: the table has a column"):
+    with pytest.raises(JobError, match=r"sweep\.seed: the table also has a column"):
         swept({"seed": "0-3"}, tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("prompt\na\nb\n")
     with pytest.raises(JobError, match="2 rows x 100,000,000 seeds = 200,000,000 rows"):

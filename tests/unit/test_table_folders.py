@@ -101,7 +101,7 @@ def test_folders_between_those_of_columns_do_not_count(tmp_path: Path) -> None:
     wanted = [{"prompt": "a", "style": "ink"}, {"prompt": "a", "style": "oil"}]
     assert rows(folder) == rows(f"{folder}/*/**/*.parquet") == wanted
     pq.write_table(pa.table({"prompt": ["a"]}), folder / "q.parquet")
-    assert "q.parquet is in folders of no columns" in refusal(folder).problem
+    assert "q.parquet is in folders for no columns" in refusal(folder).problem
 
 
 @pytest.mark.parametrize("value", ["what?", "a?b=c", "[1]*", "#1", "50% off", "a;b", "it's"])
@@ -141,7 +141,7 @@ def test_values_that_only_their_own_library_reads_are_refused(column: str, tmp_p
         rows = "SELECT 'a' AS prompt, INTERVAL 3 MONTH AS odd"
         with duckdb.connect() as database:
             database.execute(f"COPY ({rows}) TO '{tmp_path}/t.parquet' (FORMAT parquet)")
-    assert "the column 'odd' holds values of type" in refusal(tmp_path / "t.parquet").problem
+    assert "the column 'odd' has the type" in refusal(tmp_path / "t.parquet").problem
 
 
 def delta(folder: Path) -> Path:
@@ -237,10 +237,10 @@ def test_every_picture_that_rows_can_name_is_a_row_and_the_rest_is_counted(
         (tmp_path / name).write_text(name)
     expected = {"_DSC1.jpg": None, "a.png": "a.TXT", "b.jfif": "b.caption", "c.gif": "c.txt", "d.jpe": None}
     assert {row["image"]: row["prompt"] for row in rows(tmp_path)} == expected
-    others = {"2 .heic", "1 .avif", "1 .md", "1 .png", "1 without an ending"}
+    others = {"2 .heic", "1 .avif", "1 .md", "1 .png", "1 without an extension"}
     assert {*caplog.messages[0].partition("not read: ")[2].split(", ")} == others
     assert [row["image"] for row in rows(f"{tmp_path}/*.jp*")] == ["_DSC1.jpg", "d.jpe"]
-    assert "holds 2 .heic" in refusal(f"{tmp_path}/*.heic").problem
+    assert "contains 2 .heic" in refusal(f"{tmp_path}/*.heic").problem
 
 
 def test_files_beside_tables_are_counted_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

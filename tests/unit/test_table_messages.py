@@ -151,7 +151,7 @@ def test_arguments_of_other_models_and_second_names_are_told_when_they_are_carri
         **dict.fromkeys(("init_image", "first_frame"), "Wan takes no image"),
         "strength": "Wan takes no strength",
         "go_fast": "Wan takes no go_fast",
-        "duration": "the column 'seconds' is read in its place",
+        "duration": "the column 'seconds' is read instead",
     }
 
 
@@ -163,16 +163,16 @@ def test_arguments_of_other_models_and_second_names_are_told_when_they_are_carri
         ("t.csv", b"\n<!DOCTYPE html><html>", "download the file itself"),
         ("t.jsonl", b"<html>", "download the file itself"),
         ("t.csv", gzip.compress(b"prompt\na\n", mtime=0), "rename it to t.csv.gz"),
-        ("t.jsonl", b"PAR1" + bytes(9), "the ending .parquet"),
+        ("t.jsonl", b"PAR1" + bytes(9), "to end in .parquet"),
         ("t.parquet", b"ARROW1" + bytes(9), "convert it to Parquet"),
-        ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),
+        ("t.parquet", b"prompt,seed\na,1\n", "rename it to end in its real format"),
         ("t.csv", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
         ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV UTF-8"),
         ("t.parquet", b"PARE" + bytes(40) + b"PARE", "without encryption"),
         ("t.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
         ("t.csv.xz", b"<!doctype html>", "download the file itself"),
         ("t.csv.bz2", gzip.compress(b"prompt\na\n", mtime=0), "rename it to t.csv.gz"),
-        ("t.csv.gz", b"prompt\na\n", "give it its own ending"),
+        ("t.csv.gz", b"prompt\na\n", "rename it"),
         ("t.csv.gz", b"", "add rows"),
         ("t.txt", b"prompt\na\n", "t.txt does not end like a table"),
         ("t.txt", b"prompt\na\n", ".parquet, .pq, .csv"),

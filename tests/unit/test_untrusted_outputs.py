@@ -133,7 +133,7 @@ BY_CODE = {"backend": "quanto", "type": "int8", "components": [CODE]}
         ("arguments", asked({"height": 2**40}), "height"),
         ("arguments", asked({"height": "open('ran', 'w')"}), "height"),
         ("arguments", asked({"callback_on_step_end": "x"}), "callback_on_step_end"),
-        ("arguments", asked({"x=open('ran','w'),y": 1}), "takes none"),
+        ("arguments", asked({"x=open('ran','w'),y": 1}), "does not take it"),
         ("scheduler", "__class__", "no scheduler is named"),
         ("seed", -1, "seed"),
         ("fps", float("nan"), "fps"),

@@ -1,1 +1,1 @@
-"""Images and videos that rows name: what may be read, how, and what is in it."""
+"""Images and videos that rows name: which may be read, how, and what they contain."""

@@ -1,4 +1,4 @@
-"""In: paths and URLs as a table has them. Out: the bytes of the files that they name.
+"""In: paths and URLs from a table. Out: the bytes of their files.
 
 The table is not trusted: it may read only below `inputs.roots`, and every read is bounded in bytes and time.
 """
@@ -26,11 +26,11 @@ from framefleet.pipeline.rows.inputs.roots import (
 
 
 class Inputs:
-    """What the rows of one table may read. Travels to other processes; may be used from several threads.
+    """Reads what the rows of one table may read. Can be pickled, and threads may share it.
 
-    roots: folders and URLs below which everything may be read; outside of them only http and https to public
-    addresses is read. base: the table's own folder, where relative paths start.
-    storage_options: for object stores. outage_s: how long one may be out of reach.
+    roots: folders and URLs below which everything may be read; elsewhere, only http and https from public
+    addresses. base: the table's own folder, where relative paths start. storage_options: for object stores.
+    outage_s: how long one may be unreachable.
     """
 
     @check_arguments
@@ -46,7 +46,7 @@ class Inputs:
         self._stores = {root: Store(root, storage_options, outage_s=outage_s) for root in self._roots.stored}
 
     def locate(self, uri: str) -> str:
-        """Return what names the same file in any folder, without credentials. Raises InputError."""
+        """Return an absolute path or URL of the same file, without credentials. Raises InputError."""
         match self._roots.place(uri):
             case LocalFile() as place:
                 return place.path
@@ -56,7 +56,7 @@ class Inputs:
                 return str(place.url.with_user(None))
 
     def read(self, uri: str) -> bytes:
-        """Return the content. Raises InputError; StoreError when the store of a root cannot be reached."""
+        """Return the content. Raises InputError, or StoreError if the store of a root is unreachable."""
         place, count = self._roots.place(uri), MAX_BYTES + 1
         try:
             match place:
@@ -71,9 +71,9 @@ class Inputs:
         except FileNotFoundError:
             raise InputError("it does not exist", "check the path") from None
         except OSError as error:
-            if not isinstance(place, LocalFile):  # it is the machine's
+            if not isinstance(place, LocalFile):  # the machine's fault, not the file's
                 raise
-            fix = "check the path and its rights"
+            fix = "check the path and its permissions"
             raise InputError(f"it cannot be read: {error.strerror}", fix) from None
         if len(content) > MAX_BYTES:
             raise too_many_bytes(MAX_BYTES)
@@ -84,7 +84,7 @@ class Inputs:
 
 @contextmanager
 def naming(column: str, uri: str) -> Iterator[None]:
-    """Put column and cell before the clause of an InputError: "image is 'a.png', but it does not exist"."""
+    """Put column and cell in front of an InputError: "image is 'a.png', but it does not exist"."""
     try:
         yield
     except InputError as error:

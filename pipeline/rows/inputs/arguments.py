@@ -1,7 +1,7 @@
-"""From a request's arguments, which are JSON values, to those that its recipe is called with.
+"""From a request's arguments, which are JSON values, to the arguments that its recipe is called with.
 
-Images become PIL images, videos lists of them, references objects of the pipeline's own classes. Files are
-read before rows start, so that rendering does not wait for the network.
+Images become PIL images, videos lists of them, and references objects of the pipeline's own classes. Files
+are read before rows start, so that rendering does not wait for the network.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from framefleet.pipeline.rows.inputs.fit import fit_opened
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
 
-# Reads wait for servers, not for this machine; those of one that does not answer must not keep all others.
+# Reads wait for servers, not for this machine, and one silent server must not block all reads.
 _NUM_THREADS = 16
-# As many images as two leases name; of videos a few, the others are read when their turn comes.
+# Enough for the images of two leases, but only for a few videos: others are read when they are needed.
 _MAX_BYTES = 512 * 2**20
 
 
@@ -36,11 +36,11 @@ def open_arguments(
     mode: PictureMode = "RGB",
     references: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments with every image and video opened, as the row says that it fits its size.
+    """Return the arguments with every image and video opened, and fitted to the size as the row says.
 
-    read: gives the bytes at a path or URL. max_frames: how many frames of a video are needed, from the first.
-    mode: of images. references: see `references_of`. Raises InputError when the bytes are not those that were
-    checked.
+    read: returns the bytes at a path or URL. max_frames: how many frames of a video are needed, from the
+    first. mode: of images. references: see `references_of`. Raises InputError if a file has changed since it
+    was checked.
     """
 
     def opened(name: str, value: Any) -> Any:
@@ -50,12 +50,12 @@ def open_arguments(
             return value
         with naming(name, value["uri"]):
             content = checked_content(value, read)
-            if "kind" in value:  # as the pipeline's own class of its kind opens it
+            if "kind" in value:  # a reference, which the pipeline's own class opens
                 kind, classes = value["kind"], (references or {}).get(name, {})
                 if kind not in classes:
-                    fix = f"give one of {', '.join(classes) or 'none'}"
+                    fix = f"use one of {', '.join(classes)}" if classes else "leave it out"
                     raise InputError(f"this model takes no {kind} there", fix)
-                # no extension, by which FFmpeg could take it for something else than in the sandbox
+                # Without an extension: FFmpeg could then take it for another format than in the sandbox.
                 with tempfile.NamedTemporaryFile() as file:
                     file.write(content)
                     file.flush()
@@ -71,7 +71,7 @@ def open_arguments(
 
 
 def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> bytes:
-    """Return the bytes of an input. Raises InputError where they are not those that were checked."""
+    """Return the bytes of an input. Raises InputError if they have changed since they were checked."""
     content = read(value["uri"])
     if hashlib.sha256(content).hexdigest() != value["sha256"]:
         problem = "the file has changed since the row was checked"
@@ -80,24 +80,24 @@ def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> b
 
 
 class ReadAhead:
-    """Keeps what it has read, bounded by bytes; what was not asked for longest goes. For several threads."""
+    """Caches files up to a number of bytes; the least recently used go first. Threads may share it."""
 
     def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = _MAX_BYTES) -> None:
         self._read = read
         self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="read")
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # of `_reads`
         self._reads: OrderedDict[str, Future[bytes]] = OrderedDict()
 
     def start(self, uri: str) -> Future[bytes] | None:
-        """Begin to read; return what is read. None: what was read already fills the bound."""
+        """Start to read, and return the future; None if the cache is full."""
         with self._lock:
             if uri not in self._reads and self._num_bytes() < self._max_bytes:
                 self._reads[uri] = self._threads.submit(self._read, uri)
             return self._reads.get(uri)
 
     def read(self, uri: str) -> bytes:
-        """Return the bytes at `uri`; raises what reading them raised. A failed read is not kept."""
+        """Return the bytes at `uri`, or raise what reading them raised. A failed read is not cached."""
         with self._lock:
             future = self._reads.get(uri)
         try:

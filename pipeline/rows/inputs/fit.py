@@ -1,6 +1,6 @@
-"""A picture and the clip that it starts in; both with the same proportions out.
+"""Give a clip and its input pictures the same proportions.
 
-When a row is checked, its size may follow its picture. When it is rendered, its pictures are cropped, or get
+When a row is checked, its size may follow its picture. When it is rendered, its pictures are cropped or get
 bars; the pipeline resizes them, as always.
 """
 
@@ -24,34 +24,34 @@ from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_IMAGE_PI
 from framefleet.pipeline.rows.tables.limits import limits
 
 SIZES = ("height", "width", "resolution", "aspect_ratio")  # the arguments that give a row a size
-# A key of inputs while their row is checked: (height, width). Rows leave it out: the SHA-256 decides it.
+# A key of inputs while their row is checked: (height, width). Checked rows omit it: the SHA-256 decides it.
 SIZE = "size"
-# Each lies over the first of these that the row has, and is cropped as that is.
+# A mask covers the first of these pictures that the row has, and is cropped the same way.
 _MASKS = {
     "mask": ("video", "image"),
     "mask_image": ("image",),
     "mask_video": ("video", "background_video"),
     "control_mask": ("control_image",),
 }
-# Without the faces of Wan-Animate, which it crops itself.
+# Not the faces of Wan-Animate: the pipeline crops them itself.
 _NAMES = (INPUTS.keys() - {"face_video"}) | _MASKS.keys() | {"cond_image"}
-_VISIBLE = 1.05  # the least ratio of two proportions that counts as different
+_VISIBLE = 1.05  # proportions count as different from this ratio on
 _DONE: dict[Fit, str] = {
     "crop": "they are cropped in the middle",
     "pad": "they get black bars",
-    "stretch": "they are handed over as they are, and most pipelines stretch them",
-    "area": "their rows get the picture's proportions, and as many pixels",
+    "stretch": "they are passed on unchanged, and most pipelines stretch them",
+    "area": "their rows get the picture's proportions, and about as many pixels",
 }
 _Size = tuple[int, int]  # (height, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What was done to the pictures of some rows, in each row where they start one."""
+    """How the pictures of some rows were fitted."""
 
     fit: Fit
-    num_pictures: int  # masks do not count
-    num_different: int  # of these, those whose proportions differ from the size by more than 5 %
+    num_pictures: int  # without masks
+    num_different: int  # pictures whose proportions differ from the size by more than 5 %
 
     def __add__(self, other: Fitted) -> Fitted:
         return Fitted(
@@ -71,24 +71,24 @@ def fitting_names(spec: PipelineSpec) -> tuple[str, ...]:
     if not {"height", "width"} <= settable.keys():
         return ()
     kinds = ("image", "video", "images")
-    names = (name for name, one in settable.items() if name in _NAMES and one.kind in kinds)
+    names = (name for name, parameter in settable.items() if name in _NAMES and parameter.kind in kinds)
     return tuple(sorted(names, key=lambda name: name in _MASKS))
 
 
 def fit_row(
     arguments: dict[str, Any], names: Sequence[str], spec: PipelineSpec, *, fit: Fit | None, is_sized: bool
 ) -> tuple[dict[str, Any], Fitted | None, list[tuple[str, Refused]]]:
-    """Return the arguments with what is done to each picture, and with the size that follows from the first.
+    """Return the arguments with the fit of each picture and the resulting size, and the problems.
 
     names: see `fitting_names`. fit: None is `area` for a row without a size, and `crop` for others. is_sized:
-    the row or its job gives a size. The problems are of pictures that cannot be fitted.
+    whether the row or its job sets a size.
     """
     pictures = {name: inputs_in(arguments[name]) for name in names if _is_fitted(name, arguments, spec)}
     height, width = arguments.get("height"), arguments.get("width")
     if not pictures or height is None or width is None:  # the pipeline takes the picture's own size
         return arguments, None, []
     first, (start, *_) = next(iter(pictures.items()))
-    # To edit it, or to refer to it, models that take several look at a picture in its own proportions.
+    # Models that take several pictures, to edit or refer to, use each in its own proportions.
     is_reference = spec.parameters[first].kind == "images" and not _is_control(first, spec)
     done: Fit = fit or ("area" if not is_sized else "stretch" if is_reference else "crop")
     shown = [one for name, parts in pictures.items() if name not in _MASKS for one in parts]
@@ -119,28 +119,28 @@ def fit_row(
 
 
 def _refused(sized: Mapping[str, Any], spec: PipelineSpec) -> Refused | None:
-    """Return why a model cannot render a size, whose sides are multiples already."""
+    """Return why a model cannot render a size; its sides are already multiples."""
     sides = (check_argument(name, sized[name], "int", spec) for name in ("height", "width"))
     problems = (*sides, *(why for name, why in limits(spec, sized) if name in SIZES))
-    return next((one for one in problems if isinstance(one, Refused)), None)
+    return next((why for why in problems if isinstance(why, Refused)), None)
 
 
 def without_size(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an input as rows have it."""
-    return {key: one for key, one in value.items() if key != SIZE}
+    """Return an input without its size, which checked rows omit."""
+    return {key: inner for key, inner in value.items() if key != SIZE}
 
 
 def area_size(num_pixels: int, size: _Size, *, multiple: int) -> _Size:
-    """Return a size of about as many pixels, in the proportions of `size`: both sides are multiples."""
+    """Return a size with about `num_pixels` and the proportions of `size`; both sides are multiples."""
     scale = math.sqrt(num_pixels / math.prod(size))
     height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
     return height, width
 
 
 def fit_opened(arguments: Mapping[str, Any], opened: dict[str, Any]) -> None:
-    """Crop what was opened of a row's pictures and videos, or give it bars, where the row says so.
+    """Crop a row's opened pictures and videos, or add bars, as the row says.
 
-    Raises InputError for values that no row has which was checked.
+    Raises InputError for values that a checked row cannot have.
     """
     sizes = {
         name: _size_of(opened[name])
@@ -148,10 +148,10 @@ def fit_opened(arguments: Mapping[str, Any], opened: dict[str, Any]) -> None:
         if any(map(_says_fit, inputs_in(value)))
     }
     for name, value in arguments.items():
-        over = next((sizes[one] for one in _MASKS.get(name, ()) if one in sizes), None)
+        over = next((sizes[below] for below in _MASKS.get(name, ()) if below in sizes), None)
         if isinstance(value, list):
-            for at, one in enumerate(value):
-                opened[name][at] = _fitted(opened[name][at], name, one, arguments, over)
+            for at, part in enumerate(value):
+                opened[name][at] = _fitted(opened[name][at], name, part, arguments, over)
         else:
             opened[name] = _fitted(opened[name], name, value, arguments, over)
 
@@ -162,22 +162,22 @@ def _fitted(opened: Any, name: str, value: Any, arguments: Mapping[str, Any], ov
     with naming(name, value["uri"]):
         frames: list[Image] = opened if isinstance(opened, list) else [opened]
         box = _box(_size_of(frames), arguments, value["fit"], over=over, num_frames=len(frames))
-        for at, frame in enumerate(frames):  # one by one: all together take gigabytes
+        for at, frame in enumerate(frames):  # one by one, because a copy of all takes gigabytes
             if box != (0, 0, *frame.size):
                 frames[at] = frame.crop(box)
     return frames if isinstance(opened, list) else frames[0]
 
 
 def _says_fit(value: Mapping[str, Any]) -> bool:
-    return "fit" in value and "kind" not in value  # references are no pictures here
+    return "fit" in value and "kind" not in value  # references are not fitted
 
 
 def _box(
     size: _Size, arguments: Mapping[str, Any], fit: Fit, *, over: _Size | None, num_frames: int
 ) -> tuple[int, int, int, int]:
-    """Return (left, top, right, bottom) of what is left of a picture, or beyond it, where black is added.
+    """Return the (left, top, right, bottom) to crop a picture to; where it is larger, black bars are added.
 
-    over: of the picture that a mask lies over, whose box is the mask's, too. Raises InputError.
+    over: for a mask, the size of the picture that it covers: both get the same box. Raises InputError.
     """
     sides: list[Any] = [arguments.get(name) for name in ("height", "width")]
     if fit not in get_args(Fit) or not all(isinstance(side, int) and side > 0 for side in sides):

@@ -1,8 +1,8 @@
 """In: an http or https URL that a table names. Out: its bytes, or why they are refused.
 
-What was checked is what is connected to: an address is looked at where its socket is made, after the name was
-resolved, for each connection of each redirect. No proxy from the environment comes between, and no cookie and
-no connection outlives one request.
+The checked address is the one that is connected to: it is checked when the socket is made, after the name was
+resolved, for each connection of each redirect. Proxies of the environment are not used, and cookies and
+connections are not kept after a request.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 ATTEMPTS = 3
 SILENCE_S = 20.0  # without a byte
-TOTAL_S = 300.0  # of all attempts together, as a trickle could go on for ever
-MAX_PAUSE_S = 30.0  # what a server may ask for between attempts
+TOTAL_S = 300.0  # for all attempts together, because a trickle could go on for ever
+MAX_PAUSE_S = 30.0  # that a server may ask for between attempts
 HEADERS = {
-    "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
-    "Accept-Encoding": "identity",  # pictures are compressed already, and a gzip may be a bomb
+    "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse the library's default
+    "Accept-Encoding": "identity",  # pictures are already compressed, and gzip may be a bomb
 }
 
 
 class _Answered(Exception):
-    """Another status than 200."""
+    """The server answered with another status than 200."""
 
     def __init__(self, status: int, pause_s: float | None) -> None:
         super().__init__(status)
@@ -48,7 +48,10 @@ class _Answered(Exception):
 
 
 def read_http(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
-    """Return what `place` holds; `follow` places or refuses a redirect. InputError. For any thread."""
+    """Return the content at `place`. Raises InputError. Callable from any thread.
+
+    follow: returns the place of a redirect, or raises InputError.
+    """
     content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow)
     return content
 
@@ -58,11 +61,11 @@ async def _read(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
         async with asyncio.timeout(TOTAL_S):
             return await _follow(place, follow)
     except (_Answered, aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
-        raise _explained(error) from None  # its own text quotes the URL, and with it maybe a signature
+        raise _explained(error) from None  # its own text quotes the URL, maybe with a signature
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Tell whether the same request may succeed a moment later: the network's or the server's own trouble."""
+    """Return whether the same request may succeed a moment later: a fault of the network or the server."""
     if isinstance(error, _Answered):
         return error.may_pass
     is_final = isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
@@ -88,11 +91,11 @@ async def _follow(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
         except InputError as error:
             problem = f"it redirects to {public_url(str(answer))!r}, but {error.problem}"
             raise InputError(problem, error.fix) from None
-    raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "give the URL that it ends at")
+    raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "use the URL where it ends")
 
 
 async def _ask(place: WebFile) -> bytes | URL:
-    """Return what one URL answers: its content, or where it sends us."""
+    """Request one URL. Returns its content, or the target of a redirect."""
     refused: list[str] = []
 
     connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_sockets(refused))
@@ -103,11 +106,11 @@ async def _ask(place: WebFile) -> bytes | URL:
             session.get(place.url, headers=HEADERS, allow_redirects=False) as response,
         ):
             if response.status in REDIRECTS and "Location" in response.headers:
-                try:  # a root's password is for what lies below it
+                try:  # a root's password is only for URLs below it
                     return place.url.with_user(None).join(URL(response.headers["Location"]))
                 except ValueError:
                     problem = "it redirects to something that is not a URL"
-                    raise InputError(problem, "give another URL") from None
+                    raise InputError(problem, "use another URL") from None
             if response.status != HTTPStatus.OK:
                 raise _Answered(response.status, retry_after_s(response.headers))
             return await _content(response)
@@ -121,7 +124,7 @@ async def _ask(place: WebFile) -> bytes | URL:
 async def _content(response: aiohttp.ClientResponse) -> bytes:
     encoding = response.headers.get("Content-Encoding") or "identity"
     if encoding.lower() != "identity":
-        raise InputError("its host sends it compressed, though not asked to", "give another URL")
+        raise InputError("its host compresses it, although we did not ask for that", "use another URL")
     chunks, size = [], 0
     if (response.content_length or 0) <= MAX_BYTES:
         async for chunk in response.content.iter_chunked(1 << 16):
@@ -136,16 +139,16 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
 
 def _explained(error: Exception) -> InputError:
     if isinstance(error, _Answered):
-        # in our words: the server's own would be text of what was read
-        phrase = next((f" {one.phrase}" for one in HTTPStatus if one == error.status), "")
+        # The standard phrase: the server's own would show text that the table may not read.
+        phrase = next((f" {status.phrase}" for status in HTTPStatus if status == error.status), "")
         fix = "try again later" if error.may_pass else "check the URL"
         if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            fix = "give a URL that can be read without signing in, as a signed one"
+            fix = "use a URL that can be read without signing in, e.g. a signed one"
         return InputError(f"it cannot be read: {error.status}{phrase}", fix)
     if isinstance(error, TimeoutError):
         return InputError("it cannot be read: no answer in time", "check the URL, or try again later")
     if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
-        return InputError("it cannot be read: no host of that name", "check the URL")
+        return InputError("it cannot be read: there is no host with that name", "check the URL")
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return InputError("it cannot be read: its host has no valid certificate", "check the URL")
     return InputError("it cannot be read: the connection failed", "check the URL, or try again later")

@@ -1,6 +1,6 @@
-"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or what it holds, or why it is refused.
+"""In: the bytes of a file from anywhere. Out: its RGB pictures, their size and number, or why it is refused.
 
-What a file holds is found out in a sandbox, which runs this file.
+Size and number are found out in a sandbox, which runs this file.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.roots import MAX_IMAGE_PIXELS
 from framefleet.pipeline.rows.inputs.video_parts import VideoPart
 
-# Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
+# Other formats run programs (eps), are rarely meant (psd, ico), or few programs read them (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-BYTES_PER_PIXEL = 16  # of WebP: libwebp's two canvases, its copy of them, and the picture
+BYTES_PER_PIXEL = 16  # the most, for WebP: libwebp's two canvases, its copy of them, and the picture
 DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of scaling them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What a file holds: the size of its pictures when upright, and their number (1 for an image).
+    """What a file contains: the size of its upright pictures, and their number (1 for an image).
 
-    Of sound, width and height are 0, and num_frames is the number of samples. first_frame: of a part of a
+    For sound, width and height are 0, and num_frames is the number of samples. first_frame: for a part of a
     video, else None.
     """
 
@@ -47,18 +47,18 @@ class Described:
 
 
 def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
-    """Return the RGB image that `diffusers.utils.load_image` makes of the same file, pixel by pixel.
+    """Return the same RGB image as `diffusers.utils.load_image`, pixel by pixel.
 
-    So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
-    an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
+    So it is turned upright by its EXIF orientation, transparency and colour profile are dropped (not
+    blended), and an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
     """
     with _opened(content) as image, video_frames.DECODING.take(_decoding_bytes(image)):
-        ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
+        ImageOps.exif_transpose(image, in_place=True)  # else there would be another copy in memory
         return image.convert(mode)
 
 
 def open_video(content: bytes, *, max_frames: int, first: int = 0) -> list[Image.Image]:
-    """Return frames from the first, all RGB and of one size. Raises InputError, not for damage after them."""
+    """Return RGB frames of one size, from `first` on. Raises InputError, but not for damage after them."""
     video_frames.checked_kind(content, "video")
     with closing(video_frames.frames_of(content, first=first)) as frames:
         return list(islice(frames, max_frames))
@@ -67,9 +67,9 @@ def open_video(content: bytes, *, max_frames: int, first: int = 0) -> list[Image
 def describe_parts(
     content: bytes, kind: MediaKind, parts: Iterable[VideoPart | None]
 ) -> Iterator[Described | InputError]:
-    """Yield what each part of a file holds, decoded alone, or why it is refused. None: all of it.
+    """Yield for each part what it contains, or why it is refused; each is decoded separately.
 
-    What passes here will open in another process.
+    parts: None for the whole file. What passes here can be opened in another process.
     """
     sha256, times = hashlib.sha256(content).hexdigest(), None
     for part in parts:
@@ -99,7 +99,7 @@ def describe_parts(
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
-    """Return the memory that `describe_parts` takes besides the content, which is not decoded.
+    """Return the memory that `describe_parts` needs besides the content. Decodes nothing.
 
     Raises InputError.
     """
@@ -115,20 +115,20 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Give the image, only its header read. Raises InputError, also for what the block raises."""
+    """Yield the image, with only its header read. Raises InputError, also in place of errors in the block."""
     file = video_frames.checked_kind(content, "image")
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise _too_large(f"it is {image.height} x {image.width} (height x width) and")
             if image.mode.startswith(DEEP_MODES):
-                raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
+                raise InputError("it has more than 8 bits per grey pixel", "convert it to 8 bits")
             yield image
     except InputError:
         raise
     except Image.DecompressionBombError:
         raise _too_large("it") from None
-    except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
+    except Exception:  # for broken bytes, Pillow's decoders raise errors of nearly any class
         names = ", ".join(IMAGE_FORMATS).lower()
         if file.name.upper() not in IMAGE_FORMATS:
             raise InputError(f"it is {file}, and only {names} are read", "convert it to png") from None
@@ -144,17 +144,17 @@ def _too_large(what: str) -> InputError:
     return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
 
 
-MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
-# To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
-# but does not touch yet, for its largest picture, which is then refused by its size.
+MAX_DECODING_S = 600.0  # about ten times what the largest allowed video takes
+# Memory to open a file, before it is decoded: for a container's list of frames; for what libwebp reserves for
+# its largest picture, but does not use, because the picture is refused.
 OPENING: dict[MediaKind, int] = {"video": 256 << 20, "image": 5 << 29, "audio": 256 << 20}
-MORE = 256 << 20  # than decoding should take
-# The kinds of answers, their first byte.
+MORE = 256 << 20  # tolerance above what decoding should take
+# The first byte of an answer.
 COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"
 
 
 class Describer:
-    """Says what files hold, several at a time. For several threads."""
+    """Describes files, several at a time. Threads may share it."""
 
     def __init__(self) -> None:
         self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
@@ -164,12 +164,12 @@ class Describer:
     def describe_parts(
         self, content: bytes, kind: MediaKind, parts: Sequence[VideoPart | None]
     ) -> list[Described | InputError]:
-        """Return what each part of the file holds, decoded alone, or why it is refused. None: all of it."""
+        """Return for each part what it contains, or why it is refused. parts: None for the whole file."""
         answers: list[Described | InputError] = []
         try:
             with self._cores, self._boxes.one() as box:
-                asked = [part and astuple(part) for part in parts]
-                box.send(json.dumps({"kind": kind, "size": len(content), "parts": asked}).encode())
+                tuples = [part and astuple(part) for part in parts]
+                box.send(json.dumps({"kind": kind, "size": len(content), "parts": tuples}).encode())
                 box.send(content)
                 answer = box.receive()
                 if answer[:1] == REFUSAL:
@@ -194,7 +194,7 @@ class Describer:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
+    """Answer one request: report how much memory decoding takes, wait for permission, decode."""
     request = json.loads(connection.recv_bytes())
     kind, size = request["kind"], request["size"]
     parts = [part and VideoPart(*part) for part in request["parts"]]
@@ -211,11 +211,11 @@ def _answer(connection: Connection) -> None:
     connection.send_bytes(COST + str(cost).encode())
     connection.recv_bytes()
     bound_memory(cost + size + MORE)
-    for found in describe_parts(content, kind, parts):
-        if isinstance(found, InputError):
-            connection.send_bytes(_refused(found))
+    for described in describe_parts(content, kind, parts):
+        if isinstance(described, InputError):
+            connection.send_bytes(_refused(described))
         else:
-            connection.send_bytes(DESCRIBED + json.dumps(asdict(found)).encode())
+            connection.send_bytes(DESCRIBED + json.dumps(asdict(described)).encode())
 
 
 def _too_much_memory() -> InputError:

@@ -1,7 +1,7 @@
-"""From what a cell names and the job's roots to the place that may be read, or to why it is refused.
+"""From a cell's path or URL and the job's roots to the place that may be read, or to why it is refused.
 
-A table may come from anywhere, so its paths and URLs are not trusted. What lies below a root (a folder or a
-URL) may be read; elsewhere only http and https are, and whoever reads those checks the address.
+A table may come from anywhere, so its paths and URLs are not trusted. Everything below a root (a folder or a
+URL) may be read; elsewhere only http and https, and the code that reads them checks the address.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL, WEB = ("file", "local"), ("http", "https")
-MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
+MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs are longer
 MAX_BYTES = 256 << 20  # of a file
 MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
-MAX_FRAME_PIXELS = 1 << 24  # of a video's frame, 4096 x 4096: 81 of those are 4 GB
-MAX_PIXELS = 1 << 32  # of all frames, which are decoded to see that they can be: a minute or two
+MAX_FRAME_PIXELS = 1 << 24  # of a video's frame, 4096 x 4096: 81 of these take 4 GB
+MAX_PIXELS = 1 << 32  # of all frames together: checking that they can be decoded takes a minute or two
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 
@@ -47,7 +47,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebFile:
-    """is_trusted: below a root, so that any address will do; with the root's user and password."""
+    """is_trusted: below a root, so any address is allowed, and the URL has the root's user and password."""
 
     url: URL
     is_trusted: bool
@@ -56,12 +56,12 @@ class WebFile:
 class Roots:
     """The folders and URLs below which a table may read.
 
-    base: where relative paths start; unset: the first root. It is a root as well, unless it is on the web:
-    the name of a table's host may lead to another address by the time its rows are read.
+    base: where relative paths start; by default, the first root. It is a root too, unless it is on the web:
+    the host name of a table may lead to another address by the time its rows are read.
     """
 
     def __init__(self, roots: Sequence[str], base: str | None = None) -> None:
-        # Absolute: workers run in other folders.
+        # Absolute, because workers run in other folders.
         absolute = [_absolute(root, "inputs.roots has") for root in roots]
         self._base = _absolute(base, "the table is in") if base is not None else next(iter(absolute), None)
         if self._base is not None and not any(_scheme(link) in WEB for link in self._base.split("::")):
@@ -72,13 +72,13 @@ class Roots:
         self.stored = tuple(root for root in distinct if "://" in root and _scheme(root) not in WEB)
 
     def place(self, uri: str) -> LocalFile | StoredFile | WebFile:
-        """Return where `uri` lies. Raises InputError when this table may not read there."""
+        """Return the place of `uri`. Raises InputError if this table may not read there."""
         if not uri.strip():
-            raise InputError("it is blank", "give a path or a URL, or leave the cell empty")
+            raise InputError("it is blank", "write a path or a URL, or leave the cell empty")
         if len(uri) > MAX_LENGTH:
-            raise InputError(f"it is longer than {MAX_LENGTH} characters", "give a path or a URL")
+            raise InputError(f"it is longer than {MAX_LENGTH} characters", "use a path or a URL")
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
-            raise InputError("it holds control characters", "remove them")
+            raise InputError("it contains control characters", "remove them")
         if USERINFO.search(uri):
             raise _has_userinfo()
         scheme = _scheme(uri)
@@ -87,19 +87,19 @@ class Roots:
         if scheme in LOCAL:
             path = uri.partition("://")[2]
             if not os.path.isabs(path):
-                raise InputError("it has no absolute path", "write file:///folder/name, or the path alone")
+                raise InputError("it has no absolute path", "write file:///folder/name, or only the path")
             return self._local(path)
         if scheme in WEB:
             return self.web(_url(uri))
         if scheme is None or "::" in uri:
-            raise InputError("it chains several locations", "give one path or URL")
+            raise InputError("it chains several locations", "use one path or URL")
         _check_names(uri.partition("://")[2])
         return self._stored(uri)
 
     def web(self, url: URL) -> WebFile:
-        """Return where an absolute URL lies; to be asked again for the target of every redirect."""
+        """Return the place of an absolute URL. Call it again for the target of every redirect."""
         if url.scheme not in WEB or not url.host:
-            raise InputError(f"it leads to {public_url(str(url))!r}", "give an http or https URL with a host")
+            raise InputError(f"it leads to {public_url(str(url))!r}", "use an http or https URL with a host")
         if url.user is not None or url.password is not None:
             raise _has_userinfo()
         url = url.with_fragment(None)
@@ -114,7 +114,7 @@ class Roots:
         if os.path.isabs(uri):
             return self._local(uri)
         if self._base is None:
-            raise InputError("it is relative, but to nothing", "add its folder to inputs.roots")
+            raise InputError("it is relative to no known folder", "add its folder to inputs.roots")
         if "://" not in self._base:
             return self._local(os.path.join(self._base, uri))
         if _scheme(self._base) in WEB:
@@ -126,7 +126,7 @@ class Roots:
         try:
             real = os.path.realpath(path)
         except (OSError, ValueError):  # what no file system can hold
-            raise InputError("it is not a path", "give a path or a URL") from None
+            raise InputError("it is not a path", "use a path or a URL") from None
         if any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in self._folders):
             return LocalFile(path=real)
         raise InputError("it lies outside of inputs.roots", ADD.format(os.path.dirname(real)))
@@ -142,22 +142,22 @@ class Roots:
         raise InputError("it lies outside of inputs.roots", ADD.format(folder))
 
 
-def _absolute(root: str, said: str) -> str:
-    """Return a root with an absolute path. said: how a message begins, before the root."""
+def _absolute(root: str, subject: str) -> str:
+    """Return a root with an absolute path. subject: the start of a message, before the root."""
     scheme = _scheme(root)
     if scheme in LOCAL or "://" not in root:
         path = root.partition("://")[2] if scheme else root
         if not path:
-            raise JobError(f"{said} {root!r}, which is not a folder", "give a folder, e.g. images/")
+            raise JobError(f"{subject} {root!r}, which is not a folder", "use a folder, e.g. images/")
         return os.path.abspath(os.path.expanduser(path))
     check_url(root)
     if not root.partition("://")[2].strip("/"):
-        raise JobError(f"{said} {root!r}, which is everything", "name a host or a bucket")
+        raise JobError(f"{subject} {root!r}, which is everything", "name a host or a bucket")
     if scheme in WEB:
         try:
             return str(URL(root).with_query(None).with_fragment(None)).rstrip("/")
         except ValueError as error:
-            raise JobError(f"{said} {public_url(root)!r}: {error}", "correct the URL") from None
+            raise JobError(f"{subject} {public_url(root)!r}: {error}", "correct the URL") from None
     return root.rstrip("/")
 
 
@@ -167,19 +167,19 @@ def _scheme(uri: str) -> str | None:
 
 
 def _has_userinfo() -> InputError:
-    problem = "it holds a user or a password"
-    return InputError(problem, "leave them out; the job's storage_options are for credentials")
+    problem = "it contains a user or a password"
+    return InputError(problem, "remove them; credentials belong in the job's storage_options")
 
 
 def _url(uri: str) -> URL:
     try:
         return URL(uri)
-    except ValueError:  # its text quotes the URL, and with it maybe a signature
+    except ValueError:  # its text quotes the URL, maybe with a signature
         raise InputError("it is not a URL", "check its host and port") from None
 
 
 def _is_below(url: URL, root: URL) -> bool:
-    """Tell whether a URL lies below a root, however the server may read escapes in it."""
+    """Return whether a URL is below a root, however the server decodes escapes in it."""
     if url.origin() != root.origin():
         return False
     path = url.raw_path  # yarl has resolved `..` and `%2e%2e`
@@ -187,7 +187,7 @@ def _is_below(url: URL, root: URL) -> bool:
         return False
     while (decoded := unquote(path)) != path:  # some servers decode twice
         path = decoded
-    # Servers that see a separator in `\`, and Java's, for which `..;` is `..`
+    # For some servers `\` is a separator, and for Java's `..;` is `..`.
     return not any(part.partition(";")[0] == ".." for part in re.split(r"[/\\]", path))
 
 
@@ -199,7 +199,7 @@ def _normal(url: str) -> str:
 
 def _check_names(path: str) -> None:
     if "" in path.split("/"):
-        raise InputError("it has an empty name in its path", "write single slashes, and none at the end")
+        raise InputError("its path has an empty name", "write single slashes, and none at the end")
 
 
 def too_many_bytes(max_bytes: int) -> InputError:

@@ -1,6 +1,6 @@
-"""From the files that a table names to what each holds, or why it is refused: read once, remembered on disk.
+"""From the files that a table names to what each contains, or why it is refused. Each is read only once.
 
-About 200 bytes of disk for each answer, see `guards/temporary_tables.py`.
+The answers are on disk, about 200 bytes each, see `guards/temporary_tables.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from framefleet.pipeline.rows.tables.rows import Finder
 Answer = Described | Refused
 _Questions = deque[
     tuple[tuple[str, MediaKind], dict[bytes, VideoPart | None]]
-]  # of files: by keys, their parts
+]  # for each file, its parts by key
 _Answers = SimpleQueue[tuple[bytes, Answer | Exception]]
 
 # Reading waits for networks. Each thread may hold a file.
@@ -34,15 +34,15 @@ _SCHEMA = "CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL) WIT
 
 
 class InputIndex(Finder):
-    """What the files hold that `inputs` may read, each asked for once; for one thread at a time.
+    """What the files of `inputs` contain; each is read once. For one thread at a time.
 
-    A store of a root that does not answer is not a row's fault: both methods raise its StoreError.
+    If the store of a root does not answer, that is not a row's fault: `prefetch` and `find` raise StoreError.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs, self._describer = inputs, Describer()
         self._db = temporary_tables(_SCHEMA)
-        # Of a renderer's, which nobody closes, the sandboxes end too.
+        # Ends the sandboxes even if nobody calls `close`, as with a renderer.
         self._end_sandboxes = weakref.finalize(self, self._describer.close)
 
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
@@ -57,7 +57,7 @@ class InputIndex(Finder):
         new = deque(files.items())
         answers: _Answers = SimpleQueue()
         for number in range(min(_NUM_THREADS, len(files))):
-            # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
+            # Daemons, unlike the threads of a pool: after Ctrl-C nobody waits for slow hosts.
             work = (self._inputs, self._describer, new, answers)
             threading.Thread(target=_work, args=work, name=f"input-{number}", daemon=True).start()
         try:
@@ -67,10 +67,10 @@ class InputIndex(Finder):
                     raise answer
                 self._remember(key, answer)
         finally:
-            new.clear()  # which ends the threads, after what they are at
+            new.clear()  # ends the threads after their current file
 
     def find(self, uri: str, kind: MediaKind) -> Answer:
-        """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
+        """Return what `uri` contains, or why it is not of this `kind`. Reads it unless it was prefetched."""
         self.prefetch([(uri, kind)])
         answer = self._recall(_key(uri, kind))
         assert answer is not None
@@ -80,7 +80,7 @@ class InputIndex(Finder):
         return self._recall(_key(uri, kind)) is not None
 
     def remember(self, uri: str, kind: MediaKind, described: Described) -> None:
-        """Take what an earlier run found in a file, which is then not read again."""
+        """Add an answer of an earlier run, so that the file is not read again."""
         self._remember(_key(uri, kind), described)
 
     def locate(self, uri: str) -> str:
@@ -105,19 +105,20 @@ def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: 
     while True:
         try:
             (uri, kind), parts = questions.popleft()
-        except IndexError:  # another thread has taken the last
+        except IndexError:  # another thread took the last one
             return
-        found: Sequence[Described | Exception]
+        described: Sequence[Described | Exception]
         try:
-            found = describer.describe_parts(inputs.read(uri), kind, [*parts.values()])
-        except Exception as error:  # a thread has no caller: raised where the answer is taken
-            found = [error] * len(parts)
-        for key, one in zip(parts, found, strict=True):
-            answers.put(
-                (key, Refused(reason=one.problem, fix=one.fix) if isinstance(one, InputError) else one)
-            )
+            described = describer.describe_parts(inputs.read(uri), kind, [*parts.values()])
+        except Exception as error:  # threads have no caller: `prefetch` raises it
+            described = [error] * len(parts)
+        for key, result in zip(parts, described, strict=True):
+            if isinstance(result, InputError):
+                answers.put((key, Refused(reason=result.problem, fix=result.fix)))
+            else:
+                answers.put((key, result))
 
 
 def _key(uri: str, kind: MediaKind) -> bytes:
-    """Return 16 bytes in place of a URL of maybe thousands."""
+    """Return 16 bytes in place of a URL, which may be long."""
     return hashlib.sha256(f"{kind} {uri}".encode("utf-8", "surrogatepass")).digest()[:16]

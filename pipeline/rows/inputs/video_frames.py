@@ -1,6 +1,6 @@
-"""The bytes of a file in; what kind it is, and of a video its frames, bounded and upright, or its sound.
+"""From the bytes of a file to its format, and to the frames and the sound of a video.
 
-Damaged files are refused.
+Frames are bounded in size and number, and upright. Damaged files are refused.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.signature import MediaKind
+from framefleet.pipeline.model.specs.signature import WITH_ARTICLE, MediaKind
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
 from framefleet.pipeline.outputs.media.open_av import open_av
 from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_PIXELS
 
-# The first that fits counts.
+# The first match counts.
 _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"\x89PNG\r\n\x1a\n", "image", "png"),
     (rb"\xff\xd8\xff", "image", "jpeg"),
@@ -60,48 +60,47 @@ _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
     (rb"(\xef\xbb\xbf)?\s*<\?xml", None, "an XML document"),
 )
 MAX_DECODED_FRAMES = 1 << 14  # 11 minutes at 24 frames per second
-# Containers that hold their own frames. FFmpeg also has demuxers of lists (hls, concat, dash), which open the
-# files and URLs that are written in them, and one that draws any text as a film (tty).
+# Containers that hold their own frames. FFmpeg also has demuxers for lists (hls, concat, dash), which open
+# the files and URLs in them, and one that draws any text as a film (tty).
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,ogg,asf,mpeg,mpegts"
 CONTAINERS += ",mxf,dv,nut,ivf,yuv4mpegpipe,mpegvideo,m4v,h264,hevc,obu"
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
-# explode: raise for damage, where FFmpeg would go on with grey blocks.
+# explode: raise for damage, where FFmpeg would continue with grey blocks.
 _CODEC_OPTIONS = {"err_detect": "explode"}
-# What codecs add to width and height; MPEG-4, for what lies outside of the picture, most.
+# What codecs add to width and height; MPEG-4 adds the most, for areas outside of the picture.
 _PADDING = (128, 288)
-BYTES_PER_FRAME_PIXEL = 100  # sixteen frames that others refer to, at six bytes (4:4:4, 16 bits), and copies
+BYTES_PER_FRAME_PIXEL = 100  # sixteen reference frames of six bytes (4:4:4, 16 bits), and copies
 MATROSKA, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 # Samples of all channels: 23 minutes of stereo at 48 kHz, half a gigabyte as floats.
 MAX_SOUND_VALUES = 1 << 27
-SOUND_BYTES = 64 << 20  # of a few packets: nothing is kept
+SOUND_BYTES = 64 << 20  # for a few packets, which are not kept
 _SOUND_OPTIONS = {**_OPTIONS, "format_whitelist": f"{CONTAINERS},wav,mp3,flac,aac"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileKind:
-    """kind: None for what is neither. name: as people call the format."""
+    """kind: None for other files. name: the format's, for people."""
 
     kind: MediaKind | None
     name: str
 
     def __str__(self) -> str:
-        return f"{_A[self.kind]} ({self.name})" if self.kind else self.name
+        return f"{WITH_ARTICLE[self.kind]} ({self.name})" if self.kind else self.name
 
 
-_A: dict[MediaKind, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 _PATTERNS = tuple(
     (re.compile(pattern, re.DOTALL), FileKind(kind=kind, name=name)) for pattern, kind, name in _SIGNATURES
 )
 
 
 def file_kind(content: bytes) -> FileKind | None:
-    """Return what a file says that it is; None when it says nothing that is known here."""
+    """Return the kind of a file by its first bytes; None if they are unknown."""
     start = content[:512]
     return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
 
 
 def _container(content: bytes) -> FileKind | None:
-    """Return what FFmpeg takes a file for; None where it opens none."""
+    """Return what FFmpeg takes a file for; None if it cannot open it."""
     try:
         with _opened(content, codec_whitelist="none") as container:
             kind: MediaKind = "video" if container.streams.video else "audio"
@@ -111,22 +110,23 @@ def _container(content: bytes) -> FileKind | None:
 
 
 def checked_kind(content: bytes, wanted: MediaKind) -> FileKind:
-    """Return what a file is. Raises InputError where it is not what is wanted: videos may have sound too."""
+    """Return a file's kind. Raises InputError if it is not the wanted one; a video may serve as sound."""
     file = file_kind(content) or _container(content)
     if file and (file.kind == wanted or (wanted, file.kind) == ("audio", "video")):
         return file
     if file and file.name == "gif":  # an image, or a video without sound
         return file
-    it_is = f"it is {file}, not {_A[wanted]}" if file else f"it is not {_A[wanted]}"
-    raise InputError(it_is, f"give {_A[wanted]}")
+    medium = WITH_ARTICLE[wanted]
+    problem = f"it is {file}, not {medium}" if file else f"it is not {medium}"
+    raise InputError(problem, f"use {medium}")
 
 
 class Budget:
-    """Bytes, shared by all threads. What needs more than there are gets them all, and is alone."""
+    """Memory that threads share. A block that needs more than the total takes all of it and runs alone."""
 
     def __init__(self, total: int) -> None:
         self._total = self._free = total
-        self._turn = threading.Lock()  # first come, first served: small ones do not keep a large one waiting
+        self._turn = threading.Lock()  # first come, first served: a large block does not wait for later ones
         self._changed = threading.Condition()
 
     @contextmanager
@@ -144,22 +144,22 @@ class Budget:
                 self._changed.notify()
 
 
-DECODING = Budget(1 << 30)  # what an image of 67 million pixels takes; the usual ones are a hundredth of that
+DECODING = Budget(1 << 30)  # what an image of 67 million pixels takes; usual ones take a hundredth of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameTimes:
-    """When each frame of a video is shown, in order. pts, keys: in units of the stream."""
+    """When each frame of a video is shown, in order. pts, keys: in the stream's time base."""
 
     pts: list[int]
     seconds: list[float]
-    keys: list[tuple[int, int]]  # of frames from which decoding can begin: when shown, when decoded
+    keys: list[tuple[int, int]]  # of frames where decoding can begin: when shown, when decoded
 
 
 def frame_times_of(content: bytes) -> FrameTimes:
-    """Return when each frame is shown, as the container says. Decodes nothing.
+    """Return when each frame is shown, according to the container. Decodes nothing.
 
-    Raises InputError where it does not say so of every frame.
+    Raises InputError if the time of any frame is missing.
     """
     try:
         with _opened(content) as container:
@@ -171,22 +171,22 @@ def frame_times_of(content: bytes) -> FrameTimes:
         raise _damaged() from error
     pts = sorted({shown for shown, _, _ in times if shown is not None})
     if not pts or not base or len(pts) < len(times):
-        problem = "no part of it can be taken, as it does not say when each frame is shown"
+        problem = "no part of it can be used, because it does not say when each frame is shown"
         raise InputError(problem, "write it again, as H.264 in mp4")
     keys = sorted(
         (shown, decoded)
         for shown, decoded, is_key in times
         if is_key and shown is not None and decoded is not None
     )
-    return FrameTimes(pts=pts, seconds=[float((one - pts[0]) * base) for one in pts], keys=keys)
+    return FrameTimes(pts=pts, seconds=[float((shown - pts[0]) * base) for shown in pts], keys=keys)
 
 
 def frames_of(content: bytes, *, first: int = 0, times: FrameTimes | None = None) -> Generator[Image.Image]:
-    """Yield RGB frames in order, as they are stored, at no particular rate, turned as the file says.
+    """Yield RGB frames in order as they are stored, regardless of the frame rate, turned as the file says.
 
-    first: the frame to begin with. times: of the file, if it is known. Raises InputError where the file is
-    damaged or beyond a bound, maybe after some frames. Close it where not all are taken: it holds a part of
-    the memory for decoding.
+    first: the frame to begin with. times: of the file, if known. Raises InputError if the file is damaged or
+    beyond a bound, maybe after some frames. If you do not take all frames, close it: it holds memory of
+    `DECODING`.
     """
     if _is_cut_off(content):
         raise _damaged()
@@ -194,7 +194,7 @@ def frames_of(content: bytes, *, first: int = 0, times: FrameTimes | None = None
     if first and times is None:
         times = frame_times_of(content)
     try:
-        # FFmpeg decodes some frames when it opens a file, and a stream may become larger on its way.
+        # FFmpeg decodes some frames when it opens a file, and later frames of a stream may be larger.
         bound = {"max_pixels": str(pixels)}
         with DECODING.take(BYTES_PER_FRAME_PIXEL * pixels), _opened(content, **bound) as container:
             stream = _stream(container)
@@ -217,42 +217,42 @@ def frames_of(content: bytes, *, first: int = 0, times: FrameTimes | None = None
                 turns = Fraction(frame.rotation, 90)  # counterclockwise
                 yield Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
     except (av.FFmpegError, EOFError, ValueError) as error:
-        # FFmpeg's codes come as several classes; a frame in a layout that swscale lacks is a ValueError
+        # FFmpeg's errors have several classes. ValueError: a pixel layout that swscale does not support.
         raise _damaged() from error
     if not count:
-        raise InputError("it has no frames", "give a file with a picture track")
+        raise InputError("it has no frames", "use a file with a picture track")
 
 
 def _from(container: av.container.InputContainer, times: FrameTimes, first: int) -> Iterator[av.VideoFrame]:
-    """Yield frames from `first` on, each when `times` says. Decodes few of those before it."""
+    """Yield frames from `first` on; each must be shown at its time in `times`. Decodes few frames before."""
     stream, wanted = container.streams.video[0], times.pts[first:]
     before = [decoded for shown, decoded in times.keys if shown <= wanted[0]]
-    # Of some files (open GOPs) a frame needs what comes before the last frame where decoding can begin.
+    # In some files (open GOPs), a frame needs frames from before the last key frame.
     for begin in [*before[-2:][::-1], times.keys[0][1] if times.keys else 0]:
         container.seek(begin, stream=stream)
         frames = container.decode(stream)
         try:
             late = (frame for frame in islice(frames, MAX_DECODED_FRAMES) if (frame.pts or 0) >= wanted[0])
-            found = next(late, None)
+            start = next(late, None)
         except av.FFmpegError:
             continue
-        if found is not None and found.pts == wanted[0]:
+        if start is not None and start.pts == wanted[0]:
             break
     else:
-        raise _not_as_said()
-    for frame, shown in zip(chain([found], frames), wanted, strict=False):
+        raise _wrong_times()
+    for frame, shown in zip(chain([start], frames), wanted, strict=False):
         if frame.pts != shown:
-            raise _not_as_said()
+            raise _wrong_times()
         yield frame
 
 
-def _not_as_said() -> InputError:
-    problem = "its frames are not shown when the container says so"
-    return InputError(problem, "cut the part into a file of its own")
+def _wrong_times() -> InputError:
+    problem = "its frames are not shown at the times that the container says"
+    return InputError(problem, "cut the part into a separate file")
 
 
 def declared_frames(content: bytes) -> tuple[int, float | None]:
-    """Return how many frames a video says that it has (0: unsaid), and how many a second. Decodes nothing."""
+    """Return a video's number of frames (0: unknown) and frame rate by its header. Decodes nothing."""
     with _opened(content, codec_whitelist="none") as container:
         stream = container.streams.video[0]
         rate = stream.average_rate
@@ -260,7 +260,7 @@ def declared_frames(content: bytes) -> tuple[int, float | None]:
 
 
 def most_pixels(content: bytes) -> int:
-    """Return how many pixels a frame has at most, as the header says. Decodes nothing. Raises InputError."""
+    """Return the largest number of pixels of a frame by the header. Decodes nothing. Raises InputError."""
     try:
         with _opened(content, codec_whitelist="none") as container:
             context = _stream(container).codec_context
@@ -270,7 +270,7 @@ def most_pixels(content: bytes) -> int:
     if width * height > MAX_FRAME_PIXELS:
         raise _too_large(width, height)
     if not width * height:
-        return MAX_FRAME_PIXELS  # only the first frame says it, in some containers
+        return MAX_FRAME_PIXELS  # in some containers, only the first frame has the size
     return min((width + _PADDING[0]) * (height + _PADDING[1]), MAX_FRAME_PIXELS)
 
 
@@ -280,15 +280,15 @@ def _opened(content: bytes, **options: str) -> av.container.InputContainer:
 
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
     if not container.streams.video:
-        raise InputError("it has no picture track", "give a video, not sound alone")
+        raise InputError("it has no picture track", "use a video, not only sound")
     stream = container.streams.video[0]
-    if stream.codec_context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
+    if stream.codec_context is None:  # if FFmpeg has no decoder, although PyAV's types do not allow it
         raise _damaged()
     return stream
 
 
 def _is_cut_off(content: bytes) -> bool:
-    """Tell whether a Matroska file is shorter than it says; FFmpeg plays what is there and is content."""
+    """Return whether a Matroska file is shorter than it says; FFmpeg plays what is there without an error."""
     if not content.startswith(MATROSKA):
         return False
     header, start = _matroska_size(content, len(MATROSKA))
@@ -300,7 +300,7 @@ def _is_cut_off(content: bytes) -> bool:
 
 
 def _matroska_size(content: bytes, at: int) -> tuple[int | None, int]:
-    """Return (size of an element, where it begins); None for a live recording's. RFC 8794, section 4."""
+    """Return (size of an element, where it begins); size None in a live recording. RFC 8794, section 4."""
     first = content[at] if at < len(content) else 0
     length = 9 - first.bit_length()
     largest = (1 << 7 * length) - 1
@@ -319,7 +319,7 @@ def _too_large(width: int, height: int) -> InputError:
 
 
 def num_samples(content: bytes) -> int:
-    """Return how many samples each channel has; 0 where there is no sound track. Raises InputError."""
+    """Return how many samples each channel has; 0 without a sound track. Raises InputError."""
     checked_kind(content, "audio")
     count = values = 0
     try:
@@ -335,12 +335,12 @@ def num_samples(content: bytes) -> int:
 
 
 def open_sound(content: bytes) -> Audio | None:
-    """Return the sound, of several channels their mean; None where there is none. Raises InputError."""
-    if not num_samples(content):  # which keeps to the bounds
+    """Return the sound, mixed to one channel; None if there is none. Raises InputError."""
+    if not num_samples(content):  # also checks the bounds
         return None
     with open_av(content, _SOUND_OPTIONS) as container:
         rate = container.streams.audio[0].rate
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
         parts = [*container.decode(container.streams.audio[0]), None]
-        samples = [one.to_ndarray() for part in parts for one in resampler.resample(part)]
+        samples = [frame.to_ndarray() for part in parts for frame in resampler.resample(part)]
     return Audio(samples=np.concatenate(samples, axis=1), sample_rate=rate)

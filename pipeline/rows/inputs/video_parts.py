@@ -1,7 +1,7 @@
 """Parts of videos: which frames of a file a cell means.
 
-A cell names one as text, `a.mp4#t=1.5,3` (seconds, as W3C Media Fragments) or `a.mp4#frames=10,20`, or as a
-mapping, {file: a.mp4, from: 1.5, to: 3}. The end is not included.
+A cell names a part as text, `a.mp4#t=1.5,3` (seconds, as in W3C Media Fragments) or `a.mp4#frames=10,20`, or
+as a mapping, {file: a.mp4, from: 1.5, to: 3}. The end is not included.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from framefleet.pipeline.errors import InputError, count_text
 
-TOLERANCE_S = 1e-4  # of timestamps, as tables round them
+TOLERANCE_S = 1e-4  # tables round timestamps
 _Unit = Literal["t", "frames"]
 _WHOLE = r"\d{1,12}"
 _NUMBER = rf"{_WHOLE}(?:\.\d{{1,12}})?"
@@ -25,26 +25,30 @@ _PART = re.compile(
     rf"|frames=(?P<frames>{_WHOLE})?(?:,(?P<frames_end>{_WHOLE}))?)",
     re.DOTALL,
 )
-# What bounds are called in mappings: unit, and whether it is the end.
+# Keys of mappings: unit, and whether it is the end.
 _BOUNDS: dict[str, tuple[_Unit, bool]] = {
-    **{"from": ("t", False), "to": ("t", True), "from_s": ("t", False), "to_s": ("t", True)},
-    **{"from_frame": ("frames", False), "to_frame": ("frames", True)},
+    "from": ("t", False),
+    "to": ("t", True),
+    "from_s": ("t", False),
+    "to_s": ("t", True),
+    "from_frame": ("frames", False),
+    "to_frame": ("frames", True),
 }
-COLUMN_ENDS = ("_from_s", "_to_s", "_from_frame", "_to_frame")  # of columns that bound a column of videos
+COLUMN_ENDS = ("_from_s", "_to_s", "_from_frame", "_to_frame")  # of names of columns that bound videos
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """The frames from `start` up to, and without, `end`. unit: seconds since the first frame, or frames."""
+    """The frames from `start` to before `end`. unit: t (seconds since the first frame) or frames."""
 
     unit: _Unit
     start: float
     end: float | None
 
     def frames(self, seconds: Sequence[float]) -> tuple[int, int]:
-        """Return the first frame and how many there are. seconds: when each of the file begins.
+        """Return the index of the first frame and the number of frames. seconds: when each frame begins.
 
-        Raises InputError where the file does not have all of them.
+        Raises InputError if the file does not have all of them.
         """
         if self.unit == "t":
             first = bisect_left(seconds, self.start - TOLERANCE_S)
@@ -64,42 +68,42 @@ class VideoPart:
 
 
 def split_part(place: str) -> tuple[str, VideoPart | None]:
-    """Return the file that a cell of a column of videos names, and the part of it."""
-    found = _PART.fullmatch(place)
-    if found is None:
+    """Return the file that a cell of a video column names, and the part of it."""
+    match = _PART.fullmatch(place)
+    if match is None:
         return place, None
     for unit in get_args(_Unit):
-        start, end = found[unit], found[f"{unit}_end"]
+        start, end = match[unit], match[f"{unit}_end"]
         if start or end:
-            return found[1], VideoPart(unit, float(start or 0), None if end is None else float(end))
+            return match[1], VideoPart(unit, float(start or 0), None if end is None else float(end))
     return place, None
 
 
 def part_text(value: Mapping[str, Any]) -> str:
-    """Return what a cell adds to the file's name to mean the same part as a row's argument; "" for all."""
+    """Return what a cell adds to the file's name for the part in a row's argument; "" for the whole file."""
     first = value.get("first_frame")
     return "" if first is None else f"#frames={first},{first + value['num_frames']}"
 
 
 def input_cell(value: Mapping[str, Any]) -> str:
-    """Return the cell that means a row's input."""
+    """Return the cell for a row's input."""
     return f"{value['uri']}{part_text(value)}"
 
 
 def bounded(cell: Any, bound: str, value: Any) -> Any:
-    """Return a cell with one more bound, from a column of its own."""
+    """Return a cell with one more bound, from another column."""
     if cell is None or value is None:
         return cell
     return {**(cell if isinstance(cell, Mapping) else {"file": cell}), bound: value}
 
 
 def as_text(cell: Any) -> Any:
-    """Return a mapping that names a part as text; what is no such mapping as it is."""
+    """Return a mapping that names a part as text; other values are returned unchanged."""
     if not isinstance(cell, Mapping):
         return cell
-    given = {key: value for key, value in cell.items() if value is not None}  # a column of structs has nulls
-    place, units, bounds = given.pop("file", None), set[_Unit](), ["", ""]
-    for key, value in given.items():
+    values = {key: value for key, value in cell.items() if value is not None}  # a column of structs has nulls
+    place, units, bounds = values.pop("file", None), set[_Unit](), ["", ""]
+    for key, value in values.items():
         if isinstance(value, str) and re.fullmatch(_NUMBER, value):  # of a CSV with another cell that is text
             value = Decimal(value)
         is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)

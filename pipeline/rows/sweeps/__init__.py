@@ -1,1 +1,1 @@
-"""From `sweep:` to rows: what each argument goes through, every combination, with or without a table."""
+"""From `sweep:` to rows: every combination of the arguments' values, with or without a table."""

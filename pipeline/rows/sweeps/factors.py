@@ -1,9 +1,7 @@
-"""From `sweep:` to its factors: columns of values that vary together, each with how many there are.
+"""From `sweep:` to its factors (columns of values that vary together), with wildcards in texts expanded.
 
-From texts of a sweep with wildcards, `{red|blue}` and `__animal__`, to every text that they stand for.
-
-The texts are never all in memory: each is made from its number. Options and lines of files may have wildcards
-themselves.
+A text with wildcards, `{red|blue}` or `__animal__`, stands for many texts. They are never all in memory: each
+is made from its number. Options, and lines of wildcard files, may have wildcards themselves.
 """
 
 from __future__ import annotations
@@ -38,28 +36,29 @@ from framefleet.pipeline.rows.tables import formats
 _FILE = r"__(?P<name>(?!_)(?:(?!__)[^{}|\n])+)__"  # next to any text, also of languages without spaces
 _TOKEN = re.compile(rf"\{{\{{(?:(?!__)[^{{}}])*\}}\}}|{_FILE}|[{{|}}]")
 _JSON_STRING = r'"(?:[^"\\]|\\.)*"'
-_JSON = re.compile(rf"\s*\{{\s*{_JSON_STRING}\s*:")  # some models are prompted with it
+_JSON = re.compile(rf"\s*\{{\s*{_JSON_STRING}\s*:")  # some models take JSON as prompts
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s*::\s*")  # how often an option is drawn
 _WEIGHT_FIX = "write a weight as {3::red|blue}, and an option several times to have it more often"
-# What other programs read, and framefleet does not: how many options, weights of other forms, how they are
-# drawn...
+# Syntax of other programs that framefleet does not read: numbers of options, weights in other forms, methods
+# of drawing...
 _UNREAD = re.compile(r"\s*[~@!]?(?:[\d\s,-]*\$\$|\s*[-+]?\d*\.?\d*(?:e[-+]?\d+)?%?\s*::)", re.IGNORECASE)
 _DRAWN = re.compile(r"\s*[~@!]")
-# ...how often a line is taken, variables, settings as A1111 writes them, and options of a command.
+# ...repetitions of a line, variables, settings as A1111 writes them, and command-line options.
 _FOREIGN = re.compile(
     r"\d+#(?=__)|\$\{\w+\s*[=:]|^(?:negative prompt:|steps: \d+,)|(?<!\S)--[a-z]\w*(?:-\w+)*(?=[\s=]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _UNDERSCORES = re.compile(r"(?<!_)__(?!_)")
-_NOT_A_FILE = re.compile(r"[*?\[\]:#\\]|^/|(?:^|/)\.\.?(?:/|$)")  # of the names between underscores
-_MAX_DEPTH = 32  # of wildcards in options; a text is made by recursion
-_MAX_EVEN = 1 << 30  # drawn places have 30 bits: of more texts some would never be drawn
+_NOT_A_FILE = re.compile(r"[*?\[\]:#\\]|^/|(?:^|/)\.\.?(?:/|$)")  # in names between underscores
+_MAX_DEPTH = 32  # of nested wildcards; texts are made by recursion
+_MAX_EVEN = 1 << 30  # drawn places have 30 bits: with more texts, some would never be drawn
 
 
 class Draw:
-    """Picks by weights, one after another, that follow from a place, 0 to below 1, alone.
+    """Weighted picks, one after another, that depend only on `place`, from 0 to below 1.
 
-    Equal on every machine: a whole number below a size, which each pick narrows.
+    Equal on every machine, because it computes with whole numbers: a number below a size, and each pick
+    narrows both.
     """
 
     def __init__(self, place: float) -> None:
@@ -67,7 +66,7 @@ class Draw:
         self._lengthen(repr(place))
 
     def pick(self, ends: Sequence[int]) -> int:
-        """Return a number below len(ends). ends: the sums of the weights up to each."""
+        """Return a number below len(ends). ends: the cumulative sums of the weights."""
         total = ends[-1]
         while self._size < total << 64:
             self._lengthen(f"{self._number} {self._size}")
@@ -82,7 +81,7 @@ class Draw:
 
 
 def weight_ends(weights: Sequence[Fraction | float]) -> tuple[int, ...]:
-    """Return the sums up to each weight, as whole numbers in the same proportions."""
+    """Return the cumulative sums of weights, as whole numbers in the same proportions."""
     exact = [Fraction(str(weight)) for weight in weights]
     scale = math.lcm(*(weight.denominator for weight in exact))
     return tuple(accumulate(int(weight * scale) for weight in exact))
@@ -90,21 +89,21 @@ def weight_ends(weights: Sequence[Fraction | float]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Texts one after another; each stands for one or more."""
+    """Alternative texts; each stands for one text or more."""
 
     texts: tuple[WildcardText, ...]
-    ends: tuple[int, ...]  # the number after the last one of each text
-    weight_ends: tuple[int, ...]  # sums of weights; () where no text in it, however deep, has one
+    ends: tuple[int, ...]  # cumulative sums of how many texts each stands for
+    weight_ends: tuple[int, ...]  # cumulative sums of weights; () if no text in it, nested or not, has one
 
     @classmethod
     def of(cls, texts: Iterable[WildcardText], weights: Sequence[Fraction | float | None] = ()) -> Choices:
-        """weights: how often each is drawn, None for once; those of 0 are left out."""
+        """weights: how often each text is drawn, None for 1; texts with weight 0 are left out."""
         every = [*zip_longest(texts, weights)]
-        kept = [(text, 1 if weight is None else weight) for text, weight in every if weight != 0]
-        parts = tuple(text for text, _ in kept)
+        drawable = [(text, 1 if weight is None else weight) for text, weight in every if weight != 0]
+        parts = tuple(text for text, _ in drawable)
         inner = [piece for text in parts for piece in text.pieces if isinstance(piece, Choices)]
         is_weighted = any(weight is not None for _, weight in every) or any(one.weight_ends for one in inner)
-        sums = weight_ends([weight for _, weight in kept]) if is_weighted else ()
+        sums = weight_ends([weight for _, weight in drawable]) if is_weighted else ()
         return cls(parts, tuple(accumulate(text.num for text in parts)), sums)
 
     @property
@@ -120,9 +119,10 @@ class Choices:
         return (text.at(number) for text in self.texts for number in range(text.num))
 
     def drawn(self, place: float) -> str:
-        """Return the text at a place, 0 to below 1, the same on every machine.
+        """Return the text at a place from 0 to below 1, the same on every machine.
 
-        With weights, each wildcard is drawn by those of its options; without, all texts are as likely.
+        With weights, each wildcard is drawn by the weights of its options; without, all texts are equally
+        likely.
         """
         if self.weight_ends:
             return self.picked(Draw(place))
@@ -138,13 +138,13 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class WildcardText:
-    """Pieces one after another: a text, or options."""
+    """A text with wildcards, as a sequence of plain texts and choices."""
 
     pieces: tuple[str | Choices, ...]
-    num: int  # of the texts that it stands for
+    num: int  # how many texts it stands for
 
     def at(self, number: int) -> str:
-        """Return the text of a number below `num`; the last options change first."""
+        """Return the text of a number below `num`; the last choices change first."""
         texts: list[str] = []
         for piece in reversed(self.pieces):
             if isinstance(piece, Choices):
@@ -160,9 +160,10 @@ def wildcard_texts(
     place: str,
     weights: Sequence[float] = (),
 ) -> Choices | None:
-    """Return what texts stand for; None without wildcards. Raises JobError.
+    """Return the choices that texts stand for; None if they have no wildcards. Raises JobError.
 
-    lines_of: of `__name__`; None where the sweep has no folder of files. weights: of the texts, or none.
+    lines_of: returns the lines for `__name__`; None if the sweep has no folder of wildcard files. weights:
+    one for each text, or none.
     """
     parser = _Parser(lines_of, place, {})
     own = [text for text in texts if isinstance(text, str)]
@@ -178,7 +179,7 @@ def wildcard_texts(
 class _Parser:
     lines_of: Callable[[str], Sequence[str]] | None
     place: str
-    files: dict[str, Choices | None]  # by the names of wildcards; None: being read
+    files: dict[str, Choices | None]  # by name of the wildcard; None while it is read
 
     def parse(self, text: str) -> WildcardText:
         if word := _FOREIGN.search(text):
@@ -188,7 +189,7 @@ class _Parser:
             raise self._unread("__", text, "write __animal__ for a line of animal.txt")
         if _JSON.match(text):
             return self._json(text)
-        groups: list[list[list[str | Choices]]] = [[[]]]  # those that are open; each has options, of pieces
+        groups: list[list[list[str | Choices]]] = [[[]]]  # the open ones: lists of options, of pieces
         end = 0
         for match in _TOKEN.finditer(text):
             groups[-1][-1].append(text[end : match.start()])
@@ -206,7 +207,7 @@ class _Parser:
                 choices = self._options(options, text)
                 groups[-1][-1] += [choices] if choices else ["{", *options[0], "}"]
             elif len(token) > 1 and "|" in token:
-                groups[-1][-1].append(token[1:-1])  # {{red|blue}} is {red|blue} as it stands
+                groups[-1][-1].append(token[1:-1])  # {{red|blue}} is the plain text {red|blue}
             else:
                 groups[-1][-1].append(token)
         groups[-1][-1].append(text[end:])
@@ -218,7 +219,7 @@ class _Parser:
         return _text(groups[0][0])
 
     def _json(self, text: str) -> WildcardText:
-        """Return what JSON stands for: its strings may have wildcards, all other braces are its own."""
+        """Parse a JSON prompt: its strings may have wildcards, other braces are plain text."""
         pieces: list[str | Choices] = []
         for part in re.split(f"({_JSON_STRING})", text):
             if part.startswith('"'):
@@ -230,7 +231,7 @@ class _Parser:
         return _text(pieces)
 
     def _options(self, options: Sequence[list[str | Choices]], text: str) -> Choices | None:
-        """Return what stands between braces; None for one option without a weight. Raises JobError."""
+        """Return the choices between two braces; None for a single option without a weight."""
         if len(options) > 1 and isinstance(first := options[0][0], str) and (drawn := _DRAWN.match(first)):
             raise self._unread(drawn[0].strip(), text, _WEIGHT_FIX)
         weights = [self._weight(pieces, text) for pieces in options]
@@ -239,7 +240,7 @@ class _Parser:
         return self._weighted(map(_text, options), weights, text)
 
     def _weight(self, pieces: list[str | Choices], text: str) -> Fraction | None:
-        """Take an option's weight out of it. Raises JobError for what other programs read there."""
+        """Remove an option's weight and return it. Raises JobError for syntax of other programs."""
         first = pieces[0] if isinstance(pieces[0], str) else ""
         if weight := _WEIGHT.match(first):
             pieces[0] = first = first[weight.end() :]
@@ -251,7 +252,7 @@ class _Parser:
         self, texts: Iterable[WildcardText], weights: Sequence[Fraction | None], text: str
     ) -> Choices:
         if not any(weight is None or weight for weight in weights):
-            raise JobError(f"{self.place} has only weights of 0 in {shown(text)}", "give one above 0")
+            raise JobError(f"{self.place}: all weights in {shown(text)} are 0", "set one above 0")
         return Choices.of(texts, weights)
 
     def _unread(self, word: str, text: str, fix: str) -> JobError:
@@ -272,19 +273,19 @@ class _Parser:
             texts = (self.parse(str(text)) for (text,) in lines)
             self.files[name] = self._weighted(texts, weights, f"__{name}__")
         if (options := self.files[name]) is None:
-            raise JobError(f"{self.place}: the file of __{name}__ leads back to itself", "leave one out")
+            raise JobError(f"{self.place}: the file of __{name}__ refers to itself", "remove that wildcard")
         return options
 
 
 def _text(pieces: Sequence[str | Choices]) -> WildcardText:
-    """Return a text of these pieces, neighbouring texts as one."""
+    """Return a text of these pieces, with adjacent plain texts joined."""
     joined: list[str | Choices] = []
     for piece in pieces:
         if isinstance(piece, str) and joined and isinstance(last := joined[-1], str):
             joined[-1] = last + piece
         elif piece != "":
             joined.append(piece)
-    num = math.prod(one.num for one in joined if isinstance(one, Choices))
+    num = math.prod(piece.num for piece in joined if isinstance(piece, Choices))
     return WildcardText(tuple(joined or [""]), num)
 
 
@@ -296,12 +297,12 @@ _MAX_BYTES = 64 << 20  # a million prompts as people write them
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """The values of one argument, or of a word; a range is never written out."""
+    """The values of one argument or placeholder; a range is never expanded."""
 
     name: str
     kind: ArgumentKind | None
     values: range | pa.Array
-    has_weights: bool = False  # which count for nothing, as each value is rendered once
+    has_weights: bool = False  # they have no effect, because each value is rendered once
 
     @property
     def type(self) -> pa.DataType:
@@ -313,14 +314,14 @@ class Column:
         return self.values.take(pa.array(indices))
 
     def some(self) -> list[Any]:
-        """Return the values to look at before any row: all, or the ends of a range."""
+        """Return the values that are checked before any row: all, or both ends of a range."""
         values = self.values
         return [values[0], values[-1]] if isinstance(values, range) else values.to_pylist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """Columns of equal length that vary together. unit: what one of `num` is called."""
+    """Columns of equal length that vary together. unit: the name of one of its `num` values."""
 
     columns: tuple[Column, ...]
     num: int
@@ -336,7 +337,10 @@ class Factor:
 def factors_of(
     sweep: settings.Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
 ) -> tuple[Factor, ...]:
-    """Return what is crossed, then what is drawn. kinds: of all arguments, not of words. Raises JobError."""
+    """Return the factors: those that are crossed, then the sampled one. Raises JobError.
+
+    kinds: of all arguments; placeholders have none.
+    """
     reading = _Reading(kinds, storage_options, sweep.wildcards)
     crossed = []
     for name, written in sweep.factors.items():
@@ -350,7 +354,7 @@ def factors_of(
 class _Reading:
     kinds: Mapping[str, ArgumentKind]
     storage_options: Mapping[str, Any]
-    wildcards: str | None  # the folder of their files
+    wildcards: str | None  # the folder of wildcard files
 
     def column(self, name: str, written: settings.Spread, place: str) -> Column:
         kind = self.kinds.get(name)
@@ -360,7 +364,7 @@ class _Reading:
             if values.num > settings.MAX_VALUES:
                 num = f"{values.num:,}" if values.num < 10**100 else "more than 10^100"
                 raise JobError(
-                    f"{place} stands for {num} texts, and {settings.MAX_VALUES:,} are the limit",
+                    f"{place} stands for {num} texts, but the limit is {settings.MAX_VALUES:,}",
                     f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
                 )
             values = [*values]
@@ -371,7 +375,7 @@ class _Reading:
         return Column(name=name, kind=kind, values=values, has_weights=has_weights)
 
     def drawn(self, sweep: settings.Sweep) -> Iterator[Factor]:
-        """Yield the one factor of what is drawn, if anything is."""
+        """Yield the factor of the sample, if there is one."""
         if (sample := sweep.sample) is None:
             return
         over = sample.over
@@ -384,22 +388,22 @@ class _Reading:
         yield Factor(columns=columns, num=sample.num, unit=unit)
 
     def _drawn_column(self, name: str, written: settings.Spread, places: NDArray[np.float64]) -> Column:
-        """Return one of the values, or a number between, for each place, 0 to below 1."""
+        """Return for each place, from 0 to below 1, one of the values, or a number in the range."""
         kind, place = self.kinds.get(name), f"sweep.sample.over.{name}"
         is_whole = kind == "int"
         is_log = written.scale == "log"
         if written.is_range and not (written.step or written.num) and (is_log or not is_whole):
             ends = float(written.from_ or 0), float(written.to or 0)
-            values: list[Any] = [settings.number_between(*ends, float(one), is_log=is_log) for one in places]
+            values: list[Any] = [settings.number_between(*ends, float(at), is_log=is_log) for at in places]
             values = [*map(round, values)] if is_whole else values
         elif isinstance(choices := self._values(written, kind, place), Choices):
-            values = [choices.drawn(float(one)) for one in places]
+            values = [choices.drawn(float(at)) for at in places]
         elif written.weights:
             sums = weight_ends(written.weights)
-            values = [choices[Draw(float(one)).pick(sums)] for one in places]
+            values = [choices[Draw(float(at)).pick(sums)] for at in places]
         else:
             num = settings.count(choices)
-            values = [choices[min(int(one * num), num - 1)] for one in places]
+            values = [choices[min(int(at * num), num - 1)] for at in places]
         return Column(name=name, kind=kind, values=_array(values, kind, place))
 
     def _values(
@@ -421,50 +425,50 @@ class _Reading:
             return ranges[0]
         if sum(settings.count(numbers) for numbers in ranges if numbers) > settings.MAX_VALUES:
             problem = f"{place} lists more than {settings.MAX_VALUES:,} values"
-            raise JobError(problem, "give one range, e.g. 0-63")
-        return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
+            raise JobError(problem, "use a range, e.g. 0-63")
+        return [number for value, some in zip(listed, ranges, strict=True) for number in some or [value]]
 
     def _lines(self, place: str, folder: str, name: str) -> list[str]:
-        """Return the lines of the file that `__name__` stands for; those that begin with # are comments."""
+        """Return the lines of the file for `__name__`, without comments, which begin with #."""
         file = f"{folder.rstrip('/')}/{name}.txt"
         lines = lines_of(file, f"{place}: __{name}__", self.storage_options)
         return [line for line in lines if not line.startswith("#")] or [""]
 
 
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
-    """Return a column as tables have it: numbers where all are, or else text, which is read as in CSV."""
-    if kind in TEXT_KINDS and (wrong := [one for one in values if not isinstance(one, str | None)]):
+    """Return a table's column: numbers if all values are numbers, else text, which is read as in CSV."""
+    if kind in TEXT_KINDS and (wrong := [value for value in values if not isinstance(value, str | None)]):
         raise JobError(f"{place} has {shown(wrong[0])}, which is not a text", "put it in quotes")
     types = {type(value) for value in values} - {type(None)}
     try:
         if types in ({bool}, {int}, {float}, {int, float}):
             return pa.array(values, None if types != {int, float} else pa.float64())
-        return pa.array([one if isinstance(one, str | None) else canonical_json(one) for one in values])
+        return pa.array([text if isinstance(text, str | None) else canonical_json(text) for text in values])
     except (OverflowError, pa.ArrowInvalid):
         raise JobError(f"{place} has a number beyond 64 bits", "use smaller numbers") from None
     except UnicodeEncodeError:
-        raise JobError(f"{place} has half a character", "use whole characters") from None
+        raise JobError(f"{place} has half a character (a surrogate)", "use whole characters") from None
 
 
 def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
-    """Return (num, dimensions) numbers in [0, 1), the same for a seed. sobol: scrambled (Owen 1998)."""
+    """Return (num, dimensions) numbers in [0, 1), the same for each seed. sobol: scrambled (Owen 1998)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     if method == "random":
         return rng.random((num, dimensions))
     from scipy.stats import qmc  # takes a second
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The balance properties")  # of powers of two alone
+        warnings.filterwarnings("ignore", message="The balance properties")  # only powers of two have them
         drawn: NDArray[np.float64] = qmc.Sobol(dimensions, rng=rng).random(num)
     return drawn
 
 
 def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a file, a path or URL, without those that are blank. Raises JobError."""
+    """Return the lines of a file, a path or URL, without blank ones. Raises JobError."""
     shown = public_url(file)
     path = file.partition("?")[0] if "://" in file else file
     if not path.lower().endswith(".txt"):  # job.json may name files, and their lines go into records
-        as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
+        as_table = "use it as `table:`; its rows are rendered with each combination of the sweep"
         fix = "rename it" if formats.file_format(file) is None else as_table
         raise JobError(f"{place} is {shown}, which is not a .txt file", fix)
     check_url(file)
@@ -474,10 +478,10 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
             content = read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
         else:
             filesystem, path = fsspec.core.url_to_fs(file, **storage_options)
-            filesystem.invalidate_cache()  # of listings: this process may have looked there before
+            filesystem.invalidate_cache()  # of listings, from an earlier look
             with filesystem.open(path, "rb") as opened:
                 content = opened.read(_MAX_BYTES + 1)
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+    except Exception as error:  # stores have their own errors: botocore's and aiohttp's are not OSErrors
         reason, fix = why_unread(error, "check its path")
         reason = public_text(getattr(error, "strerror", None) or reason)
         raise JobError(f"{place} is {shown}, which cannot be read: {reason}", fix) from None
@@ -493,7 +497,7 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
         why = formats.refused_text(line, formats.likely_encoding(content), shown)
         problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
         raise JobError(f"{place} {shown}: {problem}", why.fix) from None
-    # `str.splitlines` also cuts at U+2028, form feeds and others, which stand inside of prompts.
+    # `str.splitlines` also splits at U+2028, form feeds and others, which prompts contain.
     lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if not lines:
         raise JobError(f"{place} {shown} is empty", "write a value on each line")

@@ -1,4 +1,4 @@
-"""`sweep:` as a person writes it: what arguments go through, what is drawn, and the numbers of ranges."""
+"""`sweep:` as a person writes it: the values of arguments, the sample, and the numbers of ranges."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from framefleet.pipeline.guards.strict_model import Strict
 _One = str | int | float | bool | None
 _Written = _One | list[_One | list[_One]]
 SampleMethod = Literal["sobol", "random"]
-MAX_VALUES = 1_000_000  # values of one argument that are kept in memory; whole numbers in steps are not
-_DIGITS = 6  # of numbers between: no argument is read more finely, and machines may differ in the sixteenth
+MAX_VALUES = 1_000_000  # values of one argument, which are in memory unless they are a range of whole numbers
+_DIGITS = 6  # of drawn numbers: no argument needs more, and machines may differ in the sixteenth
 _SHORT = re.compile(r"\s*(-?\d{1,19})\s*-\s*(-?\d{1,19})\s*(?::\s*(\d{1,19})\s*)?")
 MARKED_FILE = re.compile(r"@(.+\.txt|\S+)", re.IGNORECASE)  # `@prompts.txt`, as on the command line
 _INT64 = range(-(2**63), 2**63)
@@ -69,11 +69,11 @@ class Spread(Strict):
         if self.weights is not None and not (
             len(self.weights) == len(self.values or ()) and any(self.weights)
         ):
-            raise _wrong("with as many weights as values, and one above 0")
+            raise _wrong("with as many weights as values, at least one of them above 0")
         if (self.from_ is None) != (self.to is None):
             raise _wrong("a range with both ends, e.g. {from: 1, to: 9}")
         if not self.is_range and (self.step or self.num or self.scale == "log"):
-            raise _wrong("without step, num and scale, which are of {from: ..., to: ...}")
+            raise _wrong("without step, num and scale, which belong to {from: ..., to: ...}")
         if self.step and self.num:
             raise _wrong("with step or num, not both")
         if max(map(abs, (self.from_ or 0, self.to or 0, self.step or 0))) >= 10**300:
@@ -84,7 +84,7 @@ class Spread(Strict):
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> Any:
-        """Return it as short as a job file says it."""
+        """Return the shortest form that a job file may use."""
         values = {name: value for name, value in dump(self).items() if value not in (None, "linear")}
         if self.values is not None and self.weights is None:
             return values["values"]
@@ -141,12 +141,12 @@ class Sweep(Strict):
 
     @property
     def factors(self) -> dict[str, Spread]:
-        """Return what is crossed, without what is drawn."""
+        """Return the values that are crossed, without those of the sample."""
         return dict(self.__pydantic_extra__)
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the text files that it names, and their folder, by their keys below `sweep`."""
+        """Return the text files that it names, and the folder of wildcards, by key below `sweep`."""
         over = self.sample.over if self.sample else {}
         written_by_key = self.factors | {f"sample.over.{name}": written for name, written in over.items()}
         files = {f"{name}.file": written.file for name, written in written_by_key.items() if written.file}
@@ -164,7 +164,7 @@ class Sweep(Strict):
 
 
 def short_range(text: object, place: str) -> range | None:
-    """Return what "0-63" or "8-64:8" stands for, None where it is no such text. Raises JobError."""
+    """Return the range for text like "0-63" or "8-64:8"; None for other text. Raises JobError."""
     match = _SHORT.fullmatch(text) if isinstance(text, str) else None
     return whole_range(int(match[1]), int(match[2]), int(match[3] or 1), place) if match else None
 
@@ -179,39 +179,39 @@ def whole_range(first: int, last: int, step: int, place: str) -> range:
 
 
 def count(numbers: NumberList | list[Any]) -> int:
-    """Return how many there are: len() of a range ends at 2**63."""
+    """Return the number of values: len() of a range fails from 2**63 on."""
     if isinstance(numbers, range):
         return (numbers[-1] - numbers[0]) // numbers.step + 1
     return len(numbers)
 
 
 def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
-    """Return the numbers of {from: ..., to: ...}; is_whole: the nearest whole ones. Raises JobError."""
+    """Return the numbers of {from: ..., to: ...}. is_whole: round them. Raises JobError."""
     first, last, step = written.from_ or 0, written.to or 0, written.step or 1
     if written.num is not None:
         if written.num > MAX_VALUES:
-            raise JobError(f"{place}.num is {written.num:,}, and {MAX_VALUES:,} are the limit", "use fewer")
+            raise JobError(f"{place}.num is {written.num:,}, but the limit is {MAX_VALUES:,}", "use fewer")
         parts = [number / max(written.num - 1, 1) for number in range(written.num)]
         numbers = [number_between(first, last, part, is_log=written.scale == "log") for part in parts]
         return list(dict.fromkeys(map(round, numbers))) if is_whole else numbers
     if written.scale == "log":
-        raise JobError(f"{place} has scale: log, and no num", "set how many numbers, e.g. num: 8")
+        raise JobError(f"{place} has scale: log, but no num", "set the number of values, e.g. num: 8")
     odd = [number for number in (first, last, step) if not float(number).is_integer()]
     if is_whole and odd:
-        raise JobError(f"{place} has {odd[0]!r}, and takes whole numbers", "use whole numbers")
+        raise JobError(f"{place} has {odd[0]!r}, but takes whole numbers", "use whole numbers")
     if is_whole or all(isinstance(number, int) for number in (first, last, step)):
         return whole_range(int(first), int(last), int(step), place)
-    # first, first + step, ... as decimals add up: 0.1 + 0.2 is 0.3
+    # first, first + step, ... in decimal arithmetic: 0.1 + 0.2 is 0.3
     start, stride = Decimal(str(first)), Decimal(str(step))
     num = int(abs(Decimal(str(last)) - start) / stride) + 1
     if num > MAX_VALUES:
-        raise JobError(f"{place} has {num:,} numbers, and {MAX_VALUES:,} are the limit", "use a larger step")
+        raise JobError(f"{place} has {num:,} numbers, but the limit is {MAX_VALUES:,}", "use a larger step")
     sign = 1 if last >= first else -1
     return [float(start + sign * stride * number) for number in range(num)]
 
 
 def number_between(first: float, last: float, part: float, *, is_log: bool) -> float:
-    """Return the number at `part`, 0 to 1, of the way from first to last, to six digits."""
+    """Return the number at `part` (0 to 1) of the way from first to last, with six digits."""
     if part in (0, 1):
         return float(last if part else first)
     number = first * (last / first) ** part if is_log else first + (last - first) * part

@@ -1,6 +1,6 @@
-"""From `sweep:`, and a table or none, to its rows, or to what is wrong with them before any is made.
+"""From `sweep:`, with or without a table, to its rows, or to errors before any row is made.
 
-The rows are a table too, never in memory. Texts with {names} are filled in with the values of these.
+The rows are a table too, and never all in memory. {names} in texts are replaced by values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
-# {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
+# {{name}} is the plain text {name}; all other braces are plain text too, e.g. in a JSON prompt.
 _NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
 _REMEMBERED = 4096
 
@@ -42,12 +42,12 @@ def open_sweep(
 ) -> Swept:
     """Return the rows of a sweep. Raises JobError.
 
-    table: each of its rows is taken with each combination. kinds: of all arguments. others: parameters of
-    the pipeline's call. columns: the job's, by which arguments stand in other columns.
+    table: each of its rows is combined with each combination. kinds: of all arguments. others: parameters of
+    the pipeline's call. columns: the job's `columns:`, from arguments to the columns that have them.
     """
     factors: tuple[Factor, ...] = ()
     for factor in factors_of(sweep, kinds, storage_options):
-        renamed = tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns)
+        renamed = tuple(replace(each, name=columns.get(each.name, each.name)) for each in factor.columns)
         factors += (replace(factor, columns=renamed),)
     varied = [column for factor in factors for column in factor.columns]
     arguments = {column: argument for argument, column in columns.items()}
@@ -56,7 +56,7 @@ def open_sweep(
     used = frozenset[str]().union(*templates.values())
     for name, kind in ((column.name, column.kind) for column in varied):
         if kind is None and name not in used:
-            texts = ((one.name, text) for one in varied if one.kind in TEXT_KINDS for text in one.some())
+            texts = ((each.name, text) for each in varied if each.kind in TEXT_KINDS for text in each.some())
             if place := next((place for place, text in texts if text and f"{{{name}" in text), None):
                 place = arguments.get(place, place)
                 raise JobError(f"sweep.{place} has {{{name} without a closing bracket", f"write {{{name}}}")
@@ -69,7 +69,7 @@ def open_sweep(
                 fix += ", or rename it in the sweep and its texts"
             else:
                 fix += f"; for rows without one, write a single value as `defaults: {{{argument}: ...}}`"
-            raise JobError(f"sweep.{argument}: the table has a column {name!r} too", fix)
+            raise JobError(f"sweep.{argument}: the table also has a column {name!r}", fix)
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -88,27 +88,27 @@ def open_sweep(
 
 
 def _templates(
-    varied: Sequence[Column], found: Sequence[str], arguments: Mapping[str, str]
+    varied: Sequence[Column], table_columns: Sequence[str], arguments: Mapping[str, str]
 ) -> dict[str, frozenset[str]]:
-    """Return which columns are texts to be filled in, with the names that they use.
+    """Return the columns whose texts have {names}, each with the names that it uses.
 
-    arguments: those that stand in other columns, by these.
+    arguments: by column, for arguments whose column has another name.
     """
     templates: dict[str, frozenset[str]] = {}
     for column in varied:
         texts = column.some() if column.kind in (*TEXT_KINDS, "int") else []
         parts = [_parts(text) for text in texts if isinstance(text, str) and "{" in text]
-        if any(len(some) > 1 for some in parts):  # else each is as it is rendered
+        if any(len(some) > 1 for some in parts):  # else the texts are plain
             templates[column.name] = frozenset(name for some in parts for _, name in some if name)
-    words = {*found, *(column.name for column in varied if column.name not in templates)}
+    words = {*table_columns, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
             place = arguments.get(place, place)
             word, near = missing[0], nearest(missing[0], words)
             meant = f"did you mean {{{near[0]}}}? Otherwise " if near else ""
             raise JobError(
-                f"sweep.{place} uses {{{word}}}, and neither sweep nor table has that",
-                f"{meant}add its words, as `sweep: {{{word}: [...]}}`; "
+                f"sweep.{place} uses {{{word}}}, but neither the sweep nor the table has it",
+                f"{meant}add its values, e.g. `sweep: {{{word}: [...]}}`; "
                 f"{{{{{word}}}}} stands for the text {{{word}}}",
             )
     return templates
@@ -116,19 +116,19 @@ def _templates(
 
 def _check_length(swept: Swept, where: str) -> None:
     if swept.num_rows > MAX_ROWS:
-        problem = f"{where}: {swept}, and {MAX_ROWS:,} are the limit"
-        raise JobError(problem, "sweep over less, or draw some combinations with `sweep.sample`")
+        problem = f"{where}: {swept}, but the limit is {MAX_ROWS:,}"
+        raise JobError(problem, "use fewer values, or draw some combinations with `sweep.sample`")
 
 
 def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
-    """Raise JobError for a value that no row of any model can have: once, and not for each row."""
+    """Raise JobError for a value that no model takes: once, and not for each row."""
     readers = [reader for plan in plans for reader in plan.readers if reader.kind not in PLACES]
     for column in (column for factor in swept.factors for column in factor.columns):
         of_column = [reader for reader in readers if reader.column == column.name]
         checks = [reader.check for reader in of_column]
         for value in column.some() if checks and column.name not in swept.templates else ():
             answers = [None if value is None else check(value) for check in checks]
-            refused = [one for one in answers if isinstance(one, Refused)]
+            refused = [answer for answer in answers if isinstance(answer, Refused)]
             if len(refused) == len(checks):
                 is_number = column.kind in ("int", "float", "ints", "floats")
                 fix, text = refused[0].fix, str(value) if is_number else ""
@@ -143,10 +143,10 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """Each row of a table with each combination of the factors, the last of them changing first.
+    """Each row of a table with each combination of the factors; the last factor changes first.
 
-    Rows are numbered from 0: those of the table's row 0 come first. table: None is one row without columns,
-    num_table_rows 1. templates: the columns whose texts hold {names}, with the names of each.
+    Rows are numbered from 0: those of the table's row 0 come first. table: None counts as one row without
+    columns, so num_table_rows is 1. templates: the columns whose texts have {names}, each with its names.
     """
 
     factors: tuple[Factor, ...]
@@ -161,7 +161,7 @@ class Swept:
 
     @property
     def swept(self) -> frozenset[str]:
-        """The columns that it makes, but for texts into which it puts cells of a table."""
+        """The columns of the sweep, without texts that use cells of the table."""
         cells = {*self.table.schema.names} if self.table else set()
         made = {column.name for factor in self.factors for column in factor.columns}
         return frozenset(made - {name for name, used in self.templates.items() if used & cells})
@@ -180,12 +180,12 @@ class Swept:
         return self.num_table_rows * self.num_combinations
 
     def __str__(self) -> str:
-        """Return how its rows come about, e.g. "3 prompts x 20 seeds = 60 rows"."""
+        """Return how the rows are counted, e.g. "3 prompts x 20 seeds = 60 rows"."""
         sizes = [count_text(self.num_table_rows, "row")] if self.table else []
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {count_text(self.num_rows, 'row')}"
 
     def fixed_values(self, name: str) -> list[Any]:
-        """Return the values that a column is swept through, as far as they are the same in all rows."""
+        """Return the values of a swept column; [] if its texts have {names}."""
         columns = (column for factor in self.factors for column in factor.columns if column.name == name)
         return [value for column in columns if name not in self.templates for value in column.some()]
 
@@ -199,7 +199,7 @@ class Swept:
             yield from self._crossed(first, batch, batch_rows)
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
-        """Return where the table has the rows that these are made of."""
+        """Return for each row the place of its table row, if the table knows it."""
         of_table = {row: row // self.num_combinations for row in rows}
         places = self.table.places({*of_table.values()}) if self.table else {}
         return {row: places[own] for row, own in of_table.items() if own in places}
@@ -207,10 +207,10 @@ class Swept:
     def _crossed(
         self, first: int, batch: pa.RecordBatch | None, batch_rows: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the rows of a batch of the table, whose first is at `first`."""
+        """Yield the rows for a batch of the table that starts at row `first`."""
         num_each = self.num_combinations
         num_rows = (batch.num_rows if batch else 1) * num_each
-        if batch:  # a row of some megabytes is repeated in each
+        if batch:  # a large row is repeated in each combination
             batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
         for start in range(0, num_rows, batch_rows):
             rows = np.arange(start, min(start + batch_rows, num_rows), dtype=np.int64)
@@ -224,7 +224,7 @@ class Swept:
             yield first * num_each + start, self._joined(of_table, columns)
 
     def _joined(self, of_table: dict[str, pa.Array], of_factors: dict[str, pa.Array]) -> pa.RecordBatch:
-        """Return the rows, their templates filled: with what the table has, where it has that name."""
+        """Return the rows, with their templates filled in. For names in both, the table's values are used."""
         columns = of_table | of_factors
         for column, names in self.templates.items():
             words = {name: python_values((of_factors | of_table)[name]) for name in names}
@@ -237,7 +237,7 @@ RowSource = Table | Swept
 
 
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
-    """Return each text with the words of its row, by name; None where one of these is null."""
+    """Return each text with its {names} replaced by the words of its row; None if one of these is null."""
     texts = [*texts]
     for row, text in enumerate(texts):
         if text and "{" in text:

@@ -1,4 +1,4 @@
-"""What is wrong with the columns of a table as a whole: types, names, what is missing."""
+"""Check the columns of a table as a whole: their types, their names, and what is missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# What people and other programs call the arguments of diffusers, by those that it may be: OpenAI, fal,
-# Replicate, Google, Kling, A1111, ComfyUI, vllm-omni, SGLang, DiffSynth, and the scripts of models' authors.
+# Arguments of diffusers, with their names among people and in other programs: OpenAI, fal, Replicate, Google,
+# Kling, A1111, ComfyUI, vllm-omni, SGLang, DiffSynth, and the scripts of models' authors.
 _NAMES_ELSEWHERE = {
     "prompt": "text caption positive positive_prompt prompts prompt_text text_prompt input_prompt",
     "negative_prompt": "negative neg_prompt uncond negative_text n_prompt negative_caption",
@@ -63,7 +63,7 @@ _NAMES_ELSEWHERE = {
     "media.crf": "quality output_quality video_quality output_compression crf",
     "post": "upscale upscaler upscale_factor hr_scale hr_upscaler enable_hr hires_fix restore_faces "
     "interpolate_frames",
-    # No argument of framefleet's models, or of few.
+    # Arguments of no model here, or of few.
     "": "mask true_cfg_scale eta guidance_rescale conditioning_scale audio tiling loop go_fast fast_mode "
     "controlnet_conditioning_scale ip_adapter_image pose_video face_video camera_motion camera_fixed "
     "generate_audio style_preset acceleration subseed subseed_strength image_cfg_scale "
@@ -72,28 +72,28 @@ _NAMES_ELSEWHERE = {
 _ELSEWHERE = {
     name: tuple(arguments.split()) for arguments, names in _NAMES_ELSEWHERE.items() for name in names.split()
 }
-_PER_JOB = ("model", "prompts.rewrite", "media.format", "media.crf", "post")  # which no row has
-# What to write where `columns:` would not do.
+_PER_JOB = ("model", "prompts.rewrite", "media.format", "media.crf", "post")  # rows do not have these
+# What to write where `columns:` would not help.
 _FIXES = {
     **dict.fromkeys(
-        ("aspect_ratio", "aspect", "ratio", "megapixels"), "give `size`, e.g. 1280x720, or width and height"
+        ("aspect_ratio", "aspect", "ratio", "megapixels"), "use `size`, e.g. 1280x720, or width and height"
     ),
     **dict.fromkeys(
         ("resolution", "video_resolution"),
-        "where it is width x height, rename it to `size`; where it is a name such as 720p, give `size`, e.g. "
+        "if it is width x height, rename it to `size`; if it is a name such as 720p, use `size`, e.g. "
         "1280x720",
     ),
     **dict.fromkeys(
         ("shift", "sample_shift", "sigma_shift", "timestep_shift", "time_shift"),
         "write it as a setting of the row's `scheduler`, e.g. unipc(flow_shift=5)",
     ),
-    "batch_size": "for several clips of a row give `n`; `batching.max_rows` is how many are rendered at once",
+    "batch_size": "for several clips of a row, use `n`; `batching.max_rows` is how many are rendered at once",
     "n": "for several seeds, write `seed: 0-3`",
 }
-# Arguments of many pipelines, and those that only others have: a row that has one here is told.
+# Arguments of many pipelines, and those that only others have: a warning lists these columns.
 _COMMON = {name for names in _NAMES_ELSEWHERE for name in names.split() if name not in _PER_JOB}
 _OTHERS = _COMMON | {name for name, arguments in _ELSEWHERE.items() if not arguments}
-_TEXTS = ("prompt", "negative_prompt")  # next to which tables have others, which mean nothing
+_TEXTS = ("prompt", "negative_prompt")  # tables often have other texts too, which mean something else
 _ALIKE = 0.85  # see `nearest`
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
@@ -107,7 +107,7 @@ _WORDS: dict[ArgumentKind, str] = {
     "video": "paths or URLs of videos, as text, or {file, from, to}",
     "images": "paths or URLs of images, as text or lists of text",
     "list[image]": "lists of paths or URLs of images",
-    "references": "lists of media, as [{'image': 'a.png'}], or JSON text of such",
+    "references": "lists of media, e.g. [{'image': 'a.png'}], or the same as JSON text",
     "ints": "whole numbers, or lists of them",
     "floats": "numbers, or lists of them",
     "model": "names of declared models, as text",
@@ -117,14 +117,14 @@ _COLUMNS = {"row_id", "stars", CLIP}
 
 
 def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
-    """Raise when no cell of the column can ever be what the argument takes."""
+    """Raise TableError if no cell of the column can be what the argument takes."""
     stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
     number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
     fits = {
         "bool": pa.types.is_boolean(stored),
         "references": pa.types.is_list(stored) and pa.types.is_struct(stored.value_type),
-        "video": pa.types.is_struct(stored),  # of a file and a part of it
+        "video": pa.types.is_struct(stored),  # a file, and a part of it
         **dict.fromkeys(("int", "float"), number),
         **dict.fromkeys(("list[int]", "list[float]"), _is_list(stored, number=True)),
         **dict.fromkeys(("list[str]", "images", "list[image]"), _is_list(stored, number=False)),
@@ -147,11 +147,12 @@ def _is_list(stored: pa.DataType, *, number: bool) -> bool:
 
 
 def check_carried(carried: Iterable[str], spec: PipelineSpec) -> None:
-    """Raise for a column that would be an argument if a table could give it."""
+    """Raise TableError for a column that names an argument which no table can have."""
     for name in carried:
         parameter = spec.parameters.get(name)
         if parameter is not None and parameter.kind is None:
-            raise TableError(f"column {name!r} is an argument that a table cannot give", plumbing_fix(name))
+            problem = f"column {name!r} is an argument that cannot come from a table"
+            raise TableError(problem, plumbing_fix(name))
 
 
 def check_ends(names: Sequence[str], videos: Mapping[str, str | None], *, ends: Sequence[str]) -> None:
@@ -173,7 +174,7 @@ def plumbing_fix(name: str) -> str:
             "or leave the column out, or rename it to carry it"
         )
     if name == "generator":
-        return "give a `seed` column; rename this one to carry it"
+        return "use a `seed` column; rename this one to carry it"
     if "_per_prompt" in name:
         return "repeat the row with other seeds; rename this one to carry it"
     if PLUMBING.fullmatch(name):
@@ -184,12 +185,12 @@ def plumbing_fix(name: str) -> str:
 def check_required(
     required: Collection[str], read: Collection[str], base: Collection[str], *, columns: Sequence[str]
 ) -> None:
-    """Raise for an argument that no row has. columns: all of the table's."""
+    """Raise TableError for a required argument that no row has. columns: all of the table's."""
     for name in required:
         if name not in read and name not in base:
             meant = next((column for column in columns if _meant(column, [name])), "...")
             raise TableError(
-                f"the rows have no {name!r}, and the job no default for it; their columns are "
+                f"the rows have no {name!r}, and the job has no default for it; their columns are "
                 f"{names_text(columns) or 'none'}",
                 f"add the column, map it with `columns: {{{name}: {_spelled(meant)}}}`, "
                 f"or set `defaults: {{{name}: ...}}` or, for one or more, `sweep: {{{name}: [...]}}`",
@@ -197,7 +198,7 @@ def check_required(
 
 
 def as_argument(column: str, argument: str) -> str:
-    """Return what to do where a column was meant as an argument, or as a key of the job."""
+    """Return the fix for a column that was meant as an argument, or as a key of the job."""
     if fix := _FIXES.get(_plain(column)):
         return fix
     if argument in _PER_JOB:
@@ -208,33 +209,34 @@ def as_argument(column: str, argument: str) -> str:
 def of_others(
     carried: Iterable[str], read: Mapping[str, str], arguments: Collection[str], classes: str
 ) -> Iterator[tuple[str, str]]:
-    """Yield carried columns that mean an argument which is read elsewhere, or is of other pipelines, and why.
+    """Yield carried columns that look like arguments, each with the reason why it is not read.
 
-    read: by argument, its column. arguments: of the pipelines that are used, which are called `classes`.
+    The argument is read from another column, or only other pipelines have it. read: the columns by argument.
+    arguments: of the pipelines in use. classes: their names.
     """
     for name in carried:
         plain = _plain(name)
         names = (plain, *_ELSEWHERE.get(plain, ()))
-        if column := next((read[one] for one in names if one in read and one not in _TEXTS), None):
+        if column := next((read[each] for each in names if each in read and each not in _TEXTS), None):
             if column != name:
-                yield name, f"the column {column!r} is read in its place"
+                yield name, f"the column {column!r} is read instead"
         elif not _OTHERS.isdisjoint(names) and {*names}.isdisjoint(arguments):
             yield name, f"{classes} takes no {names[1] if len(names) > 1 else name}"
 
 
 def _spelled(column: str) -> str:
-    """Return a column's name as YAML has it."""
+    """Return a column's name as YAML."""
     return column if column.isidentifier() or column == "..." else json.dumps(column, ensure_ascii=False)
 
 
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Return carried columns whose names are nearly those of arguments, or what others call these."""
+    """Return carried columns, each with the argument whose name is similar or means the same."""
     near = ((name, _meant(name, unused)) for name in carried)
     return tuple((name, argument) for name, argument in near if argument)
 
 
 def argument_meant(name: str, known: Collection[str]) -> str:
-    """Return the fix of an error that tells of a name no argument has: also of what others call them."""
+    """Return the fix for a name that is not an argument; names from other programs are known."""
     if fix := _FIXES.get(_plain(name)):
         return fix
     meant = _meant(name, known)
@@ -244,10 +246,7 @@ def argument_meant(name: str, known: Collection[str]) -> str:
 
 
 def common_argument(name: str, cutoff: float = _ALIKE) -> str | None:
-    """Return the argument of diffusers that a name stands for, if it is one of many pipelines.
-
-    cutoff: as of `nearest`.
-    """
+    """Return the argument that a name stands for, if many pipelines have it. cutoff: see `nearest`."""
     argument = _meant(name, _COMMON, cutoff)
     has_own_fix = _plain(name) in _FIXES and argument != name
     return None if argument in _PER_JOB or has_own_fix else argument
@@ -258,17 +257,17 @@ def _meant(name: str, unused: Collection[str], cutoff: float = _ALIKE) -> str | 
     for argument in (plain, *_ELSEWHERE.get(plain, ())):
         if argument in unused or (argument in _PER_JOB and argument != plain):
             return argument
-    if swapped := next((name for name in unused if sorted(name) == sorted(plain)), None):  # as hieght
+    if swapped := next((name for name in unused if sorted(name) == sorted(plain)), None):  # e.g. hieght
         return swapped
     near = nearest(plain, unused, cutoff=cutoff)
     return near[0] if near else None
 
 
 def _plain(name: str) -> str:
-    """Return a name as diffusers spells: `durationSeconds` and "Duration seconds" are duration_seconds."""
+    """Return a name in snake case: `durationSeconds` and "Duration seconds" become duration_seconds."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s-]+", "_", name.strip()).lower()
 
 
 def is_picks(columns: Collection[str]) -> bool:
-    """Tell whether a table is a picks.jsonl. What it says of the clips' records is left out by a render."""
+    """Return whether a table is a picks.jsonl. A render ignores its columns from the clips' records."""
     return set(columns) >= _COLUMNS

@@ -1,7 +1,7 @@
 """From the bytes of a CSV or TSV file to its separator, its header, and the bytes with quote marks checked.
 
-Arrow takes anything after a closing quote mark, and a mark that is text at the start of a cell swallows what
-follows, whole rows too. So bytes reach Arrow only where every mark has one meaning.
+Arrow accepts anything after a closing quote mark, and a mark that is text at the start of a cell swallows
+what follows, even whole rows. So bytes reach Arrow only if every mark has one meaning.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 
 from framefleet.pipeline.errors import TableError
 
-_SAMPLE = 1 << 20  # bytes, by which separator, header and quoting are judged
-MAX_ROW = 1 << 20  # bytes; Arrow reads no longer rows
+_SAMPLE = 1 << 20  # bytes; they decide about separator, header and quoting
+MAX_ROW = 1 << 20  # bytes; Arrow does not read longer rows
 _LINE_ENDS = b"\r\n"
-_SEP_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)  # how Excel learns the separator
+_SEP_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)  # Excel's line for the separator
 _LINE_END = re.compile(rb"[\r\n]")
 _SHOWN = 40  # bytes of a cell in a message
 
 
 class CsvText(io.RawIOBase):
-    """A file of CSV as Arrow reads it: without a byte order mark and a line `sep=;`.
+    """A CSV file as Arrow reads it, without a byte order mark and a line `sep=;`.
 
-    content: to be read from its start. own: the separator that the file's ending promises. header: the cells
-    of the first row; bytes that are not UTF-8 are escaped. num_hidden: lines that are left out before it.
-    is_quoted: whether quote marks enclose cells; in a TSV, whose cells need none, they may all be text.
+    content: at its start. own: the separator by the file's extension. header: the cells of the first row;
+    bytes that are not UTF-8 are escaped. num_hidden: number of lines that are left out before it. is_quoted:
+    whether quote marks enclose cells; in a TSV, which does not need them, they may all be text.
 
-    Raises TableError, also from `read`, where a quote mark may mean two things.
+    Raises TableError, also from `read`, if a quote mark is ambiguous.
     """
 
     def __init__(self, content: Any, own: str, name: str) -> None:
@@ -42,7 +42,7 @@ class CsvText(io.RawIOBase):
         marked = _SEP_LINE.match(beginning)
         self.num_hidden = int(bool(marked))
         self._sample = beginning[marked.end() :] if marked else beginning
-        # Spreadsheets of half of Europe write semicolons between the names of the header.
+        # In half of Europe, spreadsheets separate cells with semicolons.
         first_line = self._sample.lstrip(_LINE_ENDS)[:MAX_ROW].splitlines()[:1]
         header = first_line[0].decode("utf-8", "replace") if first_line else ""
         likely = own if own in header else next((other for other in ";\t|" if other in header), own)
@@ -51,7 +51,7 @@ class CsvText(io.RawIOBase):
         text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
         try:
             self.header: list[str] = next(filter(None, self._reader(text)), [])
-        except csv.Error:  # a quote mark is never closed: `_QuoteCheck` refuses it, and says where
+        except csv.Error:  # an unclosed quote mark: `_QuoteCheck` refuses it, and says where
             self.header = header.split(self.separator)
         self._check = _QuoteCheck(self)
 
@@ -71,7 +71,7 @@ class CsvText(io.RawIOBase):
         return len(part)
 
     def rows(self) -> Any:
-        """Return the reader of rows by Python's own library, which counts lines."""
+        """Return Python's own reader of rows, which counts lines."""
         rest = io.BufferedReader(self, _SAMPLE)
         text = io.TextIOWrapper(rest, encoding="utf-8", errors="replace", newline="")
         return self._reader(text)
@@ -82,12 +82,12 @@ class CsvText(io.RawIOBase):
         return csv.reader(text, delimiter=self.separator, quoting=csv.QUOTE_NONE)
 
     def _is_unquoted(self) -> bool:
-        """Tell whether the sample makes sense only where quote marks are text, and then has no odd row."""
+        """Return whether the sample only makes sense if quote marks are text, and then has no odd row."""
         lines = [line for line in self._sample.splitlines() if line]
         lines = lines if self._is_whole else lines[:-1]
         if len({line.count(b"\t") for line in lines}) != 1 or _DOUBLED.search(self._sample):
             return False
-        self.is_quoted, self.header = True, []  # without which a cell may go on in the next lines
+        self.is_quoted, self.header = True, []  # without a header, a cell may continue in the next lines
         check = _QuoteCheck(self)
         try:
             check.take(self._sample)
@@ -98,12 +98,12 @@ class CsvText(io.RawIOBase):
         return False
 
 
-# In a TSV whose quote marks are text, a cell that only makes sense if they are not.
+# A cell that only makes sense if quote marks are not text.
 _DOUBLED = re.compile(rb'(?:\A|(?<=[\t\r\n]))"[^\t\r\n]*""[^\t\r\n]*"(?=[\t\r\n]|\Z)')
 
 
 class _QuoteCheck:
-    """Sees a file's bytes in order, and raises TableError where a quote mark may mean two things."""
+    """Takes a file's bytes in order, and raises TableError if a quote mark is ambiguous."""
 
     def __init__(self, text: CsvText) -> None:
         self._name, self._is_quoted = text._name, text.is_quoted
@@ -112,11 +112,11 @@ class _QuoteCheck:
         self._quoted = re.compile(rb'(?:\A|(?<=[%b]))"((?:[^"]++|"")*+)("?)' % ends)
         self._spaced = re.compile(rb'(?:\A|(?<=[%b])) +"(?:[^"\r\n]|"")*" *(?=[%b]|\Z)' % (ends, ends))
         self._ends = self._separator + _LINE_ENDS
-        self._may_be_next = np.isin(np.arange(256), [*self._ends, ord('"')])  # to a mark, by byte
-        self._rest, self._line = b"", 1 + text.num_hidden  # of an unfinished row, and where it begins
+        self._may_be_next = np.isin(np.arange(256), [*self._ends, ord('"')])  # by byte: may be next to a mark
+        self._rest, self._line = b"", 1 + text.num_hidden  # an unfinished row, and its first line
 
     def take(self, part: bytes) -> None:
-        """part: what follows; nothing at the end of the file."""
+        """part: the next bytes; b"" at the end of the file."""
         text = self._rest + part
         if b'"' not in text:
             done = _rows_end(text)
@@ -131,8 +131,9 @@ class _QuoteCheck:
         self._rest = text[done:]
 
     def _plain_end(self, text: bytes) -> int | None:
-        """Return what `_checked` does where each mark begins, ends or doubles another, and no cell goes on in
-        the next line, as in nearly all files; else None. Twenty times as fast.
+        """Return the same as `_checked`, but twenty times as fast; None for unusual files.
+
+        In usual ones, each mark opens or closes a cell or doubles another, and no cell has line breaks.
         """
         content = np.frombuffer(text, np.uint8)
         marks, lines = np.flatnonzero(content == ord('"')), np.flatnonzero(content == ord("\n"))
@@ -146,14 +147,14 @@ class _QuoteCheck:
         return int(lines[-1]) + 1
 
     def _checked(self, text: bytes, *, is_end: bool) -> int:
-        """Return where the first row begins that is not finished."""
+        """Return where the first unfinished row begins."""
         row = end = 0
         for cell in self._quoted.finditer(text):
             self._check_spaces(text, end, cell.start())
             row = _rows_end(text, end, cell.start()) or row
             end = cell.end()
             follows = text[end : end + 1]
-            if not (is_end or (cell[2] and follows)):  # its end is still to come
+            if not (is_end or (cell[2] and follows)):  # its end is not read yet
                 if len(text) - cell.start() > MAX_ROW:
                     raise self._refused(text, cell.start(), "it is not closed within 1 MiB")
                 return row
@@ -166,19 +167,19 @@ class _QuoteCheck:
                 if not last and not is_end:
                     return row
                 if self._are_rows(text[row : last.start() if last else len(text)]):
-                    why = "it goes on in the next lines, each of which has the cells of a row"
+                    why = "it continues in the next lines, but each of them looks like a row"
                     raise self._refused(text, cell.start(), why)
         rows_end = _rows_end(text, end)
         self._check_spaces(text, end, len(text) if is_end else rows_end)
         return rows_end or row
 
     def _check_spaces(self, text: bytes, start: int, end: int) -> None:
-        """Raise for quote marks with spaces before them: some programs take these marks for text."""
+        """Raise TableError for quote marks after spaces: for some programs, such marks are text."""
         if spaced := self._spaced.search(text, start, end):
-            raise self._refused(text, spaced.start(), "spaces stand before its quote mark")
+            raise self._refused(text, spaced.start(), "there are spaces before its quote mark")
 
     def _are_rows(self, lines: bytes) -> bool:
-        """Tell whether each line would be a row of the table if quote marks were text."""
+        """Return whether each line would be a row of the table if quote marks were text."""
         rows = [line.split(self._separator) for line in lines.splitlines()]
         return self._num_columns > 1 and all(
             len(cells) == self._num_columns and not any(cell[:1] == b" " for cell in cells[1:])
@@ -199,9 +200,9 @@ class _QuoteCheck:
 
 
 def _rows_end(text: bytes, start: int = 0, end: int | None = None) -> int:
-    """Return where the last line ends, which some old programs end with a carriage return; 0 if none does."""
+    """Return where the last line ends; 0 if none does. A carriage return alone ends a line too."""
     end = len(text) if end is None else end
-    # what follows a carriage return at the very end may be the other half of a line's end
+    # A carriage return as the very last byte may be the first half of a line's end.
     return max(text.rfind(b"\n", start, end), text.rfind(b"\r", start, min(end, len(text) - 1))) + 1
 
 

@@ -22,25 +22,25 @@ from framefleet.pipeline.rows.tables import formats, row_cells
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, with_odd_cells
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
-# Also of a row. A batch is handed on as a whole, and rows that wait to be rendered keep theirs in memory.
+# The limit for a row too. Batches are passed on as a whole, and waiting rows keep theirs in memory.
 MAX_BATCH_BYTES = 32 << 20
-# Read at once from Parquet, where a dictionary makes a page of a kilobyte from as many rows of a megabyte.
+# Rows that are read at once from Parquet: with a dictionary, a page of a kilobyte may hold many large rows.
 STEP_ROWS = 128
 MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
 _HEAD_BYTES = 256
 _BROKEN = (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
-_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
-_OF_RUN = re.compile(r"[0-9a-f]{16}\.parquet")  # a table of one run
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # few functions of Arrow take views
+_OF_RUN = re.compile(r"[0-9a-f]{16}\.parquet")  # the table of one run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileToRead:
     """One file of a table.
 
-    name: for messages, and how it is compressed. arguments: columns whose cells are checked later, with the
-    kind that they should have.
+    name: for messages; its extension says how the file is compressed. arguments: columns whose cells are
+    checked later, with the kind that they should have.
     """
 
     content: io.RawIOBase
@@ -50,7 +50,7 @@ class FileToRead:
 
 
 def may_lack_columns(path: str, schema: pa.Schema) -> bool:
-    """Return whether a file may lack columns of its table: one of several runs, or versions of framefleet."""
+    """Return whether a file may lack columns of its table, as it is from another run or version."""
     folder, _, name = path.rpartition("/")
     is_of_run = files_of_plugins().get(folder.rpartition("/")[2]) == "rows" and _OF_RUN.fullmatch(name)
     return are_records(schema) or bool(is_of_run)
@@ -61,13 +61,13 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
     with explained(file):
         if file.format == "parquet":
             if file.content.seekable() and not file.content.seek(0, io.SEEK_END):
-                raise TableError(f"{file.name} is empty", "add rows, or give another table")
+                raise TableError(f"{file.name} is empty", "add rows, or use another table")
             if mistake := formats.mistaken_file(_beginning(file), file.name, own=formats.PARQUET):
                 raise mistake
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
             _check_meanings(parquet, file)
-            schema = pa.schema([field for field in schema if field.name != ODD_CELLS])  # of a made table
+            schema = pa.schema([field for field in schema if field.name != ODD_CELLS])  # from a made table
         else:
             schema, num_rows = _text_reader(file, None).schema, None
         if len(schema) > MAX_COLUMNS:
@@ -88,10 +88,10 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
 def batches_of(
     file: FileToRead, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows with the columns of `schema`, some at a time. Raises TableError.
+    """Yield the rows in batches with the columns of `schema`. Raises TableError.
 
-    first_row: of the file in the table, for messages. skip: how many rows to leave out at the beginning; of
-    Parquet alone.
+    first_row: the table's row at which the file begins, for messages. skip: how many rows to skip, only for
+    Parquet.
     """
     seen = first_row + skip
     reader = _reader(file, schema, skip)
@@ -123,15 +123,15 @@ def _parts(batch: pa.RecordBatch, first_row: int, file: FileToRead) -> Iterator[
     else:
         sizes = {name: column.nbytes for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         raise TableError(
-            f"{file.name}: row {first_row} takes {batch.nbytes:,} bytes, the most of them in the column "
-            f"{max(sizes, key=lambda name: sizes[name])!r}, and {MAX_BATCH_BYTES:,} are the limit",
+            f"{file.name}: row {first_row} takes {batch.nbytes:,} bytes, most of them in the column "
+            f"{max(sizes, key=lambda name: sizes[name])!r}, but the limit is {MAX_BATCH_BYTES:,}",
             "leave that column out of the table",
         )
 
 
 def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
     if file.format == "parquet":
-        # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
+        # pre_buffer reads whole row groups ahead: a file with one row group would be in memory completely.
         parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
         groups = [*range(parquet.num_row_groups)]
         while groups and skip >= (length := parquet.metadata.row_group(groups[0]).num_rows):
@@ -141,18 +141,19 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             names = [name for name in batch.schema.names if name != ODD_CELLS]
             is_part = may_lack_columns(file.name, schema) and {*names} <= {*schema.names}
             if names != schema.names and not is_part:
-                raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
+                raise TableError(f"{file.name} has just changed", "run the same command again")
             skip, rows = max(0, skip - batch.num_rows), batch.slice(skip)
-            # Without dictionaries, as `_settled` says: each row then tells how large it is. What
-            # some files lack is null.
+            # Without dictionaries, see `_settled`, so that the size of each row is known. Missing columns are
+            # null.
             columns = [
                 rows.column(field.name).cast(field.type)
                 if field.name in names
                 else pa.nulls(len(rows), field.type)
                 for field in schema
             ]
-            taken = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows.select([])
-            yield with_odd_cells(taken, row_cells.odd_cells(rows)) if len(names) < len(rows.schema) else taken
+            chosen = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows.select([])
+            has_odd = len(names) < len(rows.schema)
+            yield with_odd_cells(chosen, row_cells.odd_cells(rows)) if has_odd else chosen
         return
     bad_texts = row_cells.BadTexts(file.name)
     for batch, odd in _text_reader(file, schema):
@@ -161,16 +162,16 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
 
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
-    """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
+    """Return a streaming reader of CSV, TSV or JSONL. schema: fixes the types; None infers them."""
     return text_reader(
         unpacked(file.content, file.name), file.format, schema, arguments=file.arguments, name=file.name
     )
 
 
 def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
-    """Raise for values that only their writer's library can read: Arrow gives what they are stored as.
+    """Raise TableError for types that only their writer understands: Arrow returns the stored values.
 
-    A pandas Period is the number of months since 1970, and an INTERVAL twelve bytes.
+    E.g. a pandas Period is stored as the number of months since 1970, and an INTERVAL as twelve bytes.
     """
     columns = parquet.schema
     kinds = {
@@ -183,12 +184,12 @@ def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
         if own and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
             kinds[field.name] = own.decode("utf-8", "replace")[:MAX_NAME]
     for name, kind in kinds.items():
-        problem = f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold"
+        problem = f"{file.name}: the column {name!r} has the type {kind}, which records cannot store"
         raise TableError(problem, "write it as text, or as numbers or dates, or leave it out of the table")
 
 
 def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
-    """Raise for columns that no record could carry: found now, and not when the first clip is committed."""
+    """Raise TableError for columns that records cannot store: now, and not at the first clip's commit."""
     for columns in (schema, *(pa.schema([field]) for field in schema)):
         buffer = io.BytesIO()
         try:
@@ -196,21 +197,21 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
             pa.parquet.ParquetFile(buffer)
             for field in columns:
                 if pa.types.is_timestamp(field.type):
-                    pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
+                    pa.scalar(0, field.type).as_py()  # fails for an unknown time zone
             if columns is schema:
                 return
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             if columns is schema:
                 problem = str(error)
                 continue
-            content = f"the column {columns[0].name!r} holds {str(columns[0].type)[:MAX_NAME]}"
-            fix = "leave it out of the table, or write it as text"
-            raise TableError(f"{file.name}: {content}, and records cannot: {error}", fix) from None
-    raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
+            content = f"the column {columns[0].name!r} has the type {str(columns[0].type)[:MAX_NAME]}"
+            problem = f"{file.name}: {content}, which records cannot store: {error}"
+            raise TableError(problem, "leave it out of the table, or write it as text") from None
+    raise TableError(f"{file.name}: records cannot store its columns: {problem}", "leave some of them out")
 
 
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
-    """Return the field with a type that later cells will fit."""
+    """Return the field with a type that fits later cells too."""
     field = field.remove_metadata()
     if pa.types.is_dictionary(field.type):
         field = field.with_type(field.type.value_type)
@@ -224,13 +225,13 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
 
 @contextmanager
 def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Iterator[None]:
-    """Turn what Arrow and decompressors raise into TableError. num_read: rows read of the file."""
+    """Turn errors of Arrow and decompressors into TableError. num_read: rows of the file read before."""
     where = f" from row {first_row + num_read} on" if num_read and file.format == "parquet" else ""
     try:
         yield
     except TableError:
         raise
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:  # cells are looked at later
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:  # of names; cells are checked later
         name = error.object if isinstance(error.object, bytes) else formats.raw_bytes(error.object)
         why = formats.refused_text(name, formats.likely_encoding(name), file.name)
         shown = name[:MAX_NAME].decode("utf-8", "replace")
@@ -238,7 +239,7 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         raise TableError(f"{file.name}: {problem}", why.fix) from None
     except (MemoryError, pa.ArrowMemoryError):
         raise TableError(
-            f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
+            f"{file.name} cannot be read{where}: reading some of its rows takes more than 2 GiB",
             "write it with smaller row groups and pages, and without huge cells",
         ) from None
     except _BROKEN as error:
@@ -248,14 +249,14 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
 
 
 def _fix(file: FileToRead) -> str:
-    """Return what helps: by how the file begins, which may be that of another kind of file."""
+    """Return the fix for a file that cannot be read; its first bytes may show that it is another format."""
     if file.format == "jsonl":
         return "write one JSON object in each line, or one array of objects"
     if file.format != "parquet":
         return "quote cells that hold commas, quotes or line breaks; the first line must be the header"
     head = _beginning(file).strip()
     if head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
-        return "it is text: give it the ending of what it is, e.g. .csv or .jsonl"
+        return "it is text: rename it to end in its real format, e.g. .csv or .jsonl"
     return "write the file again; it may be cut short"
 
 
@@ -266,15 +267,15 @@ def _beginning(file: FileToRead) -> bytes:
     return file.content.read(_HEAD_BYTES) or b""
 
 
-def _numbered(said: str, file: FileToRead, first_row: int) -> str:
-    """Return what Arrow says of a row of CSV by the row's number in the table, and its line in the file."""
-    match = _CSV_ROW.search(said)
+def _numbered(message: str, file: FileToRead, first_row: int) -> str:
+    """Return Arrow's message about a CSV row with the row's number in the table, and its line in the file."""
+    match = _CSV_ROW.search(message)
     if match is None:
-        return said
+        return message
     row = int(match[1]) - 2  # Arrow counts from 1, with the header
     line = None
     if file.content.seekable():
         file.content.seek(0)
         line = lines_in(file.content, file.format, file.name, [row])[0].get(row)
     place = f"row {first_row + row}" + (f" (line {line})" if line else "")
-    return f"{place}: {_CSV_ROW.sub('', said).removeprefix('CSV parse error: ')}"
+    return f"{place}: {_CSV_ROW.sub('', message).removeprefix('CSV parse error: ')}"

@@ -1,4 +1,4 @@
-"""From a file's name to the kind of table that it is; from its first bytes to what it is in truth."""
+"""From a file's name to its table format, and from its first bytes to what it really is."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ TableFormat = Literal["parquet", "csv", "tsv", "jsonl"]
 FORMATS: dict[str, TableFormat] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "tsv"}
 FORMATS |= {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 COMPRESSED = (".gz", ".bz2", ".xz")
-ENDINGS = f"tables end in {', '.join(FORMATS)}, all but Parquet also with {', '.join(COMPRESSED)} behind"
+ENDINGS = f"tables end in {', '.join(FORMATS)}; all but Parquet may add {', '.join(COMPRESSED)}"
 TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"
-# Those of 32 bits first: they begin as those of 16 do.
+# UTF-32 first, because its marks begin like those of UTF-16.
 _MARKS = dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32")
 _MARKS |= dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16")
-# What programs have saved texts as, the most usual first. Of the hundred that Python knows some fit anything.
+# Encodings in which programs save text, the most usual first. Some others that Python knows fit any text.
 _USUAL = ["cp1252", "gb18030", "cp932", "big5", "cp949", "euc_jp", "cp1251", "koi8_r"]
 _USUAL += ["cp1250", "cp1253", "cp1254", "cp1255", "cp1256"]
 _MAX_SAMPLE = 1 << 16  # bytes to judge by
 _SHOWN = 100  # bytes of a text in a message
 PARQUET = b"PAR1"
 _WITH_A_LIBRARY = "convert it to Parquet, e.g. with pandas, Polars or DuckDB"
-# How files begin that are often taken for tables: what each is, and what to do. `{name}` is the file's.
+# (first bytes, what it is, fix) of files that are often taken for tables. `{name}` is the file's.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs.github.com/", "a Git LFS pointer, not the table itself", "run `git lfs pull`"),
     (b"\x1f\x8b", "compressed with gzip", "rename it to {name}.gz"),
     (b"BZh", "compressed with bzip2", "rename it to {name}.bz2"),
     (b"\xfd7zXZ\0", "compressed with xz", "rename it to {name}.xz"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it, e.g. with `zstd -d`"),
-    (PARQUET, "a Parquet file", "give it the ending .parquet"),
+    (PARQUET, "a Parquet file", "rename it to end in .parquet"),
     (b"PARE", "an encrypted Parquet file", "write it without encryption"),
     (b"PK\x03\x04", "a spreadsheet or a zip", "save the sheet as CSV, or unpack it"),
     (b"\xd0\xcf\x11\xe0", "a spreadsheet of old Excel", "save the sheet as CSV"),
@@ -46,29 +46,29 @@ _PAGE = re.compile(rb"\s*<(?:!doctype html|html|head|\?xml|!--)", re.IGNORECASE)
 
 
 def file_format(path: str) -> TableFormat | None:
-    """Return what the name says that the file is; None when it is not a table."""
+    """Return the table format by the file's name; None if it is not a table."""
     name, compression = packed(path)
     kind = FORMATS.get(name.suffix.lower())
     return None if compression and kind == "parquet" else kind
 
 
 def packed(path: str) -> tuple[PurePosixPath, str | None]:
-    """Return the name of a file, and how it is compressed, which its last suffix says."""
+    """Return the name of a file without the suffix of its compression, and that suffix."""
     name = PurePosixPath(re.split("[?#]", path)[0] if "://" in path else path)
     suffix = name.suffix.lower()
     return (PurePosixPath(name.stem), suffix) if suffix in COMPRESSED else (name, None)
 
 
 def mistaken_file(beginning: bytes, name: str, *, own: bytes = b"") -> TableError | None:
-    """Return what is wrong with a file that is not what it says. own: how files of its format begin."""
+    """Return the error for a file that is not what its name says. own: the first bytes of its format."""
     if _PAGE.match(beginning.removeprefix(codecs.BOM_UTF8)):
         return TableError(
             f"{name} is a web page, not a table",
-            "download the file itself: its page may ask for a login, or have a link `raw` or `download`",
+            "download the file itself: the page may ask for a login, or have a link `raw` or `download`",
         )
     short, first_line = packed(name)[0].name, beginning[:256].split(b"\n")[0].strip()
     for start, kind, fix in _BEGINNINGS:
-        # text that only begins like this, as a column called ORC_CLASS or PAR1
+        # Text that only begins like this, e.g. with a column called ORC_CLASS or PAR1.
         is_header = start.isalnum() and first_line.isascii() and b"\0" not in beginning
         if beginning.startswith(start) and start != own and not is_header:
             return TableError(f"{name} is {kind}", fix.replace("{name}", short))
@@ -76,7 +76,7 @@ def mistaken_file(beginning: bytes, name: str, *, own: bytes = b"") -> TableErro
 
 
 def marked_encoding(beginning: bytes) -> str | None:
-    """Return what a file is that says so, by a byte order mark or by the zeros of UTF-16; else None."""
+    """Return the encoding by a byte order mark, or by the zeros of UTF-16; None without either."""
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
             return encoding
@@ -86,7 +86,7 @@ def marked_encoding(beginning: bytes) -> str | None:
 
 
 def raw_bytes(text: str) -> bytes:
-    """Return the bytes of a text that was decoded with `surrogateescape`, or has halves of characters."""
+    """Return the bytes of text that was decoded with `surrogateescape`, or that has other surrogates."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -94,21 +94,21 @@ def raw_bytes(text: str) -> bytes:
 
 
 def likely_encoding(texts: bytes) -> str | None:
-    """Return the encoding in which the lines that are not ASCII make most sense; None where none does."""
-    from charset_normalizer import from_bytes  # a tenth of a second, and seldom needed
+    """Return the encoding in which the lines that are not ASCII make the most sense; None if none fits."""
+    from charset_normalizer import from_bytes  # takes 0.1 s, and is seldom needed
 
     lines = b"\n".join(line for line in texts.splitlines() if not line.isascii())
     matches = from_bytes(lines[:_MAX_SAMPLE], cp_isolation=_USUAL)
     best = matches.best()
     if best is None:
         return None
-    equals = [one for one in matches if (one.chaos, one.coherence) == (best.chaos, best.coherence)]
-    names = {name for one in equals for name in one.could_be_from_charset}
+    equals = [match for match in matches if (match.chaos, match.coherence) == (best.chaos, best.coherence)]
+    names = {name for match in equals for name in match.could_be_from_charset}
     return next((name for name in _USUAL if name in names), None)
 
 
 def refused_text(text: bytes, encoding: str | None, file: str) -> Refused:
-    """Return why a text is refused that is not UTF-8. encoding: that it likely is in. file: that has it."""
+    """Return why text that is not UTF-8 is refused. encoding: its likely one. file: the name of its file."""
     if encoding is None:
         return Refused(reason="it is not UTF-8", fix=TO_UTF_8)
     read = text[:_SHOWN].decode(encoding, "replace")
@@ -116,7 +116,7 @@ def refused_text(text: bytes, encoding: str | None, file: str) -> Refused:
 
 
 def to_utf_8(encoding: str, file: str) -> str:
-    """Return how to save a file as UTF-8, or to convert it, where its bytes are not packed."""
+    """Return how to save a file as UTF-8, or, if it is not compressed, how to convert it."""
     name, compression = packed(file)
     if compression:
         return TO_UTF_8

@@ -1,6 +1,6 @@
-"""From rows of a table, as they are read, to which are doubled, done or still to render.
+"""Which rows of a table are doubled, done or still to render.
 
-A byte of memory for each position of the table, with several lanes two more, and 24 bytes of disk, see
+For each row of the table, this takes a byte of memory, two more with several lanes, and 24 bytes of disk, see
 `row_ids.py`.
 """
 
@@ -23,7 +23,7 @@ from framefleet.pipeline.rows.tables.row_ids import (
     to_texts,
 )
 
-# Marks of a position. All but the first three are those of a row, at its first position.
+# Marks of a position. All but the first three are set at the first position of a row_id.
 _THERE = np.uint8(1)
 _TWIN = np.uint8(2)  # its row_id is at an earlier position too
 _LEFT_OUT = np.uint8(4)
@@ -33,14 +33,14 @@ _AGAIN = np.uint8(32)  # for the next pass over the table
 _REOPENED = np.uint8(64)  # for this pass, if it is not the first
 _HAS_TWIN = np.uint8(128)  # its row_id is at a later position too
 _LOOKED_AT_ONCE = 1 << 20  # positions
-MAX_LANES = 1 << 10  # of models and users' recipes: each takes a worker that loads its model
+MAX_LANES = 1 << 10  # models and users' recipes: each needs a worker that loads its model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """rows: all that were added; duplicates: those whose row_id came earlier; the others are `distinct`.
+    """rows: all that were added. duplicates: those with the row_id of an earlier row; others are `distinct`.
 
-    done: have a record; pending: this run renders them; later: neither, as this run is for some rows alone.
+    done: have a record. pending: this run renders them. later: neither, because this run renders only some.
     """
 
     rows: int
@@ -52,46 +52,46 @@ class RowCounts:
 
 
 class RowIndex:
-    """All positions of each row_id. First add every row, then mark and ask; for one thread at a time.
+    """All positions of each row_id. Add every row before you mark and query. For one thread at a time.
 
-    lane: the one whose rows are meant; None: those of all. lanes: those that rows were said to be of, in the
-    order in which they came; where nobody says so, all rows are of one.
+    In methods, `lane` limits the answer to its rows; None means all rows. lanes: all lanes of rows, in order
+    of appearance; if none were passed, all rows are in one lane.
     """
 
     def __init__(self) -> None:
         self._ids = RowIds()
         self._marks = np.zeros(0, np.uint8)
         self._numbers: dict[LaneKey, int] = {}
-        self._lanes = np.zeros(0, np.uint16)  # of each position, by number; empty where there is one
+        self._lanes = np.zeros(0, np.uint16)  # the number of each position's lane; empty if there is only one
         self._num_positions = 0
         self._is_sorted = False
         self._num_rows = self._num_twins = self._num_done = 0
-        self._num_later = 0  # of those marked done: without a record
-        self._num_reopened: dict[LaneKey | None, int] = {}  # by lane, where this is not the first pass
+        self._num_later = 0  # rows that are marked done without a record
+        self._num_reopened: dict[LaneKey | None, int] = {}  # by lane, if this is not its first pass
         self.num_left_out = 0
-        self.is_whole = True  # all rows of the table without a record are to be rendered
+        self.is_whole = True  # this run renders all rows without a record
         self.num_doubled = 0  # rows that were marked done more than once
-        self.num_foreign = 0  # marks of rows that are none of the table
+        self.num_foreign = 0  # row_ids that were marked done but are not in the table
 
     @property
     def lanes(self) -> tuple[LaneKey, ...]:
         return tuple(self._numbers)
 
     def add(self, rows: Iterable[tuple[int, str]], lanes: Sequence[LaneKey] = ()) -> None:
-        """Take rows as (position in the table, row_id), in any order; a position only once.
+        """Add rows as (position in the table, row_id), in any order; each position only once.
 
-        lanes: of each row. Raises TableError where there are more than a fleet can serve, and takes none.
+        lanes: one for each row. Raises TableError if there are more than a fleet can serve, and adds none.
         """
         pairs = list(rows)
         self.add_ids(as_positions(at for at, _ in pairs), to_ids([row_id for _, row_id in pairs]), lanes)
 
     def add_ids(self, positions: TablePositions, ids: Ids, lanes: Sequence[LaneKey] = ()) -> None:
-        """Take rows as `add` does, as arrays."""
+        """Add rows as `add` does, from arrays."""
         if not len(positions):
             return
         if len(self._numbers.keys() | {*lanes}) > MAX_LANES:
             problem = f"the table's rows name more than {MAX_LANES:,} models and recipes of your own"
-            raise TableError(problem, "render them in several jobs: each loads the model anew")
+            raise TableError(problem, "render them in several jobs: each of these loads its model again")
         self._mark(positions, _THERE)
         self._ids.write(positions, ids)
         self._num_rows += len(positions)
@@ -103,27 +103,27 @@ class RowIndex:
             self._lanes[positions] = numbers
 
     def lanes_at(self, positions: Sequence[int]) -> list[LaneKey]:
-        """Return the lanes of rows; nothing where nobody said them."""
+        """Return the lanes of rows; [] if none were passed to `add`."""
         lanes = self.lanes
         if len(lanes) < 2:
             return [*lanes] * len(positions)
         return [lanes[number] for number in self._lanes[list(positions)]]
 
     def leave_out(self, positions: Iterable[int]) -> None:
-        """Take the positions of rows that are not to be rendered; each once."""
+        """Exclude rows by position from rendering; call it only once for each."""
         left_out = as_positions(positions)
         self._mark(left_out, _LEFT_OUT)
         self.num_left_out += len(left_out)
 
     def left_out_in(self, first: int, n: int) -> set[int]:
-        """Return the positions that were left out, of `first` to `first + n`."""
+        """Return the positions in `first` to `first + n` that were left out."""
         return set(self._marked(_LEFT_OUT, first, n).tolist())
 
     def mark_done(self, ids: Ids, expected_at: TablePositions | None = None, *, since: int = 0) -> int:
-        """Note that these have a record; return how many are new. Those not of the table are ignored.
+        """Note that these rows have a record; return how many are new. Rows of other tables are ignored.
 
-        expected_at: where they may be first in the table, to be looked at first. since: the position before
-        which rows are ignored.
+        expected_at: their likely first positions, which are tried first. since: rows before this position are
+        ignored.
         """
         positions = self._rows(ids, expected_at)
         self.num_foreign += len(ids) - len(positions)
@@ -138,12 +138,12 @@ class RowIndex:
         return num_new
 
     def is_pending(self, row_id: str) -> bool | None:
-        """Tell whether a row is still to render; None where it is none of the table."""
+        """Return whether a row is still to render; None if it is not in the table."""
         rows = self._rows(to_ids([row_id]))
         return not self._marks[rows[0]] & _DONE if len(rows) else None
 
     def leave_only(self, row_ids: Iterable[str]) -> None:
-        """Let of the rows that are to be rendered no others be."""
+        """Limit the rows to be rendered to these."""
         self.is_whole = False
         others = np.ones(self._num_positions, np.bool_)
         others[self._rows(to_ids([*row_ids]))] = False
@@ -153,13 +153,13 @@ class RowIndex:
         self._num_later += self._num_done - num_done
 
     def render_again(self, row_ids: Iterable[str]) -> int:
-        """Note rows whose records were taken back, for the next pass; return how many had one at first."""
+        """Queue rows whose records were withdrawn for the next pass; return how many were marked done."""
         rows = np.unique(self._rows(to_ids([*row_ids])))
         self._marks[rows] |= _AGAIN
         return int((self._marks[rows] & _DONE > 0).sum())
 
     def render_added(self, first: int) -> int:
-        """Note rows from `first` on without a record, for the next pass; return how many."""
+        """Queue rows from position `first` on without a record for the next pass; return how many."""
         self._sort()
         marks = self._marks[first : self._num_positions]
         new = marks & (_THERE | _TWIN | _DONE) == _THERE
@@ -167,7 +167,7 @@ class RowIndex:
         return int(new.sum())
 
     def reopen(self, lane: LaneKey | None = None) -> int:
-        """Begin a pass over the rows to be rendered again, if there are any; return how many."""
+        """Start a pass over the queued rows, if there are any; return how many."""
         again = self._of(lane, self._marked(_AGAIN, 0, self._num_positions))
         if len(again):
             before = self._of(lane, self._marked(_REOPENED, 0, self._num_positions))
@@ -177,7 +177,7 @@ class RowIndex:
         return len(again)
 
     def num_pending(self, lane: LaneKey | None) -> int:
-        """Return how many rows this pass is to render."""
+        """Return how many rows this pass renders."""
         if lane in self._num_reopened or lane is None:
             return self._num_reopened.get(lane, self.counts().pending)
         return len(self._pending(0, self._num_positions, lane))
@@ -196,22 +196,22 @@ class RowIndex:
         )
 
     def first_pending(self, lane: LaneKey | None = None) -> int:
-        """Return the position before which there is nothing to render."""
+        """Return the position of the first row to render; the end of the table if there is none."""
         for first in range(0, self._num_positions, _LOOKED_AT_ONCE):
             if len(pending := self._pending(first, _LOOKED_AT_ONCE, lane)):
                 return int(pending[0])
         return self._num_positions
 
     def pending_in(self, first: int, n: int, lane: LaneKey | None = None) -> list[tuple[int, str]]:
-        """Return (position, row_id) of what is not done, in table order; of each row_id the first."""
+        """Return (position, row_id) of rows to render, in table order; only the first of each row_id."""
         return self._with_row_ids(self._pending(first, n, lane))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
-        """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
+        """Return (position, row_id) of all rows in `first` to `first + n`, in table order."""
         return self._with_row_ids(self._marked(_THERE, first, n))
 
     def positions(self, row_id: str, first: int) -> list[int]:
-        """Return every position of a row_id in table order; `first` is the first of them."""
+        """Return every position of a row_id in table order. first: the first of them."""
         self._sort()
         return self._ids.positions(row_id) if self._marks[first] & _HAS_TWIN else [first]
 
@@ -234,7 +234,7 @@ class RowIndex:
         return self._of(lane, self._marked(_THERE | _TWIN | _DONE, first, n, are=_THERE))
 
     def _of(self, lane: LaneKey | None, positions: TablePositions) -> TablePositions:
-        """Return those of a lane. Positions beyond the last that was numbered are not asked for."""
+        """Return the positions of a lane's rows. All positions must have a lane."""
         if lane is None or not self._numbers or self.lanes == (lane,):
             return positions
         if lane not in self._numbers or len(self._numbers) == 1:
@@ -243,7 +243,7 @@ class RowIndex:
         return positions[is_of_lane]
 
     def _marked(self, which: np.uint8, first: int, n: int, *, are: np.uint8 | None = None) -> TablePositions:
-        """Return the positions of `first` to `first + n` where these marks are all set, or `are` as given."""
+        """Return the positions in `first` to `first + n` whose marks `which` are all set, or equal `are`."""
         marks = self._marks[first : min(first + n, self._num_positions)]
         return np.flatnonzero(marks & which == (which if are is None else are)) + first
 
@@ -251,7 +251,7 @@ class RowIndex:
         return list(zip(positions.tolist(), to_texts(self._ids.read_at(positions)), strict=True))
 
     def _rows(self, ids: Ids, expected_at: TablePositions | None = None) -> TablePositions:
-        """Return the first position of each, of those that are in the table."""
+        """Return the first position of each row_id that is in the table."""
         self._sort()
         positions = np.full(len(ids), -1)
         if expected_at is not None:

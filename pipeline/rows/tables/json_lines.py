@@ -1,7 +1,7 @@
-"""From a file of JSON to its objects, each with its line, and from these to record batches of one schema.
+"""From a JSON or JSONL file to its objects with their lines, and to record batches of one schema.
 
-Not by Arrow's own reader of JSON, which ends the process for some lines, as `null` or deep nesting. An array
-is cut into objects by their braces, some megabytes at a time.
+Arrow's own JSON reader is not used: some lines, e.g. `null` or deep nesting, end the process. An array is cut
+into objects at their braces, a megabyte at a time.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ MAX_LINE = 16 << 20
 BOM = b"\xef\xbb\xbf"
 _STEP = 1 << 20
 _BEGINNING = 256  # bytes with the first brace or bracket
-# A string, a brace or a bracket; the mark alone of a string whose end is still to come.
+# A string, a brace or a bracket; of a string without an end, only the quote mark.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\][{}]', re.DOTALL)
 _BETWEEN = b" \t\r\n,"
 _SHOWN = 40
-_PLAIN = 15  # digits that every number holds
+_PLAIN = 15  # digits that every float can hold
 
 JsonObject = dict[str, Any]
 
 
 class WrittenNumber(float):
-    """A number that is written with an exponent, or with more digits than each number holds."""
+    """A number that is written with an exponent, or with more digits than every float can hold."""
 
     text: str
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is what the text says: 0.1 is, though no binary number is a tenth."""
+        """Whether it equals the text; 0.1 does, although no binary number is exactly a tenth."""
         written = Decimal(self.text)
         return self - self == 0 and written in (Decimal(repr(float(self))), Decimal(float(self)))
 
 
 def texts_in(file: Any) -> Iterator[tuple[int, bytes]]:
-    """Yield the first line of each object, from 1, and its text. file: from `unpacked`.
+    """Yield the number of each object's first line, from 1, and its text. file: from `unpacked`.
 
-    Raises ValueError with the line that is wrong.
+    Raises ValueError that names the wrong line.
     """
     if file.peek(_BEGINNING)[:_BEGINNING].removeprefix(BOM).lstrip().startswith(b"["):
         yield from _cut(iter(partial(file.read, _STEP), b""))
@@ -65,7 +65,7 @@ def texts_in(file: Any) -> Iterator[tuple[int, bytes]]:
 
 
 def _cut(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the objects of an array, with nothing but commas between them."""
+    """Yield the objects of an array; only commas are allowed between them."""
     rest, line, is_open, is_closed = b"", 1, False, False
     for chunk in chain(chunks, [b""]):
         text = rest + chunk if rest else chunk.removeprefix(BOM)
@@ -95,7 +95,7 @@ def _cut(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         rest = text[end:]
         _check_length(rest, line)
     if rest.strip(_BETWEEN) or not is_closed:
-        raise ValueError(f"line {line}: what begins there has no end; the file may be cut short")
+        raise ValueError(f"line {line}: an object or array has no end; is the file cut off?")
 
 
 def _check_between(text: bytes, line: int) -> None:
@@ -115,7 +115,7 @@ def _object(text: bytes, line: int) -> JsonObject:
         values = parse_json(text.decode("utf-8", "surrogateescape"), _DECODER)
     except ValueError as error:
         is_utf_8 = text.decode(errors="replace").encode() == text
-        # in Shift-JIS and GB18030 texts hold backslashes
+        # Characters in Shift-JIS and GB18030 may contain backslashes.
         other = "" if is_utf_8 else f"; it is not UTF-8, and likely {likely_encoding(text) or 'no text'}"
         raise ValueError(f"line {line}: {error}{other}") from None
     if not isinstance(values, dict):
@@ -144,9 +144,9 @@ def _mapping(pairs: list[tuple[str, Any]]) -> JsonObject:
 _DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_mapping)
 
 
-INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
+INFERRED_BYTES = 1 << 20  # types are inferred from this many bytes, as Arrow does for CSV
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
-_AS_TEXT = CANONICAL | {"allow_nan": True}  # whoever checks the cell refuses it
+_AS_TEXT = CANONICAL | {"allow_nan": True}  # NaN is refused later, with its cell
 _TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 _SCALARS: dict[pa.DataType, set[type]] = {
     pa.string(): {str},
@@ -158,10 +158,10 @@ _SCALARS: dict[pa.DataType, set[type]] = {
 
 
 class JsonLines:
-    """Iterates over record batches, each with its odd cells. Raises ValueError with the line that is wrong.
+    """Iterates over record batches, each with its odd cells. Raises ValueError that names the wrong line.
 
-    schema: None takes it from the first lines, each column as most of its cells are there. arguments: columns
-    whose cells are checked later, with their kind; they are text here, as in CSV.
+    schema: None infers it from the first lines: each column gets the type of most of its cells. arguments:
+    columns whose cells are checked later, with their kind; they become text here, as in CSV.
     """
 
     def __init__(
@@ -182,11 +182,11 @@ class JsonLines:
             yield _batch([values for _, values in some], self.schema)
 
 
-_Line = tuple[int, JsonObject]  # its bytes; what it holds
+_Line = tuple[int, JsonObject]  # (number of bytes, object)
 
 
 def _lines_in(file: IO[bytes], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
-    """Yield lines, cells of arguments as they would stand in CSV, but for those that should be text."""
+    """Yield lines. Cells of arguments become text as in CSV, unless the argument is a text."""
     written = {name for name, kind in arguments.items() if kind not in _TEXTS}
     for line, text in texts_in(file):
         values = _object(text, line)
@@ -200,7 +200,7 @@ def _lines_in(file: IO[bytes], arguments: Mapping[str, ArgumentKind]) -> Iterato
 
 
 def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None) -> Iterator[_Line]:
-    """Yield lines up to either limit, at least one."""
+    """Yield lines until either limit is reached, at least one."""
     rows = size = 0
     for line in lines:
         yield line
@@ -218,7 +218,7 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType:
-    """Return the type that most of the values are of, the first of those that are equally many."""
+    """Return the type of most values; if several are equally frequent, the first."""
     kinds = Counter(_KINDS[type(value)] for value in values if value is not None)
     if not kinds:
         return pa.null()
@@ -230,7 +230,7 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
         return pa.struct([(name, _type_of(inner)) for name, inner in _columns(fitting).items()])
     if kind == "number":
         whole = [value for value in fitting if type(value) is int]
-        # Large ones are identifiers, which fractions do not hold: the fraction among them is what is odd.
+        # Large whole numbers are identifiers, which floats cannot hold: then the fractions are odd cells.
         are_ids = 2 * len(whole) > len(fitting) and max(map(abs, whole)) > EXACT_FLOATS
         return pa.int64() if len(whole) == len(fitting) or are_ids else pa.float64()
     return pa.string() if kind == "text" else pa.bool_()
@@ -256,20 +256,20 @@ def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.Rec
             value = values[offset]
             written = value.text if isinstance(value, WrittenNumber) else value
             odd.setdefault(offset, []).append(Problem(field.name, written, _why(field.type, value)))
-    if not columns:  # arrays, of which there are none, would say how many rows there are
+    if not columns:  # without arrays, from_arrays would not know the number of rows
         return pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([]))), odd
     return pa.RecordBatch.from_arrays(columns, schema=schema), odd
 
 
 _NO_COLUMN = Refused(
     reason=f"the first {INFERRED_BYTES >> 20} MB of the table have no such key",
-    fix="give that key in the first line too, with null if it is empty there",
+    fix="add that key to the first line too, with null if it is empty there",
 )
 
 
 def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:
-    """Return the cells, and the offsets of those that are null in it as they are of another type."""
-    if kind in _SCALARS:  # quick: a million values a second and more
+    """Return the column, and the offsets of odd cells, which are null in it because they do not fit."""
+    if kind in _SCALARS:  # fast: more than a million values per second
         all_fit = set(map(type, values)) <= _SCALARS[kind] | {type(None)}
     else:
         all_fit = all(_fits(value, kind) for value in values)
@@ -286,7 +286,7 @@ def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Tell whether nothing of a value would be lost: Arrow makes 1 of 1.5, and leaves unknown keys out."""
+    """Return whether a value fits without loss: Arrow turns 1.5 into 1, and drops unknown keys."""
     if value is None:
         return True
     if pa.types.is_list(kind):
@@ -301,11 +301,11 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     return type(value) in _SCALARS.get(kind, ())
 
 
-_UNHELD = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # an int of 70 bits, half a character
+_UNHELD = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # e.g. an int of 70 bits, a surrogate
 
 
 def _holds(kind: pa.DataType, value: Any) -> bool:
-    if kind == pa.string() or not _fits(value, kind):  # of text `readable` says what is wrong
+    if kind == pa.string() or not _fits(value, kind):  # `readable` explains what is wrong with text
         return _fits(value, kind)
     with suppress(*_UNHELD):
         pa.array([value], kind)
@@ -315,9 +315,9 @@ def _holds(kind: pa.DataType, value: Any) -> bool:
 
 def _why(kind: pa.DataType, value: Any) -> Refused:
     if _fits(value, kind):
-        return Refused(reason="records cannot hold it", fix="correct it, or write the whole column as text")
+        return Refused(reason="records cannot store it", fix="correct it, or write the whole column as text")
     if kind == pa.string():
         return Refused(reason="it is not a text", fix="put it in quotes")
     if type(value) is WrittenNumber:
-        return Refused(reason="no number holds all its digits", fix="put it in quotes, and the whole column")
+        return Refused(reason="a number cannot store all its digits", fix="put the whole column in quotes")
     return another_type(kind)

@@ -1,4 +1,4 @@
-"""From configs and arguments to what a pipeline or its scheduler takes, and yet cannot render."""
+"""From configs and arguments to the values that a pipeline or its scheduler accepts but cannot render."""
 
 from __future__ import annotations
 
@@ -27,33 +27,34 @@ from framefleet.pipeline.recipes.second_model import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]
 
-# Transformers with `image_dim` take the last 512 tokens for text and those before them for the picture,
-# however many there are: in diffusers 0.42 "the context length of the text encoder, hardcoded for now".
+# Transformers with `image_dim` always take the last 512 tokens for text and those before for the picture: in
+# diffusers 0.42 "the context length of the text encoder, hardcoded for now".
 TEXT_BESIDE_PICTURE = 512
 
-# Whose `pos_embed_max_size` bounds a side; AuraFlow's all tokens of a square. CogView4's bounds nothing.
+# Models whose `pos_embed_max_size` bounds a side, or, for AuraFlow, all tokens of a square. CogView4's bounds
+# nothing.
 _SIDE_POSITIONS: dict[str, Callable[[int], int]] = {
     "AuraFlowTransformer2DModel": math.isqrt,
     "CogView3PlusTransformer2DModel": int,
     "SD3Transformer2DModel": int,
 }
 STEP_LISTS = ("sigmas", "timesteps")
-_MAX_SAID = 200  # characters of what a scheduler says
+_MAX_MESSAGE = 200  # characters of a scheduler's error
 _CACHED = 1024
 
 
 def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """Yield arguments that are fine one by one, and why this model cannot render them.
+    """Yield arguments that are fine separately, and why this model cannot render them together.
 
-    diffusers fails on them after the model is loaded, or renders something else without a word.
+    diffusers would fail on them after the model is loaded, or silently render something else.
     """
     transformer = spec.configs.get("transformer", {})
     yield from _sizes(arguments)
     if transformer.get("use_learned_positional_embeddings"):
-        # Where the position of each patch was learned, there is none for other sizes.
+        # If the position of each patch was learned, other sizes have none.
         for name, native in (("height", spec.default_height), ("width", spec.default_width)):
             if native and arguments.get(name, native) != native:
-                reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
+                reason = f"the model only learned {spec.default_height} x {spec.default_width} pixels"
                 yield name, Refused(reason=reason, fix=f"use {native}")
     yield from _most_positions(spec, arguments)
     if transformer.get("image_dim"):
@@ -63,19 +64,19 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
     yield from _longest_text(spec, arguments)
     if "guidance_scale_2" in arguments and spec.configs["index"].get("boundary_ratio") is None:
-        reason = "the model has one transformer, and no boundary_ratio that says when a second takes over"
+        reason = "the model has only one transformer: its boundary_ratio is not set"
         yield "guidance_scale_2", Refused(reason=reason, fix="leave it out")
     if arguments.get("last_image") and is_first_only(spec.configs):
         fix = f"leave it out, or use {WITH_LAST_IMAGE}"
         yield "last_image", Refused(reason="the model starts from a first image only", fix=fix)
     if arguments.get("fps") is not None and spec.configs.get("unet", {}).get("default_fps", 0) is None:
-        yield "fps", Refused(reason="this model takes no rate", fix="leave it out")
+        yield "fps", Refused(reason="this model takes no frame rate", fix="leave it out")
     if count := spec.configs.get("controlnet", {}).get(NETS):
         yield from _of_each_controlnet(count, spec, arguments)
     if spec.family.is_guarded:
         yield from _one_start(spec, arguments)
     if "max_guidance_scale" in spec.parameters:
-        # A pipeline of two scales asks the maximum alone whether there is guidance, and later both.
+        # Pipelines with two scales check first only the maximum for whether there is guidance, later both.
         scales = {**spec.defaults(), **arguments}
         low, high = scales["min_guidance_scale"], scales["max_guidance_scale"]
         if high <= 1 < low:
@@ -86,18 +87,18 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
 
 
 def check_strength(strength: float, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield a strength that leaves no step: diffusers runs the last int(steps * strength) of them."""
+    """Yield a strength that leaves no step: diffusers runs the last int(steps * strength) steps."""
     steps = arguments.get("num_inference_steps")
     if not 0 < strength <= 1:
-        yield "strength", Refused(reason="it must be above 0 and at most 1", fix="use 0.6, say")
+        yield "strength", Refused(reason="it must be above 0 and at most 1", fix="use e.g. 0.6")
     elif steps is not None and int(steps * strength) < 1:
         least = math.ceil(100 / steps) / 100
-        reason = f"of {count_text(steps, 'step')} that leaves none"
+        reason = f"with {count_text(steps, 'step')}, that leaves none"
         yield "strength", Refused(reason=reason, fix=f"use {least} or more, or more steps")
 
 
 def _sizes(arguments: Mapping[str, Any]) -> _Problems:
-    """Sides and frames that are fine one by one; of the row's clip, and of what a second model makes."""
+    """Sizes that are too large in total, of the row's clip and of what a second model makes."""
     frames = [arguments.get(name, 1) for name in FRAME_PARAMETERS]
     counts = {"": max(frames), "image_": 1, "keyframe_": arguments.get("keyframe_frames") or 1}
     for prefix, num_frames in counts.items():
@@ -107,12 +108,12 @@ def _sizes(arguments: Mapping[str, Any]) -> _Problems:
 
 
 def _most_positions(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """Where positions come from a table, there are none beyond its ends."""
+    """Sides that are longer than a model's table of positions."""
     transformer = spec.configs.get("transformer", {})
     along_side = _SIDE_POSITIONS.get(transformer.get("_class_name", ""))
     count = transformer.get("pos_embed_max_size")
     for name in ("height", "width"):
-        positions = along_side(count) if along_side and count else 0  # along a side, each of one token
+        positions = along_side(count) if along_side and count else 0  # along a side, one for each token
         if transformer.get("use_rotary_positional_embeddings") and transformer.get("patch_size_t"):
             positions = int(transformer.get(f"sample_{name}") or 0) // 2  # CogVideoX 1.5 cuts its table
         longest = positions * spec.size_multiple
@@ -122,7 +123,7 @@ def _most_positions(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Proble
 
 
 def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """What pipelines refuse when they are called, and text that fixed positions are added to."""
+    """Text lengths that pipelines refuse when they are called, or for which a model has no positions."""
     length = arguments.get("max_sequence_length")
     if length is None:
         return
@@ -135,26 +136,26 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
             reason = f"the model has positions for {count_text(only, 'token')} of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
     elif length > (longest := spec.max_text or length):
-        reason = f"the pipeline takes {count_text(longest, 'token')} at most"
+        reason = f"the pipeline takes at most {count_text(longest, 'token')}"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
 
 
 def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """Several ControlNets take an image each; and of numbers one for all, or one each."""
+    """Several ControlNets take one image each, and either one number for all or one number each."""
     image = controlling(spec.parameters)
     for name in (image, *OF_EACH):
         value = arguments.get(name)
         is_single = value is not None and not isinstance(value, list)
         if isinstance(value, list) and len(value) != count:
-            reason = f"the model has {count} ControlNets, and it has {len(value)}"
-            yield name, Refused(reason=reason, fix=f"give {count}, in the order of the ControlNets")
+            reason = f"the model has {count} ControlNets, and this lists {len(value)}"
+            yield name, Refused(reason=reason, fix=f"list {count}, in the order of the ControlNets")
         elif is_single and name == image:
-            reason = f"the model has {count} ControlNets, each of which takes an image"
-            yield name, Refused(reason=reason, fix=f"give a list of {count} images")
+            reason = f"the model has {count} ControlNets, and each takes an image"
+            yield name, Refused(reason=reason, fix=f"use a list of {count} images")
 
 
 def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) -> Problem | None:
-    """Return why a file step cannot be done with a row's clip. kind: of what its model renders."""
+    """Return why a file step cannot process a row's clip. kind: what its model renders."""
     lengths = [1] if kind == "image" else [arguments.get(name) for name in FRAME_PARAMETERS]
     sides = [arguments.get(name) for name in ("height", "width")]
     if 1 in lengths:
@@ -167,12 +168,12 @@ def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) 
 
 
 def _one_start(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """Cosmos continues an image or a video; of both, some of its classes read the image alone."""
+    """Cosmos continues an image or a video; with both, some of its classes read only the image."""
     starts = [name for name in ("image", "video") if arguments.get(name)]
     if len(starts) > 1:
-        yield "image", Refused(reason="the row has a video too", fix="leave one of them out")
+        yield "image", Refused(reason="the row also has a video", fix="leave one of them out")
     elif not starts and "VideoToWorld" in spec.class_name:
-        yield "image", Refused(reason="the model starts from one, or from a video", fix="give image or video")
+        yield "image", Refused(reason="the model starts from an image or a video", fix="set image or video")
 
 
 def late_problems(
@@ -183,7 +184,7 @@ def late_problems(
     fps: float | None,
     scheduler: SchedulerChoice,
 ) -> list[tuple[str, Refused]]:
-    """Return what keeps recipe, model or scheduler from rendering values that are fine one by one."""
+    """Return why recipe, model or scheduler cannot render values that are fine separately."""
     problems = [*recipe.problems(arguments), *limits(spec, arguments)]
     if fps is not None and recipe.check_rate and not problems:
         problems += recipe.check_rate(arguments, fps)
@@ -191,17 +192,17 @@ def late_problems(
 
 
 def listed_steps(arguments: Mapping[str, Any]) -> int | None:
-    """Return how many steps a row lists, which is its `num_inference_steps` then; or None."""
+    """Return the number of steps that a row lists, which replaces `num_inference_steps`; None without."""
     return next((len(arguments[name]) for name in STEP_LISTS if isinstance(arguments.get(name), list)), None)
 
 
 def check_step_lists(
     arguments: Mapping[str, Any], choice: SchedulerChoice, spec: PipelineSpec
 ) -> Iterator[tuple[str, Refused]]:
-    """Yield what keeps a row from being rendered with the steps that it lists."""
+    """Yield why a row cannot be rendered with the steps that it lists."""
     names = [name for name in STEP_LISTS if isinstance(arguments.get(name), list)]
     if len(names) > 1:
-        reason = "a row lists its steps once, and it lists `sigmas` too"
+        reason = "a row lists its steps once, and this one has `sigmas` too"
         yield "timesteps", Refused(reason=reason, fix="leave one of them out")
         return
     for name in names:
@@ -210,10 +211,10 @@ def check_step_lists(
             reason = f"`{name}` lists {count_text(count, 'step')}"
             yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
         if not choice.class_name:
-            continue  # the pipeline's own steps, of which it says itself what it takes
+            continue  # the pipeline makes its own steps, and checks them itself
         config = {**spec.scheduler_config, **choice.overrides}
         if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
-            refusal: str | None = f"the pipeline leaves it out for {choice.class_name}, which makes its own"
+            refusal: str | None = f"the pipeline ignores it for {choice.class_name}, which makes its own"
         else:
             configs = map(canonical_json, (spec.scheduler_config, choice.overrides))
             classes = (spec.scheduler_class, choice.class_name)
@@ -224,7 +225,7 @@ def check_step_lists(
 
 @lru_cache(_CACHED)
 def _leaves_out(class_name: str) -> bool:
-    """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
+    """Return whether a pipeline drops sigmas if `use_flow_sigmas` is set, as Flux and others do."""
     call = method(pipeline_named(class_name), "__call__")
     return call is not None and "use_flow_sigmas" in ast.unparse(call)
 
@@ -233,15 +234,15 @@ def _leaves_out(class_name: str) -> bool:
 def _scheduler_error(
     own_class: str, class_name: str, config: str, overrides: str, name: str, steps: tuple[float, ...]
 ) -> str | None:
-    """Return what a scheduler says against steps that it is set to, or None. config, overrides: JSON."""
+    """Return why a scheduler refuses these steps, or None. config, overrides: JSON."""
     own = class_named(own_class).from_config(json.loads(config))
     scheduler = class_named(class_name).from_config(own.config, **json.loads(overrides))
-    taken = inspect.signature(scheduler.set_timesteps).parameters
-    if name not in taken:
+    parameters = inspect.signature(scheduler.set_timesteps).parameters
+    if name not in parameters:
         return f"{class_name} takes no `{name}`"
-    mu = {"mu": 1.0} if "mu" in taken and scheduler.config.get("use_dynamic_shifting") else {}
+    mu = {"mu": 1.0} if "mu" in parameters and scheduler.config.get("use_dynamic_shifting") else {}
     try:
         scheduler.set_timesteps(**{name: list(steps)}, device="cpu", **mu)
-    except Exception as error:  # what a scheduler raises is its own; some only fail where they compute
-        return f"{class_name} does not take it: {str(error)[:_MAX_SAID]}"
+    except Exception as error:  # a scheduler may raise anything; some only fail while they compute
+        return f"{class_name} does not take it: {str(error)[:_MAX_MESSAGE]}"
     return None

@@ -1,7 +1,7 @@
-"""What records hold of a row besides what framefleet says: columns of the table, and one for each argument.
+"""Columns of records that come from a row: the table's carried columns, and one for each argument.
 
-Of the table, all columns without a meaning, as they are; and those that `columns:` of the job gives one under
-another name.
+Carried are all columns of the table without a meaning, unchanged, and those with a meaning whose name differs
+from the argument's (`columns:` of the job).
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import inputs_in, is_input, is_model
 from framefleet.pipeline.rows.inputs.video_parts import part_text
 
-_SOURCE = "source_"  # begins the name that a column gets whose own is one of records
-_NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
+_SOURCE = "source_"  # prefix for a column whose own name is taken by records
+_NAMELESS = "unnamed"  # the name for a column without one, which neither SQL nor Lance allows
 _TYPES: dict[ArgumentKind, pa.DataType] = {"bool": pa.bool_(), "int": pa.int64(), "ints": pa.int64()}
 _TYPES |= {"float": pa.float64(), "floats": pa.float64()}
-# Of images and videos the path or URL, of several these as a JSON list; of a model its name in the job.
+# The path or URL of an image or video, or a JSON list of several; the name in the job of a model.
 _TYPES |= dict.fromkeys(("str", *PLACES, "model"), pa.string())
 _INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """names: what records call each column that is carried. places: columns that name images and videos."""
+    """names: carried column to its name in records. places: columns that name images and videos."""
 
     names: Mapping[str, str]
     places: frozenset[str] = frozenset()
 
     @property
     def renamed(self) -> list[tuple[str, str]]:
-        """Return (column, name) of those that records cannot call what the table does."""
+        """Return (column, name in records) of columns whose names differ."""
         return [(column, name) for column, name in self.names.items() if column != name]
 
     def schema(self, table: pa.Schema) -> pa.Schema:
-        """Return what `of` gives of batches of the table."""
+        """Return the schema of the batches that `of` returns."""
         return pa.schema([table.field(column).with_name(name) for column, name in self.names.items()])
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return what is carried of some rows. Of places what may be shown, without signatures in URLs."""
+        """Return the carried columns of some rows, with secrets removed from URLs."""
         cells = [
             pa.array([public_cell(cell) for cell in column.to_pylist()], column.type)
             if name in self.places
@@ -63,11 +63,11 @@ class Carried:
 def carried_columns(
     schema: pa.Schema, read: Mapping[str, str], kinds: Mapping[str, ArgumentKind], taken: Collection[str]
 ) -> Carried:
-    """Return what of a table's columns is carried.
+    """Return which columns of a table are carried.
 
-    read: the columns with a meaning, by what they mean. taken: names that records have for something else.
-    Of columns whose names differ in case alone, the first keeps its name. Raises TableError where a table has
-    both a column of such a name and the one that it would get.
+    read: the columns with a meaning, by what they mean. taken: names that records use for something else. If
+    names differ only in case, the first column keeps its name. Raises TableError if the new name of a renamed
+    column is in the table too.
     """
     has_its_name = {column for target, column in read.items() if target == column}
     carried = [name for name in schema.names if name not in has_its_name]
@@ -77,8 +77,8 @@ def carried_columns(
         name = f"{_SOURCE}{column}" if plain_name(column) in own else column or _NAMELESS
         if plain_name(name) in own or (name != column and plain_name(name) in others):
             raise TableError(
-                f"column {column!r} has the name of a column that every record gets (or of another "
-                f"one, as case does not count), and {name!r}, which it would be kept as, is there too",
+                f"column {column!r} has a name that records use for something else (or another column's "
+                f"name, as case does not count), and {name!r}, which it would be renamed to, exists too",
                 "rename one of them in the table",
             )
         names[column] = name
@@ -88,8 +88,8 @@ def carried_columns(
 
 
 def public_cell(cell: Any) -> Any:
-    """Return a cell that names files without what is secret in URLs; JSON text of a list stays one."""
-    if isinstance(cell, Mapping):  # in a column of structs, every entry has all fields, and most are null
+    """Return a cell that names files with secrets removed from its URLs; a list in JSON stays JSON."""
+    if isinstance(cell, Mapping):  # in a column of structs, each entry has all fields, and most are null
         return {key: public_cell(inner) for key, inner in cell.items() if inner is not None}
     if isinstance(cell, list | tuple):
         return [public_cell(part) for part in cell]
@@ -100,23 +100,23 @@ def public_cell(cell: Any) -> Any:
 
 
 def _place(part: Mapping[str, Any]) -> str | dict[str, str]:
-    """Return an entry of a list of media as a table has it."""
+    """Return an entry of a list of media as a table writes it."""
     place = public_url(part["uri"])
     return {part["kind"]: place} if "kind" in part else place
 
 
 def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -> pa.Schema:
-    """Return a column for every argument that is one number, text, or place.
+    """Return a column for every argument that is a single number, text, or place.
 
-    kinds: of the arguments that rows may have, whether they do or not: the columns are of the job, not of its
-    rows. taken: names that records have for something else.
+    kinds: of all arguments that rows may have: the columns depend on the job, not on its rows. taken: names
+    that records use for something else.
     """
     free = ((name, kind) for name, kind in kinds.items() if kind in _TYPES and name not in taken)
     return pa.schema([(name, _TYPES[kind]) for name, kind in free])
 
 
 def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str, Any]:
-    """Return a row's cells: null where it has no argument of that type, e.g. a schedule of guidance."""
+    """Return a row's cells; null if its argument is missing or of another type, e.g. a guidance schedule."""
     cells = {field.name: _cell(arguments.get(field.name), field.type) for field in fields}
     if LORA in cells and not isinstance(arguments.get(LORA), str):
         cells[LORA] = loras_text(arguments.get(LORA, {}))
@@ -127,7 +127,7 @@ def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
     if is_input(value):
         value = f"{public_url(value['uri'])}{part_text(value)}"
     elif kind == pa.string() and (inputs := inputs_in(value)):
-        value = json.dumps([_place(one) for one in inputs], ensure_ascii=False)
+        value = json.dumps([_place(part) for part in inputs], ensure_ascii=False)
     elif is_model(value):
         value = value["name"]
     if kind == pa.string():
@@ -138,5 +138,5 @@ def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
         return value if isinstance(value, int) and value in _INT64 else None
     try:
         return float(value) if isinstance(value, int | float) else None
-    except OverflowError:  # a whole number of pages
+    except OverflowError:  # a huge whole number
         return None

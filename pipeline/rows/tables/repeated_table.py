@@ -1,6 +1,6 @@
-"""From a table whose rows ask for `n` clips to one with a row for each clip, with following seeds.
+"""From a table whose rows ask for `n` clips to one with a row for each clip, with consecutive seeds.
 
-In the rows that come out n is 1: read again, as rows of another table, they stay what they are.
+In the resulting rows, n is 1: read again as rows of another table, they stay the same.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedTable(Table):
-    """The rows of `own`, each as often as it says, then those of `added`, which are made of such rows."""
+    """The rows of `own`, each repeated `n` times, then those of `added`, which are repeated already."""
 
     own: Table
     added: Table | None = None
-    n: str  # the name of its column, which `own` may lack
-    seed: str
-    num: int  # of rows that do not say
-    first_seed: int
+    n: str  # the column's name, which `own` may lack
+    seed: str  # the same
+    num: int  # of rows without n
+    first_seed: int  # of rows without a seed
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         first = 0
@@ -43,7 +43,7 @@ class RepeatedTable(Table):
             rows = self._rows_in(batch)
             places = np.repeat(np.arange(len(rows)), [len(pairs) for pairs in rows])
             pairs = [*chain.from_iterable(rows)]
-            # A row of some megabytes is repeated in each.
+            # A large row is repeated for each clip.
             num_each = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
             for offset in range(0, len(pairs), num_each):
                 some = pairs[offset : offset + num_each]
@@ -69,11 +69,11 @@ class RepeatedTable(Table):
         places = self.own.places({*of_own.values()})
         later = [row - first for row in rows if row >= first]
         of_added = self.added.places(later) if self.added else {}
-        found = {row: places[own] for row, own in of_own.items() if own in places}
-        return found | {first + row: place for row, place in of_added.items()}
+        known = {row: places[own] for row, own in of_own.items() if own in places}
+        return known | {first + row: place for row, place in of_added.items()}
 
     def _rows_in(self, batch: pa.RecordBatch) -> list[list[tuple[Any, Any]]]:
-        """Return n and seed of each row that comes of one; its own where one of them will be refused."""
+        """Return for each row (n, seed) of the rows it becomes; its own values if one will be refused."""
         return [*map(self._rows_of, _cells(batch, self.n), _cells(batch, self.seed))]
 
     def _rows_of(self, n: Any, seed: Any) -> list[tuple[Any, Any]]:
@@ -91,7 +91,7 @@ class RepeatedTable(Table):
             kind = self.schema.field(name).type
             is_text = kind == pa.string()
             columns[name] = pa.array(
-                [str(one) if is_text and one is not None else one for one in cells], kind
+                [str(cell) if is_text and cell is not None else cell for cell in cells], kind
             )
         odd = [field for field in part.schema if field.name not in self.schema.names]
         schema = pa.schema([*self.schema, *odd])
@@ -99,9 +99,9 @@ class RepeatedTable(Table):
 
 
 def repeated(table: Table, *, n: str, seed: str, num: int, first_seed: int) -> Table:
-    """Return a table whose rows ask for one clip each. Raises TableError for columns of other types.
+    """Return a table whose rows ask for one clip each. Raises TableError for columns of wrong types.
 
-    n, seed: what these columns are called. num, first_seed: of rows that do not say.
+    n, seed: names of these columns. num, first_seed: for rows without them.
     """
     names = table.schema.names
     if n not in names and num == 1:
@@ -122,12 +122,12 @@ def repeated(table: Table, *, n: str, seed: str, num: int, first_seed: int) -> T
 
 
 def _field(field: pa.Field, seed: str) -> pa.Field:
-    """Return a column for the numbers that it holds, and for those that follow: as text if not as int64."""
+    """Return a column that can hold its numbers and the next ones: int64, or else text."""
     check_type(field, "seed" if field.name == seed else "n", "int")
     stored = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if not any(is_kind(stored) for is_kind in (*_EXACT, *_TEXT)):
-        problem = f"column {field.name!r} holds {stored}, which rounds the seeds that follow"
-        raise TableError(problem, "make it an int64 column")
+        problem = f"column {field.name!r} holds {stored}, which would round the next seeds"
+        raise TableError(problem, "write it as int64")
     is_whole = pa.types.is_null(stored) or (pa.types.is_integer(stored) and stored != pa.uint64())
     return pa.field(field.name, pa.int64() if is_whole else pa.string())
 
@@ -136,7 +136,7 @@ def _cells(batch: pa.RecordBatch, name: str) -> list[Any]:
     if name not in batch.schema.names:
         return [None] * batch.num_rows
     column = batch.column(name)
-    # A text that is not UTF-8 stays one that is refused.
+    # Text that is not UTF-8 must still be refused.
     return [
         "\N{REPLACEMENT CHARACTER}" if cell is None and is_there else cell
         for cell, is_there in zip(python_values(column), column.is_valid().to_pylist(), strict=True)

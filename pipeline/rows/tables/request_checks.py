@@ -1,4 +1,4 @@
-"""A request that did not come from a table, written by hand or recorded, checked as a table's rows are."""
+"""Check requests from Python or from records in the same way as a table's rows."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def checked(
     second_models: Mapping[str, SecondModel] | None = None,
     index: int = 0,
 ) -> Request:
-    """Return the request with all arguments resolved. Raises TableError when it cannot be rendered as asked.
+    """Return the request with all arguments resolved. Raises TableError if it cannot be rendered.
 
     finder: opens the images and videos that it names. loras, second_models: those that it may name. index:
-        its number, for the message.
+        its number, for messages.
     """
     called = spec_for(recipe, spec)
-    is_argument = "fps" in called.settable()  # some have an own, in a table too
+    is_argument = "fps" in called.settable()  # some pipelines have their own, also in tables
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
     kinds = {name: kind for name, kind in meanings(called, recipe).items() if name != N}  # it is one row
@@ -66,7 +66,7 @@ def checked(
         arguments = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
         raise TableError(
-            f"request {index}, {arguments}: {problem}", fix.replace("write the column as", "give")
+            f"request {index}, {arguments}: {problem}", fix.replace("write the column as", "use")
         ) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
@@ -83,7 +83,7 @@ def checked(
 
 
 def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
-    """Return a table of one row. Raises TableError for a cell that no table holds."""
+    """Return a table of one row. Raises TableError for a cell that a table cannot hold."""
     plain = {name: str(cell) if isinstance(cell, PurePath) else cell for name, cell in cells.items()}
     for name, cell in plain.items():
         try:
@@ -94,13 +94,16 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
             problem = f"request {index}: {name} is not a text: {error.reason}"
             raise TableError(problem, "use whole characters") from None
         except pa.ArrowException:
-            fix = "requests hold numbers and text; give an image or a video as its path or URL"
+            fix = "requests hold numbers and text; for an image or a video, use its path or URL"
             raise TableError(f"request {index}: {name} is of type {type(cell).__name__}", fix) from None
     return pa.RecordBatch.from_pylist([plain])
 
 
 def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request:
-    """Return the request as its row asked for it; its files are not covered. Raises TableError."""
+    """Check a recorded request again, and return it as its row asked for it. Raises TableError.
+
+    Not covered: its files.
+    """
     called = spec_for(recipe, spec)
     problems = [*_wrong_values(request, called, recipe)]
     if not problems:
@@ -121,16 +124,16 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
     for name, value in request.arguments.items():
         kind = kinds.get(name)
         if kind is None:
-            checked_values[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
+            checked_values[name] = Refused(reason=f"{spec.class_name} does not take it", fix=back)
         elif not _is_of_its_kind(name, value, kind):
-            checked_values[name] = Refused(reason="its type is another", fix=back)
+            checked_values[name] = Refused(reason="it must have another type", fix=back)
         elif kind not in (*PLACES, "model") and name != LORA:
             checked_values[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
     return ((name, checked) for name, checked in checked_values.items() if isinstance(checked, Refused))
 
 
 def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
-    """Whether a value is a mapping, or a list of media, where its argument is one, and only there."""
+    """Return whether a value is a mapping or a list of media if and only if its argument is one."""
     if kind == "references":
         parts = value if isinstance(value, list) else []
         return bool(parts) and all(is_input(part) and "kind" in part for part in parts)
@@ -143,16 +146,16 @@ def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
 def request_check(
     model: Model, recipes: KnownRecipes, second_models: SecondModels, inputs: Inputs, identity: Identity
 ) -> Callable[[Request, int], tuple[Request, str]]:
-    """Return what checks the requests for one model, and names their row_ids.
+    """Return a function that checks a request for one model, and returns it with its row_id.
 
-    It takes a request and its number, for messages, and raises TableError where it cannot be rendered as
-    asked.
+    Its arguments are the request and its number, for messages. It raises TableError if the request cannot be
+    rendered.
     """
     finder = InputIndex(inputs)
     declared: dict[str, Any] = {"loras": model.settings.loras, "second_models": second_models.declared}
 
     def check(request: Request, index: int) -> tuple[Request, str]:
-        expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
+        expected(request, Request, f"request {index}", 'use framefleet.Request(arguments={"prompt": ...})')
         recipe = recipes[request.recipe]
         request = checked(request, model.spec, recipe, finder=finder, index=index, **declared)
         return request, identity(request)

@@ -1,11 +1,11 @@
-"""From a record batch to the rows whose cells Python may see, and to why the others are refused.
+"""From a record batch to the rows whose cells can become Python values, and to why the others are refused.
 
-Looked at in Arrow, before any cell becomes a Python value: a cell may be megabytes long, be no text at all
-(Latin-1 in a Parquet file), or a date that Python does not have.
+Cells are checked in Arrow first: one may be megabytes long, text that is not UTF-8 (Latin-1 in a Parquet
+file), or a date that Python cannot represent.
 
-Odd cells do not fit their column in a text file: null where they stand, and reported in a column of their
-own, which travels with the batch to `readable`, and no table's schema has. One odd cell is one refused row.
-Tables that are made of a job's rows store that column, for what refuses a row until then.
+Odd cells are those of a text file that do not fit their column. They are null in their column and reported in
+an extra column, which goes with the batch to `readable` and is in no table's schema. One odd cell is one
+refused row. Tables that are made from a job's rows store that column too.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ MAX_TEXT = 1 << 16
 _SHOWN = 100  # bytes of such a cell in a message
 ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a text file with a column of that name
 ODD_FIELD = pa.field(ODD_CELLS, pa.string())
-MAX_TOLD = 8  # of one row: what is wrong with its ten thousand columns may be larger than the row
-_MAX_VALUE = 256  # characters of a cell's JSON, of which messages show fewer; and of a name
+MAX_TOLD = 8  # problems of one row: those of ten thousand columns may be larger than the row
+_MAX_VALUE = 256  # characters of a name, and of a cell's JSON, of which messages show fewer
 
-OddCells = dict[int, list[Problem]]  # of the rows that have some, by their offset in a batch
+OddCells = dict[int, list[Problem]]  # by offset of the row in its batch
 
 
 def with_odd_cells(batch: pa.RecordBatch, odd: OddCells) -> pa.RecordBatch:
-    """Return the batch with what is wrong with its cells. Of each row the first are reported."""
+    """Return the batch with a column that reports its odd cells, the first few of each row."""
     messages: list[str | None] = [None] * batch.num_rows
     for offset, problems in odd.items():
         problems_shown = []
-        for one in problems[:MAX_TOLD]:
-            column = one.column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode()
-            text = one.value if isinstance(one.value, str) else json.dumps(one.value)
-            value = one.value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE]
-            problems_shown.append((column, value, one.why.reason, one.why.fix))
-        messages[offset] = json.dumps(problems_shown)  # in ASCII: cells and keys may hold half a character
+        for problem in problems[:MAX_TOLD]:
+            column = problem.column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode()
+            text = problem.value if isinstance(problem.value, str) else json.dumps(problem.value)
+            value = problem.value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE]
+            problems_shown.append((column, value, problem.why.reason, problem.why.fix))
+        messages[offset] = json.dumps(problems_shown)  # in ASCII, because cells and keys may have surrogates
     return pa.RecordBatch.from_arrays(
         [*batch.columns, pa.array(messages, pa.string())], schema=batch.schema.append(ODD_FIELD)
     )
 
 
 def without_empty(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch without the column, where no cell is odd."""
+    """Return the batch without the column of odd cells if it has none."""
     if ODD_CELLS not in batch.schema.names or batch.column(ODD_CELLS).null_count < batch.num_rows:
         return batch
     return batch.select([name for name in batch.schema.names if name != ODD_CELLS])
 
 
 def odd_cells(batch: pa.RecordBatch) -> OddCells:
-    """Return what `with_odd_cells` was given."""
+    """Return the odd cells that `with_odd_cells` has added."""
     if ODD_CELLS not in batch.schema.names:
         return {}
     return {
         offset: [
-            Problem(str(column), value, Refused(reason=str(reason), fix=str(fix)))  # a file may say anything
+            Problem(str(column), value, Refused(reason=str(reason), fix=str(fix)))  # files may have anything
             for column, value, reason, fix in json.loads(problems)
         ]
         for offset, problems in enumerate(batch.column(ODD_CELLS).to_pylist())
@@ -70,9 +70,9 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
 
 
 def another_type(kind: pa.DataType) -> Refused:
-    """Return why a cell is odd that is not of its column's type."""
-    reason = f"the column holds {_words(kind)}, as most of its cells in the first MB do"
-    return Refused(reason=reason, fix="write it as the others are, or the whole column as text")
+    """Return why a cell that does not have its column's type is odd."""
+    reason = f"the column holds {_words(kind)}, like most of its cells in the first MB"
+    return Refused(reason=reason, fix="write it like the others, or the whole column as text")
 
 
 def _words(kind: pa.DataType) -> str:
@@ -96,7 +96,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """cells: of the rows that may be read, at these offsets of the batch; refused: the others, by offset."""
+    """cells: of the readable rows. offsets: of these rows in the batch. refused: other rows, by offset."""
 
     cells: pa.RecordBatch
     offsets: list[int]
@@ -104,7 +104,7 @@ class Readable:
 
 
 def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
-    """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
+    """Return the readable rows of a batch. read: the columns to read; others are only carried."""
     refused = odd_cells(batch)
     reported = {(offset, problem.column) for offset, problems in refused.items() for problem in problems}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -119,7 +119,7 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
 
 
 def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
+    """Return a refused row in readable form: bad text is repaired, other bad cells are null."""
     row = row.select([name for name in row.schema.names if name != ODD_CELLS])
     columns = []
     for cell in row.columns:
@@ -132,7 +132,7 @@ def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def python_values(column: pa.Array) -> list[Any]:
-    """Return the cells as Python values, None where they cannot be any."""
+    """Return the cells as Python values; None for cells that cannot be converted."""
     if _is_valid(column) and _has_values(column):
         values: list[Any] = column.to_pylist()
         return values
@@ -148,10 +148,10 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
             yield offset, _shown(column[offset]), _NOT_UTF_8 if is_encoded else _OUT_OF_RANGE
     if _is_text(column.type) and is_read:
         lengths = pc.binary_length(column)
-        if (pc.max(lengths).as_py() or 0) > MAX_TEXT:  # asked first: to compare with a number imports pandas
+        if (pc.max(lengths).as_py() or 0) > MAX_TEXT:  # first, because `pc.greater` imports pandas
             for offset in pc.indices_nonzero(pc.greater(lengths, MAX_TEXT)).to_pylist():
                 yield offset, _shown(column[offset]), _TOO_LONG
-    elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
+    elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # ns always fit
         for offset in _failing(column, _has_values):
             yield offset, _shown(column[offset]), _OUT_OF_RANGE
 
@@ -167,7 +167,7 @@ def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
 
 
 def _failing(column: pa.Array, passes: Callable[[pa.Array], bool]) -> list[int]:
-    """Return the offsets of cells that do not pass a check, which all do in most columns."""
+    """Return the offsets of cells that fail a check; in most columns, none does."""
     cells = range(0 if passes(column) else len(column))
     return [offset for offset in cells if not passes(column[offset : offset + 1])]
 
@@ -194,12 +194,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _shown(cell: pa.Scalar) -> str:
     if not _is_text(cell.type):
-        return str(getattr(cell, "value", cell.type))  # of a date its number
+        return str(getattr(cell, "value", cell.type))  # the stored number of a date
     return _bytes(cell, _SHOWN).decode("utf-8", "replace")
 
 
 class BadTexts:
-    """Cells of one text file that are not UTF-8. The first batch with such tells its likely encoding."""
+    """Cells of one text file that are not UTF-8. The first batch with any shows the likely encoding."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -207,7 +207,7 @@ class BadTexts:
         self._is_known = False
 
     def tell(self, batch: pa.RecordBatch, odd: OddCells) -> None:
-        """Add them to `odd`; the cells stay as they are."""
+        """Add the bad cells of a batch to `odd`; the batch stays unchanged."""
         cells = [
             (offset, name, _bytes(column[offset]))
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -224,7 +224,7 @@ class BadTexts:
 
 
 def _is_half(text: bytes) -> bool:
-    """Tell whether a text is UTF-8 but for halves of characters, as JSON may escape them."""
+    """Return whether a text is UTF-8 apart from surrogates, which JSON can escape."""
     try:
         text.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

@@ -1,8 +1,9 @@
 """In: the row_ids of a table by position. Out: the positions of a row_id, by bisection.
 
-Both are files, as a table may have a hundred million rows: 16 bytes for each row in the order of the table,
-and a key of 8, sorted: the first bits of its row_id, then its position. Where row_ids begin alike, the former
-file decides. Nameless files in TMPDIR, so that no kill leaves them.
+Both are on disk, because a table may have a hundred million rows: a file with the row_ids (16 bytes each) in
+table order, and a sorted file of keys (8 bytes each): the first bits of a row_id, then its position. If
+row_ids begin alike, the first file decides. The files are nameless, in TMPDIR, so that a kill leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Ids = npt.NDArray[np.uint64]  # [rows, 2]: the two halves of a row_id
 TablePositions = npt.NDArray[np.int64]  # [rows]
 
 _WIDTH, _KEY_WIDTH = 16, 8  # bytes of a row_id, and of a key
-_AT_ONCE = 2 << 20  # rows, in some 100 MB
-_BITS = 27  # of a key, for the position; the rest begin equal in 36,000 pairs of a hundred million row_ids
+_AT_ONCE = 2 << 20  # rows; they take about 100 MB
+_BITS = 27  # of a key, for the position; the other bits are equal for 36,000 pairs of 100 million row_ids
 _POSITION = np.uint64((1 << _BITS) - 1)
 
 
@@ -31,19 +32,19 @@ def to_ids(row_ids: Sequence[str]) -> Ids:
 
 
 def ids_of(column: pa.ChunkedArray) -> Ids:
-    """Return a column of row_ids as `to_ids` does, without a text of Python's for each. None may be null."""
+    """Return a column of row_ids, without nulls, as `to_ids` does, but without a Python string for each."""
     digits = column.cast(pa.binary(2 * _WIDTH)).combine_chunks()
     first, last = (place * 2 * _WIDTH for place in (digits.offset, digits.offset + len(digits)))
     return _parsed(digits.buffers()[1][first:last].to_pybytes().decode() if last > first else "")
 
 
 def positions_of(column: pa.ChunkedArray) -> TablePositions:
-    """Return a column of int64 without nulls. Its own `to_numpy` would import pandas."""
+    """Return an int64 column without nulls as an array. Its own `to_numpy` would import pandas."""
     return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
 
 
 def first_positions_of(column: pa.ChunkedArray) -> TablePositions | None:
-    """Return the first of each list of int64; None where one has none. `pc.list_element` imports pandas."""
+    """Return the first number of each list; None if a list is empty. `pc.list_element` imports pandas."""
     lists = column.combine_chunks()
     if not len(lists) or lists.null_count or lists.values.null_count:
         return None
@@ -61,7 +62,7 @@ def to_texts(ids: Ids) -> list[str]:
 
 
 class RowIds:
-    """First write, then `sort`, then find. at_once: rows that are read or sorted at once."""
+    """Call `write` for all rows, then `sort`, then search. at_once: rows that are read or sorted at once."""
 
     def __init__(self, *, at_once: int = _AT_ONCE) -> None:
         self._files, self._at_once = ExitStack(), at_once
@@ -69,7 +70,7 @@ class RowIds:
         self._keys = np.empty(0, np.uint64)
 
     def write(self, positions: TablePositions, ids: Ids) -> None:
-        """Take rows in any order; a position only once."""
+        """Add rows in any order; each position only once."""
         edges = np.flatnonzero(np.diff(positions) != 1) + 1
         for places, run in zip(np.split(positions, edges), np.split(ids, edges), strict=True):
             self._by_position.seek(int(places[0]) * _WIDTH)
@@ -77,14 +78,14 @@ class RowIds:
         assert positions.max() <= _POSITION, "no table has as many rows"
 
     def read_at(self, positions: TablePositions | slice) -> Ids:
-        """Return the row_ids at positions where there are rows. Mapped anew, as pages count as memory."""
+        """Return the row_ids at positions that have rows. Maps the file anew, to free mapped pages."""
         ids: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
         return ids
 
     def sort(self, is_there: npt.NDArray[np.bool_]) -> Iterator[tuple[TablePositions, TablePositions]]:
-        """Sort the rows; yield, some at a time, positions of rows whose row_id is at a later one, and these.
+        """Sort the rows, and yield pairs of positions with the same row_id, earlier and later, in chunks.
 
-        is_there: [positions], where there is a row. To be read to the end.
+        is_there: [positions], whether a position has a row. Read it to the end.
         """
         num_buckets = max(1, -(-len(is_there) // self._at_once))
         bounds = np.array([(number << 64) // num_buckets for number in range(1, num_buckets)], np.uint64)
@@ -106,9 +107,9 @@ class RowIds:
         yield from self._twins()
 
     def first_positions(self, ids: Ids) -> TablePositions:
-        """Return the first position of each row_id, -1 where it has none."""
+        """Return the first position of each row_id; -1 if it has none."""
         first, starts = np.full(len(ids), -1), ids[:, 0] & ~_POSITION
-        left = np.argsort(starts)  # then neighbours are looked for one after the other
+        left = np.argsort(starts)  # so that neighbours are searched one after the other
         places = np.searchsorted(self._keys, starts[left])
         while len(left):
             is_alike = places < len(self._keys)
@@ -134,14 +135,14 @@ class RowIds:
         self._files.close()
 
     def _twins(self) -> Iterator[tuple[TablePositions, TablePositions]]:
-        """Yield pairs of positions of one row_id that follow each other in the table."""
+        """Yield pairs of consecutive positions of the same row_id."""
         first = 0
         while first < len(self._keys):
             last = min(first + self._at_once, len(self._keys)) - 1
             end = int(np.searchsorted(self._keys, self._keys[last] | _POSITION, side="right"))
             read = os.pread(self._sorted.fileno(), (end - first) * _KEY_WIDTH, first * _KEY_WIDTH)
             keys, first = np.frombuffer(read, np.uint64), end
-            is_next = np.diff(keys & ~_POSITION, append=~keys[-1:]) == 0  # begins as the one after it
+            is_next = np.diff(keys & ~_POSITION, append=~keys[-1:]) == 0  # the next one begins alike
             positions = _positions_in(keys[is_next | np.roll(is_next, 1)])
             ids = self.read_at(positions)
             order = np.lexsort((positions, ids[:, 1], ids[:, 0]))

@@ -1,4 +1,4 @@
-"""From a table's columns and a job's `columns:` and `defaults:` to the plan by which its rows are read."""
+"""From a table's columns and a job's `columns:` and `defaults:` to the plan for reading its rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from framefleet.pipeline.rows.tables import column_checks, other_words, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
-# Columns with a meaning of their own, unless the pipeline has a parameter of that name.
+# Columns with a special meaning, unless the pipeline has a parameter with that name.
 _SPECIAL: dict[str, signature.ArgumentKind] = {"seed": "int", "scheduler": "str", "recipe": "str"}
 _SPECIAL |= {"fps": "float", LORA: "str"}
 _CHECKS = {
@@ -46,14 +46,14 @@ _CHECKS = {
     other_words.N: other_words.check_one_of_n,
 }
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
-# Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
+# Distinct cells that are cached for each column: heights and schedulers repeat, prompts and seeds do not.
 _CACHED, _CACHED_LENGTH = 4096, 4096
 
 
 def argument_columns(
     spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
 ) -> dict[str, signature.ArgumentKind]:
-    """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
+    """Return the columns that a plan would read, each with the kind of its cells; for `open_table`."""
     targets = meanings(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
 
@@ -79,20 +79,20 @@ def plan_rows(
     fit: signature.Fit | None = "stretch",
     text_words: Collection[str] = (),
 ) -> RowPlan:
-    """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
+    """Return the plan for tables with this schema. Raises TableError or JobError if no row could be read.
 
-    columns: argument (or seed, scheduler, recipe, fps) to the column that holds it.
-    overrides: as defaults, but of all rows: columns of these are neither read nor carried.
-    spec: of the pipeline that the recipe calls. find_recipe: gives the recipe that a row names, or raises
-        UserError; without it rows may name framefleet's, and those of the module of `recipe`.
-    reserved: the record's own columns: a carried column of such a name gets another; picks leave theirs out.
+    columns: argument (or seed, scheduler, recipe, fps) to the column that has it.
+    overrides: like defaults, but for all rows: their columns are neither read nor carried.
+    spec: of the pipeline that the recipe calls. find_recipe: returns the recipe that a row names, or raises
+        UserError; without it, rows may name framefleet's recipes, and those in the module of `recipe`.
+    reserved: the record's own columns: a carried column with such a name is renamed, and left out for picks.
     finder: opens the images and videos that rows name.
-    fps: the job's own rate; it counts in a row's identity only where a clip's length is asked in seconds.
+    fps: the job's frame rate; it counts in a row's identity only if a clip's length is in seconds.
     loras, second_models: those that rows may name.
-    model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
-        these: what it does not mean to this one is carried along, under a name that no argument has.
+    model: the name of the rows' model in a job with several. elsewhere: meanings of columns for any of these
+        models: a column with a meaning only for others is carried under a name that no argument has.
     fit: how pictures get the proportions of the row's size; None: see `fit_row`.
-    text_words: names that texts of a sweep use, so that they are not those of `other_words.py`.
+    text_words: names that texts of a sweep use; they are not words of `other_words.py` then.
     """
     finder = finder or rows.Finder()
     meant_otherwise = {*text_words, *(columns or {}).values()} - (columns or {}).keys()
@@ -109,7 +109,7 @@ def plan_rows(
         {name: value for name, value in (section or {}).items() if name in targets or name not in elsewhere}
         for section in (columns, defaults, overrides)
     )
-    if other_words.N in words:  # each row is one by now
+    if other_words.N in words:  # each row makes one clip by now
         defaults.pop(other_words.N, None)
     with mistakes.noted():
         if other_words.SIZE_WORD in words:
@@ -122,7 +122,7 @@ def plan_rows(
     own_arguments = {name: kind for name, kind in targets.items() if name not in special}
     own_arguments |= {LORA: "str"} if loras else {}
     shown = argument_fields(own_arguments, taken=reserved)
-    of_clips = reserved if column_checks.is_picks(schema.names) else ()  # of clips that others rendered
+    of_clips = reserved if column_checks.is_picks(schema.names) else ()  # about clips of another output
     own_schema = pa.schema([field for field in schema if field.name not in of_clips])
     carried = carried_columns(own_schema, read, targets, taken={*reserved, *shown.names, *elsewhere})
     unread = [name for name in schema.names if name not in {*read.values(), *elsewhere}]
@@ -151,7 +151,7 @@ def plan_rows(
     base, others = _defaults(defaults, overrides, targets, checks, spec, mistakes, own=own, special=special)
     required = required_arguments(spec, recipe)
     with mistakes.noted():
-        if is_read:  # else what is missing follows from the mistakes
+        if is_read:  # else missing columns follow from the mistakes
             column_checks.check_required(required, read, base, columns=schema.names)
     mistakes.report()
     rules: Rules | None = None
@@ -202,14 +202,14 @@ def plan_rows(
 
 
 def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, signature.ArgumentKind]:
-    """Return all that a column may mean, with the kind of its cells."""
+    """Return everything that a column may mean, with the kind of its cells."""
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | other_words.words_of(spec, recipe) | own | more
 
 
 def joined_kinds(each: Iterable[Mapping[str, signature.ArgumentKind]]) -> dict[str, signature.ArgumentKind]:
-    """Return what columns hold that several models read; text only where all take text."""
+    """Return the kinds of columns that several models read; text only if all of them take text."""
     joined: dict[str, signature.ArgumentKind] = {}
     for kinds in each:
         joined |= {name: kind for name, kind in kinds.items() if joined.get(name, "str") == "str"}
@@ -218,9 +218,9 @@ def joined_kinds(each: Iterable[Mapping[str, signature.ArgumentKind]]) -> dict[s
 
 def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
     """Return the arguments without which no row can be rendered."""
-    # some pipelines say so only when they are called
+    # Some pipelines have defaults for these, but fail without them when they are called.
     at_call = ("prompt", *(("image", "video") if _FROM_INPUT.search(spec.class_name) else ()))
-    own = (one.name for one in spec.parameters.values() if one.required or one.name in at_call)
+    own = (each.name for each in spec.parameters.values() if each.required or each.name in at_call)
     return tuple(name for name in dict.fromkeys([*own, *recipe.needs]) if name not in recipe.makes)
 
 
@@ -235,12 +235,12 @@ def _read_columns(
         with mistakes.noted():
             if target not in targets:
                 is_turned = target in schema.names and column in targets
-                turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
+                turned = f"swap them: `columns: {{{column}: {target}}}`"
                 problem = f"columns.{target}: there is no argument {target!r}"
                 fix = turned if is_turned else column_checks.argument_meant(target, targets)
                 raise JobError(problem, fix)
             if column not in schema.names:
-                problem = f"columns.{target} names the column {column!r}, and the table has none of that name"
+                problem = f"columns.{target} names the column {column!r}, but the table has no such column"
                 fix = did_you_mean(column, schema.names)
                 if target in schema.names:
                     fix = f"rename its column {target!r} to {column!r}, or leave `columns.{target}` out"
@@ -264,10 +264,10 @@ def _defaults(
     own: Mapping[str, Any],
     special: Collection[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what an empty row is: its arguments; its seed, seconds, scheduler and LoRAs.
+    """Return the values of an empty row: its arguments; its seed, seconds, scheduler and LoRAs.
 
-    defaults, overrides: a null takes a default of the model's away. own: the defaults of the recipe's
-    parameters. special: what is not an argument.
+    defaults, overrides: a null removes a default of the model. own: the defaults of the recipe's parameters.
+    special: names that are not arguments.
     """
     arguments: dict[str, Any] = {**spec.defaults(), **own}
     others: dict[str, Any] = {}
@@ -277,7 +277,7 @@ def _defaults(
         with mistakes.noted():
             if name in ("recipe", "fps") and name in special:
                 place = "recipe" if name == "recipe" else "media.fps"
-                raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
+                raise JobError(f"{section}.{name} cannot be set", f"set `{place}:` instead")
             if name not in targets:
                 fix = (
                     column_checks.plumbing_fix(name)
@@ -287,7 +287,7 @@ def _defaults(
                 raise JobError(f"{section}.{name}: rows have no such argument", fix)
             if value is not None:
                 place_of = others if name in special else arguments
-                place_of[name] = value  # one that is refused is not missing too
+                place_of[name] = value  # so that a refused value is not reported as missing too
                 checked = checks[name](value)
                 if isinstance(checked, Refused):
                     public = public_cell(value) if targets[name] in signature.PLACES else value
@@ -302,10 +302,10 @@ def check_value(
     kind: signature.ScalarKind | signature.ListKind | signature.EitherKind,
     spec: PipelineSpec,
 ) -> Any:
-    """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
+    """Return a value as the argument takes it, a schedule in its one spelling; or Refused."""
     if kind == "ints" or kind == "floats":
-        one: signature.ScalarKind = "int" if kind == "ints" else "float"
-        kind = f"list[{one}]" if is_list(value) else one  # type: ignore[assignment]
+        single: signature.ScalarKind = "int" if kind == "ints" else "float"
+        kind = f"list[{single}]" if is_list(value) else single  # type: ignore[assignment]
     if kind in signature.PART_KINDS:
         parameter = spec.parameters.get(name)
         return check_list(name, value, kind, parameter.entries if parameter else None)
@@ -324,7 +324,7 @@ def _check_of(
     *,
     special: Collection[str],
 ) -> Callable[[Any], Any]:
-    """Return the check of one cell, which remembers its answers where cells repeat."""
+    """Return the check of one cell, which caches its answers if cells repeat."""
     if kind == "image" or kind == "video":
         return _remembering(partial(rows.check_input, kind=kind, finder=finder))
     if kind == "images" or kind == "list[image]":
@@ -338,7 +338,7 @@ def _check_of(
     if target not in special:
         check = partial(check_value, target, kind=kind, spec=spec)
         is_listed = kind in signature.PART_KINDS or kind in get_args(signature.EitherKind)
-        return check if is_listed else _remembering(check)  # each row has lists of its own
+        return check if is_listed else _remembering(check)  # each row needs its own lists
     if target == "seed":
         return check_seed
     if target in _CHECKS:
@@ -356,14 +356,14 @@ def _check_of(
     return _remembering(checked)
 
 
-# From here on, these floats do not hold every whole number; of float64 `coerce` knows.
+# From here on, these floats cannot represent every whole number; `coerce` checks float64.
 _NARROW = {pa.float16(): 2**11, pa.float32(): 2**24}
 
 
 def _exactly(
     check: Callable[[Any], Any], kind: signature.ArgumentKind, stored: pa.DataType
 ) -> Callable[[Any], Any]:
-    """Return a check that also refuses whole numbers which a column of narrow floats may have rounded."""
+    """Return a check that also refuses whole numbers that a column of narrow floats may have rounded."""
     stored = stored.value_type if pa.types.is_dictionary(stored) else stored
     exact = _NARROW.get(getattr(stored, "value_type", stored))
     if exact is None or kind not in ("int", "ints", "list[int]"):
@@ -378,10 +378,10 @@ def _exactly(
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    answer = lru_cache(_CACHED)(check)  # cells of one column are of one type, so 1 and True do not meet here
+    answer = lru_cache(_CACHED)(check)  # a column has one type, so 1 and True are not confused
 
     def remembered(cell: Any) -> Any:
         is_short = isinstance(cell, Hashable) and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH)
-        return answer(cell) if is_short else check(cell)  # also of a list where none belongs
+        return answer(cell) if is_short else check(cell)  # also a list where none belongs
 
     return remembered

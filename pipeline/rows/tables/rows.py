@@ -1,6 +1,6 @@
-"""From record batches to rows that are ready to render, and rows that are refused with the reason.
+"""From record batches to rows that are ready to render, and to refused rows with the reason.
 
-A cell that names media by path or URL becomes the value that identifies its row.
+A cell that names a file becomes a value with the file's SHA-256, which identifies the row.
 """
 
 from __future__ import annotations
@@ -37,48 +37,49 @@ if TYPE_CHECKING:
 
 
 class Finder:
-    """Opens what rows name, each once, many at a time; this one nothing, for plans of rows that name nothing,
-    or whose job does not say where it may lie. `InputIndex` is the one that does.
+    """Opens the files that rows name, many at a time, and each only once.
+
+    This base class opens none, for rows that name no files, or whose job allows none. `InputIndex` does.
     """
 
     def prefetch(self, wanted: Iterable[tuple[str, signature.MediaKind]]) -> None:
         """Open all of these now, side by side."""
 
     def find(self, uri: str, kind: signature.MediaKind) -> Described | Refused:
-        """Return what a file holds, or why it is not of that kind."""
-        return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
+        """Return what a file contains, or why it is not of that kind."""
+        return Refused(reason="the job does not say where images may be", fix="set `inputs: {roots: [...]}`")
 
     def locate(self, uri: str) -> str:
-        """Return what names the same file in any folder."""
+        """Return an absolute path or URL of the same file."""
         return uri
 
 
 def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[str, Any] | Refused:
-    """Return {"uri", "sha256", SIZE}, and "num_frames" of a video; or why it cannot be rendered from."""
+    """Return {"uri", "sha256", SIZE}, for a video also "num_frames"; or why the input cannot be used."""
     cell = as_text(cell) if kind == "video" else cell
     if not isinstance(cell, str) or not cell.strip():
-        fix = "write one, or leave it empty"
+        fix = "write one, or leave the cell empty"
         if isinstance(cell, Mapping) and kind == "video":
             fix = "write {file: a.mp4, from: 1.5, to: 3}, in seconds, or from_frame and to_frame"
-        return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix=fix)
-    seen = finder.find(cell.strip(), kind)
-    if isinstance(seen, Refused):
-        return seen
-    if kind == "audio" and not seen.num_frames:
-        return Refused(reason="it has no sound", fix="give a file with a sound track")
-    frames = {"num_frames": seen.num_frames} if kind == "video" else {}
-    frames |= {} if seen.first_frame is None else {"first_frame": seen.first_frame}
-    file = cell.strip() if seen.first_frame is None else split_part(cell.strip())[0]
-    size = (seen.height, seen.width)
-    return {"uri": finder.locate(file), "sha256": seen.sha256, **frames, SIZE: size}
+        return Refused(reason=f"it must be the path or URL of {signature.WITH_ARTICLE[kind]}", fix=fix)
+    described = finder.find(cell.strip(), kind)
+    if isinstance(described, Refused):
+        return described
+    if kind == "audio" and not described.num_frames:
+        return Refused(reason="it has no sound", fix="use a file with a sound track")
+    frames = {"num_frames": described.num_frames} if kind == "video" else {}
+    frames |= {} if described.first_frame is None else {"first_frame": described.first_frame}
+    file = cell.strip() if described.first_frame is None else split_part(cell.strip())[0]
+    size = (described.height, described.width)
+    return {"uri": finder.locate(file), "sha256": described.sha256, **frames, SIZE: size}
 
 
 def check_images(
     cell: Any, kind: signature.ImagesKind, finder: Finder
 ) -> dict[str, Any] | list[dict[str, Any]] | Refused:
-    """Return what `check_input` does for each image of a list; of one that is not a list, for it alone.
+    """Return the result of `check_input` for each image of a list, or for a single image.
 
-    kind: "list[image]" makes a list of one image too. A cell is a list, or JSON text of one.
+    kind: "list[image]" returns a list for a single image too. A cell is a list, or a list as JSON text.
     """
     if not is_list(cell):
         value = check_input(cell, "image", finder)
@@ -89,10 +90,10 @@ def check_images(
 
 
 def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refused:
-    """Return what `check_input` does for each entry of a list of media, and its kind, in order.
+    """Return the result of `check_input` for each entry of a list of media, with its kind.
 
-    A cell is a list of mappings such as {"image": "a.png"}, or JSON text of one. A video's sound, if it has
-    any, is a part of the reference, and checked too.
+    A cell is a list of mappings such as {"image": "a.png"}, or such a list as JSON text. If a video has
+    sound, that is part of the reference, and is checked too.
     """
     entries = places_in(cell) if is_list(cell) else []
     check = partial(_check_reference, finder=finder)
@@ -117,11 +118,11 @@ def _check_each(
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     places = _places_by_kind(entry)
     if len(places) != 1:
-        reason = f"an entry names one file, as one of {', '.join(signature.MEDIA)}"
+        reason = f"an entry must name one file, as one of {', '.join(signature.MEDIA)}"
         return Refused(reason=reason, fix=_REFERENCES)
     ((kind, place),) = places.items()
     if kind == "video" and isinstance(place, str) and split_part(place)[1]:
-        return Refused(reason="a reference is a whole video", fix="cut the part into a file of its own")
+        return Refused(reason="a reference must be a whole video", fix="cut the part into a separate file")
     value = check_input(place, kind, finder)
     if isinstance(value, Refused):
         return value
@@ -131,20 +132,20 @@ def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
 
 
 def _places_by_kind(entry: Any) -> dict[signature.MediaKind, Any]:
-    """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
+    """Return the files of an entry; in a column of structs, each entry has all fields, and most are null."""
     entry = entry if isinstance(entry, Mapping) else {}
     places = {key: place for key, place in entry.items() if place is not None}
     return places if places.keys() <= {*signature.MEDIA} else {}
 
 
 def places_in(cell: Any) -> list[Any]:
-    """Return what a cell names: one place, those of its list, or none where it is no such list."""
+    """Return the places that a cell names: one, those of its list, or none if the list is malformed."""
     parts = parsed_list(cell) if is_list(cell) else [cell]
     return parts if isinstance(parts, list) else []
 
 
 def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, signature.MediaKind]]:
-    """Yield the files that a cell of this kind names, with what each has to be."""
+    """Yield the files that a cell of this kind names, with the kind that each must have."""
     for place in places_in(as_text(cell) if kind == "video" else cell):
         files: list[tuple[signature.MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
         if kind == "references":
@@ -153,36 +154,35 @@ def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, sig
         yield from ((uri.strip(), of) for of, uri in files if isinstance(uri, str) and uri.strip())
 
 
-def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:
+def check_video_length(video: Any, num_wanted: int | None, spec: PipelineSpec) -> Refused | None:
     """Return why a row's video is too short, or does not fit the model's frame rule.
 
-    asked: the row's own num_frames, the first of which are taken; None where all are. Not where the pipeline
-    itself takes a number of frames: there the video is a part of the clip.
+    num_wanted: the row's num_frames, which are taken from the start of the video; None for all frames. Not
+    for pipelines that take a number of frames themselves: there the video is a part of the clip.
     """
     if any(name in spec.parameters for name in signature.FRAME_PARAMETERS):
         return None
     num_frames = video["num_frames"]
-    if asked is not None and num_frames < asked:
-        reason = f"it has {count_text(num_frames, 'frame')}, and num_frames is {asked}"
+    if num_wanted is not None and num_frames < num_wanted:
+        reason = f"it has {count_text(num_frames, 'frame')}, and num_frames is {num_wanted}"
         return Refused(reason=reason, fix=f"use {num_frames} or less")
-    checked = check_frames(num_frames if asked is None else asked, spec)
-    if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
+    checked = check_frames(num_frames if num_wanted is None else num_wanted, spec)
+    if not isinstance(checked, Refused) or num_wanted is not None:  # num_frames itself is already reported
         return None
     fix = f"{checked.fix}, or let the recipe video_to_video take the first num_frames"
     return Refused(reason=f"it has {count_text(num_frames, 'frame')}, and {checked.reason}", fix=fix)
 
 
-_A = {"image": "an image", "video": "a video", "audio": "a sound"}
 _REFERENCES = 'write it as [{"image": "a.png"}, {"video": "b.mp4"}, {"audio": "c.wav"}]'
 
 
-# Texts that each row has for itself. No check looks at them together with other cells, but for whether they
-# are given: `table_rows.py` rests on it.
+# Texts that differ between rows. No check combines them with other cells, except for whether they are set:
+# `table_rows.py` relies on this.
 OWN_TEXTS = ("prompt", "negative_prompt")
-# From arguments and the names of those that the row or `overrides` gives, to what is rendered, and what is
-# wrong.
+# From arguments, and the names of those that the row or `overrides` sets, to the arguments that are rendered,
+# and the problems.
 Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
-# Why nothing of a row's steps can be stored.
+# Returns why a row's steps cannot be stored.
 KeepCheck = Callable[[Recipe, SchedulerChoice, Mapping[str, Any]], Refused | None]
 
 
@@ -191,15 +191,15 @@ class CheckedRow:
     """A row that can be rendered.
 
     index: its position in the table, from 0.
-    request: arguments resolved (signature, then job, then row), scheduler by its canonical name, a seed.
-        `fps` is what the row itself gave, or None.
+    request: with resolved arguments (signature, then job, then row), the scheduler's canonical name, and a
+        seed. `fps` is what the row itself sets, or None.
     shape: equal for rows that can likely share forwards.
     """
 
     index: int
     request: Request
     shape: str
-    fitted: Fitted | None = None  # what was done to its pictures, if it starts from some
+    fitted: Fitted | None = None  # how its pictures were fitted, if it has any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,14 +210,14 @@ class InvalidRow:
     problems: tuple[Problem, ...]
 
     def messages(self, place: str | None = None) -> list[tuple[str, str]]:
-        """Return (problem, fix) pairs, as errors have them. place: of the row in its file."""
+        """Return (problem, fix) pairs as in errors. place: where the row is in its file."""
         row = f"row {self.index}" + (f" ({place})" if place else "")
         return [(f"{row}: {problem}", problem.why.fix) for problem in self.problems]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One column with a meaning. check: of a cell that is not null; a value, or Refused."""
+    """One column with a meaning. check: takes a cell that is not null; returns a value or Refused."""
 
     column: str
     target: str
@@ -233,31 +233,31 @@ class RowPlan:
 
     readers: tuple[Reader, ...]
     base: Mapping[str, Any]  # the arguments of a row whose cells are all null
-    overridden: Set[str]  # those that the job gives to every row
+    overridden: Set[str]  # arguments that the job sets for every row
     required: tuple[str, ...]
     seed: int | None
-    seconds: float | None  # of a clip whose row gives neither seconds nor frames
+    seconds: float | None  # for rows without seconds or frames
     scheduler: SchedulerChoice
-    loras: Mapping[str, Any]  # the LoRAs of such a row
+    loras: Mapping[str, Any]  # for rows without LoRAs
     recipe: Recipe
     fps: float | None  # the job's own rate, if it has one
     finder: Finder
     spec: PipelineSpec
-    # What a pipeline allows in a row beyond each argument's own rule.
+    # A pipeline's rules for combinations of arguments.
     rules: Rules | None
-    check_keep: KeepCheck | None  # of a job that stores the steps
+    check_keep: KeepCheck | None  # in a job that stores the steps
     file_steps: Collection[FileStep]
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
     model: str = ""  # the name of the rows' model, if a job has several
-    places: tuple[str, ...] = ()  # the arguments of rows that may name files
-    fitting: tuple[str, ...] = ()  # those of them whose pictures get the proportions of the row's size
-    fit: signature.Fit | None = "stretch"  # how; None: see `fit_row`
-    is_sized: bool = False  # the job gives its rows a size
+    places: tuple[str, ...] = ()  # arguments that may name files
+    fitting: tuple[str, ...] = ()  # of these, arguments whose pictures get the proportions of the row's size
+    fit: signature.Fit | None = "stretch"  # how they get them; None: see `fit_row`
+    is_sized: bool = False  # the job sets a size
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
-        """Yield every row of the batch in order; `first_index` is the position of its first."""
+        """Yield every row of the batch in order. first_index: the position of the first."""
         refused, columns = self.columns(batch)
         rows = cells_of(columns, batch.num_rows)
         for offset in range(batch.num_rows):
@@ -268,7 +268,7 @@ class RowPlan:
                 yield self.row(index, next(rows))
 
     def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, list[Problem]], list[list[Any]]]:
-        """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
+        """Return the unreadable rows by offset, and for each reader the cells of all other rows."""
         bounds = [(at, name) for at, reader in enumerate(self.readers) for name in reader.bounds]
         names = [reader.column for reader in self.readers] + [name for _, name in bounds]
         readable_rows = readable(batch, names)
@@ -304,9 +304,9 @@ class RowPlan:
         if self.seconds is not None or SIZE_WORD in special or SECONDS in special:
             problems += self._take_words(arguments, special, own)
         if self.rules and not problems:
-            taken, refused = self.rules(arguments, own)
-            problems += self._problems(refused, arguments | taken) if refused else []
-            arguments = taken
+            passed, refused = self.rules(arguments, own)
+            problems += self._problems(refused, arguments | passed) if refused else []
+            arguments = passed
         fitted = None
         if self.places and not problems:
             is_sized = self.is_sized or not own.isdisjoint(SIZES)
@@ -324,7 +324,7 @@ class RowPlan:
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
         fps: float | None = special.get("fps")
-        if fps is None and "duration_s" in arguments:  # the rate that makes seconds frames
+        if fps is None and "duration_s" in arguments:  # the rate decides how many frames that is
             fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         if not problems:
             late = late_problems(self.spec, recipe, arguments, fps=fps, scheduler=choice)
@@ -335,7 +335,7 @@ class RowPlan:
             problems += self._problems(late, arguments)
             if not recipe.is_own:
                 least = (step.least_frames for step in self.file_steps)
-                of_steps = (frames_problem(one, self.spec.kind, arguments) for one in least if one)
+                of_steps = (frames_problem(bound, self.spec.kind, arguments) for bound in least if bound)
                 problems += filter(None, of_steps)
         if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
             problems.append(Problem(self._column("scheduler"), choice.canonical, why))
@@ -348,7 +348,7 @@ class RowPlan:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         names = {"scheduler": choice.canonical, "recipe": recipe.name, "model": self.model}
         request = Request(arguments=arguments, seed=seed, fps=fps, **names)
-        # Rows of other lanes than the job's own never share forwards. A worker has one second model loaded.
+        # Rows of other lanes never share forwards with the job's own. A worker loads only one second model.
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
         others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
         shape = ": ".join([*others, shape_of(arguments)])
@@ -357,10 +357,10 @@ class RowPlan:
     def _take_words(
         self, arguments: dict[str, Any], special: Mapping[str, Any], own: set[str]
     ) -> Iterator[Problem]:
-        """Put size and seconds into a row's arguments; yield what is wrong with them. own: what it gives."""
-        given = own - self.overridden
+        """Turn size and seconds into arguments; yield their problems. own: names that the row or job sets."""
+        of_row = own - self.overridden
         if (size := special.get(SIZE_WORD)) is not None:
-            for name, side in sides_in(size, arguments, given, self.spec):
+            for name, side in sides_in(size, arguments, of_row, self.spec):
                 if name in self.overridden:
                     continue
                 if isinstance(side, Refused):
@@ -369,11 +369,11 @@ class RowPlan:
                     arguments[name] = side
                     own.add(name)
         frames = frames_name(self.spec)
-        seconds = special.get(SECONDS, None if frames in given else self.seconds)
+        seconds = special.get(SECONDS, None if frames in of_row else self.seconds)
         if seconds is None or frames is None or frames in self.overridden:
             return
         fps = clip_fps(special.get("fps"), self.fps, self.spec.fps_of(arguments))
-        num_frames = frames_in(seconds, fps, arguments, given, self.spec)
+        num_frames = frames_in(seconds, fps, arguments, of_row, self.spec)
         if isinstance(num_frames, Refused):
             yield Problem(self._column(SECONDS), seconds, num_frames)
         else:
@@ -383,7 +383,7 @@ class RowPlan:
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
     ) -> list[Problem]:
-        """Return what is wrong with cells that are fine one by one. refused: columns already reported."""
+        """Return problems of cells that are fine separately. refused: columns that are already reported."""
         problems = []
         for name in self.required:
             if name not in arguments and self._column(name) not in refused:
@@ -399,9 +399,9 @@ class RowPlan:
         return problems
 
     def _problems(
-        self, found: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
+        self, refusals: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
     ) -> Iterator[Problem]:
-        for name, refused in found:
+        for name, refused in refusals:
             value: Any = arguments.get(name)
             shown = each_input(value, lambda named: public_url(named["uri"]))
             yield Problem(self._column(name), shown, refused)
@@ -421,7 +421,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return decimals, as DuckDB writes 5.0, as numbers that Python computes with; whole ones stay exact."""
+    """Return decimals (DuckDB writes 5.0 as one) as int or float; whole numbers stay exact."""
     if isinstance(value, list):
         return [_plain(part) for part in value]
     if not isinstance(value, Decimal):
@@ -430,7 +430,7 @@ def _plain(value: Any) -> Any:
 
 
 def shape_of(arguments: Mapping[str, Any]) -> str:
-    """Return what is equal for rows that can likely share forwards: "81 x 480 x 832, 512 tokens"."""
+    """Return a text that is equal for rows that can likely share forwards: "81 x 480 x 832, 512 tokens"."""
     num_frames = next((arguments[name] for name in FRAME_PARAMETERS if name in arguments), None)
     size = shape_text(num_frames, arguments.get("height"), arguments.get("width"))
     tokens = arguments.get("max_sequence_length")

@@ -1,9 +1,8 @@
 """From a path, folder, glob or URL to record batches in table order, never the whole table in memory.
 
-From a folder of images or videos to a table: one row per file, with the prompt that lies next to it.
-
-Columns are `image` or `video`, the path below the folder; `file`, the same path, which is carried; and
-`prompt` if any file has a text file of its name, as in datasets for training.
+A folder of images or videos is a table too, with one row per file. Its columns are `image` or `video`, the
+path below the folder; `file`, the same path, which is carried; and `prompt` if there are text files with the
+same names, as in datasets for training.
 """
 
 from __future__ import annotations
@@ -41,24 +40,24 @@ from framefleet.pipeline.rows.tables.table_source import table_source
 
 log = logging.getLogger(__name__)
 
-# Endings of files that rows can name; .gif is a video next to videos.
+# Extensions of files that rows can name; next to videos, .gif is a video.
 _IMAGES = ".png .jpg .jpeg .jpe .jfif .jif .webp .bmp .dib .tif .tiff .gif .apng"
 _VIDEOS = ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .flv .f4v .wmv .asf .ogv .ogm .mpg .mpeg .mpe"
 _VIDEOS += " .m2v .vob .ts .mts .m2ts .mxf .dv .nut .ivf .y4m"
 _COLUMNS = dict.fromkeys(_IMAGES.split(), "image") | dict.fromkeys(_VIDEOS.split(), "video")
-_PROMPTS = (".txt", ".caption")  # which lie next to images, and are theirs
-HIDDEN = (".", "~$")  # how names begin
+_PROMPTS = (".txt", ".caption")  # extensions of prompts next to images
+HIDDEN = (".", "~$")  # prefixes of hidden names
 _OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 _OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__macosx"}
-_ABOUT = {"readme", "license"}  # files of each data set of the hub
+_ABOUT = {"readme", "license"}  # files in most data sets of the hub
 _MOST_ENDINGS = 8  # in a message
-_MAX_PROMPT = 65_536  # bytes, as of a cell
+_MAX_PROMPT = 65_536  # bytes, the same as for a cell
 _MAX_TEXT = 256 << 20  # bytes of all prompts, which are in memory
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFolder:
-    """As much of a file system as readers of a table use: it has one file, the table of a folder's files."""
+    """A minimal file system for readers of a table: its only file is the table of a folder's files."""
 
     content: bytes
 
@@ -70,19 +69,20 @@ class ListedFolder:
 
 
 def media_column(path: str) -> str | None:
-    """Return the column in which a file is named: image or video; None for any other file."""
+    """Return the column that names a file: image or video; None for other files."""
     return _COLUMNS.get(PurePosixPath(path).suffix.lower())
 
 
 def list_media(
     filesystem: Any, files: Sequence[str], below: Collection[str], *, folder: str, location: str
 ) -> ListedFolder:
-    """Return the table of these images or videos, in order. below: all files of the folder. TableError."""
+    """Return the table of these images or videos. below: all files of the folder. Raises TableError."""
     columns = {media_column(path): path for path in files if not path.lower().endswith(".gif")}
     columns = columns or {"image": files[0]}
     if len(columns) > 1:
         both = " and ".join(str(path) for path in columns.values())
-        raise TableError(f"images and videos in {location}: {both}", "give a folder with one kind of them")
+        problem = f"{location} has images and videos: {both}"
+        raise TableError(problem, "use a folder with only images or only videos")
     names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
     rows: dict[Any, Any] = {next(iter(columns)): names, "file": names}
     texts = prompt_files(files, below)
@@ -114,7 +114,7 @@ def _as_parquet(table: pa.Table) -> bytes:
 
 
 def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
-    """Return the text files with the names of these, by them; of several the one that ends in .txt."""
+    """Return by file the text file with the same name; if there are several, the one that ends in .txt."""
     texts = {
         PurePosixPath(path).with_suffix(""): path
         for path in sorted(below)
@@ -125,8 +125,8 @@ def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
 
 
 MAX_LISTED = 100_000  # files below a local folder
-MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a kilobyte may hold this many
-_ALIKE = 0.75  # of names of files, whose endings are mostly the same
+MAX_ROWS = 100_000_000  # a kilobyte may hold this many, and each takes 24 bytes of disk while a job runs
+_ALIKE = 0.75  # for names of files, whose extensions are mostly the same
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads it
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
@@ -137,8 +137,8 @@ _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
 class Table:
     """A table that can be read as often as needed. Rows are numbered from 0, file by file in sorted order.
 
-    location: for messages; a URL is without credentials.
-    lengths: rows of each file; known for Parquet only, where it costs nothing.
+    location: for messages; a URL without credentials.
+    lengths: number of rows of each file; only for Parquet, where it costs nothing.
     """
 
     location: str
@@ -148,7 +148,7 @@ class Table:
 
     @property
     def media(self) -> str | None:
-        """The column that names files, image or video, of a table that is a folder of them."""
+        """The column that names files (image or video) if the table is a folder; else None."""
         if not isinstance(self.sources[0].filesystem, ListedFolder):
             return None
         return "image" if "image" in self.schema.names else "video"
@@ -158,7 +158,7 @@ class Table:
         return None if self.lengths is None else sum(self.lengths)
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows) in order, without those before `start`."""
+        """Yield (index of the first row, up to `batch_rows` rows) in order, without rows before `start`."""
         first = 0
         for source, length in zip(self.sources, self.lengths or repeat(0), strict=False):
             skip = min(length, max(0, start - first))
@@ -174,17 +174,17 @@ class Table:
                     first += part.num_rows
                     self._check_length(first)
         if first == 0:
-            raise TableError(f"table {self.location} has no rows", "add rows, or give another table")
+            raise TableError(f"table {self.location} has no rows", "add rows, or use another table")
 
     def joined(self, others: Sequence[Table]) -> Table:
-        """Return this table with the rows of others after its own. Raises TableError for other columns."""
+        """Return this table followed by the rows of others. Raises TableError if their columns differ."""
         for other in others:
             own, names = self.schema.names, other.schema.names
             if missing := [name for name in names if name not in own]:
-                problem = f"has no column {names_text(missing)}, and rows that were added to it have"
-                fix = "give the table these columns too, empty where its rows have no value"
+                problem = f"has no column {names_text(missing)}, but rows that were added to it do"
+                fix = "add these columns to the table too, empty where its rows have no value"
             elif more := [name for name in own if name not in names]:
-                problem = f"has the column {names_text(more)}, and rows that were added to it have not"
+                problem = f"has the column {names_text(more)}, but rows that were added to it do not"
                 fix = "leave these columns out of the table, or choose another output"
             else:
                 problem = "has its columns in another order than rows that were added to it"
@@ -199,13 +199,13 @@ class Table:
         return table
 
     def stamps(self) -> list[tuple[str, str, str]] | None:
-        """Return each file and what its store says of it, which every change alters; None if it does not."""
+        """Return (path, size, stamp) of each file, which differ after any change; None without stamps."""
         infos = [(source.path, source.filesystem.info(source.path)) for source in self.sources]
-        stamps = [(path, str(one.get("size")), stamp_of(one)) for path, one in infos]
+        stamps = [(path, str(info.get("size")), stamp_of(info)) for path, info in infos]
         return stamps if all(stamp for *_, stamp in stamps) else None
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
-        """Return where rows stand, e.g. "line 19", or "b.csv line 4" where files are several."""
+        """Return where rows are, e.g. "line 19", or "b.csv line 4" if there are several files."""
         places: dict[int, str] = {}
         first, is_one = 0, len(self.sources) == 1
         for source in self.sources:
@@ -222,11 +222,11 @@ class Table:
     def _check_length(self, num_rows: int) -> None:
         if num_rows > MAX_ROWS:
             problem = f"table {self.location} has more than {MAX_ROWS:,} rows"
-            raise TableError(problem, "give parts of it to jobs of their own")
+            raise TableError(problem, "split it into several jobs")
 
 
 def folder_of(location: str) -> str:
-    """Return the folder that a table lies in, or is: where paths in its cells start from."""
+    """Return the folder of a table, or the table itself if it is a folder: paths in cells start there."""
     location = table_source(location)[1]
     plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
@@ -246,13 +246,13 @@ def open_table(
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
-    Also a folder that holds only images or videos: each is a row.
+    Also a folder with only images or only videos: each is a row.
 
     arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV and JSONL they
-    are text: one odd cell is then refused as a row and not with the whole file. Other columns of these get
-    the type that fits the first megabyte; a later cell that does not fit it is an error that names the row.
-    outage_s: how long its store may be out of reach while it is read. has_answered: it has before, so that
-    it may be out of reach at first, too.
+    are text, so that one odd cell means one refused row and not a refused file. Other columns in these
+    formats get the type that fits the first megabyte; a later cell that does not fit is an error that names
+    the row. outage_s: how long its store may be unreachable while it is read. has_answered: the store
+    answered before, so it may be unreachable at the start too.
     """
     shown = public_url(location)
     source, location = table_source(location)
@@ -265,7 +265,7 @@ def open_table(
         )
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
-        filesystem.invalidate_cache()  # of listings: this process may have looked there before
+        filesystem.invalidate_cache()  # of listings, from an earlier look
         patience = Patience(shown, outage_s)
         patience.has_answered = has_answered
         if source is None:
@@ -288,23 +288,24 @@ def open_table(
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
         own = [field for field in own if field.name not in schema.names]
         schema = pa.schema([*schema, *own])
-        sources = tuple(replace(one, own_columns=frozenset(field.name for field in own)) for one in sources)
+        own_columns = frozenset(field.name for field in own)
+        sources = tuple(replace(source, own_columns=own_columns) for source in sources)
     except FramefleetError:
         raise
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+    except Exception as error:  # stores have their own errors: botocore's and aiohttp's are not OSErrors
         message, fix = why_unread(error)
         raise TableError(f"table {shown} cannot be read: {message}", fix) from (
-            error if public_text(str(error)) == str(error) else None  # a traceback would print its own text
+            error if public_text(str(error)) == str(error) else None  # a traceback would show its secrets
         )
     if lengths is not None and not sum(lengths):
-        raise TableError(f"table {shown} has no rows", "add rows, or give another table")
+        raise TableError(f"table {shown} has no rows", "add rows, or use another table")
     table = Table(location=shown, sources=sources, schema=schema, lengths=lengths)
     table._check_length(sum(lengths or ()))
     return table
 
 
 def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, str]:
-    """Return the table's files in sorted order, its folder, and the part of it that was named."""
+    """Return the table's files in sorted order, the table's folder, and the folder that was named."""
     folder, below = path, list[str]()
     if has_magic(path) and not filesystem.exists(path):
         parts = PurePosixPath(path).parts
@@ -315,9 +316,12 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, s
             _raise_refusal(filesystem, folder)
         files, root = visible(below, folder) or visible(below, folder, media_column), _table_folder(folder)
         below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
-        # without those of partitions, which are many
+        # Without folders of partitions, because there are many.
         folders = {
-            str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name
+            str(PurePosixPath(root, folder))
+            for parents in below_root
+            for folder in parents
+            if "=" not in folder.name
         }
         table_files.check_lake_folders(filesystem, sorted({root, *folders}), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
@@ -344,21 +348,21 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str, s
             check_regular(file)
     others = _other_files(below, files, folder)
     if not files:
-        problem = f"no table files in {location}" + (f", which holds {others}" if others else "")
+        problem = f"no table files in {location}" + (f", which contains {others}" if others else "")
         kinds = "; png, jpeg, webp, bmp, tiff and gif images, and videos, are rows too"
         raise TableError(problem, ENDINGS + kinds)
     formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
         problem = f"files of several formats in {location}: {both}"
-        raise TableError(problem, "give a glob, e.g. folder/*.parquet")
+        raise TableError(problem, "use a glob, e.g. folder/*.parquet")
     if others:
         log.warning("table %s: not read: %s", location, others)
     return files, root, folder
 
 
 def _raise_refusal(filesystem: Any, path: str) -> None:
-    """Raise what the store says of a path: isfile(), isdir() and exists() answer False to each error."""
+    """Raise the store's error for a path: isfile(), isdir() and exists() return False for every error."""
     try:
         filesystem.info(path)
     except Exception as error:  # see `trouble_of`
@@ -367,7 +371,7 @@ def _raise_refusal(filesystem: Any, path: str) -> None:
 
 
 def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> str:
-    """Return which of the files in a folder are neither rows nor their prompts: "3 .heic and 1 .avif"."""
+    """Return how many other files a folder has, besides rows and their prompts: "3 .heic, 1 .avif"."""
     is_media = bool(files) and media_column(files[0]) is not None
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
     others = {*visible(below, folder, str, hidden=HIDDEN if is_media else (*HIDDEN, "_"))} - used
@@ -377,7 +381,7 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
 def endings_of(paths: Collection[str]) -> str:
     """Return how many files there are of each kind, "3 .heic, 1 .avif", without those about a data set."""
     others = [path for path in paths if PurePosixPath(path).stem.lower() not in _ABOUT]
-    endings = Counter(PurePosixPath(path).suffix.lower() or "without an ending" for path in others)
+    endings = Counter(PurePosixPath(path).suffix.lower() or "without an extension" for path in others)
     most = endings.most_common(_MOST_ENDINGS)
     texts = [f"{num:,} {ending}" for ending, num in most]
     if more := endings.total() - sum(num for _, num in most):
@@ -386,7 +390,7 @@ def endings_of(paths: Collection[str]) -> str:
 
 
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
-    """Return all files below a folder; of a local one as long as they are not too many, as in `/`."""
+    """Return all files below a folder. Raises TableError for too many in a local one, e.g. in `/`."""
     if not isinstance(filesystem, LocalFileSystem):
         names: list[str] = filesystem.find(path)
         return names
@@ -394,8 +398,8 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     for folder, _, files in filesystem.walk(path):
         paths += [f"{folder.rstrip('/')}/{name}" for name in files]
         if len(paths) > MAX_LISTED:
-            problem = f"{location} holds more than {MAX_LISTED:,} files"
-            raise TableError(problem, "give the table's own folder")
+            problem = f"{location} has more than {MAX_LISTED:,} files"
+            raise TableError(problem, "use the table's own folder")
     return paths
 
 
@@ -406,14 +410,14 @@ def visible(
     *,
     hidden: tuple[str, ...] = (*HIDDEN, "_"),
 ) -> list[str]:
-    """Return files of a kind in order, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
+    """Return the sorted files of a kind, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
         *folders, name = PurePosixPath(path).parts[depth:]
         if media_column(name):
             name = name.lstrip("_")  # cameras write _DSC0001.jpg
-        # a folder `_split=train` holds a column of that name
+        # A folder `_split=train` is a column.
         names = [name, *(folder for folder in folders if "=" not in folder)]
         return not any(part.startswith(hidden) or part.lower() in _OF_SYSTEMS for part in names)
 
@@ -421,25 +425,25 @@ def visible(
 
 
 def _table_folder(folder: str) -> str:
-    """Return the folder of the whole table: `orders` of orders/year=2025, which holds a part of it."""
+    """Return the folder of the whole table: `orders` for orders/year=2025, which is a partition."""
     path = PurePosixPath(folder)
-    while "=" in path.name and len(path.parts) > 1:  # a relative path of one part is in an archive
+    while "=" in path.name and len(path.parts) > 1:  # relative paths, with a single part, are in archives
         path = path.parent
     return str(path)
 
 
 def _no_table(filesystem: Any, path: str, location: str) -> TableError:
-    """Return what to say of a path that is not a table."""
+    """Return the error for a path that is not a table."""
     name = PurePosixPath(path).name
     try:
-        names = [PurePosixPath(one).name for one in filesystem.ls(filesystem._parent(path), detail=False)]
-    except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
+        names = [PurePosixPath(near).name for near in filesystem.ls(filesystem._parent(path), detail=False)]
+    except Exception:  # no such folder, or the store cannot list: only a hint is lost
         names = []
     if name in names:
         if name.lower().endswith((".xlsx", ".xlsm", ".xls", ".ods")):
-            problem = f"table {location} is a spreadsheet, which is not read"
+            problem = f"table {location} is a spreadsheet, which cannot be read"
             return TableError(problem, "save the sheet as CSV UTF-8")
-        of_lines = "; lines of prompts are a sweep: --sweep prompt=@prompts.txt" * name.endswith(".txt")
+        of_lines = "; for a prompt per line, use a sweep: --sweep prompt=@prompts.txt" * name.endswith(".txt")
         return TableError(f"table {location} does not end like a table", ENDINGS + of_lines)
     near = nearest(name, names, cutoff=_ALIKE)
     fix = (
@@ -451,14 +455,14 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
 
 
 def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, ...] | None]:
-    """Return the schema that all files share and, when cheap, the number of rows of each."""
+    """Return the schema that all files share, and for Parquet the number of rows of each."""
     schema, lengths = pa.schema([]), list[int]()
     for number, source in enumerate(sources):
         other, length = read_schema(source)
         if doubled := sorted({name for name in other.names if other.names.count(name) > 1}):
             raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
         if length is None:
-            return other, None  # CSV and JSONL are held to this schema as they are read
+            return other, None  # CSV and JSONL are checked against this schema as they are read
         lengths.append(length)
         wanted = schema = schema if number else other
         if may_lack_columns(source.path, schema):
@@ -480,4 +484,4 @@ def _difference(one: pa.Schema, other: pa.Schema) -> str:
             second = other.field(field.name).type
             return f"{field.name!r} is {field.type} in the first and {second} in the second"
     missing = [name for name in other.names if name not in one.names]
-    return f"{missing[0]!r} is only in the second" if missing else "they stand in another order"
+    return f"{missing[0]!r} is only in the second" if missing else "they are in another order"

@@ -1,13 +1,12 @@
 """From one file of a table to its schema and record batches, which a sandbox reads; it runs this file too.
 
-The bytes of a file go in, as it asks for them; schema or batches come out. A store may be out of reach for
+The sandbox asks for the bytes of a file, and returns its schema or batches. The store may be unreachable for
 minutes meanwhile.
 
-From the folders of a table's files to the columns that their names hold, as Hive, Spark and pandas write.
-
-`prompts/style=oil/seed=7/part-0.parquet` has the columns style and seed, which are nowhere in the file. Their
-types are found as those of CSV are. Tables of Delta Lake, Iceberg, Lance and Hudi, and what `save_to_disk` of
-`datasets` writes, are refused: which of their files and rows count is written elsewhere.
+Folders in the path may add columns, as Hive, Spark and pandas write them:
+`prompts/style=oil/seed=7/part-0.parquet` has the columns style and seed, which are not in the file. Their
+types are inferred as for CSV. Tables of Delta Lake, Iceberg, Lance and Hudi, and those that `save_to_disk` of
+`datasets` writes, are refused: only their own metadata says which files and rows count.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.pipeline.rows.tables.text_reading import lines_in, type_of, typed_cells
 
-# A batch is some megabytes, and whoever reads on asks for more bytes all the time.
+# A batch has some megabytes, and a reader asks for more bytes all the time.
 _READERS = Sandboxes(__name__, max_silence_s=120.0)
-# Above what the libraries take. Arrow asks for some hundred megabytes for files that people write, and a file
-# below a kilobyte can make it ask for terabytes.
+# In addition to the libraries. Arrow takes a few hundred megabytes for usual files, but a malicious file of a
+# kilobyte can make it ask for terabytes.
 MAX_MEMORY = 2 << 30
-# The kinds of messages, their first byte. Questions are (offset, count), two numbers of eight bytes.
-READ, SCHEMA, BATCH, LINES, END = b"r", b"s", b"b", b"l", b"e"  # END with why the file is refused, if it is
+# The first byte of a message. Questions are (offset, count), two numbers of eight bytes.
+READ, SCHEMA, BATCH, LINES, END = b"r", b"s", b"b", b"l", b"e"  # END is followed by an error, if any
 QUESTION = struct.Struct("<qq")
 UNKNOWN = -1  # the number of rows of a text file
 
@@ -53,7 +52,7 @@ UNKNOWN = -1  # the number of rows of a text file
 class TableFile:
     """One file of a table. arguments: columns whose cells are checked later, with their kind.
 
-    patience: with the store that it lies in. partition: values of all its rows, from its folders' names.
+    patience: with its store. partition: values for all its rows, from its folders' names.
     """
 
     filesystem: Any  # fsspec has no types
@@ -62,7 +61,7 @@ class TableFile:
     arguments: Mapping[str, ArgumentKind]
     patience: Patience
     partition: Mapping[str, pa.Scalar] = field(default_factory=dict)
-    own_columns: frozenset[str] = frozenset()  # of the partition, those that the file itself has not
+    own_columns: frozenset[str] = frozenset()  # columns of the partition that are not in the file itself
 
 
 def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
@@ -76,7 +75,7 @@ def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
 def open_batches(
     source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """Yield batches with the columns of `schema` from table row `first_row`; `skip` is of Parquet alone."""
+    """Yield batches with the columns of `schema` from table row `first_row` on. skip: only for Parquet."""
     which = {"batch_rows": batch_rows, "first_row": first_row, "skip": skip}
     for kind, content in _answers(source, which, schema=schema.serialize().to_pybytes()):
         assert kind == BATCH
@@ -85,7 +84,7 @@ def open_batches(
 
 
 def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], int]:
-    """Return where rows stand, "line 19" or in Parquet "row 3", and how many were passed to find all."""
+    """Return where rows are, "line 19" or in Parquet "row 3", and how many rows were read for that."""
     if source.format == "parquet":
         num_rows = read_schema(source)[1] or 0
         return {row: f"row {row}" for row in rows if row < num_rows}, num_rows
@@ -98,7 +97,7 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
 def _answers(
     source: TableFile, which: Mapping[str, Any] | None = None, *, schema: bytes = b""
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (kind, content) of each answer, while the file is read. which: of the rows; see `_answer`."""
+    """Yield (kind, content) of each answer while the file is read. which: which rows; see `_answer`."""
     request = {
         "name": source.path,
         "format": source.format,
@@ -108,11 +107,11 @@ def _answers(
     }
     try:
         file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+    except Exception as error:  # stores have their own errors: botocore's and aiohttp's are not OSErrors
         reason, fix = why_unread(error)
         raise TableError(f"{source.path} cannot be read: {reason}", fix) from error
     with file:
-        with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
+        with suppress(OSError, ValueError):  # some files can only be read in order, e.g. from web servers
             request["size"] = file.seek(0, 2)
         is_seekable = request["size"] is not None
         try:
@@ -133,9 +132,9 @@ def _answers(
 
 
 def _part(source: TableFile, file: Any, offset: int, count: int, *, is_seekable: bool) -> bytes:
-    """Return bytes of a file; what is read again begins where the first try did.
+    """Return bytes of a file; retries begin at the same offset.
 
-    Raises StoreError where the store is out of reach for too long, TableError for all else.
+    Raises StoreError if the store is unreachable for too long, TableError for other errors.
     """
 
     def read() -> bytes:
@@ -146,10 +145,10 @@ def _part(source: TableFile, file: Any, offset: int, count: int, *, is_seekable:
 
     try:
         return source.patience.ride_out(read) if is_seekable else read()
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+    except Exception as error:  # stores have their own errors: botocore's and aiohttp's are not OSErrors
         if is_seekable and trouble_of(error) == "unreachable":
             message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
-            problem = f"could not read on in {source.patience.where}: {message}"
+            problem = f"could not continue to read {source.patience.where}: {message}"
             failure = StoreError(problem, FIXES["unreachable"])
             failure.kind = "unreachable"
             raise failure from None
@@ -158,9 +157,9 @@ def _part(source: TableFile, file: Any, offset: int, count: int, *, is_seekable:
 
 
 def _answer(connection: Connection) -> None:
-    """Answer one request, in the sandbox: a JSON object, and the schema where batches are wanted.
+    """Answer one request in the sandbox. It is a JSON object, then the schema if batches are wanted.
 
-    lines_of: the rows of which the lines are wanted, in place of schema or batches.
+    Its key lines_of: rows whose lines are wanted, instead of schema or batches.
     """
     request = json.loads(connection.recv_bytes())
     schema = connection.recv_bytes()
@@ -191,10 +190,10 @@ def _answer(connection: Connection) -> None:
 
 
 class _Served(io.RawIOBase):
-    """A file that lies on the other side of the socket. size: None where it can only be read in order.
+    """A file on the other side of the socket. size: None if it can only be read in order.
 
-    Arrow reads ahead in a thread of its own, so a question and its answer are one, and nothing is asked once
-    the last word was said.
+    Arrow reads ahead in its own thread, so a lock keeps question and answer together, and no question is
+    sent after END.
     """
 
     def __init__(self, connection: Connection, size: int | None) -> None:
@@ -233,7 +232,7 @@ class _Served(io.RawIOBase):
 
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-# Files by which tables of other kinds are recognised.
+# Files by which other kinds of tables are recognised.
 _LAKES = {
     "table of Delta Lake": re.compile(r"/_delta_log/[^/]*\.json$"),
     "table of Lance": re.compile(r"/_versions/[^/]*\.manifest$"),
@@ -245,14 +244,14 @@ _MARKERS = ("_delta_log", "_versions", "metadata", ".hoodie")  # folders of thes
 
 
 def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile, ...]:
-    """Return the files with the values of their folders' names, arguments as text. Raises TableError."""
+    """Return the files with the values from their folders' names; arguments are text. Raises TableError."""
     texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
-            first, other = (", ".join(map(repr, one)) or "no columns" for one in (texts[0], own))
+            first, other = (", ".join(map(repr, names)) or "no columns" for names in (texts[0], own))
             raise TableError(
-                f"{sources[0].path} is in folders of {first}, {source.path} of {other}",
-                "name folders of all files after the same columns, in one order, as style=oil/seed=7",
+                f"{sources[0].path} is in folders for {first}, {source.path} in folders for {other}",
+                "name the folders of all files after the same columns, in one order, e.g. style=oil/seed=7",
             )
     if not texts[0]:
         return tuple(sources)
@@ -268,7 +267,7 @@ def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile,
 
 
 def _texts(path: str, root: str) -> dict[str, str | None]:
-    """Return the values by column, of the folders between the table's and a file."""
+    """Return the values, by column, of the folders between the table's folder and a file."""
     plain = path.partition("?")[0] if "://" in path else path  # folders may have names with a question mark
     pairs: list[tuple[str, str | None]] = []
     for folder in PurePosixPath(plain).parts[len(PurePosixPath(root).parts) : -1]:
@@ -287,14 +286,14 @@ def _texts(path: str, root: str) -> dict[str, str | None]:
 
 
 def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:
-    """Add the partition's values as columns. TableError where the file has one with another value."""
+    """Add the partition's values as columns. Raises TableError if the file has other values in one."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     odd = columns.pop(ODD_CELLS, None)
     for name, value in source.partition.items():
         if name not in columns:
             columns[name] = pa.repeat(value, batch.num_rows)
         elif not _is_all(columns[name], value):
-            problem = f"{source.path} has rows whose column {name!r} is not {value}, as its folder says"
+            problem = f"{source.path} has rows whose column {name!r} is not {value}, the value of its folder"
             raise TableError(problem, "write the table again, without that column in the files")
     columns |= {} if odd is None else {ODD_CELLS: odd}
     return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
@@ -311,8 +310,8 @@ def _is_all(cells: pa.Array, value: pa.Scalar) -> bool:
 
 
 def check_lake_folders(filesystem: Any, folders: Iterable[str], location: str) -> None:
-    """Raise TableError where a folder, or the one above a folder `data`, is a table of another kind."""
-    for folder in dict.fromkeys(part for one in folders for part in (one, one.removesuffix("/data"))):
+    """Raise TableError if a folder, or the parent of a folder `data`, is another kind of table."""
+    for folder in dict.fromkeys(part for path in folders for part in (path, path.removesuffix("/data"))):
         names = _names_in(filesystem, folder)
         files = [f"{folder}/{name}" for name in names]
         for marker in names.intersection(_MARKERS):
@@ -321,13 +320,13 @@ def check_lake_folders(filesystem: Any, folders: Iterable[str], location: str) -
 
 
 def check_lake_files(filesystem: Any, files: Sequence[str], location: str) -> None:
-    """Raise TableError where one of these files is of Delta Lake, Iceberg, Lance, Hudi or `datasets`."""
+    """Raise TableError if one of these files belongs to Delta Lake, Iceberg, Lance, Hudi or `datasets`."""
     for kind, pattern in _LAKES.items():
         if marker := next(filter(pattern.search, files), None):
             url = filesystem.unstrip_protocol(pattern.sub("", marker)).removeprefix("file://")
             where = "" if location.rstrip("/") == url else f"{location}: "
             raise TableError(
-                f"{where}{url} is a {kind}, whose files also hold rows that do not count",
+                f"{where}{url} is a {kind}, whose files also contain rows that do not count",
                 "read it with its own library, and pass it in Python: framefleet.render(job, table=...); "
                 "or write its rows as Parquet",
             )
@@ -336,7 +335,7 @@ def check_lake_files(filesystem: Any, files: Sequence[str], location: str) -> No
 def _names_in(filesystem: Any, folder: str) -> set[str]:
     try:
         return {PurePosixPath(name).name for name in filesystem.ls(folder, detail=False)}
-    except (OSError, NotImplementedError):  # there is no such folder, or the store cannot list
+    except (OSError, NotImplementedError):  # no such folder, or the store cannot list
         return set()
 
 

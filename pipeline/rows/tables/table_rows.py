@@ -1,7 +1,7 @@
-"""From record batches to rows with their row_ids: what rows have in common is checked, and written, once.
+"""From record batches to rows with their row_ids; what rows have in common is checked and encoded only once.
 
-Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and each is checked by itself. So the
-second row of a kind is the template of those that differ from it in text and seed alone.
+Sizes, steps and schedulers repeat in a table; prompts and seeds do not, and are checked for each row. So the
+second row of a kind becomes the template for rows that differ only in text and seed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of
 
-# Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
+# Characters of templates and their cells: about 20,000 usual kinds of rows, in about 100 MB.
 MAX_REMEMBERED = 32 << 20
-_MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
+_MAX_TEMPLATE = 32 << 10  # larger rows do not repeat
 _MAX_SEEN = 1 << 16  # kinds of rows that may come again
-_OBJECTS, _ENTRY = 1024, 64  # what a template and an entry of a list take beyond their text
-MODEL_COLUMN = "model"  # the column, and the default
+_OBJECTS, _ENTRY = 1024, 64  # the size of a template and of a list's entry, besides their text
+MODEL_COLUMN = "model"  # the name of the column, and of the default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """What rows have in common that differ in text and seed alone.
+    """The common part of rows that differ only in text and seed.
 
-    common: a row with blanks for its own texts, numbered as those.
-    content: what is hashed to a row_id; its last blank is the seed. seed: of rows that give none, or what is
-        hashed to it.
+    common: a row with numbered blanks for its own texts.
+    content: what a row_id is the hash of; its last blank is the seed. seed: for rows without one; or what it
+        is the hash of.
     """
 
     common: CheckedRow
@@ -44,9 +44,9 @@ class Template:
     seed: int | JsonForm
 
 
-@dataclass(slots=True)  # frozen, it would take three times as long to make, and there are millions
+@dataclass(slots=True)  # not frozen, which would be three times slower: there are millions
 class IdentifiedRow:
-    """A row that can be rendered, at `index` of its table. texts: its own, for the blanks of `common`."""
+    """A row that can be rendered, at `index` of its table. texts: its own, for the blanks in `common`."""
 
     index: int
     row_id: str
@@ -67,7 +67,7 @@ class IdentifiedRow:
         return lane_of(self.common.request)
 
     def request(self) -> Request:
-        """Return what `RowPlan.rows` makes of it."""
+        """Return the same request as `RowPlan.rows`."""
         common = self.common.request
         arguments = {
             name: self.texts[value.number] if isinstance(value, Blank) else value
@@ -77,17 +77,17 @@ class IdentifiedRow:
 
 
 class TableRows:
-    """The rows of one table, to be read as often as needed.
+    """The rows of one table, which can be read as often as needed.
 
-    max_remembered: characters of templates. When they are more, all are forgotten, and made again as needed.
+    max_remembered: characters of templates. If there are more, all are dropped, and made again as needed.
     """
 
     def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
         self.plan = plan
         self.identity = identity
         readers = [*enumerate(plan.readers)]
-        self._texts = [at for at, one in readers if one.target in OWN_TEXTS and one.kind == "str"]
-        self._seeds = [at for at, one in readers if one.target == "seed" and not one.is_argument]
+        self._texts = [at for at, reader in readers if reader.target in OWN_TEXTS and reader.kind == "str"]
+        self._seeds = [at for at, reader in readers if reader.target == "seed" and not reader.is_argument]
         own = {*self._texts, *self._seeds}
         self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
@@ -97,7 +97,7 @@ class TableRows:
     def read(
         self, positions: Sequence[int], batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[IdentifiedRow | InvalidRow]:
-        """Yield the rows of a batch, which stand at these positions. only: those that are wanted."""
+        """Yield the rows of a batch, which are at these positions. only: the positions to yield."""
         refused, columns = self.plan.columns(batch)
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
@@ -105,7 +105,7 @@ class TableRows:
         others = (columns[at] for at in self._shared)
         shared = [[_key(cell) if isinstance(cell, list) else cell for cell in column] for column in others]
         types = [list(map(type, column)) for column in (*texts, *seeds)]
-        # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
+        # For each row: its cells; its kind, which rows of one template share; its texts; its seed.
         rows = zip(
             cells_of(columns, batch.num_rows),
             cells_of([*shared, *types], batch.num_rows),
@@ -131,7 +131,7 @@ class TableRows:
             if isinstance(checked, InvalidRow):
                 return checked
             mark = hash(kind)
-            if mark in self._seen:  # to rows with nothing in common templates only cost
+            if mark in self._seen:  # for rows with nothing in common, templates would only cost time
                 self._remember(kind, self._template(checked, texts, gives_seed=seed is not None))
             else:
                 if len(self._seen) == _MAX_SEEN:
@@ -174,12 +174,12 @@ class TableRows:
 
 
 def _checked(reader: Reader, column: list[Any]) -> list[Any]:
-    """Return what rows get: a value, None, or Refused, a type of its own for which no template is made."""
+    """Return checked cells: a value, None, or Refused. Rows with a Refused never get a template."""
     return [None if cell is None else reader.check(cell) for cell in column]
 
 
 def _key(value: Any) -> Any:
-    """Return a list, which may hold mappings, as tuples."""
+    """Return a list, which may contain mappings, as tuples."""
     if isinstance(value, dict):
         value = [*value.items()]
     return tuple(map(_key, value)) if isinstance(value, list | tuple) else value
@@ -189,9 +189,10 @@ _Row = IdentifiedRow | InvalidRow
 
 
 class ModelRows:
-    """All rows of one table. With a single model it is that model's `TableRows`, and no column is read.
+    """All rows of one table, for one or several models.
 
-    by_model: how each model takes rows. column: says which model a row is of. default: that of a null.
+    by_model: reads the rows of each model. column: names a row's model; None for a single model. default: the
+    model of rows whose cell is null.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class ModelRows:
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[_Row]:
-        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
+        """Yield the rows of a batch that begins at `first_index`. only: the positions to yield."""
         if self.column is None:
             assert self._default is not None, "rows without a column for their model have a default"
             positions = range(first_index, first_index + batch.num_rows)
@@ -231,7 +232,7 @@ class ModelRows:
                 yield row
 
     def model_of(self, cell: Any) -> str | Refused:
-        """Return the model that a cell of the column names, or why there is none."""
+        """Return the model that a cell of the column names, or why it is refused."""
         name = self._default if cell is None else cell.strip() if isinstance(cell, str) else cell
         if name is None:
             fix = f"fill it in, or set `defaults: {{{MODEL_COLUMN}: {next(iter(self.by_model))}}}`"
@@ -243,7 +244,7 @@ class ModelRows:
 
 
 def joined_columns(plans: Sequence[RowPlan]) -> tuple[Carried, pa.Schema]:
-    """Return what any model carries, and a column for each argument, of a type that holds all."""
+    """Return all carried columns of any model, and a column for each argument whose type fits all."""
     names = {column: name for plan in plans for column, name in plan.carried.names.items()}
     places = frozenset[str]().union(*(plan.carried.places for plan in plans))
     types: dict[str, pa.DataType] = {}

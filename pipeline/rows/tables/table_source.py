@@ -1,4 +1,4 @@
-"""Folders of other tools as tables, named `SCHEME://PLACE`: a door for plugins."""
+"""Folders of other tools as tables, named `SCHEME://PLACE`; plugins add schemes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class TableSource:
-    """What makes a table of a place of one scheme. A plugin's subclass, of `Plugin.tables`."""
+    """Makes a table from a place of one scheme. Plugins add subclasses, see `Plugin.tables`."""
 
-    # Columns: `until` accepts rows together that differ in these alone.
+    # Columns: `until` accepts rows together that differ only in these.
     together: ClassVar[tuple[str, ...]] = ()
 
     def folder(self, place: str) -> str:
-        """Return the folder or URL that is meant by what follows `SCHEME://`: paths in cells start there."""
+        """Return the folder or URL for the text after `SCHEME://`: paths in cells start there."""
         return place
 
     def rows(self, filesystem: Any, path: str, location: str) -> pa.Table:
-        """Return the rows. filesystem, path: of the folder, by fsspec. location: for messages.
+        """Return the rows. filesystem, path: the folder's, from fsspec. location: for messages.
 
         Raises TableError.
         """
@@ -29,13 +29,13 @@ class TableSource:
 
 
 def source_mark(location: str) -> str:
-    """Return the scheme that a location begins with, with its slashes, if a plugin makes tables of it."""
+    """Return the `SCHEME://` of a location if a plugin has it; else ""."""
     scheme, mark, _ = location.partition("://")
     return scheme + mark if mark and scheme in by_name("tables") else ""
 
 
 def table_source(location: str) -> tuple[TableSource | None, str]:
-    """Return what makes the table, and its folder; (None, the location) where it is a table itself."""
+    """Return the source that makes the table, and its folder; (None, location) for a plain table."""
     if not (mark := source_mark(location)):
         return None, location
     source: TableSource = by_name("tables")[mark.removesuffix("://")]()()
