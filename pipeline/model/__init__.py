@@ -1,1 +1,1 @@
-"""A model: where it comes from, what it takes, how it is loaded and set."""
+"""A model: where it comes from, which arguments it takes, how it is loaded, and its options."""

@@ -1,4 +1,4 @@
-"""This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds."""
+"""This machine's cache folder: its locks, and cached facts about classes that take seconds to import."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def cache_folder() -> Path:
     """Return $FRAMEFLEET_CACHE, or else framefleet below the user's cache folder."""
     if chosen := os.environ.get("FRAMEFLEET_CACHE"):
-        return Path(os.path.expanduser(chosen))  # pathlib's raises where nobody has a home
+        return Path(os.path.expanduser(chosen))  # pathlib's expanduser raises for a user without a home
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "framefleet"
 
 
@@ -44,10 +44,11 @@ _MAX_WAIT_S = 600.0  # few files take longer to fetch
 
 @contextmanager
 def one_fetcher(name: str, *, max_wait_s: float = _MAX_WAIT_S) -> Iterator[None]:
-    """Hold the lock of `name` on this machine, or go on without it after `max_wait_s`.
+    """Hold this machine's lock for `name`, or continue without it after `max_wait_s`.
 
-    What is done under it may be done twice: nobody reads half a file. The system releases it when its holder
-    dies; and in a folder for all users, anybody may hold it for ever.
+    It may therefore happen that two processes do the same work, which is safe: files are written as a whole.
+    The system releases the lock when its holder dies, but in a folder for all users, anybody may hold it for
+    ever.
     """
     path = cache_folder() / "locks" / f"{short_hash(name)}.lock"
     try:
@@ -58,11 +59,11 @@ def one_fetcher(name: str, *, max_wait_s: float = _MAX_WAIT_S) -> Iterator[None]
                 lock.acquire(timeout=pause_s)
                 break
             left_s, pause_s = left_s - pause_s, min(_SAID_EVERY_S, left_s - pause_s)
-            message = "%s is busy with %s, and holds %s; going on without it in %.0f s"
+            message = "%s is busy with %s and holds the lock %s; continuing without it in %.0f s"
             log.warning(message, _holder(path), name, path, left_s)
     except OSError as error:
         problem = f"the cache folder {cache_folder()} cannot be written: {error.strerror}"
-        raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
+        raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with space for the model") from error
     try:
         yield
     finally:
@@ -70,7 +71,7 @@ def one_fetcher(name: str, *, max_wait_s: float = _MAX_WAIT_S) -> Iterator[None]
 
 
 def _holder(lock: Path) -> str:
-    """Return the process that has a lock, as Linux lists it: "process 123 of user 1000"."""
+    """Return the process that holds a lock, from Linux's list: "process 123 of user 1000"."""
     with contextlib.suppress(OSError):
         locks = Path("/proc/locks").read_text()
         if match := re.search(rf"FLOCK +\w+ +\w+ +([1-9]\d*) \S+:{lock.stat().st_ino} ", locks):
@@ -93,11 +94,11 @@ def disk_cached(
     is_kept: Callable[[Cached], bool] = lambda answer: True,
     asks_libraries: bool = False,
 ) -> Callable[[Callable[..., Cached]], Callable[..., Cached]]:
-    """Keep what a function returns, if `is_kept` says so. What it raises is not kept.
+    """Cache on disk what a function returns, if `is_kept` says so. What it raises is not cached.
 
-    decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
-    kept. How many there may be must not be for a table to say. asks_libraries: the function imports them, in
-    `LIBRARY_PROCESS` while that is in use, unless this process has imported them.
+    decided_by: from its arguments to the plain values that decide the answer, or None to cache nothing. A
+    table must not be able to add any number of entries. asks_libraries: the function imports diffusers; it
+    runs in `LIBRARY_PROCESS` while that is in use, unless this process has already imported them.
     """
 
     def decorated(function: Callable[..., Cached]) -> Callable[..., Cached]:
@@ -110,7 +111,7 @@ def disk_cached(
 
         def made(*arguments: Any) -> Any:
             if asks_libraries and LIBRARY_PROCESS.is_in_use and "diffusers" not in sys.modules:
-                with contextlib.suppress(Ended):  # here it is seen why
+                with contextlib.suppress(Ended):  # calling it here shows why
                     return LIBRARY_PROCESS.ask(in_json, *arguments)
             return in_json(*arguments)
 
@@ -119,7 +120,7 @@ def disk_cached(
             try:
                 deciding = decided_by(*arguments)
                 question = canonical_json([name, deciding, _installed()]).encode()
-            except (TypeError, ValueError, RecursionError):  # of plain values, which configs may not be
+            except (TypeError, ValueError, RecursionError):  # configs may have values that are not plain
                 deciding = None
             if deciding is None:
                 return function(*arguments)
@@ -127,9 +128,9 @@ def disk_cached(
             try:
                 return kind.validate_python(parse_json(_read(file)))
             except (OSError, ValueError) as error:
-                log.debug("%s is made anew: %s", file, error)
+                log.debug("%s is made again: %s", file, error)
             written = made(*arguments)
-            validated = kind.validate_python(written)  # as the next one gets it
+            validated = kind.validate_python(written)  # the same as from the file
             if is_kept(validated):
                 _write(file, written)
             return validated
@@ -141,8 +142,8 @@ def disk_cached(
 
 
 def _read(file: Path) -> bytes:
-    """Raise OSError where there is none, and ValueError for one of somebody else."""
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
+    """Return the file's content. Raises OSError, or ValueError for another user's file."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # does not wait for a pipe
         status = os.fstat(opened.fileno())
         if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a file of this user")
@@ -150,23 +151,23 @@ def _read(file: Path) -> bytes:
 
 
 def _write(file: Path, content: Any) -> None:
-    """Put it there as a whole, or not at all: without it the next process asks the classes again."""
+    """Write the file completely or not at all; without it, the next process asks the classes again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             part = Path(folder, file.name)
-            part.touch(0o600)  # of this user alone, as `_read` trusts its owner
+            part.touch(0o600)  # only for this user, because `_read` trusts the owner
             part.write_text(json.dumps(content), encoding="utf-8")
             part.replace(file)
     except OSError as error:
-        log.debug("%s cannot be kept: %s", file, error)
+        log.debug("%s cannot be written: %s", file, error)
 
 
 @functools.cache
 def _installed() -> str:
-    """Return a digest over what decides what classes say: Python, our source, diffusers', other packages.
+    """Return a digest of everything that decides the answers: Python, our source, diffusers, other packages.
 
-    Files of diffusers count by size and time, so that one that is edited in place is another.
+    Files of diffusers count by size and time, so that edits in place are noticed.
     """
     places = [place for place in sys.path if os.path.isdir(place)]
     packages = {name for place in places for name in os.listdir(place)}  # with their versions

@@ -1,4 +1,4 @@
-"""How a model uses several devices: what a job says below `model.placement`, and the door for its plugins."""
+"""How a model uses several devices: `model.placement` in a job; plugins add types of placement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Placement(Strict):
-    """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
+    """Several devices for one model. The bits are the same, so it is not part of a row's identity."""
 
     type: str = Field(description="components, layers, ulysses, ulysses+components, or a type of a plugin.")
     devices: Annotated[int, Field(ge=2)] | None = Field(
@@ -39,7 +39,7 @@ def by_type(value: object) -> object:
 
 
 def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement | None:
-    """Return what a program says of it. Raises ModelError."""
+    """Return the placement for a program's argument. Raises ModelError."""
     if value is None or isinstance(value, Placement):
         return value
     fix = "use components, layers or ulysses, or a mapping with type and devices"
@@ -47,30 +47,30 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
 
 
 class Placer:
-    """Puts one model on several devices. A plugin's subclass, of `Plugin.placements`; one for each model."""
+    """Puts one model on several devices. Plugins add subclasses, see `Plugin.placements`."""
 
     # Whether rows may share forwards.
     shares_forwards: ClassVar[bool] = True
-    # Whether some devices may compute the denoisers, and others have the rest.
+    # Whether some devices may compute only the denoisers, and others the rest.
     takes_ranks: ClassVar[bool] = False
 
     def __init__(self, placement: Placement, device: str) -> None:
-        """device: the model's, with which a plain script would work."""
+        """device: the model's, which a plain script would use."""
         self.placement, self.device = placement, device
-        self.shares: Sequence[Mapping[str, float]] = ()  # once placed: of networks that each device has
+        self.shares: Sequence[Mapping[str, float]] = ()  # set by `place`: for each device, its networks
 
     def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
-        """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
+        """Return for each of `num` devices its share of the networks. sizes: bytes by network."""
         raise NotImplementedError
 
     def check(self, settings: ModelSettings, spec: PipelineSpec, packed: Mapping[str, str]) -> None:
-        """Raise ModelError for what cannot be placed so. Before weights are read, also where no GPU is.
+        """Raise ModelError if the model cannot be placed. Called before weights are read, also without GPUs.
 
         packed: the method of each component whose weights are packed.
         """
 
     def check_gpus(self, num: int) -> None:
-        """Raise ModelError where a process that is not on a CPU has `num` GPUs, and these are too few."""
+        """Raise ModelError if `num` GPUs are too few. Not called on a CPU."""
         devices = self.placement.devices
         needed = devices or self.placement.ranks or 2
         if needed > num:
@@ -82,39 +82,39 @@ class Placer:
             )
 
     def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
-        """Raise ModelError for denoisers that `num` devices cannot compute. They may be without weights."""
+        """Raise ModelError if `num` devices cannot compute the denoisers, which may be without weights."""
 
     def place(self, pipe: Any) -> None:
         """Put the networks of a pipeline on the devices, in place of `pipe.to(device)`."""
         raise NotImplementedError
 
     def begin(self, *, is_exact: bool) -> None:
-        """Called before rows are rendered. is_exact: they must have the bits of one device."""
+        """Called before rows are rendered. is_exact: they must have the same bits as on one device."""
 
     def alone(self) -> AbstractContextManager[None]:
-        """Compute as one device does while the block runs: plain calls, which judge all others."""
+        """Compute like a single device while the block runs: for plain calls, which judge all others."""
         return nullcontext()
 
     def close(self) -> None:
-        """End what it has started."""
+        """End what was started."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What records say of it: its type, and the networks of each device."""
+        """For records: the type, and the networks of each device."""
         placed = "; ".join(", ".join(share) for share in self.shares)
         return {"placement": self.placement.type, "placed": placed}
 
 
 def placer_of(placement: Placement, device: str) -> Placer:
-    """Return what puts a model on several devices. Raises ModelError for one that is not there."""
+    """Return a new Placer. Raises ModelError for an unknown type."""
     if placement.type not in (types := by_name("placements")):
-        problem = f"model.placement is {placement.type!r}, and there is no such placement"
+        problem = f"model.placement is {placement.type!r}, but there is no such placement"
         raise ModelError(problem, did_you_mean(placement.type, types))
     kind: type[Placer] = types[placement.type]()
     if placement.ranks and not kind.takes_ranks:
-        problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"
+        problem = f"model.placement: ranks is {placement.ranks}, but {placement.type} takes no ranks"
         raise ModelError(problem, "leave out ranks, or use ulysses+components")
     if placement.ranks and placement.devices and placement.ranks > placement.devices:
-        problem = f"model.placement: ranks is {placement.ranks}, and devices is {placement.devices}"
-        raise ModelError(problem, "set ranks to at most devices")
+        problem = f"model.placement: ranks is {placement.ranks}, but devices is {placement.devices}"
+        raise ModelError(problem, "ranks may be at most devices")
     return kind(placement, device)

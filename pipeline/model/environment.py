@@ -1,4 +1,4 @@
-"""What else decides the bits of a clip: libraries, processor, numerics. Recorded with each clip."""
+"""What decides a clip's bits besides its row: libraries, processor, numerics. Recorded with each clip."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from framefleet.pipeline.model.specs.dtypes import ResolvedDType
 if TYPE_CHECKING:
     from framefleet.pipeline.model.numerics import Numerics
 
-MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"  # which instructions kernels may use, and so bits; see `prove_place`
+MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"  # the instructions that kernels may use, which decide bits: `prove_place`
 PACKAGES = ("diffusers", "transformers", "accelerate", "peft", "numpy", "av")
 
 
 def environment(
     device: str, dtype: ResolvedDType, numerics: Numerics, *, packages: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return what a record says about where it was rendered. packages: more that decide bits here."""
+    """Return what a record says about where it was rendered. packages: others that decide bits."""
     import torch
 
     models = lines_beginning("/proc/cpuinfo", ("model name",))
@@ -32,7 +32,7 @@ def environment(
     facts: dict[str, Any] = {
         "framefleet": framefleet.__version__,
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a class of torch's, which readers of a pickle would import
+        "torch": str(torch.__version__),  # torch's own class, which readers of a pickle would import
         "device": device,
         "dtype": dtype,
         "threads": numerics.threads,
@@ -54,12 +54,12 @@ def environment(
 
 
 def device_name(environment: Mapping[str, Any]) -> str:
-    """Return what computed there: the name of the GPU, or of the processor where there is none."""
+    """Return the name of the GPU, or without one of the processor."""
     return str(environment.get("gpu") or environment.get("cpu") or "")
 
 
 def source_fingerprint() -> str:
-    """SHA-256 over framefleet's own source files: two processes with equal ones run the same code."""
+    """Return the SHA-256 of framefleet's source files: if equal, two processes run the same code."""
     root = Path(framefleet.__file__).parent
     digest = hashlib.sha256()
     folders = os.walk(root, followlinks=True)  # the checkout's package holds links
@@ -70,14 +70,14 @@ def source_fingerprint() -> str:
 
 
 def version_of(package: str) -> str:
-    """Return the version of an installed package; "" where there is none."""
+    """Return the version of an installed package; "" if it is not installed."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return ""
 
 
 def lines_beginning(path: str, beginnings: tuple[str, ...]) -> list[str]:
-    """Return the different lines of a file that begin so; none where there is no such file."""
+    """Return the distinct lines of a file that begin with any of these; [] if it does not exist."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:

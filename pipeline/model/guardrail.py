@@ -1,7 +1,7 @@
-"""The guardrail that the license of Cosmos asks for: what it refuses ends a row, what it changes is noted.
+"""The guardrail that the license of Cosmos requires: if it refuses, the row fails; what it changes is noted.
 
-Its package reads prompts, and pixelates faces in the frames. It fetches networks of its own, which are not
-among the model's files: the environment in a record has its version.
+Its package checks prompts, and pixelates faces in frames. It downloads its own networks, which are not among
+the model's files: a record's environment has its version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMPONENT = "safety_checker"  # what pipelines call it
+COMPONENT = "safety_checker"  # its name in pipelines
 CHANGED = "guardrail_changed_frames"  # their number, in records
 _SWITCH = "enable_safety_checker"  # in the index of a Cosmos 3; false in folders without it
 _INSTALL = "pip install 'framefleet[cosmos]' on every machine"
@@ -38,15 +38,15 @@ _changed: ContextVar[list[int] | None] = ContextVar("_changed", default=None)
 
 
 class Blocked(RenderError):
-    """The guardrail refuses a prompt or the frames: so it would on every worker."""
+    """The guardrail refuses a prompt or the frames. It would do so on every worker."""
 
 
 class Guardrail(nn.Module):
-    """What pipelines call. This one lets everything pass, for pipelines that render nothing."""
+    """The interface that pipelines call. This class accepts everything, for pipelines that render nothing."""
 
     packages = ("cosmos-guardrail", "torchvision")  # networks of Cosmos resize masks with the second
     dtype = torch.float32
-    device = torch.device("cpu")  # that of the package asks a network that has none (0.3.2)
+    device = torch.device("cpu")  # the package's own property asks a network that has none (0.3.2)
 
     def check_text_safety(self, prompt: str) -> bool:
         return True
@@ -56,13 +56,13 @@ class Guardrail(nn.Module):
 
 
 def is_guarded(spec: PipelineSpec) -> bool:
-    """Whether the model's calls ask the guardrail. The index of a Cosmos 3 may switch it off."""
+    """Return whether the model's calls use the guardrail. The index of a Cosmos 3 may switch it off."""
     is_off = spec.class_name.startswith("Cosmos3") and spec.configs["index"].get(_SWITCH) is False
     return spec.family.is_guarded and not is_off
 
 
 def check_guardrail(spec: PipelineSpec) -> None:
-    """Raise ModelError where the model needs the guardrail, and it is not installed."""
+    """Raise ModelError if the model needs the guardrail and it is not installed."""
     if not is_guarded(spec):
         return
     from diffusers.utils import is_cosmos_guardrail_available
@@ -83,7 +83,7 @@ def load_guardrail(spec: PipelineSpec) -> Guardrail | None:
         from cosmos_guardrail import CosmosSafetyChecker
 
         guardrail: Guardrail = _watched(CosmosSafetyChecker)().eval()
-    except Exception as error:  # of the hub, or of a library that it lacks
+    except Exception as error:  # from the hub, or for a missing library
         if is_out_of_memory(error):
             raise
         raise ModelError(f"NVIDIA's guardrail cannot be loaded: {message_of(error)}", _ACCESS) from error
@@ -92,7 +92,7 @@ def load_guardrail(spec: PipelineSpec) -> Guardrail | None:
 
 @contextmanager
 def changes_noted() -> Iterator[list[int]]:
-    """Give the numbers of frames that the guardrail changes meanwhile, in this row."""
+    """Yield a list that collects the numbers of frames that the guardrail changes in this row."""
     changed: list[int] = []
     token = _changed.set(changed)
     try:
@@ -102,23 +102,23 @@ def changes_noted() -> Iterator[list[int]]:
 
 
 def _watched(made: Any) -> Any:
-    """Return a class of the package's own, which some pipelines look for, that reports what it does."""
+    """Return a subclass of the package's class, which some pipelines check for, that reports what it does."""
 
     class Watched(Guardrail, made):  # type: ignore[misc]
-        """On the device only while it checks, as pipelines have it; for rows on several threads."""
+        """On the device only while it checks, as in pipelines. Rows on several threads may share it."""
 
         def __init__(self) -> None:
             made.__init__(self)
             self._lock, self._place = threading.Lock(), torch.device("cpu")
 
         def check_text_safety(self, prompt: str) -> bool:
-            if not self._asked(made.check_text_safety, prompt):
+            if not self._checked(made.check_text_safety, prompt):
                 raise Blocked("NVIDIA's guardrail refuses the prompt", _OTHER)
             return True
 
         def check_video_safety(self, frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             before = frames.copy()  # it writes into them
-            checked: np.ndarray[Any, Any] | None = self._asked(made.check_video_safety, frames)
+            checked: np.ndarray[Any, Any] | None = self._checked(made.check_video_safety, frames)
             if checked is None:
                 raise Blocked("NVIDIA's guardrail refuses the frames", _OTHER)
             noted, differ = _changed.get(), (checked != before).any(axis=(1, 2, 3))
@@ -127,12 +127,12 @@ def _watched(made: Any) -> Any:
             return checked
 
         def to(self, device: Any = None, dtype: Any = None) -> Watched:  # type: ignore[override]
-            """Note where to check. A pipeline moves it away where another row may be asking it."""
+            """Only note where to check: another row may be using it when a pipeline moves it away."""
             if device is not None and torch.device(device).type != "cpu":
                 self._place = torch.device(device)
             return self
 
-        def _asked(self, check: Any, value: Any) -> Any:
+        def _checked(self, check: Any, value: Any) -> Any:
             with self._lock:
                 made.to(self, self._place)
                 try:

@@ -1,6 +1,6 @@
-"""A declared IP-adapter: its files, fetched and hashed, and loading them into a pipeline.
+"""A declared IP-adapter: fetch and hash its files, and load them into a pipeline.
 
-It changes the denoiser's attention for all rows: each needs an image. Imports no torch until one is loaded.
+It changes the denoiser's attention for all rows, so each needs an image. Imports torch only to load one.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 IP_ADAPTER_IMAGE = "ip_adapter_image"
 MODEL_PREFIX = "ip-adapter/"  # before its files, among those of the model: no component can have this name
-# What diffusers reads of the file. Those for faces hold LoRAs too, or take what another network embeds.
+# What diffusers reads from the file. Adapters for faces also contain LoRAs, or need another network.
 _KEYS = re.compile(r"image_proj\.(?!perceiver_res).+|ip_adapter\.\d+\.to_[kv]_ip\.weight")
 _IMAGE = "image_proj."
 _NORM = "image_proj.norm.weight"
 _MAX_SHOWN = 500  # characters of torch's own message
 _FIX = "check path, weights and image_encoder; the same files must be on every machine of the cluster"
-# It brings attention of its own, with weights that these do not reach, or were not tried with.
+# It has its own attention, whose weights these options do not reach, or were not tested with.
 _NOT_BESIDE = ("attention", "fuse_qkv", "quantization", "layerwise_casting", "offload")
 
 
 class IpAdapter(Strict):
-    """An IP-adapter, for which every row gives an image."""
+    """An IP-adapter, for which every row needs an image."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -60,24 +60,24 @@ class IpAdapter(Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapterFiles:
-    adapter: IpAdapter  # as other machines find it
+    adapter: IpAdapter  # so that other machines find it
     folder: Path
-    digests: Mapping[str, str]  # by names among the model's
+    digests: Mapping[str, str]  # by name among the model's files
 
 
-def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
+def ip_adapter_of(declared: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
     """Return a declared IP-adapter.
 
-    Raises JobError for names that lead out of its folder, or of pickles, ModelError for other values.
+    Raises JobError for a pickle, or a path that leads out of its folder; ModelError for other values.
     """
-    if given is None:
+    if declared is None:
         return None
-    fix = "give path, weights and image_encoder, and perhaps revision and scale"
-    adapter = settings_of(IpAdapter, given, place="ip_adapter", fix=fix)
+    fix = "set path, weights and image_encoder, and optionally revision and scale"
+    adapter = settings_of(IpAdapter, declared, place="ip_adapter", fix=fix)
     weights, encoder = adapter.weights, adapter.image_encoder
     if not weights.endswith(SAFETENSORS) or not {"", ".", ".."}.isdisjoint(f"{weights}/{encoder}".split("/")):
         problem = f"model.ip_adapter has weights {weights!r} and image_encoder {encoder!r}"
-        raise JobError(problem, f"name a {SAFETENSORS} file and a folder as they lie below its path")
+        raise JobError(problem, f"name a {SAFETENSORS} file and a folder, both relative to its path")
     return adapter
 
 
@@ -93,17 +93,17 @@ def fetch_ip_adapter(
         if expected:
             own = {file: expected[MODEL_PREFIX + file] for file in files}
         else:
-            own = {name: one.sha256 for name, one in source.files.items() if name in files and one.sha256}
+            own = {name: file.sha256 for name, file in source.files.items() if name in files and file.sha256}
         named_by = "the driver's" if expected else None
         folder, digests = fetched_files(source, files, own, named_by=named_by)
         with safe_open(folder / adapter.weights, framework="np") as file:
             keys = list(file.keys())
-        # A file of something else: diffusers would leave out what it cannot use.
+        # Another kind of file: diffusers would ignore what it cannot use.
         other = next((key for key in keys if not _KEYS.fullmatch(key)), None)
         if _NORM in keys and "image_proj.proj.weight" not in keys:
-            other = _NORM  # as diffusers tells those for faces
+            other = _NORM  # diffusers recognizes adapters for faces by this
         if other or not keys:
-            problem = f"{folder / adapter.weights} is not an IP-adapter for images: it holds "
+            problem = f"{folder / adapter.weights} is not an IP-adapter for images: it contains "
             raise ModelError(problem + (other or "no weights"), "use another file")
     except ModelError as error:
         raise ModelError(f"model.ip_adapter: {error.problem}", either(error.fix, _FIX)) from error
@@ -117,15 +117,15 @@ def fetch_ip_adapter(
 
 
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
-    """Return what the pipeline accepts with an IP-adapter. Raises ModelError where it cannot take one."""
+    """Return the spec of the pipeline with an IP-adapter. Raises ModelError if it cannot take one."""
     from diffusers.loaders import IPAdapterMixin
 
     takes_one = issubclass(spec.pipeline_class, IPAdapterMixin) and IP_ADAPTER_IMAGE in spec.parameters
-    if not takes_one or "image_encoder" in spec.components:  # diffusers would take that one, and not ours
-        fix = "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own"
+    if not takes_one or "image_encoder" in spec.components:  # diffusers would use that one, and not ours
+        fix = "leave `model.ip_adapter` out: it is for U-Nets without their own image encoder"
         raise ModelError(f"{spec.class_name} takes no IP-adapter here", fix)
     if name := next((name for name in _NOT_BESIDE if getattr(options, name)), None):
-        raise ModelError(f"model.ip_adapter is set, and model.{name} too", "leave one of them out")
+        raise ModelError(f"model.ip_adapter and model.{name} are both set", "leave one of them out")
     image = replace(spec.parameters[IP_ADAPTER_IMAGE], kind="image", required=True)
     return replace(spec, parameters={**spec.parameters, IP_ADAPTER_IMAGE: image})
 
@@ -141,7 +141,7 @@ def image_encoder_of(adapter: IpAdapter) -> Component:
 
 
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
-    """Load it as a plain call would. Raises ModelError for weights left over on either side."""
+    """Load the adapter as a plain call does. Raises ModelError for weights left over on either side."""
     from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
@@ -156,15 +156,15 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
             place, [encoder], dtype=pipe.dtype, use_safetensors=True, where=files.folder
         )
         check_loaded(loaded, allow_unmatched=allow_unmatched)
-        pipe.register_modules(image_encoder=networks[encoder.name])  # or it would load one by itself
+        pipe.register_modules(image_encoder=networks[encoder.name])  # else it would load one itself
         pipe.load_ip_adapter(str(place), subfolder="", weight_name=adapter.weights, local_files_only=True)
     pipe.set_ip_adapter_scale(adapter.scale)
 
 
 def check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
-    """Raise ModelError unless the file holds what diffusers reads for this U-Net, and nothing else.
+    """Raise ModelError unless the file has exactly the weights that diffusers reads for this U-Net.
 
-    It numbers the attention to text by twos, and leaves out what it does not ask for.
+    diffusers numbers layers of attention to text 1, 3, 5, ..., and ignores all other weights.
     """
     import torch
 
@@ -188,15 +188,15 @@ def check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
     check_leftovers(where, unused=unused, lacking=lacking, fix=_FIX, allowed=allowed)
     for key, shape in places.items():
         if shapes[key] != shape:
-            problem = f"{where}: the weight {key} has the shape {shapes[key]}, and the model takes {shape}"
+            problem = f"{where}: the weight {key} has the shape {shapes[key]}, but the model takes {shape}"
             fix = "use an adapter that was made for this model, e.g. for SDXL or for Stable Diffusion 1.5"
             raise ModelError(problem, fix)
     try:
         with torch.device("meta"):
             pipe.unet._convert_ip_adapter_image_proj_to_diffusers(image, low_cpu_mem_usage=False)
-    except LookupError as error:  # diffusers', of a name
+    except LookupError as error:  # from diffusers, for a missing name
         raise ModelError(f"{where} has no weight {_IMAGE}{error.args[0]}", _FIX) from error
-    except RuntimeError as error:  # torch's, of names and shapes
+    except RuntimeError as error:  # from torch, for names and shapes
         reason = " ".join(str(error).split())[:_MAX_SHOWN]
-        problem = f"{where} does not fit the image projection that it seems to be of: {reason}"
+        problem = f"{where} does not fit the image projection that it seems to be for: {reason}"
         raise ModelError(problem, _FIX) from error

@@ -1,7 +1,7 @@
-"""A process of torch, diffusers and transformers, asked what they make of a model's configs.
+"""Ask torch, diffusers and transformers about a model's configs in a separate process.
 
-What strangers wrote may crash it, or have it take any memory; and whoever asks need not import the libraries,
-which takes seven seconds.
+Configs of strangers may crash it, or make it take any amount of memory. And our process does not need to
+import the libraries, which takes seven seconds.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from framefleet.pipeline import errors
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Sandboxes, serve
 
-_NAME = "framefleet.pipeline.model.library_process"  # also where this is run
+_NAME = "framefleet.pipeline.model.library_process"  # the module's name, which is __main__ in the process
 _MAX_SILENCE_S = 120.0  # imports take most of it
 
 
 class LibraryProcess:
     """Answers questions, one at a time, in a process that ends with its last user.
 
-    For several threads, which get a process each.
+    Several threads may use it: each gets a process.
     """
 
     def __init__(self, *, max_silence_s: float = _MAX_SILENCE_S) -> None:
@@ -42,9 +42,9 @@ class LibraryProcess:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Have one process answer all questions of the block, rather than one each.
+        """Answer all questions of the block in one process, and not each in a new one.
 
-        It holds as much memory as a worker that has loaded no model.
+        It uses as much memory as a worker without a model.
         """
         with self._lock:
             self._num_users += 1
@@ -57,10 +57,10 @@ class LibraryProcess:
                     self._boxes.close()
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function of one of our modules returns there: plain values in, plain values out.
+        """Call a function of our modules in the process, with plain values in and plain values out.
 
-        Raises UserError as the function does, and Ended where the process ends. The question is a pickle of
-        ours; the answer, of a process that has read what strangers wrote, is not.
+        Raises UserError if the function does, and Ended if the process ends. The question is our own pickle;
+        the answer is not a pickle, because the process has read files of strangers.
         """
         question = pickle.dumps((function.__module__, function.__qualname__, arguments))
         with self.use(), self._boxes.one() as box:
@@ -84,6 +84,6 @@ def _answer(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
+    # Objects made by imports stay, and collecting garbage among them would take a fifth of the time.
     gc.set_threshold(100_000, 50, 50)
     serve(_answer)

@@ -1,4 +1,4 @@
-"""From a model's card, its preset or its job to its license."""
+"""Find a model's license: in the job, the model's card, or its preset."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _ENTRY = re.compile(
     r"^(license|license_name|license_link):[ \t]*[\"']?([^\"'\n]+?)[\"']?[ \t]*$", re.MULTILINE
 )
-_SEE_CARD = ("see its card", "the adapter's and the base model's")  # of presets that name none
+_SEE_CARD = ("see its card", "the adapter's and the base model's")  # in presets that name no license
 _UNKNOWN = "unknown"
 Says = Literal["job", "card", "preset", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class License:
-    name: str  # as its source has it
+    name: str  # as its source writes it
     source: Says
-    usual: str = ""  # of one that is not known: that of all weights that are published for the model's class
+    usual: str = ""  # if unknown: the license of all published weights of the model's class
 
 
-def license_of(source: Source, preset: Preset | None, given: str | None, *, usual: str = "") -> License:
-    """Return a model's license: as the job says, else its card, else its preset. usual: see `License`."""
-    if given:
-        return License(name=given, source="job")
+def license_of(source: Source, preset: Preset | None, of_job: str | None, *, usual: str = "") -> License:
+    """Return a model's license from the job, else its card, else its preset. usual: see `License`."""
+    if of_job:
+        return License(name=of_job, source="job")
     if name := _on_card(source):
         return License(name=name, source="card")
     if preset and preset.license not in _SEE_CARD:
@@ -46,7 +46,7 @@ def _on_card(source: Source) -> str | None:
         return None
     try:
         card = source.read(_CARD, _CARD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n")
-    except UserError as error:  # its weights may be here, and its card out of reach
+    except UserError as error:  # the weights may be on this machine, but the card unreachable
         log.info("the card of %s cannot be read: %s", source.name, error)
         return None
     head = _FRONT_MATTER.match(card)

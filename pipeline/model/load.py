@@ -37,7 +37,7 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
-    """Load what `settings` say. expected: the SHA-256 of every file, as the driver found them."""
+    """Load a model. expected: the SHA-256 of every file from the driver."""
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()
@@ -68,7 +68,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         if device != "cpu":
             placer.check_gpus(torch.cuda.device_count())
     dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
-    # A GPU that this process uses is proven, and a torch without GPUs has none.
+    # A GPU that this process already uses needs no trial, and a torch without GPU support has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if is_new or not device.startswith("cuda"):
         prove_place(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
@@ -76,11 +76,12 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     guardrail = load_guardrail(spec)  # from the hub
     with sealed(folder, without_parts(digests, parts)) as place:
         components, allow = components_in(place), options.allow_unmatched_weights
-        quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
+        libraries = {component.name: component.library for component in components}
+        quantized = tuning.quantization_config(options, libraries)
         files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
         networks, loaded = load_networks(
             place,
-            [one for one in components if one.has_weights],
+            [component for component in components if component.has_weights],
             dtype=for_diffusers(dtype),
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantized.make() if quantized else None,
@@ -122,21 +123,21 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
 
 
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:
-    """Return a dtype as `from_pretrained(dtype=...)` takes it."""
+    """Return the dtype for `from_pretrained(dtype=...)`."""
     if isinstance(dtype, str):
         return torch_dtype(dtype)
     return {component: torch_dtype(name) for component, name in dtype.items()}
 
 
 def _device(name: str) -> str:
-    """Return the device. Raises ModelError for one that is not here; starts no CUDA that is."""
+    """Return the device. Raises ModelError if it is not available; does not start CUDA if it is."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
             torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError if torch was built without CUDA
         reason = message_of(error).partition("\n")[0]  # torch adds its own call stack
         raise ModelError(f"device {name!r} cannot be used: {reason}", "use cpu, or auto") from error
     return name

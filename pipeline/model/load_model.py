@@ -1,4 +1,4 @@
-"""From what a program says of a model to the model, ready to render. Imports torch when it is called."""
+"""Load a model for a Python program. Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def load_model(
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 
-    path: a folder, `org/name` of the hub, or a URL that fsspec opens; or one file with weights, whose `base`
-    gives configs, tokenizers and what the file lacks. revision: of the hub, a branch, tag or commit. parts:
-    files with the weights of single components, e.g. {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
-    that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
-    are no safetensors. dtype: auto, fp32, fp16, bf16, or torch's own; or of each component, e.g. {"default":
-    "bf16", "vae": "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
-    docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping, as below
-    `loras:` in a job. ip_adapter, options: as below `model:` in a job, `offload="group"`.
-    Sets torch's numerics for the whole process, on a GPU before anything else uses it.
-    Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
+    path: a folder, `org/name` of the hub, or a URL that fsspec opens; or a single file with weights, for
+    which `base` has the configs, tokenizers and whatever else the file lacks. revision: branch, tag or commit
+    on the hub. parts: files with weights of single components, e.g. {"transformer": "wan-Q4_K_M.gguf"}. lock:
+    the lock file that the files must match, if not the model's own. allow_pickle: load pickles of tensors if
+    there are no safetensors. dtype: auto, fp32, fp16, bf16, or a torch dtype; or one for each component, e.g.
+    {"default": "bf16", "vae": "fp32"}. placement: how the model uses several devices, as below `model:` in a
+    job; see docs/several_gpus.md. loras: by the name that requests use, each a path or a mapping, as below
+    `loras:` in a job. ip_adapter, options: as below `model:` in a job, e.g. `offload="group"`.
+    Sets torch's numerics for the whole process; on a GPU, call it before anything else uses the GPU.
+    Raises ModelError if the model is incomplete, corrupted, not the locked one, or has only pickles.
     """
     plain: DType = without_torch(dtype)
     check_dtype(plain, [*plain] if isinstance(plain, Mapping) else [])

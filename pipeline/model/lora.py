@@ -1,4 +1,4 @@
-"""LoRAs: what a job declares by name, what a row asks of them (`style:0.8+detail:0.5`), hashed files."""
+"""LoRAs: those that a job declares by name, those that a row uses (`style:0.8+detail:0.5`), their files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is
 from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
-NONE = "none"  # in a row: no LoRA, whatever the job's default is
+NONE = "none"  # in a row: no LoRA, not even the job's default
 MAX_WEIGHT = 1000  # people use up to 2; fp16 ends at 65,504
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-# The name that peft gives the adapter, which DiffSynth leaves in the names of weights.
+# peft's name of the adapter, which DiffSynth leaves in the names of weights.
 ADAPTER_IN_NAME = re.compile(
     r"(\.lora_(?:A|B|magnitude_vector))\.(?!weight$|bias$)\w+(?=(\.weight|\.bias)?$)"
 )
@@ -34,18 +34,18 @@ class Lora:
     """Where a LoRA comes from."""
 
     path: str  # a file, a folder, `org/name` of the hub, or a URL of a file or folder
-    revision: str | None = None  # of the hub
-    file: str | None = None  # the one to take, where there are several
-    # What it changes, if not what diffusers chooses; for the low noise of Wan 2.2 "transformer_2".
+    revision: str | None = None  # on the hub
+    file: str | None = None  # which file, if there are several
+    # The component that it changes, if not diffusers' choice; "transformer_2" for the low noise of Wan 2.2.
     component: str | None = None
     allow_pickle: bool = False
-    sha256: str | None = None  # what the file must be; None until it was read
+    sha256: str | None = None  # of the file; None before it is read
 
 
-def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict[str, Lora]:
-    """Return declared LoRAs by name. Raises JobError for names that a row could not give."""
+def loras_of(declared: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict[str, Lora]:
+    """Return declared LoRAs by name. Raises JobError for names that a row cannot use."""
     loras = {}
-    for name, value in given.items():
+    for name, value in declared.items():
         if not NAME.fullmatch(name) or name == NONE:
             fix = f"use letters, digits, - and _; {NONE!r} stands for no LoRA"
             raise JobError(f"loras: {name!r} cannot be a LoRA's name", fix)
@@ -56,9 +56,9 @@ def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict
 
 
 def check_loras(text: Any, declared: Mapping[str, Lora | Refused]) -> dict[str, dict[str, Any]] | Refused:
-    """Return what a row asks for, by name: {"style": {"sha256": "...", "weight": 0.8}}; {} for none.
+    """Return a row's LoRAs by name: {"style": {"sha256": "...", "weight": 0.8}}; {} for none.
 
-    It is part of the row's identity, so it names the file's content, and not where it lies.
+    They are part of the row's identity, so they have the file's SHA-256, and not its place.
     declared: Refused says why a LoRA does not fit the row's model.
     """
     if not isinstance(text, str):
@@ -79,7 +79,7 @@ def check_loras(text: Any, declared: Mapping[str, Lora | Refused]) -> dict[str, 
         if isinstance(lora, Refused):
             return lora
         if name in checked:
-            return Refused(reason=f"it names {name!r} twice", fix="give it once, with one weight")
+            return Refused(reason=f"it names {name!r} twice", fix="name it once, with one weight")
         try:
             number = float(weight) if colon else 1.0
         except ValueError:
@@ -87,19 +87,19 @@ def check_loras(text: Any, declared: Mapping[str, Lora | Refused]) -> dict[str, 
         if not abs(number) <= MAX_WEIGHT:
             fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, e.g. {name}:0.8"
             return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
-        checked[name] = {"sha256": lora.sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
+        checked[name] = {"sha256": lora.sha256, "weight": number + 0.0}  # -0.0 and 0.0 are the same row
         if lora.component:
             checked[name]["component"] = lora.component
     return checked
 
 
 def loras_text(loras: Mapping[str, Any]) -> str:
-    """Return checked LoRAs as a cell of the column `lora` asks for them, in the order of their names."""
+    """Return checked LoRAs as a cell of the column `lora`, sorted by name."""
     return "+".join(f"{name}:{lora['weight']}" for name, lora in sorted(loras.items())) or NONE
 
 
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
-    """Return the adapters that checked arguments ask for, in the one order in which they are added."""
+    """Return the adapters in checked arguments, in the order in which they are added."""
     loras = sorted(arguments.get(ARGUMENT, {}).items())
     return tuple((adapter_name(name), lora["weight"]) for name, lora in loras)
 
@@ -109,25 +109,25 @@ def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapter_name(name: str) -> str:
-    """Return peft's name of a LoRA: it takes `a` for a part of its prefix `lora_`, `keys` for a method."""
+    """Return a LoRA's name for peft, which confuses `a` with its prefix `lora_`, and `keys` with a method."""
     return f"adapter_{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
-    lora: Lora  # as other machines find it, by absolute path or commit, file and SHA-256
+    lora: Lora  # so that other machines find it: with absolute path or commit, file and SHA-256
     path: Path
 
 
 def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None = None) -> LoraFile:
-    """Return its file, fetched once per machine. Raises ModelError where it is not what was declared."""
+    """Return its file, fetched once per machine. Raises ModelError if it is not what was declared."""
     folder, file = _split(name, lora)
     needs, revision = [file] if file else [], lora.revision
     source = open_source(folder, revision=revision, storage_options=storage_options, needs=needs, only=file)
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file)
-            if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
+            if Path(os.path.expanduser(lora.path)).is_dir():  # somebody else may have packed it
                 check_links(Path(source.path), [file])
         if file.endswith(PICKLES) and not lora.allow_pickle:
             raise ModelError(
@@ -148,7 +148,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
 
 
 def _split(name: str, lora: Lora) -> tuple[str, str | None]:
-    """Return the folder, repository or URL, and the file in it where it is known."""
+    """Return the folder, repository or URL, and the file in it if it is known."""
     path = lora.path.removeprefix("file://").rstrip("/")
     if "://" in path:
         folder, _, last = path.rpartition("/")
@@ -157,13 +157,13 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     if here.is_file():
         return str(here.parent), here.name
     if not here.exists() and (is_weights(path) or not HUB_ID.fullmatch(path)):
-        fix = f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL"
+        fix = f"use a {SAFETENSORS} file, a folder, org/name of the hub, or a URL"
         raise ModelError(f"loras.{name}: {here.absolute()} does not exist", fix)
     return path, lora.file
 
 
 def _chosen(name: str, source: Source, file: str | None) -> str:
-    """Return the file to take. Raises ModelError when there is none, or no saying which."""
+    """Return the file to load. Raises ModelError if there is none, or several that may be meant."""
     where = f"loras.{name}: {source.name}"
     there = [path for path in source.files if path == file or not is_junk(path)]
     if file is not None and file not in there:

@@ -1,11 +1,11 @@
-"""LoRA files into a pipeline, switched off; or why one does not fit it.
+"""Load LoRA files into a pipeline, switched off; or explain why one does not fit.
 
-Each weight of a file must end in a layer of its adapter, and each weight of the adapter must be of the file.
-diffusers' converters rename, split, join, scale and drop weights. So the tensors carry the names that they
-come from (`Sourced`) through whatever is computed with them. One of which a number is read, like an `alpha`
-that others are multiplied by, counts as used.
+Each weight of a file must end up in a layer of its adapter, and each weight of the adapter must come from the
+file. diffusers' converters rename, split, join, scale and drop weights, so the tensors carry the names that
+they come from (`Sourced`) through all computations. A weight that is read as a number, e.g. an `alpha` that
+others are multiplied by, counts as used.
 
-Refusals are in our own words: what diffusers and peft say of a LoRA is made for their developers.
+Refusals are in our own words, because messages of diffusers and peft are made for their developers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# Of adapters that are not LoRAs: what their weights are called, and they themselves.
+# Adapters that are not LoRAs, and patterns for the names of their weights.
 _OTHER_ADAPTERS = {
     "LoHa": re.compile(r"(^|\.)hada_(w[12]|t[12])"),
     "LoKr": re.compile(r"(^|\.)lokr_(w[12]|t2)"),
@@ -62,14 +62,14 @@ _INTO_COPY = (
 )
 SAVE_WHOLE = (
     "save it in diffusers' or peft's own format, or use another; diffusers converts those of some programs "
-    "only where they hold all layers"
+    "only if they have all layers"
 )
 SAVE_PREFIXED = (
-    "if it is of this model, rename its weights: peft begins them with `base_model.model.`, diffusers with "
-    "the part of the pipeline, e.g. `transformer.`"
+    "if it is for this model, rename its weights: in peft their names begin with `base_model.model.`, in "
+    "diffusers with the component, e.g. `transformer.`"
 )
-# What a LoRA's own description may say besides peft's defaults. The rest makes it more than something added
-# to what a layer returns, and some of it names modules that peft imports.
+# Keys of a LoRA's own config that may differ from peft's defaults. With other keys it would do more than add
+# to a layer's output, and some name modules that peft imports.
 SAID = {
     *("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"),
     *("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform"),
@@ -79,58 +79,58 @@ SAID = {
 }
 _PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
 HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
-MAX_RANK = 1024  # which a description may say, whatever the weights have
-MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
-_MAX_SAID = 200  # letters of what a library says
-# diffusers' converters count from the first block to the last. No network has as many.
+MAX_RANK = 1024  # that a config may have, whatever the weights have
+MAX_WILDCARDS = 4  # each further one may multiply the time by the length of a name
+_MAX_MESSAGE = 200  # characters of a library's message
+# diffusers' converters count from the first block to the last, and no network has this many.
 MANY = re.compile(r"\d{6}")
 
 
 def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
-    """Return (what it is, what to do) where the file is of another kind of adapter."""
+    """Return (what it is, what to do) if the file is another kind of adapter."""
     for kind, pattern in _OTHER_ADAPTERS.items():
         if own := [name for name in names if pattern.search(name)]:
             fix = _INTO_COPY if kind == "a textual inversion" else CONVERT
-            return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", fix
+            return f"it has weights of {kind} ({listed(own)}), which diffusers does not load there", fix
     return None
 
 
 def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]:
-    """Return what an exception of a converter or of peft says of a file. names: of its weights."""
+    """Return (problem, fix) for an exception of a converter or of peft. names: the file's weights."""
     if other := other_adapter(names):
         return other
     if isinstance(error, KeyError) and error.args:
-        wanted = str(error.args[0])[:_MAX_SAID]
-        return f"diffusers looks for {wanted} next to {listed(names)}, and it is not there", SAVE_WHOLE
+        wanted = str(error.args[0])[:_MAX_MESSAGE]
+        return f"diffusers looks for {wanted} next to {listed(names)}, but it is not there", SAVE_WHOLE
     text = " ".join(str(error).split())
     words = {word.strip(".") for word in re.findall(r"[\w.-]+", text)}
-    # Converters leave these out of names, and write points as underscores.
+    # Converters remove these from names, and write dots as underscores.
     prefixes = re.compile(r"(diffusion_model\.)?(lora_unet_)?(base_model\.model\.)?")
     if own := {n for n in names if words & {n, n.replace(".", "_"), prefixes.sub("", n, count=1)}}:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
-    quotation = f" ({text[:_MAX_SAID]})" if text else ""
-    return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
+    quotation = f" ({text[:_MAX_MESSAGE]})" if text else ""
+    return f"diffusers cannot read it{quotation}; it has {listed(names) or 'no weights'}", SAVE_WHOLE
 
 
 def changes_model(metadata: Mapping[str, Any], rank: int) -> tuple[str, str] | None:
-    """Return what in a LoRA's own description would change rows that do not use it, or never end.
+    """Return why a LoRA's own config would change rows that do not use it, or never end.
 
-    rank: the largest of its weights. peft makes layers of whatever rank the description says.
+    rank: the largest of its weights. peft makes layers with any rank that the config says.
     """
     usual = LoraConfig().to_dict()
     for key, value in metadata.items():
         name = key.rpartition(".")[2]
         if name not in SAID and value not in HARMLESS and value != usual.get(name):
-            reason = f"it is one that changes the model's own weights ({key} is {shown(value)})"
+            reason = f"it changes the model's own weights ({key} is {shown(value)})"
             return reason, CONVERT
         ranks = [value] if name == "r" else [*value.values()] if name == "rank_pattern" and value else []
-        if any(isinstance(one, int | float) and one > max(rank, MAX_RANK) for one in ranks):
-            return f"{key} is {shown(value)}, and its weights have a rank of {rank} at most", _AGAIN
+        if any(isinstance(number, int | float) and number > max(rank, MAX_RANK) for number in ranks):
+            return f"{key} is {shown(value)}, but its weights have a rank of at most {rank}", _AGAIN
         patterns = [value] if isinstance(value, str) else value or ()
         for pattern in map(str, patterns if name in _PATTERNS else ()):
-            # One ends soon whatever it is tried on where nothing repeated is repeated.
+            # A pattern without nested repetition always ends soon.
             if len(re.findall(r"[*+{?]", pattern)) > MAX_WILDCARDS or re.search(r"\)[*+{?]", pattern):
-                reason = f"{key} is a pattern too complicated to be tried on every name: {shown(value)}"
+                reason = f"{key} is a pattern that may take too long: {shown(value)}"
                 return reason, "list the layers in its config"
     return None
 
@@ -140,9 +140,9 @@ _HALVES = {
     ".lora_B.weight": ".lora_A.weight",
     ".lora_B.bias": ".lora_B.weight",
 }
-# What is added to something: where it is zero, as extracted LoRAs have it for all norms, it adds nothing.
+# Weights that are added: if they are zero, as for all norms in extracted LoRAs, they have no effect.
 _ADDED = re.compile(r"\.(diff|diff_b|diff_m|lora_(up|down|A|B)\.(weight|bias))$")
-# What programs that train wrap a network in.
+# Names of wrappers that training programs put around a network.
 _WRAPPED = re.compile(r"^((base_model\.model|pipe|dit|module|_orig_mod|diffusion_model|transformer)\.)+")
 _LEFT_OUT = (
     f"{USE_OTHER}, or merge it into a copy of the model; if its other weights are enough, set "
@@ -159,44 +159,44 @@ class Place:
 
     part: str
     key: str  # in there, as peft names it
-    layer: nn.Module | None  # None where the model has no such layer
+    layer: nn.Module | None  # None if the model has no such layer
     weight: Tensor
 
     @property
     def in_words(self) -> str:
-        """Return the name of the file's weights, and this one's where it is another."""
+        """Return the names of the file's weights, and this weight's if it differs."""
         key = f"{self.part}.{self.key}"
         names = sources_of([self.weight])
-        is_same = {name.partition(".")[2] for name in names} <= {self.key}  # `component` says another part
+        is_same = {name.partition(".")[2] for name in names} <= {self.key}  # `component` may differ
         return key if is_same else f"{listed(names)} ({key})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Conversion:
     weights: Mapping[str, Any]  # the file's
-    read: set[str] = field(default_factory=set)  # the weights of which a number was read
+    read: set[str] = field(default_factory=set)  # the weights that were read as numbers
     places: list[Place] = field(default_factory=list)
-    # That are not multiplied into weights, but handed on.
+    # Alphas that are not multiplied into weights, but passed on.
     alphas: dict[str, Any] = field(default_factory=dict)
 
 
 def check_loras_fit(
     files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
 ) -> None:
-    """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
+    """Raise ModelError for a LoRA that the model cannot take. Does not open the model's weights."""
     blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
     load_loras(blank, files, allow_unmatched=allow_unmatched)
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool) -> None:
-    """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
+    """Load every file as an adapter that is switched off. Raises ModelError if one does not fit."""
     if not hasattr(type(pipe), "load_lora_weights"):
         raise ModelError(f"{type(pipe).__name__} takes no LoRAs", "leave `loras:` out")
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
     for layer in (layer for network in modules_of(pipe).values() for layer in network.modules()):
         if isinstance(layer, BaseTunerLayer):
-            layer.eval()  # made in training mode: a dropout would be on
+            layer.eval()  # it is made in training mode, in which dropout would be on
             layer.set_adapter([])
 
 
@@ -209,12 +209,12 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
 
     conversion = _Conversion(weights=_weights_in(file.path, where))
     names = conversion.weights.keys()
-    refuse(None if names else ("it holds no weights", USE_OTHER))
+    refuse(None if names else ("it has no weights", USE_OTHER))
     if large := [name for name in names if MANY.search(name)]:
-        refuse((f"it numbers layers higher than any network does: {listed(large)}", USE_OTHER))
+        refuse((f"its layer numbers are higher than in any network: {listed(large)}", USE_OTHER))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
-        """Look at the weights after diffusers named them in its way, and before it changes the model."""
+        """Check the weights after diffusers has renamed them, and before it changes the model."""
 
         def trace(spelling: Mapping[str, str]) -> tuple[tuple[Any, ...], list[Place]]:
             conversion.read.clear()
@@ -230,12 +230,12 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         def fits(spelling: Mapping[str, str]) -> bool:
             try:
                 _, places = trace(spelling)
-            except Exception:  # whatever a converter makes of names that it does not know
+            except Exception:  # a converter may raise anything for names that it does not know
                 return False
             return bool(places) and not _misfit(places)
 
         own, *others = _spellings(names)
-        # The file's own win: by them diffusers knows DiffSynth's weights of MiniMax-H3, which it reorders.
+        # Prefer the file's own names: diffusers recognizes DiffSynth's MiniMax-H3 by them, and reorders it.
         spelling = own if not others or fits(own) else next(filter(fits, others), own)
         parts, places = trace(spelling)
         conversion.places.extend(places)
@@ -249,7 +249,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         return result
 
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # of a second LoRA: that the first is missing from it
+    transformers_logging.set_verbosity_error()  # else it warns that a second LoRA lacks the first one
     try:
         with warnings.catch_warnings(), alone(), intercept({name: pipe}, converted, method="lora_state_dict"):
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
@@ -263,19 +263,19 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
             )
     except FramefleetError:
         raise
-    except Exception as error:  # whatever a converter or peft makes of a file that is not for them
+    except Exception as error:  # a converter or peft may raise anything for files of other programs
         check_scales(where, names)
         refuse(told_by_library(error, names))
     finally:
         transformers_logging.set_verbosity(level)
     if not conversion.places:
-        useless = f"diffusers has no use for what it holds: {listed(names)}"
+        useless = f"diffusers uses none of its weights: {listed(names)}"
         refuse(other_adapter(names) or (useless, USE_OTHER))
     placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
         conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
-    # Of a weight with more numbers, one that was read says whether it is zero: diffusers drops `diff_b` then.
+    # If one number of a larger weight was read, that was to see whether it is zero: diffusers then drops it.
     alphas = {key for key in conversion.read if conversion.weights[key].numel() == 1}
     unused = {key for key in names - placed - alphas if not _adds_nothing(key, conversion.weights[key])}
     if not allow_unmatched:
@@ -285,22 +285,22 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
 
 
 def _spellings(names: Collection[str]) -> Iterator[dict[str, str]]:
-    """Yield what to call each weight: as the file does; then, where peft's adapter is named, without it."""
+    """Yield names for each weight: the file's; then, if peft's adapter is in these, names without it."""
     yield {name: name for name in names}
     plain = {name: ADAPTER_IN_NAME.sub(r"\1", name) for name in names}
     if {*plain.values()} != {*names}:
         yield plain
-        for part in ("diffusion_model", "transformer", "unet"):  # a publisher's names, or those of diffusers
+        for part in ("diffusion_model", "transformer", "unet"):  # names of publishers, or of diffusers
             yield {name: f"{part}.{_WRAPPED.sub('', bare)}" for name, bare in plain.items()}
 
 
 def _weights_in(path: Path, where: str) -> dict[str, Any]:
-    """Return what the file holds by name; nothing of a pickle of something else."""
+    """Return the file's weights by name; {} for a pickle of something else."""
     try:
         if path.suffix == SAFETENSORS:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
+    except Exception as error:  # for broken files, pickle and zipfile raise errors of nearly any class
         raise ModelError(f"{where} cannot be read: {type(error).__name__}", "fetch it again") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
 
@@ -310,7 +310,7 @@ def _adds_nothing(key: str, weight: Any) -> bool:
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:
-    """Return what `lora_state_dict` gives: weights, alphas in some pipelines, the file's description."""
+    """Return the result of `lora_state_dict`: weights, in some pipelines alphas, the file's config."""
     return result if isinstance(result, tuple) else (result, None)
 
 
@@ -320,8 +320,8 @@ def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> 
         network = getattr(pipe, component or part, None)
         modules = network.named_modules() if isinstance(network, nn.Module) else ()
         layers = {name: module for name, module in modules if name}
-        # The names that diffusers' loader gives to peft: a copy of what `load_lora_into_text_encoder` and
-        # `load_lora_adapter` do (diffusers 0.42), which keep them to themselves.
+        # The names that diffusers passes to peft: a copy of what `load_lora_into_text_encoder` and
+        # `load_lora_adapter` do (diffusers 0.42), which do not return them.
         if isinstance(network, PreTrainedModel):
             own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
             if not hasattr(network, "text_model"):
@@ -344,9 +344,9 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
         return other or (f"it has no layer for {listed(place.in_words for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
-        # For how wide a layer the weight is made, and how wide the model's is.
+        # The width of the layer that the weight is made for, and the width of the model's layer.
         width = own = None
-        base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter loaded before
+        base = getattr(place.layer, "base_layer", place.layer)  # inside the layer of an earlier adapter
         if place.key.endswith(".lora_A.weight"):
             own = getattr(base, "in_features", getattr(base, "in_channels", None))
             width = place.weight.shape[1]
@@ -355,7 +355,7 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
             width = place.weight.shape[0]
         half = next((half for half in _HALVES if place.key.endswith(half)), None)
         if width != own:
-            return (f"{place.in_words} is made for a layer {width} wide, and the model's is {own}", USE_OTHER)
+            return (f"{place.in_words} is made for a layer {width} wide, but the model's is {own}", USE_OTHER)
         if ".lora_" not in place.key and ".lokr_" not in place.key:
             return f"{place.in_words} is not a weight of a LoRA", USE_OTHER
         if half and (place.part, place.key.removesuffix(half) + _HALVES[half]) not in keys:
@@ -366,7 +366,7 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
 def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[str], set[str]]:
     expected = {f"{place.part}.{_plain(place.key)}": place.weight for place in places}
     layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
-    # The name of each weight of the adapter, as files name it, and that of its layer.
+    # The name of each weight of the adapter, as in files, and the name of its layer.
     filled: dict[str, str] = {}
     for part, network in modules_of(pipe).items():
         for name, layer in network.named_modules():
@@ -384,9 +384,9 @@ def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[st
 
 
 def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterator[str]:
-    """Yield the alphas that their layers are scaled by, which are not those of all.
+    """Yield the alphas by which their layers are really scaled; not all alphas are used.
 
-    diffusers hands them on under its own names, and some layers (CLIP's `fc1`) have another one in peft.
+    diffusers passes them on under its own names, and peft has another one for some layers (CLIP's `fc1`).
     """
     for place in conversion.places:
         for name in sources_of([place.weight]) if place.key.endswith(".lora_A.weight") else ():
@@ -399,23 +399,23 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
 
 
 def _plain(key: str) -> str:
-    """Return a name without what peft's files leave out of some."""
+    """Return a name without the `.weight` that peft's files leave out of some."""
     return key.removesuffix(".weight") if "lora_magnitude_vector" in key else key
 
 
 _READ = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__)
-_LIKE = (torch.zeros_like, torch.ones_like, torch.empty_like)  # which take a shape and no value
+_LIKE = (torch.zeros_like, torch.ones_like, torch.empty_like)  # use a tensor's shape, not its values
 
 
 class Sourced(Tensor):
-    """A tensor that knows the names of the weights that it is made of."""
+    """A tensor that knows the names of the weights that it comes from."""
 
     names: frozenset[str]
     read: set[str]
 
     @classmethod
     def of(cls, name: str, tensor: Tensor, read: set[str]) -> Sourced:
-        """read: collects the names of weights that a number is read from."""
+        """read: collects the names of weights that are read as numbers."""
         return _with_names(tensor.as_subclass(cls), frozenset([name]), read)
 
     @classmethod
@@ -430,7 +430,7 @@ class Sourced(Tensor):
         read = next((source.read for source in sources if hasattr(source, "read")), set[str]())
         if function in _READ:
             read |= names
-        # what is changed in place is the first argument, which some calls do not return
+        # A call that changes a tensor in place changes its first argument, and may not return it.
         for leaf in tree_leaves((result, args[:1] if function is Tensor.__setitem__ else ())):
             if isinstance(leaf, Sourced):
                 _with_names(leaf, names, read)
@@ -443,5 +443,5 @@ def _with_names(tensor: Sourced, names: frozenset[str], read: set[str]) -> Sourc
 
 
 def sources_of(weights: Iterable[Any]) -> set[str]:
-    """Return the names that these are made of."""
+    """Return the names of the weights that these come from."""
     return {name for weight in weights if isinstance(weight, Sourced) for name in weight.names}

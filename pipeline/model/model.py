@@ -1,4 +1,4 @@
-"""What a job or a program says about its model, and the loaded model. Imports no torch until then."""
+"""The settings of a model in a job or a program, and the loaded model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ class ModelSettings:
     lock: str | None = None  # a lock file, if not the model's own
     allow_pickle: bool = False
     parts: Mapping[str, ModelPart] = field(default_factory=dict)  # files in place of components' weights
-    license: str | None = None  # what records call it; None: as its card or its preset has it
+    license: str | None = None  # for records; None: from its card or its preset
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to open a URL
-    dtype: DType = "auto"  # of all components, or of each; see `dtypes`
+    dtype: DType = "auto"  # one for all components, or one for each; see `dtypes`
     device: str = "auto"  # auto is the GPU if there is one
     threads: int = 1  # of torch, on the CPU
-    placement: Placement | None = None  # of several devices; None: one
-    # That rows may name; which ones a row uses is among its arguments.
+    placement: Placement | None = None  # on several devices; None: on one
+    # Those that rows may name; the ones that a row uses are among its arguments.
     loras: Mapping[str, Lora] = field(default_factory=dict)
-    ip_adapter: IpAdapter | None = None  # whose image every row gives
+    ip_adapter: IpAdapter | None = None  # every row needs an image for it
     options: Options = field(default_factory=Options)
-    engine: Engine | None = None  # what renders in its place
+    engine: Engine | None = None  # renders in place of a model
 
     @property
     def name(self) -> str:
-        """What records and messages call the model; it opens it again."""
+        """The model's name in records and messages; the model can be opened by it again."""
         if self.engine:
             return self.engine.name
         return public_name(self.path, self.revision) + names_of(self.parts)
 
     def numerics(self, mode: str) -> dict[str, Any]:
-        """What of it decides the frames: part of every row's identity."""
+        """The settings that decide frames: part of every row's identity."""
         if self.engine:
             return {"engine": self.engine.type}
         scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
@@ -66,14 +66,14 @@ class ModelSettings:
 
 
 class ModelUpdate(Protocol):
-    """Other weights for a loaded model. A plugin's, pickled for workers; equal ones are applied once."""
+    """Other weights for a loaded model, from a plugin. Pickled for workers; equal ones are applied once."""
 
     @property
     def components(self) -> Collection[str]:
         """The networks that it changes."""
 
     def apply(self, model: Model, store: Store) -> Model:
-        """Return the model with these weights, `update` and the digest that counts them."""
+        """Return the model with these weights, this as its `update`, and a digest that includes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +84,11 @@ class Model:
     pipe: Any
     spec: PipelineSpec
     digests: Mapping[str, str]  # of each file that was loaded
-    digest: str  # of all these files; counts `update` too
+    digest: str  # of all these files, and of `update`
     environment: Mapping[str, Any]
-    attention: Attention | None = None  # if a job asks for a backend
-    placer: Placer | None = None  # what has put it on several devices
-    update: ModelUpdate | None = None  # of weights that it no longer has from its files
+    attention: Attention | None = None  # if the job sets a backend
+    placer: Placer | None = None  # if it is on several devices
+    update: ModelUpdate | None = None  # of weights that do not come from its files any more
 
     def __repr__(self) -> str:
         settings = self.settings
@@ -101,7 +101,7 @@ class Model:
         return self.networks(TEXT_ENCODERS)
 
     def networks(self, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Module]:
-        """Return those whose names begin with one of these."""
+        """Return the networks whose names begin with any of these."""
         from framefleet.pipeline.model.options.offload import modules_of
 
         return modules_of(self.pipe, prefixes)

@@ -1,7 +1,7 @@
-"""Modular pipelines of diffusers as classes that are called like all its others.
+"""Make modular pipelines of diffusers callable like its other pipelines.
 
-Each class gets a signature: the inputs of its blocks, and the scales of its guiders, so that a row may have
-its own. The call itself, and all that is computed, is diffusers'.
+Each class gets a signature: the inputs of its blocks, and the scales of its guiders, so that rows can set
+them. The call itself, and all computation, is diffusers' own.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
 if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
-# What is looked at: as blocks call it, and as the outputs of all other pipelines do.
+# Visible outputs: their names in blocks, and in the outputs of other pipelines.
 SEEN = {"videos": "frames", "images": "images"}
-# Of pipelines that were put together or cut to a workflow: diffusers then takes the blocks of the class.
+# For pipelines that were composed, or cut to a workflow: diffusers then uses the blocks of the class.
 _ANY_BLOCKS = (None, "SequentialPipelineBlocks", "ModularPipelineBlocks")
-_GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # how blocks name theirs
-_SCALE = "scale"  # how the names of a guider's strengths end; the others say when and how it guides
+_GUIDER = re.compile(r"(\w+_)?guider(_\d+)?")  # names of guiders in blocks
+_SCALE = "scale"  # names of a guider's strengths end with this; other settings say when and how it guides
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
-    """What a modular pipeline lacks to be used as the others are."""
+    """Adds what a modular pipeline lacks to be used like the others."""
 
     _exclude_from_cpu_offload: tuple[str, ...] = ()
 
     def __call__(self, **arguments: Any) -> SimpleNamespace:
-        """Return what the blocks give, with frames or images. Scales of guidance are those of this call.
+        """Return the blocks' outputs, with frames or images. Guidance scales are for this call only.
 
-        Where a block writes another prompt than the one that was given, that is returned too.
+        If a block rewrites the prompt, the new prompt is returned too.
         """
         state = super(Called, guided(self, arguments)).__call__(**without_scales(self, arguments))
         fields = {SEEN.get(name, name): state.get(name) for name in _outputs(self)}
@@ -62,13 +62,13 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 
     @property
     def device(self) -> torch.device:
-        """Where its denoiser is, and so the rows: text encoders may be parked on a CPU."""
+        """The denoiser's device, where rows are computed: text encoders may be parked on a CPU."""
         denoiser = next((part for name in DENOISERS if (part := getattr(self, name, None)) is not None), None)
         device: torch.device = super().device if denoiser is None else denoiser.device
         return device
 
     def set_progress_bar_config(self, **settings: Any) -> None:
-        """Also of blocks within blocks, which diffusers 0.42 leaves out."""
+        """Also configure nested blocks, which diffusers 0.42 leaves out."""
         for block in _with_inner(self._blocks):
             if hasattr(block, "set_progress_bar_config"):
                 block.set_progress_bar_config(**settings)
@@ -76,8 +76,8 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 
 @functools.cache
 def modular_class(name: str) -> type | None:
-    """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    # It says of each guider that guiders are experimental, and nothing else; each row makes one.
+    """Return diffusers' modular pipeline with this name, with a signature; None if there is none."""
+    # It only logs for each guider that guiders are experimental, and each row makes one.
     logging.getLogger(diffusers.BaseGuidance.__module__).setLevel(logging.ERROR)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
@@ -93,20 +93,20 @@ def modular_class(name: str) -> type | None:
 
 
 def blank(class_name: str, configs: Configs) -> Any:
-    """Return a pipeline without networks, with the model's own guiders: to be looked at, not called."""
+    """Return a pipeline without networks, with the model's own guiders: for inspection, not for calls."""
     own = {name: config for name, config in configs.items() if _GUIDER.fullmatch(name)}
     return _blank(class_name, json.dumps(own, sort_keys=True))
 
 
 def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configs of guiders that lie in the folder, and of a scheduler that the blocks make.
+    """Return the configs of guiders in the folder, and of a scheduler that the blocks make.
 
-    Raises ModelError for an index of other blocks than those of its class, or that they cannot use.
+    Raises ModelError for an index with other blocks than its class has, or with components that do not fit.
     """
     pipe = blank(index.class_name, {})
     blocks = index.values.get("_blocks_class_name")
     if blocks not in (*_ANY_BLOCKS, pipe.default_blocks_name):
-        problem = f"{index.where} is of the blocks {str(blocks)[:80]!r}, not {pipe.default_blocks_name}"
+        problem = f"{index.where} is for the blocks {str(blocks)[:80]!r}, not {pipe.default_blocks_name}"
         raise ModelError(problem, OWN_CODE)
     configs = {}
     for name, (_, class_name) in index.components.items():
@@ -120,7 +120,7 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
             if not is_guider:
                 raise ModelError(f"{called}, which is not a guider", OWN_CODE)
             if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
-                problem = f"{called}, which changes the network around each forward; here rows share these"
+                problem = f"{called}, which changes the network around each forward, but rows share forwards"
                 raise ModelError(problem, "use another guider, e.g. ClassifierFreeGuidance")
         if _GUIDER.fullmatch(name):
             configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
@@ -141,17 +141,16 @@ def inputs_of(kind: Any) -> frozenset[str]:
 def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
     """Yield (argument, guider, scale): ("audio_stg_scale", "audio_guider", "stg_scale")."""
     kind: Any = type(pipe)
-    taken = inputs_of(kind)
     for guider, part in pipe.components.items():
         guidance: Any = type(part)
         for scale in _scale_names(guidance) if isinstance(part, diffusers.BaseGuidance) else ():
             argument = guider.replace("guider", scale)
-            if argument not in taken:
+            if argument not in inputs_of(kind):
                 yield argument, guider, scale
 
 
 def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a call changes of each guider: `guider.new(**changes)`. A scale switches its guider on."""
+    """Return a call's changes to each guider, for `guider.new(**changes)`. A scale switches its guider on."""
     changes: dict[str, dict[str, Any]] = {}
     for argument, guider, scale in scales_of(pipe):
         if arguments.get(argument) is not None:
@@ -160,7 +159,7 @@ def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 
 def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
-    """Return the pipeline with guiders of these scales and its other components."""
+    """Return a copy of the pipeline with these guidance scales, and the same other components."""
     own = copy.copy(pipe)
     for name, changes in guiding(pipe, arguments).items():
         setattr(own, name, getattr(pipe, name).new(**changes))
@@ -177,15 +176,15 @@ def fields_given(class_name: str) -> frozenset[str]:
 
 
 def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
-    """Return what a model of these components lacks for the nearest of its workflows; none if one can run."""
+    """Return the components that a model lacks for its nearest workflow; [] if one can run."""
     workflows = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
-    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in workflows.values()]
-    chosen = [blocks.get_execution_blocks(**way) for way in ways]
-    return min((sorted(needed_components(one).difference(components)) for one in chosen), key=len)
+    inputs = [entry[0] if isinstance(entry, tuple) else entry for entry in workflows.values()]
+    executed = [blocks.get_execution_blocks(**switches) for switches in inputs]
+    return min((sorted(needed_components(some).difference(components)) for some in executed), key=len)
 
 
 def needed_components(blocks: Any) -> set[str]:
-    """Return the components that are loaded from a model and that some block uses without asking for them."""
+    """Return the components that come from a model's folder and that a block uses without a None check."""
     return {
         spec.name
         for block in _with_inner(blocks)
@@ -197,7 +196,7 @@ def needed_components(blocks: Any) -> set[str]:
 
 @functools.cache
 def _asks_for(block: type, component: str) -> bool:
-    """Tell whether a block, or a function that it hands a component to, compares that with None."""
+    """Return whether a block, or a function that gets the component from it, compares it with None."""
     module = module_source(block)
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
@@ -222,21 +221,21 @@ def _asks_for(block: type, component: str) -> bool:
 
 @functools.lru_cache(64)
 def _blank(class_name: str, guiders: str) -> Any:
-    pipe = modular_class(class_name)()  # type: ignore[misc]  # asked for by an index that was checked
+    pipe = modular_class(class_name)()  # type: ignore[misc]  # the class is in a checked index
     for name, config in json.loads(guiders).items():
         try:
             guider = getattr(diffusers, config["_class_name"]).from_config(config)
             guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
-        except Exception as error:  # diffusers' constructors compute with what anybody wrote
-            problem = f"{name} cannot be made of its config: {error}"[:300]
+        except Exception as error:  # diffusers' constructors compute with values from anybody
+            problem = f"{name} cannot be made from its config: {error}"[:300]
             raise ModelError(problem, "fetch the model again") from None
         setattr(pipe, name, guider)
     return pipe
 
 
 def _parameters(pipe: Any) -> list[inspect.Parameter]:
-    """Only texts and media are required of a row: blocks ask one another for the rest."""
-    # Where a default is None in all blocks, that of those counts which a call without any inputs runs.
+    """Return the parameters of a call. Only text and media are required: blocks get the rest from others."""
+    # If a default is None, use the default of the blocks that run in a call without inputs.
     usual = {field.name: field.default for field in pipe._blocks.get_execution_blocks().inputs}
     made = {field.name for field in pipe._blocks.intermediate_outputs}
     parameters = []
@@ -245,7 +244,7 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
             continue
         default = usual.get(field.name) if field.default is None else field.default
         hint = field.type_hint
-        if not hint:  # diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`
+        if not hint:  # diffusers' usual type for this name; `prompt_2` is like `prompt`
             with contextlib.suppress(ValueError):
                 hint = InputParam.template(re.sub(r"_\d+$", "", field.name)).type_hint
         hint = hint or inspect.Parameter.empty
@@ -258,7 +257,7 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
             parameters.append(parameter)
     for argument, name, scale in scales_of(pipe):
         guider = getattr(pipe, name)
-        # what a call without this argument guides by; None where it does not guide
+        # The scale of a call without this argument; None if it does not guide.
         default = float(guider.config[scale]) if guider._enabled else None
         parameters.append(inspect.Parameter(argument, _KEYWORD, default=default, annotation=float))
     return parameters
@@ -271,9 +270,9 @@ def _scale_names(guidance: Any) -> tuple[str, ...]:
 
 
 def _outputs(pipe: Any) -> list[str]:
-    """Return the names of what the blocks give; of those that do not say so, what the last of them gives.
+    """Return the names of the blocks' outputs; if blocks do not define them, those of the last block.
 
-    diffusers then names all that any block has handed to the next one (0.42).
+    diffusers (0.42) would then list everything that any block passes to the next one.
     """
     blocks: Any = pipe._blocks
     kind = diffusers.SequentialPipelineBlocks
@@ -290,24 +289,24 @@ def _with_inner(block: Any) -> Iterator[Any]:
 
 
 _Problems = Iterator[tuple[str, Refused]]
-# What a row gives, by name: that it is there, and of switches whether they are on.
+# A row's arguments by name: whether they are set, or for switches whether they are on.
 _Given = Mapping[str, bool | None]
 _NEGATIVE = "negative_prompt_embeds"
 _UNREAD = Refused(
-    reason="of a row with these arguments no block reads it", fix="leave it out, or give what it belongs to"
+    reason="no block reads it in a row with these arguments", fix="leave it out, or add what it belongs to"
 )
-_KINDS = 1024  # of rows, by what they give: a table has a handful
+_KINDS = 1024  # combinations of arguments; a table has a handful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    unread: frozenset[str]  # what no block reads
+    unread: frozenset[str]  # arguments that no block reads
     missing: tuple[tuple[str, Refused], ...]
-    is_guided: bool  # they fail where guidance is off
+    is_guided: bool  # the blocks fail without guidance
 
 
 class ModularRows:
-    """The `rows.Rules` of one model. Rows that give the same are looked at once."""
+    """The `rows.Rules` of one model. Rows that set the same arguments are checked once."""
 
     def __init__(self, spec: PipelineSpec) -> None:
         self._spec = spec
@@ -318,14 +317,14 @@ class ModularRows:
         self._is_guided_by = functools.lru_cache(_KINDS)(self._asks_for_negative)
 
     def __call__(
-        self, arguments: dict[str, Any], given: Set[str]
+        self, arguments: dict[str, Any], own: Set[str]
     ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
-        """Return what the row's blocks read of its arguments, and what is wrong with them."""
+        """Return the arguments that the row's blocks read, and their problems. own: those that it sets."""
         presence = [
             (name, value if value is None or value is False else True) for name, value in arguments.items()
         ]
         kind = self._kind_of(tuple(presence))
-        problems = [*((name, _UNREAD) for name in sorted(kind.unread & given)), *kind.missing]
+        problems = [*((name, _UNREAD) for name in sorted(kind.unread & own)), *kind.missing]
         if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
             reason = "that switches guidance off, without which these blocks fail"
             problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, e.g. 1.01")))
@@ -338,12 +337,12 @@ class ModularRows:
         return _Kind(
             unread=frozenset(name for name in presence if name in self._inputs and name not in reads),
             missing=tuple(self._missing(blocks, presence)),
-            # some blocks need its embedding, which is not made where nothing is guided (0.42)
+            # Some blocks need its embedding, which is not made without guidance (0.42).
             is_guided=_NEGATIVE in blocks.required_inputs,
         )
 
     def _missing(self, blocks: Any, presence: _Given) -> _Problems:
-        """Yield inputs that are not given, and those for which the model lacks a component."""
+        """Yield required inputs that are missing, and inputs for which the model lacks a component."""
         settable = self._spec.settable()
         for name in sorted(settable.keys() & blocks.required_inputs):
             if presence.get(name) is None and settable[name].kind in ("str", *PLACES):
@@ -353,15 +352,15 @@ class ModularRows:
             rest = {other: value for other, value in presence.items() if other != name}
             if saved := sorted(lacking - needed_components(self._blocks_of(rest))):
                 lacking = lacking.difference(saved)
-                reason = f"the model has no {' and no '.join(saved)}, which that takes"
+                reason = f"the model has no {' and no '.join(saved)}, which it needs"
                 yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
         if lacking:
-            reason = f"the model has no {' and no '.join(sorted(lacking))}, which such a row takes"
-            yield "prompt", Refused(reason=reason, fix="give what another workflow starts from")
+            reason = f"the model has no {' and no '.join(sorted(lacking))}, which this row needs"
+            yield "prompt", Refused(reason=reason, fix="use the inputs of another workflow")
 
     def _blocks_of(self, presence: _Given) -> Any:
-        """Return the blocks that run for such a row."""
-        # they ask whether an input is there; of switches, whether they are on
+        """Return the blocks that run for these arguments."""
+        # Blocks depend on whether an input is set; for switches, on whether they are on.
         switches = {name: value is not False for name, value in presence.items() if name in self._inputs}
         return self._pipe._blocks.get_execution_blocks(**switches)
 

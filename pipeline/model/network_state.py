@@ -1,7 +1,7 @@
-"""What networks keep in themselves besides weights: attributes, buffers and hooks of all submodules, and what
-the objects there hold. Compared (but for hooks), kept, and put back.
+"""The state of networks besides weights: attributes, buffers and hooks of all submodules, and their objects.
 
-Not covered: state in closures, classes and modules of Python.
+It is saved, restored and (except for hooks) compared. Not covered: state in closures, classes and Python
+modules.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from framefleet.pipeline.hooks.intercept import Interception
 from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
-# What torch and hooks of diffusers and accelerate set, and `intercept`.
+# Set by torch, by hooks of diffusers and accelerate, and by `intercept`.
 _NOT_ITS_OWN = {*vars(nn.Module()), "forward", "_hf_hook", "_old_forward", "_diffusers_hook"}
-# Put back with the rest: transformers adds some in a first forward, and notes that in an attribute.
+# Restored with the rest: transformers adds hooks in a first forward, and notes that in an attribute.
 _HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -33,18 +33,18 @@ _HOOKS = (
     "_forward_pre_hooks_with_kwargs",
 )
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
-_PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
+_PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # their parts are not compared
 _COLLECTIONS = (dict, list, tuple)
-# Of objects in objects; attention processors are one deep, caches of tensors in them three.
+# Levels of objects in objects: attention processors have one, caches of tensors in them three.
 _DEPTH = 4
-Marks = tuple[Any, int, tuple["Marks", ...]]  # a value and its version, or its type, its size and its parts
-Spot = tuple[str, str]  # a submodule, and what of it
+Marks = tuple[Any, int, tuple["Marks", ...]]  # (value, version, ()), or (type, size, parts)
+Spot = tuple[str, str]  # a submodule, and the name of its attribute or buffer
 _Held = dict[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one module holds. hooks: by the names of their dictionaries."""
+    """The state of one module. hooks: by the names of their dictionaries."""
 
     attributes: _Held
     buffers: _Held
@@ -52,14 +52,14 @@ class _Part:
 
 
 class NetworkState:
-    """What a network held in itself at one time. Without buffers that an offload moves as weights."""
+    """The state of a network at one time, without buffers that an offload moves like weights."""
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         parts = _parts(self._modules)
         values = []
         for part in parts:
-            # torch copies no result of a graph (weight norm), and copies take no memory of a GPU
+            # torch cannot copy results of a graph (weight norm). Copies should not use GPU memory.
             attributes = {
                 name: value.detach() if isinstance(value, Tensor) and value.grad_fn else value
                 for name, value in part.attributes.items()
@@ -70,7 +70,7 @@ class NetworkState:
         self._hooks = [part.hooks for part in parts]
 
     def has_its_hooks(self) -> bool:
-        """Tell whether its modules have the hooks that they had then, and no others."""
+        """Return whether its modules have exactly the hooks that they had then."""
         return all(
             vars(module)[name] == then
             for module, hooks in zip(self._modules, self._hooks, strict=True)
@@ -78,7 +78,7 @@ class NetworkState:
         )
 
     def restore(self) -> None:
-        """Put back what has changed, in copies: what is put back may change again."""
+        """Restore what has changed, from copies, because it may change again."""
         for module, part in zip(self._modules, self._copies(), strict=True):
             now = _own(module)
             for name in now.keys() - part.attributes.keys():
@@ -87,14 +87,14 @@ class NetworkState:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Restore it for a while, and then go on with what was there before."""
+        """Restore the state for the block, and afterwards the state before the block."""
         pairs = zip(_parts(self._modules), self._copies(), strict=True)
         before = [_changes(now, then) for now, then in pairs]
         self.restore()
         try:
             yield
         finally:
-            self.restore()  # also what was changed in place meanwhile
+            self.restore()  # also undoes changes in place by the block
             for module, part in zip(self._modules, before, strict=True):
                 _put(module, part)
 
@@ -105,7 +105,7 @@ class NetworkState:
 
 
 def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Spot, Marks]:
-    """Return what each attribute and buffer holds, by its place in the network."""
+    """Return the marks of each attribute and buffer, by its place in the network."""
     marks: dict[Spot, Marks] = {}
     for path, module in network.named_modules():
         if module in without:
@@ -129,9 +129,9 @@ def marks_agree(before: Marks | None, after: Marks | None) -> bool:
 
 
 def is_filled(before: Marks | None, after: Marks | None, *, may_grow: bool = False) -> bool:
-    """Whether a place holds what it did, and more where there was nothing: a table made when first needed.
+    """Return whether a value is the same, or was only added to an empty place: a table made on first use.
 
-    may_grow: it may also go on where it ended: entries for other keys, a tensor of more rows.
+    may_grow: it may also be longer: entries for new keys, a tensor with more rows.
     """
     if before is None or after is None or marks_agree(before, after):
         return after is not None
@@ -147,20 +147,20 @@ def is_filled(before: Marks | None, after: Marks | None, *, may_grow: bool = Fal
     is_longer = may_grow and is_collection and new_size > size
     if one is not other or not parts or (new_size != size and not is_longer):
         return False
-    if one is dict:  # keys, and then values
+    if one is dict:  # its parts are first the keys, then the values
         new_parts = (*new_parts[: size // 2], *new_parts[new_size // 2 :][: size // 2])
     return all(is_filled(*pair, may_grow=may_grow) for pair in zip(parts, new_parts, strict=False))
 
 
 def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
-    """Return what is equal as long as the value is: tensors and their versions, plain values, kinds.
+    """Return marks that are equal as long as the value is: tensors and their versions, plain values, types.
 
-    Arrays and generators of random numbers: what they hold.
+    For arrays and random generators, the marks have their content.
     """
-    if type(value) in _PLAIN:  # as most are
+    if type(value) in _PLAIN:  # most are
         return value, 0, ()
     if isinstance(value, Tensor):
-        if value.is_inference():  # torch does not count its changes, so its values are compared
+        if value.is_inference():  # torch does not count its changes, so values are compared
             return value.clone(), 0, ()
         return value, value._version, ()
     if isinstance(value, np.ndarray):
@@ -183,7 +183,7 @@ def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
 
 
 def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bool:
-    """Whether other networks hold the same module, or the same object in it."""
+    """Return whether other networks have the same module, or the same object in it."""
     path, name = spot
     module = network.get_submodule(path)
     modules, value = [inner for other in others for inner in other.modules()], vars(module).get(name)
@@ -195,7 +195,7 @@ def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bo
 
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
-    # Diffusers' group offload moves buffers: to a disk it leaves tensors of no values, which it knows.
+    # Diffusers' group offload moves buffers. If it moves them to disk, it leaves tensors without values.
     is_moved = any("group_offloading" in hooks_of(module) for module in modules)
     return [_part_of(module, is_moved=is_moved) for module in modules]
 
@@ -206,7 +206,7 @@ def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:
-    """Return what of a part differs: the rest stays, for offloads and compiled code go by identity."""
+    """Return what differs in a part. The rest stays, because offloads and compiled code go by identity."""
     attributes, buffers = (
         {
             name: value
@@ -238,9 +238,9 @@ def _is_its_own(name: str, value: Any) -> bool:
 
 
 def _is_equal(before: Any, after: Any) -> bool:
-    if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
+    if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made again
         if (before.shape, before.dtype, before.is_meta) != (after.shape, after.dtype, after.is_meta):
             return False
-        # Of a meta device are weights that a first forward computes, as weight norm does.
+        # Weights on the meta device are computed in a first forward, e.g. by weight norm.
         return before.is_meta or torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after

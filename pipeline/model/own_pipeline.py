@@ -1,7 +1,7 @@
-"""A loaded pipeline in, copies of it out: the same networks, with schedulers, guiders and notes of their own.
+"""A loaded pipeline in, copies of it out: the same networks, but separate schedulers, guiders and attributes.
 
-All is copied but networks, configs, tokenizers, processors, modules of Python and loggers, and what cannot be
-copied. Not covered: what networks keep in themselves, and classes in themselves.
+Everything is copied except networks, configs, tokenizers, processors, Python modules, loggers, and objects
+that cannot be copied. Not covered: state inside of networks and classes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from framefleet.pipeline.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
-# What `copy` returns as it is.
+# Types whose values `copy` returns unchanged.
 _CODE = (type, types.FunctionType, types.BuiltinFunctionType)
 _CONSTANT = (nn.Module, nn.Parameter, FrozenDict, types.ModuleType, logging.Logger)
 
 
 class OwnPipelines:
-    """Copies of one pipeline, or of one part. What they share is found with the first: another takes a
+    """Makes copies of one pipeline, or of one part. The first finds out what copies share; others take a
     fraction of a millisecond."""
 
     def __init__(self, pipe: Any, *, tells: bool = True, shares_tools: bool = True) -> None:
-        """tells: in the log, what cannot be copied. shares_tools: tokenizers and processors, as calls set all
-        that they go by, and to copy a fast tokenizer takes milliseconds."""
+        """tells: log a warning about what cannot be copied. shares_tools: share tokenizers and processors:
+        each call sets what it needs of them, and copying a fast tokenizer takes milliseconds."""
         from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
         from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -43,20 +43,20 @@ class OwnPipelines:
 
     @cached_property
     def _shared(self) -> list[Any]:
-        """What copies share: all that the pipeline holds of constant types, and weights of networks."""
+        """What copies share: all objects of constant types in the pipeline, and the networks' weights."""
         objects = list(_objects_in(self._pipe, self._constant))
         networks = [value for value in objects if isinstance(value, nn.Module)]
         weights = {id(tensor) for net in networks for tensor in (*net.parameters(), *net.buffers())}
         return [value for value in objects if isinstance(value, self._constant) or id(value) in weights]
 
     def make(self, **components: Any) -> Any:
-        """Return a copy; what is shared stands for itself wherever a copy holds it.
+        """Return a copy; shared objects are the same in every place of the copy.
 
-        components: that stand in place of the pipeline's own, wherever it holds those.
+        components: replacements for the pipeline's own, wherever it refers to those.
         """
         try:
             return self._copy(components)
-        except Exception as error:  # whatever a class raises that is not meant to be copied
+        except Exception as error:  # a class that is not meant to be copied may raise anything
             if is_out_of_memory(error):
                 raise
             objects = _objects_in(self._pipe, self._constant)
@@ -64,7 +64,7 @@ class OwnPipelines:
             stuck = [value for value in mutable if not _can_reduce(value)]
             stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
             kinds = ", ".join(sorted({type(value).__qualname__ for value in stuck}))
-            message = "%s holds what cannot be copied, so that rows share it: %s"
+            message = "%s has objects that cannot be copied, so rows share them: %s"
             log.log(self._level, message, type(self._pipe).__name__, kinds)
             self._shared.extend(stuck)
         return self._copy(components)
@@ -76,12 +76,12 @@ class OwnPipelines:
         memo = {id(value): value for value in self._shared} | {id(self._pipe): own} | instead
         vars(own).update(copy.deepcopy(vars(self._pipe), memo))
         for name, component in components.items():
-            setattr(own, name, component)  # the pipeline notes its class
+            setattr(own, name, component)  # the pipeline stores its class
         return own
 
 
 def own_settings(pipe: Any) -> dict[str, Any]:
-    """Return copies of tokenizers by name: calls of LTX-2 and Sana change the side of their padding."""
+    """Return copies of tokenizers by name, because calls of LTX-2 and Sana change their padding side."""
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     copies = {}
@@ -93,7 +93,7 @@ def own_settings(pipe: Any) -> dict[str, Any]:
 
 
 def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
-    """Yield all that a pipeline holds, in its objects and theirs, down to networks and constants."""
+    """Yield all objects in a pipeline, recursively, down to networks and constants."""
     seen, waiting = {id(pipe)}, list(vars(pipe).values())
     while waiting:
         value = waiting.pop()
@@ -107,8 +107,8 @@ def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
 
 def _can_copy(value: Any, shared: Iterable[Any]) -> bool:
     try:
-        copy.deepcopy(value, {id(one): one for one in shared})
-    except Exception as error:  # whatever a class raises that is not meant to be copied
+        copy.deepcopy(value, {id(constant): constant for constant in shared})
+    except Exception as error:  # a class that is not meant to be copied may raise anything
         if is_out_of_memory(error):
             raise
         return False
@@ -116,11 +116,11 @@ def _can_copy(value: Any, shared: Iterable[Any]) -> bool:
 
 
 def _can_reduce(value: Any) -> bool:
-    """Whether `copy` can take one object apart, whatever becomes of its parts."""
+    """Return whether `copy` can take an object apart, even if it cannot copy the parts."""
     if isinstance(value, Tensor):
-        return value.is_leaf  # torch copies no tensor that was computed with gradients on
+        return value.is_leaf  # torch cannot copy tensors that were computed with gradients
     try:
         value.__reduce_ex__(4)
-    except Exception:  # TypeError for locks, files and the like; classes of C++ raise others
+    except Exception:  # TypeError for locks, files and the like; C++ classes raise others
         return False
     return True

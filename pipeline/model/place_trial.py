@@ -1,7 +1,7 @@
-"""In: a device and dtypes. Out: this machine computes in them, or is refused before it gets a row.
+"""Try out whether this machine can compute with a device and dtypes, before it gets a row.
 
-Some processors advertise instructions and crash on them (AMX on a virtual machine: SIGILL), so a child
-computes first. What was found is kept on this machine. Imports no torch.
+Some processors advertise instructions but crash on them (AMX on a virtual machine: SIGILL), so a child
+process computes first. The result is cached on this machine. Does not import torch.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from framefleet.pipeline.model.environment import MAX_CPU_ISA, lines_beginning
 log = logging.getLogger(__name__)
 
 PROGRAM = Path(__file__).with_name("place_trial_process.py")
-# The most that processors have without AMX and fp16, which is what virtual machines get wrong.
+# The largest instruction set without AMX and fp16, which virtual machines get wrong.
 SOUND_ISA = "AVX512_CORE_BF16"
-_MAX_WAIT_S = 120.0  # for that of another worker, which takes a fifth of it
+_MAX_WAIT_S = 120.0  # for another worker's trial, which takes a fifth of this
 _REFUSALS = ("RuntimeError", "torch.AcceleratorError")  # not OutOfMemoryError: others may fill a GPU
 
 
 def prove_place(device: str, dtypes: Collection[str]) -> None:
-    """Set what this machine needs for these dtypes. Raises FleetError for one that cannot compute in them.
+    """Set what this machine needs for these dtypes. Raises FleetError if it cannot compute in them.
 
-    On a CPU fp32 needs no trial: its instructions are as old as those that libraries start with.
+    fp32 on a CPU needs no trial: it uses the same old instructions as importing the libraries.
     """
     wanted = sorted({*dtypes} - ({"fp32"} if device == "cpu" else set()))
     if not wanted:
         return
     try:
-        with one_fetcher("the trial of this machine", max_wait_s=_MAX_WAIT_S):  # not one for each worker
+        with one_fetcher("the trial of this machine", max_wait_s=_MAX_WAIT_S):  # one for all workers
             isa = needed_isa(device, wanted)
-    except ModelError:  # there is no cache folder
+    except ModelError:  # without a cache folder
         isa = needed_isa(device, wanted)
     if isa:
         os.environ[MAX_CPU_ISA] = isa
         log.warning(
-            "%s crashes on %s, but not with %s=%s, which is now set. If this process still crashes, it had "
-            "computed before: set it before Python starts",
+            "%s crashes on %s, but not with %s=%s, which is now set. If this process still crashes, it has "
+            "computed something before: set the variable before Python starts",
             *(platform.node(), ", ".join(wanted), MAX_CPU_ISA, isa),
         )
 
 
 def _place(device: str, dtypes: list[str]) -> list[Any]:
-    """Return what decides a trial, in addition to installed packages."""
+    """Return what decides the result of a trial, besides installed packages."""
     settings = {name: value for name, value in os.environ.items() if name.startswith(("DNNL_", "ONEDNN_"))}
     processor = lines_beginning("/proc/cpuinfo", ("model name", "flags", "Features"))
     return [device, dtypes, platform.node(), processor, settings, str(PROGRAM)]
 
 
 def try_out(device: str, dtypes: list[str]) -> str:
-    """Return the instructions that a child survives with; "" for all. Raises FleetError where it dies."""
+    """Return the instruction set with which a child survives; "" for all. Raises FleetError if it dies."""
     if (reason := _death(device, dtypes)) is None:
         return ""
     if device == "cpu" and reason == "SIGILL":
@@ -70,17 +70,17 @@ def try_out(device: str, dtypes: list[str]) -> str:
         reason += f", also with {MAX_CPU_ISA}={SOUND_ISA}"
     raise FleetError(
         f"{platform.node()} cannot compute in {', '.join(dtypes)} on {device}: a trial ended with {reason}",
-        "take the machine out, or set `model: {dtype: fp32}`; a virtual machine's host can hide instructions "
-        "that it does not run, and torch must be built for the GPU",
+        "leave the machine out, or set `model: {dtype: fp32}`; the host of a virtual machine can hide "
+        "instructions that do not work, and torch must be built for the GPU",
     )
 
 
-# What it found before on this machine counts.
+# Cached on this machine.
 needed_isa = disk_cached(TypeAdapter(str), decided_by=_place)(try_out)
 
 
 def _death(device: str, dtypes: list[str], *, isa: str | None = None) -> str | None:
-    """Return what a child died of that computes, or why torch refused; None if it did."""
+    """Return how a computing child died, or why torch refused; None if it succeeded."""
     ended = subprocess.run(
         python(str(PROGRAM), device, *dtypes),
         env=os.environ | ({MAX_CPU_ISA: isa} if isa else {}),

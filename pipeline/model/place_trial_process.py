@@ -1,4 +1,4 @@
-"""Run as a program with a device and dtypes: computes as denoisers and decoders do, and may die of it."""
+"""A program that takes a device and dtypes, and computes like denoisers and decoders; it may crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def compute(device: str, dtype: torch.dtype) -> None:
-    """Small products take other instructions than large ones."""
+    """Compute products of several sizes: small ones use other instructions than large ones."""
 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(shape).to(device, dtype)
@@ -21,7 +21,7 @@ def compute(device: str, dtype: torch.dtype) -> None:
     functional.scaled_dot_product_attention(heads, heads, heads)
     functional.conv3d(some(1, 16, 4, 16, 16), some(16, 16, 3, 3, 3), padding=1)
     functional.interpolate(functional.silu(functional.group_norm(picture, 4)), scale_factor=2.0)
-    functional.conv2d(picture, some(32, 32, 3, 3), padding=1).float().cpu()  # waits for all of it
+    functional.conv2d(picture, some(32, 32, 3, 3), padding=1).float().cpu()  # waits for the GPU
 
 
 if __name__ == "__main__":

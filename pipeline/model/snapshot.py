@@ -1,7 +1,7 @@
-"""A model as it was loaded, and what its calls have changed since: found when a row ends, and put back.
+"""Find what calls have changed in a model since it was loaded, and restore it.
 
-Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row of
-framefleet's recipes is looked at. Not covered: values of weights, and attributes and buffers, which
+Modules, hooks and methods are compared by identity, which takes a fraction of a millisecond: so this is done
+after every row of framefleet's recipes. Not covered: values of weights; and attributes and buffers, which
 `network_state.py` compares.
 """
 
@@ -19,16 +19,16 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.network_state import NetworkState
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
-# Libraries put hooks on their own networks in a first forward (transformers, to record what layers return).
+# Libraries add hooks to their own networks in a first forward (transformers, to record layers' outputs).
 _LIBRARIES = ("transformers.", "diffusers.", "accelerate.", "torch.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class Loaded:
-    """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
+    """A model's state before any call, as far as calls may change it. Taking it takes about 50 ms."""
 
     def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
-        """states: of networks, as far as they were noted; by their names."""
+        """states: already known states of networks, by name."""
         self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
         self._networks = networks = model.networks()
         self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
@@ -39,39 +39,39 @@ class Loaded:
         }
 
     def difference(self, *, expected: Collection[str] = ()) -> str | None:
-        """Return what differs, in words, or None. expected: what may differ."""
+        """Return the first difference, in words, or None. expected: differences that are allowed."""
         return next((what for what in self.differences() if what not in expected), None)
 
     def differences(self) -> Iterator[str]:
-        """Yield all that differs, in words."""
+        """Yield all differences, in words."""
         for name in self._networks:
             yield from self._differences_of(name)
 
     def is_untouched(self, name: str) -> bool:
-        """Whether a network is as it was: what it returned before stands for what it would return."""
+        """Return whether a network is unchanged, so that it would return the same as before."""
         return next(self._differences_of(name), None) is None
 
     @cached_property
     def pipelines(self) -> OwnPipelines:
-        """Copies of a copy that no row sees: found when one is called for, as tokenizers take long."""
+        """Copies of a copy that no row sees. Made only when needed, because tokenizers take long."""
         return OwnPipelines(self._pipe, tells=False, shares_tools=False)
 
     @contextmanager
     def networks(self) -> Iterator[None]:
-        """Let networks hold what they did when they were loaded, and afterwards what they held before."""
+        """Restore the networks' state as loaded for the block, and afterwards their state before it."""
         with ExitStack() as stack:
             for state in self._states:
                 stack.enter_context(state.restored())
             yield
 
     def take_off_hooks(self) -> None:
-        """Put networks back that got hooks of transformers: those of a recipe would come after them."""
+        """Restore networks that got hooks of transformers: hooks of a recipe would come after these."""
         for state in self._states:
             if not state.has_its_hooks():
                 state.restore()
 
     def restore(self) -> None:
-        """Put the networks back to what they were."""
+        """Restore the networks."""
         for name, network in self._networks.items():
             for method in _own_methods(network).keys() - self._methods[name].keys():
                 del vars(network)[method]
@@ -90,7 +90,7 @@ class Loaded:
 
 
 class _Module:
-    """What one module consists of, besides the values of its weights."""
+    """The state of one module, besides the values of its weights."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name, self._module, self._held = name, module, vars(module)
@@ -101,7 +101,7 @@ class _Module:
         self._hooks = {key: dict(self._held[key]) for key in _HOOKS}
 
     def has_moved(self) -> bool:
-        """Whether something may differ, which is seen fast: there are hundreds of modules."""
+        """Return quickly whether something may differ: there are hundreds of modules."""
         registered = self._held
         return (
             type(self._module) is not self._kind
@@ -129,7 +129,7 @@ class _Module:
                 yield f"the hooks of {self._name}"
 
     def restore(self) -> None:
-        """Put back what differs, but for hooks, which are among what `NetworkState` puts back."""
+        """Restore what differs, except for hooks, which `NetworkState` restores."""
         module, registered = self._module, self._held
         module.__class__, module.training = self._kind, self._training
         if own_method(module) is not self._forward:
@@ -140,13 +140,13 @@ class _Module:
             now = registered[key]
             if not _is_same(now, parts):
                 for name in [*parts, *now]:
-                    registered.pop(name, None)  # an attribute that was put in its place
+                    registered.pop(name, None)  # an attribute that replaced it
                 now.clear()
                 now.update(parts)
 
 
 def _own_methods(network: nn.Module) -> dict[str, Any]:
-    """Return the methods that stand on a network itself in place of its class's, but for our own."""
+    """Return the methods that a network has in place of its class's, apart from our interceptions."""
     kind, values = type(network), vars(network).items()
     names = [name for name, value in values if callable(value) and callable(getattr(kind, name, None))]
     methods = {name: own_method(network, name) for name in names if name != "forward"}
@@ -159,6 +159,6 @@ def _is_same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
 
 
 def _is_foreign(hook: Callable[..., Any]) -> bool:
-    """Whether a hook is none of the libraries' own."""
+    """Return whether a hook does not come from the libraries."""
     module = getattr(hook, "__module__", None) or type(hook).__module__
     return not f"{module}.".startswith(_LIBRARIES)

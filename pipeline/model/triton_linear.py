@@ -1,8 +1,8 @@
-"""Linear layers as one Triton kernel that sums every row of its input in the same order, whatever the batch.
+"""Linear layers as a Triton kernel that sums each row of its input in the same order, whatever the batch.
 
-Each output tile is summed over the layer's width in steps of one fixed length, by one program: sizes of tiles
-depend on the weight alone, and the number of rows only says how many tiles there are. Not as fast as cuBLAS.
-Not covered: gradients, and weights that are quantised.
+One program sums each output tile over the layer's width, in steps of a fixed length. Tile sizes depend only
+on the weight; the number of rows only changes how many tiles there are. It is slower than cuBLAS. Not
+covered: gradients and quantised weights.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-# Usual for half precision on Ampere and later; a GPU without that much shared memory refuses to launch.
+# Usual for half precision on Ampere and later; a GPU with too little shared memory refuses to launch.
 TILE_ROWS = 128
 TILE_COLUMNS = 128
 STEP_BYTES = 128
 MIN_STEP = 16  # the least that `tl.dot` takes
-TILES_IN_TURN = 8  # rows of tiles that share columns of the weight while these are in the cache
+TILES_IN_TURN = 8  # rows of tiles that share columns of the weight while these are cached
 WARPS = 8
 
 
 def use_triton(network: nn.Module) -> None:
-    """Let every linear layer of a network multiply by this kernel."""
+    """Make every linear layer of a network use this kernel."""
     for layer in network.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = TritonLinear
@@ -48,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return output.reshape(*x.shape[:-1], num_columns)
 
 
-@triton.jit(do_not_specialize=["num_rows"])  # one kernel for all of them
+@triton.jit(do_not_specialize=["num_rows"])  # one kernel for any number of rows
 def _product(
     x,  # (M, K)
     weight,  # (N, K)
@@ -76,7 +76,7 @@ def _product(
     n = within // height * tile_n + tl.arange(0, tile_n)
     is_row, is_column = m < num_rows, n < num_columns
     k = tl.arange(0, step)
-    # In 64 bits: eight clips of 480p hold more than 2**31 values.
+    # In 64 bits, because eight clips of 480p have more than 2**31 values.
     x_at = x + m.to(tl.int64)[:, None] * x_row + k[None, :] * x_column
     weight_at = weight + n.to(tl.int64)[None, :] * weight_row + k[:, None] * weight_column
     total = tl.zeros((tile_m, tile_n), dtype=tl.float32)

@@ -36,15 +36,15 @@ def test_a_key_is_what_its_own_class_takes_by_that_name() -> None:
     judge(diffusers.UVit2DModel, block_out_channels=768)
     judge(diffusers.AutoencoderKLLTX2Video, spatio_temporal_scaling=True)
     for made in (diffusers.UNet2DConditionModel, diffusers.FluxTransformer2DModel):
-        with pytest.raises(ModelError, match="and not a list of up to 16"):
+        with pytest.raises(ModelError, match="but must be a list of up to 16"):
             judge(made, block_out_channels=768)
-    with pytest.raises(ModelError, match="and not a list"):
+    with pytest.raises(ModelError, match="but must be a list"):
         check_values({"transformer": {"dim_mult": 4}}, {"transformer": ("nowhere", "Nothing")}, "here")
 
 
 @pytest.mark.parametrize("value", [0, -32, 10**12, True, "32", 32.5, float("nan"), [[32]], {}])
 def test_a_key_that_is_one_number_is_bounded_as_one_of_a_list(value: Any) -> None:
-    with pytest.raises(ModelError, match="and not a whole number from 1") as caught:
+    with pytest.raises(ModelError, match="but must be a whole number from 1") as caught:
         judge(diffusers.UVit2DModel, block_out_channels=value)
     assert caught.value.fix
 

@@ -68,7 +68,7 @@ def test_a_row_is_identified_by_the_models_files_and_not_by_its_name(tmp_path: P
     found = renderer(flux=copy)
     config.write_text(config.read_text() + "\n")  # after the renderer read it
     (failure,) = found.render([request()])
-    assert isinstance(failure, Failure) and "is corrupted or another file" in str(failure.error)
+    assert isinstance(failure, Failure) and "is corrupted or a different file" in str(failure.error)
 
 
 @pytest.mark.parametrize(

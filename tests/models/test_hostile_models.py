@@ -96,19 +96,19 @@ DEEP = '{"a":' * 60_000 + "1" + "}" * 60_000
 HARMFUL: dict[str, tuple[Change, str]] = {
     # the pipeline's class
     "a module of diffusers": (index(_class_name="logging"), "has no pipeline 'logging'"),
-    "no pipeline in particular": (index(_class_name="DiffusionPipeline"), "has no call of its own"),
+    "no pipeline in particular": (index(_class_name="DiffusionPipeline"), "has no `__call__`"),
     "a class that asks others": (index(_class_name="AutoPipelineForText2Image"), "has no pipeline"),
     "a list": (index(_class_name=["pipeline", "Mine"]), "names a custom pipeline"),
     "a number": (index(_class_name=7), "names no pipeline class"),
     "a custom pipeline": (index(custom_pipeline="lpw"), "names a custom pipeline"),
     # components
     "a module": (index(vae=["os", "system"]), "not installed here"),
-    "a function": (index(vae=["diffusers", "is_torch_available"]), "not what pipelines are made of"),
-    "a library within": (index(vae=["pipeline_utils", "importlib"]), "not installed here|not what pipelines"),
-    "a class that asks the config": (index(vae=["diffusers", "AutoModel"]), "not what pipelines are made of"),
+    "a function": (index(vae=["diffusers", "is_torch_available"]), "not a component of pipelines"),
+    "a library within": (index(vae=["pipeline_utils", "importlib"]), "not installed here|not a component of"),
+    "a class that asks the config": (index(vae=["diffusers", "AutoModel"]), "not a component of pipelines"),
     "weights by its own code": (index(text_encoder=["transformers", "TimmBackbone"]), "pipelines|packages"),
-    "a retriever": (index(tokenizer=["transformers", "RagRetriever"]), "not what pipelines are made of"),
-    "ONNX": (index(vae=["diffusers", "OnnxRuntimeModel"]), "not what pipelines|needs the Python packages"),
+    "a retriever": (index(tokenizer=["transformers", "RagRetriever"]), "not a component of pipelines"),
+    "ONNX": (index(vae=["diffusers", "OnnxRuntimeModel"]), "not a component of|needs the Python pack"),
     "a network as scheduler": (index(scheduler=["diffusers", "AutoencoderKL"]), "needs weights|no noise"),
     "a path as name": (index(**{"../vae": ["diffusers", "AutoencoderKLWan"]}), "a component's name"),
     "no scheduler": (index(scheduler=[None, None]), "has no noise scheduler"),
@@ -121,7 +121,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "trust": (config(TOKENIZER, trust_remote_code=True), "asks to run code"),
     "a key for a terminal": (
         config(TOKENIZER, added_tokens_decoder={"9": {"\x1b[2J": 1}}),
-        r"the key 'added_tokens_decoder\.9\.\\x1b\[2J' holds control characters",
+        r"the key 'added_tokens_decoder\.9\.\\x1b\[2J' contains control characters",
     ),
     "a network within": (
         text("tokenizer/processor_config.json", '{"audio_tokenizer_name_or_path": "org/name"}'),
@@ -135,7 +135,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "one of any key": (config(TOKENIZER, more={"merges": "/etc/passwd"}), "not the component's own"),
     "a tokenizer elsewhere": (
         config(TOKENIZER, fast_tokenizer_files=["../../tokenizer.9.0.json"]),
-        "not of this kind",
+        "not a name of this kind",
     ),
     "a model of sentencepiece": (config(TOKENIZER, sp_model_kwargs={"model_file": "x"}), "not the component"),
     "a dictionary": (
@@ -147,15 +147,15 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         text("tokenizer/special_tokens_map.json", '{"vocab_file": "/etc/passwd"}'),
         "'vocab_file' is not a token",
     ),
-    "a function as tokenizer": (config(TOKENIZER, tokenizer_class="pipeline"), "not of this kind"),
+    "a function as tokenizer": (config(TOKENIZER, tokenizer_class="pipeline"), "not a name of this kind"),
     "a function as processor": (
         text(
             "tokenizer/processor_config.json", '{"a": {"image_processor_type": "pipeline", "model": "org/x"}}'
         ),
-        "not of this kind",
+        "not a name of this kind",
     ),
     # files
-    "an adapter": (text("text_encoder/adapter_config.json", "{}"), "lies next to the weights"),
+    "an adapter": (text("text_encoder/adapter_config.json", "{}"), "is next to the weights"),
     "a key": (link(TOKENIZER, "/etc/passwd"), "which is not in the model's folder"),
     "no end": (link("vae/config.json", "/dev/zero"), "does not exist|not in the model's folder"),
     "a pipe": (pipe("vae/config.json"), "does not exist"),
@@ -167,15 +167,18 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "a config that is a number": (text("transformer/config.json", "3"), "not a JSON object"),
     "a digit too many": (text("vae/config.json", '{"dim_mult": ' + "9" * 5000 + "}"), "cannot be read"),
     # values
-    "levels without end": (config("vae/config.json", dim_mult=[1] * 10_000), "and not a list"),
-    "not a number": (config("vae/config.json", scale_factor_spatial=float("nan")), "and not a whole number"),
-    "tables without end": (config(SCHEDULER, num_train_timesteps=2**62), "and not a whole number from 1"),
+    "levels without end": (config("vae/config.json", dim_mult=[1] * 10_000), "but must be a list"),
+    "not a number": (
+        config("vae/config.json", scale_factor_spatial=float("nan")),
+        "but must be a whole number",
+    ),
+    "tables without end": (config(SCHEDULER, num_train_timesteps=2**62), "but must be a whole number from 1"),
     "a schedule without end": (config(SCHEDULER, trained_betas=[0.1] * 3_000_000), "lists more than 10,000"),
     ENDLESS: (config("transformer/config.json", num_layers=10**12), "modules"),
     "thousands of layers": (config("transformer/config.json", num_layers=4_000), "modules"),
     "widths of nobody": (config(ENCODER, d_model=2**40), "takes at least .* bytes"),
     "a tokenizer of numbers": (config(TOKENIZER, extra_ids=[3]), "cannot be loaded"),
-    "a boundary of text": (index(boundary_ratio="half"), "and not a number"),
+    "a boundary of text": (index(boundary_ratio="half"), "but must be a number"),
     # weights
     "weights of another": (text(f"vae/{DIFFUSERS}", b"<html>"), "not a safetensors file"),
     "a weight that is missing": (without("transformer", DIFFUSERS), "has no weight"),
@@ -276,7 +279,7 @@ def test_whatever_a_library_asks_for_while_it_loads_is_refused(monkeypatch: pyte
     monkeypatch.undo()  # the real functions: it is Python that tells of them
     with pytest.raises(ModelError, match="asks for a connection to example"), alone():
         socket.getaddrinfo("example.org", 443)
-    with pytest.raises(ModelError, match="asks for leave to run code"), alone():
+    with pytest.raises(ModelError, match="asks for permission to run its own code"), alone():
         input("?")
     with socket.create_server(("127.0.0.1", 0)) as server:
         with alone(), pytest.raises(ModelError, match=r"a connection to 127\.0\.0\.1"):

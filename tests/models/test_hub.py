@@ -77,7 +77,7 @@ def test_a_private_model_wants_the_token_and_nothing_shows_it(
     repo: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo.private.add(REPO)
-    with pytest.raises(ModelError, match="neither a folder here nor a model of the hub") as caught:
+    with pytest.raises(ModelError, match="neither a folder here nor a readable model on the hub") as caught:
         open_source(REPO)
     assert "HF_TOKEN" in caught.value.fix
     repo.gated.add(REPO)
@@ -96,8 +96,8 @@ def test_a_revision_that_does_not_exist_or_cannot_be_is_refused(repo: HubServer)
     for path, revision, problem in (
         (REPO, "v9", "has no revision 'v9'"),
         (REPO, "0" * 40, f"has no revision '{'0' * 40}'"),
-        (str(tiny("wan")), "main", "is not a model of the hub"),
-        (f"{REPO}@main", "v2", "names a revision, and so does the job"),
+        (str(tiny("wan")), "main", "is not a model on the hub"),
+        (f"{REPO}@main", "v2", "names a revision, but the job has another one"),
     ):
         with pytest.raises(ModelError, match=problem):
             open_weights(open_source(path, revision=revision))

@@ -140,7 +140,7 @@ def test_a_file_that_changed_after_the_driver_read_it_is_not_loaded(
     for file in (f"{ENCODER}/model.safetensors", WEIGHTS):
         path = tmp_path / "moved" / file
         save_file({name: value + 1 for name, value in load_file(path).items()}, path)
-        with pytest.raises(ModelError, match=f"{file} is corrupted or another file"):
+        with pytest.raises(ModelError, match=f"{file} is corrupted or a different file"):
             load(first.settings, first.files)
         shutil.copy(Path(adapter["path"], file), path)
 
@@ -173,7 +173,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     for changes, problem in (
         ({"path": "/nowhere/at/all"}, "is not a folder"),
         ({"weights": "no.safetensors"}, "no.safetensors is missing"),
-        ({"image_encoder": "../x"}, "lie below its path"),
+        ({"image_encoder": "../x"}, "relative to its path"),
         ({"weights": "models/ip.bin"}, "name a .safetensors file"),
         ({"weights": f"{ENCODER}/model.safetensors"}, "is not an IP-adapter for images"),
         ({"weights": "models/link.safetensors"}, "is a link to"),

@@ -58,7 +58,7 @@ def renamed(keys: _Keys, start: str, *ends: str) -> _Keys:
         (lambda k: renamed(k, "diffusion_model.", "lokr_w1", "lokr_w2"), r"of LoKr \(.*lokr_w1"),
         (lambda k: renamed(k, "lycoris_", "lokr_w1", "lokr_w2"), r"of LoKr \(.*lokr_w1"),
         (lambda k: renamed(k, "transformer.", "ia3_l"), r"of IA3 \(.*ia3_l|no layer for .*ia3_l"),
-        (lambda k: renamed(k, "diffusion_model.", "diff"), r"no use for what .*cross_attn\.k\.diff"),
+        (lambda k: renamed(k, "diffusion_model.", "diff"), r"uses none of its .*cross_attn\.k\.diff"),
         (
             lambda k: {f"lora_unet_{key[16:].replace('.', '_', 3)}": k[key] for key in k if "self_" in key},
             r"looks for blocks_0_\w+\.\S+ next to lora_unet_blocks_0_self_attn_",
@@ -68,7 +68,7 @@ def renamed(keys: _Keys, start: str, *ends: str) -> _Keys:
         (lambda k: {**k, f"{QUERY}.diff_b": torch.ones(32)}, r"no weight .*lora_B\.bias, next to"),
         (lambda k: {**k, f"{QUERY}.scale_weight": torch.ones(1)}, r"packed in fp8.*q\.scale_weight"),
         (lambda k: {**k, "scaled_fp8": torch.ones(2)}, r"packed in fp8.*scaled_fp8"),
-        (lambda k: {**k, f"{BLOCK}99999999.self_attn.q.diff_b": torch.ones(2)}, "higher than any"),
+        (lambda k: {**k, f"{BLOCK}99999999.self_attn.q.diff_b": torch.ones(2)}, "higher than in any"),
         (lambda k: k | {f"{BLOCK}.extra{at}.diff": torch.ones(1) for at in range(5_000)}, "and 4,997 more"),
     ],
 )

@@ -120,7 +120,7 @@ def test_every_modular_pipeline_that_is_seen_has_a_signature_with_a_prompt() -> 
         ("wan_modular", {"guidance_scale": "much"}, "guidance_scale is 'much', but it must be a finite"),
         ("wan_modular", {"guidance_scale": 1}, "guidance_scale is 1.0, but that switches guidance off"),
         ("anima", {"num_inference_steps": 2.5}, "num_inference_steps is 2.5, but it must be a whole"),
-        ("sdxl_modular", {"strength": 0.5}, "strength is 0.5, but of a row with these arguments no block"),
+        ("sdxl_modular", {"strength": 0.5}, "strength is 0.5, but no block reads it in a row"),
         ("sdxl_modular", {"control_image": "picture-0.png"}, "but the model has no controlnet"),
         ("sdxl_modular", {"mask_image": "picture-0.png"}, "image is empty, but a row with these arguments"),
     ],

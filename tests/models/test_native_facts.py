@@ -154,9 +154,9 @@ def test_blocks_without_outputs_of_their_own_give_what_the_last_of_them_gives(
     ("missing", "more", "problem"),
     [
         ("transformer_ref", {}, None),
-        ("transformer_ref", {"references": []}, "the model has no transformer_ref, which that takes"),
+        ("transformer_ref", {"references": []}, "the model has no transformer_ref, which it needs"),
         ("transformer", {"references": []}, None),
-        ("transformer", {}, "the model has no transformer, which such a row takes"),
+        ("transformer", {}, "the model has no transformer, which this row needs"),
     ],
 )
 def test_rows_of_a_workflow_whose_component_is_null_are_refused(

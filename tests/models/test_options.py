@@ -146,7 +146,7 @@ def test_joined_products_are_those_of_every_block_and_not_next_to_loras(tmp_path
     transformer = load_model(tiny("flux"), dtype="fp32", fuse_qkv=True).pipe.transformer
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     assert all(block.attn.fused_projections for block in blocks)
-    with pytest.raises(ModelError, match="does not go together with LoRAs"):
+    with pytest.raises(ModelError, match="does not work together with LoRAs"):
         load_model(tiny("wan"), fuse_qkv=True, loras={"style": save_lora("wan", "style", tmp_path)})
 
 

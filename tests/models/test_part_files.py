@@ -137,5 +137,5 @@ def test_a_file_deep_in_the_cache_is_held_against_the_name_of_its_blob(
     flip_a_byte(blob)
     part = part_of(f"{REPO}/{FILE}")
     weights = Weights(source=part.source, class_name="", components=(), files=(FILE,), expected={}, lock=None)
-    with pytest.raises(ModelError, match="corrupted or another file"):
+    with pytest.raises(ModelError, match="corrupted or a different file"):
         weights.fetched()

@@ -72,7 +72,7 @@ def corrupt_a_locked(model: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message", "hint"),
     [
-        (corrupt_a_locked, f"{WEIGHTS} is corrupted or another file", "fetch it again"),
+        (corrupt_a_locked, f"{WEIGHTS} is corrupted or a different file", "fetch it again"),
         (lambda model: os.truncate(model / WEIGHTS, 9000), "9000 bytes, but its header", "fetch it again"),
         (lambda model: (model / "vae/config.json").unlink(), "config.json does not exist", "the whole model"),
         (lambda model: (model / WEIGHTS).rename(model / "transformer/a.bin"), "is a pickle", "allow_pickle"),

@@ -188,7 +188,7 @@ def test_models_may_be_added_and_none_be_changed(tmp_path: Path) -> None:
 def test_a_plan_says_what_each_model_does(tmp_path: Path) -> None:
     job = write_job(tmp_path / "job.yaml", two_models(tmp_path, two_model_rows(4)))
     ended = command("plan", job, "--sweep", "seed=1,2")
-    assert ended.exit_code == 2 and "the table has a column" in ended.stderr
+    assert ended.exit_code == 2 and "the table also has a column" in ended.stderr
     ended = command("plan", job, exits=0)
     for line in ("model wan: .*WanPipe", "model ltx: .*LTXPipe", "wan: 9 x 32 x 32", "argument of ltx"):
         assert re.search(line, ended.stdout), ended.stdout

@@ -210,7 +210,7 @@ def test_one_file_for_a_base_of_two_denoisers_is_for_the_one_that_the_job_names(
         "model": {"path": str(file), "base": str(base)},
     }
     with pytest.raises(
-        ModelError, match=r"each of transformer, transformer_2 of its base\nhint: name the one"
+        ModelError, match=r"may be for transformer or transformer_2 of its base\nhint: name the right one"
     ):
         plan(job)
     other = write(own_weights("transformer", "wan_moe"), tmp_path / "high.safetensors")
@@ -263,11 +263,11 @@ def test_a_packed_folder_renders_as_diffusers_does(
 @pytest.mark.parametrize(
     ("method", "option", "reason"),
     [
-        ("gguf", {"fuse_qkv": True}, "fuse_qkv: the weights of transformer are packed, by gguf"),
-        ("gguf", {"quantization": TORCHAO}, "the weights of transformer are packed already, by gguf"),
+        ("gguf", {"fuse_qkv": True}, "fuse_qkv: the weights of transformer are packed by gguf"),
+        ("gguf", {"quantization": TORCHAO}, "the weights of transformer are already packed by gguf"),
         ("torchao", {"offload": {"type": "group", "disk": "."}}, "offload.disk: the weights of transformer"),
-        ("quanto", {"offload": "group"}, "offload group: the weights of transformer are packed, by quanto"),
-        ("nunchaku_lite", {}, "fetched from the hub as code"),
+        ("quanto", {"offload": "group"}, "offload group: the weights of transformer are packed by quanto"),
+        ("nunchaku_lite", {}, "downloaded from the hub as code"),
     ],
 )
 def test_a_plan_refuses_options_that_packed_weights_do_not_take(
@@ -299,7 +299,7 @@ ULYSSES = {"parts": {"transformer": "q8.gguf"}, "placement": {"type": "ulysses",
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a file without its base": ({"path": "wan.safetensors"}, "without configs and tokenizers"),
     "a LoRA": ({"path": "lora.safetensors"}, "is a LoRA, not a model"),
-    "a base of a folder": ({"path": "base", "base": "base"}, "is not one file"),
+    "a base of a folder": ({"path": "base", "base": "base"}, "is not a single file"),
     "a part of nothing": ({"parts": {"transfomer": "wan.safetensors"}}, "did you mean 'transformer'"),
     "a pickle": ({"parts": {"transformer": "wan.CKPT"}}, "is a pickle"),
     "a format nobody reads": ({"parts": {"transformer": "wan.onnx"}}, "is not a .safetensors or .gguf file"),
@@ -311,9 +311,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a text encoder of a file": ({"parts": {"scheduler": "wan.safetensors"}}, "has no weights in this model"),
     "a web page": ({"parts": {"transformer": "page.gguf"}}, "is a web page"),
     "a short file": ({"parts": {"transformer": "short.gguf"}}, "but its header says"),
-    "packed twice": ({"parts": {"transformer": "q8.gguf"}, "quantization": TORCHAO}, "packed already"),
+    "packed twice": ({"parts": {"transformer": "q8.gguf"}, "quantization": TORCHAO}, "already packed"),
     "processes of packed weights": (ULYSSES, "plain weights, and those of transformer are packed, by gguf"),
-    "a backend that is a format": ({"quantization": {"backend": "gguf"}}, "is a format of files"),
+    "a backend that is a format": ({"quantization": {"backend": "gguf"}}, "is a file format"),
     "a backend of nobody": ({"quantization": {"backend": "sdqn"}}, "did you mean 'sdnq'"),
     "an argument of nobody": ({"quantization": {"backend": "sdnq", "weight_dtype": "int8"}}, "weights_dtype"),
     "a backend that is not installed": ({"quantization": {"backend": "modelopt"}}, "pip install"),
@@ -339,7 +339,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(
         ("transformer", "q8.gguf", None),
         ("transformer", "lora.safetensors", "is a LoRA, not a model"),
         ("text_encoder", "wan.safetensors", "has no weight"),
-        ("text_encoder", "q8.gguf", "GGUF is read for networks of diffusers only"),
+        ("text_encoder", "q8.gguf", "GGUF only works for networks of diffusers"),
         ("text_encoder", "text_lacking.safetensors", "has no weight encoder.block.0"),
         ("text_encoder", "text_more.safetensors", "nothing uses: encoder.other.weight"),
         ("text_encoder", "text_scaled.safetensors", "packed in fp8"),
@@ -377,7 +377,7 @@ def test_a_text_encoder_of_a_file_is_not_quantised_and_the_driver_says_so(files:
     encoder = str(files / "wan.safetensors")  # which nobody opens
     quantization = {"backend": "quanto", "type": "int8", "components": ["text_encoder"]}
     values = {"path": str(tiny("wan")), "parts": {"text_encoder": encoder}, "quantization": quantization}
-    message = "text_encoder: text encoders of a single file are not quantised"
+    message = "text_encoder: text encoders from a single file cannot be quantised"
     with pytest.raises(ModelError, match=message):
         plan({"model": values, "sweep": {"prompt": ["a"]}, "output": str(files / "out")})
     with pytest.raises(ModelError, match=message):

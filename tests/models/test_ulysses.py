@@ -258,7 +258,7 @@ signal.pause()
         ("wan", {"placement": "components"}, "needs several GPUs"),
         ("wan", {"placement": {"type": "ulysses", "devices": 4}}, "has 2 attention heads"),
         ("wan", {"placement": "ulysses+components"}, "needs several GPUs"),
-        ("wan", {"placement": {"type": "ulysses", "devices": 3, "ranks": 2}}, "is set with ranks: 2"),
+        ("wan", {"placement": {"type": "ulysses", "devices": 3, "ranks": 2}}, "ulysses takes no ranks"),
         ("wan", {"placement": "ulyses"}, "there is no such placement\nhint: did you mean 'ulysses'"),
         ("wan", {"placement": {"type": "ulysses", "devices": 1}}, "placement.devices is 1"),
     ],

@@ -97,7 +97,7 @@ def test_a_damaged_lock_is_refused(locked: Path, key: str) -> None:
         texts.append(json.dumps(lock))
     for text in texts:
         (locked / LOCK_FILE).write_text(text)
-        with pytest.raises(ModelError, match="not a whole lock file"):
+        with pytest.raises(ModelError, match="not a complete lock file"):
             model_files(locked)
 
 
@@ -130,7 +130,7 @@ def test_code_of_the_models_own_is_refused(folder: Path, entry: list[str]) -> No
     (folder / "model_index.json").write_text(json.dumps(index | {"transformer": entry}))
     with pytest.raises(ModelError) as caught:
         framefleet.load_model(folder)
-    assert "pipelines with code of their own are not loaded" in caught.value.fix
+    assert "pipelines with their own code are not loaded" in caught.value.fix
 
 
 def test_pickles_are_refused_unless_they_are_allowed(folder: Path) -> None:

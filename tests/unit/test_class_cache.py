@@ -137,7 +137,7 @@ def test_a_lock_that_is_held_without_end_is_waited_for_aloud_and_not_for_ever(
         pass
     (message,) = caplog.messages
     who = f"process {holder.pid} of user {os.getuid()}" if Path("/proc/locks").exists() else "another process"
-    assert message.startswith(f"{who} is busy with a model, and holds ")
+    assert message.startswith(f"{who} is busy with a model and holds the lock ")
 
 
 def test_a_lock_is_taken_once_its_holder_has_died(

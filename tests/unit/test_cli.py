@@ -106,7 +106,7 @@ def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
     places = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": f"{tmp_path}/hub", "FRAMEFLEET_CACHE": f"{tmp_path}/c"}
     ended = run("plan", "--table", "t.csv", "--output", "o", "--model", model, **places)
     assert ended.returncode == 3
-    assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache, and HF_HUB_OFFLINE" in ended.stderr
+    assert "error: hub model Wan-AI/Wan2.1 is not complete in the cache, and HF_HUB_OFFLINE" in ended.stderr
     assert "hf download Wan-AI/Wan2.1" in ended.stderr
     assert "answer" not in ended.stderr  # the hub was not asked
 

@@ -141,7 +141,7 @@ def test_weights_beside_those_that_are_loaded_are_refused_by_name(
         return
     save_file({"weight": torch.zeros(1)}, folder / "vae" / "other.safetensors")
     (folder / "vae" / name).write_text('{"metadata": {}, "weight_map": {"weight": "other.safetensors"}}')
-    with pytest.raises(ModelError, match="lies next to the weights") as caught:
+    with pytest.raises(ModelError, match="is next to the weights") as caught:
         loaded_files(folder, "vae", loader=loader)
     assert "delete it" in caught.value.fix
 

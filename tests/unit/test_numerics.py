@@ -76,7 +76,7 @@ def test_a_process_that_started_cuda_otherwise_is_told_what_to_do(monkeypatch: p
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     wanted.apply()
-    with pytest.raises(ModelError, match="was loaded with another"):
+    with pytest.raises(ModelError, match="loaded a model with another"):
         Numerics(threads=1, matmul="default").apply()
     Numerics(threads=1).apply()  # a model beside it, on the CPU
     assert os.environ["CUBLASLT_WORKSPACE_SIZE"] == "1"

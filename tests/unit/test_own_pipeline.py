@@ -70,7 +70,7 @@ def test_what_cannot_be_copied_is_shared_and_told_once(caplog: pytest.LogCapture
     assert first.guider.lock is second.guider.lock is pipe.guider.lock
     assert first.guider.momentum is not second.guider.momentum
     assert [record.getMessage() for record in caplog.records] == [
-        "Pipe holds what cannot be copied, so that rows share it: lock"
+        "Pipe has objects that cannot be copied, so rows share them: lock"
     ]
 
 

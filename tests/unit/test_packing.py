@@ -44,7 +44,7 @@ def test_flags_of_another_method_and_methods_that_are_not_read_from_folders_are_
     for flag in ("load_in_8bit", "load_in_4bit"):  # libraries go by them alone
         with pytest.raises(ModelError, match=f"has '{flag}'"):
             check_packing("m/config.json", HONEST["quanto"] | {flag: True})
-    reasons = {"nunchaku_lite": "fetched from the hub as code", "modelopt": "is a pickle"}
+    reasons = {"nunchaku_lite": "downloaded from the hub as code", "modelopt": "is a pickle"}
     for method, reason in (reasons | dict.fromkeys(("bfl", "gguf"), "not from ")).items():
         with pytest.raises(ModelError, match=reason):
             check_packing("m/config.json", {"quant_method": method})

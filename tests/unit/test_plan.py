@@ -212,7 +212,7 @@ def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
         ("components", "auto", "components needs at least 2 GPUs, and a worker or process has 1"),
         ({"type": "components", "devices": 4}, 2, "components needs 4 GPUs, and a worker or process has 2"),
         ({"type": "ulysses+components", "ranks": 3}, 2, "needs at least 3 GPUs"),
-        ({"type": "ulysses+components", "devices": 2, "ranks": 3}, 3, "ranks is 3, and devices is 2"),
+        ({"type": "ulysses+components", "devices": 2, "ranks": 3}, 3, "ranks is 3, but devices is 2"),
         ({"type": "ulysses", "devices": 2}, 0, None),  # processes on a CPU
         ({"type": "components", "devices": 2}, 4, None),
     ],

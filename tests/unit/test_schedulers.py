@@ -131,7 +131,7 @@ FLUX, LTX = ({**FLOW, "use_dynamic_shifting": is_shifted} for is_shifted in (Fal
     [
         ("StableDiffusionPipeline", DDIM, "flow_euler", "predict noise"),
         ("StableDiffusionPipeline", DDIM, "cogvideox_ddim", "predict noise"),
-        ("CogVideoXPipeline", {"_class_name": "CogVideoXDDIMScheduler"}, "ddim", "its own kind"),
+        ("CogVideoXPipeline", {"_class_name": "CogVideoXDDIMScheduler"}, "ddim", "its own scheduler"),
         ("LTXPipeline", LTX, "flow_heun", "`sigmas`"),
         ("FluxPipeline", FLUX, "dpmpp_2m", "`mu`"),
         ("WanPipeline", WAN["scheduler"], "flow_euler(shift=0)", "not numbers"),

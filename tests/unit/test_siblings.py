@@ -67,7 +67,7 @@ def test_the_configs_say_which_weights_do_another_task(
             sibling_class(class_name, task, configs)
         assert class_name in caught.value.problem and caught.value.fix
     elif configs is COGVIDEOX_1_5:
-        with pytest.raises(RecipeError, match="takes 8k frames of it only"):
+        with pytest.raises(RecipeError, match="only takes 8k frames for it"):
             sibling_class(class_name, task, configs, redraws=True)
 
 

@@ -121,7 +121,7 @@ def test_a_sibling_has_the_factors_of_the_autoencoder() -> None:
 
 def test_a_pipeline_that_takes_another_factor_than_its_autoencoder_has_is_refused(tmp_path: Path) -> None:
     vae = {"_class_name": "AutoencoderKLWan", "temperal_downsample": [True], "scale_factor_spatial": 8}
-    with pytest.raises(ModelError, match="computes vae_scale_factor_spatial 2, and its autoencoder's is 8"):
+    with pytest.raises(ModelError, match="computes vae_scale_factor_spatial 2, but its autoencoder has 8"):
         model(tmp_path, "WanVideoToVideo", vae, patch_size=[1, 2, 2])
 
 

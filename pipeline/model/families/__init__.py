@@ -1,1 +1,1 @@
-"""What is known of families of models beyond their configs."""
+"""What is known about families of models beyond their configs."""

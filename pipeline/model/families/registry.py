@@ -1,4 +1,4 @@
-"""All families of models and their presets, and what a pipeline's class name and configs find among them."""
+"""All families of models and their presets, found by a pipeline's class name and configs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from framefleet.pipeline.model.families.family import (
 )
 from framefleet.pipeline.plugin import families
 
-# In the order in which messages list them, as below.
+# Messages list them in this order, also below.
 IMAGE_FAMILIES = (
     Family(
         prefix="StableDiffusion3",
@@ -41,7 +41,7 @@ IMAGE_FAMILIES = (
         siblings=(*redrawn("StableDiffusion", noising=None), *redrawn("StableDiffusionXL", noising=None)),
         training={
             "StableDiffusionPipeline": TrainingInput(layout="image"),
-            # The first call under guidance is that one: it may be zeros.
+            # With guidance, the first of the two calls is the unconditional one: it may be zeros.
             "StableDiffusionXLPipeline": TrainingInput(
                 layout="image_normalised", unprompted={"guidance_scale": 2.0}
             ),
@@ -64,7 +64,7 @@ IMAGE_FAMILIES = (
     Family(prefix="Lumina2"),
     Family(prefix="PixArt"),
     Family(prefix="AuraFlow"),
-    # Over Stable Diffusion 1.5.
+    # Based on Stable Diffusion 1.5.
     Family(prefix="LatentConsistencyModel", default_size="config", reads_guidance_once=True),
     # Without presets.
     Family(prefix="Amused", default_size="config", schedulers=("AmusedScheduler",), sends=()),
@@ -72,18 +72,18 @@ IMAGE_FAMILIES = (
     *(Family(prefix=f"Kandinsky5{task}", sends=()) for task in ("T2I", "I2I")),  # others make videos
     Family(prefix="Kolors", siblings=redrawn("Kolors", noising=None)),
     Family(prefix="VisualCloze", reads_guidance_once=True),
-    # diffusers turns their frames to NumPy's as they are, which has no bf16.
+    # diffusers converts their frames directly to NumPy, which has no bf16.
     *(
         Family(prefix=prefix, dtypes={"default": "fp32"})
         for prefix in ("ConsistencyModel", "DDIM", "DDPM", "KarrasVe", "LDM", "PNDM", "RePaint", "ScoreSdeVe")
     ),
-    # Resizes maps with antialiasing, which CPUs do not do in bf16.
+    # It resizes maps with antialiasing, which CPUs cannot do in bf16.
     Family(prefix="Marigold", dtypes={"default": "fp32"}),
 )
 
 _WAN_FROM_IMAGES = "use a Wan 2.2 TI2V model, or an image-to-video folder"
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
-_COSMOS2_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)  # whose configs the pipelines add to
+_COSMOS2_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)  # the pipelines add to its config
 
 VIDEO_FAMILIES = (
     Family(
@@ -97,7 +97,7 @@ VIDEO_FAMILIES = (
                 source="WanPipeline",
                 target="WanImageToVideoPipeline",
                 when={"index.expand_timesteps": True},
-                otherwise=("its weights start from text alone", _WAN_FROM_IMAGES),
+                otherwise=("its weights start from text only", _WAN_FROM_IMAGES),
             ),
             Sibling(
                 task="video_to_video",
@@ -105,8 +105,8 @@ VIDEO_FAMILIES = (
                 target="WanVideoToVideoPipeline",
                 when={"index.expand_timesteps": False, "index.boundary_ratio": False},
                 otherwise=(
-                    "diffusers' WanVideoToVideoPipeline knows neither two transformers nor the autoencoder "
-                    "of Wan 2.2 TI2V",
+                    "diffusers' WanVideoToVideoPipeline supports neither two transformers nor the "
+                    "autoencoder of Wan 2.2 TI2V",
                     "use a Wan 2.1 text-to-video model",
                 ),
             ),
@@ -116,9 +116,9 @@ VIDEO_FAMILIES = (
     Family(
         prefix="CogVideoX",
         default_size="config",
-        # It decodes two latent frames at a time: only an odd number of them (8k + 1 frames) comes back whole.
+        # It decodes two latent frames at a time: only an odd number of them (8k + 1 frames) stays complete.
         frame_factor=2,
-        # CogVideoX 1.5 renders over videos whose latent frames fill its patches of two, which 8k frames do.
+        # CogVideoX 1.5 redraws only videos whose latent frames fill its patches of two, i.e. 8k frames.
         whole_when={"CogVideoXVideoToVideoPipeline": "transformer.patch_size_t"},
         fps=8,
         fps_when={"transformer.patch_size_t": 16.0},  # CogVideoX 1.5
@@ -131,10 +131,10 @@ VIDEO_FAMILIES = (
                 source="CogVideoXPipeline",
                 target="CogVideoXVideoToVideoPipeline",
                 redraws_when={"transformer.patch_size_t": False},
-                # It takes even numbers of latent frames only, which 8k frames have, and not the 8k + 1 of
-                # text to video.
+                # It only takes even numbers of latent frames, i.e. 8k frames, and not the 8k + 1 of text to
+                # video.
                 otherwise=(
-                    "diffusers' CogVideoXVideoToVideoPipeline takes 8k frames of it only",
+                    "diffusers' CogVideoXVideoToVideoPipeline only takes 8k frames for it",
                     "use CogVideoX 2B or 5B",
                 ),
             ),
@@ -155,7 +155,7 @@ VIDEO_FAMILIES = (
         training=trained("scaled", "HunyuanVideoPipeline"),
     ),
     Family(
-        prefix="SkyReelsV2",  # also by diffusion forcing, which goes on from a video
+        prefix="SkyReelsV2",  # also with diffusion forcing, which continues a video
         fps=24,
         dtypes={"default": "bf16", "vae": "fp32"},
         sends=(),
@@ -164,8 +164,8 @@ VIDEO_FAMILIES = (
     Family(prefix="Kandinsky5", fps=24, sends=()),
     Family(prefix="SanaVideo", fps=16, sends=()),
     Family(prefix="SanaWM", license="apache-2.0"),
-    # It renders chunk after chunk, each decoded to 33 frames, and together cut to 4k + 1: up to 129 that is
-    # 32k + 1. Longer clips come out as long as asked, or up to four frames longer.
+    # It renders in chunks that are decoded to 33 frames each, and cuts the result to 4k + 1: up to 129 frames
+    # that is 32k + 1. Longer clips have the requested length, or up to four frames more.
     Family(prefix="Helios", frame_factor=8, fps=24),
     Family(
         prefix="Mochi",
@@ -190,10 +190,10 @@ VIDEO_FAMILIES = (
     ),
     Family(prefix="StableVideoDiffusion", frame_factor=0, fps=7),
     Family(prefix="LTX2", default_size="config", fps=24, license="ltx-2", siblings=animated("LTX2")),
-    # Guided by an object that the folder holds.
+    # Guided by an object in its folder.
     Family(prefix="HunyuanVideo15", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Kandinsky6", fps=24, sends=()),
-    # Frames, and sound where asked, of one network that reads the prompt itself.
+    # One network, which reads the prompt itself, makes frames and, on request, sound.
     Family(prefix="Cosmos3", fps=24, sends=(), is_guarded=True),
     Family(prefix="Cosmos", fps=30, sends=(), schedulers=("EDMEulerScheduler",), is_guarded=True),
     Family(prefix="Cosmos2", fps=16, sends=("sigmas",), schedulers=_COSMOS2_SCHEDULERS, is_guarded=True),
@@ -201,10 +201,10 @@ VIDEO_FAMILIES = (
     Family(prefix="Cosmos2_5", fps=16, sends=(), is_guarded=True),
     Family(prefix="Cosmos2_5_Transfer", fps=30, sends=(), is_guarded=True),
     Family(prefix="Allegro", default_size="config", frame_factor=0, fps=15, joins_prompts=True),
-    # Wan made to render in few steps.
+    # Wan, distilled to few steps.
     Family(prefix="AnyFlow", fps=16, sends=()),
     Family(prefix="MiniMaxH3", license="minimax-h3"),
-    Family(prefix="SanaImageToVideo", fps=16, sends=()),  # begins as those of SANA for images do
+    Family(prefix="SanaImageToVideo", fps=16, sends=()),  # begins like SANA's pipelines for images
     # Without presets.
     Family(prefix="ChronoEdit", fps=16, sends=()),
     Family(prefix="EasyAnimate", fps=8),
@@ -225,23 +225,23 @@ VIDEO_FAMILIES = (
 
 
 FROM_IMAGE_TO_IMAGE = "DynamiCrafter, Open-Sora, or a Wan folder for first and last frames"
-WITH_LAST_IMAGE = "a first-and-last-frame model, as Wan2.1-FLF2V"
+WITH_LAST_IMAGE = "a first-and-last-frame model, e.g. Wan2.1-FLF2V"
 IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
 _NOT_INHERITED = ("note", "download_gb")
-# In the order in which messages list them.
+# Messages list them in this order.
 FAMILIES: tuple[Family, ...] = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *families())
-_NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no guess at its default size
+_NONE = Family(prefix="")  # factors from autoencoder and denoiser, no default size
 
 
 def _read_presets() -> Iterator[Preset]:
-    """Yield what presets.toml holds, each with the rate of its family."""
+    """Yield the presets of presets.toml, with their families' frame rates."""
     written = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
     by_name = {preset["name"]: preset for presets in written.values() for preset in presets}
     rates = {family.prefix: family.fps for family in FAMILIES}
 
     def fields_of(preset: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a preset says, and what the one that it is like says besides."""
+        """Return the fields of a preset, with those that it inherits through `like`."""
         base = fields_of(by_name[preset["like"]]) if "like" in preset else {}
         own = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
         own.pop("like", None)
@@ -252,11 +252,11 @@ def _read_presets() -> Iterator[Preset]:
             yield Preset(**{"fps": rates[prefix]} | fields_of(preset))
 
 
-PRESETS = tuple(_read_presets())  # in the order in which they are tried, and pages list them
+PRESETS = tuple(_read_presets())  # tried, and listed on pages, in this order
 
 
 def family_of(class_name: str) -> Family:
-    """Return the family with the longest prefix of `class_name`, or the one of a class that nobody listed."""
+    """Return the family with the longest prefix of `class_name`; a family without facts if none matches."""
     matches = [family for family in FAMILIES if class_name.startswith(family.prefix)]
     return max(matches, key=lambda family: len(family.prefix), default=_NONE)
 

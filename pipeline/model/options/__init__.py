@@ -1,1 +1,1 @@
-"""How a model computes and where its weights wait: attention, compiling, caches, quantisation, offload."""
+"""How a model computes and where its weights are: attention, compiling, caches, quantisation, offload."""

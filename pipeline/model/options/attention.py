@@ -1,7 +1,7 @@
-"""Which attention kernel the denoisers use: the one that a job names, or the fastest that takes their calls.
+"""Which attention kernel the denoisers use: the job's, or the fastest one that takes their calls.
 
-diffusers' setter also changes the default of the whole process, and nothing of diffusers sets that back
-(0.42): so it is only called inside `attention_backend`, which does.
+diffusers' setter also changes the default of the whole process, and does not restore it (0.42). So it is only
+called inside `attention_backend`, which restores the default.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from framefleet.pipeline.model.options.schema import DOWNLOADED
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-# Fastest first, exact ones only: sage and its kin round attention itself. On Hopper cuDNN's kernel beats
-# FlashAttention 2. Where torch would choose the same one it is named all the same: records say what ran.
+# Fastest first, and only exact ones: sage and similar kernels round attention itself. On Hopper, cuDNN's
+# kernel beats FlashAttention 2. A kernel that torch would choose anyway is named too, for records.
 CUDNN = "_native_cudnn"
 ON_HOPPER = ("_flash_3", CUDNN, "flash", "_native_flash", "native")
 ON_CUDA = ("flash", "_native_flash", "native")
@@ -30,7 +30,7 @@ HOPPER = (9, 0)
 
 
 class AttentionChanged(Exception):
-    """The backend was refused by a call and replaced: rows under way would be of two backends."""
+    """A call refused the backend, which was then replaced: rows under way would mix two backends."""
 
 
 class Attention:
@@ -43,33 +43,34 @@ class Attention:
     def replace(self, forward: Callable[[], Any], error: Exception) -> None:
         """Raise AttentionChanged if another backend takes a call that failed with this one.
 
-        Else the error is the call's own: nothing is changed. Memory that ran out is no refusal.
+        Otherwise the error comes from the call itself, and nothing changes. Running out of memory does not
+        count as a refusal.
         """
         refused, others = self.name, self._names[self._names.index(self.name) + 1 :]
         for name in others if not is_out_of_memory(error) else ():
             self.use(name)
             try:
                 forward()
-            except Exception as again:  # whatever a kernel raises for what it does not take
+            except Exception as again:  # kernels may raise anything for unsupported calls
                 if is_out_of_memory(again):
                     break
                 continue
-            log.warning("attention: %s refuses a call (%s); from here on %s", refused, error, name)
+            log.warning("attention: %s refuses a call (%s); using %s from now on", refused, error, name)
             raise AttentionChanged(f"{refused} -> {name}")
         self.use(refused)
 
     def use(self, name: str | None = None) -> None:
-        """Set a backend on the denoisers; by default the one in use, which they may have lost."""
+        """Set a backend on the denoisers; by default the current one, which they may have lost."""
         from diffusers import attention_backend
 
         self.name = name or self.name
-        with attention_backend():  # which sets the default of the process back
+        with attention_backend():  # restores the default of the process
             for module in self._modules.values():
                 module.set_attention_backend(self.name)  # type: ignore[operator]
 
 
 def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:
-    """Set the backend of the denoisers; None where they have no choice. Raises ModelError where it fails."""
+    """Set the backend of the denoisers; None if they have no choice. Raises ModelError if it fails."""
     dtype = next(iter(modules.values())).dtype
     if wanted != AUTO:
         check_works(wanted, device=device, dtype=dtype)
@@ -79,12 +80,12 @@ def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> A
         return None
     names = [name for name in candidates(device) if works(name, device=device, dtype=dtype)]
     attention = Attention(modules, names)
-    log.info("attention: %s, of %s", attention.name, ", ".join(names))
+    log.info("attention: %s (these work: %s)", attention.name, ", ".join(names))
     return attention
 
 
 def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
-    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it."""
+    """Raise ModelError if a backend does not exist, or the denoisers would ignore it."""
     names = list(backends())
     if wanted not in (AUTO, *names):
         fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"
@@ -95,9 +96,9 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
 
 
 def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
-    """Raise ModelError for a backend that does not work here, with those that do."""
+    """Raise ModelError if a backend does not work here; the fix lists those that do."""
     if not works(wanted, device=device, dtype=dtype):
-        # Without those that would be downloaded for it.
+        # Without kernels that would have to be downloaded.
         names = (name for name in backends() if not name.endswith(DOWNLOADED))
         usable = ", ".join(name for name in names if works(name, device=device, dtype=dtype))
         fix = f"use auto, or one of {usable}; or install what it needs"
@@ -108,18 +109,18 @@ def candidates(device: str) -> tuple[str, ...]:
     if not device.startswith("cuda"):
         return ON_CPU
     names = ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
-    # Off by `Numerics`, unless a job leaves products to torch.
+    # `Numerics` switches it off, unless the job sets `matmul: default`.
     has_cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     return tuple(name for name in names if has_cudnn or name != CUDNN)
 
 
 def has_choice(module: nn.Module) -> bool:
-    """Whether the attention of a model goes through diffusers' dispatch: that of older ones does not."""
+    """Return whether a model's attention goes through diffusers' dispatch; in older models it does not."""
     return any(hasattr(getattr(part, "processor", None), "_attention_backend") for part in module.modules())
 
 
 def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
-    """Whether a backend is installed, and takes a small call of this kind on this device."""
+    """Return whether a backend is installed and takes a small call in this dtype on this device."""
     from diffusers import attention_backend
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
@@ -127,7 +128,7 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
         with attention_backend(name):
             query = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)  # batch, tokens, heads, width
             dispatch_attention_fn(query, query, query, backend=name)
-    except Exception as error:  # RuntimeError for a missing package, and what kernels raise of their own
+    except Exception as error:  # RuntimeError for a missing package; kernels may raise anything
         log.debug("attention: %s does not work: %s", name, error)
         return False
     return True

@@ -1,7 +1,7 @@
-"""Where weights wait when they are not in use: whole components, or blocks of them.
+"""Move weights away while they are not in use: whole components, or blocks of them.
 
-Changes no bit, but for weights that come back from disk into a CPU's memory: they start elsewhere in a cache
-line, and its kernels then may sum in another order. Why hooks of our own: docs/why/model_memory.md.
+This changes no bits, except on a CPU for weights that come back from disk: they start at another offset in a
+cache line, and kernels may then sum in another order. Why we have our own hooks: docs/why/model_memory.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from framefleet.pipeline.model.options.schema import GroupOffload, Offload
 OWN_FOLDER = Code("tempfile.mkdtemp()")
 PREFIX = "framefleet-weights-"
 LOCK = ".lock"
-_locks: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
+_locks: list[FileLock] = []  # held as long as the process lives: the system releases them when it dies
 
 
 class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
@@ -36,7 +36,7 @@ class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
 
     def __init__(self, others: Collection[nn.Module], device: str) -> None:
         self._others = others
-        # Where pipelines put their inputs. Of a tensor: "cuda" alone does not equal "cuda:0".
+        # Pipelines put their inputs there. Taken from a tensor, because "cuda" does not equal "cuda:0".
         self.execution_device = torch.empty(0, device=device).device
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -51,8 +51,8 @@ class AloneOnDevice(ModelHook):  # type: ignore[misc]  # accelerate is not typed
 def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[str]) -> None:
     """Put the components of a pipeline where `choice` says, in place of `pipe.to(device)`."""
     if isinstance(choice, GroupOffload):
-        # A folder for each: files are named by their place in the component. A new one: files that are there
-        # already would be taken for these weights.
+        # One folder for each, because files are named by their place in the component. A new one, because
+        # existing files would be taken for these weights.
         try:
             parent = Path(os.path.expanduser(choice.disk or "")).absolute()
             folders = {name: str(own_folder(parent)) for name in denoisers if choice.disk}
@@ -80,9 +80,9 @@ def group_calls(
     denoisers: Collection[str],
     folders: Mapping[str, str],
 ) -> list[PipeCall]:
-    """Return the calls that offload in groups: the denoisers as asked, the other components by layer.
+    """Return the calls that offload in groups: the denoisers as the job says, other components by layer.
 
-    components: all that hold weights. folders: of denoisers whose weights wait on disk.
+    components: all that have weights. folders: for denoisers whose weights are on disk.
     """
     calls = []
     for name in components:
@@ -100,7 +100,7 @@ def group_calls(
 
 
 def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
-    """Raise ModelError for an offload that cannot be done. device: None where it is not known yet."""
+    """Raise ModelError for an impossible offload. device: None if it is not known yet."""
     is_cuda = device is None or device.startswith("cuda")
     if not isinstance(choice, GroupOffload):
         if not is_cuda:
@@ -110,7 +110,7 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
         raise ModelError("offload.stream needs a GPU", "leave it out")
     if choice.blocks > 1 and (choice.stream or choice.level == "leaf"):
         other = "stream" if choice.stream else "level: leaf"
-        problem = f"offload.blocks is {choice.blocks}, but with {other} they go one by one"
+        problem = f"offload.blocks is {choice.blocks}, but with {other} blocks move one by one"
         raise ModelError(problem, "leave it out")
     for module in denoisers.values():
         if not module._supports_group_offloading:
@@ -118,15 +118,15 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
 
 
 def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Module]:
-    """Return the networks of a pipeline whose names begin with one of these; a guardrail is none."""
+    """Return a pipeline's networks whose names begin with any of these, without guardrails."""
     parts = ((name, part) for name, part in pipe.components.items() if name.startswith(prefixes))
     return {n: part for n, part in parts if isinstance(part, nn.Module) and not isinstance(part, Guardrail)}
 
 
 def own_folder(parent: Path) -> Path:
-    """Return a new folder below `parent`. Raises OSError when there can be none."""
+    """Return a new folder below `parent`. Raises OSError."""
     parent.mkdir(parents=True, exist_ok=True)
-    # Those of processes that have ended go. Only what has a lock next to it was made here.
+    # Remove folders of processes that have ended. Only folders with a lock next to them are ours.
     for path in parent.glob(f"{PREFIX}*{LOCK}"):
         with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
@@ -134,8 +134,8 @@ def own_folder(parent: Path) -> Path:
     while True:
         folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
         lock = FileLock(f"{folder}{LOCK}")
-        with contextlib.suppress(Timeout):  # another process took it for a dead one's before it was locked
-            lock.acquire(timeout=0)  # before the folder is there for others to see
+        with contextlib.suppress(Timeout):  # another process took it for abandoned before it was locked
+            lock.acquire(timeout=0)  # before others can see the folder
             break
     _locks.append(lock)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Calls of diffusers as values: a worker makes them, and a replay script holds them as text."""
+"""Calls of diffusers as values: a worker makes them, and a replay script contains them as text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DIFFUSERS = "diffusers"  # a script names what it takes from here, and writes out all other modules
+DIFFUSERS = "diffusers"  # scripts import names from it, and write all other modules in full
 
 
 class Code(str):
-    """An argument that stands in a script as it is written here."""
+    """An argument that a script contains unquoted, as code."""
 
     def __repr__(self) -> str:
         return str(self)
@@ -19,7 +19,7 @@ class Code(str):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class New:
-    """An object to be made of a class that a package exports."""
+    """An object to be made from a class of a package."""
 
     module: str
     name: str

@@ -1,7 +1,7 @@
-"""What of a denoiser runs as one piece: compiled regions, and modules that are offloaded together.
+"""The parts of a denoiser that must run as a whole: compiled regions, and modules offloaded together.
 
-`render/fused/exact.py` runs inner modules row by row. Not here: a function around a compiled module's forward
-compiles it anew, and the last of several modules drops the weights of all.
+`render/fused/exact.py` runs inner modules row by row, but not these: a function around a compiled module's
+forward would compile it again, and the last module of an offloaded group drops the weights of all.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.options.step_cache import hooks_of
 
-# torch keeps 8 graphs of one function. Every shape and batch size is one, so a job of many shapes needs more;
-# beyond the limit, with fullgraph, torch raises: it does not go on uncompiled, with other bits.
+# torch keeps 8 graphs of a function. Each shape and batch size needs one, so jobs with many shapes need more.
+# Beyond the limit, with fullgraph, torch raises an error; it does not continue uncompiled with other bits.
 MAX_GRAPHS = 4096
 
 
@@ -25,12 +25,12 @@ def has_compiled(module: nn.Module) -> bool:
 
 
 def compiled_in(module: nn.Module) -> list[str]:
-    """Return the names of the regions that are compiled, each with a dot behind."""
+    """Return the names of compiled regions, each followed by a dot."""
     return [f"{name}." for name, part in module.named_modules() if name and _is_compiled(part)]
 
 
 def separable(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the inner modules that may be run on their own, by name."""
+    """Return the inner modules that may run separately, by name."""
     parts: dict[str, nn.Module] = {}
     sealed = tuple(compiled_in(module))
     for name, part in module.named_modules():
@@ -44,8 +44,8 @@ def separable(module: nn.Module) -> dict[str, nn.Module]:
 def allow_graphs() -> None:
     """Let torch keep a graph for each shape. Affects the whole process.
 
-    Its settings are context variables: what is assigned here reaches neither the greenlets of rows nor other
-    threads, where defaults are in force.
+    torch's settings are context variables, so assigning them has no effect in greenlets of rows and other
+    threads: these use the defaults, which are changed too.
     """
     import torch._dynamo.config as config
 
@@ -56,7 +56,7 @@ def allow_graphs() -> None:
 
 
 def check_compiler(device: str) -> None:
-    """Raise ModelError where torch would find no compiler, once it needs it."""
+    """Raise ModelError if torch would not find a compiler later."""
     if device.startswith("cuda"):
         if find_spec("triton") is None:
             raise ModelError("compile needs Triton on a GPU", "pip install triton, or leave compile out")
@@ -65,4 +65,4 @@ def check_compiler(device: str) -> None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return module._compiled_call_impl is not None  # what nn.Module.compile sets
+    return module._compiled_call_impl is not None  # set by nn.Module.compile

@@ -1,6 +1,6 @@
-"""What a job says about speed and memory: text in, one checked `Options` out. Imports no torch.
+"""A job's settings for speed and memory: text in, checked `Options` out. Does not import torch.
 
-Caches have the parameters, names and defaults of diffusers, or of cache-dit, where they are documented.
+Caches have the parameters, names and defaults of diffusers or cache-dit, whose documentation explains them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from framefleet.pipeline.model.specs.dtypes import DTypeName
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Skip = Annotated[int, Field(ge=1)] | None
 _Names = list[str] | None
-DOWNLOADED = "_hub"  # ends the names of attention kernels that are fetched from the hub when first asked for
+DOWNLOADED = "_hub"  # suffix of attention kernels that are downloaded from the hub on first use
 
 
 class FirstBlock(Strict):
-    """FirstBlockCacheConfig: while the first block changes little, the others are skipped."""
+    """FirstBlockCacheConfig: while the first block changes little, skip the others."""
 
     type: Literal["first_block"] = "first_block"
     threshold: float = Field(default=0.05, ge=0)
 
 
 class TaylorSeer(Strict):
-    """TaylorSeerCacheConfig: outputs of later steps are extrapolated."""
+    """TaylorSeerCacheConfig: extrapolate the outputs of later steps."""
 
     type: Literal["taylor_seer"] = "taylor_seer"
     cache_interval: int = Field(default=5, ge=1)
@@ -53,7 +53,7 @@ class TaylorSeer(Strict):
 
 
 class Mag(Strict):
-    """MagCacheConfig: steps are skipped while ratios of residuals allow. num_inference_steps: the row's."""
+    """MagCacheConfig: skip steps while the ratios of residuals allow it. num_inference_steps: the row's."""
 
     type: Literal["mag"] = "mag"
     mag_ratios: list[float] = Field(min_length=1)
@@ -63,7 +63,7 @@ class Mag(Strict):
 
 
 class Pyramid(Strict):
-    """PyramidAttentionBroadcastConfig: attention is computed every few steps only."""
+    """PyramidAttentionBroadcastConfig: compute attention only every few steps."""
 
     type: Literal["pyramid"] = "pyramid"
     spatial_attention_block_skip_range: Skip = None
@@ -75,7 +75,7 @@ class Pyramid(Strict):
 
 
 class Faster(Strict):
-    """FasterCacheConfig: attention and the unconditional half are computed every few steps only."""
+    """FasterCacheConfig: compute attention and the unconditional half only every few steps."""
 
     type: Literal["faster"] = "faster"
     spatial_attention_block_skip_range: int = Field(default=2, ge=1)
@@ -93,7 +93,7 @@ class Faster(Strict):
 
 
 class Sea(Strict):
-    """SeaCacheConfig: steps between which the spectrum of the latents changes little are skipped."""
+    """SeaCacheConfig: skip steps between which the spectrum of the latents changes little."""
 
     type: Literal["sea"] = "sea"
     threshold: float = Field(default=0.25, ge=0)
@@ -105,13 +105,13 @@ class Sea(Strict):
 
 
 class TextKV(Strict):
-    """TextKVCacheConfig: keys and values of the text are computed once for all steps."""
+    """TextKVCacheConfig: compute keys and values of the text once for all steps."""
 
     type: Literal["text_kv"] = "text_kv"
 
 
 class PackageSettings(BaseModel):
-    """Settings of another package, which its own class checks: what is allowed is not repeated here."""
+    """Settings of another package, whose own class checks them: their fields are not repeated here."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -121,7 +121,7 @@ class PackageSettings(BaseModel):
 
 
 class CacheDit(PackageSettings):
-    """DBCacheConfig of cache-dit: others are skipped while the first blocks change little."""
+    """DBCacheConfig of cache-dit: while the first blocks change little, skip the others."""
 
     type: Literal["cache_dit"] = "cache_dit"
 
@@ -154,7 +154,7 @@ class Quanto(Strict):
 class OtherQuantization(PackageSettings):
     """Weights quantized by another backend of diffusers, with the arguments of its own config class."""
 
-    # Each backend fits one class, in the schema too: editors would refuse torchao if it fitted two.
+    # Each backend fits only one class, in the schema too: editors would refuse torchao if it fitted two.
     backend: str = Field(min_length=1, json_schema_extra={"not": {"enum": ["torchao", "quanto"]}})
     components: list[str] | None = Field(default=None, min_length=1)
 
@@ -170,9 +170,9 @@ class GroupOffload(Strict):
 
     type: Literal["group"] = "group"
     level: Literal["block", "leaf"] = "block"
-    blocks: int = Field(default=1, ge=1)  # how many of the denoiser's
+    blocks: int = Field(default=1, ge=1)  # how many of the denoiser's at a time
     stream: bool = False  # copy the next ones meanwhile
-    # The folder where the denoiser's weights wait, in place of host memory.
+    # A folder for the denoiser's weights, in place of host memory.
     disk: str | None = Field(default=None, min_length=1)
 
 
@@ -197,7 +197,7 @@ AnyQuantization = Annotated[
     Discriminator(_quantization_class),
 ]
 
-# What `speed` sets where a job says nothing else. compiled: the model's own arithmetic, rounded elsewhere.
+# What `speed` sets unless the job sets it. compiled: the model's own arithmetic, rounded in other places.
 SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
     "compiled": {"attention": "auto", "compile": True},
     "fastest": {
@@ -209,7 +209,7 @@ SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
 
 
 class Options(Strict):
-    """How a model computes, and where its weights wait. Left alone, it is plain diffusers."""
+    """How a model computes, and where its weights are. The defaults are plain diffusers."""
 
     speed: Speed | None = Field(
         default=None,
@@ -257,17 +257,18 @@ class Options(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_preset(cls, given: Any) -> Any:
-        """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
-        if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
-            return given
-        fields = {name: value for name, value in given.items() if value is not None}
+    def _with_preset(cls, values: Any) -> Any:
+        """Add the options of the preset `speed`. An unknown preset is refused later, with other fields."""
+        if not isinstance(values, dict) or not isinstance(speed := values.get("speed"), str):
+            return values
+        fields = {name: value for name, value in values.items() if value is not None}
         return {**SPEEDS.get(speed, {}), **fields}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
-        """What of them is set: part of every row's identity, and enough to set them again.
+        """The options that are set: part of every row's identity, and enough to set them again.
 
-        Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
+        Of an offload's folder, only that there is one, because it may differ between machines. Of a preset,
+        the options that it set.
         """
         fields = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
         numerics = {name: value for name, value in fields.items() if value not in (None, False)}
@@ -279,7 +280,7 @@ class Options(Strict):
 
 
 def read_options(values: Mapping[str, Any]) -> Options:
-    """Return the options that keyword arguments or a record's numerics give. Raises ModelError."""
+    """Return options from keyword arguments, or from a record's numerics. Raises ModelError."""
     try:
         return Options.model_validate(dict(values))
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Step caches of diffusers and cache-dit: on for one row, off after it, so that nothing is left for the next.
+"""Step caches of diffusers and cache-dit: on for one row, off after it, so that nothing stays for the next.
 
-They keep what blocks returned at earlier steps in the modules, and decide once for the whole batch: a row
-with a cache therefore runs alone.
+They store outputs of earlier steps in the modules, and decide once for the whole batch. So rows with a cache
+run alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from framefleet.pipeline.model.options.schema import Cache, CacheDit, Mag, Taylo
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 
 CONFIGS = {
-    **{"first_block": "FirstBlockCacheConfig", "taylor_seer": "TaylorSeerCacheConfig"},
-    **{"pyramid": "PyramidAttentionBroadcastConfig", "faster": "FasterCacheConfig", "mag": "MagCacheConfig"},
-    **{"sea": "SeaCacheConfig", "text_kv": "TextKVCacheConfig"},
+    "first_block": "FirstBlockCacheConfig",
+    "taylor_seer": "TaylorSeerCacheConfig",
+    "pyramid": "PyramidAttentionBroadcastConfig",
+    "faster": "FasterCacheConfig",
+    "mag": "MagCacheConfig",
+    "sea": "SeaCacheConfig",
+    "text_kv": "TextKVCacheConfig",
 }
 CACHE_DIT = "cache_dit"  # its module
-TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
-# What a pipeline's code has to have for a cache: it names the rows of a forward, or its step as well.
+TIMED = ("pyramid", "faster")  # these ask the pipeline for its current timestep
+# What a pipeline's code must contain for a cache: it names the forward's rows, or also its step.
 _NAMES_ROWS, _NAMES_STEP = "cache_context", "step_index"
 _NEEDED: Mapping[str, str | None] = {"sea": _NAMES_STEP, "mag": None, "text_kv": None, CACHE_DIT: None}
-_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # one of its types is a tensor
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # one field of DBCacheConfig is a tensor
 TIMESTEP = Code("lambda: pipe.current_timestep")
 
 
@@ -71,9 +75,9 @@ class StepCache:
         def timestep() -> Any:
             now = getattr(pipe(), "current_timestep", None)
             if now is None:
-                asks = f"the cache {self._cache.type} asks the row's pipeline for its timestep"
+                asks = f"the cache {self._cache.type} needs the timestep of the row's pipeline"
                 fix = "use another cache, or the recipe generate"
-                raise RenderError(f"{asks}, but the recipe runs another one", fix)
+                raise RenderError(f"{asks}, but the recipe runs another pipeline", fix)
             return now
 
         for name in self._modules:
@@ -92,10 +96,10 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
     """Raise ModelError for a cache that the model does not take, or that would do nothing."""
     class_name = pipeline_class.__name__
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
-        raise ModelError(f"cache {cache.type}: {class_name} does not say its timestep", "use another cache")
+        raise ModelError(f"cache {cache.type}: {class_name} has no `current_timestep`", "use another cache")
     if cache.type == "faster" and not (cache.is_guidance_distilled or family_of(class_name).joins_prompts):
-        problem = f"cache faster: {class_name} does not run both prompts in one forward, as it needs"
-        fix = "use another cache, or set `is_guidance_distilled: true`, which skips attention only"
+        problem = f"cache faster needs both prompts in one forward, which {class_name} does not do"
+        fix = "use another cache, or set `is_guidance_distilled: true`, which only skips attention"
         raise ModelError(problem, fix)
     if isinstance(cache, CacheDit):
         _check_cache_dit(cache)
@@ -105,7 +109,7 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
             raise ModelError(f"cache: {name} does not take the caches of diffusers", "leave it out")
         try:
             enabling(cache, component, steps=1).make(SimpleNamespace(**denoisers))
-        except (ValueError, KeyError, IndexError, AssertionError, re.error) as error:  # of blocks, a pattern
+        except (ValueError, KeyError, IndexError, AssertionError, re.error) as error:  # e.g. a bad pattern
             raise ModelError(f"cache {cache.type} does not fit {name}: {error}", "use another") from error
         if isinstance(cache, CacheDit):
             StepCache(cache, {component: module}).stop()
@@ -113,16 +117,16 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
         is_hooked = any(hooks_of(part) for part in module.modules() if part is not module)
         callbacks = [getattr(hook, "raw_vision_callback", module) for hook in hooks_of(module).values()]
         module.disable_cache()
-        if None in callbacks:  # SeaCache finds the latents among the arguments of networks that it knows
+        if None in callbacks:  # SeaCache only finds the latents of networks that it knows
             raise ModelError(f"cache {cache.type} does not know {name}'s latents", "use another cache")
         if not is_hooked:
-            problem = f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing"
+            problem = f"cache {cache.type} finds none of its default names in {name}, so it would do nothing"
             fix = "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache"
             raise ModelError(problem, fix)
 
 
 def _check_cache_dit(cache: CacheDit) -> None:
-    """Raise ModelError where cache-dit is not installed, or takes other parameters or values."""
+    """Raise ModelError if cache-dit is not installed, or does not take these parameters or values."""
     try:
         made = _cache_dit().DBCacheConfig
     except ImportError as error:
@@ -139,14 +143,15 @@ def _check_cache_dit(cache: CacheDit) -> None:
 
 
 def _cache_dit() -> Any:
-    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it has ten lines to say of each row
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # else it logs ten lines for each row
     return import_module(CACHE_DIT)
 
 
 def check_called(cache: Cache, called: Iterable[type], *, own: type) -> None:
-    """Raise ModelError for a cache that a pipeline which the recipe calls gives no place to work.
+    """Raise ModelError if a cache does not work in a pipeline that the recipe calls.
 
-    called: those pipelines. own: the model's. Reads their code: diffusers has no other word on it (0.42).
+    called: these pipelines. own: the model's. Reads their code, because diffusers has no attribute for this
+    (0.42).
     """
     needed = _NEEDED.get(cache.type, _NAMES_ROWS)
     for pipeline_class in called:

@@ -1,7 +1,7 @@
-"""What torchao says while it is imported: kept until a job quantises by it.
+"""Hold back the warnings of torchao's import until a job uses it to quantise.
 
-diffusers imports torchao with any model. torchao then warns of each kernel that was built for another GPU or
-Python (https://github.com/pytorch/ao/pull/3545), and torch of enums that torchao registers.
+diffusers imports torchao for any model. torchao then warns about each kernel that was built for another GPU
+or Python (https://github.com/pytorch/ao/pull/3545), and torch about enums that torchao registers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _warnings: list[str] = []
 
 
 def keep_import_warnings() -> None:
-    """From now on keep what is said while torchao is imported; everything else goes on to be said."""
+    """From now on, hold back warnings of torchao's import; others are logged as usual."""
     for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_is_to_be_said)  # once
+        logging.getLogger(name).addFilter(_is_logged)  # adding it again has no effect
 
 
 def say_import_warnings() -> None:
-    """Say what was kept, once."""
+    """Log the warnings that were held back, once."""
     while _warnings:
         _log.warning("torchao: %s", _warnings.pop(0))
 
 
-def _is_to_be_said(record: logging.LogRecord) -> bool:
+def _is_logged(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     enums = [argument for argument in record.args or () if isinstance(argument, EnumType)]
     is_of_import = any(enum.__module__.startswith("torchao.") for enum in enums)

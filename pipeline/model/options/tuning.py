@@ -1,9 +1,8 @@
-"""From a model's options to a pipeline that computes by them: what diffusers is given, and in which order.
+"""Apply a model's options to its pipeline: the calls of diffusers, and their order.
 
-Weights first (quantised as they are read, then cast), then where they wait, then kernels, then the compiler,
-which must find all of that in place.
-
-Of `quantization`: what `from_pretrained` is given, and whether it then happened.
+Weights first (quantised while they are read, then cast), then their place, then kernels, then the compiler,
+which needs all of that in place. For `quantization`: the argument of `from_pretrained`, and whether it had an
+effect.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import ModelSettings
 
-# torchao's own names; its names say what is meant, ours fit a job file.
+# torchao's classes for our types, whose names are shorter, for job files.
 _TORCHAO, _PROTOTYPES = "torchao.quantization", "torchao.prototype.mx_formats"
 TORCHAO = {
     "int8_weight_only": (_TORCHAO, "Int8WeightOnlyConfig"),
@@ -49,17 +48,20 @@ TORCHAO = {
     "nvfp4_weight_only": (_PROTOTYPES, "NVFP4WeightOnlyConfig"),
     "nvfp4_dynamic": (_PROTOTYPES, "NVFP4DynamicActivationNVFP4WeightConfig"),
 }
-# The first GPUs that have the products of a type: Ampere (int4), Ada (fp8), Blackwell (mxfp8, nvfp4).
+# The first GPUs that can multiply in a type: Ampere (int4), Ada (fp8), Blackwell (mxfp8, nvfp4).
 _CAPABILITIES = {
-    **{"int4_weight_only": (8, 0), "float8_dynamic": (8, 9)},
-    **{"mxfp8_dynamic": (10, 0), "nvfp4_weight_only": (10, 0), "nvfp4_dynamic": (10, 0)},
+    "int4_weight_only": (8, 0),
+    "float8_dynamic": (8, 9),
+    "mxfp8_dynamic": (10, 0),
+    "nvfp4_weight_only": (10, 0),
+    "nvfp4_dynamic": (10, 0),
 }
-# Files that somebody else has packed; nothing is packed by them here.
+# Only for files that are already packed; nothing can be packed in these formats here.
 _ONLY_PACKED = ("gguf", "bfl", "auto-round")
 
 
 def check_quantization(quantization: schema.Quantization, *, device: str | None) -> None:
-    """Raise ModelError when its package is not there, or a device that is known does not do it."""
+    """Raise ModelError if its package is missing, or the device, if known, cannot do it."""
     backend = quantization.backend
     if isinstance(quantization, schema.OtherQuantization):
         _check_arguments(quantization)
@@ -71,9 +73,9 @@ def check_quantization(quantization: schema.Quantization, *, device: str | None)
     if needed and device is not None and not (is_gpu and torch.cuda.get_device_capability(device) >= needed):
         name = torch.cuda.get_device_name(device) if is_gpu else device
         raise ModelError(
-            f"quantization {quantization.type} does not run on {name}, but on GPUs of compute "
-            f"capability {needed[0]}.{needed[1]} and later ones",
-            "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: compiled`",
+            f"quantization {quantization.type} does not run on {name}: it needs a GPU with compute "
+            f"capability {needed[0]}.{needed[1]} or later",
+            "use float8_weight_only, or leave it out; instead of `speed: fastest` use `speed: compiled`",
         )
     packing.check_package(backend, f"quantization by {backend}")
     if isinstance(quantization, schema.TorchAo):
@@ -84,10 +86,10 @@ def _check_arguments(quantization: schema.OtherQuantization) -> None:
     """Raise ModelError for a backend that diffusers does not have, or arguments that it does not take."""
     backend = quantization.backend
     if backend in _ONLY_PACKED:
-        fix = "give a model whose folder was packed by it"
+        fix = "use a model folder that is packed by it"
         if backend == "gguf":
-            fix = "give the file: `model.parts: {transformer: FILE.gguf}`"
-        raise ModelError(f"quantization: {backend} is a format of files, and packs no weights here", fix)
+            fix = "name the file: `model.parts: {transformer: FILE.gguf}`"
+        raise ModelError(f"quantization: {backend} is a file format, and cannot pack weights here", fix)
     classes = packing.config_classes()
     if backend not in classes:
         fix = did_you_mean(backend, classes.keys() - {*_ONLY_PACKED})
@@ -99,15 +101,15 @@ def _check_arguments(quantization: schema.OtherQuantization) -> None:
     except (TypeError, ValueError, AttributeError, ImportError) as error:
         problem = f"quantization: {name} of diffusers does not take these values: {error}"
         raise ModelError(problem, "see its page in the documentation of diffusers") from None
-    # Of the object: a class of diffusers may make that of another package. Most pass over unknown arguments.
-    taken = [*inspect.signature(type(config).__init__).parameters][1:]
-    if unknown := [argument for argument in quantization.arguments if argument not in taken]:
+    # Of the object, because a class of diffusers may return another package's. Most ignore unknown arguments.
+    parameters = [*inspect.signature(type(config).__init__).parameters][1:]
+    if unknown := [argument for argument in quantization.arguments if argument not in parameters]:
         problem = f"quantization: {name} of diffusers takes no {unknown[0]!r}"
-        raise ModelError(problem, did_you_mean(unknown[0], taken))
+        raise ModelError(problem, did_you_mean(unknown[0], parameters))
 
 
 def check_quantized(components: Mapping[str, Any], quantization: schema.Quantization) -> None:
-    """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
+    """Raise ModelError for a component that was not quantized at all: the libraries skip layers silently."""
     for name, module in components.items():
         if not any(map(_is_quantized, module.modules())):
             problem = f"quantization: {quantization.backend} found nothing in {name} that it could quantize"
@@ -115,8 +117,8 @@ def check_quantized(components: Mapping[str, Any], quantization: schema.Quantiza
 
 
 def component_config(quantization: schema.Quantization, library: str) -> New:
-    """Return the config of one component. library: where its class is from; each library has its own."""
-    # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
+    """Return the config for one component. library: of its class; each library has its own config class."""
+    # Our own classes, and modules of diffusers, are loaded like those of diffusers.
     library = library if library == "transformers" else "diffusers"
     if isinstance(quantization, schema.OtherQuantization):
         name = packing.config_classes(library)[quantization.backend].__name__
@@ -131,7 +133,7 @@ def component_config(quantization: schema.Quantization, library: str) -> New:
 
 
 def _is_quantized(module: nn.Module) -> bool:
-    # torchao and quanto keep what they packed in a subclass of Tensor, others in whole numbers.
+    # torchao and quanto store packed weights in a subclass of Tensor, others in whole numbers.
     weight = getattr(module, "weight", None)
     return weight is not None and (
         hasattr(weight, "__tensor_flatten__")
@@ -142,9 +144,9 @@ def _is_quantized(module: nn.Module) -> bool:
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 TRITON = "framefleet.pipeline.model.triton_linear"
-NEVER = False  # of `dynamic`: bits must not depend on which shapes came before
+NEVER = False  # for `dynamic`: bits must not depend on earlier shapes
 
-# Else Inductor times some kernels and takes the quickest: two machines would sum in another order.
+# Else Inductor measures some kernels and takes the fastest, so two machines could sum in different orders.
 DETERMINISTIC = {"deterministic": True}
 
 
@@ -153,7 +155,7 @@ def denoisers_in(components: Iterable[str]) -> list[str]:
 
 
 def quantization_config(options: schema.Options, libraries: Mapping[str, str]) -> New | None:
-    """Return what from_pretrained is given. libraries: where each component's class is from."""
+    """Return the config for from_pretrained. libraries: of each component's class."""
     if options.quantization is None:
         return None
     mapping = {
@@ -166,7 +168,7 @@ def quantization_config(options: schema.Options, libraries: Mapping[str, str]) -
 def tune(
     pipe: Any, options: schema.Options, *, device: str, placer: Placer | None = None
 ) -> Attention | None:
-    """Set up a loaded pipeline on the device, but for the step cache. Raises ModelError."""
+    """Set up a loaded pipeline on the device, except for the step cache. Raises ModelError."""
     modules = offload.modules_of(pipe)
     denoisers = {name: modules[name] for name in denoisers_in(modules)}
     if options.quantization:
@@ -192,7 +194,7 @@ def tune(
 
 
 def packages_of(options: schema.Options, device: str, methods: Collection[str] = ()) -> list[str]:
-    """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
+    """Return the packages whose versions decide bits. methods: those that packed the model's weights."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
     packages = sorted(
         packing.METHOD_PACKAGES[method] for method in methods if method in packing.METHOD_PACKAGES
@@ -204,7 +206,7 @@ def packages_of(options: schema.Options, device: str, methods: Collection[str] =
 
 def weight_calls(options: schema.Options, components: Collection[str]) -> list[PipeCall]:
     calls, denoisers = [], denoisers_in(components)
-    if options.fuse_qkv:  # of weights as they were read
+    if options.fuse_qkv:  # first, with unchanged weights
         calls += [_of(name, "fuse_qkv_projections") for name in denoisers]
     if options.layerwise_casting:
         dtype = FP8[options.layerwise_casting]
@@ -228,28 +230,28 @@ def _of(component: str, method: str, **arguments: Any) -> PipeCall:
     return PipeCall(component=component, method=method, arguments=arguments)
 
 
-_HOOKS = "torch cannot compile blocks that diffusers put hooks on"
-# What was tried and fails with diffusers 0.42 and torch 2.13.
+_HOOKS = "torch cannot compile blocks with hooks of diffusers"
+# Pairs that were tried and fail with diffusers 0.42 and torch 2.13.
 _APART = (
     ("compile", "cache", _HOOKS),
     ("compile", "layerwise_casting", _HOOKS),
     ("compile", "offload group", _HOOKS),
-    ("quantization", "layerwise_casting", "quantised weights have a type of their own"),
+    ("quantization", "layerwise_casting", "quantised weights have their own type"),
     ("quantization", "offload.disk", "quantised weights are not written to files"),
-    ("matmul triton", "compile", "a compiled block has products of its own"),
+    ("matmul triton", "compile", "a compiled block has its own products"),
     ("matmul triton", "quantization", "its kernel takes plain weights"),
-    ("matmul triton", "layerwise_casting", "its kernel takes weights of the dtype of their inputs"),
-    ("fuse_qkv", "quantization", "diffusers joins plain weights only"),
+    ("matmul triton", "layerwise_casting", "its kernel needs weights with the dtype of their inputs"),
+    ("fuse_qkv", "quantization", "diffusers only joins plain weights"),
     ("fuse_qkv", "LoRAs", "they change the weights that it has joined"),
-    ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
+    ("quantization by quanto", "offload group", "diffusers cannot move quanto's weights in groups"),
 )
-# The same of weights that lie packed, by the methods with which it fails.
+# The same for weights that are already packed, with the methods for which an option fails.
 _NOT_PACKED = (
-    ("fuse_qkv", ("gguf", "torchao"), "diffusers joins plain weights only"),
-    ("layerwise_casting", ("quanto",), "they have a type of their own"),
+    ("fuse_qkv", ("gguf", "torchao"), "diffusers only joins plain weights"),
+    ("layerwise_casting", ("quanto",), "they have their own type"),
     ("offload.disk", ("torchao", "quanto"), "they are not written to files"),
     ("matmul triton", ("torchao",), "its kernel takes plain weights"),
-    ("offload group", ("quanto",), "diffusers moves groups of torchao's weights only"),
+    ("offload group", ("quanto",), "diffusers cannot move quanto's weights in groups"),
 )
 
 
@@ -262,10 +264,10 @@ def check_options(
     parts: Collection[PartFile],
     device: str | None = None,
 ) -> None:
-    """Raise ModelError for an option that this model, or this device, cannot do, before any weight is read.
+    """Raise ModelError for an option that this model or device does not support, before weights are read.
 
-    The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
-    what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
+    The denoisers and the autoencoder are built from their configs, without memory for weights, because some
+    facts are set in constructors. folder: has the configs. device: None if it is not known yet.
     """
     options = settings.options
     if options == schema.Options():
@@ -273,23 +275,27 @@ def check_options(
     packed = packed_by(folder, components, parts)
     group = options.offload if isinstance(options.offload, schema.GroupOffload) else None
     used = {
-        **{"compile": options.compile, "fuse_qkv": options.fuse_qkv, "cache": options.cache},
-        **{"layerwise_casting": options.layerwise_casting, "quantization": options.quantization},
+        "compile": options.compile,
+        "fuse_qkv": options.fuse_qkv,
+        "cache": options.cache,
+        "layerwise_casting": options.layerwise_casting,
+        "quantization": options.quantization,
         "matmul triton": options.matmul == "triton",
         "quantization by quanto": isinstance(options.quantization, schema.Quanto),
         "offload group": group,
         "offload.disk": group and group.disk,
         "LoRAs": settings.loras,
     }
-    for one, other, reason in _APART:
-        if used[one] and used[other]:
-            raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
+    for option, other, reason in _APART:
+        if used[option] and used[other]:
+            problem = f"{option} does not work together with {other}: {reason}"
+            raise ModelError(problem, "leave one of them out")
     for option, methods, reason in _NOT_PACKED:
-        # Of an offload in groups, all networks are a part; else they are the denoisers.
+        # Offload in groups concerns all networks, other options only the denoisers.
         names = packed if option == "offload group" else denoisers_in(packed)
         for name in names:
             if used[option] and packed[name] in methods:
-                problem = f"{option}: the weights of {name} are packed, by {packed[name]}: {reason}"
+                problem = f"{option}: the weights of {name} are packed by {packed[name]}: {reason}"
                 raise ModelError(problem, "leave it out, or use the model's plain weights")
     by_name = {component.name: component for component in components}
     denoisers = blank_denoisers(components, folder)
@@ -305,15 +311,15 @@ def check_options(
         name = type(module).__name__
         if options.compile and not getattr(module, "_repeated_blocks", None):
             fix = "leave it out, or set `compile: false` together with `speed`"
-            raise ModelError(f"compile: diffusers names no regions of {name} to compile", fix)
+            raise ModelError(f"compile: diffusers defines no regions of {name} to compile", fix)
         if options.fuse_qkv and not hasattr(module, "fuse_qkv_projections"):
             raise ModelError(f"fuse_qkv: {name} cannot join query, key and value", "leave it out")
     if options.matmul == "triton" and device is not None:
         if not device.startswith("cuda"):
-            raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
+            raise ModelError(f"matmul 'triton' needs a GPU, but the device is {device}", "leave it out")
         if find_spec("triton") is None:
             raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
-    if options.channels_last:  # torch lays out all convolutions or none
+    if options.channels_last:  # torch converts all convolutions or none
         ranks = {}
         for module in (*denoisers.values(), *([vae] if vae else [])):
             ranks[type(module).__name__] = {weight.dim() for weight in module.parameters()}
@@ -331,9 +337,9 @@ def check_options(
                 raise ModelError(problem, f"use some of {', '.join(usable)}")
             if method := packed.get(name):
                 fix = "leave it out (`speed: compiled` has none), or use the model's plain weights"
-                raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
+                raise ModelError(f"quantization: the weights of {name} are already packed by {method}", fix)
             if name in replaced and by_name[name].loader != "diffusers":
-                problem = f"{name}: text encoders of a single file are not quantised"
+                problem = f"{name}: text encoders from a single file cannot be quantised"
                 raise ModelError(problem, "leave it out of `model.quantization.components`")
     if options.offload:
         offload.check_offload(options.offload, denoisers, device=device)
@@ -345,7 +351,7 @@ def check_options(
 
 
 def blank_denoisers(components: Sequence[Component], folder: Path) -> dict[str, Any]:
-    """Return the denoisers, built from their configs without memory for their weights."""
+    """Return the denoisers, built from their configs without memory for weights."""
     by_name = {component.name: component for component in components}
     return {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
 

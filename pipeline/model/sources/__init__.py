@@ -1,1 +1,1 @@
-"""Where a model comes from: folder, hub or URL; its files listed, fetched, hashed and locked."""
+"""Where a model comes from (folder, hub or URL): list, fetch, hash and lock its files."""

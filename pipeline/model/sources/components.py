@@ -1,4 +1,4 @@
-"""From model_index.json to the components that it names, each of a class that pipelines are made of."""
+"""From model_index.json to the pipeline's components, whose classes are checked."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Component:
     """One part of a pipeline."""
 
     name: str
-    library: str  # where its class is from
+    library: str  # of its class
     class_name: str
-    # Whose `from_pretrained` reads its weights, by names and in an order of its own; None without weights.
+    # The library whose `from_pretrained` reads its weights, with its own file names; None without weights.
     loader: Loader | None
-    extra_folders: tuple[str, ...] = ()  # of further networks, where it is several
+    extra_folders: tuple[str, ...] = ()  # of further networks, if it has several
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -43,19 +43,21 @@ class Component:
 
 
 def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
-    """Return the components that are there. Raises ModelError for a class that is not to be loaded."""
+    """Return the components of an index. Raises ModelError for a class that may not be loaded."""
     components = []
     for name, (library, class_name) in index.components.items():
         loader: Loader | None = "diffusers"
         extra: tuple[str, ...] = ()
         if (name, library, class_name) == ("controlnet", "diffusers", model_index.CONTROLNETS):
-            # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
+            # Its own `from_pretrained` loads controlnet, controlnet_1, ..., so these must be hashed.
             extra = tuple(model_index.network_folders(name, folders)[1:])
         else:
             called = f"{index.where}: {name} is of {library}.{class_name}"
             loader = _loader_of(library, class_name, called)
-        one = Component(name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra)
-        components.append(one)
+        component = Component(
+            name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra
+        )
+        components.append(component)
     return tuple(components)
 
 
@@ -72,7 +74,7 @@ def components_in(folder: Path) -> tuple[Component, ...]:
     asks_libraries=True,
 )
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
-    """Return who reads the weights of a component; None for one without. called: as messages say it."""
+    """Return the library that reads a component's weights; None without weights. called: for messages."""
     from diffusers import BaseGuidance, ModelMixin, SchedulerMixin
     from diffusers.models.modeling_utils import LegacyModelMixin
     from transformers import FeatureExtractionMixin, ImageProcessingMixin, PreTrainedModel, ProcessorMixin
@@ -85,14 +87,14 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
         packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
     function = getattr(getattr(made, "from_pretrained", None), "__func__", None)
-    loader: Loader | None = None  # of a class that reads its weights by code of its own, too
+    loader: Loader | None = None  # also for a class that reads weights with its own code
     if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
         loader = "diffusers"
     elif function is PreTrainedModel.from_pretrained.__func__:
         loader = "transformers"
-    # What a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX.
+    # Components without networks: all that diffusers loads, except whole pipelines and ONNX.
     processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
     weightless = (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
     if loader is None and not (isinstance(made, type) and issubclass(made, weightless)):
-        raise ModelError(f"{called}, which is not what pipelines are made of", model_index.OWN_CODE)
+        raise ModelError(f"{called}, which is not a component of pipelines", model_index.OWN_CODE)
     return loader

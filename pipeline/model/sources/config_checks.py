@@ -1,8 +1,8 @@
-"""Refuse configs that lead a library elsewhere, and networks that they make far larger than their weights.
+"""Refuse configs that lead a library elsewhere, or make networks far larger than their weights.
 
-Elsewhere: to code, to the network, to other files. How large a network gets is for its class to say, so it
-is built on the meta device first, where tensors take no memory. Where its numbers are large, a process whose
-memory is bounded does that, as lists and NumPy's arrays take memory there too.
+Elsewhere means to code, to the network, or to other files. Only its class knows how large a network gets, so
+it is built on the meta device first, where tensors take no memory. If a config has large numbers, a process
+with bounded memory does this, because lists and NumPy arrays take memory even there.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_p
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import read_object
 
-_MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
-# A weight is built in 4 bytes and may be stored in one. Tables that no file holds, of positions, take less.
+_MAX_BYTES = 4 << 30  # of the process in addition to its libraries, for lists and NumPy arrays
+# A weight is built in 4 bytes and may be stored in one. Tables of positions, which are in no file, take less.
 _TIMES_STORED, _MAX_TABLES_BYTES = 4, 2 << 30
-# The largest number of a config squared; of transformers, which have thousands of words, its two largest
-# multiplied. Only what is above is built in a process of its own, which takes seconds to start.
+# The square of a config's largest number; for transformers, whose vocabulary is large, the product of the two
+# largest. Only networks above this are built in a separate process, which takes seconds to start.
 _SMALL = 20_000_000
-# What torch itself has. Others are fetched from the hub as code (`org/name`), some in place of a package.
+# torch's own kernels. Others are downloaded from the hub as code (`org/name`), some in place of a package.
 KERNELS = (None, "eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm")
 _KERNEL = (
-    "a kernel that is not torch's own would be fetched",
-    "take the key out; attention is chosen by `model.attention`",
+    "a kernel that is not torch's own would be downloaded",
+    "remove the key; `model.attention` sets the kernel",
 )
 _QUANTIZED = (
-    "its weights are compressed, and unpacked by whatever package it names",
-    "use the model's plain weights, and quantise them here: `model.quantization`",
+    "its weights are compressed, and unpacked by any package that it names",
+    "use the model's plain weights, and quantise them with `model.quantization`",
 )
 _OTHER_FILES = (
     "it names files that are not the component's own",
-    "take the key out, with the files under their own names",
+    "remove the key, and give the files their usual names",
 )
-_CODE = ("it asks to run code of the model", "use a model made for diffusers, without code of its own")
+_CODE = ("it asks to run code of the model", "use a model for diffusers without its own code")
 _Why = tuple[str, str]
-# key: the values that change nothing, why the others are refused, and what to do
+# key: (harmless values, (why others are refused, fix))
 KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
     **dict.fromkeys(("attn_implementation", "_attn_implementation"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("_attn_implementation_internal", "kernel_config"), (KERNELS, _KERNEL)),
@@ -64,17 +64,17 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], _Why]] = {
         _OTHER_FILES,
     ),  # read instead of config.json
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
-    # Of tokenizers: the model of sentencepiece, options of Japanese analysers, and arguments without names.
+    # For tokenizers: sentencepiece's model, options of Japanese analysers, and positional arguments.
     **dict.fromkeys(("model_file", "model_proto"), ((None,), _OTHER_FILES)),
     **dict.fromkeys(("mecab_kwargs", "sudachi_kwargs", "jumanpp_kwargs"), ((None, {}), _OTHER_FILES)),
     "init_inputs": ((None, []), _OTHER_FILES),
     "trust_remote_code": ((None, False), _CODE),
 }
 _NOT_THAT = (
-    "it names something that is not of this kind, and libraries call what has the name",
+    "it is not a name of this kind, and libraries call whatever has the name",
     "correct it, or fetch the model again",
 )
-# transformers looks these names up among all that it has, functions included, and opens these files anywhere.
+# transformers looks these names up among all its exports, functions included, and opens these files anywhere.
 _PROCESSOR = re.compile(r"\w+(ImageProcessor|VideoProcessor|AudioProcessor|FeatureExtractor)(Fast|Pil)?")
 _NAMES: Mapping[str, re.Pattern[str]] = {
     **dict.fromkeys(("image_processor_type", "video_processor_type", "audio_processor_type"), _PROCESSOR),
@@ -83,10 +83,10 @@ _NAMES: Mapping[str, re.Pattern[str]] = {
     "processor_class": re.compile(r"\w*Processor"),
     "fast_tokenizer_files": re.compile(r"tokenizer[\w.]*\.json"),
 }
-# Tokenizers and processors open files that are named under many keys, but not under these two.
+# Tokenizers and processors open files that are the value of many keys, but not of these two.
 _OPENING = ("tokenizer_config.json", "special_tokens_map.json", "processor_config.json")
 _NOTES = ("name_or_path", "special_tokens_map_file")
-# Its keys become arguments of the tokenizer, like those of its config.
+# The keys of this file become arguments of the tokenizer, like those of its config.
 _TOKENS, _TOKEN = "special_tokens_map.json", re.compile(r"\w*tokens?")
 
 
@@ -95,8 +95,8 @@ def check_sizes(
 ) -> None:
     """Raise ModelError for a config whose network takes far more bytes than its weights.
 
-    folder: of the configs. sizes: of the model's files. where: what to call the model. is_built: this process
-    is about to build the networks, so small numbers are looked at too.
+    folder: has the configs. sizes: of the model's files. where: the model, for messages. is_built: this
+    process will build the networks anyway, so configs with small numbers are checked too.
     """
     stored: Counter[str] = Counter()
     for file in filter(is_weights, sizes):
@@ -114,23 +114,23 @@ def check_sizes(
                 problem, question = None, (component.library, class_name, config, most)
                 if first * (first if component.library == "diffusers" else second) > _SMALL:
                     try:
-                        problem = _said_elsewhere(*question)
-                    except Ended as error:  # not kept: another time there may be more memory
+                        problem = _size_problem_in_process(*question)
+                    except Ended as error:  # not cached: there may be more memory later
                         problem = f"cannot be built ({error})"
                 elif is_built:
-                    problem = _said_here(*question)
+                    problem = _size_problem(*question)
                 if problem:
                     largest = heapq.nlargest(3, numbers, key=lambda number: number[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
-                        f"{where}/{name}/config.json: {class_name} with these values {problem}, and "
+                        f"{where}/{name}/config.json: {class_name} with these values {problem}, but "
                         f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                         "correct the config, or download the model again",
                     )
 
 
 def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a config holds at every depth, each with its name as a.b, or that of its list."""
+    """Yield (key, value) at every depth of a config, with keys like a.b; a list's values have its key."""
     yield key, value
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -141,18 +141,20 @@ def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @disk_cached(TypeAdapter(str | None))
-def _said_elsewhere(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
-    """Return why a network is too large; None where it is not, or where it cannot be built at all."""
-    problem: str | None = LIBRARY_PROCESS.ask(_said_here, library, class_name, config, most, True)
+def _size_problem_in_process(
+    library: str, class_name: str, config: Mapping[str, Any], most: int
+) -> str | None:
+    """Return the result of `_size_problem`, computed in a process with bounded memory."""
+    problem: str | None = LIBRARY_PROCESS.ask(_size_problem, library, class_name, config, most, True)
     return problem
 
 
-def _said_here(
+def _size_problem(
     library: str, class_name: str, config: Mapping[str, Any], most: int, is_bounded: bool = False
 ) -> str | None:
-    """Return why a network is too large: a tensor, or all of them, take more than `most` bytes.
+    """Return why a network is too large: one tensor, or all of them, take more than `most` bytes.
 
-    None where it is not, or where it cannot be built: whoever loads it says so, in the library's words.
+    None if it is not, or if it cannot be built: loading it then shows the library's error.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -164,7 +166,7 @@ def _said_here(
             raise MemoryError(f"takes at least {size:,} bytes")
 
     class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
-        """Looks at what each operation returns: tables are not always buffers."""
+        """Checks what each operation returns, because tables are not always buffers."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             made = function(*args, **(kwargs or {}))
@@ -178,7 +180,7 @@ def _said_here(
     try:
         kind = class_of(library, class_name)
         with alone(), bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
-            if hasattr(kind, "from_config"):  # of diffusers
+            if hasattr(kind, "from_config"):  # from diffusers
                 network = kind.from_config(config)
             else:
                 network = kind(kind.config_class.from_dict(config))
@@ -193,24 +195,24 @@ def _said_here(
 def check_configs(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a config among `files` that is damaged, or that leads elsewhere.
 
-    Also for other small files that are not here, such as a tokenizer that is a pointer of Git LFS. Nobody
-    reads `auto_map`, which names code: classes are named in full.
+    Also for other small files that are missing, e.g. a tokenizer that is a pointer of Git LFS. `auto_map`,
+    which names code, is not read by anyone, because classes are named in full.
     """
     for file in files:
         kind = None if is_weights(file) else foreign(read_first(folder / file, HEAD_BYTES))
-        may_be_empty = not file.endswith(".json")  # as a list of merges
+        may_be_empty = not file.endswith(".json")  # e.g. a list of merges
         if kind and not (may_be_empty and (folder / file).stat().st_size == 0):
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith(("config.json", _TOKENS)):
             where = f"{folder / file}"
             config = read_object(folder / file)
             if file.endswith(_TOKENS) and (other := next(filterfalse(_TOKEN.fullmatch, config), None)):
-                raise ModelError(f"{where}: {shown(other)} is not a token", "take the key out")
+                raise ModelError(f"{where}: {shown(other)} is not a token", "remove the key")
             for name, value in _values(config):
                 key = name.rpartition(".")[2]
-                if not name.isprintable():  # libraries print keys that they do not know, as they are
-                    problem = f"{where}: the key {shown(name)} holds control characters"
-                    raise ModelError(problem, "take the key out")
+                if not name.isprintable():  # libraries print unknown keys unescaped
+                    problem = f"{where}: the key {shown(name)} contains control characters"
+                    raise ModelError(problem, "remove the key")
                 if key == KEY and value is not None:
                     check_packing(where, value)
                 if why := _refusal(key, value, opens=file.endswith(_OPENING)):
@@ -218,7 +220,7 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
 
 
 def _refusal(key: str, value: Any, *, opens: bool) -> _Why | None:
-    """Return why a value of a config is not let through, and what to do. opens: libraries open its files."""
+    """Return (why, fix) for a refused value of a config. opens: whether libraries open files it names."""
     harmless, why = KEYS.get(key, ((value,), ("", "")))
     if value not in harmless:
         return why

@@ -1,7 +1,7 @@
-"""Where a model comes from, and the simplest such place: a folder of this machine.
+"""The interface of model sources, and the simplest source: a folder on this machine.
 
-Every source lists its files with what it says about them, gives the bytes of small ones, and fetches chosen
-files into a folder of this machine, once for all its processes.
+Every source lists its files with what it knows about them, reads small ones, and fetches chosen files into a
+folder on this machine, once for all processes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from framefleet.pipeline.model.specs.model_index import INDEXES
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     size: int
-    sha256: str | None = None  # None where it does not say
+    sha256: str | None = None  # None if the source does not know it
 
 
 class Source(ABC):
-    """One model, as it is now."""
+    """One model in its current version."""
 
-    path: str  # with `revision`, what opens it again, on other machines too
-    revision: str | None = None  # of a hub, the commit
-    name: str  # the same in one text, without credentials: what records and messages call it
-    is_local: bool = False  # reading its files costs no download
+    path: str  # opens it again together with `revision`, on other machines too
+    revision: str | None = None  # on a hub: the commit
+    name: str  # both in one text, without credentials, for records and messages
+    is_local: bool = False  # reading its files needs no download
 
     @cached_property
     @abstractmethod
@@ -41,19 +41,19 @@ class Source(ABC):
         """Return the first `count` bytes of a file; all of them for None."""
 
     def header(self, file: str) -> tuple[list[Tensor], Notes]:
-        """Return what the header of a safetensors file says, as `read_header` does."""
+        """Return the header of a safetensors file, see `read_header`."""
         return read_header(partial(self.read, file), f"{self.name}/{file}", self.files[file].size)
 
     @abstractmethod
     def fetch(self, files: Collection[str]) -> Path:
-        """Return a folder of this machine that holds these files."""
+        """Return a folder on this machine with these files."""
 
 
 class FolderSource(Source):
     is_local = True
 
     def __init__(self, path: str, *, only: str | None = None) -> None:
-        """only: the one file that is wanted; where it is there, the others are not listed."""
+        """only: the single file that is wanted; if it exists, others are not listed."""
         self.path = self.name = path
         self._only = only
 
@@ -70,9 +70,9 @@ class FolderSource(Source):
 
 
 def list_folder(folder: Path, names: Collection[str] | None = None) -> dict[str, Listed]:
-    """Return the files of a folder that are not too deep to be loaded, or these.
+    """Return the files of a folder, or those in `names`; without files that are too deep to be loaded.
 
-    Of those in a cache, with the SHA-256 that they are named by.
+    Files in a cache are named by their SHA-256, which is returned too.
     """
     if names is None:
         is_pipeline = any((folder / index).is_file() for index in INDEXES)

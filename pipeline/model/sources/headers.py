@@ -1,8 +1,8 @@
 """From the first bytes of a safetensors or GGUF file to its tensors.
 
-safetensors: 8 bytes of length, JSON, then the values. GGUF: settings, one entry for each tensor, then the
-values (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The package `gguf` trusts every number of
-a header, and keeps an object for each value of the settings. So headers are read here, within bounds.
+safetensors: 8 bytes with the length, JSON, then the values. GGUF: settings, one entry for each tensor, then
+the values (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The package `gguf` trusts every number
+in a header, and makes an object for each value of the settings. So headers are read here, within bounds.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 
 GGUF = ".gguf"
-# A hundred bytes for each tensor, and the models with most have some thousands; safetensors itself would take
-# 100 MB, which are gigabytes once they are parsed.
+# A tensor takes a hundred bytes, and the largest models have some thousand tensors; safetensors itself allows
+# 100 MB, which take gigabytes once they are parsed.
 MAX_HEADER_BYTES = 16 * 2**20
-# Of one value. A value of a type that is not known here has a bit or more.
+# Of one value. Values of other types have at least one bit.
 _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
-HEAD_BYTES = 512  # enough for all that is distinguished here
+HEAD_BYTES = 512  # enough to recognise all files in `foreign`
 _AHEAD = 1 << 17  # the header of a thousand tensors
 _AGAIN = "fetch it again"
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
@@ -38,9 +38,9 @@ class Tensor:
     """One entry of a header."""
 
     name: str
-    dtype: str  # as safetensors spells it (F32, BF16)
+    dtype: str  # in safetensors' spelling (F32, BF16)
     shape: tuple[int, ...]
-    begin: int  # of its bytes in the file
+    begin: int  # where its bytes are in the file
     end: int
 
     @property
@@ -48,15 +48,15 @@ class Tensor:
         return math.prod(self.shape)
 
 
-Notes = dict[str, str]  # what a file says in addition to its tensors
+Notes = dict[str, str]  # a file's metadata
 
 
 def read_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[list[Tensor], Notes]:
     """Return the tensors and the notes of a safetensors file.
 
-    read: gives this many of the file's first bytes; called once for nearly all headers. size: of the file.
-    Raises ModelError when it is not such a file: when tensors overlap, leave gaps, or take another number of
-    bytes than their shape; and when it is shorter or longer than its header says.
+    read: returns this many of the file's first bytes; called once for nearly all headers. size: of the file.
+    Raises ModelError if it is not a safetensors file: if tensors overlap, leave gaps, or do not have the size
+    of their shape; or if it is shorter or longer than its header says.
     """
     head = read(_AHEAD)
     try:
@@ -84,7 +84,7 @@ def read_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[li
 
 
 def check_file_size(path: Path) -> list[Tensor]:
-    """Return the tensors of a safetensors or GGUF file. Raises ModelError as their readers do."""
+    """Return the tensors of a safetensors or GGUF file. Raises ModelError if its size or header is wrong."""
     reader = read_gguf_header if path.suffix.lower() == GGUF else read_header
     tensors, _ = reader(partial(read_first, path), str(path), path.stat().st_size)
     return tensors
@@ -114,34 +114,34 @@ def _tensor(name: str, entry: Any, start: int) -> Tensor:
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:
-    """Return (what the file is, what to do) as the end of "model.ckpt ...", or None for what is not known."""
+    """Return (what the file is, fix), e.g. the end of "model.ckpt ..."; None if it is not recognised."""
     if not head:
         return "is empty", _AGAIN
     if head.startswith(b"version https://git-lfs."):
         fix = "run `git lfs pull` where it was cloned, or fetch it with `hf download`"
         return "is a pointer of Git LFS, not the file that it stands for", fix
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
-        fix = "fetch it again, where a login is needed with `hf auth login` and `hf download`"
-        return "is a web page, as servers send it for a login or an error", fix
+        fix = "fetch it again; if a login is needed, use `hf auth login` and `hf download`"
+        return "is a web page, maybe a login page or an error page", fix
     return None
 
 
-# Weights of diffusion models come with a dozen settings and some thousand tensors; a vocabulary, which text
-# encoders have, takes a few megabytes.
+# Files of diffusion models have a dozen settings and some thousand tensors; the vocabulary of text encoders
+# takes a few megabytes.
 MAX_GGUF_HEADER_BYTES, MAX_ENTRIES, MAX_TENSORS = 32 * 2**20, 600_000, 50_000
 _FIRST_BYTES = 2**18
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _MAX_DIMENSIONS = 8
 _ALIGNMENT = "general.alignment"
-_OWN_KEYS = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # as the package calls the first numbers
-GGUF_PLAIN = ("F32", "F16")  # types that are read as they are; others are packed
-# Of one value of a setting, by the number of its type; texts and arrays are read below.
+_OWN_KEYS = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # the package's names of the first numbers
+GGUF_PLAIN = ("F32", "F16")  # plain types; others are packed
+# Format of a setting's value, by the number of its type; text and arrays are read below.
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 
 
 class _TooShort(Exception):
-    """The header goes on behind the bytes that were read."""
+    """The header is longer than the bytes that were read."""
 
 
 class _Cursor:
@@ -158,7 +158,7 @@ class _Cursor:
         return self.content[start : start + size].decode()
 
     def value(self, kind: int) -> int:
-        """Pass over the value of a setting. Returns it if it is a number."""
+        """Skip the value of a setting. Returns it if it is a number."""
         inner, count = (self.number("I"), self.number("Q")) if kind == _ARRAY else (kind, 1)
         self.num_entries += count
         if self.num_entries > MAX_ENTRIES:
@@ -184,10 +184,10 @@ class _Cursor:
 
 
 def read_gguf_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[list[Tensor], Notes]:
-    """Return what `read_header` does, without notes; dtypes as GGUF spells them, e.g. Q4_K.
+    """Return the tensors of a GGUF file, without notes; dtypes are spelled as in GGUF, e.g. Q4_K.
 
-    Raises ModelError too when a tensor has a type that the package `gguf` does not know. The file may be
-    longer than its header says.
+    Raises ModelError as `read_header` does, and if the package `gguf` does not know a tensor's type. The file
+    may be longer than its header says.
     """
     count = _FIRST_BYTES
     while True:
@@ -198,7 +198,7 @@ def read_gguf_header(read: Callable[[int], bytes], where: str, size: int) -> tup
                 raise _of_another_size(where, size, end)
             return tensors, {}
         except _TooShort:
-            problem = "it ends within its header, or has one that is too large"
+            problem = "its header is cut off or too large"
             if len(content) < count or count >= MAX_GGUF_HEADER_BYTES:
                 break
             count = min(4 * count, MAX_GGUF_HEADER_BYTES)
@@ -210,7 +210,7 @@ def read_gguf_header(read: Callable[[int], bytes], where: str, size: int) -> tup
 
 
 def _parsed(content: bytes) -> tuple[list[Tensor], int]:
-    """Return the tensors, and where the last of them ends."""
+    """Return the tensors, and where the last one ends."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     cursor = _Cursor(content)
@@ -218,7 +218,7 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
         raise ValueError("it does not begin with GGUF")
     cursor.place = 4
     if (version := cursor.number("I")) not in _VERSIONS:
-        raise ValueError(f"it is of version {version}; versions {_VERSIONS} are read")
+        raise ValueError(f"it has version {version}, but only versions {_VERSIONS} can be read")
     num_tensors, num_settings = cursor.number("Q"), cursor.number("Q")
     if num_tensors > MAX_TENSORS:
         raise ValueError(f"it has {num_tensors:,} tensors, more than {MAX_TENSORS:,}")
@@ -227,7 +227,7 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
         key, form = cursor.text(), cursor.number("I")
         value = cursor.value(form)
         if key in keys or (key == _ALIGNMENT and _FORMATS.get(form) != "I"):
-            raise ValueError(f"the setting {key[:80]!r} is there twice, or of another type than it has")
+            raise ValueError(f"the setting {key[:80]!r} is there twice, or has the wrong type")
         keys.add(key)
         alignment = value if key == _ALIGNMENT else alignment
     if not 1 <= alignment <= 2**16 or alignment & (alignment - 1):
@@ -241,9 +241,9 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
         shape = tuple(cursor.number("Q") for _ in range(num_dimensions))[::-1]
         kind, offset = GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
         block, block_bytes = GGML_QUANT_SIZES[kind]
-        row = shape[-1] if shape else int(kind.name in GGUF_PLAIN)  # only those may be single numbers
+        row = shape[-1] if shape else int(kind.name in GGUF_PLAIN)  # only plain types may be single numbers
         if not all(shape) or not row or row % block or offset % alignment:
-            raise ValueError(f"{name[:80]!r} has a size or a place that its type does not have")
+            raise ValueError(f"{name[:80]!r} has a size or an offset that its type does not allow")
         entries.append((name, kind.name, shape, offset, math.prod(shape) // block * block_bytes))
     start = -(-cursor.place // alignment) * alignment
     tensors = [
@@ -251,7 +251,7 @@ def _parsed(content: bytes) -> tuple[list[Tensor], int]:
         for name, kind, shape, offset, size in entries
     ]
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise ValueError("two tensors have one name")
+        raise ValueError("two tensors have the same name")
     place = start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin < place:

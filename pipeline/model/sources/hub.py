@@ -1,7 +1,7 @@
-"""From `org/name` and a revision to the files of a hub model: listed with the hub's digests, fetched once.
+"""From `org/name` and a revision to the files of a hub model, with the hub's digests; fetched once.
 
-Files go to the hub's own cache. Cache, token, endpoint and offline mode are huggingface_hub's: HF_HOME,
-HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+Files go to the hub's own cache. huggingface_hub's variables set cache, token, endpoint and offline mode:
+HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ class HubSource(Source):
     """One commit of a hub model."""
 
     def __init__(self, repo: str, commit: str, *, only: str | None = None) -> None:
-        """only: the one file that is wanted; where it is in the cache, the hub is not asked."""
+        """only: the single file that is wanted; if it is in the cache, the hub is not asked."""
         self.path, self.revision, self._only = repo, commit, only
         self.name = f"{repo}@{commit}"
 
     @cached_property
     def files(self) -> Mapping[str, Listed]:
-        """What the hub says, or else the cache: offline, or when the hub does not answer."""
+        """The hub's files, or those in the cache if we are offline or the hub does not answer."""
         folder = _cached_folder(self.path, self.revision) if self._only else None
         if folder and self._only and (folder / self._only).is_file():
             return list_folder(folder, [self._only])
         try:
             facts = HfApi().model_info(self.path, revision=self.revision, files_metadata=True)
-        except Exception as error:  # the client raises what its HTTP library does, and that changed twice
+        except Exception as error:  # the client raises errors of its HTTP library, which changed twice
             folder = _cached_folder(self.path, self.revision)
             if folder is None or self._only:
                 _refuse(self.path, self.revision, error)
-            log.info("%s: %s; using what is in the cache", self.name, type(error).__name__)
+            log.info("%s: %s; using the files in the cache", self.name, type(error).__name__)
             paths = [path for path in folder.rglob("*") if path.is_file()]
             return list_folder(folder, sorted(path.relative_to(folder).as_posix() for path in paths))
         return {
@@ -74,7 +74,7 @@ class HubSource(Source):
                 with get_session().stream("GET", url, headers=headers) as answer:
                     hf_raise_for_status(answer)
                     content = b""
-                    for part in answer.iter_bytes():  # of a mirror that knows no ranges, no more than this
+                    for part in answer.iter_bytes():  # in parts, because a mirror may not support ranges
                         content += part
                         if len(content) >= count:
                             break
@@ -98,20 +98,20 @@ class HubSource(Source):
 def open_hub(
     repo: str, revision: str | None, needs: Collection[str] = INDEXES, *, only: str | None = None
 ) -> Source:
-    """Return a hub model at one commit. Raises ModelError when there is no such model or revision.
+    """Return a hub model at one commit. Raises ModelError if there is no such model or revision.
 
-    A revision that is a commit already asks nobody: workers start without a request when all is in the cache.
-    needs: files of which one must be there, or `only`, the one that is wanted.
+    If the revision is a commit, the hub is not asked: workers make no request if all files are in the cache.
+    needs: files, at least one of which must exist. only: the single file that is wanted, which counts too.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return HubSource(repo, revision, only=only)
-    # Through the download: it notes in the cache which commit the name stands for, for offline runs.
+    # Downloading notes in the cache which commit the name stands for, for offline runs.
     folder = _download(repo, revision, needs, one_of=[*needs, *([only] if only else [])])
     return HubSource(repo, folder.name, only=only)
 
 
 def _cached_folder(repo: str, commit: str | None) -> Path | None:
-    """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
+    """Return the snapshot folder in the hub's cache; None if none of its files was fetched."""
     try:
         return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
@@ -121,7 +121,7 @@ def _cached_folder(repo: str, commit: str | None) -> Path | None:
 def _download(
     repo: str, revision: str | None, files: Collection[str], *, one_of: Collection[str] = ()
 ) -> Path:
-    """Return the folder with these files, or with one of `one_of` if there are any."""
+    """Return the folder with these files, or with at least one of `one_of`."""
 
     def is_enough(folder: Path) -> bool:
         return any((folder / file).is_file() for file in one_of)
@@ -129,7 +129,7 @@ def _download(
     patterns = [glob.escape(file) for file in files]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # as above; what is meant for people is sorted out
+    except Exception as error:  # as above; `_refuse` explains it
         cached = _cached_folder(repo, revision)
         if not (isinstance(error, errors.LocalEntryNotFoundError) and cached and is_enough(cached)):
             _refuse(repo, revision, error)
@@ -138,25 +138,25 @@ def _download(
     if missing and not is_enough(folder):
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
-            ("give a model in diffusers' format" if missing[0] in INDEXES else "check its name")
+            ("use a model in diffusers' format" if missing[0] in INDEXES else "check its name")
             + "; offline, fetch it once with a connection",
         )
     return folder
 
 
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
-    """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
-    text = public_text(str(error)).strip().removeprefix("Got: ")  # what snapshot_download puts first
+    """Raise an error with a fix for an error of the hub's client, whose text may quote a token."""
+    text = public_text(str(error)).strip().removeprefix("Got: ")  # snapshot_download's prefix
     message = text.partition("\n")[0] or type(error).__name__
     if isinstance(error, errors.GatedRepoError):
         problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
     if isinstance(error, errors.RepositoryNotFoundError):
-        problem = f"{repo!r} is neither a folder here nor a model of the hub that may be read"
+        problem = f"{repo!r} is neither a folder here nor a readable model on the hub"
         fix = "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster"
         raise ModelError(problem, fix) from None
     if isinstance(error, errors.RevisionNotFoundError):
-        fix = "give a branch, a tag or a commit; without `model.revision` it is main"
+        fix = "use a branch, a tag or a commit; without `model.revision` it is main"
         raise ModelError(f"hub model {repo} has no revision {revision!r}", fix) from None
     if isinstance(error, errors.HFValidationError):
         problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
@@ -167,7 +167,7 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
             why, check = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
         download = quoted("hf", "download", repo, *(["--revision", revision] if revision else []))
         raise ServiceError(
-            f"hub model {repo} is not whole in the cache, and {why}",
+            f"hub model {repo} is not complete in the cache, and {why}",
             f"there is no folder {repo}; check the spelling, {check}, or fill the cache on a machine with "
             f"internet: {download}",
         ) from error

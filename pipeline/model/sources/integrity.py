@@ -1,8 +1,8 @@
 """The SHA-256 of a model's files, one digest for all, and how they differ from model.lock.json.
 
-The hub's cache and ours hold links to blobs with the name of a hash, so that a blob that changed on disk is
-recognised without a network. The hub names large files by their SHA-256 and small ones by git's SHA-1; our
-cache names all by SHA-256.
+The hub's cache and ours contain links to blobs that are named by a hash, so a blob that changed on disk is
+recognised without a network. The hub names large files by SHA-256 and small ones by git's SHA-1; our cache
+names all by SHA-256.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from framefleet.pipeline.model.sources.headers import GGUF, check_file_size, rea
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
 
-# One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
+# One thread hashes 1.7 GB/s, and more than four are faster than usual disks.
 _MAX_THREADS = 4
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,33 +48,33 @@ def sha256_of(path: Path) -> str:
 
 
 def model_digest(digests: Mapping[str, str]) -> str:
-    """Return SHA-256 over the sorted lines `SHA-256  file`, as sha256sum writes them."""
+    """Return the SHA-256 of the sorted lines `SHA-256  file`, as sha256sum writes them."""
     lines = "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def check_digests(
-    folder: Path, found: Mapping[str, str], expected: Mapping[str, str], *, named_by: str
+    folder: Path, digests: Mapping[str, str], expected: Mapping[str, str], *, named_by: str
 ) -> None:
-    """Raise ModelError when a file of `found` is not the one that `named_by` expects."""
-    if wrong := [file for file, digest in found.items() if expected.get(file, digest) != digest]:
-        path, digest = folder / wrong[0], found[wrong[0]]
+    """Raise ModelError if a digest is not the expected one. named_by: where that comes from."""
+    if wrong := [file for file, digest in digests.items() if expected.get(file, digest) != digest]:
+        path, digest = folder / wrong[0], digests[wrong[0]]
         more = f", and {count_text(len(wrong) - 1, 'more file')}" if len(wrong) > 1 else ""
         differs = f"its SHA-256 is {digest}, {named_by} has {expected[wrong[0]]}{more}"
         fix = f"delete {path.resolve()} and fetch it again" + " by the same command" * path.is_symlink()
-        raise ModelError(f"{path} is corrupted or another file: {differs}", fix)
+        raise ModelError(f"{path} is corrupted or a different file: {differs}", fix)
 
 
 def check_sha256(where: str, digest: str, expected: str | None) -> None:
-    """Raise ModelError for one file that is not the one that its job, its lock or its source names."""
+    """Raise ModelError if a file is not the one that its job, its lock or its source expects."""
     if expected and digest != expected:
-        problem = f"{where} is not the expected file: its SHA-256 is {digest}, and should be {expected}"
-        fix = "give the file as it was, the same on every machine; if a file in a cache is broken, delete it"
+        problem = f"{where} is not the expected file: its SHA-256 is {digest}, but should be {expected}"
+        fix = "restore the file, the same on every machine; if a file in a cache is broken, delete it"
         raise ModelError(problem, fix)
 
 
 def checked_digest(path: Path, expected: str | None, *, where: str) -> str:
-    """Return the SHA-256 of one file. Raises ModelError for one that is not there, not whole or not that."""
+    """Return a file's SHA-256. Raises ModelError if it is missing, incomplete or not the expected one."""
     if not path.is_file():
         raise ModelError(f"{where} does not exist", "put the same file on every machine of the cluster")
     if path.suffix in (SAFETENSORS, GGUF):
@@ -85,22 +85,22 @@ def checked_digest(path: Path, expected: str | None, *, where: str) -> str:
 
 
 def named_sha256(path: Path) -> str | None:
-    """Return the SHA-256 that a cached file is named by; None for other files."""
+    """Return the SHA-256 in the name of a cached file; None for other files."""
     return _name(path, _SHA256)
 
 
 def is_named(path: Path) -> bool:
-    """Tell whether a file is a link to one that is named by its content."""
+    """Return whether a file is a link to one that is named by its content."""
     return bool(_name(path, _SHA256) or _name(path, _GIT))
 
 
 def check_git_names(folder: Path, files: Iterable[str]) -> None:
-    """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
+    """Raise ModelError for a changed file whose name is git's SHA-1. Others are skipped."""
     for file in files:
         path = folder / file
         if (name := _name(path, _GIT)) and name != git_hash(path.read_bytes()):
             fix = f"delete {path.resolve()} and fetch it again by the same command"
-            raise ModelError(f"{path} is corrupted: it is not what the hub named it by", fix)
+            raise ModelError(f"{path} is corrupted: it does not match the hash in its name", fix)
 
 
 def git_hash(content: bytes) -> str:
@@ -115,9 +115,9 @@ def _name(path: Path, form: re.Pattern[str]) -> str | None:
 
 
 def check_links(folder: Path, files: Iterable[str]) -> None:
-    """Raise ModelError for a file that lies elsewhere, as a link to a private key would.
+    """Raise ModelError for a link to a file elsewhere, e.g. to a private key.
 
-    What a cache has is let through: links to blobs, which are held against the hash that they are named by.
+    Links of a cache are allowed: they lead to blobs, which are compared with the hash in their name.
     """
     inside = folder.resolve()
     for file in files:
@@ -129,12 +129,12 @@ def check_links(folder: Path, files: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLock:
-    """What a model was when it was locked."""
+    """A model's files when it was locked."""
 
-    source: str  # where it came from, as a record names it
+    source: str  # its source's name in records
     revision: str | None  # the hub's commit
     class_name: str
-    sizes: Mapping[str, int]  # in bytes, of every file that is loaded
+    sizes: Mapping[str, int]  # in bytes, of every file that loading reads
     digests: Mapping[str, str]  # their SHA-256
 
     def to_json(self) -> str:
@@ -148,7 +148,7 @@ class ModelLock:
 
 
 def parse_lock(content: bytes, where: str) -> ModelLock:
-    """Return the lock that `content` holds. Raises ModelError when it is damaged."""
+    """Return the lock in `content`. Raises ModelError if it is damaged."""
     try:
         values: dict[str, Any] = parse_json(content)
         source, revision, class_name = values["source"], values["revision"], values["class"]
@@ -161,11 +161,11 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
             return ModelLock(**origin, sizes=sizes, digests=digests)
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
-    raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")
+    raise ModelError(f"{where} is not a complete lock file", "make it again with `framefleet model lock`")
 
 
 def read_lock(path: Path) -> ModelLock:
-    if not path.is_file():  # nor a pipe, which would be waited for
+    if not path.is_file():  # reading a pipe would wait
         raise ModelError(f"lock file {path} is not a file", "check its path")
     content = read_first(path, MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
@@ -176,7 +176,7 @@ def read_lock(path: Path) -> ModelLock:
 def check_lock(
     lock: ModelLock, *, where: str, revision: str | None, sizes: Mapping[str, int], digests: Mapping[str, str]
 ) -> None:
-    """Raise ModelError when a model is not the locked one. digests: of files that were hashed before."""
+    """Raise ModelError if a model is not the locked one. digests: of files that are already hashed."""
     wrong = [f"{name} is missing" for name in sorted(lock.digests.keys() - sizes)]
     wrong += [f"{name} is not in the lock" for name in sorted(sizes.keys() - lock.digests)]
     for name in sorted(lock.digests.keys() & sizes):
@@ -188,9 +188,9 @@ def check_lock(
         return
     at, fix = "", "fetch the model again"
     if lock.revision and revision and lock.revision != revision:
-        at = f": it is revision {revision}, the lock is of {lock.revision}"
+        at = f": it is revision {revision}, the lock is for {lock.revision}"
         fix = f"set `model.revision: {lock.revision}`"
     more = [f"and {count_text(len(wrong) - _MAX_SHOWN, 'more file')}"] * (len(wrong) > _MAX_SHOWN)
     lines = "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more)
-    fix += ", or run `framefleet model lock` if the change is meant"
+    fix += ", or run `framefleet model lock` if the change is intended"
     raise ModelError(f"{where} differs from its lock{at}\n{lines}", fix)

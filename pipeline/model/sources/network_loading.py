@@ -1,6 +1,6 @@
-"""From the files of one component to its network, with every weight in its place; or why that is not so.
+"""From the files of a component to its network; every weight must be in its place.
 
-What a library says of a load counts after all of its conversions, ties and lists of names to pass over.
+This is checked with the library's own report, after its conversions, ties and lists of ignored names.
 """
 
 from __future__ import annotations
@@ -33,32 +33,31 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
 
-# What a checkpoint of a whole model holds besides the part that a pipeline uses. transformers passes over
-# some of it (T5's decoder), and warns of the rest. ComfyUI's files hold a tokenizer too.
+# Weights in a checkpoint of a whole model that a pipeline does not use. transformers ignores some of these
+# (T5's decoder), and warns about the rest. ComfyUI's files contain a tokenizer too.
 _OTHER_HALVES = {
     "": re.compile(
         r"(lm_head|text_projection|visual_projection)\.|logit_scale$|(spiece|tekken)_model$|tokenizer_json$"
     ),
     "UMT5EncoderModel": re.compile(r"decoder\."),
 }
-_COUNTERS = "num_batches_tracked"  # of training, in norms that have it
+_COUNTERS = "num_batches_tracked"  # some norms count training batches
 _OTHER_SHAPE = re.compile(r"because (\S+) expected shape torch\.Size\((.*?)\), but got torch\.Size\((.*?)\)")
-_MAX_REASON = 200  # letters of a library's own message
+_MAX_REASON = 200  # characters of a library's own message
 _FIX = (
-    "fetch the model again; if weights without a place are meant to be left out, set "
-    "`model.allow_unmatched_weights: true`"
+    "fetch the model again; if the unused weights are not needed, set `model.allow_unmatched_weights: true`"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedNetwork:
-    """A network, or one of those that a component consists of, as its library loaded it."""
+    """A component's network, or one of several, as its library loaded it."""
 
     network: nn.Module
-    report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
-    where: str  # what to call its folder or file
+    report: Mapping[str, Any]  # the library's: missing and unused weights
+    where: str  # its folder or file, for messages
     is_packed: bool  # its weights were quantized, and have other names now
-    fix: str = _FIX  # where weights are left over
+    fix: str = _FIX  # for weights that are left over
 
 
 def load_networks(
@@ -72,10 +71,10 @@ def load_networks(
     allow_unmatched: bool = False,
     where: Path,
 ) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
-    """Return the networks by name, and how each was loaded. where: what to call `place` in messages.
+    """Return the networks by name, and how each was loaded. where: the name of `place` in messages.
 
-    parts: by component, the file that it is loaded from instead; checked here. Safetensors are mapped, not
-    read: no second copy in memory. Both libraries read pickles with weights_only=True.
+    parts: by component, a single file to load instead, which is checked here. Safetensors are mapped, not
+    read, so there is no second copy in memory. Both libraries read pickles with weights_only=True.
     """
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
@@ -86,7 +85,7 @@ def load_networks(
     configs = quantization.quant_mapping if quantization else {}
 
     def load(kind: Any, name: str, folder: Path, called: str, fix: str = _FIX, prefix: str = "") -> Any:
-        """called: what messages call the folder. prefix: what names of weights begin with."""
+        """called: the folder's name in messages. prefix: of the names of weights."""
         config = configs.get(name)
         with _shapes_named(called):
             network, report = kind.from_pretrained(
@@ -95,7 +94,7 @@ def load_networks(
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
                 dtype=dtypes.get(name, dtypes["default"]),
-                # whose own error names none; they are in its report
+                # transformers' own error does not name them, but its report does
                 **({"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
                 **({"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}),
@@ -108,26 +107,24 @@ def load_networks(
         )
         return network
 
-    for one in components:
-        kind = class_of(one.library, one.class_name)
-        if part := parts.get(one.name):
-            make_blank = partial(blank_network, one, place)
-            with _blamed(part, one), _shapes_named(part.where):
-                if part.is_folder_like(one):
-                    with part.as_folder(place / one.name) as folder:
-                        prefix, _ = part.prefix(one, make_blank)
-                        networks[one.name] = load(kind, one.name, folder, part.where, OTHER_BASE, prefix)
+    for component in components:
+        name, kind = component.name, class_of(component.library, component.class_name)
+        if part := parts.get(name):
+            make_blank = partial(blank_network, component, place)
+            with _blamed(part, component), _shapes_named(part.where):
+                if part.is_folder_like(component):
+                    with part.as_folder(place / name) as folder:
+                        prefix, _ = part.prefix(component, make_blank)
+                        networks[name] = load(kind, name, folder, part.where, OTHER_BASE, prefix)
                 else:
-                    one_dtype = dtypes.get(one.name, dtypes["default"])
-                    networks[one.name] = part.network(
-                        one, place, one_dtype, configs.get(one.name), make_blank
-                    )
+                    own_dtype = dtypes.get(name, dtypes["default"])
+                    networks[name] = part.network(component, place, own_dtype, configs.get(name), make_blank)
         else:
-            each = class_of(one.library, one.network_class)
-            several = [load(each, one.name, place / name, str(where / name)) for name in one.folders]
-            networks[one.name] = several[0] if each is kind else kind(several)
+            each = class_of(component.library, component.network_class)
+            several = [load(each, name, place / path, str(where / path)) for path in component.folders]
+            networks[name] = several[0] if each is kind else kind(several)
     for file in dict.fromkeys(parts.values()):
-        # A process that loads some of a file's components says nothing of its other weights.
+        # A process that loads only some of a file's components cannot check its other weights.
         if all(name in networks for name, own in parts.items() if own is file):
             file.check_all_placed(allow_unmatched=allow_unmatched)
     return networks, loaded
@@ -135,7 +132,7 @@ def load_networks(
 
 @contextmanager
 def _blamed(part: SingleFile, component: Component) -> Iterator[None]:
-    """Raise ModelError, naming the file, for whatever a library makes of one of another model."""
+    """Raise a ModelError that names the file, for any error of a library."""
     try:
         yield
     except Exception as error:
@@ -143,38 +140,38 @@ def _blamed(part: SingleFile, component: Component) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__}: {message_of(error)[:_MAX_REASON]}"
         problem = f"{part.where} cannot be read as the {component.name} of its base, a {component.class_name}"
-        raise ModelError(f"{problem} ({reason})", "give the base that the file was made for") from error
+        raise ModelError(f"{problem} ({reason})", "use the base that the file was made for") from error
 
 
 @contextmanager
 def _shapes_named(where: str) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:  # diffusers has none of its own
+    except ValueError as error:  # diffusers has no error class for this
         if shapes := _OTHER_SHAPE.search(str(error)):
             raise _other_shape(where, shapes[1], shapes[3], shapes[2]) from None
         raise
 
 
 def _other_shape(where: str, key: str, shape: Any, expected: Any) -> ModelError:
-    problem = f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}"
-    return ModelError(problem, "its weights and its config are of different models: use those of one model")
+    problem = f"{where}: the weight {key} has the shape {shape}, but by the config it should have {expected}"
+    return ModelError(problem, "weights and config are from different models: use those of one model")
 
 
 def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
-    """Raise ModelError for weights that are left over on either side, once a pipeline has the networks.
+    """Raise ModelError for weights that are left over on either side, after the pipeline is assembled.
 
-    Pipelines share some layers (Z-Image's ControlNet has those of the transformer), and save them twice.
+    Pipelines share some layers (Z-Image's ControlNet has layers of the transformer), and save them twice.
     """
-    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+    from transformers import PreTrainedModel  # already imported by the pipeline
 
     for one in loaded:
         network, report = one.network, one.report
         lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
         if allow_unmatched:
-            lacking -= {name for name, _ in network.named_buffers()}  # which their class gives a value
-        # Weights that no file gave: diffusers leaves them empty; transformers makes them up, differently each
-        # time, and marks those that it read.
+            lacking -= {name for name, _ in network.named_buffers()}  # their class sets a value
+        # Weights without a file: diffusers leaves them empty; transformers fills them with random values, and
+        # marks those that it read.
         is_marked = isinstance(network, PreTrainedModel)
         lacking |= {
             name
@@ -192,7 +189,7 @@ def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> N
 def blank_pipeline(
     folder: Path, files: Iterable[str], components: Iterable[Component], spec: PipelineSpec
 ) -> Any:
-    """Return the pipeline with every parameter on the meta device. folder: of the configs, `files`."""
+    """Return the pipeline with every parameter on the meta device. folder: has the configs, `files`."""
     components = list(components)
     with sealed(folder, files) as place, _no_progress_bar():
         networks = {c.name: blank_network(c, place) for c in components if c.has_weights}
@@ -201,7 +198,7 @@ def blank_pipeline(
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Have diffusers show no progress: a pipeline without weights is there at once."""
+    """Hide diffusers' progress bar, because a pipeline without weights is ready at once."""
     was_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -212,7 +209,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def blank_network(component: Component, place: Path) -> nn.Module:
-    """Return a network with every parameter on the meta device. place: the folder of its pipeline."""
+    """Return a network with every parameter on the meta device. place: the pipeline's folder."""
     made = class_of(component.library, component.class_name)
     each = class_of(component.library, component.network_class)
     network: nn.Module
@@ -233,15 +230,15 @@ def assembled(
     networks: Mapping[str, nn.Module],
     guardrail: Guardrail | None = None,
 ) -> Any:
-    """Return the pipeline of these networks, with the tokenizers and the scheduler in the folder.
+    """Return the pipeline with these networks, and the tokenizers and scheduler of the folder.
 
-    The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
-    guardrail: of a model that needs one; None: it is to render nothing.
+    It uses the concrete class, because DiffusionPipeline.from_pretrained drops components that are passed to
+    it (diffusers 0.42). guardrail: for a model that needs one; None if it will not render.
     """
     guarding = {GUARDRAIL: guardrail or Guardrail()} if is_guarded(spec) else {}
     if not is_modular(spec.class_name):
         return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks, **guarding)
-    # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
+    # Without its own loader, which imports and downloads what the index names, and ignores errors.
     pipe, parts = spec.pipeline_class(), dict(networks)
     for one in components:
         if one.name not in parts:

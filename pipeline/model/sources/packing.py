@@ -1,4 +1,4 @@
-"""Weights that a component's folder holds packed: by which method, and whether it can be read here.
+"""Packed weights in a component's folder: the method, and whether it can be read here.
 
 A config's `quantization_config` names a method of diffusers, whose package unpacks the weights while they are
 read. https://huggingface.co/docs/diffusers/v0.42.1/quantization/overview
@@ -21,7 +21,7 @@ KEY = "quantization_config"  # of a component's config.json
 TIMES_PACKED = 16
 
 
-# What pip calls the package that a method of diffusers needs. Of others, diffusers says itself what it lacks.
+# pip's name of the package that a method of diffusers needs. For others, diffusers reports what is missing.
 METHOD_PACKAGES: Mapping[str, str] = {
     "auto-round": "auto-round",
     "bitsandbytes": "bitsandbytes",
@@ -31,17 +31,17 @@ METHOD_PACKAGES: Mapping[str, str] = {
     "sdnq": "sdnq",
     "torchao": "torchao",
 }
-ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need one
+ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need a GPU
 _NUNCHAKU = "nunchaku_lite"
-# Methods of diffusers whose packed weights are not read here, and why.
+# Methods of diffusers whose packed weights are refused, and why.
 _REFUSED = {
     "bfl": "which diffusers reads from single files, not from folders",
     "gguf": "which is read from a .gguf file (`model.parts`), not from a folder",
     "modelopt": "whose state is a pickle",
-    _NUNCHAKU: "whose kernels are fetched from the hub as code",
+    _NUNCHAKU: "whose kernels are downloaded from the hub as code",
 }
-# What torchao's configs are made of. Its `config_from_dict` calls whatever its modules have under such a
-# name, also functions that they import, and by these any function of torch.
+# Classes in torchao's configs. Its `config_from_dict` calls whatever has this name in its modules, also
+# imported functions, and through these any function of torch.
 TORCHAO_CONFIGS = frozenset(
     {
         *("AWQConfig", "BlockSparseWeightConfig", "FqnToConfig", "ModuleFqnToConfig", "SmoothQuantConfig"),
@@ -65,29 +65,29 @@ TORCHAO_ENUMS = frozenset(
 )
 _MEMBER = re.compile(r"[A-Z][A-Z0-9_]*")
 _DTYPE = re.compile(r"(torch\.)?(none|bool|half|float|double|int|long|[a-z]{1,9}[0-9][a-z0-9_]*)")
-_OF_TORCH = ("dtype", "storage")  # ends of keys whose values are looked up in torch
-# The keys whose values may be mappings. Under others, AutoRound finds transformations of any size.
+_OF_TORCH = ("dtype", "storage")  # suffixes of keys whose values are looked up in torch
+# Keys whose values may be mappings. In others, AutoRound finds transformations of any size.
 _MAPPINGS = frozenset(
     {
         *("quant_type", "quant_type_kwargs", "modelopt_config", "calib_cfg"),
         *("extra_config", "modules_dtype_dict", "modules_quant_config"),
     }
 )
-# Texts are names of modules, methods and devices, and no paths. Some methods read them as patterns.
+# Text may be names of modules, methods and devices, but not paths. Some methods read it as patterns.
 _TEXT = re.compile(r"(?!/)(?!.*\.\./)[\w.:/\\, +*|()\[\]{}?$^-]*")
 _REPEATS = re.compile(r"[*+{?]")
 _REPEATED_GROUP = re.compile(r"\)[*+{?]")
-# Each repetition in a pattern multiplies the steps of matching a name by its letters. The limit is for all.
+# Each repetition in a pattern multiplies the steps of a match by the name's length. The limit is for all.
 _LETTERS, _MAX_STEPS = 64, 1_000_000
-# Tables grow with the square of some numbers. Those of how small a layer stays plain (`minimum_`) are larger.
+# Tables grow with the square of some numbers. Sizes below which a layer stays plain (`minimum_`) are larger.
 _MOST, _MOST_VALUES, _MOST_BITS = 16_384, 2**24, 64
 
 
 def check_package(method: str, where: str) -> None:
-    """Raise ModelError where the package that a method needs is not installed."""
+    """Raise ModelError if the package that a method needs is not installed."""
     package = METHOD_PACKAGES.get(method)
     if package and not version_of(package):
-        fix = f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs"
+        fix = f"pip install '{package}' on every machine; framefleet[quantization] has those for CPUs"
         raise ModelError(f"{where} needs the Python package {package}, which is not installed", fix)
 
 
@@ -108,8 +108,8 @@ def check_packing(where: str, config: Any) -> None:
 
 
 def _odd_values(config: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield what is not plain: what libraries would look up and call, and what takes memory or time."""
-    if config["quant_method"] != "bitsandbytes":  # which libraries take it for, where one of these is set
+    """Yield odd values: those that libraries would look up and call, or that take much memory or time."""
+    if config["quant_method"] != "bitsandbytes":  # with one of these keys, libraries take it for bitsandbytes
         yield from (key for key in ("load_in_8bit", "load_in_4bit") if config.get(key))
     mappings = (key for key, value in config.items() if value and isinstance(value, Mapping))
     yield from (key for key in mappings if key not in _MAPPINGS)
@@ -120,7 +120,7 @@ def _odd_values(config: Mapping[str, Any]) -> Iterator[Any]:
         if isinstance(value, Mapping):
             if "_type" in value and not _is_known(value["_type"], value.get("_data")):
                 yield value["_type"]
-            waiting += [*value.items(), *(("", name) for name in value)]  # keys are names of modules, too
+            waiting += [*value.items(), *(("", name) for name in value)]  # keys are names of modules too
         elif isinstance(value, list):
             waiting += [(key, inner) for inner in value]
         elif isinstance(value, str):
@@ -131,12 +131,12 @@ def _odd_values(config: Mapping[str, Any]) -> Iterator[Any]:
                 yield value
         elif value is not None:
             most = _MOST_BITS if key.endswith("bits") else _MOST_VALUES if key.startswith("min") else _MOST
-            if not abs(value) <= most:  # as NaN is not
+            if not abs(value) <= most:  # also true for NaN
                 yield {key: value}
 
 
 def _is_known(kind: Any, content: Any) -> bool:
-    """Whether a `_type` of a torchao config is one that we know, and its `_data` what such a type takes."""
+    """Return whether a torchao config has a known `_type`, and `_data` that fits it."""
     if not isinstance(kind, str):
         return False
     if kind == "torch.dtype":
@@ -147,7 +147,7 @@ def _is_known(kind: Any, content: Any) -> bool:
 
 
 def method_of(folder: Path, component: str) -> str | None:
-    """Return the method by which a component's weights are packed; None for plain weights."""
+    """Return the method that packed a component's weights; None for plain weights."""
     path = folder / component / "config.json"
     config = read_object(path).get(KEY) if path.is_file() else None
     method = config.get("quant_method") if isinstance(config, Mapping) else None
@@ -155,15 +155,15 @@ def method_of(folder: Path, component: str) -> str | None:
 
 
 def packed_components(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """Return the method of each component whose weights are packed. files: of the model."""
+    """Return the method of each component with packed weights. files: the model's."""
     components = {file.partition("/")[0] for file in files if file.count("/") == 1}
     methods = {component: method_of(folder, component) for component in sorted(components)}
     return {component: method for component, method in methods.items() if method}
 
 
 def config_classes(library: str = "diffusers") -> dict[str, Any]:
-    """Return the class of each method's config. library: diffusers or transformers, which have one each."""
+    """Return the config class of each method. library: diffusers or transformers, which have their own."""
     classes = import_module(f"{library}.quantizers.auto").AUTO_QUANTIZATION_CONFIG_MAPPING
-    # bitsandbytes has two entries, by its number of bits, and one name in configs.
+    # bitsandbytes has two entries, one for each number of bits, but only one name in configs.
     by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): kind for name, kind in classes.items()}
     return {name: kind for name, kind in by_method.items() if name != _NUNCHAKU}

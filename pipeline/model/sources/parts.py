@@ -1,9 +1,9 @@
-"""Single files in place of a pipeline's own weights: where each is, what it holds, and for which components.
+"""Single files in place of a pipeline's own weights: where each is, its tensors, and its components.
 
     model: {path: BASE, parts: {transformer: x.gguf, vae: y.safetensors}}
     model: {path: x.safetensors, base: BASE}      the same as {path: BASE, parts: {checkpoint: x.safetensors}}
 
-The base gives configs, tokenizers and the weights of all other components.
+The base has the configs, tokenizers and the weights of all other components.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS, is_denoiser
 
-CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
+CHECKPOINT = "checkpoint"  # the part for all components whose weights it has
 FILE_FORMATS = (SAFETENSORS, headers.GGUF)
-# What files of other tools call their parts. Whatever else a checkpoint holds is the denoiser's.
+# Prefixes in files of other tools. All other weights of a checkpoint are the denoiser's.
 _AUTOENCODER = ("first_stage_model.", "vae.")
 _TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
 _HUB_FILE = re.compile(
     r"(?:hf://|https?://(?:huggingface\.co|hf\.co)/)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)"
     r"(?:@(?P<revision>[\w.-]+)|/(?:blob|resolve)/(?P<page>[\w.-]+))?/(?P<file>[^?#]+\.(?i:safetensors|gguf))"
 )
-_SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: its commit is asked for by it
+_SMALL = (".gitattributes", "README.md")  # every hub repository has one: it is used to ask for the commit
 
 
 class ModelPart(Strict):
-    """One file with the weights of a component, or of several."""
+    """One file with the weights of one or several components."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -59,13 +59,13 @@ class ModelPart(Strict):
 
 
 def base_and_parts(
-    path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
+    path: str, base: str | None, declared: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
 ) -> tuple[str, dict[str, ModelPart]]:
-    """Return the place of the base, and the parts by component. Raises ModelError where they do not fit."""
+    """Return the place of the base, and the parts by component. Raises ModelError if they do not fit."""
     parts = {}
-    for name, part in given.items():
+    for name, part in declared.items():
         fields = {"path": str(part)} if isinstance(part, str | Path) else part
-        fix = "give the path of a file, or a mapping with path, and perhaps revision and sha256"
+        fix = "use the path of a file, or a mapping with path, and optionally revision and sha256"
         parts[name] = settings_of(ModelPart, fields, place=f"parts.{name}", fix=fix)
     here = Path(os.path.expanduser(path))
     is_file = path.lower().endswith((*FILE_FORMATS, *PICKLES)) and not here.is_dir()
@@ -78,13 +78,13 @@ def base_and_parts(
         raise ModelError(
             f"model {public_url(path)!r} is one file, without configs and tokenizers",
             "name the pipeline that it was made for: `model: {path: FILE, base: ORG/NAME or FOLDER}`; or "
-            "convert an original checkpoint of VideoCrafter, DynamiCrafter or Open-Sora by `framefleet model "
-            "convert`",
+            "convert an original checkpoint of VideoCrafter, DynamiCrafter or Open-Sora with `framefleet "
+            "model convert`",
         )
     if base is not None and not is_file:
         formats = " or ".join(FILE_FORMATS)
-        problem = f"model.base is given, but {public_url(path)!r} is not one file ({formats})"
-        raise ModelError(problem, "give the file as `model.path`, or leave `model.base` out")
+        problem = f"model.base is set, but {public_url(path)!r} is not a single file ({formats})"
+        raise ModelError(problem, "set `model.path` to the file, or leave `model.base` out")
     return (base, {CHECKPOINT: ModelPart(path=path), **parts}) if base else (path, parts)
 
 
@@ -92,9 +92,9 @@ def names_of(parts: Mapping[str, ModelPart]) -> str:
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots: what its header says is read once
+@dataclass(frozen=True, kw_only=True)  # without slots, because `tensors` is cached
 class PartFile:
-    """A part that was found. Reads its header only, until it is hashed or loaded."""
+    """The file of a part. Only its header is read until it is hashed or loaded."""
 
     name: str  # the component, or "checkpoint"
     part: ModelPart
@@ -107,7 +107,7 @@ class PartFile:
 
     @property
     def key(self) -> str:
-        """Its name among the model's files, in the model digest: wherever the file lies."""
+        """Its name among the model's files, in the model digest; independent of its path."""
         return f"{self.name}{Path(self.file).suffix.lower()}"
 
     @property
@@ -120,7 +120,7 @@ class PartFile:
 
     @cached_property
     def tensors(self) -> tuple[headers.Tensor, ...]:
-        """The file's tensors. Raises ModelError where its header is not one, or the file is cut short."""
+        """The file's tensors. Raises ModelError if its header is invalid, or the file is cut off."""
 
         def read(count: int) -> bytes:
             return self.source.read(self.file, count)
@@ -140,29 +140,29 @@ class PartFile:
         return self.source.fetch([self.file]) / self.file
 
     def digest(self) -> str:
-        """Return its SHA-256. Raises ModelError where it is not the one that the job or its source names.
+        """Return its SHA-256. Raises ModelError if it is not the one that the job or its source names.
 
-        A file of the hub that is not here is named by the hub; whoever loads it reads it.
+        For a file on the hub that is not on this machine, it comes from the hub, and is checked at loading.
         """
-        _ = self.tensors  # a file that is cut short gets no digest
+        _ = self.tensors  # raises ModelError for a file that is cut off
         listed = self.source.files[self.file].sha256
         sha256 = listed if listed and not self.source.is_local else sha256_of(self.fetched())
         check_sha256(self.where, sha256, self.part.sha256)
         return sha256
 
     def checked(self, expected: str | None = None) -> str:
-        """Return the SHA-256 of the file on this machine. Raises ModelError for another one."""
+        """Return the SHA-256 of the file on this machine. Raises ModelError if it is not the expected one."""
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
         return checked_digest(self.fetched(), expected, where=self.where)
 
     def components(self, components: Iterable[Component], part_names: Collection[str]) -> tuple[str, ...]:
-        """Return the components whose weights it holds. part_names: of all files, this one included.
+        """Return the components whose weights it has. part_names: of all files, this one included.
 
-        Raises ModelError where it holds those of none, or may be for either of two.
+        Raises ModelError if it has weights of none, or may be for either of two.
         """
         by_name = {component.name: component for component in components if component.has_weights}
         if self.name == CHECKPOINT:
-            names = self._names_in({name: one for name, one in by_name.items() if name not in part_names})
+            names = self._names_in({name: by_name[name] for name in by_name if name not in part_names})
         elif self.name in by_name:
             names = (self.name,)
         else:
@@ -172,7 +172,7 @@ class PartFile:
         for name in names if self.is_gguf else ():
             if by_name[name].loader == "transformers":
                 problem = (
-                    f"{self.where} is a GGUF file for {name}, and GGUF is read for networks of diffusers only"
+                    f"{self.where} is a GGUF file for {name}, but GGUF only works for networks of diffusers"
                 )
                 raise ModelError(problem, f"use a {SAFETENSORS} file of the same {name}")
         return names
@@ -183,31 +183,31 @@ class PartFile:
         has_texts = any(name.startswith(_TEXT_ENCODERS) for name in shapes)
         has_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in shapes)
         denoisers = sorted(filter(is_denoiser, by_name), key=lambda name: name not in DENOISERS)
-        # Wan 2.2 has two, of equal names and shapes.
+        # Wan 2.2 has two, with equal names and shapes.
         alike = [name for name in denoisers if by_name[name].class_name == by_name[denoisers[0]].class_name]
         if has_denoiser and len(alike) > 1:
             raise ModelError(
-                f"{self.where} may be for each of {', '.join(alike)} of its base",
-                f"name the one that it is for: `{{path: BASE, parts: {{{alike[0]}: FILE}}}}`; in Wan 2.2, "
+                f"{self.where} may be for {' or '.join(alike)} of its base",
+                f"name the right one: `{{path: BASE, parts: {{{alike[0]}: FILE}}}}`; in Wan 2.2, "
                 "transformer is for high noise and transformer_2 for low noise",
             )
 
-        def holds(one: Component) -> bool:
-            if has_texts and one.name.startswith("text_encoder"):
-                return is_converted(one, shapes)
-            return is_vae if one.name == "vae" else has_denoiser and one.name in denoisers[:1]
+        def has_weights_of(name: str) -> bool:
+            if has_texts and name.startswith("text_encoder"):
+                return is_converted(by_name[name], shapes)
+            return is_vae if name == "vae" else has_denoiser and name in denoisers[:1]
 
-        parts = tuple(name for name, component in by_name.items() if holds(component))
+        parts = tuple(filter(has_weights_of, by_name))
         if not parts:
-            problem = f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}"
-            fix = "give the base that the file was made for, or name its component in `model.parts`"
+            problem = f"{self.where} has no weights for the components of its base: {', '.join(by_name)}"
+            fix = "use the base that the file was made for, or name its component in `model.parts`"
             raise ModelError(problem, fix)
         return parts
 
 
 def is_converted(component: Component, names: Mapping[str, Any]) -> bool:
-    """Whether diffusers knows the names that a file has for the weights of a text encoder."""
-    # diffusers has no public functions for it (0.42); imports torch
+    """Return whether diffusers knows the names of a text encoder's weights in a file."""
+    # diffusers has no public functions for this (0.42). Imports torch.
     from diffusers.loaders import single_file_utils as utils
 
     if not component.class_name.startswith("CLIP"):
@@ -217,33 +217,33 @@ def is_converted(component: Component, names: Mapping[str, Any]) -> bool:
 
 
 def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
-    """Return the files that stand in for components. Raises ModelError for those that are not there.
+    """Return the files of parts. Raises ModelError for missing ones.
 
-    Pickles are refused, with `model.allow_pickle` too: nobody needs them in these formats.
+    Pickles are refused even with `model.allow_pickle`, because nobody needs them here.
     """
     return tuple(_opened(name, part, storage_options) for name, part in parts.items())
 
 
 def by_component(files: Collection[PartFile], components: Iterable[Component]) -> dict[str, PartFile]:
-    """Return the file that each component is loaded from: its own, or else the checkpoint."""
+    """Return the file of each component: its own, or else the checkpoint."""
     components = list(components)
     part_names = {file.name for file in files}
     return {name: file for file in files for name in file.components(components, part_names)}
 
 
 def packed_by(folder: Path, components: Iterable[Component], files: Collection[PartFile]) -> dict[str, str]:
-    """Return the method of each component whose weights are packed. folder: holds the configs."""
+    """Return the method of each component with packed weights. folder: has the configs."""
     components = list(components)
-    folders = [name for one in components if one.has_weights for name in one.folders]
+    folders = [name for component in components if component.has_weights for name in component.folders]
     methods = {name: method_of(folder, name) for name in folders}
     methods |= {name: "gguf" for name, file in by_component(files, components).items() if file.is_gguf}
     return {name: method for name, method in methods.items() if method}
 
 
 def part_sizes(files: Collection[PartFile], components: Iterable[Component]) -> dict[str, int]:
-    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`.
+    """Return how many bytes of weights each component has, by a file name in its folder; see `check_sizes`.
 
-    At least a byte for each weight: networks are built in four, whatever a file packs them in.
+    At least a byte for each weight, however the file packs them: networks are built with four.
     """
     return {
         f"{name}/{Path(file.file).name}{SAFETENSORS}": max(
@@ -275,7 +275,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
         source = open_hub(hub["repo"], revision, _SMALL, only=hub["file"])
         file = hub["file"]
         if file not in source.files:
-            fix = did_you_mean(file, [one for one in source.files if one.lower().endswith(FILE_FORMATS)])
+            fix = did_you_mean(file, [name for name in source.files if name.lower().endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
         folder, _, file = path.rpartition("/")
@@ -286,7 +286,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             raise ModelError(f"{where}: {error}", "check the URL") from None
     else:
         if not here.is_file():
-            fix = "give a file, a URL of one, or org/name/file of the hub"
+            fix = "use a file, a URL of one, or org/name/file on the hub"
             raise ModelError(f"{where}: {here} does not exist", fix)
         source, file = FolderSource(str(here.parent), only=here.name), here.name
     part = part.model_copy(update={"path": f"{source.path}/{file}", "revision": source.revision})

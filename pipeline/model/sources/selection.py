@@ -1,7 +1,7 @@
-"""From the names of a model's files to those that loading it reads. Opens nothing but small files.
+"""From the names of a model's files to those that loading reads. Opens only small files.
 
-Weights come from safetensors; pickles, which can run code when they are opened, only where they are allowed.
-They are chosen as the library that loads them chooses, and what it might take in their place is refused.
+Weights come from safetensors; pickles, which can run code when they are opened, are used only if allowed.
+The choice is the same as in the library that loads them, and files that it might load instead are refused.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.components import Component, Loader
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-# Of other frameworks, and in formats that are taken when they are asked for, besides those that are loaded.
+# Weights of other frameworks, and in formats that are only used on request.
 OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".gguf", ".distcp", ".flashpack")
 CODE = (".py", ".pyc", ".so")  # next to a model; never run
 PROSE = (".md", ".png", ".jpg")
 SAFETENSORS, SHARDS = ".safetensors", ".safetensors.index.json"
 SHARD_INDEXES = (".safetensors.index.", ".bin.index.")
-# In the order in which `from_pretrained` looks for them: diffusers prefers shards, transformers the one file.
+# The order in which `from_pretrained` looks for them: diffusers prefers shards, transformers a single file.
 ORDER: dict[Loader, tuple[str, ...]] = {
     "diffusers": (f"diffusion_pytorch_model{SHARDS}", "diffusion_pytorch_model.safetensors"),
     "transformers": ("model.safetensors", f"model{SHARDS}"),
@@ -33,19 +33,19 @@ PICKLED: dict[Loader, tuple[str, ...]] = {
     "diffusers": ("diffusion_pytorch_model.bin",),
     "transformers": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 }
-# `model.fp16.safetensors`, its shards, and their index: only for `variant="fp16"`, which is never said.
+# `model.fp16.safetensors`, its shards, and their index: only for `variant="fp16"`, which is never passed.
 VARIANT = re.compile(
     r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.([\w-]+)\.safetensors(\.index\.json)?"
     r"|(diffusion_pytorch_model|model)\.safetensors\.index\.\w+\.json"
 )
 _ADAPTER = "adapter_config.json"
-# What operating systems, editors and notebooks leave next to files. A macOS disk that is not its own has a
-# `._model.safetensors` next to each model.safetensors.
+# Files that operating systems, editors and notebooks leave behind. On foreign disks, macOS adds a
+# `._model.safetensors` to each model.safetensors.
 _JUNK = re.compile(
     r"\..+|__MACOSX|Icon\r|(eh)?thumbs\.db|desktop\.ini|.*~|#.*#|.*\.(bak|orig|rej|sw[op]|tmp|part|crdownload)",
     re.IGNORECASE,
 )
-# Tokenizers of a processor, and chat templates, lie in folders of their own below the component's.
+# Tokenizers of a processor, and chat templates, are in subfolders of the component.
 MAX_FOLDER_DEPTH = 3
 
 
@@ -60,9 +60,9 @@ def select(
 ) -> list[str]:
     """Return the files that loading reads, sorted.
 
-    names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
-    model's folder. without: components whose weights come from elsewhere; theirs are not looked at. Raises
-    ModelError for pickles, missing weights and shards, and weights besides those chosen.
+    names: of all files, relative to the model. read: returns a small file's bytes. where: the model's folder,
+    for messages. without: components whose weights come from elsewhere; their weights are ignored. Raises
+    ModelError for pickles, missing weights and shards, and weights besides the chosen ones.
     """
     names = set(names)
     inside: dict[str, set[str]] = {}  # by component
@@ -72,7 +72,7 @@ def select(
         if is_inside and not is_junk(name):
             inside.setdefault(folder, set()).add("/".join(parts))
     chosen = [index_file(names)]
-    for component, folder in [(one, folder) for one in components for folder in one.folders]:
+    for component, folder in [(each, folder) for each in components for folder in each.folders]:
         files, place = inside.get(folder, set()), f"{where}/{folder}"
         weights = []
         if folder not in without:
@@ -80,8 +80,8 @@ def select(
             _refuse_others(files, weights, place)
             if component.has_weights and not any(map(is_weights, weights)):
                 raise ModelError(
-                    f"{place} cannot be loaded: a {component.class_name} needs weights, and there is no "
-                    "model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
+                    f"{place} cannot be loaded: a {component.class_name} needs weights, but there is no "
+                    "model.safetensors or diffusion_pytorch_model.safetensors, and there are no shards",
                     "fetch the model again; if it has only other variants, e.g. fp16, rename their files",
                 )
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
@@ -91,7 +91,7 @@ def select(
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether a file, or a folder above it, is none that somebody put there."""
+    """Return whether the system or a tool, not a person, made this file or a folder above it."""
     return any(_JUNK.fullmatch(part) for part in name.split("/"))
 
 
@@ -112,30 +112,30 @@ def chosen_weights(
     *,
     allow_pickle: bool = False,
 ) -> list[str]:
-    """Return the weights of one component and their index, if any; `read`, `folder` as `select` has them."""
+    """Return the weights of one component and their index, if any. read, folder: as in `select`."""
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
     if name := next((name for name in suffixes if name in names), None):
         is_index = name.endswith(".json")
         weight_map = weight_map_of(read(f"{folder}/{name}"), f"{place}/{name}") if is_index else {}
         shards = sorted({*weight_map.values()})
         if missing := [shard for shard in shards if shard not in names]:
-            raise ModelError(f"{place}/{missing[0]} is missing, though {name} names it", "fetch it again")
+            raise ModelError(f"{place}/{missing[0]} is missing, although {name} names it", "fetch it again")
         return [name, *shards]
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles and allow_pickle:
         fix = f"rename it to {PICKLED[loader][0]}" if loader else "delete it"
-        raise ModelError(f"{place}/{pickles[0]} is not loaded by that name", fix)
+        raise ModelError(f"{place}/{pickles[0]} cannot be loaded under that name", fix)
     if pickles:
         raise ModelError(
             f"{place}/{pickles[0]} is a pickle, which can run code when it is opened",
-            "convert it to safetensors, or take the model from a place that has them; "
+            "convert it to safetensors, or get the model from a place that has safetensors; "
             "if you trust where it comes from, set `model.allow_pickle: true`",
         )
     return []
 
 
 def weight_map_of(content: bytes, where: str) -> dict[str, str]:
-    """Return the shard of each weight. Raises ModelError for what is not an index, or not read as one."""
+    """Return the shard of each weight. Raises ModelError if it is not an index that libraries read."""
     kind = ".bin" if ".bin." in where.rpartition("/")[2] else SAFETENSORS
     try:
         index = parse_json(content)
@@ -147,27 +147,27 @@ def weight_map_of(content: bytes, where: str) -> dict[str, str]:
     if not is_index:
         raise ModelError(f"{where} is not an index of shards", "fetch it again")
     if not has_metadata:
-        problem = f"{where} has no mapping `metadata`, without which libraries do not read it"
+        problem = f"{where} has no mapping `metadata`, so libraries do not read it"
         raise ModelError(problem, 'add `"metadata": {}` to it, or fetch it again')
     return weight_map
 
 
 def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) -> None:
-    """Raise ModelError for weights that are not those chosen, and that nothing marks as a variant of them.
+    """Raise ModelError for weights that are neither chosen nor marked as a variant.
 
-    They change nothing here, where only what was hashed is loaded; but a plain script might take them.
+    They have no effect here, where only hashed files are loaded, but a plain script might load them.
     """
     kinds = (SAFETENSORS, SHARDS)
     others = [n for n in names if n.endswith(kinds) and n not in chosen and not VARIANT.fullmatch(n)]
     others += [_ADAPTER] * (_ADAPTER in names)
     for name in sorted(others):
         if "/" not in name:
-            taken = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
-            fix = "delete it; or if it is the one that is meant, delete the others, and lock the model again"
-            raise ModelError(f"{place}/{name} lies next to the weights and is not loaded ({taken})", fix)
+            loaded = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
+            fix = "delete it; or if it is the right file, delete the others, and lock the model again"
+            raise ModelError(f"{place}/{name} is next to the weights but is not loaded ({loaded})", fix)
 
 
 def _is_config(name: str) -> bool:
-    """Configuration and tokenizer files: everything small that is not weights, code or prose."""
+    """Return whether it is a config or a tokenizer's file: anything but weights, code and prose."""
     is_other = name == _ADAPTER or is_shard_index(name) or is_weights(name)
     return not is_other and not name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS))

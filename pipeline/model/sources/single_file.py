@@ -1,7 +1,7 @@
-"""From one file to the network of a component, by diffusers' own conversion; or why not all of it was placed.
+"""From a single file to a component's network, with diffusers' own conversion; every weight must be used.
 
 diffusers converts the names of many publishers in `from_single_file`. It logs names that the network does not
-have, and passes over others without a word, so the names that it looks at are watched.
+have, and silently ignores others, so we watch which names it reads.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.parts import is_converted
 from framefleet.pipeline.model.sources.selection import ORDER, is_shard_index, is_weights
 
-# What trainings leave in files, and tables that every class has of its own.
+# Leftovers of training, and tables that every class makes itself.
 _IGNORED = re.compile(
     r"model_ema\.|(.+\.)?(position_ids|logit_scale)$|denoiser\.sigmas$|lvlb_weights$|logvar$"
     r"|(sqrt_|log_)?(one_minus_)?(recip_|recipm1_)?(alphas_cumprod(_prev)?|betas)$"
     r"|(sqrt_recip|sqrt_recipm1|log_one_minus)_alphas_cumprod$"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])$"
 )
-# How `from_single_file` says which names were not placed (diffusers.loaders.single_file_model, 0.42).
+# The message of `from_single_file` about unused names (diffusers.loaders.single_file_model, 0.42).
 _LOGGER = "diffusers.loaders.single_file_model"
 _UNUSED = re.compile(r"not used when initializing .*?\[(.*)\]", re.S)
 GGUF_CONFIG = "GGUFQuantizationConfig"
-# What diffusers' conversion leaves out of names by itself, and what that of two classes looks for.
+# Prefixes that diffusers' conversion removes by itself, and those that it needs for two classes.
 LEFT_OUT = ("model.diffusion_model.", "first_stage_model.", "vae.")
 _EXPECTED = {"UNet2DConditionModel": LEFT_OUT[0], "CosmosTransformer3DModel": "net."}
 FIX = (
-    "give the base that the file was made for; if weights without a place are meant to be left out, set "
+    "use the base that the file was made for; if the unused weights are not needed, set "
     "`model.allow_unmatched_weights: true`"
 )
 
 
 class _Watched(dict[str, Any]):
-    """The tensors of a file by name, which notes the names that somebody takes."""
+    """The tensors of a file by name; notes which names are read."""
 
     def __init__(self, tensors: Mapping[str, Any], taken: set[str]) -> None:
         super().__init__(tensors)
@@ -69,23 +69,23 @@ class _Watched(dict[str, Any]):
         return super().pop(name, *default)
 
 
-@dataclass(eq=False)  # one may be for several components
+@dataclass(eq=False)  # one file may be for several components
 class SingleFile:
-    """One file, from which several components may be loaded. path: on this machine, hashed and checked."""
+    """A single file for one or several components. path: on this machine, hashed and checked."""
 
     path: Path
     is_gguf: bool
-    where: str  # what messages call it
+    where: str  # its name in messages
     _names: set[str] = field(default_factory=set)  # of its tensors
-    _taken: set[str] = field(default_factory=set)  # those that a component was made of
-    _unplaced: set[str] = field(default_factory=set)  # after conversion, and not in any network
+    _taken: set[str] = field(default_factory=set)  # names that a component has used
+    _unplaced: set[str] = field(default_factory=set)  # converted names that are in no network
 
     @cached_property
     def names(self) -> frozenset[str]:
         return frozenset(tensor.name for tensor in check_file_size(self.path))
 
     def is_folder_like(self, component: Component) -> bool:
-        """Whether transformers reads the file as if it lay in the component's folder."""
+        """Return whether transformers can read the file as if it were in the component's folder."""
         return component.loader == "transformers" and not is_converted(component, dict.fromkeys(self.names))
 
     @contextmanager
@@ -99,9 +99,9 @@ class SingleFile:
             yield Path(name)
 
     def prefix(self, component: Component, make_blank: Callable[[], nn.Module]) -> tuple[str, str]:
-        """Return what all names begin with, e.g. "_orig_mod." of torch.compile, and what they should.
+        """Return the common prefix of all names, e.g. "_orig_mod." of torch.compile, and the right prefix.
 
-        make_blank: makes the network without weights; called where that may differ.
+        make_blank: makes the network without weights; called only if they may differ.
         """
         paths = zip(*(name.split(".")[:-1] for name in self.names), strict=False)
         parts = [path[0] for path in takewhile(lambda path: len({*path}) == 1, paths)]
@@ -113,7 +113,7 @@ class SingleFile:
         def num_own(prefix: str) -> int:
             return len({name.removeprefix(prefix) for name in self.names} & own)
 
-        # Where no name is one of the network's, it is a publisher's, and all of the prefix goes.
+        # If no name is one of the network's, the names are a publisher's, and the whole prefix goes.
         prefixes = ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts), -1, -1)]
         best = max(prefixes, key=num_own)
         return best, "" if num_own(best) else expected
@@ -126,9 +126,9 @@ class SingleFile:
         quantization: Any,
         make_blank: Callable[[], nn.Module],
     ) -> nn.Module:
-        """Return a component's network. Raises ModelError for lacking weights.
+        """Return a component's network. Raises ModelError for missing weights.
 
-        configs: the base's folder. quantization: None for a GGUF file, which is packed.
+        configs: the base's folder. quantization: None for a GGUF file, which is already packed.
         """
         import diffusers
         from safetensors.torch import load_file
@@ -159,10 +159,10 @@ class SingleFile:
         with _unplaced_names() as unplaced:
             try:
                 network = load(network_class, _Watched(tensors, taken))
-            except NotImplementedError:  # of torch, which casts no weight without a value, and names none
+            except NotImplementedError:  # torch cannot cast a weight without a value, and does not name it
                 naming = type(network_class.__name__, (network_class,), {"to": to})
                 network = load(naming, _Watched(tensors, taken))
-        # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
+        # A file with diffusers' own names is loaded as a whole, without reading its names one by one.
         taken |= tensors.keys() & network.state_dict().keys()
         check_lacking(network)
         self._taken |= taken
@@ -170,14 +170,14 @@ class SingleFile:
         return network
 
     def check_all_placed(self, *, allow_unmatched: bool) -> None:
-        """Raise ModelError for weights of the file that are in no network that was made of it."""
+        """Raise ModelError for weights of the file that are in none of its networks."""
         unused = (self._names - self._taken) | self._unplaced
         unused = {name for name in unused if not _IGNORED.match(name)}
         check_leftovers(self.where, unused=unused, fix=FIX, allowed=allow_unmatched)
 
 
 def _gguf_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a GGUF file as diffusers' `load_gguf_checkpoint` does, without the settings."""
+    """Return the tensors of a GGUF file like diffusers' `load_gguf_checkpoint`, without the settings."""
     from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
     from gguf import GGMLQuantizationType
     from gguf.quants import quant_shape_to_byte_shape
@@ -194,8 +194,8 @@ def _gguf_weights(path: Path) -> dict[str, torch.Tensor]:
             packed = content.reshape(quant_shape_to_byte_shape(tensor.shape, kind))
             weights[tensor.name] = GGUFParameter(packed, quant_type=kind)
         else:
-            problem = f"{path}: {tensor.name} is packed as {tensor.dtype}, which diffusers does not read"
-            raise ModelError(problem, "use a file that is packed otherwise, e.g. as Q8_0")
+            problem = f"{path}: {tensor.name} is packed as {tensor.dtype}, which diffusers cannot read"
+            raise ModelError(problem, "use a file with another packing, e.g. Q8_0")
     return weights
 
 
@@ -211,8 +211,8 @@ def _loaded(
 ) -> nn.Module:
     if component.loader == "diffusers":
         if not hasattr(network_class, "from_single_file"):
-            problem = f"{where}: diffusers reads a {component.class_name} from a folder only"
-            raise ModelError(problem, "leave it out: its weights are then those of the base")
+            problem = f"{where}: diffusers can only read a {component.class_name} from a folder"
+            raise ModelError(problem, "leave it out, to use the weights of the base")
         network: nn.Module = network_class.from_single_file(
             tensors,
             config=str(configs),
@@ -222,7 +222,7 @@ def _loaded(
             **({"quantization_config": quantization} if quantization else {}),
         )
         return network
-    # Text encoders: `from_single_file` of a pipeline is public, and takes no tensors that are watched.
+    # Text encoders: the public `from_single_file` of a pipeline does not take our watched tensors.
     # https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/loaders/single_file.py
     import diffusers
     from diffusers.loaders.single_file import load_single_file_sub_model

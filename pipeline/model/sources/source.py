@@ -1,4 +1,4 @@
-"""From what a job calls its model to the place that it comes from: a folder, the hub, or a URL."""
+"""From a model's name in a job to its source: a folder, the hub, or a URL."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def open_source(
     needs: Collection[str] = INDEXES,
     only: str | None = None,
 ) -> Source:
-    """Return where a model comes from. Raises ModelError when there is none.
+    """Return the source of a model. Raises ModelError if it does not exist.
 
-    path: a folder, `org/name` or `org/name@revision` of the hub, or a URL that fsspec opens. A folder of that
-    name wins over the hub. revision: a branch, tag or commit of the hub. needs: files, by one of which a URL
-    and a hub model are known to be what is looked for. only: the one file that is wanted, in any folder.
+    path: a folder, `org/name` or `org/name@revision` on the hub, or a URL that fsspec opens. A folder with
+    this name is preferred to the hub. revision: a branch, tag or commit on the hub. needs: files, at least
+    one of which a URL or hub model must have. only: the single file that is wanted, in any folder.
     """
     place, revision = split_name(path, revision)
     if place.startswith(("file://", "local://")):
@@ -74,46 +74,47 @@ def _meant(parent: str, name: str) -> str:
     from framefleet.pipeline.model.families.registry import PRESETS
 
     if name in INDEXES:
-        return f"give the folder it is in: {parent!r}"
+        return f"use the folder it is in: {parent!r}"
     if place := next((preset.place for preset in PRESETS if preset.name == name), ""):
         return f"that is the name of a preset; its model is {place}"
     near: list[str] = []
-    with suppress(OSError):  # it is not there, or must not be listed
+    with suppress(OSError):  # the parent does not exist, or may not be listed
         alike = [] if os.path.exists(os.path.join(parent, name)) else nearest(name, os.listdir(parent))
-        near = [one for one in alike if not os.path.exists(os.path.join(parent, one, CLAIM))]  # an output
+        # Outputs are not models.
+        near = [other for other in alike if not os.path.exists(os.path.join(parent, other, CLAIM))]
     meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
-    return f"{meant}give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
+    return f"{meant}use a pipeline folder (it has a model_index.json), org/name of a hub model, or a URL"
 
 
 def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
-    """Return the path and the revision of `org/name@revision`, or of its page; else what is given."""
+    """Return path and revision of `org/name@revision`, or of its page; other arguments unchanged."""
     if page := _HUB_PAGE.fullmatch(path):
         path = "@".join(filter(None, page.groups()))
     match = HUB_ID.fullmatch(path)
     if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision
     if match["revision"] and revision and match["revision"] != revision:
-        problem = f"model {path!r} names a revision, and so does the job: {revision!r}"
-        raise ModelError(problem, "give one of them")
+        problem = f"model {path!r} names a revision, but the job has another one: {revision!r}"
+        raise ModelError(problem, "leave one of them out")
     return match["repo"], revision or match["revision"]
 
 
 def public_name(path: str, revision: str | None) -> str:
-    """Return what a record calls a model: what opens it again, without credentials."""
+    """Return a model's name for records, which opens it again; without credentials."""
     return f"{path}@{revision}" if revision else public_url(path)
 
 
 def _refuse_revision(place: str, revision: str | None) -> None:
     if revision is not None:
-        problem = f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub"
-        raise ModelError(problem, "leave `model.revision` out, or give org/name of the hub as `model.path`")
+        problem = f"revision {revision!r} is set, but {public_url(place)} is not a model on the hub"
+        raise ModelError(problem, "leave `model.revision` out, or set `model.path` to org/name on the hub")
 
 
 class UrlSource(Source):
-    """A pipeline folder in an object store, as it is now: another listing is another model."""
+    """A pipeline folder in an object store, in its current version: another listing is another model."""
 
     def __init__(self, url: str, storage_options: Mapping[str, Any], *, only: str | None = None) -> None:
-        """only: the one file that is wanted; the others are not listed."""
+        """only: the single file that is wanted; others are not listed."""
         self.path = url.rstrip("/")
         self.name = public_url(self.path)
         from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
@@ -133,7 +134,7 @@ class UrlSource(Source):
         return self._store.read(file, count)
 
     def fetch(self, files: Collection[str]) -> Path:
-        # Named by all that the store says about the files, so a changed model gets a folder of its own.
+        # Named by everything that the store says about the files, so a changed model gets a new folder.
         listing = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
         folder = cache_folder() / "models" / short_hash(json.dumps([self.name, listing]))
         for file in files:
@@ -144,7 +145,7 @@ class UrlSource(Source):
         return folder
 
     def _fetch(self, file: str, link: Path) -> None:
-        """Download to a name that nobody reads, then name it by its content: no reader finds half a file."""
+        """Download to a temporary name, then rename the file, so that no reader finds half a file."""
         blobs = cache_folder() / "blobs"
         temporary = blobs / f"{uuid.uuid4().hex}.part"
         try:
@@ -153,14 +154,14 @@ class UrlSource(Source):
             self._store.download(file, temporary)
             size, listed = temporary.stat().st_size, self._listing[file].size
             if size != listed:
-                problem = f"{self.name}/{file} has {count_text(size, 'byte')}, but its listing says {listed}"
+                problem = f"{self.name}/{file} has {count_text(size, 'byte')}, but was listed with {listed:,}"
                 raise ModelError(problem, "it changed meanwhile: run the same command again")
             blob = blobs / sha256_of(temporary)
             os.replace(temporary, blob)
-            link.unlink(missing_ok=True)  # a link to a blob that somebody deleted
+            link.unlink(missing_ok=True)  # its blob may have been deleted
             link.symlink_to(os.path.relpath(blob, link.parent))
         except OSError as error:
-            problem = f"{self.name}/{file} cannot be kept in {cache_folder()}: {error.strerror or error}"
-            raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
+            problem = f"{self.name}/{file} cannot be stored in {cache_folder()}: {error.strerror or error}"
+            raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with space for the model") from error
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Where libraries load a model: a folder of exactly the files that were hashed, and nothing around it.
+"""Load a model from a folder that has exactly the hashed files, without network or questions.
 
-What is not in the folder they cannot find, whatever their next release looks for. They also ask the network
-for what a config names, and at the terminal whether to run code: in here both are refused.
+Libraries cannot find files outside of this folder, whatever their next release looks for. They also download
+what a config names, and ask at the terminal whether to run code: both are refused here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from framefleet.pipeline.errors import FramefleetError, ModelError
 
 _EVENTS = ("socket.getaddrinfo", "socket.connect", "builtins.input")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
-# More than the largest mixtures of experts have. A config may ask for any number of layers, and they are
-# made before their weights are looked for.
+# More than in the largest mixtures of experts. A config may ask for any number of layers, and libraries make
+# them before they look for the weights.
 MAX_MODULES = 50_000
 _MAX_SHOWN = 500  # characters of a library's own message
 
@@ -34,10 +34,9 @@ _is_alone: ContextVar[bool] = ContextVar("_is_alone", default=False)
 
 @contextmanager
 def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
-    """Yield a folder that holds these files of `folder` and nothing else, as links, while they are loaded.
+    """Yield a folder with links to these files of `folder`, and nothing else, to load them from.
 
-    Raises ModelError for whatever a library makes of files that it cannot use, and for what it asks for
-    next to them.
+    Raises ModelError in place of any error of a library, and if it asks for the network or at the terminal.
     """
     with tempfile.TemporaryDirectory(prefix="framefleet-model-") as name:
         place = Path(name)
@@ -62,12 +61,12 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
 
 @contextmanager
 def bounded_modules(folder: Path) -> Iterator[None]:
-    """Raise ModelError where this thread makes a network of more parts than any has."""
+    """Raise ModelError if this thread makes a network with more modules than any real one."""
     count, thread = itertools.count(), threading.get_ident()
 
     def counted(*_: Any) -> None:
         if threading.get_ident() == thread and next(count) > MAX_MODULES:
-            problem = f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules"
+            problem = f"{folder}: its configs ask for networks with more than {MAX_MODULES:,} modules"
             raise ModelError(problem, "they are damaged: fetch the model again")
 
     hook = register_module_module_registration_hook(counted)
@@ -79,7 +78,7 @@ def bounded_modules(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Refuse connections and questions at the terminal to this thread."""
+    """Refuse connections, and questions at the terminal, in this thread."""
     _watch()
     token = _is_alone.set(True)
     try:
@@ -90,17 +89,17 @@ def alone() -> Iterator[None]:
 
 @cache
 def _watch() -> None:
-    """Have Python tell us of connections (PEP 578). Such a hook stays, and costs a tenth of a microsecond."""
+    """Add an audit hook for connections (PEP 578). It cannot be removed, and costs 0.1 us for each event."""
     sys.addaudithook(_refuse)
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in _EVENTS or not _is_alone.get():
         return
-    what = "leave to run code of its own"
+    what = "permission to run its own code"
     if event == "socket.connect" and arguments[0].family not in INTERNET:
         return
     if event != "builtins.input":
         what = f"a connection to {arguments[0] if event == 'socket.getaddrinfo' else arguments[1][0]}"
-    fix = "use a model that holds all that it needs, and no code"
+    fix = "use a model that is complete and has no code"
     raise ModelError(f"a config of the model asks for {what}", fix)

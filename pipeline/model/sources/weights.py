@@ -1,7 +1,7 @@
-"""From a model's source to the files that are loaded, each with its SHA-256, held against lock and hub.
+"""From a model's source to the files to load, each with its SHA-256, compared with lock and hub.
 
-`open_weights` reads small files only, so that a driver on a laptop can name a model of 60 GB; whoever loads
-the model calls `fetched`, which hashes the real bytes.
+`open_weights` reads only small files, so that a driver on a laptop can use a model of 60 GB. Workers that
+load the model call `fetched`, which hashes the real bytes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Weights:
     source: Source
     class_name: str
     components: tuple[Component, ...]
-    files: tuple[str, ...]  # what loading reads of the source
-    expected: Mapping[str, str]  # the SHA-256 of those that the lock or the source names
+    files: tuple[str, ...]  # files of the source that loading reads
+    expected: Mapping[str, str]  # SHA-256 of the files that the lock or the source knows
     lock: integrity.ModelLock | None
     parts: tuple[PartFile, ...] = ()  # single files, in place of the weights of some components
 
@@ -44,16 +44,16 @@ class Weights:
         return [file for file in self.files if not selection.is_weights(file)]
 
     def stored_bytes(self, *, but: str = "-") -> int:
-        """Return the size of all weights, without those of components whose names begin as `but`."""
+        """Return the size of all weights, without components whose names begin with `but`."""
         files = (file for file in self.files if selection.is_weights(file) and not file.startswith(but))
         parts = sum(part.size for part in self.parts if not part.name.startswith(but))
         return sum(self.source.files[file].size for file in files) + parts
 
     def configs(self, *, is_built: bool = False) -> Path:
-        """Return a folder of this machine that holds all but the weights.
+        """Return a folder on this machine with all files except the weights.
 
-        Raises ModelError for configs that lead a library to code, to the network or to other files, and for
-        those that ask for far more memory than their weights take; is_built: see `check_sizes`.
+        Raises ModelError for configs that lead a library to code, to the network or to other files, or that
+        ask for far more memory than their weights take. is_built: see `check_sizes`.
         """
         folder = self.source.fetch(self.config_files)
         check_configs(folder, self.config_files)
@@ -63,7 +63,7 @@ class Weights:
         return folder
 
     def digests(self) -> dict[str, str]:
-        """Return every file's SHA-256, reading only what costs no download or is named by nobody."""
+        """Return every file's SHA-256; downloads only files whose SHA-256 is not known."""
         read = [
             file
             for file in self.files
@@ -73,7 +73,7 @@ class Weights:
         return {**self.expected, **self._fetched(read)[1], **parts}
 
     def fetched(self) -> tuple[Path, dict[str, str]]:
-        """Return the folder of this machine with all files, and the SHA-256 of its real bytes."""
+        """Return a folder on this machine with all files, and the SHA-256 of their real bytes."""
         folder, digests = self._fetched(self.files)
         return folder, digests | {part.key: part.checked() for part in self.parts}
 
@@ -89,10 +89,11 @@ def open_weights(
     ignore_lock: bool = False,
     parts: tuple[PartFile, ...] = (),
 ) -> Weights:
-    """Return what loading a model would read. Raises ModelError when it is incomplete, not the locked one,
-    needs pickles that are not allowed, or code of its own.
+    """Return the files that loading a model would read.
 
-    lock: a lock file's path; without one, the model's own counts, if it has one and `ignore_lock` is not set.
+    lock: a lock file's path; without one, the model's own lock counts, unless `ignore_lock` is set. Raises
+    ModelError if the model is incomplete, not the locked one, or needs its own code, or pickles that are not
+    allowed.
     """
     where = source.name
     file = model_index.index_file(source.files)
@@ -103,7 +104,7 @@ def open_weights(
 
     def read(file: str) -> bytes:
         if source.is_local:
-            # before it is opened: what it leads to may never end
+            # Before it is opened, because a link may lead to an endless file.
             integrity.check_links(Path(source.path), [file])
         if source.files[file].size > model_index.MAX_JSON_BYTES:
             problem = f"{where}/{file} has more than {model_index.MAX_JSON_BYTES:,} bytes"
@@ -126,7 +127,7 @@ def open_weights(
         locked = integrity.read_lock(Path(lock))
     elif integrity.LOCK_FILE in source.files and not ignore_lock:
         locked = integrity.parse_lock(read(integrity.LOCK_FILE), f"{where}/{integrity.LOCK_FILE}")
-    if locked:  # the parts' own `sha256` says something about theirs
+    if locked:  # without the weights that parts replace, which have their own `sha256`
         own = {
             name: sha256
             for name, sha256 in locked.digests.items()
@@ -135,7 +136,7 @@ def open_weights(
         }
         locked = replace(locked, digests=own)
         sizes, digests = {file: source.files[file].size for file in files}, listed
-        if any(part.key in own for part in parts):  # else it was made of the base alone
+        if any(part.key in own for part in parts):  # else it is a lock of the base only
             sizes |= {part.key: part.size for part in parts}
             digests = listed | {part.key: part.part.sha256 for part in parts if part.part.sha256}
             parts = tuple(part.locked(own.get(part.key)) for part in parts)
@@ -154,13 +155,13 @@ def open_weights(
 def fetched_files(
     source: Source, files: Collection[str], expected: Mapping[str, str], *, named_by: str | None = None
 ) -> tuple[Path, dict[str, str]]:
-    """Return a folder of this machine with these files, and the SHA-256 of its real bytes.
+    """Return a folder on this machine with these files, and the SHA-256 of their real bytes.
 
-    expected: the SHA-256 of some. named_by: who says so, if not the source. Asks the hub only for files that
-    are not in the cache. Raises ModelError when a file is another one.
+    expected: SHA-256 of some files. named_by: where these come from, if not from the source. Asks the hub
+    only for files that are not in the cache. Raises ModelError if a file is not the expected one.
     """
     folder = source.fetch(files)
-    # What is expected was there, or is on another machine.
+    # Expected files exist on another machine, or existed here.
     fix = "put the same model on every machine of the cluster" if expected else "check its name"
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", fix)
@@ -192,7 +193,7 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])
     for file in files:
-        # No library reports an index of shards that hold other weights than it says.
+        # Libraries do not report an index that does not match its shards.
         index, place = folder / file, file.rpartition("/")[0]
         if not file.endswith(selection.SHARDS):
             continue
@@ -201,6 +202,6 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
             expected = {name for name, own in shards.items() if own == shard}
             own_names = {*names.get(f"{place}/{shard}", expected)}
             unused, lacking = own_names - expected, expected - own_names
-            fix = f"{index} says something else: fetch both again"
+            fix = f"it does not match {index}: fetch both again"
             check_leftovers(f"{folder / place / shard}", unused=unused, lacking=lacking, fix=fix)
     check_configs(folder, files)

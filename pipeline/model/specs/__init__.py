@@ -1,1 +1,1 @@
-"""What a pipeline takes: its signature, sizes, frames, dtypes and schedulers."""
+"""What a pipeline accepts: parameters, sizes, frames, dtypes and schedulers."""

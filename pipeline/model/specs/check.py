@@ -1,8 +1,8 @@
-"""From one cell or one default to the value that the pipeline is given, or to why it is refused.
+"""From a cell or a default to the value for the pipeline, or to why it is refused.
 
-The numbers that an argument may be go by its name: others fail late, or are taken and render noise. Bounds on
-sizes are far beyond what models render, so that no cell takes all memory. Pictures and clips are bounded as
-those that rows may start from are (docs/inputs.md).
+The range of a number depends on the argument's name: other numbers fail late, or render noise. Bounds on
+sizes are far beyond what models render; they only prevent that a cell takes all memory. Rendered pictures and
+clips have the same bounds as those in inputs (docs/inputs.md).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from framefleet.pipeline.model.specs.signature import (
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import MAX_FPS, MAX_SEED, MIN_FPS
 
-MAX_SIDE = 16_384  # of the widest picture of this many pixels, 4:1
+MAX_SIDE = 16_384  # of a picture of 4:1 with the largest number of pixels
 MAX_PICTURE_PIXELS = 1 << 26  # 8192 x 8192
-MAX_FRAMES = 16_384  # eleven minutes at 24 fps; models render some hundred
-MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as the floats that diffusers returns
-MAX_STEPS = 10_000  # ten times what schedulers are trained with
-MAX_LIST = MAX_STEPS  # lists are mostly those of steps
-MAX_IMAGES = 64  # of one cell, each as large as an image may be: as many pixels as a video may have
+MAX_FRAMES = 16_384  # eleven minutes at 24 fps; models render a few hundred
+MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as floats, which diffusers returns
+MAX_STEPS = 10_000  # ten times the number of training steps
+MAX_LIST = MAX_STEPS  # most lists are lists of steps
+MAX_IMAGES = 64  # in one cell; of the largest size, they have as many pixels as the largest video
 
 
 def too_large(height: int, width: int, num_frames: int = 1) -> str | None:
-    """Return why a clip is more than anything reads, as the end of "height is ..., but ..."."""
+    """Return why a clip is too large for any reader, as the end of "height is ..., but ..."."""
     if height * width > MAX_PICTURE_PIXELS:
         return f"a picture of {height:,} x {width:,} has more than {MAX_PICTURE_PIXELS:,} pixels"
     if height * width * num_frames > MAX_CLIP_PIXELS:
@@ -46,18 +46,18 @@ def too_large(height: int, width: int, num_frames: int = 1) -> str | None:
 _SIDE = (1, MAX_SIDE, f"from 1 to {MAX_SIDE:,}")
 _FRAMES = (1, MAX_FRAMES, f"from 1 to {MAX_FRAMES:,}")
 _STEPS = (1, MAX_STEPS, f"from 1 to {MAX_STEPS:,}")
-_TOKENS = (1, 32_768, "from 1 to 32,768")  # text is padded to them; no pipeline takes more than 3,000
-_SCALE = (0, 1000, "from 0 to 1000")  # models are given 30 at most; fp16 ends at 65,504
+_TOKENS = (1, 32_768, "from 1 to 32,768")  # text is padded to this length; no pipeline takes more than 3,000
+_SCALE = (0, 1000, "from 0 to 1000")  # people use at most 30; fp16 ends at 65,504
 _SHARE = (0, 1, "from 0 to 1")
 _RATE = (1, MAX_FPS, f"from 1 to {MAX_FPS:g}")
-# Of all others: what a column of Arrow's holds, and what fp32 does.
+# For all others: the range of Arrow's int64, and of fp32.
 _WHOLE = (-(2**63), 2**63 - 1, "a whole number of 64 bits")
-_FLOAT = (-3.4e38, 3.4e38, "a number that fp32 holds")
+_FLOAT = (-3.4e38, 3.4e38, "a number in the range of fp32")
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "decode_chunk_size": _FRAMES,
     "eta": _SHARE,
-    # Open-Sora's: beyond these, steps have equal noise in fp32's 7 digits, at which the scheduler fails.
+    # For Open-Sora: beyond these, steps have equal noise levels in fp32, and the scheduler fails.
     "flow_shift": (0.001, 1000, "from 0.001 to 1000"),
     "fps": _RATE,
     "frame_rate": _RATE,
@@ -76,7 +76,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 
 
 def out_of_range(name: str, value: float) -> str | None:
-    """Return what the argument must be, e.g. "from 0 to 1", where `value` is not."""
+    """Return what the argument must be, e.g. "from 0 to 1"; None if `value` is in its range."""
     is_guidance = "guidance_scale" in name or name == "true_cfg_scale"
     anything = _SCALE if is_guidance else _WHOLE if isinstance(value, int) else _FLOAT
     low, high, words = _RANGES.get(name, anything)
@@ -84,7 +84,7 @@ def out_of_range(name: str, value: float) -> str | None:
 
 
 def check_ranges(arguments: Mapping[str, float | None]) -> None:
-    """Raise ValueError for what is out of range, as the call of a pipeline does."""
+    """Raise ValueError for a value out of range, like a pipeline's own call."""
     for name, value in arguments.items():
         if value is not None and (words := out_of_range(name, value)):
             raise ValueError(f"`{name}` is {value}: it must be {words}")
@@ -92,26 +92,26 @@ def check_ranges(arguments: Mapping[str, float | None]) -> None:
 
 _NOT_WHOLE = Refused(reason="it must be a whole number", fix="use a whole number in digits, e.g. 42")
 _NOT_FINITE = Refused(reason="it must be a finite number", fix="use a number in digits, e.g. 7.5")
-# What spreadsheets of half of the world write, and what may be either: "5,5", "1.000,5", "1,000".
+# As spreadsheets write numbers in half of the world, or ambiguous: "5,5", "1.000,5", "1,000".
 _WITH_COMMA = re.compile(r"\s*[+-]?[0-9][0-9.,]*,[0-9]+\s*", re.ASCII)
 _ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECASE)
-_SURE_DIGITS = 18  # which every seed may have
-_MAX_DIGITS = 400  # of a text that is a number; Python refuses to read thousands
+_SURE_DIGITS = 18  # any number with as many digits is a valid seed
+_MAX_DIGITS = 400  # of a number as text; Python refuses to read thousands
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
 _EXAMPLES = {"int": "[999, 749, 499]", "float": "[1.0, 0.75, 0.5]", "str": '["a", "b"]'}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
-_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # in a whole number, which has no other commas
 
 
 def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
-    """Return `value` as the parameter `name` takes it: 5 is 5.0 for a float, 9.0 is 9 for an int."""
+    """Return `value` for the parameter `name`: 5 becomes 5.0 for a float, 9.0 becomes 9 for an int."""
     coerced = coerce(value, kind)
     if isinstance(coerced, Refused):
         return coerced
     if name in ("height", "width"):
         pixels, multiple = int(coerced), spec.size_multiple
         if pixels > MAX_SIDE:
-            reason = f"no side has more than {MAX_SIDE:,} pixels"
+            reason = f"a side may have at most {MAX_SIDE:,} pixels"
             return Refused(reason=reason, fix="use the model's own size")
         if pixels > 0 and pixels % multiple == 0:
             return pixels
@@ -129,13 +129,13 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
 
 def check_seed(value: Any) -> int | Refused:
     if type(value) is int and 0 <= value <= MAX_SEED:
-        return value  # at once: tables of millions have one in each row
+        return value  # the fast way: tables have millions of seeds
     if isinstance(value, str):
         if value.isdecimal() and value.isascii() and len(value) <= _SURE_DIGITS:
             return int(value)
         if _ROUNDED.fullmatch(value):
-            fix = "format the column as a number without decimals, and write the seed's own digits"
-            return Refused(reason="spreadsheets round what they write like that", fix=fix)
+            fix = "format the column as a number without decimals, and write all digits of the seed"
+            return Refused(reason="spreadsheets round numbers that they write like that", fix=fix)
     seed = coerce(value, "int")
     if isinstance(seed, Refused):
         return seed
@@ -150,12 +150,12 @@ def check_fps(value: Any) -> float | Refused:
     if isinstance(rate, Refused):
         return rate
     if not MIN_FPS <= float(rate) <= MAX_FPS:
-        return Refused(reason=f"it must be from {MIN_FPS:g} to {MAX_FPS:g}", fix="use 16, 24 or 30, say")
+        return Refused(reason=f"it must be from {MIN_FPS:g} to {MAX_FPS:g}", fix="use e.g. 16, 24 or 30")
     return float(rate)
 
 
 def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
-    """Return `value` as a `kind`, when nothing is lost by it. Text is read, as a CSV's cells are text."""
+    """Return `value` as a `kind` if that loses nothing. Text is parsed, because cells of a CSV are text."""
     if kind == "str":
         return value if isinstance(value, str) else Refused(reason="it must be text", fix="put it in quotes")
     if kind == "bool" and not isinstance(value, bool):
@@ -166,7 +166,7 @@ def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
 
 
 def _whole(value: Any) -> Scalar | Refused:
-    if isinstance(value, str):  # with all its digits
+    if isinstance(value, str):  # which has all digits
         text = value.strip()
         if _WITH_COMMA.fullmatch(text):
             return _comma(text, is_whole=True)
@@ -175,7 +175,7 @@ def _whole(value: Any) -> Scalar | Refused:
         value = Decimal(text)
         if value.adjusted() >= _MAX_DIGITS:
             return _NOT_WHOLE
-    if isinstance(value, Decimal):  # "50.0", or of a column of decimals: all digits are there
+    if isinstance(value, Decimal):  # from "50.0", or from a column of decimals; it has all digits
         return int(value) if value.is_finite() and value == value.to_integral_value() else _NOT_WHOLE
     if isinstance(value, float) and value.is_integer():
         return int(value) if abs(value) < EXACT_FLOATS else inexact("float")
@@ -183,18 +183,18 @@ def _whole(value: Any) -> Scalar | Refused:
 
 
 def inexact(column: str) -> Refused:
-    """Return why a whole number is refused that a column of these floats rounds. column: its type."""
-    fix = "make it an int64 column; what was rounded is lost"
-    return Refused(reason=f"a {column} column does not hold it exactly", fix=fix)
+    """Return why a whole number in a column of floats is refused. column: the type that rounds it."""
+    fix = "write the column as int64; rounded digits are lost"
+    return Refused(reason=f"a {column} column cannot store it exactly", fix=fix)
 
 
 def _comma(text: str, *, is_whole: bool = False) -> Refused:
     values = text.strip().split(",")
     has_thousands = is_whole and _THOUSANDS.fullmatch(text.strip())
     point = text.strip().replace(".", "").replace(",", "" if has_thousands else ".")
-    fix = f"write numbers with a point and without marks between thousands, e.g. {point}"
+    fix = f"write numbers with a decimal point and without thousands separators, e.g. {point}"
     if not has_thousands and (is_whole or len(values) > 2):
-        fix = f"write one number; to render each of several, sweep them: [{', '.join(values)}]"
+        fix = f"write one number; to render several, use a sweep: [{', '.join(values)}]"
     return Refused(reason="it has a comma", fix=fix)
 
 
@@ -214,14 +214,14 @@ def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
     step, model = spec.frame_step or 1, _short(spec)
     only, longest, least = spec.only_frames, spec.max_frames, spec.min_frames
     if frames > MAX_FRAMES:
-        reason = f"no clip has more than {MAX_FRAMES:,} frames"
+        reason = f"a clip may have at most {MAX_FRAMES:,} frames"
         return Refused(reason=reason, fix="use the model's own number")
     if only and frames != only:
-        return Refused(reason=f"{model} renders {only} frames, no other number", fix=f"use {only}")
+        return Refused(reason=f"{model} only renders {only} frames", fix=f"use {only}")
     if longest and frames > longest:
-        return Refused(reason=f"{model} renders {longest} frames at most", fix=f"use {longest} or less")
+        return Refused(reason=f"{model} renders at most {longest} frames", fix=f"use {longest} or less")
     if 0 < frames < (least or 1):
-        return Refused(reason=f"{model} renders {least} frames at least", fix=f"use {least} or more")
+        return Refused(reason=f"{model} renders at least {least} frames", fix=f"use {least} or more")
     first = spec.frame_rest % step
     if frames == 1 or (frames > 0 and frames % step == first):
         return frames
@@ -238,7 +238,7 @@ def _short(spec: PipelineSpec) -> str:
 def check_list(
     name: str, cell: Any, kind: ListKind, entries: int | None = None
 ) -> list[Scalar] | tuple[Scalar, ...] | Refused:
-    """Return a new list, or a tuple, of what the parameter `name` takes; of a list, or JSON text of one."""
+    """Return a list or tuple for the parameter `name`. cell: a list, or a list as JSON text."""
     part = PART_KINDS[kind]
     what, example = f"a list of {_WORDS[part]}", _EXAMPLES[part]
     if entries:
@@ -248,7 +248,7 @@ def check_list(
     if not isinstance(parts, list) or not parts or (entries and len(parts) != entries):
         return wanted
     if len(parts) > MAX_LIST:
-        return Refused(reason=f"no list has more than {MAX_LIST:,} entries", fix="shorten it")
+        return Refused(reason=f"a list may have at most {MAX_LIST:,} entries", fix="shorten it")
     values: list[Scalar] = []
     for position, value in enumerate(parts):
         checked = coerce(value, part)
@@ -261,7 +261,7 @@ def check_list(
 
 
 def parsed_list(cell: Any) -> Any:
-    """Return the list that a cell is, or has as JSON text; anything else for what is none."""
+    """Return the list in a cell, which may be JSON text; for other cells, something that is not a list."""
     if not isinstance(cell, str):
         return list(cell) if isinstance(cell, tuple) else cell
     try:

@@ -1,7 +1,7 @@
-"""What framefleet itself reads of a model's configs, and what it may be there. Anybody wrote them.
+"""Check the values that framefleet itself reads from a model's configs, which anybody may have written.
 
-A component's class says whether a key of its config is one value or a list, and this file says what each of
-these may be.
+A component's class says whether a key of its config is one value or a list; this file says what the values
+may be.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import members_of
 
-# No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
+# No known model has a tenth of this. A scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
 _AGAIN = "download the model again"
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
-# In the lists of a config: of a schedule of noise, the longest known, a tenth.
+# Entries of a config's lists. The longest known list, a noise schedule, has a tenth of this.
 _MAX_LISTED = 10_000
 Form = Literal["one", "list"]
 _FORMS: Mapping[Any, Form] = {list: "list", tuple: "list", **dict.fromkeys((bool, int, float, str), "one")}
@@ -32,9 +32,9 @@ _FORMS: Mapping[Any, Form] = {list: "list", tuple: "list", **dict.fromkeys((bool
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    is_right: Callable[[Any], bool]  # of one value, or of each in a list
+    is_right: Callable[[Any], bool]  # takes one value, or each value of a list
     words: str
-    forms: tuple[Form, ...] = ("one",)  # those that any class may take it in
+    forms: tuple[Form, ...] = ("one",)  # the forms that any class may use
 
     def allows(self, value: Any, forms: tuple[Form, ...]) -> bool:
         if isinstance(value, list | tuple):
@@ -51,7 +51,7 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= MOST  # which NaN is not
+    return type(value) in (int, float) and abs(value) <= MOST  # False for NaN
 
 
 _WHOLE = f"a whole number from 1 to {MOST:,}"
@@ -82,7 +82,7 @@ OTHERS: Mapping[str, Mapping[str, Rule]] = {"index": PIPELINE, "scheduler": SCHE
 
 
 def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], where: str) -> None:
-    """Raise ModelError for a value that cannot be what its name says. Null always means: not given.
+    """Raise ModelError for a value that is impossible for its key. Null always means that it is not set.
 
     configs: by component, and model_index.json as "index". components: library and class of each.
     """
@@ -92,18 +92,18 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
                 problem = f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values"
                 raise ModelError(problem, _AGAIN)
         rules = OTHERS.get(component, NETWORK)
-        if component == "scheduler":  # which makes lists and tables of whatever length it is given
+        if component == "scheduler":  # it makes lists and tables of any length in its config
             rules = {key: _NUMBER for key, value in config.items() if type(value) is int} | dict(rules)
         for key, rule in rules.items():
             value = config.get(key)
             if value is None or rule.allows(value, rule.forms):
                 continue
-            # Many take more than their annotation says, and pipelines read keys that a class does not take.
+            # Many classes take more than their annotations say, and pipelines read other keys too.
             component_class = components.get(component)
             forms = (*rule.forms, *(forms_of(*component_class).get(key, ()) if component_class else ()))
             if not rule.allows(value, forms):
-                stated = f"{key} of {component} is {shown(value)}"
-                raise ModelError(f"{where}: {stated}, and not {rule.wanted(forms)}", _AGAIN)
+                problem = f"{where}: {key} of {component} is {shown(value)}, but must be {rule.wanted(forms)}"
+                raise ModelError(problem, _AGAIN)
 
 
 def _num_listed(value: Any) -> int:
@@ -114,9 +114,9 @@ def _num_listed(value: Any) -> int:
 
 @disk_cached(TypeAdapter(dict[str, tuple[Form, ...]]), asks_libraries=True)
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
-    """Return the forms of each parameter that says one, by its annotation, or else by its default.
+    """Return the forms of each parameter, from its annotation, or else from its default.
 
-    Empty for other classes than diffusers' and ours: their constructors take a config as a whole.
+    Empty for classes that are neither diffusers' nor ours: their constructors take a config as a whole.
     """
     import diffusers
 

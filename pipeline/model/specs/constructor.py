@@ -1,8 +1,8 @@
-"""From a class and its config to the attributes that its constructor sets, read from its source and not run.
+"""From a class and its config to the attributes that its constructor sets, by reading its source.
 
-Pipelines and networks compute their factors there, each in its own words: `2 ** (len(self.vae.config
+Pipelines and networks compute their factors there, each in its own way: `2 ** (len(self.vae.config
 .block_out_channels) - 1) if getattr(self, "vae", None) else 8`. Such expressions are evaluated one by one;
-what they do not need (weights, tokenizers, what a constructor registers) is never made.
+everything else (weights, tokenizers, registrations) is never made.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from types import CodeType, SimpleNamespace
 from typing import Any
 
 Names = dict[str, Any]
-_MOST, _MAX_TEXT = 1 << 16, 64  # of what a config says that is computed with: configs are anybody's
+_MOST, _MAX_TEXT = 1 << 16, 64  # bounds of config values that are used here: configs may be a stranger's
 _BUILTINS: dict[str, Callable[..., Any]] = {
     made.__name__: made for made in (len, sum, int, float, max, min, any, all, bool, tuple, list)
 }
-# `[0] * n * n`, `2 ** n` and `"%999999999d" % n` are lines of harmless code until a config says what n is.
-_MAX_POWER, _MAX_PARTS = 64, 1024  # levels of resolution, and blocks of a network, are a tenth of it
+# `[0] * n * n`, `2 ** n` and `"%999999999d" % n` are harmless lines of code until a config sets a huge n.
+_MAX_POWER, _MAX_PARTS = 64, 1024  # ten times the levels of resolution, and the blocks, of networks
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **{"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Pow": operator.pow},
     **{"Div": operator.truediv, "FloorDiv": operator.floordiv, "Mod": operator.mod},
@@ -35,9 +35,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _bounded(name: str, left: Any, right: Any) -> Any:
-    """Return what an operator makes of two values. Raises ValueError where that may be huge."""
+    """Return the result of an operator. Raises ValueError if it may be huge."""
     if isinstance(left, str) or isinstance(right, str):
-        raise ValueError("texts are not computed with")
+        raise ValueError("operators are not used on text")
     if name in ("Pow", "LShift") and not abs(right) <= _MAX_POWER:
         raise ValueError("too high a power")
     for parts, count in ((left, right), (right, left)):
@@ -47,7 +47,7 @@ def _bounded(name: str, left: Any, right: Any) -> Any:
 
 
 class _Calls(ast.NodeTransformer):
-    """Makes operators calls of `_bounded`."""
+    """Replaces operators by calls of `_bounded`."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
@@ -56,13 +56,13 @@ class _Calls(ast.NodeTransformer):
 
 
 class Unknown(Exception):
-    """An expression asks for what a config does not say."""
+    """An expression needs something that the config does not say."""
 
 
 class Constructed:
-    """An object as far as its class and its config tell: its attributes are those that are known.
+    """An object as far as it follows from its class and config; unknown attributes raise AttributeError.
 
-    arguments: its constructor's; where one is missing, its default counts. Others raise AttributeError.
+    arguments: of its constructor; for missing ones, the default counts.
     """
 
     def __init__(self, made: type, arguments: Mapping[str, Any]) -> None:
@@ -74,9 +74,9 @@ class Constructed:
 
     @functools.cached_property
     def attributes(self) -> dict[str, Any]:
-        """What the constructor sets; found when it is asked for, which most components never are."""
+        """What the constructor sets. Computed only on request, because most components never need it."""
         values = {name: value for name, value in self._arguments.items() if _is_small(value)}
-        vars(self)["attributes"] = values  # the constructor asks for what it has set
+        vars(self)["attributes"] = values  # the constructor reads attributes that it has set
         with contextlib.suppress(Unknown):
             self._returned("__init__", dict(values))
         return values
@@ -92,7 +92,7 @@ class Constructed:
         raise AttributeError(name)
 
     def _returned(self, name: str, scope: Names) -> Any:
-        """Return what a method that computes with attributes alone returns. Raises Unknown."""
+        """Return the result of a method that only computes with attributes. Raises Unknown."""
         function = method(self.made, name)
         owner = next((base for base in self.made.__mro__ if name in vars(base)), self.made)
         names = vars(sys.modules[owner.__module__])
@@ -104,7 +104,7 @@ class Constructed:
 
 
 class _Values(SimpleNamespace):
-    """A config that gives small values alone."""
+    """A config with only its small values."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(**{name: value for name, value in values.items() if _is_small(value)})
@@ -121,7 +121,7 @@ def _is_small(value: Any) -> bool:
 
 
 def method(made: type, name: str) -> ast.FunctionDef | None:
-    """Return the source of a method, its own or inherited, or None."""
+    """Return the source of a method, which may be inherited, or None."""
     for base in made.__mro__:
         if name in vars(base):
             return _methods(base).get(name)
@@ -130,7 +130,7 @@ def method(made: type, name: str) -> ast.FunctionDef | None:
 
 @functools.cache
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
-    if made.__module__ == "builtins":  # as object, whose constructor many have
+    if made.__module__ == "builtins":  # e.g. object, whose constructor many inherit
         return {}
     nodes = module_source(made).body
     classes = (node for node in nodes if isinstance(node, ast.ClassDef) and node.name == made.__name__)
@@ -138,7 +138,7 @@ def _methods(made: type) -> dict[str, ast.FunctionDef]:
 
 
 def module_source(made: type) -> ast.Module:
-    """Return the source of the module that a class is written in."""
+    """Return the parsed source of a class's module."""
     file = inspect.getsourcefile(made)
     return _source(file) if file else ast.Module(body=[], type_ignores=[])
 
@@ -149,9 +149,9 @@ def _source(file: str) -> ast.Module:
 
 
 def steps(body: list[ast.stmt], scope: Names, names: Mapping[str, Any]) -> Iterator[ast.AST]:
-    """Go through statements in order, note in `scope` what they assign, and yield each expression before.
+    """Go through statements in order, note their assignments in `scope`, and yield each before that.
 
-    Where a condition is not known, both ways are gone, and what they assign is unknown.
+    If a condition is unknown, both branches are followed, and the names that they assign become unknown.
     """
     for statement in body:
         match statement:
@@ -189,7 +189,7 @@ def evaluated(expression: ast.expr, scope: Names, names: Mapping[str, Any]) -> A
         raise Unknown
     try:
         return eval(code, {**names, **_ASKED, **scope})
-    except Exception as error:  # a config may hold anything, which then does not fit what is computed of it
+    except Exception as error:  # values of a config may not fit the computation
         raise Unknown from error
 
 
@@ -199,14 +199,14 @@ def _is_a(value: Any, classes: Any) -> bool:
     return issubclass(value.made, classes) if isinstance(value, Constructed) else isinstance(value, classes)
 
 
-_ROUNDED = dict.fromkeys(("math.ceil", "math.floor", "math.prod"))  # of small numbers
+_ROUNDED = dict.fromkeys(("math.ceil", "math.floor", "math.prod"))  # on small numbers
 _LOOKS = {"hasattr": hasattr, "getattr": getattr, "isinstance": _is_a}
 _ASKED = {**_BUILTINS, "__builtins__": {}, **_LOOKS, _bounded.__name__: _bounded}
 
 
 @functools.cache
 def _code(expression: ast.expr) -> CodeType | None:
-    """Return an expression that only looks at values and computes with them, or None for any other."""
+    """Return the code of an expression that only reads values and computes; None for others."""
     for node in ast.walk(expression):
         if isinstance(node, ast.Call):
             if ast.unparse(node.func) not in {**_BUILTINS, **_LOOKS, **_ROUNDED}:
@@ -226,10 +226,10 @@ def _assign(target: ast.expr, value: ast.expr, scope: Names, names: Mapping[str,
 
 
 def _place(target: ast.expr, scope: Names) -> tuple[dict[str, Any], str]:
-    """Return where a value is kept: among the locals, or the attributes of `self`; others nowhere."""
+    """Return the dict and name for a target: locals, or attributes of `self`; others are not kept."""
     match target:
         case ast.Name(id=name):
             return scope, name
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return getattr(scope["self"], "attributes", {}), name  # of a pipeline itself, nothing is set
+            return getattr(scope["self"], "attributes", {}), name  # a real pipeline is not changed
     return {}, ""

@@ -1,7 +1,7 @@
-"""From the dtype that a job asks for to the dtype of every component. Imports no torch.
+"""From the `dtype` of a job to the dtype of every component. Does not import torch.
 
-A name is of all components; a mapping is diffusers' own form, `{default: bf16, vae: fp32}`; what is left open
-(auto, or a mapping without a default) is the model's own on a GPU, and fp32 on a CPU.
+A name is for all components. A mapping is diffusers' own form, `{default: bf16, vae: fp32}`. With auto, or a
+mapping without a default, other components use the model's own dtypes on a GPU, and fp32 on a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAMES = {f"torch.{theirs}": name for name, theirs in _TORCH.items()}
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """Return what torch calls one of `NAMES`."""
+    """Return the torch dtype for one of `NAMES`."""
     import torch
 
     dtype: torch.dtype = getattr(torch, _TORCH[name])
@@ -32,18 +32,18 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def without_torch(value: Any) -> Any:
-    """Return the name of a dtype or device of torch, also in a mapping; other values as they are."""
+    """Return the name of a torch dtype or device, also in a mapping; other values unchanged."""
     if isinstance(value, Mapping):
-        return {key: without_torch(one) for key, one in value.items()}
+        return {key: without_torch(inner) for key, inner in value.items()}
     kind = type(value)
     is_torchs = kind.__module__ == "torch" and kind.__name__ in ("dtype", "device")
     return _NAMES.get(str(value), str(value)) if is_torchs else value
 
 
 def check_dtype(dtype: DType, components: Collection[str]) -> None:
-    """Raise ModelError for what is no dtype, and for components that the model does not have.
+    """Raise ModelError for an unknown dtype, or a component that the model does not have.
 
-    diffusers takes both in silence, and loads in another dtype than was meant.
+    diffusers would accept both silently, and load in another dtype.
     """
     if not isinstance(dtype, Mapping) and dtype not in ("auto", *NAMES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of auto, {', '.join(NAMES)}, or a mapping")
@@ -56,7 +56,7 @@ def check_dtype(dtype: DType, components: Collection[str]) -> None:
 
 
 def canonical_dtype(dtype: DType) -> DType:
-    """Return the one spelling of all that ask for the same: part of every row's identity."""
+    """Return one spelling for equal settings: it is part of every row's identity."""
     if isinstance(dtype, str):
         return dtype
     default = dtype.get("default")
@@ -67,9 +67,9 @@ def canonical_dtype(dtype: DType) -> DType:
 
 
 def resolved(dtype: DType, *, device: str, auto: Mapping[str, DTypeName]) -> ResolvedDType:
-    """Return what `dtype` comes to on this device: a name, or a mapping with a default.
+    """Return the dtype on this device: a name, or a mapping with a default.
 
-    auto: of the model on a GPU, by component, with a default; see `PipelineSpec.auto_dtypes`.
+    auto: the model's own dtypes on a GPU, by component, with a default; see `PipelineSpec.auto_dtypes`.
     """
     if not device.startswith("cuda"):
         auto = {"default": "fp32"}

@@ -1,6 +1,6 @@
-"""From a pipeline's index to its class and the classes of its components, by name.
+"""From a pipeline's index to the names of its class and of its components' classes.
 
-Names only: nothing is imported here, and nobody may rely on what they say before it was looked up.
+Nothing is imported here, and the names must not be trusted before they are looked up.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_
 
 Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
 MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
-INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
-# The components whose forwards are most of the work, and run once for each step and row.
+INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # if a folder has both, the first counts
+# The components that do most of the work: their forwards run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
-# As pipelines name them: also several of a kind, and the prior of one that is combined with it.
+# Their names in pipelines, also if there are several, or a combined pipeline with its prior.
 _DENOISER = re.compile(rf"({'|'.join(DENOISERS)})(_\d+)?|prior_prior")
 OWN_CODE = (
-    "pipelines with code of their own are not loaded; use a model made for diffusers, update diffusers, or "
-    "install the code as a plugin with a family"
+    "pipelines with their own code are not loaded; use a model for diffusers, update diffusers, or install "
+    "the code as a plugin with a family"
 )
-# Of a file of settings. A tokenizer's, with thousands of tokens, has a tenth of it.
+# Of a settings file. Those of tokenizers, with thousands of tokens, have a tenth of this.
 MAX_JSON_BYTES = 16 * 2**20
-# A component of several networks, and the key under which its config has their number.
+# A component with several networks, and the key of their number in its config.
 CONTROLNETS, NETS = "MultiControlNetModel", "num_nets"
-_MODULAR = "ModularPipeline"  # the end of the names of all such classes
-_OWN_BLOCKS = "modular_config.json"  # names the code that blocks of a model's own are of
-_LOADED_FROM = ("diffusers", "transformers")  # any other would be imported by the name it has here
+_MODULAR = "ModularPipeline"  # suffix of the names of all modular classes
+_OWN_BLOCKS = "modular_config.json"  # names the code of a model's own blocks
+_LOADED_FROM = ("diffusers", "transformers")  # other libraries would be imported by name
 _KEYS = {"type_hint", "pretrained_model_name_or_path", "repo", "subfolder", "variant", "revision"}
 _WHOLE = (
     "bring it into one folder: pipe = ModularPipeline.from_pretrained(MODEL); pipe.load_components(); "
@@ -47,16 +47,16 @@ class ModelIndex:
     class_name: str
     components: Mapping[str, tuple[str, str]]  # library and class of each
     values: Mapping[str, Any]
-    where: str  # what messages call it
+    where: str  # its name in messages
 
 
 def is_denoiser(component: str) -> bool:
-    """Return whether a component is one of DENOISERS, by its name; prior_tokenizer is none."""
+    """Return whether a component is one of DENOISERS, by its name; prior_tokenizer is not."""
     return _DENOISER.fullmatch(component) is not None
 
 
 def index_file(files: Container[str]) -> str:
-    """Return the name of the index among a model's files; of the usual one where there is none."""
+    """Return the name of the index among a model's files; the usual name if there is none."""
     return next((name for name in INDEXES if name in files), MODEL_INDEX)
 
 
@@ -65,7 +65,7 @@ def parse_index(content: bytes, where: str) -> ModelIndex:
 
 
 def read_index(folder: Path) -> ModelIndex:
-    """Return what the index of a folder says, as `parse_index` does."""
+    """Return the index of a folder. Raises ModelError."""
     path = folder / index_file([name for name in INDEXES if (folder / name).is_file()])
     if not path.is_file():
         raise ModelError(f"{path} does not exist", whole_pipeline(str(folder)))
@@ -74,12 +74,12 @@ def read_index(folder: Path) -> ModelIndex:
 
 def whole_pipeline(folder: str) -> str:
     """Return the fix for a folder without an index."""
-    fix = "give the folder of a whole diffusers pipeline, not a component or a checkpoint"
+    fix = "use the folder of a whole diffusers pipeline, not a component or a checkpoint"
     return folder_meant(folder, INDEXES) or fix
 
 
 def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
-    """Return what parsed values say, as `parse_index` does."""
+    """Return the index for parsed values. Raises ModelError."""
     if isinstance(index.get("_class_name"), list) or "custom_pipeline" in index:
         raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
     if not isinstance(index.get("_class_name"), str):
@@ -88,13 +88,13 @@ def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
     if is_modular(index["_class_name"]):
         components = _modular_components(index, where)
     for name in components:
-        if not name.isidentifier():  # of a folder
+        if not name.isidentifier():  # it is a folder's name
             raise ModelError(f"{where}: {name!r} cannot be a component's name", "download the model again")
     return ModelIndex(class_name=index["_class_name"], components=components, values=index, where=where)
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:
-    """Return a JSON object of settings. Raises ModelError for anything else."""
+    """Return a JSON object. Raises ModelError for anything else."""
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{where} has more than {MAX_JSON_BYTES:,} bytes", "download the model again")
     if kind := foreign(content[:HEAD_BYTES]):
@@ -109,17 +109,17 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
 
 
 def read_object(path: Path, fix: str = "download the model again") -> dict[str, Any]:
-    """Return what a file of settings holds. Raises ModelError; `fix` is for a file that is not there."""
-    if not path.is_file():  # nor a pipe, which would be waited for
+    """Return the JSON object in a settings file. Raises ModelError. fix: for a missing file."""
+    if not path.is_file():  # reading a pipe would wait
         raise ModelError(f"{path} does not exist", fix)
     return parse_object(read_first(path, MAX_JSON_BYTES + 1), str(path))
 
 
 def _of_its_kind(index: ModelIndex) -> ModelIndex:
-    """Raise ModelError where one kind of index names a pipeline of the other, which is loaded otherwise."""
+    """Raise ModelError if an index names a pipeline of the other kind, which is loaded differently."""
     wanted = MODULAR_INDEX if is_modular(index.class_name) else MODEL_INDEX
     if index.where.endswith(MODULAR_INDEX) != (wanted == MODULAR_INDEX):
-        problem = f"{index.where} has no pipeline of its kind: {index.class_name} belongs in a {wanted}"
+        problem = f"{index.where} names the wrong kind of pipeline: {index.class_name} belongs in a {wanted}"
         raise ModelError(problem, "fetch the model again")
     return index
 
@@ -134,7 +134,7 @@ def has_controlnets(configs: Configs) -> bool:
 
 
 def network_folders(name: str, folders: Collection[str]) -> list[str]:
-    """Return the folders of several networks, as diffusers looks for them: name, name_1, name_2, ..."""
+    """Return the folders of several networks in diffusers' order: name, name_1, name_2, ..."""
     networks = [name] if name in folders else []
     while networks and f"{name}_{len(networks)}" in folders:
         networks.append(f"{name}_{len(networks)}")
@@ -142,21 +142,21 @@ def network_folders(name: str, folders: Collection[str]) -> list[str]:
 
 
 def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: str) -> None:
-    """Raise ModelError for blocks of a model's own, and for a component whose folder is not there."""
+    """Raise ModelError for a model's own blocks, and for a component whose folder is missing."""
     if _OWN_BLOCKS in files:
-        problem = f"{where} has blocks of its own: {_OWN_BLOCKS} names their code, which is not run"
-        raise ModelError(problem, "use a model of blocks that diffusers has")
+        problem = f"{where} has its own blocks: {_OWN_BLOCKS} names their code, which may not run"
+        raise ModelError(problem, "use a model with blocks that diffusers has")
     for name in components:
         if not any(file.startswith(f"{name}/") for file in files):
-            raise ModelError(f"{where}: {name} lies elsewhere, and nothing is fetched on its word", _WHOLE)
+            raise ModelError(f"{where}: {name} is in another place, which may not be downloaded", _WHOLE)
 
 
 def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Return what is to be there. Raises ModelError for what diffusers would import or open besides."""
+    """Return the required components. Raises ModelError for others that diffusers would import or open."""
 
     def odd(name: str, what: str) -> ModelError:
-        fix = "use a model made for diffusers, without code of its own"
-        return ModelError(f"{where}: of {name}, {what}"[:300], fix)
+        fix = "use a model for diffusers without its own code"
+        return ModelError(f"{where}: {name}: {what}"[:300], fix)
 
     components = {}
     for name, entry in index.items():
@@ -165,18 +165,18 @@ def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple
         *loaded, settings = entry
         places = [classes for classes in (loaded, settings.get("type_hint")) if _is_class(classes)]
         if unknown := sorted(set(settings) - _KEYS):
-            raise odd(name, f"{unknown[0]!r} is not known there")
+            raise odd(name, f"unknown key {unknown[0]!r}")
         for classes in (loaded, settings.get("type_hint")):
-            # of what is not there too: a script's loader imports it all the same
+            # Also for components that are missing, because a script's loader would import their library.
             if classes not in (None, [None, None]) and classes not in places:
                 raise odd(name, f"{classes!r} names no class")
             if classes in places and not _is_loaded_from(classes[0]):
-                raise odd(name, f"{classes[0]!r} is none of {' and '.join(_LOADED_FROM)}")
+                raise odd(name, f"{classes[0]!r} is neither {' nor '.join(_LOADED_FROM)}")
         if settings.get("pretrained_model_name_or_path", settings.get("repo")) is None:
             continue  # the index says that nothing is loaded
         if settings.get("subfolder") != name or settings.get("variant") is not None:
             place = f"{settings.get('subfolder')!r}, variant {settings.get('variant')!r}"
-            raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
+            raise ModelError(f"{where}: {name} is in {place[:80]}, and not in a folder with its name", _WHOLE)
         if not places:
             raise ModelError(f"{where} does not name the class of {name}", _WHOLE)
         components[name] = (places[0][0], places[0][1])
@@ -184,7 +184,7 @@ def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple
 
 
 def _is_loaded_from(library: str) -> bool:
-    """Some pipelines of diffusers hold components of their own: LTX-2 its connectors."""
+    """Return whether a library's classes may be loaded, also those of a pipeline, e.g. LTX-2's connectors."""
     places = getattr(importlib.util.find_spec("diffusers"), "submodule_search_locations", None) or []
     files = (Path(place, "pipelines", library, "__init__.py") for place in places)
     return library in _LOADED_FROM or (library.isidentifier() and any(file.is_file() for file in files))

@@ -1,9 +1,9 @@
-"""What the call of a pipeline class takes, checks and returns, and its source states, over some configs.
+"""What the call of a pipeline class takes, checks and returns, and facts in its source, for given configs.
 
-Asked of the class, and kept: importing a pipeline of diffusers takes eight seconds of a core.
-Each divisor of a size (`height % 16`, `height // self.vae_scale_factor`) is evaluated with the model's own
-config. Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`,
-`canvas_multiple`), and others as constants of their classes (`FPS`).
+The answers are cached, because importing a pipeline of diffusers takes eight seconds. Each divisor of a size
+in the source (`height % 16`, `height // self.vae_scale_factor`) is evaluated with the model's own config.
+Modular pipelines have rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`), and
+others as class constants (`FPS`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCall:
     parameters: tuple[Parameter, ...]  # in order
-    returns: frozenset[str]  # fields of the call's output; empty if not known
-    facts: SourceFacts  # what the class states about what it renders
+    returns: frozenset[str]  # fields of the call's output; empty if unknown
+    facts: SourceFacts  # from the class's source
 
 
 @disk_cached(TypeAdapter(PipelineCall), asks_libraries=True)
@@ -63,10 +63,11 @@ def call_of(class_name: str, configs: Configs) -> PipelineCall:
     asks_libraries=True,
 )
 def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
-    """Raise ModelError for a pipeline or a scheduler that neither diffusers nor we have, for lacking
-    components, and for a pipeline that computes another factor than its autoencoder has.
+    """Raise ModelError if the classes of an index cannot work.
 
-    configs: as they were checked. folder: what messages call it. That nothing was refused is kept.
+    I.e. for a pipeline or scheduler that neither diffusers nor we have, for missing components, and for a
+    pipeline that computes another factor than its autoencoder has. configs: already checked. folder: for
+    messages. Success is cached.
     """
     import diffusers
 
@@ -90,7 +91,7 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         library, name = index.components["scheduler"]
         kind = registry.class_of(library, name)
         bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
-        # One whose packages are not installed is refused with their names when it is used.
+        # If its packages are not installed, using it is refused later, with their names.
         is_scheduler = isinstance(kind, type) and all(issubclass(kind, base) for base in bases)
         if not is_scheduler and not registry.is_standin(kind):
             problem = f"{index.where}: {library}.{name} is not a noise scheduler"
@@ -99,14 +100,14 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
     for name, factor in autoencoder_factors(configs).items():
         if (computed := attributes.get(name, factor)) != factor:
             raise ModelError(
-                f"{folder}: {index.class_name} computes {name} {computed}, and its autoencoder's is {factor}",
+                f"{folder}: {index.class_name} computes {name} {computed}, but its autoencoder has {factor}",
                 "name another pipeline class in model_index.json; a recipe like video_to_video fixes it",
             )
 
 
 @functools.cache
 def pipeline_named(name: str) -> type[DiffusionPipeline]:
-    """Return the class of that name. Raises ModelError if it is not a pipeline of diffusers, or of ours."""
+    """Return the class with this name. Raises ModelError if it is neither diffusers' pipeline nor ours."""
     import diffusers
 
     if is_modular(name):
@@ -118,54 +119,54 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     if is_pipeline and any("__call__" in vars(base) for base in made.__mro__):
         return made  # type: ignore[no-any-return]
     if is_pipeline:
-        raise ModelError(f"{name} of diffusers has no call of its own", "use a class that has one")
+        raise ModelError(f"{name} of diffusers has no `__call__`", "use a class that has one")
     others = (other for other in dir(diffusers) if other.endswith("Pipeline"))
     near = nearest(name, [*registry.PIPELINES, *others])
-    hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
-    for error in broken_plugins():  # the class may be of one that cannot be used
+    hint = f"the nearest class is {near[0]}" if near else "use a model for diffusers"
+    for error in broken_plugins():  # one of these may have the class
         raise error
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
     raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:
-    """Return the fields of the output classes that the code of `__call__` names; empty where it names none.
+    """Return the fields of output classes in the code of `__call__`; empty if it names none.
 
-    Annotations say less: many are "tuple", and some another class's.
+    Annotations say less: many are "tuple", and some name another class.
     """
     from diffusers.utils import BaseOutput
 
     call = inspect.unwrap(vars(next(c for c in pipeline.__mro__ if "__call__" in vars(c)))["__call__"])
     values = (call.__globals__.get(name) for name in call.__code__.co_names)
-    outputs = [one for one in values if isinstance(one, type) and issubclass(one, BaseOutput)]
-    fields = (dataclasses.fields(one) for one in outputs if dataclasses.is_dataclass(one))
+    outputs = [kind for kind in values if isinstance(kind, type) and issubclass(kind, BaseOutput)]
+    fields = (dataclasses.fields(output) for output in outputs if dataclasses.is_dataclass(output))
     return frozenset(field.name for some in fields for field in some)
 
 
 _SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
 _METHODS = ("check_inputs", "__call__", "prepare_latents")
-# What pipelines call a factor, and where an autoencoder's config says what it is.
+# Names of factors in pipelines, and their keys in an autoencoder's config.
 _SPATIAL = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
 _TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 _FACTORS = {
     _SPATIAL: ("scale_factor_spatial", "spatial_compression_ratio"),
     _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
 }
-# How classes call their rate, as a property or a constant: the usual names first.
+# Names of a class's frame rate, as a property or a constant: the usual names first.
 _RATES = tuple(
     f"{of}{rate}"
     for of in ("", "native_", "default_", "model_", "video_", "output_", "target_", "sample_")
     for rate in ("fps", "frame_rate", "frames_per_second")
 )
-_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # of a clip; of frames and of pixels of a side: no model has a tenth
+_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # of a clip; of frames and a side's pixels: ten times any model's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
     side_divisor: int = 1  # its code divides height and width by it
-    frame_divisor: int = 1  # and numbers of frames, without the first where that counts alone
+    frame_divisor: int = 1  # the same for the number of frames, maybe without the first
     max_text: int | None = None  # the largest `max_sequence_length`
-    canvas_multiple: int | None = None  # what it states that height and width are multiples of
+    canvas_multiple: int | None = None  # a property: height and width must be multiples of it
     frame_step: int | None = None  # frames are `frame_step * k + frame_rest`
     frame_rest: int | None = None
     fps: float | None = None  # frames per second
@@ -176,7 +177,7 @@ class SourceFacts:
     num_frames: int | None = None
 
     def frames_between(self) -> tuple[int | None, int | None]:
-        """Return the numbers of frames of the shortest and of the longest clip, as the step allows them."""
+        """Return the smallest and the largest number of frames that the step allows."""
         step, rest, fps = self.frame_step or 1, self.frame_rest or 0, self.fps or math.nan
         least, most = (math.nan if s is None else s * fps for s in (self.shortest_s, self.longest_s))
         shortest = None if math.isnan(least) else math.ceil((least - rest) / step) * step + rest
@@ -185,16 +186,16 @@ class SourceFacts:
 
 
 def constructed_pipeline(made: type, configs: Configs) -> Constructed:
-    """Return a pipeline over components of these configs, model_index.json as "index".
+    """Return a pipeline with components of these configs, model_index.json as "index".
 
-    Another class than the model's own has the autoencoder's factors, as `as_sibling` gives them to it.
+    If it is not the model's own class, it gets the autoencoder's factors, as from `as_sibling`.
     """
     index = index_of(configs["index"], MODEL_INDEX)
     parts: dict[str, Constructed | None] = {}
     for name, (library, class_name) in index.components.items():
-        parts[name] = None  # as of encoders and tokenizers, whose configs are not read
+        parts[name] = None  # e.g. for encoders and tokenizers, whose configs are not read
         if (config := configs.get(name)) is not None:
-            # The config of a class that is not here is known anyway.
+            # The config is known even if the class is not installed.
             component = registry.class_of(library, class_name)
             parts[name] = Constructed(component if isinstance(component, type) else object, config)
     pipe = Constructed(made, {**index.values, **parts})
@@ -205,14 +206,14 @@ def constructed_pipeline(made: type, configs: Configs) -> Constructed:
 
 
 def autoencoder_factors(configs: Configs) -> dict[str, int]:
-    """Return what a pipeline's factors must be, by all names of theirs, where the autoencoder says."""
+    """Return the factors in the autoencoder's config, by each of their names in pipelines."""
     vae = configs.get("vae", {})
     factors = {names: next(filter(None, map(vae.get, keys)), None) for names, keys in _FACTORS.items()}
     return {name: int(factor) for names, factor in factors.items() if factor for name in names}
 
 
 def source_facts(made: type, pipe: Any) -> SourceFacts:
-    """Return what the source of a class says. pipe: one of it, or what is known (`constructed_pipeline`)."""
+    """Return the facts in a class's source. pipe: an instance, or the result of `constructed_pipeline`."""
     rules = [rule for method_name in _METHODS for rule in _rules(made, pipe, method_name)]
     step, rest = _count(pipe, "vae_frames_per_chunk"), _count(pipe, "vae_latents_per_chunk")
     has_step = step is not None and rest is not None and rest < step
@@ -253,7 +254,7 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
         return
     names = vars(sys.modules[made.__module__])
     scope: Names = {"self": pipe}
-    of_row = {*_SIDES, *_FRAMES, _TEXT}  # what still is what the row gave
+    of_row = {*_SIDES, *_FRAMES, _TEXT}  # names that still have the row's values
     for step in steps(function.body, scope, names):
         rounded = _right_of(ast.Mult, step)
         for node in ast.walk(step):
@@ -262,14 +263,14 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
                     value: Any = evaluated(expression, scope, names) if name in of_row else None
                     if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
                         yield name, int(value)
-        # latents are made of what is divided, and not multiplied again by the same
+        # Names that are divided, and not multiplied again by the same number, are now in latents.
         is_latents = bool(_right_of(ast.FloorDiv, step) - rounded)
         if isinstance(step, ast.Assign) and len(step.targets) == 1 and is_latents:
             of_row -= {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name)}
 
 
 def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the argument and the number of a rule, if the node writes one. rounded: what is multiplied by."""
+    """Yield the argument and the number of a rule, if the node has one. rounded: numbers in products."""
     match node:
         case ast.Compare(left=ast.Name(id=name), ops=[ast.Gt()], comparators=[most]) if name == _TEXT:
             yield name, most
@@ -278,13 +279,13 @@ def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]
         case ast.BinOp(ast.BinOp(left, ast.FloorDiv(), first), ast.FloorDiv(), second):
             yield _argument(left), ast.BinOp(first, ast.Mult(), second)
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
-            # a plain number divides what is in latents already, unless it is multiplied by again
+            # Plain numbers divide values that are already in latents, unless they multiply again.
             if not isinstance(right, ast.Constant) or ast.unparse(right) in rounded:
                 yield _argument(left), right
 
 
 def _argument(expression: ast.expr) -> str:
-    """Return the argument that an expression is, but for a first frame left out."""
+    """Return the argument in an expression, with or without `- 1` for the first frame; "" for others."""
     match expression:
         case ast.Name(id=name):
             return name
@@ -296,6 +297,6 @@ def _argument(expression: ast.expr) -> str:
 
 
 def _right_of(operator: type[ast.operator], step: ast.AST) -> set[str]:
-    """Return what stands to the right of an operator anywhere in a statement."""
+    """Return the right operands of an operator in a statement."""
     nodes = (node for node in ast.walk(step) if isinstance(node, ast.BinOp))
     return {ast.unparse(node.right) for node in nodes if isinstance(node.op, operator)}

@@ -1,9 +1,9 @@
-"""From a callable to the parameters that a table may give: names, kinds and defaults.
+"""From a callable to the parameters that a table may set: names, kinds and defaults.
 
-Some inputs take several media in order, each of its own kind (MiniMax-H3's `references`): lists of classes,
-each subclass of which says its `kind` and opens a file with `from_file`.
-Which inputs take several values for one clip (images to edit or to refer to, a value for each of several
-ControlNets) annotations do not say: `list[PIL.Image.Image]` is a batch of rows to most pipelines.
+Some inputs take several media of different kinds in order (MiniMax-H3's `references`). These are annotated as
+lists of classes, whose subclasses have a `kind`, and open a file with `from_file`. Annotations do not say
+which inputs take several values for one clip (images to edit or refer to, a value for each ControlNet):
+`list[PIL.Image.Image]` is a batch of rows for most pipelines.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from framefleet.pipeline.model.specs.model_index import Configs, has_controlnets
 
 MediaKind = Literal["image", "video", "audio"]
 MEDIA: tuple[MediaKind, ...] = typing.get_args(MediaKind)
+WITH_ARTICLE: Mapping[MediaKind, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 
 Scalar = str | int | float | bool
 ScalarKind = Literal["str", "int", "float", "bool"]
 InputKind = Literal["image", "video"]
 ListKind = Literal["list[int]", "list[float]", "list[str]"]
-ImagesKind = Literal["images", "list[image]"]  # one or a list; a list alone
+ImagesKind = Literal["images", "list[image]"]  # one or a list; only a list
 EitherKind = Literal["ints", "floats", "images"]  # one value or a list of them
 PictureMode = Literal["RGB", "RGBA"]
 Fit = Literal["crop", "pad", "stretch", "area"]  # how pictures get the proportions of the size of a clip
 ArgumentKind = ScalarKind | ListKind | InputKind | ImagesKind | EitherKind | Literal["references", "model"]
-# Whose cells name files.
+# Kinds whose cells name files.
 PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "references")
-# Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
+# Parameters that take PIL images or lists of them: a cell has the path or URL of one. For others, the
 # annotation says whether they take images.
 INPUTS: dict[str, InputKind] = {
     **dict.fromkeys(("image", "last_image", "original_image"), "image"),
@@ -41,19 +42,19 @@ INPUTS: dict[str, InputKind] = {
     **dict.fromkeys(("video", "control_video", "driving_video", "pose_video", "face_video"), "video"),
     **dict.fromkeys(("background_video", "mask_video", "conditioning_frames", "controls"), "video"),
 }
-# Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
+# Annotated as images, but not pictures; or for an IP-adapter, which must be declared.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
-# Annotated as `list` alone, and of pictures by their name.
+# Annotated only as `list`, but pictures by their name.
 _PICTURES = re.compile(r"(\w+_)?images")
-# Parameters of recipes that take a loaded model, which makes such a thing from text: a cell holds its name in
-# the job.
+# Parameters of recipes that take a loaded model, which makes an image or a video from text: a cell has its
+# name in the job.
 MODELS: dict[str, InputKind] = {"image_model": "image", "keyframe_model": "video"}
-# What framefleet sets itself, or what would make one row several clips.
+# Parameters that framefleet sets itself, or that would make several clips from a row.
 PLUMBING = re.compile(
     r"output_type|return_dict|generator|seed|(\w+_)?callback.*|batch_size|num_(videos|images|waveforms)_per_prompt"
 )
-FRAME_PARAMETERS = ("num_frames", "video_length", "frames")  # what calls name the number of frames
-# By class: of the images that it is given, it makes one.
+FRAME_PARAMETERS = ("num_frames", "video_length", "frames")  # names of the number of frames
+# By class: the parameter that takes several images for one clip.
 _UNION = "StableDiffusionXLControlNetUnion"
 _SEVERAL_IMAGES: Mapping[str, str] = {
     **dict.fromkeys(("BriaFibo2Pipeline", "Flux2KleinKVPipeline", "Flux2KleinPipeline"), "image"),
@@ -61,12 +62,12 @@ _SEVERAL_IMAGES: Mapping[str, str] = {
     **{"ZImageOmniPipeline": "image", "OmniGenPipeline": "input_images"},
     **{f"{_UNION}{task}Pipeline": "control_image" for task in ("", "Img2Img", "Inpaint")},
 }
-# Whose annotations say something else: a single image fails; each image is a frame.
+# Classes with wrong annotations: a single image fails; each image is a frame.
 _OWN_KINDS: Mapping[str, tuple[str, ArgumentKind]] = {
     "GlmImagePipeline": ("image", "list[image]"),
     "WanVACEPipeline": ("mask", "video"),
 }
-# Of several ControlNets each has its own; a union of them takes its modes besides the images.
+# With several ControlNets, each has its own value; a union of ControlNets also takes a mode for each image.
 OF_EACH = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode")
 _EITHER: Mapping[ArgumentKind | None, EitherKind] = {"int": "ints", "float": "floats", "image": "images"}
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -75,7 +76,7 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 
 def reference_classes(annotation: Any) -> dict[str, type]:
-    """Return by kind the classes that the annotation has lists of; none where it has no such list."""
+    """Return the classes of references in an annotation, by kind; {} if it has no list of them."""
     parts = [part for parts in _parameters_of(list, annotation) for part in parts]
     bases: list[Any] = [part for part in parts if isinstance(part, type)]
     classes: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
@@ -95,20 +96,20 @@ class Parameter:
     """One parameter of a pipeline's `__call__` or of a recipe."""
 
     name: str
-    # What a table's cell must be; None for tensors, lists of lists and plumbing, which no cell can give.
+    # What a table's cell must be; None for tensors, nested lists and plumbing, which a cell cannot set.
     kind: ArgumentKind | None
-    entries: int | None = None  # of the tuple that it takes, 0 for any number; None if it takes none
-    default: Scalar | None = None  # what the signature has, when that is a scalar
+    entries: int | None = None  # length of its tuple, 0 for any length; None if it takes no tuple
+    default: Scalar | None = None  # the signature's, if it is a scalar
     required: bool = False
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """Return the named parameters of `function` in order, without `self` and the catch-alls."""
+    """Return the named parameters of `function` in order, without `self`, `*args` and `**kwargs`."""
     names = getattr(inspect.unwrap(function), "__globals__", {})
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
         holder = type("Holder", (), {"__annotations__": {"own": parameter.annotation}})
-        # What is for type checkers only stays a text.
+        # Annotations that only type checkers import stay text.
         with contextlib.suppress(NameError, TypeError, AttributeError):
             annotation = inspect.get_annotations(holder, globals=names, eval_str=True)["own"]
             parameter = parameter.replace(annotation=annotation)
@@ -118,7 +119,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def with_several(parameters: Iterable[Parameter], class_name: str, configs: Configs) -> list[Parameter]:
-    """Return the parameters of a class, with the kinds of those that take several values."""
+    """Return the parameters of a class, with the right kinds for those that take several values."""
     by_name = {parameter.name: parameter for parameter in parameters}
     several = {_SEVERAL_IMAGES[class_name]} if class_name in _SEVERAL_IMAGES else set()
     if several and class_name.startswith(_UNION):
@@ -128,7 +129,7 @@ def with_several(parameters: Iterable[Parameter], class_name: str, configs: Conf
     own, own_kind = _OWN_KINDS.get(class_name, ("", None))
     kinds = {name: _EITHER.get(by_name[name].kind, by_name[name].kind) for name in several & by_name.keys()}
     kinds |= {own: own_kind} if own else {}
-    return [replace(one, kind=kinds.get(one.name, one.kind)) for one in by_name.values()]
+    return [replace(parameter, kind=kinds.get(name, parameter.kind)) for name, parameter in by_name.items()]
 
 
 def controlling(names: Collection[str]) -> str:
@@ -146,7 +147,7 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
     tuples = _parameters_of(tuple, parameter.annotation)
     entries = None
     if kind in PART_KINDS and tuples and not _scalars(_parameters_of(list, parameter.annotation)):
-        # `tuple[int]` is meant as any number
+        # Authors write `tuple[int]` for a tuple of any length.
         entries = len(tuples[0]) if len(tuples[0]) > 1 and ... not in tuples[0] else 0
     return Parameter(
         name=parameter.name,
@@ -158,12 +159,12 @@ def parameter_of(parameter: inspect.Parameter) -> Parameter:
 
 
 def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
-    """Return the scalar that the annotation allows, else the list of them, or else the default's own type."""
+    """Return the scalar in the annotation, else the list of scalars, or else the default's type."""
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
     members = members_of(annotation)
-    if any(map(_is_image, members)):  # SANA-WM's may be a path, too
+    if any(map(_is_image, members)):  # SANA-WM also takes paths
         return None
     scalars = [_KINDS[member] for member in members if member in _KINDS]
     if scalars:
@@ -175,10 +176,10 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
 
 
 def _media_kind(parameter: inspect.Parameter) -> Literal["image", "list[image]", "references"] | None:
-    """Return whether the annotation has an image, or lists of images alone, or lists of references."""
+    """Return the kind of media in the annotation: an image, only lists of images, or references."""
     if _NO_PICTURES.fullmatch(parameter.name):
         return None
-    if isinstance(parameter.annotation, str):  # as it is written, where it cannot be evaluated
+    if isinstance(parameter.annotation, str):  # it could not be evaluated
         return "image" if "PIL.Image.Image" in parameter.annotation else None
     if reference_classes(parameter.annotation):
         return "references"
@@ -198,18 +199,18 @@ def _is_image(annotation: Any) -> bool:
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
-    """Return what a union is of; any other annotation by itself."""
+    """Return the members of a union; for other annotations, the annotation itself."""
     is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _parameters_of(collection: type, annotation: Any) -> list[tuple[Any, ...]]:
-    """Return what the lists, or the tuples, of an annotation are of; typing's List and Tuple are such too."""
+    """Return the type arguments of each list (or tuple) in an annotation; also of typing's List and Tuple."""
     members = members_of(annotation)
     return [typing.get_args(member) for member in members if typing.get_origin(member) is collection]
 
 
 def _scalars(collections: Iterable[tuple[Any, ...]]) -> list[ScalarKind]:
-    """Return of what scalars collections are that are of one type only."""
+    """Return the scalar kinds of collections with only one element type."""
     alike = [(*(set(types) - {...}),) for types in collections]
     return [_KINDS[kinds[0]] for kinds in alike if len(kinds) == 1 and kinds[0] in _KINDS]

@@ -1,4 +1,4 @@
-"""From a diffusers pipeline folder to what its calls accept, read from its configs: no weights are opened."""
+"""From a diffusers pipeline folder to what its calls accept. Reads only configs, no weights."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VID
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-_AUTOENCODERS = ("vae", "vqvae", "movq")  # what pipelines call theirs
-# They pack all frames alike, where the others pack the first one alone.
+_AUTOENCODERS = ("vae", "vqvae", "movq")  # their names in pipelines
+# These pack all frames alike; others pack the first one separately.
 _PACKING_ALIKE = ("AutoencoderDCVideo",)
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")  # one entry per resolution
-# Of the components, those whose configs say what can be rendered.
+# Components whose configs say what can be rendered.
 _READ = (*_AUTOENCODERS, "scheduler", "transformer", "unet", "motion_adapter", "image_projector")
-# Models render twice their native sides well enough, or half of them; beyond, they repeat and tear.
+# Models work well enough with twice or half their native sides; beyond that, clips repeat and tear.
 FAR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
-    """What one model folder renders and what its `__call__` takes."""
+    """What a model folder renders, and what its `__call__` takes."""
 
     class_name: str
     kind: Literal["video", "image", "audio"]
     parameters: Mapping[str, Parameter]
     family: Family
     size_multiple: int = 1  # of height and width; other sizes are rounded silently or fail late
-    # Frames must be `frame_step * k + frame_rest`; None: any number is rendered.
+    # Frames must be `frame_step * k + frame_rest`; None: any number.
     frame_step: int | None = None
     frame_rest: int = 0
     min_frames: int | None = None  # of the shortest clip that the model was made for; None: no limit
     max_frames: int | None = None  # of the longest clip that the model was made for; None: no limit
-    only_frames: int | None = None  # the one length that the model renders; None for all others
-    # The largest `max_sequence_length` that the pipeline takes; None: it says nothing.
+    only_frames: int | None = None  # the only length that the model renders; None: any
+    # The largest `max_sequence_length` that the pipeline takes; None: unknown.
     max_text: int | None = None
     native_fps: float | None = None
-    default_height: int | None = None  # what a plain call without these three renders; None: not known
+    default_height: int | None = None  # these three: of a plain call that does not set them; None: unknown
     default_width: int | None = None
     default_frames: int | None = None
     scheduler_class: str = ""  # of the model's own noise scheduler
@@ -56,11 +56,11 @@ class PipelineSpec:
     components: tuple[str, ...] = ()  # the names in model_index.json
     preset: Preset | None = None  # what is known about the model beyond its configs
     configs: model_index.Configs  # of the components, and model_index.json as "index"
-    returns: frozenset[str] = frozenset()  # fields of the call's output; empty: not known
+    returns: frozenset[str] = frozenset()  # fields of the call's output; empty: unknown
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
-        """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
+        """The concrete class: the generic loader drops components that are passed to it (diffusers 0.42)."""
         return pipeline_call.pipeline_named(self.class_name)
 
     @property
@@ -73,21 +73,21 @@ class PipelineSpec:
 
     @property
     def picture_mode(self) -> PictureMode:
-        """How pictures are handed to it: with alpha where its autoencoder takes that."""
+        """The mode of its input pictures: with alpha if its autoencoder takes that."""
         vae = self.configs.get("vae", {})
         return "RGBA" if 4 in (vae.get("input_channels"), vae.get("in_channels")) else "RGB"
 
     @property
     def auto_dtypes(self) -> Mapping[str, DTypeName]:
-        """What `dtype: auto` is on a GPU, by component, with a default: the preset's, or the family's."""
+        """The dtypes for `dtype: auto` on a GPU, by component, with a default; from preset or family."""
         return self.preset.auto_dtypes if self.preset else self.family.dtypes
 
     def settable(self) -> dict[str, Parameter]:
-        """Return the parameters that a table or the job's defaults may give."""
+        """Return the parameters that a table or the job's defaults may set."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.kind}
 
     def from_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return arguments that were JSON as a call takes them: with tuples, which JSON has none of."""
+        """Return JSON arguments for a call, with the tuples that JSON does not have."""
         tuples = {name for name, parameter in self.parameters.items() if parameter.entries is not None}
         return {
             name: tuple(value) if name in tuples and isinstance(value, list) else value
@@ -95,7 +95,7 @@ class PipelineSpec:
         }
 
     def defaults(self) -> dict[str, Scalar]:
-        """Return what a row without arguments renders with: the preset's values, else those of the call."""
+        """Return the arguments of a row that sets none: from the preset, else from the call."""
         values = {name: p.default for name, p in self.settable().items() if p.default is not None}
         sizes: dict[str, Scalar | None] = {"height": self.default_height, "width": self.default_width}
         sizes |= dict.fromkeys(FRAME_PARAMETERS, self.default_frames)
@@ -103,7 +103,7 @@ class PipelineSpec:
         return values | {k: v for k, v in sizes.items() if v is not None and k in self.parameters}
 
     def native(self) -> dict[str, Scalar]:
-        """Return what is known beyond the class: the preset's values, and the motion a model is given."""
+        """Return values that the class does not have: the preset's, and the model's own motion rate."""
         rate = _denoiser(self.configs).get("default_fps")
         values = dict(self.preset.arguments) if self.preset else {}
         if self.family.fps_is_motion and "fps" in self.parameters and isinstance(rate, int):
@@ -111,13 +111,13 @@ class PipelineSpec:
         return values
 
     def fps_of(self, arguments: Mapping[str, Any]) -> float | None:
-        """Return the native rate of a clip: what it is rendered for, where the call says so."""
+        """Return the native rate of a clip: the one in its arguments, else the model's."""
         own = None if self.family.fps_is_motion else arguments.get("fps")
         rate = arguments.get("frame_rate", own)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
 
     def far_from_native(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return what is known to be unusual about a row's size, with the model's own; or None."""
+        """Return how a row's size is far from the model's own, or None."""
 
         def size_in(values: Mapping[str, Any]) -> list[int]:
             length = next((values[name] for name in FRAME_PARAMETERS if name in values), None)
@@ -131,7 +131,7 @@ class PipelineSpec:
             ratio = own / usual if own and usual else 1.0
             if not 1 / FAR <= ratio <= FAR:
                 often = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
-                size, usual_size = (shape_text(*(number or None for number in one)) for one in (row, native))
+                size, usual_size = (shape_text(*(n or None for n in shape)) for shape in (row, native))
                 return (
                     f"{size} is {often} the {what} of the model's own size, {usual_size} "
                     f"({SHAPE_ORDER}): clips may repeat, tear or be noise"
@@ -140,10 +140,10 @@ class PipelineSpec:
 
 
 def inspect_model(path: str | Path) -> PipelineSpec:
-    """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
+    """Return what the pipeline folder at `path` accepts. Raises ModelError if it is incomplete."""
     folder = Path(path)
     if not folder.is_dir():
-        fix = "give the folder that holds model_index.json; download a hub model first"
+        fix = "use the folder with the model_index.json; download a hub model first"
         raise ModelError(f"model {str(folder)!r} is not a folder", fix)
     index = model_index.read_index(folder)
     configs: dict[str, Mapping[str, Any]] = {"index": index.values}
@@ -154,7 +154,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         if name in _READ:
             file = "scheduler_config.json" if name == "scheduler" else "config.json"
             configs[name] = model_index.read_object(folder / name / file, fix)
-        elif name.endswith("_scheduler"):  # of sound, of a prior: bounded as the one for noise
+        elif name.endswith("_scheduler"):  # for sound or a prior: it has the same bounds
             config = model_index.read_object(folder / name / "scheduler_config.json", fix)
             check_values({"scheduler": config}, {"scheduler": index.components[name]}, str(folder / name))
     if model_index.has_controlnets(configs):
@@ -176,7 +176,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 
 
 def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
-    """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
+    """Return what a pipeline class accepts with components of these configs, model_index.json as "index"."""
     index = model_index.index_of(configs["index"], model_index.MODEL_INDEX)
     call = pipeline_call.call_of(class_name, configs)
     scheduler, denoiser, family = configs.get("scheduler", {}), _denoiser(configs), family_of(class_name)
@@ -185,20 +185,20 @@ def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
     length = next((parameters[name] for name in FRAME_PARAMETERS if name in parameters), None)
     is_video = family.fps is not None or length is not None or not returns.isdisjoint(VIDEO_FIELDS)
-    # Image tokens of a frame each tie the clip to one length.
+    # Image tokens for each frame fix the length of clips.
     num_images = configs.get("image_projector", {}).get("num_frames") or 0
     only_frames = num_images if num_images > 1 else None
     stated = (length.default if length else None) or facts.num_frames
     frames = stated or denoiser.get("sample_frames") or denoiser.get("num_frames")
     is_whole = class_name in family.whole_when and config_value(configs, family.whole_when[class_name])
     packs_alike = is_whole or config_value(configs, "vae._class_name") in _PACKING_ALIKE
-    # As the class states them, else what its autoencoder packs.
+    # From the class's source, else from its autoencoder.
     packed = facts.frame_divisor if facts.frame_divisor > 1 else _vae_factors(configs)[1]
     step = facts.frame_step or packed * family.frame_factor
     shortest, longest = facts.frames_between()
     trained = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
     height, width = _default_size(call, configs, family)
-    # Frames per second as trained: as the class states, else as the model is known to render.
+    # Frames per second of the training videos: from the class, else from preset or family.
     names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
     rates = (*(parameters[name].default for name in names if name in parameters), facts.fps)
     newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
@@ -211,7 +211,7 @@ def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
         family=family,
         size_multiple=size_multiple(facts, configs, family),
         frame_step=step if is_video and (facts.frame_step or step > 1) else None,
-        # Where a class states none, the first frame is packed alone, or none is.
+        # If the class states none, the first frame is packed separately, unless all are packed alike.
         frame_rest=(0 if packs_alike else 1) if facts.frame_rest is None else facts.frame_rest,
         min_frames=shortest,
         max_frames=trained or longest,
@@ -231,16 +231,16 @@ def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
 
 
 def size_multiple(facts: pipeline_call.SourceFacts, configs: model_index.Configs, family: Family) -> int:
-    """Return what the pipeline writes down, and what it states, or its denoiser and autoencoder take."""
+    """Return the number that sides must be multiples of, from source, family, denoiser and autoencoder."""
     patch = _last(_denoiser(configs).get("patch_size"))
-    taken = facts.canvas_multiple or _vae_factors(configs)[0] * patch
-    return math.lcm(family.size_base, facts.side_divisor, taken)
+    canvas = facts.canvas_multiple or _vae_factors(configs)[0] * patch
+    return math.lcm(family.size_base, facts.side_divisor, canvas)
 
 
 def _default_size(
     call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family
 ) -> tuple[int | None, int | None]:
-    """Return the (height, width) of a call that gives none: of signature, class, family, or denoiser."""
+    """Return the (height, width) of a call without them: from signature, class, family, or denoiser."""
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
     height, width = defaults.get("height"), defaults.get("width")
     if isinstance(height, int) and isinstance(width, int):
@@ -260,7 +260,7 @@ def _default_size(
 
 
 def _vae_factors(configs: model_index.Configs) -> tuple[int, int]:
-    """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
+    """Return how many pixels and frames one latent stands for, as diffusers' pipelines compute it."""
     vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
     listed = (vae[key] for key in _LEVELS if isinstance(vae.get(key), list | tuple))
     levels = len(next(listed, [0] * 4)) - 1
@@ -274,7 +274,7 @@ def _vae_factors(configs: model_index.Configs) -> tuple[int, int]:
 
 
 def _last(patch: Any) -> int:
-    """Return how many pixels wide a patch is: one number, or (frames, height, width)."""
+    """Return a patch's width in pixels. patch: a number, or (frames, height, width)."""
     return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 

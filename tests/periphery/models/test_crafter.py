@@ -204,11 +204,11 @@ def test_what_cannot_be_rendered_is_refused(variant: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("variant", "cells", "problem"),
     [
-        (MOTION, {"num_frames": 16}, "DynamiCrafter renders 3 frames, no other number"),
+        (MOTION, {"num_frames": 16}, "DynamiCrafter only renders 3 frames"),
         (TEXT, {"height": 80}, "VideoCrafter renders multiples of 64"),
-        (TEXT, {"scheduler": "ddim"}, "its denoising loop was written for its own kind"),
+        (TEXT, {"scheduler": "ddim"}, "its denoising loop only works with its own scheduler"),
         (TEXT, {"num_inference_steps": 1001}, "takes 1 to 1000 steps"),
-        (NO_FPS, {"fps": 8}, "this model takes no rate"),
+        (NO_FPS, {"fps": 8}, "this model takes no frame rate"),
         (TEXT, {"fps": 10**12}, "fps is 1000000000000, but it must be from 1 to 1000"),
         (MOTION, {"guidance_rescale": -0.5}, "guidance_rescale is -0.5, but it must be from 0 to 1"),
     ],

@@ -250,7 +250,7 @@ def test_the_callback_may_change_the_latents_and_stop_the_run() -> None:
         ({"flow_shift": 0.0}, "flow_shift is 0.0, but it must be from 0.001 to 1000"),
         ({"motion_score": -3}, "motion_score is -3, but it must be from 1 to 15"),
         ({"frame_rate": 100_000}, "frame_rate is 100000, but it must be from 1 to 1000"),
-        ({"num_frames": 133}, "OpenSora renders 129 frames at most"),
+        ({"num_frames": 133}, "OpenSora renders at most 129 frames"),
         ({"num_frames": 8}, "OpenSora renders 4k \\+ 1 frames"),
         ({"height": 40}, "OpenSora renders multiples of 16"),
     ],
