@@ -1,1 +1,1 @@
-"""Commands that keep an output what it was: checked, mended, rendered again."""
+"""Commands that check an output, repair it and render its rows again."""

@@ -1,7 +1,7 @@
-"""From an output to what of its records and clips is not as it was committed, found by reading every byte.
+"""Find the records and files of an output that are not as they were committed, by reading every byte.
 
-Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/, derived/ and extras/
-is opened. Previews can be made again, and so are never damaged.
+Changes nothing, and memory stays flat. Records are not trusted: no path outside of clips/, derived/ and
+extras/ is opened. Previews are not checked, as they can be made again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from framefleet.pipeline.outputs.parts.records import fields_named
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
-_AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
-_AHEAD = 64  # listings that may wait to be taken
+_AT_ONCE_BYTES = 64 << 20  # larger files are copied to disk first, since several are read at once
+_AHEAD = 64  # folders listed ahead
 _OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_sha256", "derived_path", "derived_bytes")
 _FIELDS = fields_named(RECORD_FIELDS, *dict.fromkeys((*FRAMES_OF, *_OTHERS, *LAW_COLUMNS)))
 _SCHEMA = """
@@ -55,18 +55,17 @@ WHERE NOT is_sound OR {_LATER.format("AND o.is_sound")} ORDER BY part;
 DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id AND spare.part = r.part);
 """
 
-# missing, size, bytes, unreadable: a file that the record of `row_id` names is gone, has another size or
-# other bytes, or cannot be read, as on a bad disk. record: it contradicts itself, its clip or job.json.
-# doubled: the part at `path` names a row of a later record too. part: it is not as it was written. job:
-# job.json is not. late: a part that does not count, as it came when its driver had lost the output, or its
-# rows are in a larger one. stray: no record names the file. uncommitted: none yet, as its driver died.
-# foreign: framefleet wrote no such file.
+# missing, size, bytes, unreadable: a file named by the record of `row_id` is gone, has another size or other
+# bytes, or cannot be read, e.g. from a bad disk. record: it contradicts itself, its clip or job.json.
+# doubled: a later record has the same row as one in the part at `path`. part, job: a part or job.json is not
+# as it was written. late: a part that does not count, because it was written after its driver lost the
+# output, or because a larger part has its rows. stray: no record names the file. uncommitted: no record names
+# it yet, because its driver died. foreign: framefleet did not write it.
 DamageKind = Literal[Unsound, "record", "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
 _UNREAD = {
     "foreign": "",
-    "late": "it came after its driver had lost the output, or its rows are in a larger part; "
-    "it does not count",
-    "merged": "its rows are in another part, as a driver was killed while it merged parts; it does not count",
+    "late": "ignored: it was written after its driver lost the output, or a larger part has its rows",
+    "merged": "ignored: another part has its rows, because a driver was killed while it merged parts",
 }
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
 
@@ -82,12 +81,12 @@ class Damage:
 
     @property
     def is_leftover(self) -> bool:
-        """Whether no record is wrong for it, so that readers never meet it."""
+        """Whether all records are still right, so that readers do not notice."""
         return self.kind in _LEFTOVERS
 
 
 def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
-    """Read every part and every file that its records name; yield what is wrong, fill `index`."""
+    """Read every part and every file that its records name; yield what is wrong and fill `index`."""
     files, num_checked = OutputFiles(store), 0
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for part in files.parts(layout.RECORDS):
@@ -109,9 +108,9 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 
 
 def look_at(store: Store, record: Mapping[str, Any], *, law: RecordLaw | None = None) -> list[Damage]:
-    """Read the files of one record. Raises JobError where it names what no record of ours does.
+    """Read the files of one record. Raises JobError if it names files as framefleet never does.
 
-    law: by which the record is checked too, with all its columns.
+    law: also checks the record itself, which needs all its columns.
     """
     clip, *others = recorded_files(record)
     damages, sound = [], None
@@ -127,9 +126,9 @@ def look_at(store: Store, record: Mapping[str, Any], *, law: RecordLaw | None = 
 
 
 def _small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
-    """Read a file; return the bytes of a sound one, or what is wrong. None for a sound one that is large.
+    """Read a file; return what is wrong, its bytes if it is sound, or None if it is sound but large.
 
-    Of one of another size no more is read than is needed to see it.
+    A file of the wrong size is not read further.
     """
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
         return sound_content(store, file)
@@ -147,9 +146,9 @@ def _small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
 
 
 def look_at_row(output: Output, row_id: str) -> list[Damage]:
-    """Check the record of a row, and the files that it names. Raises as `look_at` does.
+    """Check the record of a row and the files that it names. Raises as `look_at` does.
 
-    output: reads few parts, as one that is `holding` the row.
+    output: best limited to a few parts, by `holding` the row.
     """
     law = RecordLaw.of(output.store, output.schema())
     columns = [*RECORD_FIELDS.names, *law.own_columns]
@@ -159,17 +158,17 @@ def look_at_row(output: Output, row_id: str) -> list[Damage]:
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
-    """Return damage of an output in another one, named as the file of the latter; folder: "" is the same."""
+    """Return damage of an inner output with its path in the outer one. folder: of the inner output, or ""."""
     return replace(damage, path=f"{folder}/{damage.path}") if folder else damage
 
 
 def beside_parts(store: Store) -> Iterator[Damage]:
-    """Yield what lies in records/ and is not read, and parts that are gone."""
+    """Yield the files in records/ that are not read, and the parts that are gone."""
     files = OutputFiles(store)
     for path, kind in files.unread():
         yield Damage(kind="foreign" if kind == "foreign" else "late", path=path, reason=_UNREAD[kind])
     for path in files.gone():
-        reason = "it was there when the last driver began or ended, and is gone"
+        reason = "gone; it was there when the last driver started or ended"
         yield Damage(kind="part", path=path, reason=reason)
 
 
@@ -191,17 +190,17 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
 
 
 class ClipIndex:
-    """All records of an output, part by part: which rows they name twice, and which files they name.
+    """All records of an output by part: finds rows that have two records, and files that no record names.
 
-    On disk, about 100 bytes each, see `guards/temporary_tables.py`. First add every one, then ask; for one
-    thread at a time.
+    On disk, with about 100 bytes per record (`guards/temporary_tables.py`). Add all records before the first
+    query. Not thread-safe.
     """
 
     def __init__(self) -> None:
         self._db = temporary_tables(_SCHEMA)
 
     def add(self, part: str, records: Iterable[tuple[Mapping[str, Any], bool]]) -> None:
-        """Take records, and whether the files of each are as it says."""
+        """Add records, each with whether its files are sound."""
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))
         (number,) = self._db.execute("SELECT number FROM parts WHERE path = ?", (part,)).fetchone()
         for record, is_sound in records:
@@ -213,17 +212,17 @@ class ClipIndex:
             self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def forget(self, part: str) -> None:
-        """Take back what was added of a part."""
+        """Remove the records of a part."""
         query = "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)"
         self._db.execute(query, (part,))
 
     def doubled(self) -> Iterator[tuple[str, str]]:
-        """Yield the part and the row_id of every record but the last of its row, which counts."""
+        """Yield part and row_id of every record that a later one of the same row replaces."""
         self._db.execute(_SEAL)
         return ((path, row_id.hex()) for path, row_id in self._db.execute(_DOUBLED))
 
     def take_spare(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield each part with the rows it is not to name; once. The last sound record of a row stays."""
+        """Yield each part with the rows to take out of it, once. The last sound record of a row stays."""
         self._db.execute(_SEAL)
         self._db.executescript(_SPARE)
         spare = self._db.execute("SELECT path, id FROM spare JOIN parts ON number = part ORDER BY part")
@@ -236,7 +235,7 @@ class ClipIndex:
         return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None
 
     def names(self, path: str, row_id: str) -> bool:
-        """Tell whether a record of this row names a file, or the clip that a preview or a label is of."""
+        """Whether a record of this row names the file; for a preview or label, whether it names the clip."""
         self._db.execute(_SEAL)
         path = path.removesuffix(layout.LABEL_SUFFIX)
         if path.startswith(f"{layout.PREVIEWS}/"):

@@ -1,4 +1,4 @@
-"""In: a pack. Out: the SHA-256 of each of its files, in one list whose digest stands for all of them."""
+"""Write and check the list of a pack's files with their SHA-256, whose own digest stands for all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from framefleet.api.errors import StoreError
 from framefleet.api.outputs import RECORDS, Store
 from framefleet.plugins.keep.damage import Damage
 
-PACK_LIST = "pack.sha256"  # as `sha256sum --check` takes it
+PACK_LIST = "pack.sha256"  # in the format of `sha256sum --check`
 _MAX_BYTES = 1 << 26
 
 
@@ -21,7 +21,7 @@ def write_list(store: Store, paths: list[str]) -> str:
 
 
 def digest_of_list(store: Store) -> str | None:
-    """Return the digest of a pack; None for an output that is none."""
+    """Return the digest of a pack; None for an output that is not a pack."""
     try:
         return _sha256(store.read(PACK_LIST, _MAX_BYTES))
     except FileNotFoundError:
@@ -29,7 +29,7 @@ def digest_of_list(store: Store) -> str | None:
 
 
 def damages_of_pack(store: Store) -> Iterator[Damage]:
-    """Yield the files of a pack that are not as its list says; nothing for an output that is none."""
+    """Yield the files of a pack that differ from its list; nothing for an output that is not a pack."""
     try:
         text = store.read(PACK_LIST, _MAX_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`framefleet verify`, `replay` and `repair`: an output stays what it was."""
+"""Register `framefleet verify`, `replay` and `repair`."""
 
 from framefleet.api import Plugin
 

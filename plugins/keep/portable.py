@@ -1,4 +1,4 @@
-"""Make records and job.json fit for strangers: without the names of this machine's folders."""
+"""Remove the names of this machine's folders from records and job.json, to give them to others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def input_path(one: Mapping[str, Any]) -> str:
 
 
 def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store) -> dict[str, str]:
-    """Copy a row's input images and videos; return the new path of each, by its old place.
+    """Copy a row's input images and videos; return their new paths by their old ones.
 
     Raises JobError for a record that framefleet did not write.
     """
@@ -45,14 +45,14 @@ def copy_inputs(store: Store, record: Mapping[str, Any], given: Given, to: Store
 
 
 def copy_files(output: Output, record: Mapping[str, Any], to: Store) -> None:
-    """Copy the files of a record that are there, and as it says."""
+    """Copy the files of a record, except those that are missing or damaged."""
     for path, content in output.files(record):
         if isinstance(content, bytes):
             to.write(path, content)
 
 
 def portable_record(record: Mapping[str, Any], law: RecordLaw) -> dict[str, Any]:
-    """Return a record with paths inside a folder that holds its clip and inputs.
+    """Return a record with paths relative to a folder that holds its clip and inputs.
 
     law: of the output. Raises JobError for arguments that framefleet did not write.
     """
@@ -72,7 +72,7 @@ def portable_record(record: Mapping[str, Any], law: RecordLaw) -> dict[str, Any]
 
 
 def take_out_folders(claim: Any) -> dict[str, str]:
-    """Remove the folders of this machine from job.json; return what is left of each path."""
+    """Remove the folders of this machine from job.json; return the shortened paths by the old ones."""
     names = {}
     for path in paths_in(claim["job"]):
         names[path.text] = without_folder(path.text)
@@ -81,5 +81,5 @@ def take_out_folders(claim: Any) -> dict[str, str]:
 
 
 def without_folder(place: str) -> str:
-    """Return a path or URL without folders of this machine: of a local path, only the last name."""
+    """Return a URL unchanged, and only the last name of a local path."""
     return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place

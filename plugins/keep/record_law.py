@@ -1,7 +1,7 @@
-"""From a record to what contradicts it: its row_id, its arguments, its job or its clip. A record is its row.
+"""Find contradictions between a record and its row_id, its arguments, its job or its clip.
 
-What follows from other columns is computed again here, and never believed. Nothing contradicts what was
-measured (times, machines, versions) or carried along; a certificate's seal covers that (`plugins/prove`).
+Values that follow from other columns are computed again. Measured values (times, machines, versions) and
+carried columns cannot be checked this way; a certificate's seal covers them (`plugins/prove`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.rows.identity import deciding, row_content, row_id_of
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 
-# Columns that say something only of what has a digest.
+# Columns that may only be set where the digest is.
 _ONLY_WITH = {
     "audio_sha256": ("audio_sample_rate", "audio_channels", "audio_duration_s", "marked_audio_sha256"),
     "frames_sha256": ("frames_format", "marked_sha256", "preview_path"),
@@ -36,7 +36,7 @@ _ONLY_WITH = {
         f"derived_{name}" for name in ["path", "bytes", "height", "width", "num_frames", "fps"]
     ),
 }
-# Of ours, what it asks for; and all columns of arguments.
+# Our columns that it reads; it also reads all columns of arguments.
 LAW_COLUMNS = (
     *("row_id", "uri", "path", "preview_path", "model_name"),
     *("arguments", "seed", "scheduler", "recipe", "model_digest", "numerics", "environment"),
@@ -57,7 +57,7 @@ class RecordLaw:
     """Checks records of one output."""
 
     def __init__(self, claim: Claim | None, schema: pa.Schema) -> None:
-        """claim: what job.json says; None: nobody knows. schema: all columns of the records."""
+        """claim: content of job.json, None if it cannot be read. schema: all columns of the records."""
         self._claim = claim
         place = schema.get_field_index("row_id")
         own = [
@@ -79,15 +79,15 @@ class RecordLaw:
     def of(cls, store: Store, schema: pa.Schema) -> RecordLaw:
         try:
             return cls(find_claim_as(store, JOB_JSON), schema)
-        except JobError:  # lost or damaged, which is reported as such
+        except JobError:  # lost or damaged; reported elsewhere
             return cls(None, schema)
 
     def contradiction(self, record: Mapping[str, Any], content: bytes | None = None) -> str | None:
-        """Return what is wrong with a record; None: nothing. content: of its clip, as it was committed."""
+        """Return what is wrong with a record, or None. content: its clip, as it was committed."""
         return next(self._contradictions(record, content), None)
 
     def contradictions(self, table: pa.Table) -> dict[str, str]:
-        """Return what is wrong with records by their row_ids, without their clips."""
+        """Return what is wrong with records, by row_id. Their clips are not read."""
         names = [name for name in table.column_names if name in (*LAW_COLUMNS, *self.own_columns)]
         wrong = ((row["row_id"], self.contradiction(row)) for row in rows_of(table.select(names), RECORDS))
         return {row_id: reason for row_id, reason in wrong if reason}
@@ -108,15 +108,15 @@ class RecordLaw:
             yield f"its JSON cannot be read: {error}"
             return
         if not is_its_row:
-            yield "its row_id is not that of its arguments, seed, recipe, scheduler, model and numerics"
+            yield "row_id does not match its arguments, seed, recipe, scheduler, model and numerics"
         fields = self._fields_of(tuple(arguments))
         names = [name for name in fields.names if name in record]
         if any(record[name] != arguments.get(name) for name in names):  # as those of lists and files
             cells = argument_values(arguments, fields)
             for name in (name for name in names if record[name] != cells[name]):
-                yield f"{name} is not that of its arguments"
+                yield f"{name} differs from its arguments"
         if (threads := numerics.get("threads")) is not None and environment.get("threads") != threads:
-            yield "threads of its environment are not those of its numerics"
+            yield "threads differ between its environment and its numerics"
         yield from self._wrong_lengths(record)
         yield from self._wrong_names(record)
         if content is not None:
@@ -125,7 +125,7 @@ class RecordLaw:
     def _is_its_row(
         self, record: Mapping[str, Any], arguments: Mapping[str, Any], numerics: Mapping[str, Any]
     ) -> bool:
-        """Tell whether the row_id comes out; also where the digest of a user's recipe is not known."""
+        """Whether the row_id is right. True if the digest of a user's recipe is not known."""
         recipe, claim = record["recipe"], self._claim
         if recipe in BUILT_IN and BUILT_IN[recipe].digest is None:
             digest = None
@@ -164,32 +164,32 @@ class RecordLaw:
         else:
             length = num_frames / fps if fps else None
         if record["duration_s"] != length:
-            yield "duration_s is not that of its frames and fps"
+            yield "duration_s does not match its frames and fps"
         sound_s = record.get("audio_duration_s")
         of_job = self._claim.job.media.fps if self._claim else fps
         has_sound = self._claim is not None and self._claim.job.media.audio  # else it is measured and dropped
         of_sound = (num_frames / sound_s if sound_s and num_frames else None) if has_sound else fps
         rates = {"row": fps, "job": of_job, "model": fps, "sound": of_sound, "framefleet": clip_fps()}
         if source is not None and (fps is None or rates.get(source) != fps):
-            yield "fps_source is not what its fps comes from"
+            yield "fps_source does not match its fps"
 
     def _wrong_names(self, record: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what names files and models that there are not."""
+        """Yield columns that name a file or model that does not exist."""
         path, still = record.get("path"), record.get("preview_path")
         if path and not record["uri"].endswith(path):
-            yield "uri is not that of its path"
+            yield "uri does not match its path"
         if path and still and still != preview_path(path):
-            yield "preview_path is not that of its path"
+            yield "preview_path does not match its path"
         for digest, names in _ONLY_WITH.items():
             if record.get(digest) is None:
                 for name in (name for name in names if record.get(name) is not None):
-                    yield f"{name} is of what it has not"
+                    yield f"{name} is set, but {digest} is not"
         if self._claim and record.get("model_name") not in (self._claim.job.models or (None,)):
-            yield "model_name is not one of its job"
+            yield "model_name is not a model of its job"
 
 
 def _rates_of_row(record: Mapping[str, Any]) -> Sequence[float | None]:
-    """Return what the row itself may have asked for: its record has the clip's rate."""
+    """Return the rates that the row may have set; its record has the clip's rate."""
     fps, source = record["fps"], record.get("fps_source")
     if fps is None:
         return (None, *_RATES)
@@ -197,9 +197,9 @@ def _rates_of_row(record: Mapping[str, Any]) -> Sequence[float | None]:
 
 
 def against_clip(record: Mapping[str, Any], content: bytes) -> Iterator[str]:
-    """Yield what of a record is not that of its clip.
+    """Yield the columns of a record that its clip contradicts.
 
-    Files that an engine has sent may count otherwise; those that a plugin's step made may be anything.
+    Not checked: files from an engine, which may count frames in another way, and those of plugins' steps.
     """
     if '"engine"' in record["numerics"] or PurePath(record["path"] or "").suffix in clip_suffixes():
         return
@@ -209,24 +209,24 @@ def against_clip(record: Mapping[str, Any], content: bytes) -> Iterator[str]:
         yield f"its clip cannot be read: {error.problem}"
         return
     if header.tags.get("row_id", record["row_id"]) != record["row_id"]:
-        yield "its clip is another row's"
+        yield "its clip belongs to another row"
     for name in ("height", "width", "num_frames"):
         if record[name] != getattr(header, name):
-            yield f"{name} is not that of its clip"
+            yield f"{name} differs from its clip"
     fps = record["fps"]
     if fps and header.fps and abs(fps - header.fps) > fps * _TOLERANCE:
-        yield "fps is not that of its clip"
+        yield "fps differs from its clip"
 
 
-_of_many = lru_cache(maxsize=64)(parse_json)  # the same in many records of a job
+_of_many = lru_cache(maxsize=64)(parse_json)  # many records of a job have the same text
 
 
 def unsound_files(claim: Claim) -> str | None:
-    """Return what is wrong with the SHA-256s of model files in job.json; None: nothing."""
+    """Return what is wrong with the SHA-256 of the model files in job.json, or None."""
     digests = {name: (one.digest, one.files) for name, one in claim.job.models.items()}
     of_one = (claim.model_extra or {}).get("model_digest")
     digests |= {} if digests or of_one is None else {"": (of_one, claim.model_files)}
     for name, (digest, files) in digests.items():
         if model_digest(files) != digest:
-            return f"the files of the model {name}".strip() + " do not have its model_digest"
+            return f"the files of the model {name}".strip() + " do not match its model_digest"
     return None

@@ -160,7 +160,7 @@ def test_what_is_asked_of_job_files_and_outputs_of_engines(tmp_path: Path) -> No
         assert "more than one of `model`, `models` and `engine`" in refused.output
     assert command("verify", tmp_path / "out", "--files").exit_code == 0
     verified = command("verify", tmp_path / "out")
-    assert verified.exit_code == 2 and "was made by an engine" in verified.output
+    assert verified.exit_code == 2 and "was made by the engine" in verified.output
     packed = command("pack", tmp_path / "out", tmp_path / "pack", "--rows", "1")
-    assert packed.exit_code == 2 and "was made by an engine" in packed.output
+    assert packed.exit_code == 2 and "was made by the engine" in packed.output
     assert json.loads(command("status", tmp_path / "out", "--json").stdout)["num_done"] == 2

@@ -27,7 +27,7 @@ def test_each_row_has_a_second_file_which_is_repaired_and_exported(ray_cluster: 
     (output / records[0]["derived_path"]).unlink()
     assert command("verify", output, "--files").exit_code == 1
     finish(start_render(job))  # what is committed is not looked at
-    assert "gone, but has a record: 1" in command("repair", output, "--dry-run").output
+    assert "files that are gone, but have a record: 1" in command("repair", output, "--dry-run").output
     finish(start("-m", "framefleet.jobs.cli", "repair", job))
     repaired = {record["row_id"]: record["derived_sha256"] for record in records_of(output)}
     assert repaired == {record["row_id"]: record["derived_sha256"] for record in records}

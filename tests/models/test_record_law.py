@@ -115,7 +115,7 @@ def test_a_row_under_anothers_row_id_is_noticed(out: Path) -> None:
         pa.Table.from_pylist([second | own, second, *others], schema), part.with_name("part-x.parquet")
     )
     (damage,) = framefleet.verify(out, files=True).damages
-    assert damage.kind == "record" and "its row_id is not that of its arguments" in damage.reason
+    assert damage.kind == "record" and "row_id does not match its arguments" in damage.reason
 
 
 def test_one_digit_of_a_weight_in_job_json_is_noticed_and_put_back(out: Path) -> None:
@@ -123,7 +123,7 @@ def test_one_digit_of_a_weight_in_job_json_is_noticed_and_put_back(out: Path) ->
     name, digest = next(iter(claim["model_files"].items()))
     claim["model_files"][name] = ("0" if digest[0] != "0" else "1") + digest[1:]
     (out / "job.json").write_text(json.dumps(claim))
-    problem = "the files of the model do not have its model_digest"
+    problem = "the files of the model do not match its model_digest"
     (damage,) = framefleet.verify(out, files=True).damages
     assert (damage.kind, damage.reason) == ("job", problem)
     verified = command("verify", out, "--sample", "1")

@@ -283,7 +283,7 @@ def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arra
     found = compared(extra_outputs_sha256="5" * 64)
     assert found == Compared(verdict="record damaged", which=("extra_outputs_sha256",))
     found = compared(extra_outputs="{}")
-    assert found.verdict == "different" and "which no file holds" in (found.doubt or "")
+    assert found.verdict == "different" and "no file has a copy" in (found.doubt or "")
     store.write(now.extra_outputs_path or "", save({"c2w": torch.zeros(4)}))
     assert compared().verdict == "file damaged"
     store.write(path, files[1])

@@ -154,7 +154,7 @@ def test_parts_that_others_would_count_are_not_called_well(out: Path) -> None:
     verified = command("verify", out, "--files")
     assert verified.exit_code == 1 and "all is well" not in verified.stderr
     assert "`framefleet compact " in verified.stderr
-    assert "its rows are in another part" in " ".join(verified.stdout.split())
+    assert "another part has its rows" in " ".join(verified.stdout.split())
     assert command("compact", out).exit_code == 0
     assert "all is well" in command("verify", out, "--files").stderr
 
@@ -165,7 +165,7 @@ def test_a_whole_output_is_said_to_be(job: Path, out: Path) -> None:
     assert "all is well" in verified.stderr
     for option in (("--row", "9bd6"), ("--sample", "3"), ("--fleet", job)):
         refused = command("verify", out, "--files", *option)
-        assert refused.exit_code == 2 and f"{option[0]} is about rows to render" in refused.stderr
+        assert refused.exit_code == 2 and f"{option[0]} is for rows to render" in refused.stderr
     assert command("repair", out, "--dry-run").stdout == "nothing to repair\n"
     rendered = command("render", job)
     assert rendered.exit_code == 0 and "nothing to do" in rendered.stderr

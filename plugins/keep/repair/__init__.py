@@ -1,1 +1,1 @@
-"""What is damaged in an output: taken out of it, so that it is rendered again."""
+"""Remove what is damaged from an output, so that it is rendered again."""

@@ -1,4 +1,4 @@
-"""`framefleet repair`: what is typed, and what it prints."""
+"""The command `framefleet repair`."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def repair_command(
 ) -> None:
     """Read every file of an output, and remove what is damaged. Given the job file, render what is missing.
 
-    Exit codes are those of `render`. 1 without a job file: rows may lack a record, so render the job. 1 with
-    --dry-run: there is something to repair.
+    Exit codes are those of `render`. 1 without a job file: records were removed, so render the job again.
+    1 with --dry-run: there is something to repair.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.api.jobs import watch_on
@@ -61,7 +61,7 @@ def repair_command(
                 (done.is_job_back, f"job.json {would or 'was '}put back"),
                 (repairs.num_rows, f"{count_text(repairs.num_rows, 'record')} {would}taken out"),
                 (repairs.num_set_aside, f"{parts} {would}moved to {DAMAGED}/"),
-                (repairs.num_swept, f"{files} that nothing names {would}deleted"),
+                (repairs.num_swept, f"{files} that no record names {would}deleted"),
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)

@@ -1,4 +1,4 @@
-"""From an output to the same without what is damaged in it; with its job file, to all rows again."""
+"""Remove what is damaged from an output; given its job file, render the missing rows again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from framefleet.plugins.keep.damage import (
 )
 from framefleet.plugins.keep.verify.verify import job_damage
 
-_SWEPT_AT_ONCE = 1000  # files between two looks at the lock
+_SWEPT_AT_ONCE = 1000  # files deleted between two checks of the lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -57,7 +57,7 @@ class Repaired(Overview):
     repairs: Repairs
     is_job_back: bool = False  # job.json was put back
     summary: Summary | None = None  # of the render, if any
-    inner: Mapping[str, Repaired] = field(default_factory=dict)  # the same of each inner output, by name
+    inner: Mapping[str, Repaired] = field(default_factory=dict)  # inner outputs, by name
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -80,10 +80,10 @@ def repair(
     sets: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Repaired:
-    """Take out of an output what is damaged, and render what is then missing if its job is given.
+    """Remove what is damaged from an output. Given its job, render the missing rows again.
 
-    job: an output; or a job file's path, or its content. dry_run: change nothing, and return what would be
-    done. sets: as "fleet.workers=2"; of an output, only "storage_options.key=...". Raises as `render` does.
+    job: an output, or a job file's path or content. dry_run: change nothing, and return what would be done.
+    sets: e.g. "fleet.workers=2"; for an output, only "storage_options.key=...". Raises as `render` does.
     """
     return repair_job(job, Callback(on_progress), dry_run=dry_run, sets=sets)
 
@@ -107,7 +107,7 @@ def repair_job(
     if "" in outputs_in(store):
         repaired = _mended(store, watch, found, dry_run=dry_run)
     inner = {}
-    for name, one in Output(store).inner.items():  # anew: job.json says which there are
+    for name, one in Output(store).inner.items():  # opened again: job.json may be back, and names them
 
         def note(damage: Damage, name: str = name) -> None:
             found(damage_below(name, damage))
@@ -120,7 +120,7 @@ def repair_job(
 
 
 def _mended(store: Store, watch: Watch, found: Callable[[Damage], None], *, dry_run: bool) -> Repaired:
-    """Take out of an output what is damaged. dry_run: change nothing."""
+    """Remove what is damaged from an output. dry_run: change nothing."""
     if damage := job_damage(store):
         found(damage)
     if dry_run:
@@ -134,16 +134,16 @@ def _mended(store: Store, watch: Watch, found: Callable[[Damage], None], *, dry_
 
 
 def put_back(held: HeldOutput) -> bool:
-    """Write job.json anew if it is not what it was; return whether it was not.
+    """Write job.json again if it is lost or damaged; return whether it was.
 
-    What is there is kept in damaged/. Raises JobError where no part holds it.
+    The damaged file moves to damaged/. Raises JobError if no part has a copy.
     """
     if (damage := job_damage(store := held.store)) is None:
         return False
     if (text := held.job()) is None:
-        problem = f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it"
-        raise JobError(problem, "put it back as it was, or choose another output")
-    read_as(JOB_JSON, text, store.url_of(RECORDS))  # raises for what is none
+        problem = f"{store.url_of(CLAIM)}: {damage.reason}, and no part in records/ has a copy"
+        raise JobError(problem, "restore it, or choose another output")
+    read_as(JOB_JSON, text, store.url_of(RECORDS))  # raises if it is not a valid job.json
     held.hold.check()
     if store.exists(CLAIM):
         held.set_aside(CLAIM)
@@ -153,12 +153,12 @@ def put_back(held: HeldOutput) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repairs:
-    """What was wrong, and what was done about it, or would be."""
+    """What was wrong, and what was done about it, or would be done."""
 
     num_found: Mapping[DamageKind, int] = field(default_factory=dict)
     num_rows: int = 0  # that lost their record
-    num_set_aside: int = 0  # damaged parts, and files that cannot be read, now in damaged/
-    num_swept: int = 0  # files that nothing named
+    num_set_aside: int = 0  # damaged parts and unreadable files, moved to damaged/
+    num_swept: int = 0  # deleted files that no record named
 
 
 def mend(
@@ -167,12 +167,12 @@ def mend(
     watch: Watch,
     found: Callable[[Damage], None] = lambda damage: None,
 ) -> Repairs:
-    """Read the whole output, and take out of it what is damaged. found: called for each damage.
+    """Read the whole output, and remove what is damaged. found: called for each damage.
 
     held: None changes nothing, and returns what would be done.
     """
     counts: Counter[DamageKind] = Counter()
-    hurt: set[str] = set()  # rows that lose their record, and with it what names their files
+    hurt: set[str] = set()  # rows that lose their record, so that nothing names their files any more
 
     def note(damage: Damage) -> Damage:
         if damage.kind != "stray" or damage.row_id not in hurt:
@@ -190,12 +190,12 @@ def mend(
             for path in aside:
                 held.set_aside(path)
         num_rows = 0
-        # Let no part name a row whose files are damaged, nor one that a later record names.
+        # No part may name a row whose files are damaged, or that a later record names.
         for path, row_ids in index.take_spare():
             num_rows += len(row_ids)
             if held:
                 held.take_out(path, row_ids)
-        # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
+        # A row without a record may get one that names its stray. The run that writes it deletes the others.
         swept_later: set[tuple[str, str]] = set()
 
         def spare() -> Iterator[str]:

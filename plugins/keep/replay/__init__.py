@@ -1,1 +1,1 @@
-"""A recorded row: read, rendered once more, compared; or a script that does it."""
+"""Render a recorded row again and compare, or print a script that does."""

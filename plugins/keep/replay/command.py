@@ -1,4 +1,4 @@
-"""`framefleet replay`: what is typed, and what it prints."""
+"""The command `framefleet replay`."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ _Audit = Annotated[
     Option(
         "--audit",
         metavar="OUTPUT",
-        help="Output with an audit of clips of two machines, to compare with if this is another machine. "
-        "Default: the rows' own output.",
+        help="Output with an audit that compares clips of two machines, for use if this is another machine. "
+        "Default: the output of the rows.",
     ),
 ]
 _Save = Annotated[Path | None, Option("--save", metavar="FILE", help="Write the clip to this file.")]
@@ -99,7 +99,7 @@ def given_of(
     allow_pickle: AllowPickle = False,
     audit: _Audit = None,
 ) -> Given:
-    """Return what is said by these options. A model is NAME=PLACE, or PLACE, which may hold a = itself."""
+    """Return the values of these options. A model is NAME=PLACE, or PLACE, which may contain a =."""
     from framefleet.api.jobs import places
     from framefleet.pipeline.model.lora import NAME
 
@@ -135,8 +135,8 @@ def replay_command(
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
-    The output is not trusted: framefleet does not run code, load pickles or open private addresses that only
-    the output names. If the row needs them and you trust them, allow them with the options below.
+    The output is not trusted: framefleet does not run code, load pickles or open private addresses just
+    because the output names them. If the row needs them and you trust them, allow them with these options.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone
@@ -158,7 +158,7 @@ def replay_command(
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
     """Render one row again and print what is equal; return whether frames and sound are."""
     if save is not None and not save.parent.is_dir():
-        raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
+        raise JobError(f"--save {save}: {save.parent} is not a folder", "create it first")
     quiet_libraries()
     from framefleet.plugins.keep.replay.recorded_row import find_recorded
     from framefleet.plugins.keep.replay.replay import Replayer
@@ -186,5 +186,5 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
 
 
 def unforged(text: str) -> str:
-    """Return text of records, which could forge lines, in one line."""
+    """Return text of a record as one line, so that it cannot forge lines of output."""
     return text.replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""From a record, its stored files and the same row rendered again to what kind of difference there is."""
+"""Compare a record and its stored files with the same row rendered again, and name the difference."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from framefleet.plugins.keep.replay.machines import AuditOfMachines, OtherMachin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """A row rendered again. Its functions are called where something differs."""
+    """A row rendered again. Its functions are only called if something differs."""
 
     record: Record
-    media: Media  # how its record's clip was encoded, as far as that can be done again
-    frames: Callable[[], Pictures | None]  # as they were rendered
-    content: Callable[[], bytes]  # the file that they give
-    extras: Callable[[], Mapping[str, Any]] = dict  # tensors that are stored with it, by name
+    media: Media  # how the recorded clip was encoded, as far as that can be repeated
+    frames: Callable[[], Pictures | None]  # as rendered
+    content: Callable[[], bytes]  # the encoded file
+    extras: Callable[[], Mapping[str, Any]] = dict  # tensors that are stored with the clip, by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoClips:
-    """The clip that is stored, and that of the row rendered again."""
+    """The stored clip, and the clip of the row rendered again."""
 
-    there: bytes | None  # the stored file; None where it is neither the recorded one nor the new one
+    there: bytes | None  # the stored file; None if it is neither the recorded one nor the new one
     there_sha256: str
     here: bytes  # the new one
-    is_lossy: bool  # their format does not preserve the frames themselves
+    is_lossy: bool  # whether their format loses detail
     again: Again
 
     def frames(self) -> tuple[Pictures, Pictures] | None:
-        """Return those of both: as they are decoded where the format has loss. None: not both have some."""
+        """Return the frames of both, decoded if the format is lossy. None if either has none."""
         now = self.again.frames()
         read = decode if now is None or now.dtype == np.uint8 else decode_floats
         if self.there is None or now is None:
@@ -57,7 +57,7 @@ class TwoClips:
             return None
 
     def sounds(self) -> tuple[Pcm, Pcm] | None:
-        """Return the samples of both, which have one rate. None: not both have some."""
+        """Return the samples of both. None if either has none, or their rates differ."""
         try:
             decoded = [decode_audio(one) for one in (self.there, self.here) if one is not None]
         except StoreError:  # no clip
@@ -69,7 +69,7 @@ class TwoClips:
 
 
 def _read(store: Store, path: str) -> bytes:
-    """Return a file; no bytes where there is none that can be read whole."""
+    """Return the content of a file, or b"" if it is missing, unreadable or too large."""
     try:
         content = store.read(path, MAX_CLIP_BYTES + 1)
     except (FileNotFoundError, StoreError) as error:
@@ -90,20 +90,21 @@ Likeness = (
 FILE, _FRAMES, _SOUND = "media_sha256", "frames_sha256", "audio_sha256"
 _TEXT, _EXTRAS = "extra_outputs", "extra_outputs_sha256"
 _MARKED, _MARKED_SOUND = "marked_sha256", "marked_audio_sha256"
-# What follows from the frames and the row, whatever file they are in.
+# Columns that follow from the frames and the row, whatever the file format.
 _DERIVED = (
     *("height", "width", "num_frames", "frames_format", "audio_sample_rate", "audio_channels"),
     *("num_prompt_tokens", "is_prompt_cut"),
 )
-_ENCODING = ("av", "framefleet")  # what of an environment decides how frames become a file
-_TWICE_DB = 3.01  # two encoders that lose as much each: together twice the mean square
+_ENCODING = ("av", "framefleet")  # parts of an environment that affect how frames are encoded
+_TWICE_DB = 3.01  # if two encoders lose equally much, the mean square is twice that of one
 
-EnvironmentChange = tuple[str, str, str]  # what of the environment, then and now
+EnvironmentChange = tuple[str, str, str]  # name, then, now
 _LEVELS, _SOUND_PEAK = 255.0, 32767.0
-_BLOCK = 8  # pixels a side: what is wrong in one place is lost in a mean over all of a clip
-# An encoder makes more of one pattern of single levels than of another. Of 29 patterns, in 16 clips and
-# encoders, those of `one_level` were surpassed by 1.0 dB at most, and by a worst block 1.6 times as different
-# (`python -m tools.benchmarks.one_level`); by 4 levels everywhere, with H.264 at its default, by 3 dB.
+_BLOCK = 8  # pixels a side; a mean over the whole clip would hide a difference in one place
+# Encoders amplify some patterns of one-level differences more than others. Of 29 patterns, in 16 clips and
+# encoders, none exceeded those of `one_level` by more than 1.0 dB, and no worst block was more than 1.6 times
+# as different (`python -m tools.benchmarks.one_level`). Four levels everywhere, with H.264 at its default,
+# exceed them by 3 dB.
 _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 
@@ -112,46 +113,46 @@ class Compared:
     """A row rendered again, compared with its record and its files. docs/damage.md explains verdicts."""
 
     verdict: Likeness
-    which: tuple[str, ...] = ()  # columns of the record that differ, or are wrong
-    # How much frames differ. None where nothing could be compared.
+    which: tuple[str, ...] = ()  # columns of the record that differ or are wrong
+    # How much the frames differ; None if they could not be compared.
     num_pixels: int | None = None
     share: float | None = None
     max_levels: float | None = None  # of 255
-    psnr_db: float | None = None  # of frames; of sound where that alone differs
-    is_decoded: bool = False  # not the frames themselves were compared: both files are decoded, and have loss
-    one_level_psnr_db: float | None = None  # what differences of one level come to in a format with loss
-    first_step: int | None = None  # the first of the stored latents that differ; 0 is the noise
-    machine: OtherMachine | None = None  # where the machine is another one
-    doubt: str | None = None  # what else it may be, if that cannot be decided
+    psnr_db: float | None = None  # of the frames, or of the sound if only that differs
+    is_decoded: bool = False  # whether decoded lossy files were compared, and not the frames themselves
+    one_level_psnr_db: float | None = None  # of one level everywhere in this lossy format, to compare
+    first_step: int | None = None  # first stored step whose latents differ; 0 is the noise
+    machine: OtherMachine | None = None  # if this is another machine
+    doubt: str | None = None  # another possible explanation
 
     def details(self) -> list[str]:
-        """Return what differs, and how much, in the order in which it is printed."""
+        """Return what differs and by how much, in the order of printing."""
         details = [" and ".join(self.which)] if self.which else []
         if self.share is not None:
             details.append(f"{count_text(self.num_pixels or 0, 'pixel')} ({rounded(100 * self.share, 2)} %)")
-            details.append(f"by {self.max_levels:.3g} of 255 levels at most")
+            details.append(f"by at most {self.max_levels:.3g} of 255 levels")
         if self.psnr_db is not None:
             details.append(f"PSNR {self.psnr_db:.1f} dB")
         if self.one_level_psnr_db is not None:
-            details.append(f"where one level everywhere is {self.one_level_psnr_db:.1f} dB")
+            details.append(f"compared to {self.one_level_psnr_db:.1f} dB for one level everywhere")
         if self.is_decoded:
-            details.append("as two lossy files are decoded")
+            details.append("measured on two decoded lossy files")
         if self.first_step is not None:
             step = f"step {self.first_step}" if self.first_step else "the noise"
             details.append(f"latents differ from {step} on")
         return details
 
     def remarks(self) -> list[str]:
-        """Return what is known besides, a sentence each."""
+        """Return further remarks, one sentence each."""
         return [str(remark) for remark in (self.machine, self.doubt) if remark is not None]
 
 
 def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the digests that either has."""
+    """Yield (name, then, now) for the digests that either record has."""
     file = () if then.media_encoder else (FILE,)
     for name in (_FRAMES, _SOUND, _TEXT, _EXTRAS, _MARKED, _MARKED_SOUND, *file):
         values = [getattr(record, name) for record in (then, now)]
-        if name == _TEXT:  # any text, of a record that may be anybody's
+        if name == _TEXT:  # may be any text, as records are not trusted
             values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]
         if values != [None, None]:
             yield name, values[0], values[1]
@@ -166,10 +167,9 @@ def compare(
     changes: Sequence[EnvironmentChange] = (),
     audits: Sequence[AuditOfMachines] = (),
 ) -> Compared:
-    """Return what kind of difference there is.
+    """Compare a row rendered again with its record and files, and return the verdict.
 
-    damages: of the record's files. changes: (name, then, now), of what the environment has become. audits: of
-    clips of two machines.
+    damages: of the record's files. changes: of the environment. audits: of clips of two machines.
     """
     digests = compared_digests(then, again.record)
     which = tuple(name for name, there, here in digests if there != here and name != FILE)
@@ -191,16 +191,14 @@ def compare(
     wrong = tuple(_wrong_in_record(store, then, again, which, clips))
     changed = [name for name, _, _ in changes]
     is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
-    if is_lost and machines_in(changed):  # which explains it, and a record that is wrong need not
+    if is_lost and machines_in(changed):  # explains the difference, so the record may be right
         wrong = tuple(name for name in wrong if name not in which)
     if wrong and set(which) <= set(wrong):
         doubt = "or the frames or the sound differ by less than this lossy file keeps" if is_lost else None
         return Compared(verdict="record damaged", which=wrong, doubt=doubt)
     if not which:
         is_there = any(one.path == path and one.kind != "missing" for one in damages)
-        doubt = (
-            "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
-        )
+        doubt = "or its media_sha256 is wrong: the file of the row rendered again does not match it either"
         is_unproven = is_there and here_sha256 != then.media_sha256
         return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
     compared = _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
@@ -215,7 +213,7 @@ def compare(
 
 
 def _first_step(store: Store, then: Record, again: Again) -> int | None:
-    """Return the first stored step whose latents differ. None: there is none, or no latents are stored."""
+    """Return the first stored step whose latents differ, or None."""
     from safetensors import SafetensorError
 
     is_equal = then.extra_outputs_sha256 == again.record.extra_outputs_sha256
@@ -223,7 +221,7 @@ def _first_step(store: Store, then: Record, again: Again) -> int | None:
         return None
     try:
         there, here = Output(store).extras(values_of(then)), again.extras()
-    except (JobError, SafetensorError):  # damaged, which is said of the file
+    except (JobError, SafetensorError):  # damaged; reported for the file
         return None
     count = len(here["timesteps"]) + 1  # the last steps are counted from the end
     steps = {int(name.partition(".")[2]) % count: name for name in here if name.startswith("latents.")}
@@ -235,7 +233,7 @@ def _first_step(store: Store, then: Record, again: Again) -> int | None:
 
 
 def _other_than_derived(then: Record, now: Record) -> Iterator[str]:
-    """Yield the columns that each render of a row gives again, and that are others; not what is unknown."""
+    """Yield the known columns that differ, though every render of a row repeats them."""
     for name in _DERIVED:
         there, here = getattr(then, name), getattr(now, name)
         if there is not None and there != here:
@@ -264,7 +262,7 @@ def _wrong_in_record(
 def _different(
     then: Record, again: Again, which: tuple[str, ...], clips: TwoClips, changes: Sequence[EnvironmentChange]
 ) -> Compared:
-    """Return how much clips differ. which: the columns that differ."""
+    """Return by how much the clips differ. which: the columns that differ."""
     if clips.there is None or not {_FRAMES, _MARKED}.intersection(which):
         is_text, psnr_db = which == (_TEXT,), None
         sounds = clips.sounds() if clips.there and _SOUND in which else None
@@ -275,7 +273,7 @@ def _different(
             verdict="different",
             which=which,
             psnr_db=psnr_db,
-            doubt="or the text in its record is damaged, which no file holds" if is_text else None,
+            doubt="or the text in its record is damaged, and no file has a copy" if is_text else None,
         )
     frames = clips.frames()
     if frames is None or frames[0].shape != frames[1].shape:
@@ -290,12 +288,12 @@ def _different(
         psnr_db=distance.psnr_db if math.isfinite(distance.psnr_db) else None,
         is_decoded=clips.is_lossy,
     )
-    # Whether nothing but frames differ, and with them what their watermark made of them.
+    # Whether only the frames differ, and with them the watermarked frames.
     are_frames = _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
     if not clips.is_lossy:
         is_by_one = are_frames and distance.max_levels <= 1
         return replace(compared, verdict="off by one") if is_by_one else compared
-    # Files with loss do not keep a difference of one level: what becomes of it there is compared.
+    # Lossy files do not preserve a difference of one level, so compare with what such files make of it.
     rendered = again.frames()
     assert rendered is not None, "some differ"
     encoded = partial(encode, media=again.media, fps=then.fps or 1.0, metadata={})
@@ -311,22 +309,22 @@ def _different(
         return compared
     loss = difference(rendered, decode(encoded(rendered)))
     is_within = are_frames and distance.psnr_db >= loss.psnr_db - _TWICE_DB
-    doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
+    doubt = f"part of the difference is from the encoder: {others}"
     return replace(compared, verdict="other encoder" if is_within else "different", doubt=doubt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How much frames differ."""
+    """By how much frames differ."""
 
     num_pixels: int
     share: float
-    max_levels: float  # the largest difference of a channel, of 255
-    psnr_db: float  # over all channels; infinite where nothing differs
-    worst_block: float  # root of the mean square of the block of a frame that differs most, in levels
+    max_levels: float  # largest difference in any channel, of 255
+    psnr_db: float  # over all channels; infinite if nothing differs
+    worst_block: float  # root mean square of the block that differs most, in levels
 
     def is_like(self, one_level: Difference) -> bool:
-        """Whether they differ no more than an encoder makes frames differ that were one level off."""
+        """Whether the difference is no larger than that of encoded frames that were one level off."""
         return (
             self.psnr_db >= one_level.psnr_db - _MARGIN_DB
             and self.worst_block <= one_level.worst_block * _MARGIN_FACTOR
@@ -334,15 +332,15 @@ class Difference:
 
 
 def difference(one: Pictures, other: Pictures) -> Difference:
-    """Return how much frames of one shape differ; floats in 255ths."""
+    """Return by how much frames of the same shape differ. Floats are scaled to 255 levels."""
     unit = 1.0 if one.dtype == np.uint8 else _LEVELS
     num_pixels, max_levels, squares, worst = 0, 0.0, 0.0, 0.0
-    for here, there in zip(one, other, strict=True):  # frame by frame: differences are wider than pixels
+    for here, there in zip(one, other, strict=True):  # by frame: differences take more memory than pixels
         levels = np.abs(here.astype(np.float32) - there.astype(np.float32)) * unit  # (H, W, C)
         num_pixels += int((levels.max(axis=-1) > 0).sum())
         max_levels = max(max_levels, float(levels.max()))
         blocks = np.square(levels, dtype=np.float64).mean(axis=-1)  # (H, W)
-        for axis, side in enumerate(blocks.shape):  # sums by block; those at the ends may be smaller
+        for axis, side in enumerate(blocks.shape):  # sum each block; blocks at the edges may be smaller
             blocks = np.add.reduceat(blocks, range(0, side, _BLOCK), axis=axis)
         squares += float(blocks.sum())
         worst = max(worst, float(blocks.max()))
@@ -356,15 +354,15 @@ def difference(one: Pictures, other: Pictures) -> Difference:
 
 
 def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
-    """Return what an encoder makes of one level in every channel of every pixel: the worse of two patterns.
+    """Return the difference after encoding if every channel of every pixel is off by one level.
 
-    One takes all levels up, the other some up and some down. Both clips are compared as they are decoded.
+    The worse of two patterns: all levels up, and some up and some down. Both clips are decoded to compare.
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), frames.shape)
     as_is = decode(encode(frames))
     differences = []
     for sign in (np.int8(1), signs):
-        up = (frames < 255) & ((sign > 0) | (frames == 0))  # where there is no level, the other way
+        up = (frames < 255) & ((sign > 0) | (frames == 0))  # 0 and 255 can only move one way
         moved = np.where(up, frames + np.uint8(1), frames - np.uint8(1)).astype(np.uint8)
         differences.append(difference(as_is, decode(encode(moved))))
     return Difference(

@@ -1,7 +1,7 @@
-"""In: how far a clip is from its row rendered on another machine. Out: whether that is usual for its model.
+"""Judge whether the difference between a clip and its row rendered on another machine is usual for its model.
 
-What is usual, `framefleet audit OUTPUT --against OUTPUT2` measures for outputs of two machines. Its reports
-are in the first output, and may be anybody's: they make nothing equal.
+`framefleet audit OUTPUT --against OUTPUT2` measures what is usual between two machines, and stores its report
+in the first output. Reports are not trusted: they never make a verdict "bit-exact".
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from framefleet.api.outputs import Store, dated, read_json, told_arguments
 from framefleet.pipeline.render.audit.verdict import AUDIT, kind_of_record
 
 REPORTS = "audits/reports"  # folder of an output
-# What of an environment decides no frame; and what a job asks for, as it does for numerics but threads.
+# Parts of an environment that do not affect frames, and those that a job chooses. A job also chooses all
+# numerics but threads.
 _NOTHING = {AUDIT, "av", "framefleet", "python", "recipe source"}
 _ASKED = {"attention", "dtype", "matmul", "model_digest"}
 _NUMERICS, _THREADS = "numerics.", "numerics.threads"
 _MAX_VALUES = 1000
 
-Quantiles = tuple[float | None, ...]  # of half of the clips, of 95 % and of all: no clip is farther
+Quantiles = tuple[float | None, ...]  # for half of the clips, for 95 % and for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedKind:
-    """How far clips of a kind were apart. None: infinite. (): nothing was compared."""
+    """How far clips of one kind were apart. None: infinite. (): nothing was compared."""
 
     kind: str  # recipe and shape, e.g. "generate 81 x 480 x 832"; "": all
     num_compared: int
@@ -40,16 +41,16 @@ class AuditedKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedSides:
-    """What made the clips of the two sides of an audit."""
+    """What rendered the clips of the two sides of an audit."""
 
-    changed: tuple[str, ...]  # what of models, numerics and environments is not the same
-    model_digests: tuple[str, ...]  # of both
-    formats: tuple[str, ...]  # of their files
+    changed: tuple[str, ...]  # names of models, numerics and environments that differ
+    model_digests: tuple[str, ...]  # of both sides
+    formats: tuple[str, ...]  # of both sides' files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOfMachines:
-    """What is read of the report of an audit."""
+    """The parts of an audit's report that are needed here."""
 
     output: str
     total: AuditedKind
@@ -57,20 +58,20 @@ class AuditOfMachines:
     sides: AuditedSides
 
     def kind_of(self, record: Mapping[str, Any]) -> AuditedKind | None:
-        """Return what a row may be compared with: its kind, or all of its model and format, or nothing."""
+        """Return what a row may be compared with: clips of its kind, else all of its model and format."""
         is_alike = record["model_digest"] in self.sides.model_digests
         if not is_alike or {*self.sides.formats} != {_format_of(record)}:
             return None
         kind = kind_of_record(record)
-        found = next((one for one in self.kinds if one.kind == kind), self.total)
-        return found if found.num_compared and found.max_levels and found.psnr_db else None
+        audited = next((audited for audited in self.kinds if audited.kind == kind), self.total)
+        return audited if audited.num_compared and audited.max_levels and audited.psnr_db else None
 
 
 _REPORT = TypeAdapter(AuditOfMachines)
 
 
 class MadeBy:
-    """What the clips of one side were made by: all values of each name. Records may be anybody's."""
+    """What rendered the clips of one side: all values of each name. Bounded, as records are not trusted."""
 
     def __init__(self) -> None:
         self._values: dict[str, set[str]] = defaultdict(set)
@@ -98,16 +99,15 @@ def _format_of(record: Mapping[str, Any]) -> str:
 
 
 def machines_in(changed: Iterable[str]) -> list[str]:
-    """Return what of an environment makes it another machine's, or that of another library."""
+    """Return the changes that mean another machine or other versions of libraries."""
     plain = (name for name in changed if name == _THREADS or not name.startswith(_NUMERICS))
     return [name for name in plain if name not in _NOTHING | _ASKED]
 
 
 def audits_for(store: Store, place: str | None, storage_options: Mapping[str, Any]) -> list[AuditOfMachines]:
-    """Return the audits in which machines differ, and nothing that a job asks for.
+    """Return the audits whose sides differ by machine, and by nothing that a job chooses.
 
-    place: the output that has them; None: that of `store`, of which those count that can be read. Raises
-    JobError where a place has none.
+    place: the output with the audits, JobError if it has none. None: that of `store`, if they can be read.
     """
     source = store if place is None else Store(dated(place), storage_options)
     of_machines: list[AuditOfMachines] = []
@@ -120,7 +120,7 @@ def audits_for(store: Store, place: str | None, storage_options: Mapping[str, An
             continue
         of_machines += [audit] if _differ_by_machine(audit.sides.changed) else []
     if place is not None and not of_machines:
-        problem = f"--audit: {source.url_of('')} has no audit of clips that two machines rendered"
+        problem = f"--audit: {source.url_of('')} has no audit that compares clips of two machines"
         raise JobError(problem, f"make one: framefleet audit {place} --against OUTPUT2")
     return of_machines
 
@@ -135,22 +135,22 @@ def _differ_by_machine(changed: Iterable[str]) -> bool:
 class OtherMachine:
     """A clip of another machine, and how far audited clips of two machines were apart."""
 
-    changed: tuple[str, ...]  # what of the environment
-    is_within: bool | None = None  # no farther than those; None: nothing like it was audited
-    num_clips: int = 0  # that were audited
-    max_levels: float | None = None  # of the one that was farthest
-    psnr_db: float | None = None  # the least; None: infinite
+    changed: tuple[str, ...]  # names of the environment that differ
+    is_within: bool | None = None  # whether it is no farther than those; None: no such clips were audited
+    num_clips: int = 0  # audited
+    max_levels: float | None = None  # largest difference of an audited clip
+    psnr_db: float | None = None  # lowest of an audited clip; None: infinite
     audits_of: str | None = None  # output
 
     def __str__(self) -> str:
         where = f"rendered elsewhere ({', '.join(self.changed)})"
         if self.is_within is None:
-            return f"{where}; nobody measured how far clips of two machines are apart (see --audit)"
-        how = "no farther than" if self.is_within else "but farther than all of"
+            return f"{where}; how far clips of two machines are apart was not measured (see --audit)"
+        how = "no farther" if self.is_within else "but farther"
         psnr = "" if self.psnr_db is None else f", PSNR {self.psnr_db:.1f} dB or more"
         return (
-            f"{where}, {how} the {count_text(self.num_clips, 'clip')} of two machines that were compared: "
-            f"{self.max_levels:.3g} levels or less{psnr} (audits of {self.audits_of})"
+            f"{where}, {how} than any of {count_text(self.num_clips, 'clip')} that audits compared between "
+            f"machines: {self.max_levels:.3g} levels or less{psnr} (audits of {self.audits_of})"
         )
 
 
@@ -162,7 +162,7 @@ def other_machine(
     max_levels: float,
     psnr_db: float | None,
 ) -> OtherMachine | None:
-    """Return what is known of a clip that is so far off; None: it is of the same machine."""
+    """Compare a clip's difference with audited ones; None if the machine is the same."""
     if not (names := tuple(machines_in(changed))):
         return None
     known = [(audit, kind) for audit in audits if (kind := audit.kind_of(record))]

@@ -1,7 +1,7 @@
-"""From an output and a row_id to what its record and job.json say about the row, checked.
+"""Read and check what a record and job.json say about a row.
 
-The output may be somebody else's. What it names is opened where that can do no harm; the rest has to be said
-by whoever replays the row (docs/damage.md).
+The output may be somebody else's. Places that it names are only opened where that can do no harm; the caller
+has to allow the rest (docs/damage.md).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.keep.record_law import unsound_files
 from framefleet.plugins.keep.replay.given import NOTHING, Given
 
-_MAX_THREADS = 1024  # torch starts as many
-# Stores of objects, which answer where the credentials are for. Behind other URLs there may be anything, as a
-# web server of this machine's network.
+_MAX_THREADS = 1024  # torch starts as many as it is asked for
+# Object stores, which only answer for the caller's credentials. Other URLs may lead anywhere, e.g. to a web
+# server on this machine's network.
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 _List = Annotated[list[str | int | float], Field(max_length=MAX_LIST)]
@@ -77,7 +77,7 @@ class _Lora(Strict):
 
 
 class Environment(BaseModel):
-    """What of it decides how a row is rendered again; the rest is compared and shown."""
+    """The parts of an environment needed to render a row again. Other parts are compared and shown."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -98,22 +98,22 @@ _ARGUMENTS: TypeAdapter[Any] = TypeAdapter(
 
 
 def arguments_of(record: Record) -> dict[str, Any]:
-    """Return the arguments of the row. Raises JobError, as those below, for what framefleet never writes."""
+    """Return the arguments of the row. Like those below, raises JobError for what framefleet never writes."""
     where = _where(record, "arguments")
     for name, value in read_as(_ARGUMENTS, record.arguments, where).items():
         if isinstance(value, dict) != (name == ARGUMENT):
-            raise not_ours(where, f"{name} has a value of another kind")
+            raise not_ours(where, f"{name} has a value of the wrong type")
     arguments: dict[str, Any] = parse_json(record.arguments)
     return arguments
 
 
 def environment_of(record: Record) -> Environment:
-    """Return where the row was rendered."""
+    """Return the environment in which the row was rendered."""
     from framefleet.pipeline.model.options.attention import backends
 
     if "engine" in read_as(_NUMERICS, record.numerics, _where(record, "numerics")):
-        problem = f"row {record.row_id} was made by an engine, {record.model}, and no plain call repeats it"
-        raise JobError(problem, "compare its clip with those of a model by `framefleet audit`")
+        problem = f"row {record.row_id} was made by the engine {record.model}, which cannot be replayed"
+        raise JobError(problem, "compare its clip with those of a model, with `framefleet audit`")
     where = _where(record, "environment")
     environment = read_as(_ENVIRONMENT, record.environment, where)
     if environment.attention not in (None, *backends()):
@@ -127,31 +127,31 @@ def _where(record: Record, column: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """One committed row, as its record and job.json have it."""
+    """One committed row, from its record and job.json."""
 
     record: Record
     claim: Claim
     environment: Mapping[str, Any]
     request: Request
     model: ModelSettings
-    model_files: Mapping[str, str]  # what loading its model read then, each with its SHA-256
-    second_models: Mapping[str, ModelSettings]  # those that it names, by name
+    model_files: Mapping[str, str]  # SHA-256 of the files from which its model was loaded
+    second_models: Mapping[str, ModelSettings]  # by name
     inputs: Inputs
     output: Output
 
 
 def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
-    """Return what is known about a committed row. Raises JobError when there is no record of it."""
+    """Return a committed row. Raises JobError if it has no record."""
     opened = Output(Store(dated(output), given.storage_options))
     claim, record = claim_of(opened.store), opened.record(row_id)
     return recorded_of(opened.holding([record.row_id]), claim, record, given)
 
 
 def recorded_of(opened: Output, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
-    """Return what is known about the row of a record. Raises JobError where job.json contradicts itself."""
+    """Return the row of a record. Raises JobError if job.json contradicts itself."""
     if wrong := unsound_files(claim):
         where = opened.store.url_of(CLAIM)
-        raise JobError(f"{where}: {wrong}", "run `framefleet repair`, or put it back as it was")
+        raise JobError(f"{where}: {wrong}", "run `framefleet repair`, or restore it")
     environment, arguments = environment_of(record), arguments_of(record)
     environment_values = environment.model_dump(exclude_none=True)
     numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
@@ -212,7 +212,7 @@ def _options(
     attention = environment.get("attention", "")
     if attention.endswith(DOWNLOADED) and given.attention != attention:
         problem = f"its attention is {attention!r}, a kernel that would be fetched from the hub as code"
-        raise JobError(problem, f"if that is right, add {quoted('--attention', attention)}")
+        raise JobError(problem, f"if you trust it, add {quoted('--attention', attention)}")
     options = recorded_options(numerics, environment)
     if isinstance(quantization := options.quantization, OtherQuantization):
         values = {**quantization.arguments, "quant_method": quantization.backend}
@@ -221,9 +221,9 @@ def _options(
 
 
 def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, FileStep]:
-    """Return the steps with which the file of a row is made again. job: as in job.json.
+    """Return the steps that make the file of a row again. job: as in job.json.
 
-    Raises JobError for what job.json cannot say, and for what the caller has to allow.
+    Raises JobError for invalid steps, and for those that the caller has to allow.
     """
     steps = {
         name: step
@@ -235,9 +235,9 @@ def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, File
 
 
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
-    """Return the options of a record; attention and products are those that were used."""
+    """Return the options of a record, with the attention and matmul that were used."""
     values = {name: numerics[name] for name in Options.model_fields if name in numerics}
-    values.pop("attention", None)  # auto, where the model has no choice, is none
+    values.pop("attention", None)  # may be "auto" for a model without a choice; the environment counts
     if "attention" in environment:
         values["attention"] = environment["attention"]
     if "matmul" in environment:
@@ -252,31 +252,31 @@ def _option(option: str, name: str) -> str:
 
 
 def is_opened(place: str) -> bool:
-    """Return whether a place is a folder, a hub model or in an object store."""
+    """Whether a place is a folder, a hub model or in an object store."""
     scheme = re.match("([a-z0-9]+)://", place)
     is_plain = scheme[1] in STORES if scheme else "://" not in place
     return is_plain and "::" not in place and not place.startswith("~")
 
 
 def _place(place: str, what: str, option: str) -> str:
-    """Return a place that an output names. Raises JobError for one that is not opened on its word."""
+    """Return a place that an output names. Raises JobError if opening it needs the caller's consent."""
     if is_opened(place):
         return place
     problem = f"the output says that {what} is at {place!r}, which is not opened without your consent"
-    raise JobError(problem, f"if that is right, give it as {option}")
+    raise JobError(problem, f"if you trust it, add {option}")
 
 
 def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
     if claimed and not given.allow_pickle:
         problem = f"{what} may contain pickles, which can run code when they are opened"
-        raise JobError(problem, "if you trust where it comes from, add --allow-pickle")
+        raise JobError(problem, "if you trust its source, add --allow-pickle")
     return given.allow_pickle
 
 
 def _named(
     kind: str, name: str, claimed: Mapping[str, Any], moved: Mapping[str, str], given: Given
 ) -> dict[str, Any]:
-    """Return where a LoRA or a second model of the row is, as job.json or the caller says."""
+    """Return the settings of a LoRA or second model, from job.json or the caller."""
     if name not in claimed:
         raise _unnamed(f"the {kind} {name!r}")
     one, what, place = claimed[name], f"its {kind} {name!r}", moved.get(name)
@@ -288,14 +288,14 @@ def _named(
 
 
 def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
-    """Return a LoRA of the row with the record's content."""
+    """Return a LoRA of the row, with the SHA-256 in the record."""
     where, claimed = _named("LoRA", name, claim.job.loras, given.loras, given), claim.job.loras[name]
     file = None if name in given.loras else claimed.file
     return Lora(**where, file=file, component=claimed.component, sha256=sha256)
 
 
 def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
-    """Return the model's IP-adapter, from where job.json or the caller says; its files are the model's."""
+    """Return the model's IP-adapter, at the place from job.json or the caller. Its files are the model's."""
     claimed, moved = model.ip_adapter, given.ip_adapter
     if claimed is None:
         return None
@@ -315,10 +315,10 @@ def _unnamed(what: str) -> JobError:
 
 
 def inputs_of_row(store: Store, arguments: Mapping[str, Any], given: Given) -> Inputs:
-    """Return what may read the row's own images and videos.
+    """Return an `Inputs` that may read the row's own images and videos.
 
-    They lie in folders and object stores wherever the record says, or in the output: what is read there must
-    have the record's SHA-256. What is on the web is read from public addresses, and from the caller's roots.
+    Folders and object stores that the record names are read, as is the output: content must have the
+    recorded SHA-256. On the web, only public addresses and the caller's roots are read.
     """
     uris = [place["uri"] for value in arguments.values() for place in inputs_in(value)]
     own = []
@@ -331,7 +331,7 @@ def inputs_of_row(store: Store, arguments: Mapping[str, Any], given: Given) -> I
 
 
 def recipe_of(recorded: Recorded, given: Given) -> Recipe:
-    """Return the recipe of a row. Raises JobError for one of a module that nobody but the record names."""
+    """Return the recipe of a row. Raises JobError for a user's recipe that the caller does not name."""
     name = recorded.request.recipe
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -339,7 +339,7 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
         return find_recipe(name)
     if given.recipe is not None:
         problem = f"its record names the recipe {name!r}, not {given.recipe!r}"
-        raise JobError(problem, "name that one, if it is yours")
+        raise JobError(problem, "give that one, if it is yours")
     raise JobError(
         f"its recipe is {name!r}, and code is not run just because a record names it",
         f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",

@@ -1,4 +1,4 @@
-"""From an output and a row_id to the same row rendered once more, and what of it is equal."""
+"""Render a row of an output again, and compare it with its record and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from framefleet.plugins.keep.replay.compare import Again, Compared, compare, com
 from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.keep.replay.machines import audits_for
 
-_UNKNOWN = "?"  # not recorded, so never said to differ
+_UNKNOWN = "?"  # not recorded, so never reported as different
 _RECIPE = "recipe source"
 
 
@@ -36,12 +36,12 @@ _RECIPE = "recipe source"
 class Replayed(Overview):
     """A row rendered again."""
 
-    digests: tuple[tuple[str, str | None, str | None], ...]  # (name, then, now), of what there is
-    differences: tuple[tuple[str, str, str], ...]  # the same, of what the environment has become
-    media: bytes  # the file that it gives now
-    record: Record  # of that
-    damages: tuple[Damage, ...]  # of the files that are stored
-    compared: Compared  # what all this means
+    digests: tuple[tuple[str, str | None, str | None], ...]  # (name, then, now)
+    differences: tuple[tuple[str, str, str], ...]  # (name, then, now), of the environment
+    media: bytes  # the new file
+    record: Record  # of the new file
+    damages: tuple[Damage, ...]  # of the stored files
+    compared: Compared
 
     def overview(self) -> Mapping[str, object]:
         digests = (f"{name} {'equal' if then == now else 'different'}" for name, then, now in self.digests)
@@ -55,24 +55,24 @@ class Replayed(Overview):
 
     @property
     def is_equal(self) -> bool:
-        """Whether frames, sound and other arrays are, and the stored files those of the record.
+        """Whether frames, sound and other arrays are equal, and the stored files match the record.
 
-        A new file may differ from the stored one, e.g. by its codec's version.
+        The new file may differ from the stored one, e.g. because of another codec version.
         """
         return self.compared.verdict == "bit-exact"
 
 
 class Replayer:
-    """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
+    """Renders recorded rows again, one at a time, in this process. Keeps the last model open."""
 
     def __init__(self, given: Given = NOTHING) -> None:
-        """given: what the output is not trusted with."""
+        """given: what the caller allows, as the output is not trusted with it."""
         self._given = given
         self._settings: ModelSettings | None = None
         self._model: Model | None = None
 
     def replay(self, recorded: recorded_row.Recorded) -> Replayed:
-        """Do what `replay` promises."""
+        """Render a row again and compare it, as `replay` does."""
         recipe = recorded_row.recipe_of(recorded, self._given)
         audits = audits_for(recorded.output.store, self._given.audit, self._given.storage_options)
         job = recorded.claim.job
@@ -83,9 +83,9 @@ class Replayer:
             if (second := second_models[reference["name"]]).digest != reference["digest"]:
                 option = quoted("--second-model", reference["name"] + "=PLACE")
                 problem = f"the second model at {second.settings.name} is not the one that rendered this row"
-                raise ModelError(problem, f"give the folder of the one that did: {option}")
+                raise ModelError(problem, f"give the folder of the right one: {option}")
         if self._model is None or recorded.model != self._settings:
-            self._model = None  # before the next takes its memory
+            self._model = None  # free its memory before the next is loaded
             self._model, self._settings = load(recorded.model), recorded.model
         model = self._model
         check_files(recorded, model.digests, model.settings.name)
@@ -102,9 +102,9 @@ class Replayer:
         clip = renderer.render_plainly(request, recorded.record.row_id)
         if not isinstance(clip, Clip):
             raise _not_rendered(recorded.record.row_id, clip.error)
-        # Files have the model's name, which may be another where the model is now.
+        # Files contain the model's name, which may have changed since.
         now = encode_clip(replace(clip, model=recorded.record.model), media, steps.values())
-        is_jobs = job.recipe == recorded.request.recipe  # no other recipe's digest is stored
+        is_jobs = job.recipe == recorded.request.recipe  # only the digest of the job's recipe is stored
         digest = recorded.claim.recipe_digest if is_jobs else _UNKNOWN
         there = {**recorded.environment, _RECIPE: digest}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
@@ -129,26 +129,26 @@ class Replayer:
 
 
 def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
-    """Render one row again, in this process, and compare it with its record, and that with what is stored.
+    """Render one row again, in this process, and compare it with its record and its stored files.
 
-    row_id: its first digits or its clip's name too. given: what the output is not trusted with. Raises
-    JobError when there is no such record, or it is not one that a row could have, and ModelError when files
-    are not those of the record.
+    row_id: the row_id, its first digits, or the clip's name. given: what the output is not trusted with.
+    Raises JobError if there is no such record or it is invalid, and ModelError if the model's files have
+    changed.
     """
     return Replayer(given).replay(recorded_row.find_recorded(str(output), row_id, given))
 
 
 def media_again(job: ClaimedJob, record: Record) -> Media:
-    """Return how a clip is encoded once more, as job.json and its record say of the first time.
+    """Return how to encode a clip again, from job.json and its record.
 
-    Not by NVENC: no equal bytes are to be expected of it, nor that it is there.
+    Never with NVENC, which may be missing here, and does not produce equal bytes.
     """
     encoder = None if job.media.encoder == "h264_nvenc" else job.media.encoder
     return Media(**job.media.model_dump() | {"encoder": encoder, "embed": embed_of(record)})
 
 
 def embed_of(record: Record) -> Embed:
-    """Return what the record's file says of its row. Raises JobError for what framefleet never writes."""
+    """Return what is embedded in the recorded file. Raises JobError for a value framefleet never writes."""
     embed = record.embed or "tags"
     if embed not in get_args(Embed):
         raise not_ours(f"column 'embed' of the record of row {record.row_id}", f"it is {shown(embed)}")
@@ -156,7 +156,7 @@ def embed_of(record: Record) -> Embed:
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
-    """Return (name, then, now) of what of the environment has become another."""
+    """Return (name, then, now) for each part of the environment that has changed."""
     there, here = (
         recorded_row.environment_of(record).model_dump(exclude_none=True) for record in (then, now)
     )
@@ -164,25 +164,25 @@ def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, 
 
 
 def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
-    """Return what is said when nothing was rendered, which is not "other frames"."""
+    """Return the error to raise if the row could not be rendered again."""
     if isinstance(error, InputError):
         return JobError(
             error.problem,
-            "put the file back as it was when the row was rendered; "
-            "where it is on a private network, give its place as --root",
+            "restore the file as it was when the row was rendered; "
+            "if it is on a private network, allow its place with --root",
         )
     if isinstance(error, FramefleetError):
         return error
     failure = JobError(
         f"row {row_id} cannot be rendered again: {type(error).__name__}: {error}",
-        "see whether its record is as it was written, and the environment what it was",
+        "check the record with `framefleet verify --files`, and compare the environment",
     )
     failure.__cause__ = error
     return failure
 
 
 def check_files(recorded: recorded_row.Recorded, digests: Mapping[str, str], name: str) -> None:
-    """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
+    """Raise ModelError if the files of the model `name` are not those that rendered the row."""
     if model_digest(digests) == recorded.record.model_digest:
         return
     changed = [file for file, _, _ in _differences(recorded.model_files, digests)]
@@ -190,12 +190,12 @@ def check_files(recorded: recorded_row.Recorded, digests: Mapping[str, str], nam
         f"the model at {name} is not the one that rendered this row; other files: "
         + ", ".join(changed[:5])
         + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
-        "give the folder of the model that did, as --model",
+        "give the folder of the right model with --model",
     )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    names = sorted({*there, *here} - {AUDIT})  # what is known of a row is none of where it was rendered
+    names = sorted({*there, *here} - {AUDIT})  # an audit says nothing about the machine
     return [
         (name, str(there.get(name, "absent")), str(here.get(name, "absent")))
         for name in names

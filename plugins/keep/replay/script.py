@@ -1,9 +1,9 @@
-"""From a record to a script that renders its row again with torch and diffusers alone, and compares.
+"""Write a script that renders a recorded row again with torch and diffusers alone, and compares.
 
 Models that diffusers lacks are imported from framefleet.
 
-Not covered: other recipes than `generate`, videos and references, schedules of guidance. Other outputs
-than frames and sound are not compared.
+Not covered: recipes other than `generate`, videos, references, and guidance schedules. It compares only
+frames and sound.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ print(f"the same sound: {{digest}}")
 
 
 def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> str:
-    """Return the script for one row. It exits with 0 when frames and sound are the record's, else with 1.
+    """Return the script for one row. It exits with 0 if frames and sound are as recorded, else with 1.
 
-    given: what the output is not trusted with; its values stand in the script as literals.
+    given: what the output is not trusted with; its values are written into the script.
     """
     recorded = find_recorded(str(output), row_id, given)
     recipe = recorded.request.recipe
@@ -140,11 +140,11 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
     for component in components:
         part = by_component(parts, components).get(component.name)
         if part and not (_is_plain_file(part, component, configs) and not is_modular(spec.class_name)):
-            problem = f"its {component.name} is of the file {part.where}, which a script cannot include"
+            problem = f"its {component.name} is from the file {part.where}, which a script cannot load"
             raise JobError(problem, "use `framefleet replay` without --script")
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
     if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
-        options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
+        options = options.model_copy(update={"offload": None})  # they have no call for it, and no bits change
     libraries = {
         component.name: component.library for component in weights.components if component.has_weights
     }
@@ -156,15 +156,15 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """How one kind of pipeline is used."""
+    """The code that loads and calls one kind of pipeline."""
 
     class_name: str
     loading: str  # lines
     arguments: Mapping[str, Any]
-    frames: str  # of its output, as code
+    frames: str  # code that gets them from its output
     sound: str
     guiders: str = ""  # lines
-    part_classes: Collection[str] = ()  # those of diffusers that read single files
+    part_classes: Collection[str] = ()  # diffusers classes that read single files
 
 
 def _call_of(
@@ -175,7 +175,7 @@ def _call_of(
     setup: Setup,
     arguments: Mapping[str, Any],
 ) -> _Call:
-    """Return the call. A modular pipeline loads exactly the model's components, wherever its index says."""
+    """Return the call. A modular pipeline loads just the model's components, from the places in its index."""
     modular, safe = is_modular(spec.class_name), None if recorded.model.allow_pickle else True
     networks = [component.name for component in components if component.has_weights]
     revision = f", revision={source.revision!r}" if source.revision else ""
@@ -219,7 +219,7 @@ def _call_of(
 
 
 def _parts(recorded: Recorded, components: Collection[Component]) -> tuple[dict[str, str], set[str]]:
-    """Return the line that loads the single file of each component that has one, and the classes in it."""
+    """Return the lines that load components from single files, by component, and the classes they use."""
     files = open_parts(recorded.model.parts, recorded.model.storage_options)
     by_name = by_component(files, components)
     classes = {component.name: component for component in components}
@@ -275,7 +275,7 @@ def _filled(
     if record.audio_sha256 is not None:
         channels, sample_rate = repr(record.audio_channels), repr(record.audio_sample_rate)
         checks += SOUND_CHECK.format(sound=call.sound, channels=channels, sample_rate=sample_rate)
-    class_names: dict[str, list[str]] = {}  # by module: of diffusers, and of ours that diffusers lacks
+    class_names: dict[str, list[str]] = {}  # by module: diffusers, or ours for what diffusers lacks
     for name in sorted({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}):
         class_names.setdefault(module_of(name), []).append(name)
     return TEMPLATE.format(
@@ -308,7 +308,7 @@ def _filled(
 
 
 def _in_comment(text: str) -> str:
-    """Return text that ends no comment: on one line, with nothing in it that does not show."""
+    """Return text that cannot end a comment: on one line, with invisible characters escaped."""
     return repr(text)[1:-1]
 
 
@@ -322,11 +322,11 @@ def _loras(recorded: Recorded) -> str:
         lora = file.lora
         tensors = check_file_size(file.path) if file.path.suffix == SAFETENSORS else ()
         if any(ADAPTER_IN_NAME.search(tensor.name) for tensor in tensors):
-            problem = f"the LoRA {name!r} of this row has names of weights that diffusers may not load"
+            problem = f"the LoRA {name!r} of this row has weight names that diffusers may not load"
             raise JobError(problem, "use `framefleet replay` without --script")
         if "://" in lora.path:
             problem = f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs"
-            raise JobError(problem, f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}")
+            raise JobError(problem, f"copy it to a file, and add {quoted('--lora', name + '=FILE')}")
         options: dict[str, Any] = {"weight_name": lora.file, "adapter_name": adapter_name(name)}
         if str(lora.file).endswith(SAFETENSORS):
             options["use_safetensors"] = True

@@ -1,4 +1,4 @@
-"""From a row's pictures to the code by which a script opens, checks and crops them as workers do."""
+"""Write the code with which a script opens, checks and crops a row's pictures, as workers do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(path, sha256, box=None):  # box: left, top, right, bottom; what it h
 
 
 class _Canvas:
-    """What `fit_opened` takes for a picture; keeps the box that is left of it."""
+    """Stands in for a picture in `fit_opened`, and remembers how it was cropped."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size, (self.width, self.height) = size, size
@@ -40,14 +40,14 @@ class _Canvas:
 
 
 def has_others(value: Any) -> bool:
-    """Tell whether an argument has videos, sound or references."""
+    """Whether an argument has videos, sound or references."""
     return any({"kind", "num_frames"} & one.keys() for one in inputs_in(value))
 
 
 def picture_calls(recorded: Recorded, mode: PictureMode) -> dict[str, str]:
     """Return the code of each argument that has pictures.
 
-    Raises InputError for a picture that is not the row's, and JobError for one that is in no folder.
+    Raises InputError for a picture that has changed, and JobError for one that is not in a folder.
     """
     arguments = recorded.request.arguments
 

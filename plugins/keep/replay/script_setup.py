@@ -1,4 +1,4 @@
-"""From a model's options to the lines by which a script sets up its pipeline, as workers do."""
+"""Write the lines with which a script sets up its pipeline for a model's options, as workers do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from framefleet.pipeline.model.options.tuning import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a script says to the same end."""
+    """Code that sets up a pipeline."""
 
-    quantization: str  # of the weights as they are read, as code
-    lines: Sequence[str]  # after it
-    modules: Collection[str]  # that it imports
-    classes: Collection[str]  # that it imports from diffusers
+    quantization: str  # argument for loading the weights
+    lines: Sequence[str]  # after loading
+    modules: Collection[str]  # to import
+    classes: Collection[str]  # to import from diffusers
 
 
 def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
@@ -34,7 +34,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     if isinstance(group := options.offload, GroupOffload):
         folders = dict.fromkeys(denoisers, offload.OWN_FOLDER) if group.disk else {}
         first += offload.group_calls(group, libraries, device=device, denoisers=denoisers, folders=folders)
-    elif options.offload:  # one row at a time, so diffusers' own hooks do
+    elif options.offload:  # one row at a time, so diffusers' own hooks suffice
         first.append(PipeCall(method="enable_model_cpu_offload", arguments={"device": device}))
     last = compile_calls(options, denoisers)
     if options.cache:

@@ -1,1 +1,1 @@
-"""Whether an output is what it was: its files by their digests, and a sample of its rows rendered again."""
+"""Check an output: compare its files with their digests, or render a sample of its rows again."""

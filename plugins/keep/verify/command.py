@@ -1,4 +1,4 @@
-"""`framefleet verify`: what is typed, and what it prints; damages, as `framefleet repair` does too."""
+"""The command `framefleet verify`; also prints damages for `framefleet repair`."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 _STYLES = {"bit-exact": "green"} | dict.fromkeys(
     ("off by one", "off by about one", "other machine"), "yellow"
 )
-MAX_DAMAGES_SHOWN = 20  # a screenful; more are counted, and --json has them all
+MAX_DAMAGES_SHOWN = 20  # a screenful; all are counted, and --json lists them all
 
 _SAID: dict[DamageKind, str] = {
-    "missing": "gone, but has a record",
-    "size": "of another size than its record says",
-    "bytes": "of other bytes than its record says",
-    "unreadable": "not readable",
+    "missing": "files that are gone, but have a record",
+    "size": "files whose size differs from their record",
+    "bytes": "files whose bytes differ from their record",
+    "unreadable": "unreadable files",
     "record": "records that contradict themselves, their clip or job.json",
-    "doubled": "rows that a later record names too",
+    "doubled": "records that a later one of the same row replaces",
     "part": "damaged parts",
-    "job": "job.json lost, damaged or another's",
-    "late": "parts that do not count, though others who read records/ see their rows",
+    "job": "job.json lost, damaged or of another job",
+    "late": "parts that framefleet ignores, but other readers of records/ see",
     "stray": "files that no record names",
-    "uncommitted": "clips without a record yet, which the job that runs, or the next run, adds",
+    "uncommitted": "clips without a record yet, which this run or the next will add",
     "foreign": "files that framefleet did not write",
 }
 
@@ -104,7 +104,7 @@ def verify_command(
         by_fleet, row_ids = fleet_job is not None, row_ids or []
         check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
         if digest := digest_of_list(Store(dated(output), options)):
-            stderr.say(f"digest of the pack: {digest}; it should be the one that you were told")
+            stderr.say(f"digest of the pack: {digest}; compare it with the one you were given")
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:
@@ -135,16 +135,14 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
             damages.add(damage)
     damages.show()
     driver = newest_holder(store)
-    is_at_work = driver is not None and not driver.is_gone()  # and then it merges parts all the time
+    is_at_work = driver is not None and not driver.is_gone()  # such a driver merges parts all the time
     is_doubled = damages.num_found["late"] > 0 and not is_at_work
     if damages.num_damages:
         stderr.say(
-            f"`{command('repair', store.url_of(''))}` takes out what is damaged; then render the job again"
+            f"`{command('repair', store.url_of(''))}` removes what is damaged; then render the job again"
         )
     elif is_doubled:
-        stderr.say(
-            "every record is well, but DuckDB and pandas count the rows of parts that do not count, too"
-        )
+        stderr.say("all records are sound, but DuckDB and pandas also read the parts that framefleet ignores")
         stderr.say(f"`{command('compact', store.url_of(''))}` deletes these parts")
     else:
         stderr.say(f"all is well: {store.url_of('')}")
@@ -152,7 +150,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
 
 
 def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: bool) -> bool:
-    """Print how rows compare that `verify` renders again; return whether all have the same bits."""
+    """Print how the rows that `verify` renders again compare; return whether all are bit-exact."""
     from framefleet.api.jobs import watch_on
 
     verdicts, errors = Counter[str](), []
@@ -176,7 +174,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                 continue
             verdict, record = row.compared.verdict, row.record
             line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-            worker = f" by {record.worker}" if record.worker else ""  # one that was adopted has none
+            worker = f" by {record.worker}" if record.worker else ""  # adopted clips have none
             rendered = f"rendered{worker} on {record.node}"
             parts = [*row.compared.details(), row.error.problem if row.error else rendered]
             stdout.say(line.append(replay.unforged("".join(f", {part}" for part in parts))))
@@ -196,7 +194,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
 
 
 class DamageList:
-    """Takes what is wrong, one after the other; counts it all and keeps the first."""
+    """Counts damages, and keeps the first ones to print. With as_json, prints each at once."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -213,7 +211,7 @@ class DamageList:
             self._first.append(damage)
 
     def show(self) -> None:
-        """Print what was kept, and how many there are of each kind."""
+        """Print the first damages, and the number of each kind."""
         if self._as_json:
             stdout.say(json.dumps({"found": dict(self.num_found), "num_damages": self.num_damages}))
             return

@@ -1,6 +1,6 @@
-"""`python -m`: a recorded row in, the row rendered again out, by a process that has rendered no other.
+"""Render a recorded row again in a new process.
 
-What a user's recipe leaves behind in its process cannot spoil another row's verdict then.
+This way, what a user's recipe leaves behind in its process cannot affect the verdict of another row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from framefleet.plugins.keep.replay.replay import Replayed, Replayer
 
 
 def replay_alone(output: str, record: Record, given: Given) -> Replayed:
-    """Do what `Replayer.replay` does, in a new process, which loads the model."""
+    """Do what `Replayer.replay` does, in a new process that loads the model."""
     ended = subprocess.run(
         python("-m", __name__),
         input=pickle.dumps((output, record, given)),
@@ -33,9 +33,9 @@ def replay_alone(output: str, record: Record, given: Given) -> Replayed:
     if ended.returncode:
         raise JobError(
             f"the process that rendered it again ended with {ending(ended.returncode)}",
-            "render it with `framefleet replay` to see more",
+            "for details, run `framefleet replay` on this row",
         )
-    outcome: Replayed | FramefleetError = pickle.loads(ended.stdout)  # our own process's
+    outcome: Replayed | FramefleetError = pickle.loads(ended.stdout)  # from our own process
     if isinstance(outcome, FramefleetError):
         raise outcome
     return outcome
@@ -44,7 +44,7 @@ def replay_alone(output: str, record: Record, given: Given) -> Replayed:
 def main() -> None:
     output, record, consent = pickle.load(sys.stdin.buffer)
     answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a recipe prints is no answer
+    os.dup2(2, 1)  # a recipe may print
     opened = Output(Store(output, consent.storage_options)).holding([record.row_id])
     try:
         outcome: Replayed | FramefleetError = Replayer(consent).replay(

@@ -1,6 +1,4 @@
-"""From an output to whether its files are what they were, for Python; and from some of its rows to
-the same rows rendered again, here or by a fleet, and how they compare.
-"""
+"""Check the files of an output, or render some of its rows again, here or on a fleet, and compare."""
 
 from __future__ import annotations
 
@@ -76,23 +74,23 @@ from framefleet.plugins.keep.replay.recorded_row import recorded_of, steps_again
 from framefleet.plugins.keep.replay.replay import Replayer, embed_of, environment_differences, media_again
 from framefleet.plugins.keep.verify.row_process import replay_alone
 
-_NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
-# In place of formats with loss, whose files do not say which frames were rendered.
+_NOT_FOUND = JobError("the table no longer has this row", "leave it out, or restore the table")
+# Replaces lossy formats, whose files do not contain the exact frames.
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 _KIND = ("recipe", "height", "width", "num_frames")
 _COLUMNS = ("row_id", *_KIND, "node", "worker")
 SCRATCH = ".verify"  # folder of an output for what a fleet renders again
-NUM_SAMPLED = 8  # it is minutes where one takes one
+NUM_SAMPLED = 8  # a row may take a minute
 _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Verified(Overview):
-    """What was found."""
+    """The result of `verify`."""
 
-    rows: tuple[VerifiedRow, ...] = ()  # that were rendered again
-    damages: tuple[Damage, ...] = ()  # of files, leftovers too
-    num_read: int | None = None  # rows whose files were read; None: no files were asked for
+    rows: tuple[VerifiedRow, ...] = ()  # rendered again
+    damages: tuple[Damage, ...] = ()  # including leftovers
+    num_read: int | None = None  # rows whose files were read; None without `files`
 
     def overview(self) -> Mapping[str, object]:
         damages = [one for one in self.damages if not one.is_leftover]
@@ -107,7 +105,7 @@ class Verified(Overview):
 
     @property
     def verdicts(self) -> Counter[Likeness]:
-        """How many rows there are of each."""
+        """Number of rows with each verdict."""
         return Counter(row.compared.verdict for row in self.rows)
 
     @property
@@ -127,12 +125,12 @@ def verify(
     given: Given = NOTHING,
     sets: Sequence[str] = (),
 ) -> Verified:
-    """Render some rows of an output again and compare them; or read all of its files, and compare digests.
+    """Render some rows of an output again and compare them. With files, compare the digests of all files.
 
-    files: the latter. sample: number of rows, chosen by seed, 8 if unset; row_ids: these, and no sample.
-    fleet_job: the output's job file, or its content, by whose fleet they are rendered, with sets, as
-    "fleet.workers=2"; None: in this process. given: what the output is not trusted with. Raises JobError
-    where it has no such rows.
+    sample: number of rows, chosen by seed; 8 if unset. row_ids: check these rows instead of a sample.
+    fleet_job: the output's job file or its content, to render on its fleet; None: in this process. sets:
+    changes to it, e.g. "fleet.workers=2". given: what the output is not trusted with. Raises JobError if it
+    has no such rows.
     """
     watch, output = Callback(), str(output)
     is_by_fleet = fleet_job is not None
@@ -150,29 +148,26 @@ def verify(
 def check_one_way(
     files: bool, *, sample: int | None, seed: int, row_ids: Collection[str], by_fleet: bool, given: Given
 ) -> None:
-    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways.
-
-    Also for what has no effect: a fleet opens what its job names.
-    """
+    """Raise JobError for options that contradict each other or have no effect."""
     names = [field.name for field in fields(given) if field.name not in ("audit", "storage_options")]
     moved = [name for name in names if getattr(given, name) != getattr(NOTHING, name)]
     places = [f"--{name.replace('_', '-').rstrip('s')}" for name in moved]
     chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet, "--seed": seed}
     chosen |= {"--audit": given.audit} | dict.fromkeys(places, True)
     if files and (others := [option for option, value in chosen.items() if value]):
-        problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
+        problem = f"--files reads every file and renders nothing, but {others[0]} is for rows to render"
         raise JobError(problem, "leave one of them out")
     if row_ids and sample:
-        raise JobError("--row names the rows, and --sample chooses some", "leave one of them out")
+        raise JobError("--row names the rows, but --sample chooses some", "leave one of them out")
     if row_ids and seed:
-        raise JobError("--row names the rows, and --seed is about choosing some", "leave one of them out")
+        raise JobError("--row names the rows, but --seed is for choosing some", "leave one of them out")
     if by_fleet and places:
-        problem = f"--fleet renders as its job says, and {places[0]} has no effect there"
+        problem = f"{places[0]} has no effect with --fleet, which opens what its job file names"
         raise JobError(problem, "leave it out, or give the job's key, e.g. --set model.path=PLACE")
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
-    """Read every file of an output, and of its inner outputs; yield what is wrong, as it is found."""
+    """Read every file of an output and of its inner outputs; yield each damage when it is found."""
     num_before = num_read = 0
 
     def checked(count: int) -> None:
@@ -192,16 +187,16 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
 
 
 def job_damage(store: Store) -> Damage | None:
-    """Return what is wrong with job.json: it is lost, damaged, or of another job than the parts say."""
+    """Return what is wrong with job.json: lost, damaged, or of another job than the records."""
     try:
         claim = read_claim(store)
     except FileNotFoundError:
-        return Damage(kind="job", path=CLAIM, reason="it is not there")
+        return Damage(kind="job", path=CLAIM, reason="it is missing")
     except JobError as error:
         return Damage(kind="job", path=CLAIM, reason=error.problem)
     try:
         original = claim_in_parts_as(store, JOB_JSON)
-    except JobError:  # of a part, whose damage is reported as such
+    except JobError:  # a part is damaged; reported elsewhere
         return None
     if wrong := unsound_files(claim):
         return Damage(kind="job", path=CLAIM, reason=wrong)
@@ -218,12 +213,12 @@ class VerifiedRow:
     record: Record
     compared: Compared
     damages: tuple[Damage, ...]  # of its stored files
-    differences: tuple[tuple[str, str, str], ...] = ()  # (name, then, now), of what its environment is now
+    differences: tuple[tuple[str, str, str], ...] = ()  # (name, then, now), of its environment
     error: FramefleetError | None = None  # why it was not rendered
 
     @property
     def is_well(self) -> bool:
-        """Whether it has the same bits, and the stored files are those of its record."""
+        """Whether it is bit-exact, and its stored files match its record."""
         return self.compared.verdict == "bit-exact"
 
 
@@ -237,11 +232,11 @@ def verified_rows(
     job: Job | None,
     given: Given,
 ) -> Iterator[VerifiedRow]:
-    """Render rows again as `verify` does; yield each as it is done. job: whose fleet does; None: here."""
+    """Render rows again as `verify` does; yield each when it is done. job: whose fleet to use; None: here."""
     opened = Output.open(output, job.storage_options if job else given.storage_options)
     store = opened.store
     for damage in damages_of_pack(store):
-        problem = f"{store.url_of(damage.path)} is not as it was packed: {damage.reason}"
+        problem = f"{store.url_of(damage.path)} has changed since it was packed: {damage.reason}"
         raise JobError(problem, "get the pack again; `framefleet verify --files` lists all such files")
     if job and (place := store_of_job(job).url_of("")) != opened.url:
         fix = f"give the job file of {opened.url}; or, if it was moved, add {setting('output', output)}"
@@ -254,8 +249,8 @@ def verified_rows(
     if not records:
         raise opened.no_records()
     if job:
-        # What is stored of a row's steps, and what its file says, may change between runs: each is rendered
-        # with what its record has.
+        # Which steps are stored, and what is embedded in files, may change between runs. Render each row as
+        # its record says.
         groups: dict[tuple[KeptSteps, Embed], list[Record]] = {}
         for record in records:
             groups.setdefault((kept_in(record.extra_outputs), embed_of(record)), []).append(record)
@@ -266,12 +261,12 @@ def verified_rows(
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
         try:
-            # Of a user's recipe each in a process of its own, all others in this one.
+            # Rows of a user's recipe get a process each; others are rendered in this one.
             if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
                 replayed = replay_alone(output, record, given)
             else:
                 replayed = replayer.replay(recorded_of(opened, claim, record, given))
-        except FramefleetError as error:  # of this row, or of its model: the next may be of another
+        except FramefleetError as error:  # of this row or its model; the next row may have another model
             yield _not_rendered(opened, record, error)
             continue
         yield VerifiedRow(
@@ -290,12 +285,12 @@ def _by_fleet(
     keep: KeptSteps,
     given: Given,
 ) -> Iterator[VerifiedRow]:
-    """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
+    """Render rows again as their job did; yield them when all are done. keep: steps stored for these rows."""
     row_ids, store = [record.row_id for record in records], output.store
     audits = audits_for(store, given.audit, given.storage_options)
     claimed = claim_of(store).job
     media = media_again(claimed, records[0])
-    # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
+    # The fleet's steps have changed the frames already. These only make files, so no pickle is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
     run = uuid.uuid4().hex
     with rendered_by_fleet(job, row_ids, watch, format=media.format, keep=keep, run=run) as scratch:
@@ -339,14 +334,14 @@ def rendered_by_fleet(
     keep: KeptSteps,
     run: str,
 ) -> Iterator[Store]:
-    """Yield an output that holds these rows, rendered now, as far as they could be; it goes afterwards.
+    """Render these rows in a temporary output, and yield it; rows that fail are missing in it.
 
-    job: that rendered them, in its output. format: of the output's clips; those rendered now
-    are lossless. keep: what of the steps is stored. run: a name that no other such render has.
+    job: rendered the rows before. format: of its clips; the new clips are lossless. keep: which steps are
+    stored. run: a unique name.
     """
     store = store_of_job(job)
     media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-    steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
+    steps = StepsSection.model_validate(asdict(keep), strict=False)  # a list instead of a tuple
     try:
         yield render_again(job, f"{SCRATCH}/{run}", row_ids, watch, media=media, keep=steps)
     finally:
@@ -354,13 +349,13 @@ def rendered_by_fleet(
 
 
 def render_again(job: Job, folder: str, row_ids: Collection[str], watch: Watch, **changed: Any) -> Store:
-    """Render rows of a job once more, to compare frames and sound; return the output in which they are.
+    """Render rows of a job again, to compare frames and sound; return the output with them.
 
-    folder: for it, in the job's output. changed: keys of the job.
+    folder: of the new output, in the job's output. changed: keys of the job.
     """
     place = below(job, folder)
     store, again = store_of_job(job), store_of_job(job, place)
-    for path in OutputFiles(store).added():  # the job's table has these rows where they lie in its output
+    for path in OutputFiles(store).added():  # the table has added rows where they are in the output
         again.write(path, store.read(path))
     plain_sections = {name: _compared(job, name) for name in sections()}
     plain = with_begun_fit(job, store).model_copy(update={"output": place, **plain_sections, **changed})
@@ -369,7 +364,7 @@ def render_again(job: Job, folder: str, row_ids: Collection[str], watch: Watch, 
 
 
 def _compared(job: Job, name: str) -> Any:
-    """Return a section as rows are rendered again with it, to compare frames and sound."""
+    """Return the section of a job with which rows are rendered again to compare frames and sound."""
     section, kind, default = getattr(job, name), kinds_of(job).get(name), Job.model_fields[name].default
     if kind is None or not kind.changes_file:
         return default
@@ -379,7 +374,7 @@ def _compared(job: Job, name: str) -> Any:
 
 
 def rendered(scratch: Store, record: Record, media: Media, steps: Collection[FileStep] = ()) -> Again:
-    """Return a row that a fleet rendered. media, steps: how the clips of its output are made."""
+    """Return a row that a fleet rendered again. media, steps: how the original clips are encoded."""
     path = recorded_clip(values_of(record)).path
     read = cache(partial(scratch.read, path))
     read_frames = decode_floats if (record.frames_format or "").endswith("float32") else decode
@@ -393,14 +388,14 @@ def rendered(scratch: Store, record: Record, media: Media, steps: Collection[Fil
 
 
 def _encoded(record: Record, content: bytes, media: Media, steps: Collection[FileStep]) -> bytes:
-    """Return the file of the output's own format."""
-    assert record.fps is not None, "mkv has one always"
+    """Encode a clip in the format of the original output."""
+    assert record.fps is not None, "mkv always has one"
     tags, sound = read_metadata(content), decode_audio(content)
     audio = None
     if sound:
         samples = sound[0].T.astype(np.float32) / np.float32(32767)
         audio = Audio(samples=samples, sample_rate=sound[1])
-    clip = Clip(  # what the record says of it, without frames and sound
+    clip = Clip(  # as recorded, without frames and sound
         row_id=record.row_id,
         request=Request(arguments=told_arguments(values_of(record)), seed=record.seed),
         pixels=None,
@@ -420,7 +415,7 @@ def _encoded(record: Record, content: bytes, media: Media, steps: Collection[Fil
 
 @dataclass(frozen=True, slots=True, order=True)
 class Candidate:
-    """A row that may be chosen. lot: by it, the lower the sooner; it depends on the seed."""
+    """A row that may be chosen, low lots first. The lot depends on the seed."""
 
     lot: bytes
     row_id: str
@@ -430,11 +425,11 @@ class Candidate:
 def sample_rows(
     output: Output, count: int, *, seed: int = 0, among: Collection[str] | None = None
 ) -> list[Candidate]:
-    """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
+    """Choose `count` rows, or all if there are fewer, spread over kinds, nodes and workers.
 
-    Equal records and an equal seed give the same rows. among: the row_ids to choose from; None: all.
+    The same records and seed give the same rows. among: the row_ids to choose from; None: all.
     """
-    # Of each group of like rows those with the lowest lots.
+    # Keep the rows with the lowest lots of each group.
     groups: dict[tuple[str, str, str], list[Candidate]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
     rows = (row for table in output.records(_COLUMNS) for row in table.to_pylist())
@@ -446,18 +441,18 @@ def sample_rows(
         key = (kind, row["node"], row["worker"])
         one = Candidate(lot, row["row_id"], key)
         if key not in groups and len(groups) >= max_groups:
-            key = ("", "", "")  # the rest together: what a group is called may be anybody's
+            key = ("", "", "")  # all others; names of groups are not trusted, so their number is bounded
         group = groups.setdefault(key, [])
         group.append(one)
         if len(group) > 2 * count:
             group[:] = heapq.nsmallest(count, group)
     lowest = (one for group in groups.values() for one in heapq.nsmallest(count, group))
-    # Choose one after the other what there is least of among the chosen.
+    # Choose one at a time: the row whose kind, node and worker are rarest among the chosen.
     left = sorted({one.row_id: one for one in lowest}.values())
     if len(left) <= count:
         return left
     chosen: list[Candidate] = []
-    counts = Counter[tuple[int, str]]()  # of the chosen, by each of the three
+    counts = Counter[tuple[int, str]]()  # of the chosen rows, by kind, by node and by worker
     while len(chosen) < count:
         best = min(left, key=lambda one: ([counts[word] for word in enumerate(one.group)], one.lot))
         left.remove(best)
