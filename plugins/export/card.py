@@ -16,11 +16,11 @@ from framefleet.api.outputs import Store
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.plugins.forecast.license_terms import terms_of
 
-# Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,
-# but of such a card `datasets` remembers the folder's name alone, and opens what another folder held.
+# Not .json: `datasets` would read it as the data of a folder with few clips. `configs` in the card would
+# help, but then `datasets` caches by the folder's name alone, and may open another folder of that name.
 DATASET_CARD, CROISSANT = "README.md", "croissant.jsonld"
 _MAX_MODELS = 20
-# Those of the hub's own names that known models have: https://huggingface.co/docs/hub/repositories-licenses
+# License names of the hub that known models have: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "creativeml-openrail-m", "openrail++", "unknown")
 
 _TASKS = {"image": "text-to-image", "video": "text-to-video", "audio": "text-to-audio"}  # names of the hub
@@ -55,11 +55,10 @@ def write_card(
     feature: str,
     language_models: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write card and metadata, unless the dataset has them: somebody may have written more into them.
+    """Write card and metadata, unless the dataset has them, since somebody may have edited them.
 
-    licensed: models of its rows, each with its license. columns: of its rows, as it names them. endings: of
-    its clips, e.g. ".mp4". feature: what the clips are to `datasets`. language_models: those that were asked
-    about its rows, each with the section of the job that says so.
+    licensed: (model, license) pairs. columns: as named in the dataset. endings: of its clips, e.g. ".mp4".
+    feature: of the clips, in `datasets`. language_models: (section of the job, model) pairs.
     """
     models = list(dict.fromkeys((_public(model), license) for model, license in licensed))[:_MAX_MODELS]
     card = _card(models, language_models, num_rows=num_rows, feature=feature)
@@ -121,7 +120,7 @@ def _card(
 ) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
-    # What the hub reads, as a library writes it: licenses have names of any kind.
+    # A library writes the head that the hub reads, as license names may contain anything.
     is_of_hub = name.lower() in _HUB_LICENSES
     license_keys = (
         {"license": name.lower()} if is_of_hub else {"license": "other", "license_name": _plain(name)}
@@ -136,7 +135,7 @@ def _card(
         unusual = f": {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else ""
         lines.append(f"- `{_plain(model)}`: {_plain(license + unusual)}")
     if language_models:
-        lines += ["", "Language models that were asked, by the section of the job:", ""]
+        lines += ["", "Language models that the job used, by section:", ""]
         lines += [f"- {_plain(section)}: `{_plain(_public(name))}`" for section, name in language_models]
     return (
         f"---\n{head}---\n\n# Clips rendered with framefleet\n\n"
@@ -154,5 +153,5 @@ def _size_category(num_rows: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return untrusted text on one line, without what would end a code span."""
+    """Return untrusted text on one line, without backquotes, which would end a code span."""
     return " ".join(text.replace("`", "'").split())

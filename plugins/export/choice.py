@@ -1,4 +1,4 @@
-"""The options of an export, checked: which clips and columns, and in which format."""
+"""The checked options of an export: which clips and columns, in which format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from framefleet.pipeline.plugin import by_name
 if TYPE_CHECKING:
     from framefleet.plugins.picks import Pick
 
-ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a file step made
-# The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
+ClipFile = Literal["clip", "derived"]  # the row's clip, or the second file from `post:`
+# The hub allows 10,000 files per folder. One reader loads a whole shard, so half a gigabyte is enough.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
 MAX_PAIRS = 100  # per prompt: all pairs of 15 clips
@@ -29,8 +29,8 @@ class ExportChoice:
     format: str
     file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
-    picks: Mapping[str, Pick] | None = None  # only these rows
-    in_table: bool = False  # only rows that are still in the table
+    picks: Mapping[str, Pick] | None = None  # export only these rows
+    in_table: bool = False  # export only rows that are still in the table
     columns: tuple[str, ...] | None = None  # None: the lean set
     caption: str | None = None  # a template over columns
     validation: float | None = None  # share of the prompts in the validation split; None: no split
@@ -40,7 +40,7 @@ class ExportChoice:
     by: str | None = None  # column that rates clips (format preferences); None: stars
     margin: float | None = None  # minimum difference between the ratings of a pair
     max_pairs: int | None = None  # per prompt; None: MAX_PAIRS
-    shard_rows: int = SHARD_ROWS  # a shard ends at this or at `shard_mb`, whichever comes first
+    shard_rows: int = SHARD_ROWS  # maximum per shard
     shard_mb: int = SHARD_MB  # of clips
 
     def __post_init__(self) -> None:
@@ -50,19 +50,19 @@ class ExportChoice:
             raise JobError(f"file is {self.file!r}", f"use {' or '.join(get_args(ClipFile))}")
         if self.format in _WITHOUT_SPLITS and self.validation is not None:
             kind = _WITHOUT_SPLITS[self.format]
-            raise JobError(f"validation is set, and {kind} has no splits", "leave it out")
+            raise JobError(f"validation is set, but {kind} has no splits", "leave it out")
         if self.name is not None and self.format != "folder":
-            raise JobError(f"name is set, and format is {self.format}", "use --format folder")
+            raise JobError(f"name is set, but format is {self.format}", "use --format folder")
         is_of_pairs = self.format == "preferences"
         for name in ("columns",) if is_of_pairs else ("by", "margin", "max_pairs"):
             if getattr(self, name) not in (None, ()):
                 fix = "leave it out: pairs name their rows" if is_of_pairs else "use --format preferences"
-                raise JobError(f"{name} is set, and format is {self.format}", fix)
+                raise JobError(f"{name} is set, but format is {self.format}", fix)
         if self.margin is not None and not 0 <= self.margin < math.inf:
-            raise JobError(f"margin is {self.margin}", "use a number from 0 up")
+            raise JobError(f"margin is {self.margin}", "use a number of at least 0")
         for name in ("shard_rows", "shard_mb", "max_pairs"):
             if (number := getattr(self, name)) is not None and number < 1:
-                raise JobError(f"{name} is {number}", "use a whole number from 1 up")
+                raise JobError(f"{name} is {number}", "use a whole number of at least 1")
 
         if self.validation is not None and not 0 < self.validation < 1:
             raise JobError(f"validation is {self.validation}", "use a share between 0 and 1, e.g. 0.05")
@@ -73,7 +73,7 @@ class ExportChoice:
             )
 
     def description(self) -> dict[str, Any]:
-        """Return what decides which rows are in which shard, as values for JSON."""
+        """Return the options that decide which rows are in which shard, as JSON values."""
         from framefleet.plugins.picks import Pick  # slow to import
 
         texts = [
@@ -82,7 +82,7 @@ class ExportChoice:
         ]
         digest = hashlib.sha256("".join(texts).encode()).hexdigest()
         values = asdict(replace(self, picks=None))
-        if not self.in_table:  # exports that an older version began can continue
+        if not self.in_table:  # so that exports of older versions can continue
             del values["in_table"]
         return values | {
             "picks": None if self.picks is None else digest,

@@ -31,18 +31,19 @@ _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$|clock\$) *(?:\.|$)", re.IGNORECASE
 )
 _ENDING = re.compile(r"(?:\.[a-z0-9]{1,8}){1,2}", re.IGNORECASE)
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")  # controls, directions of text, halves of characters, unassigned
+# Unicode categories: control characters, text directions, surrogates, private use, unassigned.
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     before: str
-    column: str | None  # None: at the end
+    column: str | None  # None for the text after the last column
     form: str
 
 
 def clip_names(selection: Selection, template: str | None) -> dict[str, str]:
-    """Return the names of the clips by row_id, with the endings of their files. Raises JobError."""
+    """Return file names for the clips, by row_id, with their endings. Raises JobError."""
     known = selection.nameable
     parts = _read(template or (USUAL_NAME if "prompt" in known else "{row_id}"), known)
     columns = dict.fromkeys(part.column for part in parts if part.column)
@@ -60,7 +61,7 @@ def clip_names(selection: Selection, template: str | None) -> dict[str, str]:
 def _read(template: str, known: Collection[str]) -> list[_Part]:
     example = f'write it as "{USUAL_NAME}", with {{{{ and }}}} for braces'
     try:
-        template.encode()  # a command line may hold bytes that are not text
+        template.encode()  # a command line may contain bytes that are not text
         parsed = [*string.Formatter().parse(template)]
     except ValueError as error:
         raise JobError(f"name: {template!r} is not a template: {error}", example) from None
@@ -71,11 +72,11 @@ def _read(template: str, known: Collection[str]) -> list[_Part]:
     for part, (*_, conversion) in zip(parts, parsed, strict=True):
         if part.column is None:
             continue
-        if part.column not in known:  # `{prompt.title}` and `{prompt[0]}`, too
+        if part.column not in known:  # also `{prompt.title}` and `{prompt[0]}`
             raise JobError(f"name: there is no column {part.column!r}", fix_of_missing(part.column, known))
         if conversion or not _SPEC.fullmatch(part.form):
             problem = f"name: {part.column!r} has the format {part.form or f'!{conversion}'!r}"
-            raise JobError(problem, "use one as {prompt:.40} or {seed:06}, with numbers below 1,000")
+            raise JobError(problem, "use formats like {prompt:.40} or {seed:06}, with numbers below 1,000")
     return parts
 
 
@@ -89,12 +90,12 @@ def _cell(part: _Part, value: Any) -> str:
     if value is None:
         return ""
     plain = value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-    for one in (plain, str(plain)):  # `.40` cuts texts alone
+    for one in (plain, str(plain)):  # `.40` only works for text
         try:
             return format(one, part.form)
         except (ValueError, OverflowError):
             continue
-    problem = f"name: {part.column!r} is {shown(value)}, which has no format {part.form!r}"
+    problem = f"name: {part.column!r} is {shown(value)}, which does not fit the format {part.form!r}"
     raise JobError(problem, f"use e.g. {{{part.column}}} or {{{part.column}:.40}}")
 
 
@@ -114,7 +115,7 @@ def _unique(clips: Sequence[tuple[int, str, str, str]]) -> dict[str, str]:
 
 
 def safe_name(text: str, ending: str) -> str:
-    """Return a safe file name. ending: appended as it is."""
+    """Return a safe file name. ending: appended unchanged."""
     text = unicodedata.normalize("NFC", text)
     spaced = "".join(" " if char.isspace() else char for char in text)
     text = " ".join("".join(char for char in spaced if unicodedata.category(char) not in _UNSEEN).split())
@@ -127,5 +128,5 @@ def safe_name(text: str, ending: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """Return a key that is equal for names that some system may take for the same file."""
+    """Return a key that is equal for names which a file system may treat as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

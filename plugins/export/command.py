@@ -1,4 +1,4 @@
-"""`framefleet export`: what is typed, and what it prints."""
+"""The command `framefleet export`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.export.export import Exported
 
 _MAX_SHOWN = 20  # a screenful
-_SAID = {"missing": "gone", "size": "of another size", "bytes": "of other bytes", "unreadable": "unreadable"}
+_SAID = {"missing": "gone", "size": "size differs", "bytes": "bytes differ", "unreadable": "unreadable"}
 
 
 def export_command(
@@ -28,15 +28,15 @@ def export_command(
             "--format",
             metavar="webdataset|parquet|hf|folder|vbench|preferences|trajectories|trajectories-parquet|lerobot|NAME",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "folder (clips under names for people), vbench (file names that VBench scores), preferences "
+            "folder (clips with readable names), vbench (file names that VBench expects), preferences "
             "(pairs of a better and a worse clip of a prompt), trajectories (tar shards with latents and "
-            "other arrays that `keep:` stored), trajectories-parquet, lerobot (the augmented "
-            "episodes of robots), or one that a plugin adds.",
+            "other arrays that `keep:` stored), trajectories-parquet, lerobot (augmented robot episodes), or "
+            "one that a plugin adds.",
         ),
     ],
     file: Annotated[
         ClipFile,
-        Option("--file", help="File to export of each row: clip, or derived (the second one, from `post:`)."),
+        Option("--file", help="File to export for each row: clip, or derived (the second, from `post:`)."),
     ] = "clip",
     where: Where = None,
     picks: Annotated[
@@ -44,7 +44,7 @@ def export_command(
         Option(
             "--picks",
             metavar="PICKS.JSONL",
-            help="Export only rows in this file. Its stars and notes become columns, which --where may name.",
+            help="Export only rows in this file. Its stars and notes become columns, also for --where.",
         ),
     ] = None,
     in_table: Annotated[
@@ -165,7 +165,7 @@ def export_command(
             shard_mb=shard_mb,
         )
         if private and not push:
-            problem = "--private is about a dataset on the hub, and --push is not set"
+            problem = "--private is for a dataset on the hub, but --push is not set"
             raise JobError(problem, "add --push, or leave it out")
         opened = Output.open(output, theirs)
         hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
@@ -185,10 +185,10 @@ def export_command(
         if url:
             stdout.say(url)
         if not in_table:
-            with suppress(FramefleetError):  # of parts that the export does not need
+            with suppress(FramefleetError):  # from parts that the export does not need
                 if num_former := opened.counts().former:
                     clips = count_text(num_former, "clip")
-                    stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
+                    stderr.say(f"note: {clips} of rows that left the table; --in-table leaves them out")
     raise Exit(1 if exported.left_out else 0)
 
 
@@ -201,7 +201,7 @@ def _show(exported: Exported, format: str) -> None:
         stderr.say(f"... and {len(exported.left_out) - _MAX_SHOWN:,} more")
     if exported.left_out:
         stderr.say(
-            "put them back and run this again; or `framefleet repair` the output and export to another place"
+            "restore them and run this again, or `framefleet repair` the output and export to another place"
         )
     for duplicate in exported.near_duplicates[:_MAX_SHOWN]:
         stderr.say(
@@ -211,7 +211,7 @@ def _show(exported: Exported, format: str) -> None:
     if len(exported.near_duplicates) > _MAX_SHOWN:
         stderr.say(f"... and {len(exported.near_duplicates) - _MAX_SHOWN:,} more")
     if exported.num_not_compared:
-        stderr.say(f"not left out: {count_text(exported.num_not_compared, 'clip')} without frames to compare")
+        stderr.say(f"not compared: {count_text(exported.num_not_compared, 'clip')} without frames; exported")
     if exported.columns_left_out:
         columns = count_text(len(exported.columns_left_out), "column")
         stderr.say(f"left out: {columns} of the records; --columns all adds them")

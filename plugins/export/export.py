@@ -55,7 +55,7 @@ class Exported(Overview):
     splits: Mapping[str, int] = field(default_factory=dict)
     near_duplicates: tuple[NearDuplicate, ...] = ()  # rows left out because an earlier one looks the same
     num_pairs: int | None = None  # of --format preferences
-    num_not_compared: int = 0  # clips that are exported without a comparison, because they have no frames
+    num_not_compared: int = 0  # clips that were not checked for near duplicates, because they have no frames
     num_newer_parts: int = 0  # parts of records that were added after the export began
 
     def overview(self) -> Mapping[str, object]:
@@ -96,23 +96,23 @@ def export(
 ) -> Exported:
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
-    format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
-    folder (clips under names for people), vbench (file names that VBench scores), preferences (pairs of a
-    better and a worse clip of a prompt), trajectories or trajectories-parquet (with the arrays that `keep:`
-    stored), lerobot (the augmented episodes of robots), or one that a plugin adds. file: the row's clip, or
-    derived, the second file that `post:` made.
-    name: a template for file names (format folder) with formats of `str.format`, e.g. "{prompt:.40}-{seed}".
+    format: webdataset (tar shards), parquet (clips in a column), hf (for `datasets.load_dataset`), folder
+    (clips with readable names), vbench (file names that VBench expects), preferences (pairs of a better and a
+    worse clip of a prompt), trajectories or trajectories-parquet (with the arrays that `keep:` stored),
+    lerobot (augmented robot episodes), or one that a plugin adds. file: the row's clip, or derived, the
+    second file that `post:` made.
+    name: a template for file names (format folder), as for `str.format`, e.g. "{prompt:.40}-{seed}".
     where: SQL on a record's columns, e.g. "sharpness > 0.4". picks: row_ids, or a file of them from the
-    gallery, whose stars and notes become columns, which `where` may name too. in_table: only rows that are
-    still in the job's table. columns: names, or "all"; by default what a trainer needs (prompt, seed, size,
-    scores and the table's own columns). caption: a template, e.g. "{prompt}, {style}".
+    gallery. Its stars and notes become columns, also for `where`. in_table: only rows that are still in the
+    job's table. columns: names, or "all"; by default what a trainer needs (prompt, seed, size, scores and the
+    table's own columns). caption: a template, e.g. "{prompt}, {style}".
     validation: share of the prompts that go to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). by: column that rates clips (format preferences), stars (the
     default) or picks (a star or none). margin: minimum difference between the ratings of a pair; ties never
     pair. max_pairs: maximum number of pairs per prompt, largest differences first (100). to_options: storage
     options of `to`, if they differ from the output's. The same call continues after an interruption.
-    Rows whose clips are damaged are left out, and reported. Raises JobError if `to` holds something else.
+    Damaged clips are left out and reported. Raises JobError if `to` contains something else.
     """
     options = dict(storage_options or {})
     choice = ExportChoice(
@@ -139,12 +139,12 @@ def export(
 def export_chosen(
     output: Output, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
 ) -> Exported:
-    """Do what `export` promises, and report to `watch`. options: storage_options of `to`."""
+    """Export as `export` does, and report to `watch`. options: storage_options of `to`."""
     place = Store(dated(to), options)
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (output.store, place))
     if one.startswith(other) or other.startswith(one):
-        problem = f"{place.url_of('')} and the output {output.url} are inside each other"
-        raise JobError(problem, "choose a separate place, as readers of one would read both")
+        problem = f"{place.url_of('')} is not separate from the output {output.url}"
+        raise JobError(problem, "choose another place; readers of one would read both")
     if choice.near_duplicates is not None and find_spec("imagehash") is None:
         raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
     wait_for(watch, "reading the records")
@@ -231,10 +231,10 @@ def export_chosen(
 
 
 def _language_models(output: Output) -> list[tuple[str, str]]:
-    """Return the models of the job's endpoints, each with the section that names it."""
+    """Return (section of the job, model) for each language model that the job uses."""
     try:
         claim = find_claim_as(output.store, JOB_JSON)
-    except JobError:  # it is lost or damaged, which `verify` reports: nobody knows which models the job asked
+    except JobError:  # job.json is lost or damaged, which `verify` reports
         claim = None
     models: dict[tuple[str, str], None] = {}
     for section in sections():
@@ -257,7 +257,7 @@ def write_shards(
 ) -> dict[int, list[Damage]]:
     """Write the shards that are missing; return the damaged clips that were left out, by shard number."""
     kind: type[shard_writer.ShardWriter] = by_name("export_formats")[choice.format]()
-    # A shard with missing rows is written again: their clips may have been repaired.
+    # Write shards with missing rows again, since clips may have been repaired.
     names = [kind.path_of(planned.name) for planned in plan.shards]
     wanting = {Path(path).stem for path in target.place.list(f"{shard.NOTES}/left-out")}
     there = target.copiers.map(target.place.exists, names)
@@ -268,7 +268,7 @@ def write_shards(
     damages: dict[int, list[Damage]] = {}
     clips = selection.read_clips(pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
-        # All at once, and only if it holds the rows that were planned.
+        # A shard becomes visible all at once, and only if it has the planned rows.
         writer: shard_writer.ShardWriter | None = None
         digest, left_out = hashlib.sha256(), list[Damage]()
         for piece, contents in read:
@@ -299,7 +299,7 @@ def write_shards(
 
 def _changed() -> JobError:
     problem = "the chosen rows have changed since this export began"
-    return JobError(problem, "run it again when the output no longer changes; --where must not use random()")
+    return JobError(problem, "run it again when the output is stable; --where must not use random()")
 
 
 # VBench expects five clips of each prompt, PROMPT-INDEX.mp4, with indices from 0 to 4.
@@ -308,12 +308,12 @@ _ENDINGS = (".mp4", ".gif")
 
 
 def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, str]:
-    """Return the names of the clips by row_id. Those of a prompt are numbered in the order of the table.
+    """Return the names of the clips, by row_id. Clips of a prompt are numbered in the order of the table.
 
     The export's caption, if any, replaces the prompt. Raises JobError for names that VBench would not find.
     """
     if len(endings) > 1 or not {*endings} <= {*_ENDINGS}:
-        problem = f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}"
+        problem = f"clips end in {', '.join(sorted(endings))}, but VBench reads {' or '.join(_ENDINGS)}"
         raise JobError(problem, "render with media.format mp4, or choose other clips with --where")
     (ending,) = endings
     clips: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -327,12 +327,12 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             raise JobError(
                 f"{prompt[:100]!r} has {seeds.count(twice[0])} clips with the seed {twice[0]}",
-                "choose those of one setting with --where, as VBench compares models by one",
+                "choose clips of one setting with --where; VBench compares models at one setting",
             )
         for index, (_, _, row_id) in enumerate(sorted(of_prompt)):
             name = names[row_id] = f"{prompt}-{index}{ending}"
             if not prompt or {"/", "\\", "\0"} & {*name} or len(name.encode()) > MAX_NAME_BYTES:
                 problem = "is empty" if not prompt else "cannot be the name of a file"
                 problem = f"the prompt of row {row_id} {problem}: {prompt[:100]!r}"
-                raise JobError(problem, "leave it out with --where: VBench finds a video by its prompt")
+                raise JobError(problem, "leave it out with --where; VBench finds videos by their prompt")
     return names

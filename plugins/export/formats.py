@@ -1,4 +1,4 @@
-"""Our formats of `framefleet export`: tars, Parquet files, and folders, for `datasets`, people and VBench."""
+"""The built-in formats of `framefleet export`: tars, Parquet files, and folders for `datasets` or VBench."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from framefleet.api.outputs import rows_of
 from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.shard_writer import FILES_COLUMN, Feature, taken_in_folder
 
-# How the `datasets` library sorts endings; clip: several of these, or none.
+# How the `datasets` library classifies endings. clip: several classes, or none.
 _FEATURES: dict[Feature, frozenset[str]] = {
     "video": frozenset({".mp4", ".mkv", ".webm"}),
     "image": frozenset({".png", ".webp", ".gif"}),
     "audio": frozenset({".flac", ".wav"}),
 }
-# The library decodes these.
+# Features that the library decodes.
 _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def feature_of(endings: frozenset[str]) -> Feature:
-    """Return which feature the clips are for the `datasets` library."""
+    """Return the feature that the `datasets` library has for these clips."""
     return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
 
 
 def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) -> None:
-    """Raise JobError for clips that `load_dataset` cannot read as one feature, and for others' files."""
-    if feature == "clip" or ".webm" in endings:  # `datasets` takes it for sound
+    """Raise JobError for clips that `load_dataset` cannot read as one feature, or columns that name files."""
+    if feature == "clip" or ".webm" in endings:  # `datasets` treats .webm as sound
         raise JobError(
             f"datasets cannot read a folder of clips that end in {' and '.join(sorted(endings))}",
-            "use --format parquet or webdataset; or choose clips of one format with --where",
+            "use --format parquet or webdataset, or choose clips of one format with --where",
         )
 
     for column in columns:
         if _names_files(column.type):  # `datasets` renames a column of this name by itself
-            problem = f"column {column.name!r} has fields that datasets takes for names of files"
+            problem = f"column {column.name!r} has fields that datasets would read as file names"
             raise JobError(problem, "leave it out with --columns")
 
 
@@ -58,9 +58,9 @@ def _names_files(kind: pa.DataType) -> bool:
 
 
 class FolderShard(ShardWriter):
-    """A folder that `datasets.load_dataset` opens: files, and `metadata.parquet` about them.
+    """A folder for `datasets.load_dataset`: files, and a `metadata.parquet` that describes them.
 
-    Clips go first: until `metadata.parquet` is there, nothing names them.
+    The clips are written first, so nothing names them until `metadata.parquet` is there.
     """
 
     read_by = "read it with datasets.load_dataset"
@@ -104,9 +104,9 @@ def _folder(name: str) -> str:
 
 
 class NamedShard(FolderShard):
-    """A folder of clips under names for people, with a Parquet file next to them."""
+    """A folder of clips with readable names, and a Parquet file next to it."""
 
-    read_by = "its Parquet files say which clip is which row"
+    read_by = "its Parquet files map clips to rows"
 
     @staticmethod
     def path_of(name: str) -> str:
@@ -118,9 +118,9 @@ class NamedShard(FolderShard):
 
 
 class VBenchShard(NamedShard):
-    """A folder with nothing but clips, under the names that VBench expects, with a Parquet file next to it.
+    """A folder with only clips, named as VBench expects, and a Parquet file next to it.
 
-    VBench takes the ending of all clips from any file of that folder.
+    VBench takes the ending of all clips from one arbitrary file in the folder.
     """
 
     read_by = "score it with `vbench evaluate --videos_path DEST/videos`"
@@ -131,9 +131,9 @@ class VBenchShard(NamedShard):
 
 
 class ParquetShard(ShardWriter):
-    """A Parquet file that contains the clips, as `datasets` stores them: structs `{bytes, path}`.
+    """A Parquet file that contains the clips, as structs `{bytes, path}` like those of `datasets`.
 
-    Each `add` writes one row group. `datasets` and the hub show the clips by their feature.
+    Each `add` writes one row group. The feature lets `datasets` and the hub show the clips.
     """
 
     read_by = "read it with datasets.load_dataset, DuckDB, pandas"
@@ -172,9 +172,9 @@ class ParquetShard(ShardWriter):
 
 
 class TarShard(ShardWriter):
-    """A tar that the webdataset library reads: `<row_id>.mp4`, `.json`, `.txt` for each row.
+    """A tar for the webdataset library: `<row_id>.mp4`, `.json`, `.txt` for each row.
 
-    Members have no owner and no time: equal rows give equal bytes.
+    Members have no owner and no time, so that equal rows give equal bytes.
     """
 
     read_by = "read it with webdataset.WebDataset"
@@ -219,5 +219,5 @@ def plain_cell(value: Any) -> Any:
             return value.isoformat()
         case None | bool() | int() | str():
             return value
-        case _:  # a decimal, a length of time
+        case _:  # e.g. a decimal or a duration
             return str(value)

@@ -16,7 +16,7 @@ from framefleet.plugins.picks import Pick
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
 
 
-# Pairs of a text and the column after it; None at the end.
+# Pairs of a text and the column after it (None at the end).
 CaptionTemplate: TypeAlias = tuple[tuple[str, str | None], ...]
 
 
@@ -24,7 +24,7 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
     """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
     example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
     try:
-        text.encode()  # a command line may hold bytes that are not text
+        text.encode()  # a command line may contain bytes that are not text
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
@@ -38,7 +38,7 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
-    """Return the prompt of a row; "" if it is not a text."""
+    """Return the prompt of a row, or "" if it is not text."""
     prompt = row.get(PROMPT_COLUMN)
     return prompt if isinstance(prompt, str) else ""
 
@@ -52,7 +52,7 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns, in the order in which they are added."""
+        """The added columns, in order."""
         are_added = {
             CAPTION: self.template is not None,
             STARS: any(pick.stars is not None for pick in self.picks.values()),
@@ -66,7 +66,7 @@ class Labels:
 
     @property
     def repeated(self) -> str | None:
-        """The column whose text every caption is, and nothing else."""
+        """The column that the captions merely repeat, if any."""
         texts = [pair for pair in self.template or () if pair != ("", None)]
         return texts[0][1] if len(texts) == 1 and not texts[0][0] else None
 
@@ -75,7 +75,7 @@ class Labels:
         return f"{column}_of_row" if column in self.names else column
 
     def add_to(self, table: pa.Table) -> pa.Table:
-        """Return the table with these columns; of the records, one with such a name ends in `_of_row`."""
+        """Return the table with these columns. A column of the records with the same name gets `_of_row`."""
         read = {"row_id", *self.caption_columns}
         rows = rows_of(table.select([name for name in table.column_names if name in read]), RECORDS)
         table = table.rename_columns([self.renamed(name) for name in table.column_names])
@@ -85,7 +85,7 @@ class Labels:
         return table
 
     def _cell(self, name: str, row: Mapping[str, Any]) -> str | int | None:
-        if name == CAPTION:  # a null is an empty text
+        if name == CAPTION:  # nulls become empty text
             cells = ((before, name and row[name]) for before, name in self.template or ())
             return "".join(before + ("" if cell is None else str(cell)) for before, cell in cells)
         pick = self.picks.get(row["row_id"], Pick())

@@ -1,7 +1,7 @@
-"""Pair the better clips of a selection with worse ones, by a column that rates them.
+"""Pair better clips of a selection with worse ones, by a column that rates them.
 
-The clips of a pair have the same prompt, inputs and size. Each clip is stored once, in however many pairs
-it is; `metadata.parquet` names both, so that `datasets` opens them as `chosen` and `rejected`. It also has
+The clips of a pair have the same prompt, inputs and size. Each clip is stored once, however many pairs it
+is in. `metadata.parquet` names both, so that `datasets` opens them as `chosen` and `rejected`. It also has
 pictures, in the columns of Pick-a-Pic, which diffusers' script for DPO reads:
 https://github.com/huggingface/diffusers/tree/main/examples/research_projects/diffusion_dpo
 """
@@ -29,7 +29,7 @@ from framefleet.plugins.export.labels import CAPTION, PROMPT_COLUMN, STARS, prom
 from framefleet.plugins.export.selection import Selection, Split, split_of
 from framefleet.plugins.picks import Pick, read_picks
 
-PICKED = "picks"  # a value of --by: a clip with a star is better than one without
+PICKED = "picks"  # value of --by: clips with a star are better than clips without
 _SIZE = ("height", "width", "num_frames")
 FIELDS = pa.schema(
     [
@@ -47,12 +47,12 @@ FIELDS = pa.schema(
 _PICTURES = pa.schema(
     [("jpg_0", pa.binary()), ("jpg_1", pa.binary()), ("label_0", pa.float64()), ("label_1", pa.float64())]
 )
-_PAIRS_AT_ONCE = 64  # a row group, with two pictures for each
+_PAIRS_AT_ONCE = 64  # per row group, with two pictures each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rated:
-    """A clip. file_name: below the folder of its split."""
+    """A clip. file_name: relative to the folder of its split."""
 
     row_id: str
     file_name: str
@@ -69,7 +69,7 @@ class Pair:
 
 
 class PairedClips(ShardWriter):
-    """The clips of pairs. Which pairs there are is written last, by `write_pairs`."""
+    """The clips of pairs. The pairs themselves are written last, by `write_pairs`."""
 
     read_by = "read it with datasets.load_dataset"
 
@@ -88,7 +88,7 @@ class PairedClips(ShardWriter):
 
 
 def _file_name(name: str) -> str:
-    """Return where a clip is in the folder of its split: the hub takes 10,000 files in one."""
+    """Return a clip's path in the folder of its split. The hub allows 10,000 files per folder."""
     return f"{name[:2]}/{name}"
 
 
@@ -97,9 +97,9 @@ def _folder(split: str | None) -> str:
 
 
 def rated_by(output: Output, choice: ExportChoice) -> ExportChoice:
-    """Return the choice with what rates its clips: stars of this output where nothing else was chosen.
+    """Return the choice with the column that rates clips; by default, this output's stars.
 
-    Raises JobError for a column that cannot, and where there are no stars.
+    Raises JobError for a column that is not a rating, and if there are no stars.
     """
     schema, by = output.schema(), choice.by or STARS
     if by in (STARS, PICKED):
@@ -109,19 +109,19 @@ def rated_by(output: Output, choice: ExportChoice) -> ExportChoice:
             picks = {row_id: Pick(stars=pick.stars) for row_id, pick in stored.items() if pick.stars}
         if not any(pick.stars or by == PICKED for pick in picks.values()):
             numbers = [field.name for field in schema if _is_rating(field.type)]
-            problem = f"nobody gave stars to clips of {output.url}"
+            problem = f"no clip of {output.url} has stars"
             raise JobError(problem, f"give some in its gallery, or use --by with one of {', '.join(numbers)}")
         return replace(choice, by=by, picks=picks)
     if by not in schema.names:
         raise JobError(f"by: there is no column {by!r}", fix_of_missing(by, schema.names))
     if not _is_rating(kind := schema.field(by).type):
-        problem = f"by: column {by!r} holds {kind}, and not numbers or yes and no"
-        raise JobError(problem, "use a score, the answer of a judge, stars or picks")
+        problem = f"by: column {by!r} contains {kind}, not numbers or booleans"
+        raise JobError(problem, "use a score, a judge's answer, stars or picks")
     return choice
 
 
 def to_select(choice: ExportChoice) -> ExportChoice:
-    """Return what chooses the clips: of picks all, also those that nobody picked, and no other columns."""
+    """Return the choice of clips to read; with --by picks, also clips without a star. Without columns."""
     if choice.format != "preferences":
         return choice
     return replace(choice, columns=(), picks=None if choice.by == PICKED else choice.picks)
@@ -132,10 +132,10 @@ def _is_rating(kind: pa.DataType) -> bool:
 
 
 def pairs_of(selection: Selection, choice: ExportChoice) -> list[Pair]:
-    """Return the pairs of a selection: of each prompt those with the largest margins, at most `max_pairs`.
+    """Return the pairs of a selection: for each prompt at most `max_pairs`, the largest margins first.
 
-    Rows without a rating are in no pair, and two that are equal, or nearer than `margin`, are none. Raises
-    JobError where there is no pair.
+    Rows without a rating are left out. So are pairs with equal ratings, or a difference below `margin`.
+    Raises JobError if there is no pair.
     """
     by, margin = choice.by or STARS, choice.margin or 0.0
     groups: dict[str, list[Rated]] = defaultdict(list)
@@ -171,7 +171,7 @@ def pairs_of(selection: Selection, choice: ExportChoice) -> list[Pair]:
 
 
 def _equal_parts(row: Mapping[str, object], prompt: str) -> str:
-    """Return what two clips of a pair have in common: prompts, images and videos they begin with, size."""
+    """Return a key of what the clips of a pair have in common: prompts, input images and videos, size."""
     arguments = told_arguments(row)
     inputs = {name: [part.get("sha256") for part in inputs_in(value)] for name, value in arguments.items()}
     texts = {name: value for name, value in arguments.items() if name.startswith(PROMPT_COLUMN)}
@@ -180,13 +180,13 @@ def _equal_parts(row: Mapping[str, object], prompt: str) -> str:
 
 
 def _by_margin(alike: Sequence[Rated], margin: float) -> Iterator[tuple[Rated, Rated]]:
-    """Yield pairs of which the first is better, by at least `margin`; the largest margins first."""
+    """Yield pairs (better, worse) with at least this margin, the largest margins first."""
     ranked = sorted(alike, key=lambda one: -one.rating)
     last = len(ranked) - 1
 
     def entry(better: int, worse: int) -> tuple[float, int, int]:
         high, low = ranked[better].rating, ranked[worse].rating
-        return (0.0 if high == low else low - high), better, worse  # of two infinities the difference is NaN
+        return (0.0 if high == low else low - high), better, worse  # inf - inf would be NaN
 
     heap = [entry(better, last) for better in range(last)]
     heapq.heapify(heap)
@@ -200,7 +200,7 @@ def _by_margin(alike: Sequence[Rated], margin: float) -> Iterator[tuple[Rated, R
 
 
 def write_pairs(pairs: Sequence[Pair], lost: Collection[str | None], target: Target) -> int:
-    """Write the pairs whose clips are both there; return how many. lost: row_ids of clips that are not."""
+    """Write the pairs whose clips are both exported; return their number. lost: row_ids of other clips."""
     there = [pair for pair in pairs if not {pair.chosen.row_id, pair.rejected.row_id} & {*lost}]
     has_pictures = target.feature == "image"
     schema = pa.schema([*FIELDS, *(_PICTURES if has_pictures else ())])

@@ -22,22 +22,22 @@ from framefleet.pipeline.errors import ServiceError
 from framefleet.plugins.export.card import CROISSANT, DATASET_CARD
 from framefleet.plugins.export.shard import NOTES
 
-_COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; what it takes lies on the disk here
-_NO_RIGHT = (401, 403, 404)  # the hub says of what may not be written that it is not there
+_COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; its files are copied to this disk
+_NO_RIGHT = (401, 403, 404)  # the hub answers 404 for datasets that the user may not see
 
 
 class Hub:
     """A dataset of the hub, which is created if it does not exist."""
 
     def __init__(self, name: str, *, is_private: bool = False) -> None:
-        """Raises JobError for an invalid name, and if this user may not write."""
+        """Raises JobError for an invalid name, and if the user may not write."""
         disable_progress_bars()
         self._name, self._api = name, HfApi()
         if name.count("/") != 1:
             raise JobError(f"push: {name!r} is not a dataset name of the hub", "write it as org/name")
         try:
             self._api.create_repo(name, repo_type="dataset", private=is_private or None, exist_ok=True)
-        except Exception as error:  # the client raises what its HTTP library does
+        except Exception as error:  # the client passes on its HTTP library's errors
             _refuse(name, error)
 
     def push(self, place: Store, watch: Watch) -> str:
@@ -88,7 +88,7 @@ def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
 
 
 def _refuse(name: str, error: Exception) -> NoReturn:
-    """Raise an error that says what the user can do; the text of the hub client's own may quote a token."""
+    """Raise an error with a fix. The hub client's own text may contain a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
         problem = f"push: {name!r} is not a dataset name of the hub: {message}"
@@ -96,8 +96,8 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
         raise JobError(
-            f"push: no right to write to {name} on the hub: {message}",
-            "log in with `hf auth login`, or set HF_TOKEN to a token that may write there",
+            f"push: no permission to write to {name} on the hub: {message}",
+            "log in with `hf auth login`, or set HF_TOKEN to a token with write permission",
         ) from None
     raise ServiceError(
         f"push: the hub did not accept {name}: {message}",

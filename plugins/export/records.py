@@ -21,12 +21,11 @@ def read_records(
     where: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return the records of an output: of every row that is done, the one that counts.
+    """Return the current record of every finished row of an output, with later columns such as scores.
 
     output: a path or URL. to: arrow (pyarrow.Table), pandas (DataFrame), datasets (datasets.Dataset) or
-    duckdb (a relation, for SQL), in memory, with all that came later, e.g. scores. columns: all where none
-    are named. where: a condition on a record in SQL, e.g. "sharpness > 0.4".
-    Raises JobError for a column that no record has.
+    duckdb (a relation, for SQL), in memory. columns: all by default. where: a condition in SQL, e.g.
+    "sharpness > 0.4". Raises JobError for a column that no record has.
     """
     if to not in get_args(RecordsAs):
         raise JobError(f"to is {to!r}", f"use {', '.join(get_args(RecordsAs))}")

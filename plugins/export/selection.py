@@ -1,8 +1,8 @@
 """Choose records of an output, cut them into shards, and read the bytes of their clips.
 
-Clips are read in parallel, and each is compared with its record. Clips that look like an earlier one are
-found by perceptual hashes of three frames each: pHash of imagehash, 64 bits of low frequencies, which
-survive compression, noise and scaling.
+Clips are read in parallel, and each is compared with its record. Near duplicates are found by perceptual
+hashes of three frames each: pHash of imagehash, 64 bits of low frequencies, which survive compression, noise
+and scaling.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw, against_clip
 from framefleet.plugins.picks import chosen_records, with_labels
 
-# The columns of framefleet and the pipeline that trainers need. All others say how and where a clip was made.
+# framefleet's columns and pipeline arguments that trainers need; others say how and where a clip was made.
 _LEAN = frozenset(
     [
         "row_id",
@@ -63,33 +63,33 @@ _LEAN = frozenset(
     ]
 )
 
-# With the seed, everything that decides a clip: readers of an evaluation ask for it.
+# With the seed, everything that determines a clip. Readers of an evaluation want to know it.
 _SETTINGS = ("arguments", "scheduler", "recipe", "model", "model_digest", "numerics")
 
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
-# Where a clip is, which row it belongs to, and what is in its file.
+# Place, row and file content of a clip.
 CLIP_COLUMNS = (
     *("row_id", "uri", "path", "bytes", "media_sha256"),
     *("height", "width", "num_frames", "fps", "numerics"),
 )
 _EXTRAS = ("extra_outputs", "extra_outputs_path", "extra_outputs_sha256")
-_MAX_EXTRAS_BYTES = 4 << 30  # of one row: fifty steps of a long clip take one gigabyte
-# Columns of the second clip, by the columns of the row's own.
+_MAX_EXTRAS_BYTES = 4 << 30  # per row; fifty steps of a long clip take one gigabyte
 _LICENSED = ["model", "license"]
+# Columns of the second clip, by the columns of the first.
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
     name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
 }
-_PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, as one row group: a few are in memory
+_PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # a piece is read at once, and a few are in memory; one row group
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 CLIPS_AT_ONCE = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
-_PIECES_AHEAD = 1  # while one is written the next is read
+_PIECES_AHEAD = 1  # read the next piece while one is written
 
 
 def split_of(prompt: str, validation: float) -> Split:
-    """Return the split of all rows with this prompt. It stays the same when the output grows.
+    """Return the split for all rows with this prompt. It stays the same when the output grows.
 
     validation: the expected share of prompts, 0 to 1.
     """
@@ -99,7 +99,7 @@ def split_of(prompt: str, validation: float) -> Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Some rows of a shard, in their order. split: None where there is none."""
+    """Some rows of a shard, in order. split: None if the export has no splits."""
 
     shard: int
     split: Split | None
@@ -120,12 +120,12 @@ class Selection:
     """
 
     def __init__(self, output: Output, choice: ExportChoice) -> None:
-        """Raises JobError for unknown columns, impossible conditions, and an output without records."""
+        """Raises JobError for unknown columns, invalid conditions, and an output without records."""
         self._output, self._choice = output, choice
         record_schema = output.schema()
         if not output.store.list(RECORDS):
             raise output.no_records()
-        self._conditioned: Sequence[str] = ()  # columns that the condition is about
+        self._conditioned: Sequence[str] = ()  # columns in the condition
         if choice.where is not None:
             labelled = with_labels(record_schema)
             check_where(labelled, choice.where)
@@ -133,7 +133,7 @@ class Selection:
             labels = {*columns_in(choice.where, labelled)} - {*record_schema.names}
             if labels and choice.picks is None:
                 problem = f"where: only picks have {names_text(sorted(labels))}"
-                raise JobError(problem, "give --picks, the file that the gallery saved")
+                raise JobError(problem, "add --picks with the file that the gallery saved")
         self._labels = Labels(
             picks=choice.picks or {},
             template=None if choice.caption is None else read_template(choice.caption, record_schema.names),
@@ -150,15 +150,15 @@ class Selection:
         names = [name for name in dict.fromkeys(("row_id", *wanted)) if name in record_schema.names]
         self.schema = pa.schema([record_schema.field(name) for name in names])
         self.added = self._labels.names
-        self.nameable = (*record_schema.names, *self.added)  # columns that names of clips may have
+        self.nameable = (*record_schema.names, *self.added)  # columns that file names may use
         self.columns = (*map(self._labels.renamed, names), *self.added)
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._law = RecordLaw.of(output.store, record_schema)
-        self._contradictions: dict[str, str] = {}  # of rows that were read whole, by row_id
+        self._contradictions: dict[str, str] = {}  # of rows read with all columns, by row_id
         self._duplicates: pa.Array = pa.array([], pa.string())
         self._only: pa.Array | None = None
-        self._extras_bytes: Mapping[str, int] | None = None  # by row_id; None: they are not handed on
+        self._extras_bytes: Mapping[str, int] | None = None  # by row_id; None: extras are not exported
         self._in_table = _ids_in_table(output) if choice.in_table else None
 
     @property
@@ -168,7 +168,7 @@ class Selection:
         return [*(field.with_name(name) for field, name in columns), *added]
 
     def licensed(self) -> dict[tuple[str, str], None]:
-        """Return the models of what is exported, each with its license."""
+        """Return the (model, license) pairs of the exported rows."""
         licensed: dict[tuple[str, str], None] = {}
         for table in self._tables(None, False, _LICENSED):
             for row in table.select(_LICENSED).group_by(_LICENSED).aggregate([]).to_pylist():
@@ -176,15 +176,15 @@ class Selection:
         return licensed
 
     def nothing_chosen(self) -> JobError:
-        present = ", of a row that is in its table" * self._choice.in_table
+        present = " whose row is in its table" * self._choice.in_table
         or_all = "; or leave out in_table" * self._choice.in_table
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
             for section in filter(None, map(section_adding, self._conditioned)):
-                fix = f"{command('status', self._output.url)} says how far `{section}` is"
+                fix = f"{command('status', self._output.url)} shows the progress of `{section}`"
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"
-            return JobError("no row is chosen", f"{fix}{or_all}")
+            return JobError("no rows are chosen", f"{fix}{or_all}")
         inner = self._output.inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._output.url}{present}"
@@ -202,7 +202,7 @@ class Selection:
         self._extras_bytes = {PurePosixPath(path).name[:32]: stored.size for path, stored in sizes}
 
     def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
-        """Yield the chosen rows: `CLIP_COLUMNS` of each. is_whole: also `columns`, and those of prompts."""
+        """Yield the chosen rows with `CLIP_COLUMNS`. is_whole: also with `columns` and prompts."""
         next_shard = 0
         for split in (None,) if self._choice.validation is None else SPLITS:
             for piece in self._cut(self._tables(split, is_whole), split, next_shard):
@@ -210,13 +210,13 @@ class Selection:
                 yield piece
 
     def rows(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield these columns of the chosen rows, besides `CLIP_COLUMNS`, `columns`, and those of prompts."""
+        """Yield the chosen rows with these columns, `CLIP_COLUMNS`, `columns` and prompts."""
         yield from self._tables(None, True, columns)
 
     def read_clips(
         self, pieces: Iterable[Piece], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[Piece, list[RowFiles | Damage]]]:
-        """Yield each piece with its clips; in place of a clip that differs from its record, its damage."""
+        """Yield each piece with its clips, or with the damage of a clip that differs from its record."""
         waiting: deque[tuple[Piece, list[Future[RowFiles | Damage]]]] = deque()
         columns = [*CLIP_COLUMNS, *(() if self._extras_bytes is None else _EXTRAS)]
         for piece in pieces:
@@ -262,7 +262,7 @@ class Selection:
                 places = np.searchsorted(self._in_table, ids)
                 rows = rows.filter(self._in_table[np.minimum(places, len(self._in_table) - 1)] == ids)
             if split is not None and self._choice.validation is not None:
-                # A row without a prompt has nothing in common with others.
+                # Rows without a prompt are split one by one.
                 texts_of = rows.select(["row_id", *self._texts]).to_pylist()
                 prompts = [prompt_of(row) or row["row_id"] for row in texts_of]
                 rows = rows.filter([split_of(one, self._choice.validation) == split for one in prompts])
@@ -270,13 +270,13 @@ class Selection:
                 self._contradictions |= self._law.contradictions(rows)
             if others:
                 rows = rows.filter(pc.is_valid(rows["derived_sha256"]))
-                for name, other in others.items():  # of the second file, under the names of the first
+                for name, other in others.items():  # columns of the second file take the names of the first
                     rows = rows.set_column(rows.column_names.index(name), name, rows[other])
             rows = rows.select(list(names))
             yield self._labels.add_to(rows) if is_whole else rows
 
     def _cut(self, tables: Iterator[pa.Table], split: Split | None, shard: int) -> Iterator[Piece]:
-        """Yield pieces that end where a shard does: by rows and bytes alone, so always the same ones."""
+        """Yield pieces that do not cross shards. They depend only on rows and bytes, so never change."""
         num_rows = num_bytes = 0
         for table in tables:
             start = in_piece = 0
@@ -305,10 +305,10 @@ class Selection:
 
 
 def _ids_in_table(output: Output) -> npt.NDArray[np.bytes_]:
-    """Return the row_ids of the table as it was last rendered, sorted: 16 bytes each."""
+    """Return the sorted row_ids of the table as last rendered, 16 bytes each."""
     ids = [_bytes_of(rows) for rows in output.rows(["row_id"])]
     if not any(map(len, ids)):
-        problem = f"{output.store.url_of(ROWS)} has no rows: nobody wrote down the table"
+        problem = f"{output.store.url_of(ROWS)} has no rows: the table was not recorded"
         raise JobError(problem, "leave out in_table")
     return np.sort(np.concatenate(ids))
 
@@ -318,11 +318,11 @@ def _bytes_of(rows: pa.Table) -> npt.NDArray[np.bytes_]:
 
 
 def lean_columns(output: Output) -> tuple[str, ...]:
-    """Return the columns about the clip itself: prompt, seed, size, scores, and labels from the user's table.
+    """Return the columns about the clip itself: prompt, seed, size, scores, and the user's table columns.
 
-    Of framefleet's own columns and the pipeline's arguments those of `_LEAN`, so no model's place and no
-    machine's name; and those that tell rows apart, as what was swept. Reads the records once. A column
-    without any value is left out.
+    Of framefleet's columns and the pipeline's arguments, only `_LEAN`, so no places of models and no names of
+    machines, and those that differ between rows, e.g. swept ones. Columns without values are left out. Reads
+    the records once.
     """
     names = output.schema().names
     deciding = [name for name in names if name in _DECIDING]
@@ -338,12 +338,12 @@ def lean_columns(output: Output) -> tuple[str, ...]:
     wanted = _LEAN | arguments.varying | others.varying
     own = arguments.first.keys() | {*deciding}
     chosen = tuple(name for name in maybe if name in filled and (name in wanted or name not in own))
-    # Lists and mappings have no column of their own.
+    # Lists and mappings do not have a column.
     return (*chosen, "arguments") if arguments.varying - {*names} else chosen
 
 
 class _Values:
-    """Which keys of many mappings do not have one value in all of them. Memory is flat."""
+    """Finds the keys whose values differ between mappings, in constant memory."""
 
     def __init__(self) -> None:
         self.first: dict[str, str] = {}
@@ -361,13 +361,13 @@ class _Values:
         self._is_empty = False
 
 
-RowFiles: TypeAlias = Sequence[bytes]  # of a row: its clip, and what else is read
+RowFiles: TypeAlias = Sequence[bytes]  # contents of a row's clip and its other files
 Hashes: TypeAlias = npt.NDArray[np.uint64]  # (3,): of the first, middle and last frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearDuplicate:
-    """A row that looks like an earlier one, which is kept. distance: bits in which the hashes differ."""
+    """A row that looks like the earlier row `kept`. distance: number of bits that differ."""
 
     row_id: str
     kept: str
@@ -377,10 +377,10 @@ class NearDuplicate:
 def find_near_duplicates(
     selection: Selection, distance: int, watch: Watch
 ) -> tuple[list[NearDuplicate], int]:
-    """Return the rows that look like an earlier one: all their hashes differ in at most `distance` bits.
+    """Return the rows whose hashes all differ from an earlier row's in at most `distance` bits.
 
-    And how many clips could not be compared: sound alone, damaged, or not decodable. Compares each clip with
-    all that are kept: time grows with the square of their number.
+    Also returns the number of clips that could not be compared: sound only, damaged, or not decodable. Time
+    grows with the square of the number of clips.
     """
     total = sum(len(piece.rows) for piece in selection.pieces())
     pace = ClipsPace("compared", total=total, watch=watch)
@@ -414,7 +414,7 @@ def _hashes(files: RowFiles | Damage) -> Hashes | None:
         return None
     try:
         frames = decode(files[0])
-    except StoreError:  # sound alone, or bytes that were committed like this
+    except StoreError:  # sound only, or bytes that are not a clip
         return None
     chosen = [frames[number] for number in (0, len(frames) // 2, -1)]
     bits = [np.packbits(imagehash.phash(Image.fromarray(frame)).hash) for frame in chosen]

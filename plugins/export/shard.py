@@ -1,8 +1,8 @@
 """Plan the shards of a selection, compare the plan with an earlier run's, and write them.
 
-The plan is `.framefleet/export.json` at DEST, hidden from readers of data, and written before the first
-shard. Shards follow from it, so a run that was killed continues. A shard (a tar, a Parquet file or a folder)
-becomes visible when it is finished.
+The plan, `.framefleet/export.json` at DEST, is hidden from readers of the dataset, and is written before the
+first shard. It decides the shards, so a run that was killed can continue. A shard (a tar, a Parquet file or a
+folder) becomes visible when it is finished.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _DESCRIPTION = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    name: str  # the split and its number in that, e.g. train-000000; shard-000000 where split is None
+    name: str  # split and number in the split, e.g. train-000000; shard-000000 without splits
     split: Split | None
     num_rows: int
     num_bytes: int
-    sha256: str  # over their row_ids and digests
+    sha256: str  # of their row_ids and digests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class ExportPlan:
 
 
 def plan_of(selection: Selection) -> ExportPlan:
-    """Read the records once, and return the shards to write. Raises JobError if no record is chosen."""
+    """Read the records once, and return the shards to write. Raises JobError if no records are chosen."""
     shards, endings = [], set()
     of_split: Counter[Split | None] = Counter()
     for _, pieces in groupby(selection.pieces(), key=lambda piece: piece.shard):
@@ -84,14 +84,14 @@ def plan_of(selection: Selection) -> ExportPlan:
 
 
 def version_to_export(output: Output, place: Store) -> Output:
-    """Return the output as it is now, or as it was when the export began."""
+    """Return the output as it was when the export began, or as it is now for a new export."""
     try:
         then = output.at(read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER).get("parts"))
-    except (FileNotFoundError, ValueError):  # none was begun, or what it says is not a version
+    except (FileNotFoundError, ValueError):  # a new export, or an invalid file
         return output.now()
     if then is None:
         raise JobError(
-            f"{place.url_of('')} holds an export that was begun with parts of records that are gone since, "
+            f"{place.url_of('')} has an unfinished export of record parts that are gone since, "
             "e.g. merged by `framefleet compact`",
             _OTHER,
         )
@@ -101,9 +101,9 @@ def version_to_export(output: Output, place: Store) -> Output:
 def claim_place(
     place: Store, choice: ExportChoice, plan: ExportPlan, output: Output, columns: Sequence[str]
 ) -> None:
-    """Claim an empty place for this export, unless it has it already. Raises JobError if another one has it.
+    """Claim an empty place for this export, unless it has claimed it before. JobError if another one has.
 
-    columns: those of its shards: there are more once an output has been scored.
+    columns: of its shards; there may be more once an output has been scored.
     """
     rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
     ours = choice.description() | {"num_rows": plan.num_rows, "rows": rows, "shard_columns": [*columns]}
@@ -111,21 +111,21 @@ def claim_place(
         theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
     except FileNotFoundError:
         if place.list(""):
-            raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
+            raise JobError(f"{place.url_of('')} contains other files", _OTHER) from None
         theirs = ours
         description = ours | {"parts": output.version(), "framefleet": framefleet.__version__}
         content = json.dumps(description, indent=2, ensure_ascii=False)
         try:
             place.create(_PLAN, content.encode() + b"\n")
-        except StoreConflict:  # another run was quicker
+        except StoreConflict:  # another run was faster
             theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
-    theirs = {"shard_columns": [*columns], **theirs}  # which those begun earlier do not say
+    theirs = {"shard_columns": [*columns], **theirs}  # older exports do not have this key
     if differing := [name for name, value in ours.items() if theirs.get(name) != value]:
         compared = "; ".join(
             f"{name} {_difference(theirs.get(name), ours[name])}" for name in differing if name != "rows"
         )
         raise JobError(
-            f"{place.url_of('')} holds an export of something else: "
+            f"{place.url_of('')} contains a different export: "
             + (compared or "the output has other clips now"),
             _OTHER,
         )
@@ -133,6 +133,6 @@ def claim_place(
 
 def _difference(there: Any, here: Any) -> str:
     if isinstance(there, list) and isinstance(here, list):
-        return f"differ by {names_text(sorted({*map(str, there)} ^ {*here}))}"
+        return f"differ in {names_text(sorted({*map(str, there)} ^ {*here}))}"
     there, here = ("unset" if value is None else value for value in (there, here))
     return f"is {there} there and {here} here"

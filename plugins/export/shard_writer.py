@@ -1,4 +1,4 @@
-"""The base class of the formats of `framefleet export`: it writes one shard of rows and their clips."""
+"""The base class for formats of `framefleet export`, which write one shard of rows and clips."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
     from framefleet.plugins.export.selection import Selection
 
 Feature = Literal["video", "image", "audio", "clip"]
-FILES_COLUMN = re.compile("(.*_)?file_names?")  # names of columns whose values `datasets` opens as files
+FILES_COLUMN = re.compile("(.*_)?file_names?")  # columns whose values `datasets` opens as files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     place: Store
     columns: tuple[str, ...]  # of each row
-    added: frozenset[str]  # those the export made
+    added: frozenset[str]  # columns that the export added
     feature: Feature
     scratch: Path  # a folder for unfinished files
     copiers: ThreadPoolExecutor  # for shards of many files
-    names: Mapping[str, str] = field(default_factory=dict)  # of clips by row_id; else as `file_name` says
-    prepared: Any = None  # what the format's `prepare` returned
+    names: Mapping[str, str] = field(default_factory=dict)  # of clips, by row_id; if empty, see `file_names`
+    prepared: Any = None  # returned by the format's `prepare`
 
 
 class ShardWriter(ABC):
-    """One shard. Until it is finished, readers see nothing that they take for data."""
+    """One shard. Readers of the dataset see nothing of it until it is finished."""
 
-    read_by: ClassVar[str] = ""  # how to read it, which `framefleet export` prints
+    read_by: ClassVar[str] = ""  # how to read it; printed by `framefleet export`
 
     def __init__(self, target: Target, name: str) -> None:
-        """Begin the shard. name: its split and number, e.g. shard-000000 or train-000000."""
+        """Start the shard. name: e.g. shard-000000, or train-000000 with splits."""
         self.target, self.name = target, name
-        self.file = target.scratch / name  # its last file, until it is finished
-        self.writer: Any = None  # of the file, opened by whoever writes first
+        self.file = target.scratch / name  # its last file, until the shard is finished
+        self.writer: Any = None  # of that file, opened by the first write
 
     @classmethod
     def prepare(cls, selection: Selection, output: Output, options: Mapping[str, Any], watch: Watch) -> Any:
-        """Narrow the selection before it is cut into shards; what is returned is `target.prepared`.
+        """Narrow the selection before it is split into shards. The result becomes `target.prepared`.
 
         output: as it was when the export began. options: storage_options. Raises JobError for rows that the
-        format cannot have.
+        format cannot contain.
         """
         return None
 
@@ -60,20 +60,20 @@ class ShardWriter(ABC):
     def complete(
         cls, selection: Selection, target: Target, lost: Collection[str | None], watch: Watch
     ) -> None:
-        """Write what is about all shards, once they are there. lost: row_ids of clips that are damaged."""
+        """Write files about all shards, once these are finished. lost: row_ids of damaged clips."""
         return None
 
     @staticmethod
     @abstractmethod
     def path_of(name: str) -> str:
-        """Return where the finished shard, or its last file, is."""
+        """Return the path of the finished shard, or of its last file."""
 
     @abstractmethod
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        """Add rows, which have all columns that records may have, with their clips."""
+        """Add rows, with all columns of the records, and their clips."""
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
-        """Add rows with their files: each a clip, and after `Selection.with_extras` a file of arrays."""
+        """Add rows with their files: a clip each, and a file of arrays after `Selection.with_extras`."""
         self.add(rows, [clip for clip, *_ in files])
 
     def finish(self) -> None:
@@ -90,9 +90,9 @@ def file_names(rows: pa.Table) -> list[str]:
 
 
 def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:
-    """Return the columns to export, with types that `datasets` has.
+    """Return the columns to export, with types that `datasets` supports.
 
-    One whose name the format needs for itself ends in `_of_row`.
+    If the format itself needs the name of a column, the column gets the suffix `_of_row`.
     """
     names = own_names(columns, taken)
     if len(set(names)) != len(names):
@@ -108,12 +108,12 @@ def own_names(columns: Sequence[str], taken: Collection[str]) -> list[str]:
 
 
 def taken_in_folder(feature: str, columns: Iterable[str]) -> list[str]:
-    """Return the names that a folder of clips needs for itself, as `datasets` reads it."""
+    """Return the column names that `datasets` reserves in a folder of clips."""
     return [feature, *filter(FILES_COLUMN.fullmatch, columns)]
 
 
 def readable_type(kind: pa.DataType) -> pa.DataType:
-    """Return a type that `datasets` has for the same values: it knows neither maps nor others' own types."""
+    """Return a type that `datasets` supports for the same values. It has no maps and no extension types."""
     if isinstance(kind, pa.BaseExtensionType):
         return readable_type(kind.storage_type)
     if pa.types.is_map(kind):

@@ -1,7 +1,7 @@
-"""Export clips with what `keep:` stored: latents of steps, noise levels, text embeddings.
+"""Export clips with the arrays that `keep:` stored: latents of steps, noise levels, text embeddings.
 
-In: rows, their clips and their files of arrays. Out: a .npy file for each array, as a member of a tar or a
-cell of a Parquet file. Nothing is computed again. NumPy has no bfloat16, so such values become float32.
+Each array becomes a .npy file, as a member of a tar or a cell of a Parquet file. Nothing is computed again.
+NumPy has no bfloat16, so such values become float32.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from framefleet.api.outputs import RECORDS, Output, kept_in
 from framefleet.plugins.export.formats import ParquetShard, TarShard
 
 LATENTS, STEPS, EMBEDDINGS = "latents", "latent_steps", "text_embeddings"
-# All but the embeddings, of which there may be several. STEPS: of LATENTS, from 0, the noise.
+# All arrays but the embeddings, which may be several. STEPS: of LATENTS, from 0, the noise.
 _ARRAYS = (LATENTS, STEPS, "timesteps", "sigmas", "log_probs")
-# Of any file, as names become those of members of a tar.
+# Allowed names of arrays, as they become names of tar members.
 _OTHER_ARRAY = re.compile(rf"timesteps|sigmas|log_probs|{EMBEDDINGS}\.\d{{1,4}}\.\d{{1,4}}", re.ASCII)
 _OPTIONAL = ("sigmas", EMBEDDINGS, "log_probs")
 
@@ -39,7 +39,7 @@ def check_kept(selection: Selection, watch: Watch) -> None:
             steps, num_rows = kept_in(text), num_rows + 1
             if steps.latents:
                 kept.update([LATENTS, *(name for name in _OPTIONAL if getattr(steps, name))])
-    fix = "rows with a record are not rendered again for it, so choose another output"
+    fix = "finished rows are not rendered again for it, so choose another output"
     if num_rows and not kept[LATENTS]:
         problem = "no chosen row has stored latents"
         raise JobError(problem, f"add `keep: {{latents: all}}` to the job; {fix}")
@@ -48,18 +48,18 @@ def check_kept(selection: Selection, watch: Watch) -> None:
     if lacking := [name for name in _OPTIONAL if kept[name] < kept[LATENTS]]:
         settings = ", ".join(f"{name}: true" for name in lacking)
         watch.say(
-            f"note: not stored of every row: {', '.join(lacking)}; `keep: {{{settings}}}` stores them; {fix}"
+            f"note: not stored for every row: {', '.join(lacking)}; `keep: {{{settings}}}` stores them; {fix}"
         )
 
 
 def arrays_of(content: bytes, row_id: str) -> dict[str, npt.NDArray[Any]]:
     """Return a row's arrays by name, from its file in extras/.
 
-    latents: (steps, ...), without the dimension of the batch. text_embeddings.CALL.PLACE: what a call of
-    `encode_prompt` returned at a place. Raises JobError for what `keep` did not store.
+    latents: (steps, ...), without a batch dimension. text_embeddings.CALL.PLACE: the value at this place of
+    what a call of `encode_prompt` returned. Raises JobError for a file that `keep` did not write.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load  # imports torch; that of NumPy has no bfloat16
+    from safetensors.torch import load  # imports torch; the NumPy version has no bfloat16
 
     try:
         tensors = load(content)
@@ -80,7 +80,7 @@ def _order(name: str) -> list[str]:
 
 
 def _array(tensor: Any) -> npt.NDArray[Any]:
-    # float16 stays as it is.
+    # float16 stays.
     array: npt.NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     return array
 
@@ -99,7 +99,7 @@ class _WithArrays(ShardWriter):
 
 
 class TrajectoryTar(_WithArrays, TarShard):
-    """Samples of `webdataset` with `<row_id>.latents.npy` and so on besides the clip."""
+    """Samples for `webdataset` with `<row_id>.latents.npy` and so on next to the clip."""
 
     def add_files(self, rows: pa.Table, files: Sequence[Sequence[bytes]]) -> None:
         for number, ((clip, extras), row_id) in enumerate(
@@ -111,7 +111,7 @@ class TrajectoryTar(_WithArrays, TarShard):
 
 
 class TrajectoryParquet(_WithArrays, ParquetShard):
-    """Columns `latents` and so on with the bytes of .npy files, and a list of them in `text_embeddings`."""
+    """A Parquet file with columns of .npy bytes: `latents` and so on, and a list in `text_embeddings`."""
 
     taken: ClassVar[Sequence[str]] = (*_ARRAYS, EMBEDDINGS)
 

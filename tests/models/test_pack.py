@@ -104,7 +104,7 @@ def test_rows_are_chosen_as_export_chooses_them(rendered: Path, tmp_path: Path) 
     assert {*both.row_ids} == {*row_ids[1:3]}
     assert framefleet.pack(rendered, tmp_path / "one", rows=1, where="seed = 3").row_ids == (row_ids[3],)
     none = command("pack", rendered, tmp_path / "none", "--where", "seed > 9")
-    assert none.exit_code == 2 and "no row is chosen" in none.stderr, none.output
+    assert none.exit_code == 2 and "no rows are chosen" in none.stderr, none.output
     twice = command("pack", rendered, tmp_path / "none", "--row", row_ids[0], "--where", "seed > 0")
     assert twice.exit_code == 2 and "--row names the rows, and --where chooses some" in twice.stderr
     assert not (tmp_path / "none").exists()

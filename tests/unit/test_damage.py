@@ -320,4 +320,4 @@ def test_job_json_of_an_output_whose_parts_do_not_hold_it_stays_lost(out: Path) 
         part.unlink()
         pq.write_table(table.replace_schema_metadata(), out / "records" / f"part-{part.name[-20:]}")
     ended = command("repair", out)
-    assert ended.exit_code == 2 and "no part of records/ holds it" in ended.stderr
+    assert ended.exit_code == 2 and "no part in records/ has a copy" in ended.stderr

@@ -169,7 +169,7 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
 
 def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     out = Store(str(tmp_path / "out"))
-    with pytest.raises(JobError, match="nobody wrote down the table"):
+    with pytest.raises(JobError, match="the table was not recorded"):
         exported(tmp_path, "parquet", in_table=True)
     row_ids = [row["row_id"] for row in records[:5]] + ["f" * 32]
     writer = PartWriter(
@@ -179,11 +179,11 @@ def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[
         writer.add(None, {"row_index": number, "row_id": row_id})
     writer.flush()
     everything = command("export", tmp_path / "out", tmp_path / "all", "--format=parquet")
-    assert "note: 2 clips of rows that left the table are in this output: --in-table" in everything.stderr
+    assert "note: 2 clips of rows that left the table; --in-table leaves them out" in everything.stderr
     present = command("export", tmp_path / "out", tmp_path / "to", "--format=parquet", "--in-table")
     assert present.exit_code == 0 and "left the table" not in present.stderr, present.stderr
     assert pq.read_table(tmp_path / "to")["row_id"].to_pylist() == row_ids[:5]
-    with pytest.raises(JobError, match=r"none of the picks is a clip of .*, of a row that is in its table"):
+    with pytest.raises(JobError, match=r"none of the picks is a clip of .* whose row is in its table"):
         exported(tmp_path, "parquet", "to2", in_table=True, picks=[records[6]["row_id"]])
 
 
@@ -236,13 +236,13 @@ def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: 
     ("asked", "said"),
     [
         ({"where": "sharpnes > 1"}, "no column 'sharpnes'"),
-        ({"where": "seed > 100"}, "no row is chosen"),
+        ({"where": "seed > 100"}, "no rows are chosen"),
         ({"columns": ["promts"]}, "columns: there is no 'promts'"),
         ({"format": "zip"}, "format is 'zip'"),
         ({"shard_rows": 0}, "shard_rows is 0"),
         ({"picks": "gone.jsonl"}, "is not there"),
         ({"picks": ["0" * 32]}, "none of the picks is a clip of"),
-        ({"to": "out/export"}, "are inside each other"),
+        ({"to": "out/export"}, "is not separate from the output"),
         ({"caption": "\udcff {seed}"}, "is not a template"),
         ({"validation": 0}, "validation is 0"),
         ({"validation": 1.0}, "validation is 1.0"),
@@ -259,7 +259,7 @@ def test_what_cannot_be_exported_is_told(
     assert not (tmp_path / "to").exists()  # the right one may go there
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "letter.txt").write_text("dear")
-    with pytest.raises(JobError, match="holds other files"):
+    with pytest.raises(JobError, match="contains other files"):
         exported(tmp_path, "parquet")
 
 

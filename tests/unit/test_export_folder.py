@@ -69,7 +69,7 @@ def test_names_are_safe_and_differ_on_every_system(tmp_path: Path, output: str) 
     assert (to / rows[5]["file_name"]).is_file()
     refused = command(*words[:-3], "{seed}")
     assert (
-        refused.exit_code == 2 and "holds an export of something else: name is {name} there" in refused.stderr
+        refused.exit_code == 2 and "contains a different export: name is {name} there" in refused.stderr
     )
 
 
@@ -106,11 +106,11 @@ def test_columns_have_formats_and_any_store_takes_the_clips(
         ({"name": "{prompt!r}"}, "has the format '!r'"),
         ({"name": "{seed:{height}}"}, "has the format '{height}'"),
         ({"name": "{seed:>99999999}"}, "has the format '>99999999'"),
-        ({"name": "{prompt:x}"}, "which has no format 'x'"),
+        ({"name": "{prompt:x}"}, "which does not fit the format 'x'"),
         ({"name": "{prompt"}, "is not a template"),
         ({"name": "clip"}, "names no column"),
         ({"name": "{seed}" * 1000}, "is too long"),
-        ({"name": "{seed}", "format": "hf"}, "name is set, and format is hf"),
+        ({"name": "{seed}", "format": "hf"}, "name is set, but format is hf"),
         ({"validation": 0.5}, "a folder for people has no splits"),
     ],
 )

@@ -127,15 +127,15 @@ def test_pairs_of_a_damaged_clip_are_left_out_until_it_is_back(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "nobody gave stars"),
-        ({"by": "picks"}, "nobody gave stars"),
+        ({}, "has stars"),
+        ({"by": "picks"}, "has stars"),
         ({"by": "sharpe"}, "no column 'sharpe'"),
         ({"by": "style"}, "holds string, and not numbers"),
         ({"by": "seed", "margin": 9}, "no two clips of a prompt differ in seed by 9"),
         ({"by": "sharp", "margin": -1}, "margin is -1"),
         ({"by": "sharp", "max_pairs": 0}, "max_pairs"),
         ({"by": "sharp", "columns": ["seed"]}, "columns is set"),
-        ({"by": "sharp", "format": "parquet"}, "by is set, and format is parquet"),
+        ({"by": "sharp", "format": "parquet"}, "by is set, but format is parquet"),
     ],
 )
 def test_what_makes_no_pairs_is_told(tmp_path: Path, options: dict[str, Any], problem: str) -> None:

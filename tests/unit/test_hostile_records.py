@@ -152,7 +152,7 @@ def test_a_gallery_has_no_more_columns_than_calls_have_arguments(tmp_path: Path)
 def test_a_folder_for_datasets_names_no_file_but_its_clips(tmp_path: Path) -> None:
     field = pa.array([{"deep": [{"a_file_name": "/etc/passwd"}]}] * 2)
     out = output_with(tmp_path / "out", field)
-    with pytest.raises(JobError, match="column 'odd' has fields that datasets takes for names of files"):
+    with pytest.raises(JobError, match="column 'odd' has fields that datasets would read as file names"):
         framefleet.export(out, str(tmp_path / "hf"), format="hf")
     plain = output_with(tmp_path / "plain", pa.array(["/etc/passwd"] * 2), "file_name")
     framefleet.export(plain, str(tmp_path / "hf"), format="hf")
