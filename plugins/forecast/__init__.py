@@ -1,1 +1,1 @@
-"""`framefleet plan`: what a job would do, and take: also by calling its pipeline, and rendering some rows."""
+"""`framefleet plan`: predict what a job would do; on request, call its pipeline or render some rows."""

@@ -1,4 +1,4 @@
-"""`framefleet plan`: what is typed, and what it prints."""
+"""The command `framefleet plan`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
-_MAX_NAMES = 20  # of columns that are carried
-_MANY = 100  # rows, of which a share in per cent says something
+_MAX_NAMES = 20  # of carried columns
+_MANY = 100  # rows; from here on, percentages are useful
 
 _Hollow = Annotated[
     bool,
     Option(
         "--hollow",
-        help="Also call the pipeline once per combination of size, steps and arguments, with networks that "
-        "have no weights, to find errors that the checks miss.",
+        help="Also call the pipeline once per combination of size, steps and arguments, with networks "
+        "without weights, to find errors that the checks miss.",
     ),
 ]
 _Probe = Annotated[
     bool,
-    Option("--probe", help="Do what --hollow does, then render some rows here to predict time and price."),
+    Option("--probe", help="Like --hollow, then render some rows here to predict time and price."),
 ]
 _GpuMemory = Annotated[
     str | None,
@@ -63,7 +63,7 @@ def plan_command(
     as_json: options.SummaryAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.
+    """Check everything, and print what `render` or `train` would do. Leaves the output unchanged.
 
     A job file with `train:` is planned as a training.
     """
@@ -82,7 +82,7 @@ def plan_command(
             return
         loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
         from framefleet.plugins.forecast.job_plan import PlanOptions
-        from framefleet.plugins.forecast.plan import read_memory  # takes seconds: report mistakes first
+        from framefleet.plugins.forecast.plan import read_memory  # takes seconds; report mistakes before
 
         wanted = PlanOptions(
             hollow=hollow,
@@ -94,7 +94,7 @@ def plan_command(
 
 
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
-    """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    """Print the plan. Then raise TableError if invalid rows would stop `render`, or rows would fail."""
     from framefleet.api.jobs import watch_on
     from framefleet.jobs.job.schema import sections_not_stored
     from framefleet.jobs.render.survey import check_valid_rows
@@ -114,7 +114,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
                 continue
             _show(part, shown)
             shown = part
-            if part is not plan:  # whose rows may be refused, which is said first
+            if part is not plan:  # the last one comes after errors about its rows
                 _print(part.prediction)
         for section in ("budget", *sorted(sections_not_stored(), reverse=True)):
             settings: BaseModel = getattr(job, section)
@@ -122,7 +122,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             if "bytes" in values:
                 values["bytes"] = bytes_text(values["bytes"])
             values |= {name: f"{one:g}" for name, one in values.items() if isinstance(one, float)}
-            # Of values that may be secret, only their names.
+            # Print only the names of values that may be secret.
             texts = [f"{name} {_text(one)}" if fields[name].repr else name for name, one in values.items()]
             if texts:
                 stdout.say(f"{section}: {', '.join(texts)}")
@@ -147,7 +147,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
 
 
 def _spent_lines(job: Job) -> Iterator[str]:
-    """Yield what earlier runs have used of the budget, and whether `render` would stop at once."""
+    """Yield how much of the budget earlier runs have used, and whether `render` would stop at once."""
     from framefleet.api.jobs import store_of_job
     from framefleet.api.outputs import Output
     from framefleet.cluster.driver.earlier_runs import spent_before
@@ -174,7 +174,7 @@ def _print(prediction: Prediction | None) -> None:
 
 
 def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
-    """Print a plan. shown: printed before; arguments that are the same are not repeated."""
+    """Print a plan. shown: an earlier one, whose arguments are not repeated."""
     from framefleet.jobs.show.watch import gone_line
     from framefleet.pipeline.errors import SHAPE_ORDER
     from framefleet.pipeline.rows.tables.column_checks import as_argument
@@ -189,7 +189,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
         preset = f", preset {one.preset}" if one.preset else ""
         chosen = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
         title = f"model {name}: " if name else "model:  "
-        code = f" of the package {one.code}" if one.code else ""
+        code = f" from the package {one.code}" if one.code else ""
         stdout.say(f"{title}{one.model} ({one.pipeline}{code}{preset}{chosen})")
         stdout.say(f"license: {one.license}")
     counts = plan.counts
@@ -235,7 +235,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     if len(plan.lanes) > 1:
         parts = (f"{name} ({count_text(num, 'row')})" for name, num in plan.lanes.items())
         stdout.say(
-            f"lanes: {len(plan.lanes)}, whose rows share no process, so a model is loaded at least "
+            f"lanes: {len(plan.lanes)}, which do not share processes, so models are loaded at least "
             f"{len(plan.lanes)} times: {'; '.join(parts)}"
         )
     if plan.audits:
@@ -252,8 +252,8 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
         yield f"unusual: {line}"
     if row := plan.first_cut:
         yield (
-            f"cut prompts: {count_text(plan.num_cut, 'row')} with more tokens than the model reads, which "
-            f"ignores the end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+            f"cut prompts: {count_text(plan.num_cut, 'row')} with more tokens than the model reads, so the "
+            f"end is ignored; row {row.row_index} has {row.num_tokens:,}, the limit is {row.limit:,}"
         )
     for argument in plan.arguments:
         if argument.name == "fps" and argument.origin == FRAMEFLEET:
@@ -266,7 +266,7 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
 
 
 def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
-    """Return a table of names and numbers of rows."""
+    """Return a table with a number of rows for each name."""
     table = Table(key, box=box.SIMPLE_HEAD)
     table.add_column("rows", justify="right")
     for name, number in numbers.items():
@@ -275,31 +275,31 @@ def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
 
 
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
-    """Return how many rows are rendered twice, to compare, and what is known then."""
+    """Return how many rows are rendered a second time to compare, and what that proves."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
     num = round(audits.num_audits)
     about, limit = "up to" if audits.is_limited else "about", "audit.share does not limit them"
     if audits.limit is not None:
-        limit = f"audit.share: at most {share_text(audits.limit)} of the model's time, and one row"
+        limit = f"audit.share: one row, and at most {share_text(audits.limit)} of the model's time"
     how_many = (
         f"{about} {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"
     )
     all_are = "all are" if num > 1 else "it is"
     line = f"audits: {how_many} rendered again, alone, as a check ({limit})"
-    if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
+    if not 0 < audits.most_wrong <= VAGUE * num_pending:  # all are checked, or too few to prove anything
         return line
     return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
 
 
 def show_probed(probed: Probed, table: str) -> None:
-    """Say what the pipeline takes; raise TableError for what it refuses."""
+    """Print what the pipeline accepts. Raise TableError for shapes that it refuses."""
     for line in probed.unknown:
         stderr.say(f"not called: {line}")
     if probed.refused:
         lines = "\n".join(f"{problem}; {fix}" for problem, fix in probed.refused)
         problem = f"table {table}: rows of {count_text(len(probed.refused), 'shape')} would fail\n{lines}"
         raise TableError(problem, "correct them")
-    stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
+    stderr.say(f"the pipeline accepts every {'other ' * bool(probed.unknown)}shape")
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""From the rows of a table to those with prompts of which the model does not read the end.
+"""Find rows with prompts that are longer than the model reads.
 
-Tokens are counted in the libraries' process, and only of prompts that can be too long: none has more tokens
-than bytes, but for a few that mark its ends.
+Tokens are counted in the libraries' process, and only for prompts that can be too long: a prompt has at most
+as many tokens as bytes, plus a few that mark its ends.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 _CONFIG = "tokenizer_config.json"
 _MAX_CONFIG_BYTES = 1 << 24
-_PARALLELISM = "TOKENIZERS_PARALLELISM"  # a thread of each core reserves memory, which is bounded
-_MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
-_MARKS = 8  # tokens that a tokenizer adds
-_MAX_KNOWN = 1 << 16  # prompts whose length is remembered: they come again, with other seeds
+_PARALLELISM = "TOKENIZERS_PARALLELISM"  # one thread per core would reserve too much of the bounded memory
+_MAX_BYTES = 2 << 30  # more than the process needs with its tokenizer
+_MARKS = 8  # tokens that a tokenizer adds, at most
+_MAX_KNOWN = 1 << 16  # remembered prompts; they often come again with other seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,10 @@ class CutPrompt:
 
 
 class CutPrompts:
-    """Counts rows as they are added. first: of them. is_counted: False where no tokenizer can be asked."""
+    """Counts rows with cut prompts. first: such a row. is_counted: False if there is no tokenizer."""
 
     def __init__(self, configs: Path) -> None:
-        """configs: a folder with the model's files, but for its weights."""
+        """configs: a folder with the model's files, without the weights."""
         self.num_rows = 0
         self.first: CutPrompt | None = None
         self.is_counted = True
@@ -53,7 +53,7 @@ class CutPrompts:
             try:
                 with open(file, "rb") as stream:
                     content = parse_json(stream.read(_MAX_CONFIG_BYTES))
-            except (OSError, ValueError):  # `plan` says so of the model
+            except (OSError, ValueError):  # `plan` reports it for the model
                 content = None
             config, counter = content if isinstance(content, dict) else {}, _Counter(file.parent)
             name, longest = str(config.get("tokenizer_class")), config.get("model_max_length")
@@ -61,7 +61,7 @@ class CutPrompts:
             self._counters.append(counter)
 
     def add(self, rows: Iterable[IdentifiedRow]) -> None:
-        """Look at some rows, those after the last."""
+        """Count the next rows of the table."""
         long = [long_texts for row in rows if self.is_counted and (long_texts := self._long_texts(row))]
         try:
             for counter in self._counters:  # all at once
@@ -72,18 +72,18 @@ class CutPrompts:
                     first = CutPrompt(row_index=index, num_tokens=num_tokens, limit=limit)
                     self.first = self.first or first
         except (Ended, ModelError) as error:
-            log.warning("the tokens of prompts are not counted any more: %s", error)
+            log.warning("tokens of prompts are no longer counted: %s", error)
             self.is_counted = False
 
     def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
-        """Return those prompts of a row that may have too many tokens, and who reads how many."""
+        """Return the prompts of a row that may be too long, with the text encoder and its limit."""
         shared = row.common.request.arguments  # all but the row's own texts
         reader = reader_for(self._readers, shared)
         if reader is None or (limit := reader.limit(shared)) is None:
             return None
         every = (text for text in (*row.texts, *shared.values()) if isinstance(text, str))
         if not any(_may_be_longer(text, limit) for text in every):
-            return None  # at once: most of a million rows
+            return None  # quickly, since this is so for most of a million rows
         texts = [text for text in texts_read(row.request().arguments) if _may_be_longer(text, limit)]
         return (row.index, reader, limit, texts) if texts else None
 
@@ -93,7 +93,7 @@ def _may_be_longer(text: str, limit: int) -> bool:
 
 
 class _Counter:
-    """Counts the tokens of texts by a model's tokenizer."""
+    """Counts the tokens of texts with a model's tokenizer."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -109,16 +109,16 @@ class _Counter:
 
 
 def count_tokens(folder: str, texts: list[str]) -> list[int]:
-    """Return how many tokens each text has for the tokenizer in a folder. Raises ModelError where it fails.
+    """Return the number of tokens of each text, with the tokenizer in a folder. ModelError if it fails.
 
-    For the libraries' process: a tokenizer is a model's own.
+    Runs in the libraries' process, as tokenizers come with models and are not trusted.
     """
     os.environ[_PARALLELISM] = "false"
     try:
         count = _stored_in(folder)
         bound_memory(_MAX_BYTES)
         return count(texts)
-    except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
+    except BaseException as error:  # tokenizers in Rust may panic
         problem = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
         raise ModelError(problem, "download the model again") from error
 

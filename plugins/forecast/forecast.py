@@ -1,10 +1,10 @@
-"""From a job and the rows that are left to what rendering them takes, by rendering some here.
+"""Predict what rendering the remaining rows of a job takes, by rendering some here.
 
-A worker's renderer gets rows of each kind, batched as a worker does it, until it has its pace. Which sizes of
-forwards pay and are exact is kept on this machine, as a run keeps it; a renderer that had to find it out is
-not the one that is timed. No clip is stored.
+A worker's renderer gets rows of each kind, batched as in a worker, until it has reached its pace. As in a
+run, this machine remembers which batch sizes pay and are exact. A renderer that first had to find this out is
+not timed. No clips are stored.
 
-From a job's model to the time of one clip by each placement, and on one device.
+Also times one clip with each placement, and on one device.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ ONE = "one device"
 
 
 def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> dict[str, float | str]:
-    """Return the seconds of one clip by each placement, and on one device; or why it cannot be rendered so.
+    """Return the seconds of one clip with each placement and on one device, or why it cannot be rendered.
 
-    Nothing for a job without a placement.
+    Empty for a job without a placement.
     """
     own = setup.model.placement
     if own is None:
@@ -61,7 +61,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     kinds: dict[str, type[Placer]] = {name: kind() for name, kind in by_name("placements").items()}
     for name in (ONE, *kinds):
         wait_for(watch, f"rendering a row: {name}")
-        free_memory()  # of the model before, and all that it holds
+        free_memory()  # of the model before
         placement = None
         if name != ONE:
             ranks = own.ranks if kinds[name].takes_ranks else None
@@ -70,7 +70,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
             results[name] = _seconds(setup, replace(setup.model, placement=placement), request)
         except FramefleetError as error:
             results[name] = error.problem
-        except Exception as error:  # of one placement: what is known of the others stays
+        except Exception as error:  # of this placement; times of others are still useful
             reason = public_text(f"{type(error).__name__}: {error}")
             results[name] = "out of memory" if is_out_of_memory(error) else reason
     free_memory()
@@ -78,7 +78,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
 
 
 def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> float:
-    """Time a second row: for the first one, texts are encoded and what is computed is compared."""
+    """Time a second row. For the first row, texts are encoded and results are compared."""
     model = load(settings, setup.model_files)
     alone = replace(setup.batching, remember=False)
     renderer = _renderer(model, replace(setup, batching=alone, audit=Audit(every=0)))
@@ -110,21 +110,21 @@ def _renderer(model: Model, setup: WorkerSetup) -> Renderer:
     )
 
 
-COMMAND_S = 1.5  # of the command, before anything starts in the background
-# Ray's own processes and the driver's share in them, on a core of a cloud machine.
+COMMAND_S = 1.5  # for the command, before anything starts in the background
+# Ray's own processes and the driver's part of starting them, on one core of a cloud machine.
 RAY = Took(wall_s=5.0, cpu_s=9.0)
-MAX_TRIED = 16  # further ones are taken as these: a table of a size for each row has no end
-NEW = 0.1  # of the longest time that a text took: what takes less was remembered
+MAX_TRIED = 16  # kinds; others are estimated from these, as a table may have a size per row
+NEW = 0.1  # share of the longest encoding time; texts that take less were remembered
 
 
 def try_rows(
     setup: WorkerSetup, identity: Identity, kinds: Sequence[RowKind], watch: Watch, *, num_workers: int
 ) -> tuple[Took, list[Tried]]:
-    """Render rows of each kind; return what loading the model took, and what rows of each kind took.
+    """Render rows of each kind; return how long loading the model took, and rows of each kind.
 
-    The model may be in the page cache. Raises what loading it raises, and RenderError where a row fails.
+    The model may be in the page cache. Raises errors of loading, and RenderError if a row fails.
 
-    num_workers: that the table's rows are shared by: a kind of few rows has smaller batches.
+    num_workers: that will share the table's rows, so kinds with few rows have smaller batches.
     """
     wait_for(watch, "loading the model")
     clock = _Clock()
@@ -143,7 +143,7 @@ def try_rows(
 
 
 class _Clock:
-    """Both kinds of seconds since the last look."""
+    """Measures wall and processor time since the last lap."""
 
     def __init__(self) -> None:
         self._since = self._now()
@@ -158,7 +158,7 @@ class _Clock:
 
 
 class _Stream:
-    """Rows of one kind that go through a renderer without end. most: that are under way at once."""
+    """An endless stream of rows of one kind through a renderer. most: rows in flight at once."""
 
     def __init__(
         self, model: Model, setup: WorkerSetup, identity: Identity, kind: RowKind, *, most: int
@@ -166,17 +166,17 @@ class _Stream:
         self._model, self._setup, self._identity, self._kind = model, setup, identity, kind
         self._most = most
         self._is_first = True
-        self._rows = (  # of the table's proportions, each with a seed of its own
+        self._rows = (  # in the table's proportions, each with its own seed
             replace(request, seed=(request.seed + number) % MAX_SEED)
             for number, request in enumerate(kind.sample())
         )
 
     def measure(self) -> Tried:
-        """Time a worker's first rows, and then those at its pace."""
+        """Time a worker's first rows, then further rows at its pace."""
         renderer, clock = self._renderer(), _Clock()
         first, begun = self._window(renderer, clock)
         if renderer.capacity > 1 and not renderer.num_remembered:
-            renderer.cancel()  # it had to find out which sizes pay, which the run's workers read from disk
+            renderer.cancel()  # it had to find out which batch sizes pay, but workers know this from disk
             renderer, clock = self._renderer(), _Clock()
             first, begun = self._window(renderer, clock)
         seconds = max((audited.seconds for audited in renderer.take_audits()), default=0.0)
@@ -184,12 +184,12 @@ class _Stream:
         then, pace = self._window(renderer, clock)
         renderer.cancel()
         clock.lap()
-        # Whoever plans need not have the keys that workers sign with.
+        # This machine need not have the keys with which workers sign.
         steps = [step for step in self._setup.steps.values() if not step.unrepeatable]
         sizes = [len(encode_clip(clip, self._setup.media, steps).content) for clip in then]
         write = clock.lap() * (1 / len(then))
         calls = self._kind.num_calls / self._kind.num_rows
-        # A text that is new: those of other rows are remembered, and take no time.
+        # Only new texts: texts of earlier rows are remembered, and take no time.
         encode_s = sorted(clip.seconds["encode_s"] for clip in first)
         new = [seconds for seconds in encode_s if seconds >= encode_s[-1] * NEW]
         render = (pace - _encoding(then, pace)) * (calls / sum(calls_of(clip.request) for clip in then))
@@ -208,12 +208,12 @@ class _Stream:
         )
 
     def _renderer(self) -> Renderer:
-        """Return one that audits its first row, to time that."""
+        """Return a renderer that audits its first row, to time the audit."""
         self._is_first = True
         return _renderer(self._model, self._setup)
 
     def _window(self, renderer: Renderer, clock: _Clock) -> tuple[list[Clip], Took]:
-        """Return as many clips as are under way at once, and what they took. RenderError for a failed row."""
+        """Return as many clips as are in flight at once, and their time. RenderError if a row fails."""
         ended: list[Clip] = []
         while len(ended) < self._room(renderer):
             while renderer.num_active < self._room(renderer):
@@ -224,11 +224,11 @@ class _Stream:
                 if not isinstance(outcome, Clip):
                     raise RenderError(
                         f"a row of {outcome.request.arguments.get('prompt')!r:.80} fails: {outcome.error}",
-                        "render it by itself to see more, or correct it",
+                        "correct it, or render it alone to see more",
                     )
                 ended.append(outcome)
             if self._room(renderer) == 1 < renderer.num_active and not ended:
-                # Batching does not pay: the rows that were begun would take turns for minutes.
+                # Batching does not pay, and the rows in flight would take turns for minutes.
                 self._most = 1
                 renderer.cancel()
                 clock.lap()
@@ -239,19 +239,19 @@ class _Stream:
 
 
 def _encoding(clips: Sequence[Clip], took: Took) -> Took:
-    """Return how much of what clips took is of their texts."""
+    """Return how much of the clips' time went into encoding texts."""
     return took * min(1.0, sum(clip.seconds["encode_s"] for clip in clips) / took.wall_s)
 
 
 def num_workers_of(job: Job) -> int:
-    """Return the number of workers that a job starts. JobError if it joins a cluster, which decides that."""
+    """Return the number of workers that a job starts. JobError if it joins a cluster, which decides this."""
     fleet = job.fleet
     if fleet.max_workers is not None:
         return fleet.max_workers
     if fleet.address is not None:
         raise JobError(
-            f"the cluster at {fleet.address} has as many workers as it has room for",
-            "give the number of workers to predict for: --set fleet.workers=8",
+            f"the number of workers depends on the cluster at {fleet.address}",
+            "set it for the prediction, e.g. --set fleet.workers=8",
         )
     are_on_cpu = all(model.device == "cpu" for model in job.by_name.values())
     gpus = 0 if are_on_cpu else len(gpus_here())
@@ -261,7 +261,7 @@ def num_workers_of(job: Job) -> int:
 
 
 def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float) -> Prediction:
-    """Render some rows of each kind, and predict what the rest takes: one lane after the other."""
+    """Render some rows of each kind, one lane at a time, and predict what the rest takes."""
     by_lane: dict[LaneKey, Kinds] = {}
     for row in pending_rows(resolved.table, resolved.rows, index):
         if isinstance(row.payload, Pending):
@@ -301,7 +301,7 @@ def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_aud
 def starting_s(imports: Took, *, is_forked: bool, num_cores: int) -> float:
     """Return the seconds until a worker can load a model.
 
-    is_forked: workers are forks of one process, which imports while Ray starts.
+    is_forked: workers are forks of one process, which imports libraries while Ray starts.
     """
     if not is_forked:
         return COMMAND_S + RAY.wall_s + imports.wall_s
@@ -309,20 +309,20 @@ def starting_s(imports: Took, *, is_forked: bool, num_cores: int) -> float:
 
 
 def time_imports(*, threads: int) -> Took:
-    """Have a process import what a worker does."""
+    """Import a worker's libraries in a new process, and return the time it took."""
     before, began = _cpu_s(), time.perf_counter()
     subprocess.run(
         python("-c", f"from {server.__name__} import import_all; import_all()"),
         env=environment_of_imports(threads=threads),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # what libraries say as they are imported; a worker says it too
+        stderr=subprocess.DEVNULL,  # warnings of libraries; workers log them anyway
         check=True,
     )
     return Took(wall_s=time.perf_counter() - began, cpu_s=_cpu_s() - before)
 
 
 def _cpu_s() -> float:
-    """Return what processes took that this one started, and that have ended."""
+    """Return the processor time of this process's children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,7 +1,7 @@
-"""From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
+"""Find rows that the model's pipeline refuses or fails on, by calling it once for each shape.
 
-Sizes and lengths are known by rules (model/specs/pipeline_call.py, rows/tables/limits.py); what no rule says
-shows when the pipeline itself is called, over networks without weights (plugins/memory/blank_call.py).
+Rules check sizes and lengths (model/specs/pipeline_call.py, rows/tables/limits.py). For other errors, the
+pipeline itself is called, with networks without weights (plugins/memory/blank_call.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from framefleet.pipeline.rows.identity import decides_shape, input_shape
 from framefleet.plugins.forecast.job_plan import Probed
 from framefleet.plugins.memory.blank_call import BlankCalls
 
-MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousands would take an hour
+MAX_SHAPES = 256  # per table; most have few, and thousands of calls would take an hour
 MAX_ALL_S = 900.0
 
 
 @dataclass(slots=True)
 class Shapes:
-    """The first row of each distinct shape of a table. num_others: rows of further shapes."""
+    """The first row of each shape of a table. num_others: rows of shapes beyond the limit."""
 
     first: dict[str, tuple[int, Request]] = field(default_factory=dict)
     num_others: int = 0
@@ -41,9 +41,9 @@ class Shapes:
 def probe_shapes(
     shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
 ) -> Probed:
-    """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`.
+    """Call the pipeline once for each shape. folder: has the model's configs, listed in `files`.
 
-    recipes: the folder where modules of the user's own recipes may be.
+    recipes: the folder where modules of the user's recipes may be.
     """
     calls = BlankCalls(folder, files, recipes=recipes)
     probed = list(_probed(shapes, spec, calls))
@@ -55,19 +55,19 @@ def probe_shapes(
 
 
 def _probed(shapes: Shapes, spec: PipelineSpec, calls: BlankCalls) -> Iterator[tuple[str, str] | str]:
-    """Yield (problem, fix) of a shape that is refused, or a line on one that cannot be probed."""
+    """Yield (problem, fix) for each refused shape, and a line for each one that cannot be probed."""
     started = time.monotonic()
     with closing(calls):
         for position, (index, request) in enumerate(shapes.first.values()):
             if time.monotonic() - started > MAX_ALL_S:
                 left = len(shapes.first) - position
-                yield f"{count_text(left, 'shape')}: all together take more than {MAX_ALL_S:.0f} s"
+                yield f"{count_text(left, 'shape')}: the time limit of {MAX_ALL_S:.0f} s is reached"
                 return
             models = [name for name, value in request.arguments.items() if is_model(value)]
             if models:
                 yield f"row {index} cannot be probed: it calls a second model, its {models[0]}"
             elif objection := calls.call(request).objection:
-                # The row with the model's own values for all that decides shapes.
+                # The same row with the model's defaults for everything that affects shapes.
                 defaults = spec.defaults()
                 arguments = {
                     name: value for name, value in request.arguments.items() if not decides_shape(value)
@@ -76,16 +76,16 @@ def _probed(shapes: Shapes, spec: PipelineSpec, calls: BlankCalls) -> Iterator[t
                     request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)}
                 )
                 alone = not objection.is_limit and calls.call(own).objection is None
-                why = "" if objection.is_limit else "even with the model's own values the pipeline fails: "
+                why = "" if objection.is_limit else "the pipeline fails even with the model's defaults: "
                 unknown = f"row {index} cannot be probed: {why}{objection.text}"
                 yield _refusal(index, request, own, objection.text) if alone else unknown
 
 
 def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:
-    """Return what is wrong with a row, if the same row with the model's own values is fine."""
+    """Return (problem, fix) for a row, if the same row with the model's defaults is fine."""
     differing = {name: value for name, value in request.arguments.items() if value != own.arguments.get(name)}
     current = [f"{name} {own.arguments[name]}" for name in differing if name in own.arguments]
     others = [name for name in differing if name not in own.arguments]
     fix = [f"use {', '.join(current)}"] * bool(current) + [f"leave out {', '.join(others)}"] * bool(others)
     wanted = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
-    return f"row {index}: with {wanted}, the pipeline says: {said}", ", and ".join(fix)
+    return f"row {index}: with {wanted}, the pipeline fails: {said}", ", and ".join(fix)

@@ -1,4 +1,4 @@
-"""What `framefleet plan` prints: what rendering a job would do, and would take."""
+"""The values that `framefleet plan` prints: what rendering a job would do and take."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from framefleet.plugins.forecast.prediction import Prediction
     from framefleet.plugins.memory.memory import Memory
 
-FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
+FRAMEFLEET = "framefleet"  # origin of values that neither job nor model sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What else is to be found out; see `plan`. gpu_memory: in bytes."""
+    """Options of `plan`. gpu_memory: in bytes."""
 
     hollow: bool = False
     probe: bool = False
@@ -34,10 +34,10 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What a pipeline says to one row of each shape."""
+    """The result of calling a pipeline with one row of each shape."""
 
-    refused: tuple[tuple[str, str], ...]  # (problem, fix) of shapes that fail
-    unknown: tuple[str, ...]  # why others cannot be called
+    refused: tuple[tuple[str, str], ...]  # (problem, fix) for each shape that fails
+    unknown: tuple[str, ...]  # reasons why others cannot be called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,73 +45,73 @@ class Argument:
     """One argument."""
 
     name: str
-    value: Any  # of rows that give none
-    origin: str  # who says so; "" of one that only rows give
-    column: str | None  # where rows give it; None: they do not
+    value: Any  # default for rows
+    origin: str  # where the default comes from; "" if there is none
+    column: str | None  # column that sets it, if any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPlan:
-    """What is expected if no row is a plain call; there is less of it to do the more are."""
+    """The expected audits if no row is a plain call. Plain calls need no audit, so there may be fewer."""
 
     num_audits: float  # on average
-    share: float  # of the rows that are to be rendered
-    most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
-    limit: float | None = None  # the share of the models' time that audits may take; None: no limit
-    is_limited: bool = False  # there would be more without it
+    share: float  # of the rows to render
+    most_wrong: int  # maximum number of wrong rows if no audit fails, with 95 % confidence
+    limit: float | None = None  # share of the models' time that audits may take; None: no limit
+    is_limited: bool = False  # whether there would be more without the limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """What a model's rows come down to."""
+    """The plan for the rows of one model."""
 
     model: str
-    license: str  # with what is unusual in it
+    license: str  # with its unusual terms
     pipeline: str
-    code: str | None  # the package that holds the pipeline, if neither diffusers nor framefleet
+    code: str | None  # package with the pipeline, if it is neither diffusers nor framefleet
     preset: str | None
-    options: Mapping[str, Any]  # that the job sets
-    arguments: tuple[Argument, ...]  # all, and who says each
-    unusual: tuple[str, ...]  # what is far from the model's own sizes
-    num_cut: int  # rows with prompts whose end the model does not read
+    options: Mapping[str, Any]  # set by the job
+    arguments: tuple[Argument, ...]  # all, with their origins
+    unusual: tuple[str, ...]  # lines on values far from the model's defaults
+    num_cut: int  # rows with prompts that are longer than the model reads
     first_cut: CutPrompt | None
-    memory: Memory | None  # of the largest row; None for an engine
-    hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
+    memory: Memory | None  # for the largest row; None for an engine
+    hollow: Probed | None = None  # None if the pipeline was not called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobPlan(Overview, ModelPlan):
-    """What rendering a job would do. With several models, values of one model are those of the first."""
+    """What rendering a job would do. With several models, the fields of `ModelPlan` are of the first."""
 
     table: str
-    sweep: str | None  # where rows come from, counted, if they do
+    sweep: str | None  # size of the sweep, if there is one
     output: str
-    marks: tuple[str, ...]  # what each clip carries
+    marks: tuple[str, ...]  # marks of each clip
     num_rows: int  # of the table
-    num_invalid: int  # of these, those that cannot be rendered
-    invalid: tuple[str, ...]  # why, of the first of them
+    num_invalid: int  # rows that cannot be rendered
+    invalid: tuple[str, ...]  # reasons, for the first of them
     counts: RowCounts
-    carried: Mapping[str, str]  # columns without a meaning, each with its name in records
-    lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
-    shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
-    fitted: Mapping[str, Fitted]  # what is done to the pictures that rows start from, by `inputs.fit`
-    # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
+    carried: Mapping[str, str]  # columns that framefleet does not use, with their names in records
+    lookalikes: tuple[tuple[str, str], ...]  # (column, argument) for carried columns named like an argument
+    shapes: Mapping[str, int]  # number of valid rows by shape, the most frequent first
+    fitted: Mapping[str, Fitted]  # how `inputs.fit` changes input pictures
+    # Number of rows to render by lane: rows of one model, and of built-in recipes or one of the user's.
     lanes: Mapping[str, int] = field(default_factory=dict)
-    models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several
-    prediction: Prediction | None = None  # None: not asked for
-    audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
-    gone: Gone | None = None  # clips of records that are not there
-    limit: int | None = None  # rows that were read, from the first of the table; None: all
-    before: tuple[str, ...] = ()  # what is done before, in lines
+    models: Mapping[str, ModelPlan] = field(default_factory=dict)  # by name, if there are several
+    prediction: Prediction | None = None  # with --probe
+    audits: AuditPlan | None = None  # None: no audits, or the rows are not known yet
+    gone: Gone | None = None  # recorded clips that are missing
+    limit: int | None = None  # number of rows read from the start of the table; None: all
+    before: tuple[str, ...] = ()  # lines on what runs before
 
     @property
     def to_render(self) -> int | str:
-        """How many rows are to be rendered, for people."""
+        """The number of rows to render; text if it is not known exactly."""
         return self.counts.pending
 
     @classmethod
     def of(cls, plan: JobPlan, **values: Any) -> Self:
-        """Return what another plan says, and these values."""
+        """Return a copy of another plan with these values."""
         return cls(**{one.name: getattr(plan, one.name) for one in fields(plan)} | values)
 
     def overview(self) -> Mapping[str, object]:
@@ -134,12 +134,12 @@ class JobPlan(Overview, ModelPlan):
         }
 
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
-        """Yield what is printed: lines, plans of runs that come first, and this one."""
+        """Yield what to print: lines, plans of runs that come first, and this plan."""
         yield self
 
 
 class PlanRun(Protocol):
-    """Returns what a run of a job would do."""
+    """Plans a run of a job."""
 
     def __call__(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None

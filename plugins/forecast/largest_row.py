@@ -1,4 +1,4 @@
-"""From a job's largest row of a model to whether it fits where the job renders it."""
+"""Estimate the memory of a model's largest row, and whether it fits where the job renders it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from framefleet.plugins.memory.room import gpus_here, room_of
 
 
 def memory_of(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory:
-    """Return what the largest row of a model takes, and whether it fits where the job renders it."""
+    """Return the memory of a model's largest row, and whether it fits where the job renders it."""
     job, model = resolved.job, resolved.models[name]
     settings = model.settings
     largest, own = survey.largest(model=name), way_of(settings.options)
-    # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
+    # Workers have no GPU if the job says so, or if there is none here and the job does not join a cluster.
     is_on_cpu = wanted.gpu_memory is None and (
         settings.device == "cpu"
         or job.fleet.gpus_per_worker == 0
         or (job.fleet.gpus_per_worker == "auto" and job.fleet.address is None and not gpus_here())
     )
     cpu_workers, num_gpus = None, max(1, int(job.fleet.paid_gpus))
-    if is_on_cpu:  # those of a cluster may be on any of its machines
+    if is_on_cpu:  # in a cluster, on any of its machines
         most = 1 if job.fleet.address else job.fleet.most_on_cpu
         cpu_workers, num_gpus = max(1, min(most, survey.num_rows)), 1
         if not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
-            own = replace(own, offload="none")  # weights wait in the memory that they are used from
+            own = replace(own, offload="none")  # on a CPU, offloaded weights stay in the same memory
     elif settings.placement:
         num_gpus = settings.placement.devices or num_gpus
     measured_bytes = None
-    if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU
+    if largest and not is_on_cpu:  # as workers have measured it, on any kind of GPU
         stored = memory_name(model.identity.model_digest, settings, one_step(largest))
         memory = (Places(resolved.store).read(stored) or Found()).memory
         measured_bytes = max((one.peak_bytes for one in memory), default=None)

@@ -1,7 +1,7 @@
-"""From a license to what it says, where it is known.
+"""Look up the terms of known licenses.
 
-Facts, no advice: of each known license the terms that people trip over, and the text they are from. What
-is not here may still be in that text. Of a license that is not listed, nothing is said but its name.
+Facts, not advice: terms that people often overlook, and a link to the license. A license may have other terms
+that are not listed. For unknown licenses, only the name is shown.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _KNOWN = Path(__file__).parent / "licenses.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a license says on four matters; "" where it is not quoted here."""
+    """Terms of a license on four topics; "" if not listed here."""
 
-    text: str  # where it stands
+    text: str  # where to read it
     commercial: str = ""
     territory: str = ""
     attribution: str = ""
@@ -33,7 +33,7 @@ class Terms:
 
 
 def terms_of(name: str) -> Terms | None:
-    """Return what is known of a license; None for one that is not listed."""
+    """Return the known terms of a license, or None."""
     name = name.lower()
     return next((terms for pattern, terms in _known_terms().items() if re.fullmatch(pattern, name)), None)
 
@@ -47,7 +47,7 @@ def license_line(license: License) -> str:
             others = terms_of(license.usual)
             published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
         return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
-    says = "preset" if license.source == "preset" else f"the {license.source} says so"
+    says = "preset" if license.source == "preset" else f"according to the {license.source}"
     source = f"{license.name} ({says})"
     terms = terms_of(license.name)
     if terms is None:

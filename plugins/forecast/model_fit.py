@@ -1,6 +1,6 @@
-"""From the models of a job to an error for weights that loading them would refuse. Reads none.
+"""Check that loading a job's models would not fail because of their weights, without reading them.
 
-Takes seconds for a model that was not compared before.
+Takes seconds the first time for a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from framefleet.plugins.forecast.weights_fit import check_weights_fit
 
 
 def check_model_fits(model: OpenedModel) -> None:
-    """Raise ModelError for weights of a model, or of its IP-adapter, that loading it would refuse."""
+    """Raise ModelError if loading a model or its IP-adapter would fail because of its weights."""
     settings, weights = model.settings, model.weights
     _check(weights, settings)
     if files := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):

@@ -1,4 +1,4 @@
-"""From a job to what rendering it would do, and would take. Starts no worker, writes nothing."""
+"""Plan what rendering a job would do and take. Starts no worker and writes nothing."""
 
 from __future__ import annotations
 
@@ -65,14 +65,13 @@ def plan(
     gpu_memory: str | int | None = None,
     limit: AtLeastOne | None = None,
 ) -> JobPlan:
-    """Return what rendering a job would do; starts no worker, and writes nothing to its output.
+    """Plan what rendering a job would do. Starts no worker, and writes nothing to its output.
 
-    job: a job file's path, or its content. table: rows in place of the job's table, as `render` takes them.
-    hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
-    to predict the time of the rest, and its cost at the job's `budget.price`. gpu_memory: memory of the GPU
-    to plan for, e.g. "24GB". limit: plan only the first rows of the table, like `render --limit`. Raises
-    FramefleetError as `render` would, except for rows that cannot be rendered: the plan counts them, and
-    `invalid` says why.
+    job: a job file's path, or its content. table: rows instead of the job's table, as for `render`. hollow:
+    call the pipeline, without weights, for each shape. probe: render some rows of each shape here, to predict
+    the time of the rest, and its cost at the job's `budget.price`. gpu_memory: memory of the GPU to plan for,
+    e.g. "24GB". limit: plan only the first rows of the table, like `render --limit`. Raises FramefleetError
+    as `render` would, except for rows that cannot be rendered: the plan counts them, and `invalid` says why.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, gpu_memory=card, limit=limit)
@@ -84,7 +83,7 @@ def plan(
 
 
 def read_memory(text: str | int) -> int:
-    """Return the bytes that "24GB" or "24" stands for. Raises JobError."""
+    """Return the bytes for "24GB" or "24". Raises JobError."""
     try:
         return read_bytes(f"{text}GB" if str(text).isdecimal() and len(str(text)) < 4 else text)
     except ValueError as error:
@@ -92,14 +91,14 @@ def read_memory(text: str | int) -> int:
 
 
 def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
-    """Do what `plan` promises, reporting to `watch`."""
+    """Plan as `plan` does, and report to `watch`."""
     wanted = wanted or PlanOptions()
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
     for check in (check_gpu, *(listener.check for listener in doors.listeners())):
         try:
             check(job)
-        except UserError as error:  # maybe of this machine alone
+        except UserError as error:  # may be true on this machine only
             log.warning("`render` would stop here: %s; %s", error.problem, error.fix)
     run: PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
@@ -115,7 +114,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         own = {name: model for name, model in resolved.models.items() if not model.settings.engine}
         if not own and (wanted.hollow or wanted.probe):
             fix = "leave out --hollow and --probe, or render a few rows with `render --limit`"
-            raise JobError("an engine renders the job's rows, and its model is not here", fix)
+            raise JobError("the job's rows are rendered by an engine, whose model is not here", fix)
         for name, model in own.items():
             watch.say("comparing the weights with the networks")
             with naming_model(place_of(name)):
@@ -147,11 +146,11 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         prediction = None
         plan = _plan(resolved, survey, index, wanted, hollow, cut)
         if wanted.probe and is_sound and index.counts().pending:
-            from framefleet.plugins.forecast.forecast import predict_job  # torch, which not every plan needs
+            from framefleet.plugins.forecast.forecast import predict_job  # imports torch
 
             num_audits = plan.audits.num_audits if plan.audits else 0.0
             prediction = predict_job(resolved, index, watch, num_audits=num_audits)
-        if table:  # that a runner made of the job's
+        if table:  # made by a runner from the job's table
             plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
 
@@ -188,7 +187,7 @@ def _plan(
         )
     first = next(iter(plans.values()))
     lanes = {lane: num for lane in index.lanes if (num := index.num_pending(lane))}
-    # Recipes that are not declared are not audited.
+    # Rows of undeclared recipes are not audited.
     others = (lane for lane in lanes if lane.recipe and not resolved.recipes[lane.recipe].is_batched)
     num_others = sum(lanes[lane] for lane in others)
     lookalikes = (pair for model in resolved.models.values() for pair in model.plan.lookalikes)
@@ -221,9 +220,9 @@ def _plan(
 def plan_audits(
     audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int, num_others: int = 0
 ) -> AuditPlan | None:
-    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first.
+    """Predict the audits; None if there are none. shapes: number of rows by shape, most frequent first.
 
-    num_others: rows that are to be rendered besides, and are not audited.
+    num_others: further rows to render that are not audited.
     """
     if not num_pending or not audit.is_on(batching.mode):
         return None
@@ -249,7 +248,7 @@ def plan_audits(
 def _num_passed(odds: Odds, counts: Sequence[int], share: float) -> int:
     """Return how many rows end before audits, which are frequent at first, take less than their share.
 
-    Those are nearly all passed over. Each audit is taken to last as long as a row.
+    Nearly none of those rows is audited. Assumes that an audit takes as long as a row.
     """
     num_rows = sum(counts)
 
@@ -265,7 +264,7 @@ def _num_passed(odds: Odds, counts: Sequence[int], share: float) -> int:
 
 
 def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
-    """Return all arguments that rows have, those of columns first."""
+    """Return all arguments of rows, those with a column first."""
     columns = {reader.target: reader.column for reader in plan.readers}
     taken = plan.spec.settable()
     sizes = [name for name in (*FRAME_PARAMETERS, "height", "width") if name in taken]
@@ -295,7 +294,7 @@ def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
 
 
 def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
-    """Return the value and origin of what is not an argument of the call."""
+    """Return the value and origin of a setting that is not an argument of the call."""
     if name == "seed":
         return (plan.seed, "job") if plan.seed is not None else (None, "derived from the row")
     if name == "scheduler":

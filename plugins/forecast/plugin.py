@@ -1,4 +1,4 @@
-"""`framefleet plan`: what a job would do, and with `--hollow` and `--probe` errors, time and price."""
+"""Register `framefleet plan`."""
 
 from framefleet.api import Plugin
 

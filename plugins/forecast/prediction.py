@@ -1,4 +1,4 @@
-"""From the rows that are left, and what some took, to time, bytes and price. Plain values only."""
+"""Predict time, bytes and price of the remaining rows from measurements of some. Plain values only."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from framefleet.api.commands import duration
 from framefleet.api.errors import bytes_text, count_text, rounded
 from framefleet.cluster.driver.stop import HOUR_S
 
-# Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
+# Texts that are counted exactly, in 100 MB. Beyond, the share of new texts is assumed to stay the same.
 MAX_TEXTS = 1 << 20
-_PER_STRATUM = 8  # rows kept of those that call the denoiser as often
-# The last records, the gallery, and Ray's end.
+_PER_STRATUM = 8  # rows kept for each number of denoiser calls
+# The last records, the gallery, and stopping Ray.
 ENDING_S = 3.0
 
 
 @dataclass(slots=True)
 class RowKind:
-    """Rows of one shape and recipe: those that share forwards.
+    """Rows of one shape and recipe, which can share a batch.
 
-    num_calls: of the denoiser, by all of them. strata: by the calls of a row, how many there are, and the
-    first of them.
+    num_calls: of the denoiser, for all rows. strata: by calls per row, the number of such rows and the first
+    of them.
     """
 
     name: str
@@ -45,7 +45,7 @@ class RowKind:
         self.strata[calls] = (count + 1, sample)
 
     def sample(self) -> Iterator[Request]:
-        """Yield rows without end, of each stratum as many as the table has in proportion."""
+        """Yield endless rows, in proportion to the strata of the table."""
         sources = {calls: cycle(requests) for calls, (_, requests) in self.strata.items()}
         taken = dict.fromkeys(sources, 0)
         while True:
@@ -56,9 +56,9 @@ class RowKind:
 
 @dataclass(slots=True)
 class Kinds:
-    """All rows of a lane that are still to render.
+    """All remaining rows of a lane.
 
-    remembers_texts: whether prompts and negative prompts that several rows share are encoded once.
+    remembers_texts: whether prompts that several rows share are encoded once.
     """
 
     remembers_texts: bool = True
@@ -79,7 +79,7 @@ class Kinds:
 
     @property
     def num_texts(self) -> int:
-        """How often a text is new to whoever renders all rows."""
+        """How often a text is new if one worker renders all rows."""
         share = len(self._texts) / self._num_asked if self._num_asked else 1.0
         return round(share * self.num_rows)
 
@@ -88,7 +88,7 @@ class Kinds:
 
 
 def calls_of(request: Request) -> int:
-    """Return about how often a row calls the denoiser: its steps, and again for each where it is guided."""
+    """Return about how often a row calls the denoiser: once per step, and twice with guidance."""
     arguments = request.arguments
     steps = arguments.get("num_inference_steps")
     guidance = arguments.get("guidance_scale")
@@ -98,7 +98,7 @@ def calls_of(request: Request) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """Seconds by the clock, and of processors: the same where nobody else is at work."""
+    """Wall time and processor time, in seconds. Equal on one core that nothing else uses."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -115,12 +115,12 @@ class Took:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What rows of one kind took on this machine, batched as a worker does it.
+    """What rows of one kind took on this machine, batched as in a worker.
 
-    num_rows: of the table. render: of one row, in the thread that renders, without its texts. write: of one,
-    in the background. once: before the pace is found, of each worker. text: of one that is new. num_bytes:
-    of one clip. mean_batch: rows of a forward. num_rendered: rows that were rendered to know it. audit: of
-    one row; nothing where rows are not batched.
+    num_rows: in the table. render: per row, in the rendering thread, without encoding texts. write: per row,
+    in the background. once: per worker, until it has reached its pace. text: per new text. num_bytes: per
+    clip. mean_batch: rows per forward. num_rendered: rows rendered for this measurement. audit: per row; zero
+    if rows are not batched.
     """
 
     name: str
@@ -137,13 +137,13 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What rendering the rest of the table would take. elapsed_s: from the command to its end.
+    """What rendering the remaining rows would take. elapsed_s: from start to end of the command.
 
-    start_s: of these, until a worker renders; load_s: of these, for one that starts later (of models, the
-    slowest). worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of
-    clips. audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that
-    were not rendered, taken as the others. placements: for a job with one, seconds of one clip by each type,
-    and on one device; or why it cannot be rendered so.
+    start_s: part of it until a worker renders. load_s: until a worker that starts later renders (with several
+    models, the slowest). worker_s: sum over workers, while they have a model. cpu_s: of their processors.
+    num_bytes: of clips. audits_s: part of worker_s. cost: None without a price. num_guessed: rows of kinds
+    that were not rendered here. placements: for a job with a placement, seconds of one clip with each type
+    and on one device, or why it cannot be rendered.
     """
 
     num_rows: int
@@ -161,9 +161,9 @@ class Prediction:
     placements: Mapping[str, float | str] = field(default_factory=dict)
 
     def shown(self) -> Iterator[str | Table]:
-        """Yield what `framefleet plan` prints of it."""
+        """Yield what `framefleet plan` prints."""
         table = Table("rendered here", box=box.SIMPLE_HEAD)
-        for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
+        for heading in ("rows", "s per row", "rows per forward", "bytes per clip"):
             table.add_column(heading, justify="right")
         for kind in self.kinds:
             numbers = (f"{kind.num_rendered:,}", rounded(kind.render.wall_s), f"{kind.mean_batch:.1f}")
@@ -173,7 +173,7 @@ class Prediction:
         yield (
             f"predicted: {count_text(self.num_rows, 'row')} in {duration(self.elapsed_s)} with "
             f"{count_text(self.num_workers, 'worker')} as fast as this machine: "
-            f"{rounded(self.worker_s / HOUR_S)} hours of workers, {bytes_text(self.num_bytes)}{cost}"
+            f"{rounded(self.worker_s / HOUR_S)} worker hours, {bytes_text(self.num_bytes)}{cost}"
         )
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"
@@ -184,9 +184,9 @@ class Prediction:
             elif not isinstance(one_s, float) or result is one_s:
                 yield f"1 clip, {name}: {rounded(result)} s"
             else:
-                yield f"1 clip, {name}: {rounded(result)} s, {result / one_s:.2f} of the time of one device"
+                yield f"1 clip, {name}: {rounded(result)} s, {result / one_s:.2f} of the time on one device"
         if self.num_guessed:
-            yield f"estimated from these: {count_text(self.num_guessed, 'row')} of other shapes"
+            yield f"estimated from the above: {count_text(self.num_guessed, 'row')} of other shapes"
 
 
 def predict(
@@ -201,10 +201,10 @@ def predict(
     gpus_per_worker: float = 1.0,
     num_audits: float = 0.0,
 ) -> Prediction:
-    """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
+    """Predict all rows. kinds: at least one, the most frequent ones; others are estimated from these.
 
-    num_texts: that are new, in the whole table. load: of a model, with which time begins. num_cores: of this
-    machine, which rows are written on too.
+    num_texts: new texts in the whole table. load: time to load the model. num_cores: of this machine; clips
+    are written on them, too.
     """
     num_workers = max(1, min(num_workers, num_rows))
     num_tried = sum(kind.num_rows for kind in kinds)
@@ -212,14 +212,14 @@ def predict(
     render = sum((kind.render * (kind.num_rows * more) for kind in kinds), Took())
     write = sum((kind.write * (kind.num_rows * more) for kind in kinds), Took())
     once = sum((kind.once for kind in kinds), Took())
-    # A text is new to each worker that has rows of it.
+    # A text is new to each worker that has rows with it.
     text = max((kind.text for kind in kinds), key=lambda took: took.wall_s)
     texts = text * min(num_texts * num_workers, num_rows)
     audits = sum((kind.audit * (num_audits * kind.num_rows / num_tried) for kind in kinds), Took())
     num_bytes = sum(kind.num_rows * more * kind.num_bytes for kind in kinds)
     all_render = render + texts + audits + once * num_workers
     all_cpu = (all_render + write + load * num_workers).cpu_s
-    # Rows are written in the background, unless all cores are busy.
+    # Clips are written in the background, unless all cores are busy.
     worker_s = max(all_render.wall_s / num_workers, (all_render + write).cpu_s / num_cores)
     paid_s = (load.wall_s + worker_s) * num_workers
     return Prediction(
@@ -239,7 +239,7 @@ def predict(
 
 
 def in_turn(each: Sequence[Prediction]) -> Prediction:
-    """Return what all rows take, where workers render those of one model after those of another."""
+    """Add predictions, if workers render the rows of one model after those of another."""
     costs = [one.cost for one in each if one.cost is not None]
     return Prediction(
         num_rows=sum(one.num_rows for one in each),

@@ -1,7 +1,7 @@
-"""Does each weight of a model have a place, and each place a weight? Before any weight is read.
+"""Check that a model's weights match its networks, without reading weights.
 
-The libraries load files that have the names and shapes of the real ones and holes for values, in a process
-of their own, so what they convert, tie and pass over counts. Only headers are read, also of far files.
+The libraries load sparse files with the names and shapes of the real weights, in a separate process, so their
+conversions, tied weights and exceptions apply. Only headers are read, also from remote files.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 
 log = logging.getLogger(__name__)
 
-# Beyond the files, which are mapped and of which few values are read. A config could ask for all there is.
+# Memory limit, not counting the mapped files. Without it, a config could use up all memory.
 _MAX_BYTES = 4 << 30
-_PARTS = ".parts"  # the folder of single files, which no component is called
+_PARTS = ".parts"  # folder for single files; no component has this name
 _Error = tuple[str, str]  # problem, fix
-_Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
+_Errors = tuple[_Error | None, _Error | None]  # if no weights may be left over, and if some may
 
 
 def check_weights_fit(
@@ -51,15 +51,15 @@ def check_weights_fit(
     parts: Collection[PartFile] = (),
     allow_unmatched: bool,
 ) -> None:
-    """Raise ModelError for weights that loading the model would refuse; log those that it would leave out.
+    """Raise ModelError if loading the model would refuse its weights; log weights that it would ignore.
 
-    files: all that loading reads of the source. parts: single files, in place of components' weights. Says
-    nothing of pickles and packed weights, whose names are known once they are unpacked, nor of what cannot be
-    loaded here.
+    files: all that loading reads from the source. parts: single files that replace components' weights. Does
+    not check pickles and packed weights, whose names are only known once they are unpacked, nor what cannot
+    be loaded here.
     """
     settings = sorted(file for file in files if not is_weights(file))
     folder = source.fetch(settings)
-    # Of packed weights and pickles the headers do not say names and shapes.
+    # The headers of packed weights and pickles have no names and shapes.
     pickled = (file for file in files if is_weights(file) and not file.endswith(SAFETENSORS))
     unknown = {file.partition("/")[0] for file in pickled} | packed_components(folder, files).keys()
     compared = {one.name: one for one in components if one.has_weights and unknown.isdisjoint(one.folders)}
@@ -69,9 +69,9 @@ def check_weights_fit(
     inside = tuple(f"{name}/" for one in compared.values() for name in one.folders)
     weights = sorted(file for file in files if is_weights(file) and file.startswith(inside))
 
-    @cache  # some are far away
+    @cache  # some are remote
     def header_of(file: str) -> tuple[list[Tensor], Notes]:
-        """Return tensors and notes. Raises ModelError for a file cut short, or of packed weights."""
+        """Return tensors and notes. Raises ModelError for a truncated file, or packed weights."""
         where = f"{source.name}/{file}"
         size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
         tensors, notes = read_header(partial(source.read, file), where, size)
@@ -79,7 +79,7 @@ def check_weights_fit(
         return tensors, notes
 
     def identity(file: str) -> str:
-        """Return what changes with a file: the SHA-256 that its store has, or else its tensors."""
+        """Return text that changes with the file: the SHA-256 from its store, or else its tensors."""
         sha256 = None if source.is_local else source.files[file].sha256
         return sha256 or json.dumps([asdict(tensor) for tensor in header_of(file)[0]])
 
@@ -102,13 +102,13 @@ def check_weights_fit(
             (place / file).symlink_to((folder / file).resolve())
         for file in weights:
             write_hollow(place / file, *header_of(file))
-        for part in singles.values():  # a GGUF file becomes an ordinary one: its names and shapes stay
+        for part in singles.values():  # a GGUF file becomes safetensors with the same names and shapes
             tensors = [replace(one, dtype="F32") if part.is_gguf else one for one in part.tensors]
             write_hollow(place / _PARTS / f"{part.key}{SAFETENSORS}", tensors)
 
     try:
         strict, lenient = _errors(hashlib.sha256(json.dumps(content).encode()).hexdigest(), request, write)
-    except Ended as ended:  # whoever loads it says why, in the library's words
+    except Ended as ended:  # loading it will show the library's error
         log.debug("%s: its weights cannot be compared: %s", source.name, ended)
         return
     if refusal := lenient if allow_unmatched else strict:
@@ -125,9 +125,9 @@ def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]
 
 
 def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Write a sparse file: a header with these tensors, and a hole where their values would be.
+    """Write a sparse safetensors file with these tensors, but without values.
 
-    All floating-point tensors become float32, the type in which they are loaded, so that nothing is copied.
+    Floating-point tensors become float32, the type in which they are loaded, so that nothing is copied.
     """
     header: dict[str, Any] = {"__metadata__": notes} if notes else {}
     end = 0
@@ -148,7 +148,7 @@ def _errors_in_bounds(folder: str, request: Mapping[str, Any]) -> _Errors:
     place, compared = Path(folder), request["compared"]
     components = TypeAdapter(list[Component]).validate_python(request["components"])
     for component in components:
-        class_of(component.library, component.class_name)  # imported before memory is bounded
+        class_of(component.library, component.class_name)  # import it before memory is limited
     bound_memory(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) + _MAX_BYTES)
     where = Path(request["where"])
     return errors_of(place, components, compared=compared, parts=request["parts"], where=where)
@@ -162,10 +162,10 @@ def errors_of(
     parts: Mapping[str, tuple[str, str]] = {},
     where: Path = Path(),
 ) -> _Errors:
-    """Return what loading these files says: where nothing may be left over, and where weights may.
+    """Return the errors of loading these files: if no weights may be left over, and if some may.
 
     compared: names of components; the others get no weights. parts: by component, a single file's name and
-    what messages call it. where: what they call `place`.
+    its name in messages. where: name of `place` in messages.
     """
     import torch
 
@@ -199,7 +199,7 @@ def errors_of(
                 where=where,
             )
             if refusal(allow_unmatched=False) and (place / MODEL_INDEX).is_file():
-                # Some pipelines share layers, which only one of their networks has in its file.
+                # Some pipelines share layers that only one of their networks has in its file.
                 left = [one for one in components if one.has_weights and one.name not in compared]
                 networks |= {one.name: network_loading.blank_network(one, place) for one in left}
                 network_loading.assembled(place, inspect_model(place), components, networks=networks)

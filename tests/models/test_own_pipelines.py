@@ -76,7 +76,7 @@ def test_plan_names_the_package_and_without_it_the_model_is_refused(
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(2)), tmp_path / "out")
     job = str(write_job(tmp_path / "job.yaml", values | {"model": {"path": str(model), "dtype": "fp32"}}))
     planned = run("-m", "framefleet", "plan", job, package=package)
-    assert "(LouderWan of the package my-pipelines 1.0" in planned.stdout, planned.stderr
+    assert "(LouderWan from the package my-pipelines 1.0" in planned.stdout, planned.stderr
     refused = run("-m", "framefleet", "plan", job)
     assert refused.returncode == 2 and "LouderWan" in refused.stderr, refused.stderr
 

@@ -43,7 +43,7 @@ def test_a_probe_of_a_job_with_a_placement_compares_it_with_others(tmp_path: Pat
     lines = [line for line in ended.stdout.splitlines() if line.startswith("1 clip, ")]
     kinds = [line.split(": ")[0].removeprefix("1 clip, ") for line in lines]
     assert kinds == ["one device", "components", "layers", "ulysses", "ulysses+components"]
-    assert lines[0].endswith(" s") and lines[3].endswith(" of the time of one device")
+    assert lines[0].endswith(" s") and lines[3].endswith(" of the time on one device")
     assert "needs several GPUs" in lines[1]
 
 

@@ -77,7 +77,7 @@ def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(t
     message = " ".join(ended.stderr.split())
     assert "rows of 1 shape would fail row 0: with " in message
     assert "timesteps [999, 500]" in message
-    assert "the pipeline says: ValueError: Only one of `timesteps` or `sigmas` can be passed" in message
+    assert "the pipeline fails: ValueError: Only one of `timesteps` or `sigmas` can be passed" in message
     assert "leave out timesteps" in message
     assert not (tmp_path / "out").exists()
 

@@ -149,7 +149,7 @@ def test_a_job_gives_its_rows_references(folder: Path) -> None:
 def test_a_call_without_weights_gets_grey_ones(folder: Path) -> None:
     values = job_of(folder, [[SOUND, IMAGE]])
     ended = command("plan", "--hollow", write_job(folder / "job.yaml", values))
-    assert ended.exit_code == 0 and "the pipeline takes every shape" in ended.stderr
+    assert ended.exit_code == 0 and "the pipeline accepts every shape" in ended.stderr
     classes = {made: grey_reference(made, (48, 32)) for made in CLASSES.values()}
     assert all(type(found) is made for made, found in classes.items())
 
