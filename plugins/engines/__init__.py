@@ -1,1 +1,1 @@
-"""Engines: clips from servers that speak `/v1/videos` or `/v1/images`."""
+"""Get clips from servers that speak `/v1/videos` or `/v1/images`."""

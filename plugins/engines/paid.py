@@ -1,4 +1,4 @@
-"""What all runs of a job have paid, so that none pays more than is allowed."""
+"""Add up what all runs of a job have paid, and stop before they exceed `max_cost`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _ROUNDING = 1e-9  # of sums
 
 
 class Paid:
-    """From any thread of one process; each process has a file of its own."""
+    """Thread-safe. Each process writes its own file."""
 
     def __init__(self, store: Store, max_cost: float | None) -> None:
         self._store, self._max_cost = store, max_cost
         self._path = f"{_FOLDER}/paid-{uuid.uuid4().hex}.json"
         self._lock = threading.Lock()
         self.cost = 0.0  # of this process
-        self._under_way = 0.0  # what requests cost that are not answered
+        self._under_way = 0.0  # cost of requests without an answer yet
 
     @contextmanager
     def paying(self, price: float) -> Iterator[Callable[[], None]]:
-        """Enclose a request that may cost this; yield what is called if it does. Raises Halted.
+        """Reserve the price of a request; yield a function to call if it is due. Raises Halted.
 
-        Before the request it counts in this process, and afterwards in the output.
+        Until then it counts in this process only, and afterwards in the output.
         """
         with self._lock:
             before = self._others() + self.cost + self._under_way if self._max_cost is not None else 0.0
             if self._max_cost is not None and before + price > self._max_cost + _ROUNDING:
-                paid = f"all runs paid {before:.2f} of {self._max_cost:.2f}"
+                paid = f"all runs together paid {before:.2f} of {self._max_cost:.2f}"
                 fix = "raise engine.max_cost, and run the same command again"
                 raise Halted(f"engine.max_cost is reached: {paid}", fix, "spent")
             self._under_way += price
@@ -58,7 +58,7 @@ class Paid:
                     self._under_way -= price
 
     def _others(self) -> float:
-        """Return what other processes have paid, and earlier runs."""
+        """Return what other processes and earlier runs have paid."""
         total = 0.0
         for path in self._store.list(_FOLDER):
             if path != self._path:

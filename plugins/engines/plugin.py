@@ -1,4 +1,4 @@
-"""Engines: clips from servers that speak `/v1/videos` or `/v1/images`."""
+"""Register the engines `videos_api` and `images_api`."""
 
 from framefleet.api import Plugin
 

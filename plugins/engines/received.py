@@ -1,4 +1,4 @@
-"""From what a server sent to a clip that is whole, and what was asked for; else the row fails and says so."""
+"""Read a clip that a server sent; RenderError if it is not complete, or not what was asked for."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from framefleet.api.errors import InputError, RenderError, StoreError, count_tex
 from framefleet.plugins.engines.words import frames_asked, is_about, length_asked, size_asked
 
 _FORMATS: Mapping[str, MediaFormat] = {"mp4": "mp4", "png": "png"}
-_FIX = "look at the server; `framefleet retry` creates the clip again"
+_FIX = "check the server; `framefleet retry` creates the clip again"
 
 
 def clip_received(content: bytes, arguments: Mapping[str, Any], kind: str) -> EngineClip:
-    """Return the clip of a file. kind: videos or images. Raises RenderError."""
+    """Return a file as a clip. kind: videos or images. Raises RenderError."""
     found = file_kind(content)
     wanted = "video" if kind == "videos" else "image"
     if found is None or found.kind != wanted:
-        what = "nothing" if not content else str(found) if found else "no file of a kind that is known"
-        raise RenderError(f"the server sent {what} in place of {wanted}", _FIX)
+        what = "nothing" if not content else str(found) if found else "a file of unknown type"
+        raise RenderError(f"the server sent {what} instead of {wanted}", _FIX)
     try:
         clip = _video(content) if kind == "videos" else _image(content)
     except (InputError, StoreError, av.FFmpegError, ValueError) as error:
@@ -48,17 +48,17 @@ def _video(content: bytes) -> EngineClip:
 
 
 def _format(content: bytes, name: str) -> MediaFormat | None:
-    if name == "mkv or webm":  # which say what they are in their first bytes
+    if name == "mkv or webm":  # the first bytes say which
         return "webm" if b"webm" in content[:64] else "mkv"
     return _FORMATS.get(name)
 
 
 def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
-    """Raise RenderError for a clip that is not what was asked for."""
+    """Raise RenderError if a clip is not what was asked for."""
     num_frames, height, width, _ = clip.frames.shape
     differs = []
     if (size := size_asked(arguments)) not in (None, (height, width)):
-        differs.append(f"{width}x{height} in place of {size[1]}x{size[0]}" if size else "")
+        differs.append(f"{width}x{height} instead of {size[1]}x{size[0]}" if size else "")
     if kind == "videos":
         asked, fps, seconds = frames_asked(arguments), arguments.get("fps"), length_asked(arguments)
         if arguments.get("num_frames") is not None and num_frames != arguments["num_frames"]:
@@ -66,9 +66,9 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
         elif asked is not None and not is_about(num_frames, asked):
             differs.append(f"{num_frames} frames in place of about {asked:g}")
         if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
-            differs.append(f"{clip.fps or 0:g} fps in place of {fps:g} fps")
+            differs.append(f"{clip.fps or 0:g} fps instead of {fps:g} fps")
         length = num_frames / clip.fps if clip.fps else 0.0
         if seconds is not None and not differs and abs(length - seconds) > 1 / 4 + seconds / 20:
-            differs.append(f"{length:.2f} s in place of {seconds:g} s")
+            differs.append(f"{length:.2f} s instead of {seconds:g} s")
     if differs:
-        raise RenderError(f"the server sent a clip of {', '.join(differs)}", _FIX)
+        raise RenderError(f"the server sent a clip with {', '.join(differs)}", _FIX)

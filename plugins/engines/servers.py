@@ -1,4 +1,4 @@
-"""The servers of one engine: which is free, silent or to be left alone, and what each has done."""
+"""The servers of one engine: which is free, silent or busy, and what each has done."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from framefleet.pipeline.metrics import SERVER_DOWN_SECONDS, SERVER_IDLE_SECONDS, SERVER_ROWS
 
-_LOOK_S = 0.05  # between two looks for a free place
-_LOAD_S = 5.0  # that a busy server is left alone for, where it does not say how long
+_LOOK_S = 0.05  # between two checks for a free place
+_LOAD_S = 5.0  # pause for a busy server that does not say how long
 
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """down_since: when it last answered, if it does not answer now. busy_since: since when it takes no row.
-    next_at: when it may be asked again.
+    """down_since: when it last answered, if it does not answer now. busy_since: since when it accepts no
+    rows. next_at: when to ask it again.
     """
 
     url: str
@@ -51,7 +51,7 @@ class Server:
 
 
 class Servers:
-    """From any thread."""
+    """Thread-safe."""
 
     def __init__(self, urls: Sequence[str], parallel: int) -> None:
         now = time.monotonic()
@@ -65,11 +65,11 @@ class Servers:
         return next((server for server in self._all if server.url == url), None)
 
     def room(self) -> int:
-        """Return how many rows those have room for that answer; at least one, which waits for the others."""
+        """Return how many rows the servers that answer have room for; at least one."""
         return max(1, self._parallel * sum(server.down_since is None for server in self._all))
 
     def useless_s(self) -> float:
-        """Return for how long none has answered, or had a row or taken one; 0 where one does."""
+        """Return for how long no server has answered, had a row or accepted one; 0 if one does now."""
         now = time.monotonic()
 
         def since(server: Server) -> float:
@@ -84,9 +84,9 @@ class Servers:
     def place(
         self, wait: Callable[[float], None], check: Callable[[], None], at: Server | None = None
     ) -> Iterator[Server]:
-        """Hold a place at the server with most room, or at this one, however many it has.
+        """Hold a place at the server with the most room, or at a given server even if it is full.
 
-        check: raises where waiting for a place is of no use any more.
+        check: raises if there is no point in waiting any longer.
         """
         while (server := self._take(at)) is None:
             check()
@@ -123,7 +123,7 @@ class Servers:
             server.down_since = now if server.down_since is None else server.down_since
 
     def busy(self, server: Server, pause_s: float | None) -> None:
-        """It wants to be left alone. pause_s: for so long, if it says so."""
+        """Note that it is busy. pause_s: for how long, if it says so."""
         with self._lock:
             server.pause_s = pause_s or min(2 * server.pause_s or _LOAD_S / 8, 4 * _LOAD_S)
             now = time.monotonic()
@@ -131,7 +131,7 @@ class Servers:
             server.busy_since = now if server.busy_since is None else server.busy_since
 
     def taken(self, server: Server) -> None:
-        """It has taken a row."""
+        """Note that it has accepted a row."""
         with self._lock:
             server.count(time.monotonic())
             server.down_since, server.busy_since, server.pause_s = None, None, 0.0

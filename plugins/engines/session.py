@@ -1,7 +1,7 @@
-"""One process at work: each row is created at a server, waited for and fetched, and paid for once.
+"""Create each row's clip at a server, wait for it and fetch it, so that it is paid for only once.
 
-The id of what was created is stored in the output before it is waited for, so that a later attempt, also of
-another run, waits for it in place of creating it again.
+The clip's id at the server is stored in the output before the wait. A later attempt, also in another run,
+then waits for this clip instead of creating another.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LATER = "run the same command again when it answers"
 
 
 class _Forgotten(Exception):
-    """The server does not know the id any more; the text says how that shows."""
+    """The server no longer knows the id. The text says how we know."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Session(EngineSession):
         self._web = Web(engine.urls, engine.key)
         self._servers = Servers(engine.urls, engine.parallel)
         self._paid = Paid(store, engine.max_cost)
-        # Of a row's idempotency key: in another output it is another clip.
+        # Part of a row's idempotency key, since the same row in another output is another clip.
         self._output = f"-{sha256(store.url_of('').encode()).hexdigest()[:8]}"
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
         self._num_ended: dict[str, int] = {}  # ids of a row that ended without a clip
@@ -96,7 +96,7 @@ class Session(EngineSession):
                     if made is None:
                         made = self._create(row, server)
                         if made is None:
-                            continue  # it is busy, or silent: another place, then
+                            continue  # it is busy or silent, so try another place
                     if made.content is None:
                         self._wait_for(row, made)
                     clip = self._clip(row, made)
@@ -118,7 +118,7 @@ class Session(EngineSession):
             return None
         server = self._servers.named(kept["url"])
         if server is None:
-            row.say(f"row {row.row_id}: it was created at {kept['url']}, which the job no longer has")
+            row.say(f"row {row.row_id}: it was created at {kept['url']}, which is no longer in the job")
             return None
         return _Made(server, kept["id"], self._number(row))
 
@@ -138,7 +138,7 @@ class Session(EngineSession):
         self._servers.failed(made.server)
 
     def _create(self, row: EngineRow, server: Server) -> _Made | None:
-        """Have a server begin with a row; None where it is busy or silent."""
+        """Have a server start a row; None if it is busy or silent."""
         with ExitStack() as stack:
             while not self._has_taken:
                 row.wait(0)
@@ -219,10 +219,10 @@ class Session(EngineSession):
     def _not_created(
         self, row: EngineRow, server: Server, answer: HttpAnswer, *, is_json: bool, fields: Mapping[str, Any]
     ) -> None:
-        """Leave the server alone for a while, or raise for what it refuses."""
+        """Pause the server, or raise if it refuses the row or the job."""
         status, said = answer.status, f"{server.name} answered {answer.status}: {answer.text()}"
         if status in (401, 403, 404, 405) or 300 <= status < 400:
-            raise Halted(said, "check `urls`, `model` and the key that `api_key_env` names", "job")
+            raise Halted(said, "check `urls`, `model` and the key in `api_key_env`", "job")
         if status == 402:
             raise Halted(said, "pay there, and run the same command again", "spent")
         if status == 415 and self._engine.body == "auto" and server.url not in self._forms:
@@ -235,12 +235,12 @@ class Session(EngineSession):
                 if not self._has_taken:  # or else it is this row's value
                     raise Halted(said, "leave it out, or give another value", "job")
             raise RowError(said, "change the row")
-        if status in (429, 503):  # it loads, or has enough to do
+        if status in (429, 503):  # it is loading, or busy
             self._servers.answered(server)
             self._servers.busy(server, retry_after_s(answer.headers))
             return
         row.say(f"row {row.row_id}: {said}")
-        self._fault(row, server, EndpointError(said, "look at the server"))
+        self._fault(row, server, EndpointError(said, "check the server"))
 
     def _fault(self, row: EngineRow, server: Server, error: EndpointError) -> None:
         """Leave a server that could not take a row; raise the error if that happens to the row again."""
@@ -251,7 +251,7 @@ class Session(EngineSession):
             raise error
 
     def _form(self, server: Server) -> tuple[bool, Any]:
-        """Return whether a server takes JSON, and which words, if it says so."""
+        """Return whether a server accepts JSON, and which fields, if it says so."""
         if server.url not in self._forms:
             is_json, takes = self._web.form_of(server.url, self._engine.kind)
             if is_json is None and takes is None:
@@ -267,7 +267,7 @@ class Session(EngineSession):
         content = row.read(image["uri"])
         kind = file_kind(content)
         if kind is None or kind.kind != "image":
-            raise RowError(f"image is {kind or 'no image'}", "give a PNG or JPEG")
+            raise RowError(f"image is {kind or 'not an image'}", "use a PNG or JPEG")
         return {file_word(self._engine.kind): (content, f"image/{kind.name}")}
 
     def _price(self, row: EngineRow) -> float:
@@ -276,8 +276,8 @@ class Session(EngineSession):
             return 0.0
         seconds = length_asked(row.request.arguments) if price.second else 0.0
         if seconds is None:
-            fix = "give `seconds`, or `num_frames` and `fps`"
-            raise RowError("its price goes by seconds, and it does not say how long it is", fix)
+            fix = "set `seconds`, or `num_frames` and `fps`"
+            raise RowError("its price is per second, but it does not set its length", fix)
         return price.clip + price.second * seconds
 
     def _wait_for(self, row: EngineRow, made: _Made) -> None:
@@ -341,7 +341,7 @@ class Session(EngineSession):
             try:
                 content = self._fetched(made) if made.content is None else made.content
                 if self._web.has_key(content):
-                    raise RenderError("the server sent a file with the key in it", "look at the server")
+                    raise RenderError("the server sent a file that contains the key", "check the server")
                 clip = clip_received(content, row.request.arguments, self._engine.kind)
                 where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
                 return replace(clip, environment=where)
@@ -369,7 +369,7 @@ class Session(EngineSession):
         return answer.content
 
     def _check_servers(self) -> None:
-        """Raise Halted where no server has been of use for long."""
+        """Raise Halted if no server has been useful for a long time."""
         if (useless_s := self._servers.useless_s()) > self._engine.patience_s:
             num = count_text(len([*self._servers]), "server")
             why = next((f": {server.why}" for server in self._servers if server.why), "")
@@ -377,7 +377,7 @@ class Session(EngineSession):
             raise Halted(problem, _LATER, "service")
 
     def _look_for_silent(self) -> None:
-        """Find out when silent servers answer again. On a thread of its own."""
+        """Check in the background whether silent servers answer again."""
         while not self._is_over.wait(_LOOK_S):
             for server in self._servers:
                 if server.down_since is None:
@@ -385,5 +385,5 @@ class Session(EngineSession):
                 try:
                     if self._web.get(f"{server.url}/models", timeout_s=5.0).status < 500:
                         self._servers.answered(server)
-                except (Silent, RuntimeError):  # which a loop that was stopped raises
+                except (Silent, RuntimeError):  # a stopped event loop raises RuntimeError
                     continue

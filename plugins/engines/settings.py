@@ -1,4 +1,4 @@
-"""What a job says of servers below `engine:`, and what these say that they take."""
+"""The job's settings for servers, below `engine:`, and the fields that the servers say they accept."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _OURS = {"prompt", "model", "seed", "n"}
 
 
 def _checked_url(url: str) -> str:
-    if not is_plain_address(url):  # the job is stored
+    if not is_plain_address(url):  # as job.json stores it
         raise ValueError("an address such as http://gpu-1:8000/v1, without user, password and query")
     return url.rstrip("/")
 
 
 class Price(Strict):
-    """What a server charges, in any currency."""
+    """Prices of a server, in any currency."""
 
     clip: float = Field(default=0.0, ge=0, description="Price of a clip, however long.")
-    second: float = Field(default=0.0, ge=0, description="Price of a second of a clip.")
+    second: float = Field(default=0.0, ge=0, description="Price per second of a clip.")
 
 
 class _Servers(Engine):
-    """Servers of one model. Their addresses, and how they are asked, may change from run to run."""
+    """Servers with one model. Their addresses and the form of requests may change from run to run."""
 
     kind: ClassVar[Literal["videos", "images"]]
     urls: Annotated[list[Annotated[str, AfterValidator(_checked_url)]], Field(min_length=1)] = Field(
@@ -50,7 +50,7 @@ class _Servers(Engine):
     )
     parallel: int = Field(default=1, ge=1, le=256, description="Maximum number of clips per server at once.")
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="More fields of each request, e.g. {extra_params: {...}}."
+        default_factory=dict, description="More fields for each request, e.g. {extra_params: {...}}."
     )
     body: Literal["auto", "form", "json"] = Field(
         default="auto", description="Format of requests. auto: one that the server says it accepts."
@@ -81,12 +81,12 @@ class _Servers(Engine):
 
     @property
     def key(self) -> str | None:
-        """The key, from the environment. Raises JobError where there is none."""
+        """The key, from the environment. Raises JobError if it is not set."""
         if self.api_key_env is None:
             return None
         key = os.environ.get(self.api_key_env, "").strip()
         if not key or not key.isprintable():
-            problem = f"engine.api_key_env: the environment variable {self.api_key_env} holds no key"
+            problem = f"engine.api_key_env: the environment variable {self.api_key_env} is not set"
             raise JobError(problem, "set it, or leave `api_key_env` out")
         keep_secrets({"key": key})
         return key
@@ -114,16 +114,16 @@ class ImagesApi(_Servers):
 
 
 def told_words(web: Web, urls: Collection[str], kind: str, model: str) -> Collection[str] | None:
-    """Return the words that the first server which answers says it takes; None where it does not say.
+    """Return the fields that the first server to answer says it accepts; None if it does not say.
 
-    Raises JobError where it says that it has other models.
+    Raises JobError if it says that it has other models.
     """
     for url in urls:
         models = web.look(f"{url}/models")
         names = [one["id"] for one in _list(models, "data") if isinstance(one, Mapping) and "id" in one]
         if names and model not in names:
             shown = ", ".join(map(str, names[:5]))
-            raise JobError(f"engine.model is {model!r}, and {url} has {shown}", "name one that it has")
+            raise JobError(f"engine.model is {model!r}, but {url} has {shown}", "use one that it has")
         if models is not None:
             return web.form_of(url, kind)[1]
     log.warning("no server says which models it has, e.g. %s/models: is it there?", next(iter(urls)))

@@ -1,6 +1,6 @@
-"""Requests to servers: the one place that has the key, which no other host gets. Answers are bounded.
+"""Send requests to servers, with the key, which no other host gets. The size of answers is limited.
 
-Where servers on the internet say that a file is at another host, that host is not in a private network.
+If a server on the internet says that a file is at another host, this host must not be in a private network.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Silent(EndpointError):
-    """A server that does not answer, or not as the API has it."""
+    """A server does not answer, or not as the API requires."""
 
 
 class OutOfReach(Silent):
-    """It was not even asked: there is no connection."""
+    """There was no connection, so the server did not get the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """headers: by names in lower case."""
+    """headers: with names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -52,7 +52,7 @@ class HttpAnswer:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return what it says. Raises ValueError."""
+        """Return its content as JSON. Raises ValueError."""
         return parse_json(self.content)
 
     def text(self) -> str:
@@ -60,7 +60,7 @@ class HttpAnswer:
 
 
 class Web:
-    """As a context. From any thread."""
+    """A context manager. Thread-safe."""
 
     def __init__(self, urls: Collection[str], key: str | None) -> None:
         self._hosts = {_host(url) for url in urls}
@@ -87,14 +87,14 @@ class Web:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def get(self, url: str, *, timeout_s: float = _LOOK_S, is_file: bool = False) -> HttpAnswer:
-        """Return an answer. is_file: follow redirects, to other hosts without the key. Raises Silent."""
+        """Get an answer. is_file: follow redirects, to other hosts without the key. Raises Silent."""
         for _ in range(_MAX_REDIRECTS if is_file else 1):
             most = MAX_CLIP_BYTES if is_file else _MAX_TEXT_BYTES
             answer = self._done(self._ask("GET", url, timeout_s=timeout_s, most=most))
             if answer.status not in _REDIRECTS or not is_file:
                 return answer
             url = urljoin(url, answer.headers.get("location", ""))
-        raise Silent(f"{_host(url)} redirects without end", "look at the server")
+        raise Silent(f"{_host(url)} redirects without end", "check the server")
 
     def post(
         self,
@@ -106,7 +106,7 @@ class Web:
         idempotency_key: str,
         timeout_s: float = _LOOK_S,
     ) -> HttpAnswer:
-        """Return the answer to a form, or to JSON. files: content and MIME type. Raises Silent."""
+        """Send a form or JSON, and return the answer. files: content and MIME type. Raises Silent."""
         body: dict[str, Any]
         if is_json:
             data = {
@@ -130,7 +130,7 @@ class Web:
         )
 
     def look(self, url: str) -> Any:
-        """Return the JSON at an address; None where there is none."""
+        """Return the JSON at an address, or None."""
         try:
             answer = self.get(url)
             return answer.json() if answer.is_good else None
@@ -138,7 +138,7 @@ class Web:
             return None
 
     def form_of(self, url: str, kind: str) -> tuple[bool | None, Collection[str] | None]:
-        """Return whether a server takes JSON, and which words; None: its OpenAPI page does not say."""
+        """Return whether a server accepts JSON, and which fields. None if its OpenAPI page does not say."""
         page = self.look(urljoin(url, "/openapi.json"))
         path = "/v1/videos" if kind == "videos" else "/v1/images/generations"
         try:
@@ -166,7 +166,7 @@ class Web:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 
         is_free = bool(proxy) or _host(url) in self._hosts or self._are_near
-        if is_free not in self._sessions:  # without compression: some kilobytes of it could be gigabytes
+        if is_free not in self._sessions:  # without compression, as some kilobytes could become gigabytes
             connector = TCPConnector(limit=0, socket_factory=None if is_free else public_sockets([]))
             self._sessions[is_free] = ClientSession(
                 auto_decompress=False, cookie_jar=DummyCookieJar(), connector=connector
@@ -197,26 +197,26 @@ class Web:
                 async for chunk in response.content.iter_any():
                     content += chunk
                     if len(content) > most:
-                        raise Silent(f"{_host(url)} sent more than {most:,} bytes", "look at the server")
+                        raise Silent(f"{_host(url)} sent more than {most:,} bytes", "check the server")
                 told = {name.lower(): value for name, value in response.headers.items()}
                 return HttpAnswer(status=response.status, headers=told, content=bytes(content))
         except TimeoutError:
-            problem = f"it has not answered in {timeout_s:g} s"
+            problem = f"no answer within {timeout_s:g} s"
         except ClientConnectorError as error:
-            raise OutOfReach(public_text(f"{_host(url)}: {error}"), "look at the server") from None
+            raise OutOfReach(public_text(f"{_host(url)}: {error}"), "check the server") from None
         except (ClientError, OSError, ValueError) as error:
             problem = public_text(f"{type(error).__name__}: {error}")
-        raise Silent(f"{_host(url)}: {problem}", "look at the server")
+        raise Silent(f"{_host(url)}: {problem}", "check the server")
 
 
 def _host(url: str) -> str:
-    """Return what a key is for: scheme, host and port."""
+    """Return scheme, host and port, for which a key is valid."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_near(host: str) -> bool:
-    """Tell whether a host is not on the internet."""
+    """Whether a host is not on the internet."""
     name = urlsplit(host).hostname or ""
     try:
         found = {str(one[4][0]) for one in socket.getaddrinfo(name, None)}

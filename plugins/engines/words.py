@@ -1,4 +1,4 @@
-"""Arguments of rows, and the words that servers have for them: one table, and what a server says it takes."""
+"""Translate rows' arguments to the fields of the API, as far as a server accepts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framefleet.api.errors import Refused, RowError
 if TYPE_CHECKING:
     from framefleet.api.models import PipelineSpec
 
-# Argument of a row, and word of the API: what its value is.
+# By argument of a row and field of the API: the type of its value.
 _OF_BOTH: dict[str, ArgumentKind] = {
     "prompt": "str",
     "negative_prompt": "str",
@@ -35,7 +35,7 @@ _FILES = {"videos": "input_reference", "images": "image"}  # what an image to st
 
 
 def parameters_for(kind: str, takes: Collection[str] | None) -> dict[str, Parameter]:
-    """Return what rows may give. kind: videos or images. takes: the words of the server, if it says them."""
+    """Return the arguments that rows may have. kind: videos or images. takes: fields, if known."""
     known = _OF_BOTH | (_OF_VIDEOS if kind == "videos" else {})
 
     def is_taken(name: str) -> bool:
@@ -72,7 +72,7 @@ def is_about(frames: float, asked: float) -> bool:
 
 
 def size_asked(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return (height, width) that a row asks for; None where it leaves that to the server."""
+    """Return the (height, width) that a row asks for; None leaves it to the server."""
     height, width = arguments.get("height"), arguments.get("width")
     if (height is None) != (width is None):
         raise RowError("height or width is given alone", _BOTH)
@@ -80,7 +80,7 @@ def size_asked(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def frames_asked(arguments: Mapping[str, Any]) -> float | None:
-    """Return how many frames a row asks for; None where it leaves that to the server."""
+    """Return the number of frames that a row asks for; None leaves it to the server."""
     frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
     if frames is not None:
         return float(frames)
@@ -88,7 +88,7 @@ def frames_asked(arguments: Mapping[str, Any]) -> float | None:
 
 
 def length_asked(arguments: Mapping[str, Any]) -> float | None:
-    """Return how long a clip a row asks for; None where it leaves that to the server."""
+    """Return the length in seconds that a row asks for; None leaves it to the server."""
     frames, seconds, fps = (arguments.get(name) for name in ("num_frames", "seconds", "fps"))
     if seconds is not None:
         return float(seconds)
@@ -98,7 +98,7 @@ def length_asked(arguments: Mapping[str, Any]) -> float | None:
 def fields_of(
     request: Request, *, model: str, kind: str, takes: Collection[str] | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a server is asked, by its words; but for the image. Raises RowError."""
+    """Return the fields of a request, without the image. Raises RowError."""
     arguments = dict(request.arguments)
     fields: dict[str, Any] = {**options, "model": model, "seed": request.seed}
     arguments.pop("image", None)
@@ -112,19 +112,19 @@ def fields_of(
     if arguments.get("num_frames") is not None and takes is not None and "num_frames" not in takes:
         seconds = length_asked(arguments)
         if seconds is None:
-            raise RowError("num_frames is given without fps, and the server takes seconds alone", "give both")
+            raise RowError("num_frames is set without fps, but the server needs seconds", "set both")
         del arguments["num_frames"]
         arguments["seconds"] = seconds
     if (length := arguments.get("seconds")) is not None:
-        arguments["seconds"] = f"{length:g}"  # a text, in this API
+        arguments["seconds"] = f"{length:g}"  # text, in this API
     return fields | {name: _plain(value) for name, value in arguments.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
-    """Return a whole number as one: servers take "8" for frames per second, and not "8.0"."""
+    """Return a whole number as int, since servers accept "8" as frame rate, but not "8.0"."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def file_word(kind: str) -> str:
-    """Return what servers call the image that a clip starts from, or that is edited."""
+    """Return the field for the image that a clip starts from, or that is edited."""
     return _FILES[kind]

@@ -57,7 +57,7 @@ def test_200_rows_of_three_servers_that_are_killed_throttled_and_lie(tmp_path: P
     for record in records:
         content = (tmp_path / "out" / record["path"]).read_bytes()
         assert decode(content).shape == (5, 16, 32, 3)
-    num_again = printed.count("it is created again") + printed.count("may have been created")
+    num_again = printed.count("creating it again") + printed.count("may have been created")
     assert 200 <= len(ids) <= 200 + num_again + len(lied)
 
 
@@ -94,7 +94,7 @@ def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp
         job = job_with(tmp_path, [server], 9, engine={"max_cost": 5.0, "price": {"clip": 1.0}})
         ended = command("render", job)
         assert (ended.exit_code, len(server.ids())) == (1, 5)
-        assert "engine.max_cost is reached: all runs paid 5.00 of 5.00" in ended.output
+        assert "engine.max_cost is reached: all runs together paid 5.00 of 5.00" in ended.output
         name = server.url.removeprefix("http://").removesuffix("/v1")
         assert f"server {name}: 5 rows" in command("status", tmp_path / "out").output
         assert command("render", job, "--set", "engine.max_cost=20").exit_code == 0

@@ -131,11 +131,11 @@ def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, f
     [
         ({"empty": True}, "sent nothing in place of video"),
         ({"half": True}, "cannot be decoded"),
-        ({"json_content": True}, "no file of a kind that is known"),
+        ({"json_content": True}, "a file of unknown type"),
         ({"html": {"at": ["content"]}}, "a web page in place of video"),
-        ({"frames": 2}, "7 frames in place of 5"),
+        ({"frames": 2}, "7 frames instead of 5"),
         ({"size": "64x16"}, "64x16 in place of 32x16"),
-        ({"fps": 12}, "12 fps in place of 8 fps"),
+        ({"fps": 12}, "12 fps instead of 8 fps"),
     ],
 )
 def test_what_is_not_the_clip_that_was_asked_for_fails_its_row(
@@ -221,7 +221,7 @@ def test_a_forgotten_id_is_created_once_more_and_that_is_said(
     with closing(Rows(tmp_path, vllm)) as rows:
         assert rows.render().frames.shape == (5, 16, 32, 3)
     assert len(vllm.ids()) == before + 2
-    assert any("it is created again" in line for line in rows.said)
+    assert any("creating it again" in line for line in rows.said)
 
 
 def test_a_restarted_server_that_forgot_costs_one_more_clip(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_no_server_that_answers_ends_the_run(vllm: VideosServer, tmp_path: Path)
         server.set_faults(busy="900")
         server.restart()
         rows = Rows(tmp_path, server, api_key_env=None, patience_s=0.3)
-        with closing(rows), pytest.raises(Halted, match="none of 1 server has answered, or taken a row"):
+        with closing(rows), pytest.raises(Halted, match="none of 1 server has answered, or accepted a row"):
             rows.render()
 
 
@@ -360,7 +360,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
     with closing(Rows(tmp_path / "out", each)) as rows:
         plain = rows.render(seed=3)
         started = rows.render("1" * 32, seed=3, image={"uri": str(tmp_path / "a.png"), "sha256": "0"})
-        with pytest.raises(RowError, match="height or width is given alone"):
+        with pytest.raises(RowError, match="only one of height and width is set"):
             rows.render("2" * 32, height=None)
     assert not np.array_equal(plain.frames, started.frames)
 
@@ -375,7 +375,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
         ({"type": "videos"}, "did you mean 'videos_api'"),
         ({"type": ["videos_api"]}, "engine.type is"),
         ({3: "videos_api"}, "unknown key `engine.3`"),
-        ({"api_key_env": "NOT_SET"}, "holds no key"),
+        ({"api_key_env": "NOT_SET"}, "is not set"),
     ],
 )
 def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[Any, Any], says: str) -> None:
