@@ -1,1 +1,1 @@
-"""Batch files: lines of requests, as OpenAI's batch API takes them, rendered into lines of results."""
+"""Render batch files of OpenAI's batch API: from lines of requests to lines of results."""

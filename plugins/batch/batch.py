@@ -1,8 +1,8 @@
-"""From a batch file to an output with its clips, and from there to the files of results and errors.
+"""Render a batch file to an output, and write its files of results and errors.
 
     in.jsonl -> a table in the output -> render -> records, failures -> out.jsonl, out.errors.jsonl
 
-The table has a row for a line, and is the same for the same lines: another run continues where one ended.
+The table has a row per line, and is the same for the same lines, so that another run continues.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def batch(
     """Render the requests of a batch file of OpenAI's batch API; return how many lines have results.
 
     file: lines of {custom_id, method, url, body} for /v1/videos, /v1/images/generations and
-    /v1/images/edits. results: file to write, with a line for each request that was rendered, in the order of
-    `file`; errors: file for the others, by default NAME.errors.jsonl. model: overrides the one that the lines
-    name. engine: addresses of servers that render instead of framefleet, separated by commas, e.g.
+    /v1/images/edits. results: file to write, with a line for each rendered request, in the order of `file`;
+    errors: file for the others, by default NAME.errors.jsonl. model: overrides the model in the lines.
+    engine: addresses of servers that render instead of framefleet, separated by commas, e.g.
     "http://gpu-1:8000/v1". output: for clips and records, by default the folder NAME next to the results.
     sets: keys of the job, e.g. "fleet.workers=2". The same call continues after an interruption. Raises
     FramefleetError.
@@ -141,15 +141,15 @@ def _nothing_in(file: Path, lines: Iterable[Line]) -> TableError:
 
 
 def _row(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: Any) -> dict[str, Any]:
-    """Return the row of the table that a line asks for. same_model: what its model has to be."""
+    """Return the table's row for a line. same_model: the model that all lines must name."""
     if line.refusal:
         raise line.refusal
     assert line.body is not None, "else it was refused"
     if same_model is not None and line.body.get("model") not in (None, same_model):
         raise Refusal(
             code="mismatched_model",
-            message=f"model is {line.body['model']!r}, and {same_model!r} in the first line; all lines of a "
-            "file are rendered by one model",
+            message=f"model is {line.body['model']!r}, but {same_model!r} in the first line; all lines of a "
+            "file must have the same model",
             name="model",
         )
     columns = row_of(line.body, line.url, spec)
@@ -162,7 +162,7 @@ def _stored_image(store: Store, kind: str, text: str) -> str:
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise Refusal(code="invalid_value", message="image is no base64", name="image") from None
+        raise Refusal(code="invalid_value", message="image is not valid base64", name="image") from None
     path = f"{TABLES}/{sha256(content).hexdigest()[:32]}.{kind}"
     if not store.exists(path):
         store.write(path, content)

@@ -1,4 +1,4 @@
-"""`framefleet batch`: what is typed, and what it prints."""
+"""The command `framefleet batch`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def batch_command(
         Option(
             "--errors",
             metavar="ERRORS.JSONL",
-            help="File of lines that have no result. Default: OUT.errors.jsonl.",
+            help="File for lines without a result. Default: OUT.errors.jsonl.",
         ),
     ] = None,
     model: ModelPlace = None,
@@ -44,7 +44,7 @@ def batch_command(
         Option(
             "--engine",
             metavar="URL[,URL]",
-            help="Servers of /v1/videos or /v1/images that render, e.g. http://gpu-1:8000/v1.",
+            help="Servers of /v1/videos or /v1/images that render instead, e.g. http://gpu-1:8000/v1.",
         ),
     ] = None,
     output: OutputPlace = None,
@@ -53,10 +53,10 @@ def batch_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render the requests of a batch file, as OpenAI's batch API takes them. Run it again to continue.
+    """Render the requests of a batch file of OpenAI's batch API. Run it again to continue.
 
-    Takes /v1/videos, /v1/images/generations and /v1/images/edits. Clips are stored in an output: --output, or
-    else the folder OUT. Exit codes are those of `render`; 1 also means that lines were refused.
+    Supports /v1/videos, /v1/images/generations and /v1/images/edits. Clips are stored in an output: --output,
+    or else the folder OUT. Exit codes are those of `render`; 1 also means that lines were refused.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.render.command import show_render

@@ -1,7 +1,7 @@
-"""The lines of a batch file: what each asks for, and the lines of results and errors that answer them.
+"""Read the lines of a batch file, and write lines of results and errors.
 
-https://platform.openai.com/docs/guides/batch: of the input {custom_id, method, url, body}, of results and
-errors {id, custom_id, response: {status_code, request_id, body}, error}.
+https://platform.openai.com/docs/guides/batch: input lines are {custom_id, method, url, body}, results and
+errors are {id, custom_id, response: {status_code, request_id, body}, error}.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from framefleet.api.texts import parse_json
 from framefleet.plugins.batch.words import URLS, VIDEOS_URL, Refusal
 
 _KEYS = {"custom_id", "method", "url", "body"}
-_MAX_BYTES = 64 << 20  # of a line, which may hold a picture
+_MAX_BYTES = 64 << 20  # per line, which may contain a picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line that can be answered. custom_id: "" where it has none."""
+    """A line that can be answered. custom_id: "" if it has none."""
 
     number: int  # from 1
     custom_id: str
     url: str = ""
     body: Mapping[str, Any] | None = None
-    refusal: Refusal | None = None  # why it has none
+    refusal: Refusal | None = None  # why it has no body
 
     @property
     def request_id(self) -> str:
@@ -47,7 +47,7 @@ def read_lines(file: Path) -> Iterator[Line]:
                 number += 1
                 if len(text) == _MAX_BYTES:
                     problem = f"{file}, line {number:,}: it has {_MAX_BYTES:,} bytes or more"
-                    raise JobError(problem, "give pictures as paths or URLs")
+                    raise JobError(problem, "name pictures by path or URL")
                 if text.strip():
                     yield _read(number, text, seen)
     except OSError as error:
@@ -79,7 +79,7 @@ def _read(number: int, text: bytes, seen: set[str]) -> Line:
         if unknown := values.keys() - _KEYS:
             raise Refusal(
                 code="unknown_parameter",
-                message=f"{min(unknown)!r} is no key of a line; arguments belong in `body`",
+                message=f"a line has no key {min(unknown)!r}; arguments belong in `body`",
                 name=min(unknown),
             )
         if values.get("method") != "POST":
@@ -116,7 +116,7 @@ def _missing(name: str, wanted: str, value: object) -> Refusal:
 
 
 def error_line(line: Line, refusal: Refusal) -> str:
-    """Return the line of a request that has no result."""
+    """Return the error line for a request."""
     of_whom = "server_error" if refusal.status_code >= 500 else "invalid_request_error"
     error = {"message": refusal.message, "type": of_whom, "param": refusal.name, "code": refusal.code}
     short = {"code": refusal.code, "message": f"line {line.number:,}: {refusal.message}"}
@@ -124,7 +124,7 @@ def error_line(line: Line, refusal: Refusal) -> str:
 
 
 def result_line(line: Line, records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the line of a request whose clips are there. records: one for each of its rows."""
+    """Return the result line for a request. records: one for each of its rows."""
     assert line.body is not None, "it was rendered"
     if line.url == VIDEOS_URL:
         videos = [_video(line.body, record) for record in records]
@@ -166,7 +166,7 @@ def _image(record: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
 
 
 def _framefleet(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the API has no words for."""
+    """Return values that have no field in the API."""
     return {name: record[name] for name in ("row_id", "seed", "num_frames", "fps", "media_sha256")}
 
 

@@ -1,4 +1,4 @@
-"""From the records and failures of a batch's output to its files of results and errors."""
+"""Write a batch's files of results and errors from the records and failures of its output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job
 
-CUSTOM_ID = "custom_id"  # the column of the table
+CUSTOM_ID = "custom_id"  # column of the table
 _COLUMNS = (
     *("row_id", "uri", "path", "bytes", "media_sha256", "width", "height", "num_frames", "fps", "duration_s"),
     *("seed", "model", "started_at", "finished_at"),
@@ -38,15 +38,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BatchSummary(Overview):
-    """What became of the lines of a batch file."""
+    """How many lines of a batch file have results."""
 
-    results: str  # the file of results
-    errors: str | None  # the file of errors; None: every line has a result, or is left
-    output: str  # where the clips and records are
+    results: str  # file of results
+    errors: str | None  # file of errors; None: every line has a result or is left
+    output: str  # with clips and records
     done: int = 0  # lines with a result
     refused: int = 0  # lines that cannot be rendered
-    failed: int = 0  # lines with a row that failed
-    left: int = 0  # lines that are left for the next run
+    failed: int = 0  # lines with a failed row
+    left: int = 0  # lines for the next run
 
     @property
     def exit_code(self) -> int:
@@ -62,7 +62,7 @@ class BatchSummary(Overview):
         }
 
 
-# Of a row: its record, or why it has none; None: it is not rendered yet.
+# A row's record, or why it has none; None if it is not rendered yet.
 _Outcome = Mapping[str, Any] | Refusal | None
 
 
@@ -93,7 +93,7 @@ def write_results(opened: Batch) -> BatchSummary:
         if has_errors:
             _put(not_done, errors)
         else:
-            errors.unlink(missing_ok=True)  # of an earlier run
+            errors.unlink(missing_ok=True)  # from an earlier run
     place = str(errors) if has_errors else None
     return BatchSummary(results=str(results), errors=place, output=output.url, **counts)
 
@@ -106,9 +106,9 @@ def _put(file: Path, place: Path) -> None:
 
 
 def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
-    """Return what became of the rows of each line, by its custom_id. Keeps a few values of each in memory.
+    """Return the outcomes of each line's rows, by custom_id. Keeps only a few values per row in memory.
 
-    A line is missing while no run has read its row.
+    A line is missing until a run has read its row.
     """
     by_row: dict[str, _Outcome] = {
         row.row_id: Refusal(code=row.error_type, message=row.message, status_code=500)
@@ -120,7 +120,7 @@ def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
     for table in output.invalid_rows():
         columns = (table[name].to_pylist() for name in (CUSTOM_ID, "reason", "fix"))
         for custom_id, reason, fix in zip(*columns, strict=True):
-            # The reason begins with the column, which is called what the API calls it.
+            # The reason starts with the column, which has the same name in the API.
             name, message = reason.partition(" ")[0], f"{reason}; {fix}" if fix else reason
             by_line[custom_id].append(Refusal(code="invalid_value", message=message, name=name))
     for table in output.rows():
@@ -130,11 +130,12 @@ def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
 
 
 def _with_contents(output: Output, line: Line, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return records, with the bytes of their pictures where the line asks for these."""
+    """Return records, with the bytes of their pictures if the line asks for them."""
     assert line.body is not None, "it was rendered"
     if line.url == VIDEOS_URL or line.body.get("response_format") != "b64_json":
         return records
     contents = [next(output.files(record))[1] for record in records]  # the clip's comes first
     if damaged := next((one for one in contents if isinstance(one, str)), None):
-        raise JobError(f"line {line.number:,}: its picture is not as it was stored: {damaged}", "repair it")
+        problem = f"line {line.number:,}: its picture is damaged: {damaged}"
+        raise JobError(problem, "run `framefleet repair` on the output")
     return [{**record, "content": content} for record, content in zip(records, contents, strict=True)]

@@ -1,7 +1,7 @@
-"""From the body of a request, in the words of OpenAI's API, to the columns of a row.
+"""Translate the body of a request from fields of OpenAI's API to columns of a row.
 
-https://platform.openai.com/docs/api-reference/batch and the videos and images APIs. Beyond OpenAI's words a
-body may have every argument of the model's own pipeline, as the servers of open models take them.
+https://platform.openai.com/docs/api-reference/batch and the videos and images APIs. A body may also have any
+argument of the model's pipeline, as servers of open models accept them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VIDEOS_URL, IMAGES_URL, EDITS_URL = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
 URLS = (VIDEOS_URL, IMAGES_URL, EDITS_URL)
-# What says nothing about the pictures; and, by name, the values that say no more than that.
+# Fields that do not affect the pictures; and fields with the values that do not.
 _SILENT = {"user", "metadata", "moderation", "safety_identifier"}
 _USUAL: Mapping[str, tuple[Any, ...]] = {
     "quality": ("auto", "standard"),
@@ -34,9 +34,9 @@ _IN_TABLES = {"n", "size", "seconds", "seed", "fps"}  # besides arguments
 
 
 class Refusal(Exception):
-    """Why a line has no result. code: as the API has it. name: of the field that is to change.
+    """Why a line has no result. code: from the API. name: of the wrong field.
 
-    status_code: 500 where it failed as it was rendered.
+    status_code: 500 if rendering failed.
     """
 
     def __init__(self, *, code: str, message: str, name: str | None = None, status_code: int = 400) -> None:
@@ -45,9 +45,9 @@ class Refusal(Exception):
 
 
 def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, Any]:
-    """Return the columns of a row, by name: a table reads size, seconds and n as this API does.
+    """Return the columns of a row. Tables read size, seconds and n in the same way as the API.
 
-    Raises Refusal for what no table says.
+    Raises Refusal for fields and values that a table does not support.
     """
     columns: dict[str, Any] = {}
     settable = spec.settable()
@@ -65,7 +65,7 @@ def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, A
             columns[name] = value
         else:
             fix = did_you_mean(name, [*_OWN, *_IN_TABLES, *settable])
-            message = f"{spec.class_name} takes no {name!r}; {fix}"
+            message = f"{spec.class_name} does not accept {name!r}; {fix}"
             raise Refusal(code="unknown_parameter", message=message, name=name)
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
@@ -76,12 +76,12 @@ def row_of(body: Mapping[str, Any], url: str, spec: PipelineSpec) -> dict[str, A
     if "seconds" in columns:
         takes = url == VIDEOS_URL and not settable.keys().isdisjoint((*FRAME_PARAMETERS, "seconds"))
         if not takes:
-            raise _unsupported("seconds", f"{spec.class_name} takes no length")
+            raise _unsupported("seconds", f"{spec.class_name} does not accept a length")
     if "size" in columns and not settable.keys() >= {"width", "height"}:
-        raise _unsupported("size", f"{spec.class_name} takes no size")
+        raise _unsupported("size", f"{spec.class_name} does not accept a size")
     if (picture := _picture(body)) is not None:
         if "image" not in settable:
-            raise _unsupported(picture[0], f"{spec.class_name} takes no image")
+            raise _unsupported(picture[0], f"{spec.class_name} does not accept an image")
         columns["image"] = picture[1]
     elif url == EDITS_URL:
         raise Refusal(code="missing_required_parameter", message="there is no image to edit", name="image")

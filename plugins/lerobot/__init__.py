@@ -1,1 +1,1 @@
-"""LeRobot datasets: their episodes as rows."""
+"""Read episodes of LeRobot datasets as rows, and export clips as episodes."""

@@ -1,4 +1,4 @@
-"""A LeRobot dataset, version 3: what its meta/ says of features, episodes and files.
+"""Read the features, episodes and files of a LeRobot dataset, version 3, from its meta/.
 
 The format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 """
@@ -21,12 +21,12 @@ INFO, STATS = "meta/info.json", "meta/stats.json"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _EPISODES = "meta/episodes"
-_MOST_BYTES = 1 << 28  # of a file of meta/, of which a million episodes take less
+_MOST_BYTES = 1 << 28  # per file of meta/; enough for a million episodes
 _FIELD = re.compile(r"\{(video_key|(chunk_index|file_index)(?::0?(\d)d)?)\}")
 
 
 class Dataset:
-    """Reads meta/ where it is asked. Its methods raise TableError for what is no such dataset."""
+    """Reads meta/ on demand. Methods raise TableError if the dataset is invalid."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class Dataset:
         read: Callable[[str, int], bytes],
         paths_below: Callable[[str], Sequence[str]],
     ) -> None:
-        """location: for messages. read: returns a file's first bytes. paths_below: a folder's files."""
+        """location: for messages. read: returns a file's first bytes. paths_below: lists a folder's files."""
         self.location, self._read, self._paths_below = location, read, paths_below
 
     @property
     def name(self) -> str:
-        """Return what others may read: of a folder of this machine its last part."""
+        """Its name for others: of a folder on this machine, only the last part."""
         place = self.location.partition("://")[2]
         return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", ".", "~")) else place
 
@@ -49,7 +49,7 @@ class Dataset:
         try:
             info: Any = parse_json(self.content(INFO))
         except FileNotFoundError:
-            problem = f"{self.location} is no LeRobot dataset: it has no {INFO}"
+            problem = f"{self.location} is not a LeRobot dataset: it has no {INFO}"
             raise TableError(problem, "check the path") from None
         except ValueError as error:
             raise TableError(f"{self.location}: {INFO} is damaged: {error}", "download it again") from None
@@ -63,14 +63,14 @@ class Dataset:
 
     @cached_property
     def cameras(self) -> list[str]:
-        """Return the names of its videos."""
+        """The names of its video features."""
         cameras = [
             name
             for name, feature in (self.info.get("features") or {}).items()
             if isinstance(feature, Mapping) and feature.get("dtype") == "video"
         ]
         if not cameras:
-            problem = f"{self.location} has no videos: no feature is of the type video"
+            problem = f"{self.location} has no videos: no feature has the type video"
             raise TableError(problem, "give another")
         return cameras
 
@@ -82,7 +82,7 @@ class Dataset:
         return float(fps)
 
     def episodes(self) -> Iterator[pa.Table]:
-        """Yield what the files of meta/episodes/ say, a row for each episode."""
+        """Yield the content of meta/episodes/, with one row per episode."""
         paths = sorted(path for path in self._paths_below(_EPISODES) if path.endswith(".parquet"))
         files = [_EPISODES + path.rpartition(_EPISODES)[2] for path in paths]
         if not files:
@@ -94,17 +94,17 @@ class Dataset:
                 raise TableError(f"{file} cannot be read: {error}", "download it again") from None
 
     def lengths(self) -> dict[int, int]:
-        """Return how many frames each episode has."""
+        """Return the number of frames of each episode."""
         names = ["episode_index", "length"]
         try:
             rows = [row for table in self.episodes() for row in table.select(names).to_pylist()]
         except KeyError as error:
             problem = f"{self.location}: {_EPISODES}/ has no column {error}"
-            raise TableError(problem, "make it again with lerobot") from None
+            raise TableError(problem, "create it again with lerobot") from None
         return {row["episode_index"]: row["length"] for row in rows}
 
     def content(self, file: str) -> bytes:
-        """Return a file of meta/. Raises FileNotFoundError, too."""
+        """Return a file of meta/. May also raise FileNotFoundError."""
         content = self._read(file, _MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             problem = f"{self.location}: {file} has more than {_MOST_BYTES:,} bytes"
@@ -112,18 +112,18 @@ class Dataset:
         return content
 
     def video_file(self, episode: Mapping[str, Any], camera: str) -> str:
-        """Return where an episode's video is. Raises KeyError, TypeError and ValueError."""
+        """Return the path of an episode's video. Raises KeyError, TypeError and ValueError."""
         numbers = {name: episode[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
         return numbered_path(self.info.get("video_path") or VIDEO_PATH, numbers, camera)
 
     def data_file(self, episode: Mapping[str, Any]) -> str:
-        """Return where an episode's states and actions are. Raises KeyError, TypeError and ValueError."""
+        """Return the path of an episode's states and actions. Raises KeyError, TypeError and ValueError."""
         numbers = {name: episode[f"data/{name}"] for name in ("chunk_index", "file_index")}
         return numbered_path(self.info.get("data_path") or DATA_PATH, numbers)
 
 
 def numbered_path(template: str, numbers: Mapping[str, int], camera: str = "") -> str:
-    """Return a file of a dataset. Not by `str.format`: the template is a stranger's."""
+    """Fill the template of a path. Not with `str.format`, since templates are not trusted."""
 
     def value(field: re.Match[str]) -> str:
         return camera if field[1] == "video_key" else f"{int(numbers[field[2]]):0{field[3] or 0}d}"

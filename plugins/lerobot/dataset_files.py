@@ -1,6 +1,6 @@
-"""From looks to the files that name their clips: states and actions, episodes, statistics and provenance.
+"""Write the files of an exported dataset besides its clips: frames, episodes, statistics and provenance.
 
-What is of no rendered video stays as it is, but for the numbers of episodes and frames.
+Everything but rendered videos is copied from the source; only the numbers of episodes and frames change.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from framefleet.plugins.lerobot.statistics import USUAL_STATISTICS, Histogram, p
 
 PROVENANCE = "provenance.json"
 _EPISODES = "meta/episodes/chunk-000/file-000.parquet"
-_NUM_IN_CHUNK = 1000  # files, as LeRobot has them
-_DATA_BYTES = 100 << 20  # of a file of data/, as LeRobot has them
+_NUM_IN_CHUNK = 1000  # files per chunk, as in LeRobot
+_DATA_BYTES = 100 << 20  # per file of data/, as in LeRobot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmented:
-    """What is exported of a dataset. files: of clips, by row_id, the camera and the number of its file."""
+    """The exported part of a dataset. files: camera and file number of each clip, by row_id."""
 
     dataset: Dataset
     source: Store
@@ -44,7 +44,7 @@ class Augmented:
 
     @property
     def cameras(self) -> list[str]:
-        """Return the cameras that were rendered."""
+        """The cameras that were rendered."""
         return sorted(self.looks[0].clips)
 
 
@@ -58,10 +58,10 @@ def write_dataset(
     provenance: Mapping[str, str],
     target: Target,
 ) -> None:
-    """Write all that a dataset has besides its clips. notes, provenance: of clips, by row_id.
+    """Write the dataset's files besides its clips. notes, provenance: of clips, by row_id.
 
-    A place that has these episodes stays. If it has others, because clips were damaged, it is no dataset
-    until all is written. Raises TableError for a source that is damaged.
+    A place that already has these episodes is left alone. If it has others, because clips were damaged, it is
+    not a valid dataset until all is written. Raises TableError for a damaged source.
     """
     place, file = target.place, target.scratch / PROVENANCE
     _write_provenance(file, augmented, provenance)
@@ -81,8 +81,8 @@ def write_dataset(
         place.upload(PROVENANCE, file)
         _write_json(INFO, _info_of(augmented, starts, notes), target)
     except (KeyError, TypeError, ValueError, FileNotFoundError, pa.ArrowException) as error:
-        problem = f"{augmented.dataset.location} cannot be carried over: {type(error).__name__}: {error}"
-        raise TableError(problem, "download it again, or make it again with lerobot") from error
+        problem = f"{augmented.dataset.location} cannot be copied: {type(error).__name__}: {error}"
+        raise TableError(problem, "download it again, or create it again with lerobot") from error
 
 
 def _write_provenance(file: Path, augmented: Augmented, provenance: Mapping[str, str]) -> None:
@@ -99,7 +99,7 @@ def _write_provenance(file: Path, augmented: Augmented, provenance: Mapping[str,
 
 
 def _episodes_of(augmented: Augmented) -> pa.Table:
-    """Return the source's row for each episode that is exported."""
+    """Return the source's row for each exported episode."""
     wanted = pa.array(sorted({look.episode for look in augmented.looks}))
     tables = [
         table.filter(pc.is_in(table["episode_index"], wanted)) for table in augmented.dataset.episodes()
@@ -110,7 +110,7 @@ def _episodes_of(augmented: Augmented) -> pa.Table:
 
 
 def _copy_files(augmented: Augmented, episodes: pa.Table, target: Target) -> None:
-    """Copy what is of no rendered camera: other files of meta/, and videos, as they are."""
+    """Copy other files of meta/, and the videos of cameras that were not rendered."""
     dataset, source, place = augmented.dataset, augmented.source, target.place
     for path in source.list("meta"):
         if path not in (INFO, STATS) and not path.startswith("meta/episodes/"):
@@ -131,7 +131,7 @@ def _copy_files(augmented: Augmented, episodes: pa.Table, target: Target) -> Non
 def _write_frames(
     augmented: Augmented, episodes: pa.Table, starts: npt.NDArray[np.int64], target: Target
 ) -> list[int]:
-    """Write states and actions with new numbers of episodes and frames; return the file of each episode."""
+    """Write states and actions with new episode and frame numbers; return the file number per episode."""
     copy, file = target.scratch / "source.parquet", target.scratch / "data.parquet"
     copied, files, writer, num_bytes = "", list[int](), None, 0
     numbers = episodes.select(["data/chunk_index", "data/file_index"]).to_pylist()
@@ -167,7 +167,7 @@ def _write_frames(
 def _episode_columns(
     augmented: Augmented, data_files: Sequence[int], starts: npt.NDArray[np.int64]
 ) -> dict[str, Sequence[Any]]:
-    """Return the numbers of episodes, frames and files that are other ones than in the source."""
+    """Return the numbers of episodes, frames and files that differ from the source."""
     num, fps = len(augmented.looks), augmented.dataset.fps
     columns: dict[str, Sequence[Any]] = {
         "episode_index": range(num),
@@ -192,7 +192,7 @@ def _episode_statistics(
     starts: npt.NDArray[np.int64],
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Mapping[str, list[Any]]:
-    """Return the statistics of each episode that are other ones than in the source."""
+    """Return the statistics of each episode that differ from the source."""
     columns: dict[str, list[Any]] = defaultdict(list)
 
     def names_of(feature: str) -> list[str]:
@@ -220,7 +220,7 @@ def _episode_statistics(
 def _all_statistics(
     augmented: Augmented, starts: npt.NDArray[np.int64], notes: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the source's statistics, with those of pixels and of numbers that are others now."""
+    """Return the source's statistics, updated for pixels and numbers that have changed."""
     try:
         statistics = dict(parse_json(augmented.dataset.content(STATS)))
     except FileNotFoundError:
@@ -245,7 +245,7 @@ def _info_of(
     for camera in augmented.cameras:
         note, feature = notes[augmented.looks[0].clips[camera]], dict(features[camera])
         shape = [*feature["shape"]]
-        first = int(shape[0] <= 4)  # of channels, where they come first
+        first = int(shape[0] <= 4)  # 1 if channels come first
         shape[first : first + 2] = note["height"], note["width"]
         about = {f"video.{name}": note[name] for name in ("height", "width", "codec", "pix_fmt")}
         features[camera] = {**feature, "shape": shape, "info": {**(feature.get("info") or {}), **about}}
@@ -258,12 +258,12 @@ def _histogram(note: Mapping[str, Any]) -> Histogram:
 
 
 def _listed(statistics: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the statistics of a number as LeRobot has them: (1,)."""
+    """Return the statistics of a number in LeRobot's shape: (1,)."""
     return {name: [value] for name, value in statistics.items()}
 
 
 def _with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Return a table with other cells in these columns, of the types that it has."""
+    """Return a table with new cells in these columns, with the same types."""
     for name, cells in columns.items():
         place = table.schema.get_field_index(name)
         if place < 0:

@@ -1,7 +1,7 @@
-"""`export --format lerobot`: clips in place of the videos of a LeRobot dataset, with all else that it has.
+"""Export a LeRobot dataset with clips instead of its videos.
 
-Each clip is a file of its own, and first there. What names them comes after all of them, with meta/info.json
-last, without which no reader takes a folder for a dataset.
+Each clip is a separate file, and all clips are written first. Files that name them follow, with
+meta/info.json last, without which no reader accepts a folder as a dataset.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from framefleet.plugins.lerobot.statistics import histogram_of
 
 _SCHEME = "lerobot"
 _NOTES = ".framefleet/clips"
-_DECODING = BoundedSemaphore(4)  # clips in memory, some hundred megabytes each
-_TOLERANCE_S = 1e-4  # LeRobot's, of a frame's timestamp
+_DECODING = BoundedSemaphore(4)  # clips in memory; each takes some hundred megabytes
+_TOLERANCE_S = 1e-4  # of a frame's timestamp, as in LeRobot
 _NOTED = pa.schema(
     [
         ("row_id", pa.string()),
@@ -46,7 +46,7 @@ _NOTED = pa.schema(
 
 
 class EpisodeShard(ShardWriter):
-    """Some clips, each a file of videos/, and a note of what is in them."""
+    """Some clips, each in a file of videos/, and notes about them."""
 
     read_by = "read it with lerobot.datasets.lerobot_dataset.LeRobotDataset"
 
@@ -77,7 +77,7 @@ class EpisodeShard(ShardWriter):
         self.writer.write_table(pa.Table.from_pylist(notes, _NOTED))
 
     def _write_clip(self, row: Mapping[str, Any], clip: bytes) -> dict[str, Any]:
-        """Put a clip where its episode's video is; return what is noted of it."""
+        """Write a clip in place of its episode's video; return notes about it."""
         augmented: Augmented = self.target.prepared
         note = _stream_of(clip, row["row_id"], augmented.dataset.fps)
         camera, number = augmented.files[row["row_id"]]
@@ -93,7 +93,7 @@ class EpisodeShard(ShardWriter):
         augmented: Augmented = target.prepared
         looks = without(augmented.looks, lost)
         if not looks:
-            raise JobError("each look has a damaged clip", "run `framefleet repair` on the output")
+            raise JobError("every look has a damaged clip", "run `framefleet repair` on the output")
         notes = {
             note["row_id"]: note
             for path in target.place.list(_NOTES)
@@ -103,27 +103,27 @@ class EpisodeShard(ShardWriter):
         num_of_source = len({look.episode for look in looks})
         watch.say(f"{count_text(len(looks), 'episode')} of {num_of_source:,} in {augmented.dataset.location}")
         if as_before := set(augmented.dataset.cameras) - set(augmented.cameras):
-            watch.say(f"as in the source, because no clip of it is chosen: {names_text(sorted(as_before))}")
+            watch.say(f"copied from the source, as no clips were chosen: {names_text(sorted(as_before))}")
 
 
 def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Store]:
-    """Return the dataset that a job's rows are of."""
+    """Return the dataset in the job's table."""
     table = claim_of(output.store).job.table or ""
     scheme, _, place = table.partition("://")
     if scheme != _SCHEME:
-        problem = f"the job of {output.url} has the table {table}, which is no LeRobot dataset"
+        problem = f"the job of {output.url} has the table {table}, which is not a LeRobot dataset"
         raise JobError(problem, "render a job with `table: lerobot://...`")
     store = Store(Episodes().folder(place), options)
     return Dataset(public_url(table), read=store.read, paths_below=store.list), store
 
 
 def _stream_of(clip: bytes, row_id: str, fps: float) -> dict[str, Any]:
-    """Return codec, pixel format and size. Raises JobError for frames that are not shown at this rate."""
+    """Return codec, pixel format and size. Raises JobError if frames are not shown at this rate."""
     with open_media(clip) as file:
         stream = file.streams.video[0]
         times = sorted(float(one.pts * one.time_base) for one in file.demux(stream) if one.pts is not None)
         if any(abs(time - number / fps) > _TOLERANCE_S for number, time in enumerate(times)):
-            problem = f"frames of the clip of row {row_id} are not shown at {fps:g} per second from 0 s on"
+            problem = f"the clip of row {row_id} does not show {fps:g} frames per second from 0 s on"
             raise JobError(problem, "leave it out with --where, and render it again")
         context = stream.codec_context
         return {
@@ -133,7 +133,7 @@ def _stream_of(clip: bytes, row_id: str, fps: float) -> dict[str, Any]:
 
 
 def _provenance(selection: Selection) -> dict[str, str]:
-    """Return what made each clip, and what was said of it, as JSON, by row_id."""
+    """Return the provenance and columns of each clip as JSON, by row_id."""
     names = dict.fromkeys([*selection.columns, "media_sha256", "frames_sha256", "model_digest"])
     texts = {}
     for table in selection.rows("arguments", "frames_sha256", "model_digest"):

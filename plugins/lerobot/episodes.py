@@ -1,4 +1,4 @@
-"""From a LeRobot dataset to a table: a row for each episode and camera."""
+"""Read a LeRobot dataset as a table with a row for each episode and camera."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from framefleet.api.errors import TableError, shown
 from framefleet.api.tables import TableSource
 from framefleet.plugins.lerobot.dataset import Dataset
 
-EPISODE, CAMERA = "episode", "camera"  # columns, which records have, too
+EPISODE, CAMERA = "episode", "camera"  # columns of the table and of records
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SCHEMA = pa.schema(
     [
@@ -34,14 +34,14 @@ class Episodes(TableSource):
     together = (CAMERA,)
 
     def folder(self, place: str) -> str:
-        """Return where a dataset is: a folder of that name, a URL, or else the hub."""
+        """Return the place of a dataset: a folder of that name, a URL, or else the hub."""
         path = os.path.expanduser(place)
         if "://" in place or os.path.isdir(path) or not _HUB_NAME.fullmatch(place):
             return path
         return f"hf://datasets/{place}"
 
     def rows(self, filesystem: Any, path: str, location: str) -> pa.Table:
-        """Return a row for each episode and camera: task, part of a video, rate and numbers."""
+        """Return a row for each episode and camera, with task, part of a video, rate and numbers."""
         dataset = Dataset(
             location,
             read=lambda file, count: filesystem.cat_file(f"{path}/{file}", 0, count),
@@ -57,8 +57,8 @@ class Episodes(TableSource):
                         rows.append({**_row(dataset, episode, camera), "fps": fps})
                     except (KeyError, TypeError, ValueError) as error:
                         number = shown(episode.get("episode_index"))
-                        problem = f"{location}: episode {number} says nothing of use about {camera}: {error}"
-                        raise TableError(problem, "make its meta/episodes/ again with lerobot") from None
+                        problem = f"{location}: episode {number} has no valid video of {camera}: {error}"
+                        raise TableError(problem, "create its meta/episodes/ again with lerobot") from None
         rows.sort(key=lambda row: row[EPISODE])
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
@@ -67,7 +67,7 @@ def _row(dataset: Dataset, episode: Mapping[str, Any], camera: str) -> dict[str,
     """Return a row. Raises KeyError, TypeError and ValueError."""
     begin, end = (float(episode[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to"))
     if not (math.isfinite(begin) and math.isfinite(end) and 0 <= begin < end):
-        raise ValueError(f"it is from {begin:g} s to {end:g} s")
+        raise ValueError(f"it lasts from {begin:g} s to {end:g} s")
     tasks = episode["tasks"]
     return {
         "prompt": tasks if isinstance(tasks, str) else "; ".join(map(str, tasks)),

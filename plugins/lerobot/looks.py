@@ -1,6 +1,6 @@
-"""From records to looks: one clip of each camera of an episode, equal in seed, prompt and settings.
+"""Group records into looks: one clip per camera of an episode, with the same seed, prompt and settings.
 
-A look is an episode of the dataset that is exported. One that lacks a camera is left out as a whole.
+A look becomes an episode of the exported dataset. Looks that lack a camera are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from framefleet.plugins.lerobot.episodes import CAMERA, EPISODE
 
 _SETTINGS = ("seed", "scheduler", "recipe", "model_digest")
 _OF_CAMERA = ("height", "width")  # arguments that may differ between cameras
-_ALIKE = "give all cameras of an episode one seed, e.g. `defaults: {seed: 1}`, and equal prompts and settings"
+_ALIKE = "use the same seed, e.g. `defaults: {seed: 1}`, prompt and settings for all cameras of an episode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class Look:
 
 
 def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
-    """Return the whole looks in the order of episodes and of the table; and how many are not whole.
+    """Return the complete looks, by episode and place in the table, and the number of incomplete ones.
 
-    dataset: the source. Raises JobError for clips that do not fit it.
+    dataset: the source. Raises JobError for clips that do not match it.
     """
     cameras, lengths = dataset.cameras, dataset.lengths()
     for name in (EPISODE, CAMERA):
@@ -48,18 +48,18 @@ def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
         for row in rows_of(table, RECORDS):
             episode, camera, row_id = row[EPISODE], row[CAMERA], row["row_id"]
             if episode not in lengths or camera not in cameras:
-                problem = f"row {row_id} is of {_named(row)}, which {dataset.location} does not have"
+                problem = f"row {row_id} is for {_named(row)}, which {dataset.location} does not have"
                 raise JobError(problem, "leave such rows out with --where")
             _check_clip(row, lengths[episode], dataset)
             key, place = (episode, _settings_of(row)), min(row["row_indices"])
             if (other := groups[key].setdefault(camera, row_id)) != row_id:
-                problem = f"rows {other} and {row_id} are the same look of {_named(row)}"
-                raise JobError(problem, "leave one out with --where: their videos differ")
+                problem = f"rows {other} and {row_id} are in the same look of {_named(row)}"
+                raise JobError(problem, "their videos differ; leave one out with --where")
             places[key] = min(place, places.get(key, place))
             sizes[camera].add((row["height"], row["width"]))
     if several := next((camera for camera, of_camera in sizes.items() if len(of_camera) > 1), None):
         of_camera = " and ".join(f"{width} x {height}" for height, width in sorted(sizes[several]))
-        raise JobError(f"clips of {several} are {of_camera}", "choose those of one size with --where")
+        raise JobError(f"clips of {several} are {of_camera}", "choose clips of one size with --where")
     looks = [
         Look(episode=key[0], place=places[key], clips=clips)
         for key, clips in groups.items()
@@ -69,13 +69,13 @@ def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
         (episode, _), clips = next(iter(groups.items()))
         lacking = " and ".join(sorted(sizes.keys() - clips.keys()))
         row_id = next(iter(clips.values()))
-        problem = f"no look has all cameras: that of row {row_id}, episode {episode}, lacks {lacking}"
+        problem = f"no look has all cameras; the one with row {row_id}, episode {episode}, lacks {lacking}"
         raise JobError(problem, _ALIKE)
     return sorted(looks, key=lambda look: (look.episode, look.place)), len(groups) - len(looks)
 
 
 def _settings_of(row: Mapping[str, Any]) -> str:
-    """Return what the clips of a look have in common: all that makes them, but their own videos and sizes."""
+    """Return what the clips of a look have in common: all settings but their input videos and sizes."""
     arguments = {
         name: value
         for name, value in told_arguments(row).items()
@@ -85,17 +85,17 @@ def _settings_of(row: Mapping[str, Any]) -> str:
 
 
 def _check_clip(row: Mapping[str, Any], length: int, dataset: Dataset) -> None:
-    """Raise JobError for a clip that cannot stand for its episode's video."""
+    """Raise JobError for a clip that cannot replace its episode's video."""
     if row["num_frames"] != length:
         frames = count_text(row["num_frames"], "frame")
-        problem = f"the clip of row {row['row_id']} has {frames}, and {_named(row)} has {length:,}"
+        problem = f"the clip of row {row['row_id']} has {frames}, but {_named(row)} has {length:,}"
         fix = 'render whole episodes, or leave such clips out: --where "num_frames = episode_frames"'
         raise JobError(problem, fix)
     if row["fps"] is None or abs(row["fps"] - dataset.fps) > 1e-6:
         problem = f"the clip of row {row['row_id']} has a frame rate of {row['fps']}"
-        raise JobError(f"{problem}, and {dataset.location} has {dataset.fps:g}", "render without `media.fps`")
+        raise JobError(f"{problem}, but {dataset.location} has {dataset.fps:g}", "render without `media.fps`")
     if (ending := PurePosixPath(recorded_path(row, RECORDS)).suffix) != ".mp4":
-        problem = f"the clip of row {row['row_id']} ends in {ending}, and LeRobot's are mp4"
+        problem = f"the clip of row {row['row_id']} ends in {ending}, but LeRobot needs mp4"
         raise JobError(problem, "render with `media: {format: mp4}`")
 
 
@@ -104,5 +104,5 @@ def _named(row: Mapping[str, Any]) -> str:
 
 
 def without(looks: Collection[Look], lost: Collection[str | None]) -> list[Look]:
-    """Return the looks of which no clip is lost."""
+    """Return the looks without lost clips."""
     return [look for look in looks if not {*look.clips.values()} & {*lost}]

@@ -1,4 +1,4 @@
-"""LeRobot: datasets of robots' episodes as tables, and as exports."""
+"""Register LeRobot datasets as tables and as an export format."""
 
 from framefleet.api import Plugin
 

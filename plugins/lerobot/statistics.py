@@ -1,4 +1,4 @@
-"""Statistics of a feature, as LeRobot has them in meta/: min, max, mean, std, count, and quantiles as q01."""
+"""Compute statistics of a feature for LeRobot's meta/: min, max, mean, std, count, quantiles such as q01."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from framefleet.api.clips import Frames
 
 USUAL_STATISTICS = ("min", "max", "mean", "std", "count")
-Histogram: TypeAlias = npt.NDArray[np.int64]  # (3, 256): how many pixels of a channel have a value
+Histogram: TypeAlias = npt.NDArray[np.int64]  # (3, 256): number of pixels by channel and value
 
 
 def histogram_of(frames: Frames) -> Histogram:
-    """Return how often each channel has each value. frames: (T, H, W, 3)."""
+    """Count the pixels by channel and value. frames: (T, H, W, 3)."""
     counts = np.zeros((3, 256), np.int64)
     for frame in frames:
         for channel in range(3):
@@ -24,7 +24,7 @@ def histogram_of(frames: Frames) -> Histogram:
 
 
 def statistics_of(values: npt.NDArray[Any], counts: npt.NDArray[Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the named statistics of values, (N,), ascending, each so often."""
+    """Return the named statistics of ascending values, (N,), with their counts."""
     values, counts = values[counts > 0].astype(float), counts[counts > 0]
     mean = np.average(values, weights=counts)
     statistics = {

@@ -1,1 +1,1 @@
-"""Rows of an output that a coin chose, in a certificate that a stranger checks by rendering them again."""
+"""Certificates with random rows of an output, which anybody can check by rendering these rows again."""

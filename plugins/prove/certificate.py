@@ -1,6 +1,6 @@
-"""A certificate: the drawn rows of an output, and what shows that they were drawn and belong to it.
+"""A certificate: the drawn rows of an output, with proof that they were drawn and belong to it.
 
-As certificate.json, which is checked, and certificate.html, which people read. It may be anybody's.
+Stored as certificate.json, which is checked, and certificate.html, for people. Certificates are not trusted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from framefleet.plugins.prove.tree import leaf_hash, root_from
 CERTIFICATE, CERTIFICATE_PAGE = "certificate.json", "certificate.html"
 MAX_DRAWN = 10_000  # in one certificate, some 40 MB
 MAX_COIN = 1000  # characters
-MISSING = "is_missing"  # in place of a record's columns, of a row without one
+MISSING = "is_missing"  # replaces the columns of a record for a row without one
 _Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class DrawnRow(Strict):
     position: Annotated[int, Field(ge=0)]
-    record: dict[str, Any]  # its columns, but null ones
-    path: Annotated[list[_Hash], Field(max_length=64)]  # the hashes beside its way to the root
+    record: dict[str, Any]  # its columns, without nulls
+    path: Annotated[list[_Hash], Field(max_length=64)]  # sibling hashes on the way to the root
 
     @property
     def row_id(self) -> str:
@@ -44,42 +44,42 @@ class DrawnRow(Strict):
 
 class Certificate(Strict):
     format: Literal["framefleet certificate 1"] = "framefleet certificate 1"
-    seal: _Hash  # of all records, their number and the job
+    seal: _Hash  # of all records, the number of rows and the job
     coin: Annotated[str, StringConstraints(min_length=1, max_length=MAX_COIN)]
     num_rows: Annotated[int, Field(ge=1, lt=2**40)]
     root: _Hash
     job: dict[str, Any]  # job.json
     rows: Annotated[list[DrawnRow], Field(min_length=1, max_length=MAX_DRAWN)]
-    digest: _Hash = "0" * 64  # of all the rest: of few rows, another coin may draw the same
+    digest: _Hash = "0" * 64  # of everything else, since with few rows, other coins may draw the same
 
     @property
     def own_digest(self) -> str:
         return _sha256(canonical_json(self.model_dump(exclude={"digest"})))
 
     def problems(self) -> Iterator[str]:
-        """Yield what is not as it was when the certificate was made."""
+        """Yield what has changed since the certificate was made."""
         if self.own_digest != self.digest:
-            yield "its digest is not that of the rest"
+            yield "its digest does not match"
         if seal_of(self.root, num_rows=self.num_rows, job=self.job) != self.seal:
             yield "seal, root, num_rows and job do not belong together"
         drawn = drawn_positions(self.seal, self.coin, num_rows=self.num_rows, count=len(self.rows))
         if [row.position for row in self.rows] != drawn:
-            yield "its rows are not those that the seal and the coin draw"
+            yield "its rows are not the ones that seal and coin draw"
         for row in self.rows:
             path = [*map(bytes.fromhex, row.path)]
             root = root_from(record_hash(row.record), path, position=row.position, num_leaves=self.num_rows)
             if root is None or root.hex() != self.root:
-                yield f"the row at position {row.position} is not one of those that were sealed"
+                yield f"the row at position {row.position} was not sealed"
         in_order = [row.record.get("row_id") for row in sorted(self.rows, key=lambda row: row.position)]
         if in_order != sorted({*map(str, in_order)}):
-            yield "its rows are not in the order of their row_ids, or one is there twice"
+            yield "its rows are not in the order of their row_ids, or one is repeated"
 
 
 _CERTIFICATE = TypeAdapter(Certificate)
 
 
 def read_certificate(store: Store, path: str) -> Certificate:
-    """Return a certificate that is as it was made. Raises JobError for any other."""
+    """Read a certificate. Raises JobError if it was altered."""
     where = store.url_of(path)
     try:
         certificate = read_json(store, path, _CERTIFICATE)
@@ -101,12 +101,12 @@ def seal_of(root: str, *, num_rows: int, job: Mapping[str, Any]) -> str:
 
 
 def as_sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as a certificate has it: JSON of all columns that are not null."""
+    """Return a record as in a certificate: JSON values of all columns that are not null."""
     return {name: _plain(value) for name, value in record.items() if value is not None}
 
 
 def record_hash(record: Mapping[str, Any]) -> bytes:
-    """Return the hash of a record `as_sealed`."""
+    """Return the hash of a record from `as_sealed`."""
     return leaf_hash(canonical_json(record).encode("utf-8", "surrogatepass"))
 
 
@@ -136,11 +136,11 @@ _PAGE = """\
 td, th {{ text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; overflow-wrap: anywhere }}
 </style></head><body>
 <h1>{count:,} of {num_rows:,} rows, drawn by a coin</h1>
-<p>All records were sealed; then the coin drew these rows. Whoever renders them again, with the weights alone,
-sees whether they are what their records say:</p>
+<p>First all records were sealed, then the coin drew these rows. Anybody with the weights can render them
+again and see whether they are what their records say:</p>
 <pre>framefleet check {file} --model MODEL</pre>
-<p>This convinces you if you knew the seal before anybody could know the coin. Only {file} is checked, and
-not this page.</p>
+<p>This is a proof if you knew the seal before anybody could know the coin. Only {file} is checked, not this
+page.</p>
 <table><tr><th>seal of all records</th><td>{seal}</td></tr>
 <tr><th>coin</th><td>{coin}</td></tr>
 <tr><th>rows</th><td>{num_rows:,}, of which {count:,} were drawn</td></tr></table>
@@ -152,12 +152,12 @@ not this page.</p>
 
 
 def certificate_page(certificate: Certificate) -> str:
-    """Return the page for people. Whatever records say is escaped."""
+    """Return the HTML page. Text of records is escaped."""
 
     def line(row: DrawnRow) -> str:
         said = [row.record.get(name, "") for name in ("prompt", "seed", "model")]
         if row.is_missing:
-            said[0] = "no record: it failed, or was not rendered"
+            said[0] = "no record: the row failed, or was not rendered"
         cells = (row.position, row.row_id, *said)
         return f"<tr>{''.join(f'<td>{escape(escaped(str(cell)[:400]))}</td>' for cell in cells)}</tr>"
 

@@ -1,4 +1,4 @@
-"""From a certificate to how many of its rows are what their records say, rendered again with the weights."""
+"""Render the rows of a certificate again, and count how many are what their records say."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ _TIMES = [field.name for field in RECORD_FIELDS if pa.types.is_timestamp(field.t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowVerdict:
-    """A drawn row. reason: why it is not what its record says; "": it is."""
+    """A drawn row. reason: why it is not what its record says; "" if it is."""
 
     row_id: str
     reason: str
-    compared: Compared | None = None  # None: it was not rendered again
+    compared: Compared | None = None  # None if it was not rendered again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CheckedCertificate(Overview):
-    """What the drawn rows say of all."""
+    """What the drawn rows prove about all rows."""
 
     seal: str
     coin: str
     num_rows: int
-    rows: tuple[RowVerdict, ...]  # that were drawn
+    rows: tuple[RowVerdict, ...]  # drawn rows
 
     @property
     def num_equal(self) -> int:
-        """Drawn rows that are bit for bit what their records say."""
+        """Number of drawn rows that are bit-exact."""
         return sum(not row.reason for row in self.rows)
 
     @property
     def num_other_machine(self) -> int:
-        """Drawn rows that differ, as far as clips of two machines of this model do."""
+        """Number of drawn rows that differ no more than clips of this model from two machines do."""
         return sum(row.compared is not None and row.compared.verdict == "other machine" for row in self.rows)
 
     @property
     def most_off(self) -> int:
-        """How many of all rows are not what their records say at most, with 95 % confidence."""
+        """Upper bound on the rows that are not what their records say, with 95 % confidence."""
         return self._most(self.num_equal)
 
     @property
     def most_far(self) -> int:
-        """The same of rows that another machine does not explain."""
+        """The same for rows whose difference is not explained by another machine."""
         return self._most(self.num_equal + self.num_other_machine)
 
     def _most(self, num_fine: int) -> int:
@@ -74,15 +74,13 @@ class CheckedCertificate(Overview):
 
     @property
     def bound(self) -> str:
-        """What is known, in a sentence."""
+        """The result, in a sentence."""
         off, far = (share_text(most / self.num_rows) for most in (self.most_off, self.most_far))
         bound = (
-            f"{self.num_equal:,} of {len(self.rows):,} equal: with 95 % confidence at most {off} of "
+            f"{self.num_equal:,} of {len(self.rows):,} equal: with 95 % confidence, at most {off} of "
             f"{self.num_rows:,} are not what the records say"
         )
-        others = (
-            f"; {self.num_other_machine:,} as near as clips of two machines, and at most {far} are farther"
-        )
+        others = f"; {self.num_other_machine:,} as close as clips of two machines, and at most {far} are not"
         return bound + others * bool(self.num_other_machine)
 
     def overview(self) -> Mapping[str, object]:
@@ -91,11 +89,11 @@ class CheckedCertificate(Overview):
 
 
 def check_certificate(certificate: str | Path, given: Given = NOTHING) -> CheckedCertificate:
-    """Render the rows of a certificate again by plain calls; return what that says of all rows.
+    """Render the rows of a certificate again with plain calls; return what this proves about all rows.
 
     certificate: its folder, or certificate.json. given: where the model is now, and what else the certificate
-    is not trusted with. Raises JobError for a certificate that was altered, and the error of the rows where
-    none could be rendered.
+    is not trusted with. Raises JobError for an altered certificate, and a row's error if none could be
+    rendered.
     """
     store, path = certificate_at(str(certificate), given)
     drawn = read_certificate(store, path)
@@ -117,7 +115,7 @@ def certificate_at(certificate: str, given: Given) -> tuple[Store, str]:
 
 
 def checked_rows(store: Store, certificate: Certificate, watch: Watch, given: Given) -> Iterator[RowVerdict]:
-    """Render the drawn rows again; yield each as it is done. store: where their inputs are."""
+    """Render the drawn rows again; yield each when it is done. store: has their inputs."""
     yield from (
         RowVerdict(row_id=row.row_id, reason="it has no record") for row in certificate.rows if row.is_missing
     )
@@ -134,7 +132,7 @@ def checked_rows(store: Store, certificate: Certificate, watch: Watch, given: Gi
 
 
 def _why_off(row: VerifiedRow) -> str:
-    """Return why a row is not what its record says, whose files need not be here; "": it is."""
+    """Return why a row is not what its record says, or "". Its stored files may be missing."""
     if row.error:
         return row.error.problem
     if wrong := [damage.reason for damage in row.damages if damage.kind == "record"]:
@@ -143,13 +141,13 @@ def _why_off(row: VerifiedRow) -> str:
         return ""
     remarks = row.compared.remarks()
     if any(damage.kind == "missing" for damage in row.damages):
-        remarks.append("its clip is not with the certificate, so nobody knows how far it is")
+        remarks.append("its clip is not in the certificate, so the distance is unknown")
     return "; ".join([", ".join([row.compared.verdict, *row.compared.details()]), *remarks])
 
 
 @contextmanager
 def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
-    """Yield an output that has the drawn records, their inputs, and of their files what there is."""
+    """Yield an output with the drawn records, their inputs, and those of their files that are there."""
     rows = _typed([row.record for row in certificate.rows if not row.is_missing], store)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         place, text = Store(folder), json.dumps(certificate.job)
@@ -158,7 +156,7 @@ def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
         for row in rows.to_pylist():
             record = record_of({name: row[name] for name in RECORD_FIELDS.names}, store.url_of(CERTIFICATE))
             for path in map(input_path, chain.from_iterable(map(inputs_in, arguments_of(record).values()))):
-                with suppress(FileNotFoundError):  # its row says so
+                with suppress(FileNotFoundError):  # reported for its row
                     place.write(path, store.read(path))
             copy_files(Output(store), row, place)
             writer.add(None, row)

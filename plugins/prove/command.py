@@ -1,4 +1,4 @@
-"""`framefleet prove` and `framefleet check`: what is typed, and what they print."""
+"""The commands `framefleet prove` and `framefleet check`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Folder = Annotated[
     Path | None,
     Argument(
         metavar="FOLDER",
-        help="Folder for the certificate: new, or empty. Default: NAME-certificate here, for an output NAME.",
+        help="New or empty folder for the certificate. Default: NAME-certificate here, for an output NAME.",
     ),
 ]
 _Rows = Annotated[int, Option("--rows", min=1, metavar="N", help="Number of rows to draw.")]
@@ -59,8 +59,8 @@ def prove_command(
 ) -> None:
     """Seal all records; with --coin, write a certificate of random rows that anybody can check.
 
-    Run it once without --coin and publish the seal. Later, when a public value is known that nobody could
-    choose, run it again with that value.
+    Run it once without --coin and publish the seal. When a public value that nobody could choose is known,
+    run it again with this value.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone
@@ -74,7 +74,7 @@ def prove_command(
         missing = f", {proven.num_missing:,} without a record" if proven.num_missing else ""
         stdout.say(f"seal of {count_text(proven.num_rows, 'row')}{missing}: {proven.seal}")
         if proven.folder is None:
-            stderr.say("publish this seal; later, draw rows with --coin and a value that is not known yet")
+            stderr.say("publish this seal; later, draw rows with --coin and a value that nobody knows yet")
         else:
             stdout.say(f"{count_text(len(proven.row_ids), 'row')} drawn: {proven.folder}")
 
@@ -87,10 +87,10 @@ def check_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Render the rows of a certificate again with the weights, and say what that proves of all rows.
+    """Render the rows of a certificate again with the weights, and say what this proves about all rows.
 
-    Exit code 0: all are equal. 1: some are not, as on another GPU, or have no record. 2: the certificate was
-    altered, or no row could be rendered.
+    Exit code 0: all are equal. 1: some are not, e.g. on another GPU, or have no record. 2: the certificate
+    was altered, or no row could be rendered.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone, watch_on

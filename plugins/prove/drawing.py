@@ -1,4 +1,4 @@
-"""A seal and a coin in, the rows that they draw out; and what the drawn rows say of all."""
+"""Draw rows by a seal and a coin, and compute what the drawn rows prove about all rows."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ _CONFIDENCE = 0.95
 
 
 def drawn_positions(seal: str, coin: str, *, num_rows: int, count: int) -> list[int]:
-    """Return this many different positions, each as likely as any other: nobody can choose them.
+    """Return this many different positions, all equally likely, so that nobody can choose them.
 
-    seal: of all records, before the coin was known. coin: any text that nobody could know or choose by then.
+    seal: of all records, published before the coin was known. coin: any text that nobody could know or choose
+    at that time.
     """
     drawn: dict[int, None] = {}
     number = 0
     while len(drawn) < min(count, num_rows):
         lot = hashlib.sha256(f"framefleet {seal} {number} {coin}".encode()).digest()
-        drawn[int.from_bytes(lot) % num_rows] = None  # 256 bits: no position is favoured
+        drawn[int.from_bytes(lot) % num_rows] = None  # with 256 bits, the bias is negligible
         number += 1
     return [*drawn]
 
 
 def most_off(num_rows: int, *, num_drawn: int, num_off: int) -> int:
-    """Return how many of all rows are off at most, with 95 % confidence, if num_off of the drawn are.
+    """Return the upper bound on rows that are off, with 95 % confidence, if num_off of the drawn ones are.
 
-    The largest number with which so few, or fewer, are drawn in more than 5 % of drawings without
-    replacement (the hypergeometric law; Clopper and Pearson's bound where few of many are drawn).
+    The largest number for which drawing num_off or fewer, without replacement, has a probability above 5 %
+    (hypergeometric distribution; like Clopper and Pearson's bound if few of many are drawn).
     """
     totals = range(num_off, num_rows - (num_drawn - num_off) + 1)
 
@@ -39,7 +40,7 @@ def most_off(num_rows: int, *, num_drawn: int, num_off: int) -> int:
 
 
 def _log_ways(num_rows: int, num_drawn: int, total: int, off: int) -> float:
-    """Return the logarithm of the chance to draw `off` of the `total` rows that are off."""
+    """Return the logarithm of the probability of drawing `off` of the `total` rows that are off."""
     if off > total or num_drawn - off > num_rows - total:
         return float("-inf")
     return (

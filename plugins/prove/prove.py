@@ -1,4 +1,4 @@
-"""From an output to the seal of all its records; with a coin, to a certificate of the rows that it draws."""
+"""Seal all records of an output; with a coin, write a certificate of the drawn rows."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from framefleet.plugins.prove.certificate import (
 from framefleet.plugins.prove.drawing import drawn_positions
 from framefleet.plugins.prove.tree import Tree
 
-NUM_ROWS = 60  # if all are equal, at most 4.9 % of any number are not
+NUM_ROWS = 60  # if all of these are equal, at most 4.9 % of all rows are not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Proven(Overview):
-    """An output that was sealed; with a coin, what it drew."""
+    """A sealed output; with a coin, also the drawn rows."""
 
     seal: str
-    num_rows: int  # of the table and of the records
-    num_missing: int  # that have no record: they count as rows that are not what they should be
+    num_rows: int  # in the table or the records
+    num_missing: int  # rows without a record, which count as wrong
     folder: str | None = None  # of the certificate
-    row_ids: tuple[str, ...] = ()  # that were drawn
+    row_ids: tuple[str, ...] = ()  # drawn rows
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -69,21 +69,21 @@ def prove(
     """Seal all records of an output; with a coin, write a certificate of the rows that seal and coin draw.
 
     folder: for the certificate, new or empty; None is NAME-certificate in the current folder. coin: a public
-    value that nobody could know or choose when the seal was published, such as the number of a lottery; None:
-    return the seal alone. given: where the rows' inputs may be read. Raises JobError where there are no
-    records, or the folder has files.
+    value that nobody could know or choose when the seal was published, such as a lottery number; None: only
+    return the seal. given: where the rows' inputs may be read. Raises JobError if there are no records, or
+    the folder is not empty.
     """
     if coin is not None and not 0 < len(coin) <= MAX_COIN:
         raise JobError(f"the coin has {len(coin):,} characters", f"use 1 to {MAX_COIN:,}")
     if coin is not None and not coin.isprintable():
         raise JobError(f"the coin is {coin!r}", "use one line of text")
     if rows > MAX_DRAWN:
-        raise JobError(f"{rows:,} rows are to be drawn", f"draw at most {MAX_DRAWN:,}")
+        raise JobError(f"rows is {rows:,}", f"draw at most {MAX_DRAWN:,}")
     opened = Output.open_rendered(str(output), given.storage_options).now()
     law = RecordLaw.of(opened.store, opened.schema())
     ids, hashes, num_missing = _leaves(opened, law)
     tree = Tree(hashes)
-    claim_of(opened.store)  # raises for what is none
+    claim_of(opened.store)  # raises if job.json is invalid
     job = parse_json(opened.store.read(CLAIM))
     take_out_folders(job)
     root, num_rows = tree.root.hex(), len(hashes)
@@ -124,7 +124,7 @@ def prove(
 
 
 def _leaves(output: Output, law: RecordLaw) -> tuple[list[str], list[bytes], int]:
-    """Return the row_ids in their order, a hash for each, and how many have no record."""
+    """Return the sorted row_ids, a hash for each, and the number of rows without a record."""
     hash_of = {row["row_id"]: record_hash(_sealed(row, law)) for row in _records(output)}
     if not hash_of:
         raise output.no_records()
@@ -137,7 +137,7 @@ def _leaves(output: Output, law: RecordLaw) -> tuple[list[str], list[bytes], int
 
 
 def _records(output: Output) -> Iterator[dict[str, Any]]:
-    """Yield the records as they were committed: without scores, which may change."""
+    """Yield the records as they were committed, without scores, which may change."""
     files = OutputFiles(output.store)
     one_of_each_run = {part.run: part for part in files.parts(RECORDS)}.values()
     later = {field.name for part in one_of_each_run for field in files.schema(part) if may_come_later(field)}

@@ -1,6 +1,6 @@
-"""Leaves in, one hash over all of them out; and the few hashes that show that a leaf is one of them.
+"""Compute one hash over many leaves, and the few hashes that prove that a leaf is one of them.
 
-A Merkle tree as in RFC 6962, whose last node goes up alone where a level has an odd number.
+A Merkle tree as in RFC 6962: if a level has an odd number of nodes, the last one goes up unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """The hashes of all leaves and nodes: 64 bytes a leaf, and what Python adds."""
+    """The hashes of all leaves and nodes: 64 bytes per leaf, and Python's overhead."""
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
         """leaves: their hashes, at least one."""
@@ -33,7 +33,7 @@ class Tree:
         return self._levels[-1][0]
 
     def path(self, position: int) -> list[bytes]:
-        """Return the hashes beside the way from a leaf up to the root."""
+        """Return the sibling hashes on the way from a leaf to the root."""
         path = []
         for level in self._levels[:-1]:
             if (neighbour := position ^ 1) < len(level):
@@ -43,7 +43,7 @@ class Tree:
 
 
 def root_from(leaf: bytes, path: Sequence[bytes], *, position: int, num_leaves: int) -> bytes | None:
-    """Return the root of the tree that has this leaf there; None where the path is of no such tree."""
+    """Return the root of the tree with this leaf at this position; None if the path does not fit."""
     left, node = list(path), leaf
     while num_leaves > 1:
         if position ^ 1 < num_leaves:

@@ -1,1 +1,1 @@
-"""Until: new seeds are rendered until enough clips of each group pass a condition."""
+"""Render new seeds until enough clips of each group pass a condition."""

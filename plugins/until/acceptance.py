@@ -1,7 +1,7 @@
-"""Groups of clips in the order of their seeds: which are accepted, and how many more to render.
+"""Decide which clips of a group are accepted, in the order of their seeds, and how many more to render.
 
-A clip is accepted if it passes, fewer than `wanted` before it do, and all clips before it are judged. So what
-is accepted never depends on which clips were rendered first.
+A clip is accepted if it passes, fewer than `wanted` clips before it do, and all clips before it are judged.
+So acceptance never depends on which clips were rendered first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from framefleet.api.errors import JobError, count_text
 from framefleet.api.outputs import Output, Store, read_json
 from framefleet.api.texts import canonical_json
 
-UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
-_FIRST = (REJECTED, UNRENDERED, UNJUDGED, PASSED)  # of clips that are accepted together: what decides
+UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # outcomes of a clip
+_FIRST = (REJECTED, UNRENDERED, UNJUDGED, PASSED)  # for clips accepted together, the first of these counts
 _FILE = "until.json"  # of an output
 _MAX_SHOWN = 20  # groups
-# Clips of all groups that count in the rate of one, which is not known at first.
+# Number of clips of all groups that count in the rate of one group, which is not known at first.
 _CLIPS_OF_ALL = 4
 
 
@@ -31,7 +31,7 @@ _CLIPS_OF_ALL = 4
 class Group:
     """Clips with the same values in some columns."""
 
-    values: Mapping[str, str]  # of the columns that make the group
+    values: Mapping[str, str]  # of the columns that define the group
     wanted: int
     at_most: int
     outcomes: bytearray = field(default_factory=bytearray)  # of the clips asked for, in order
@@ -61,7 +61,7 @@ class Group:
         return self.at_most - len(self.outcomes)
 
     def marks(self) -> list[tuple[bool, bool] | None]:
-        """Return whether each clip is accepted, and whether it is surplus; None while that is not known."""
+        """Return (accepted, surplus) for each clip; None while this is not known."""
         marks: list[tuple[bool, bool] | None] = []
         num_accepted, is_known = 0, True
         for outcome in self.outcomes:
@@ -92,15 +92,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupState:
-    """How far a group is."""
+    """The progress of a group."""
 
-    values: dict[str, str]  # of the columns that make it
+    values: dict[str, str]  # of the columns that define it
     wanted: int
     accepted: int
     at_most: int
     num_asked: int  # clips, rendered or not
     num_pending: int  # not rendered yet
-    num_unjudged: int  # rendered, and the condition is null
+    num_unjudged: int  # rendered, but the condition is null
     num_passed: int
     num_surplus: int  # rendered after the last one that was needed
 
@@ -114,7 +114,7 @@ class GroupState:
 
     @property
     def rate(self) -> float | None:
-        """The share of the judged clips that pass."""
+        """Share of the judged clips that pass."""
         num_judged = self.num_rendered - self.num_unjudged
         return self.num_passed / num_judged if num_judged else None
 
@@ -132,12 +132,12 @@ class GroupState:
 
 
 def outcome_of(outcomes: Collection[int]) -> int:
-    """Return what is known of clips that are accepted together."""
+    """Return the outcome of clips that are accepted together."""
     return next(outcome for outcome in _FIRST if outcome in outcomes)
 
 
 def pass_rate(groups: Iterable[Group], stated: float | None) -> float:
-    """Return the share of clips that pass. stated: what counts as one clip's; None: that it passes."""
+    """Return the share of clips that pass, counting one more clip with the `stated` rate (None: 1)."""
     passed = judged = 0
     for group in groups:
         passed, judged = passed + group.num_passed, judged + group.num_judged
@@ -147,14 +147,14 @@ def pass_rate(groups: Iterable[Group], stated: float | None) -> float:
 def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) -> dict[int, int]:
     """Return how many more clips to render, by the place of their group.
 
-    All that are needed for sure; and where these are fewer than num_rows, those that most probably are. Two
-    clips that wait for a judge stand for one of these: it answers no sooner when more wait for it.
+    All that are certainly needed and, if these are fewer than num_rows, those that are most probably needed.
+    Two clips that wait for a judge count as one of these, since the judge is not faster when more wait.
     """
     rate, numbers, likely = pass_rate(groups, stated), dict[int, int](), list[tuple[float, int]]()
     rates, opens = [rate] * len(groups), [0] * len(groups)
 
     def odds(at: int) -> float:
-        """By how many standard deviations the passes expected of open clips miss those needed; median: 0."""
+        """How many standard deviations the expected passes of open clips miss those needed; median 0."""
         expected = opens[at] * rates[at]
         return (groups[at].num_needed - 1 / 3 - expected) / math.sqrt(expected * (1 - rates[at]) + 1e-9)
 
@@ -180,13 +180,13 @@ def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) ->
 
 
 def num_expected(group: Group, rate: float) -> int:
-    """Return how many clips of a group will have been asked for in the end, on average."""
+    """Return how many clips of a group will be asked for in total, on average."""
     more = math.ceil(group.num_needed / rate) - group.num_open
     return len(group.outcomes) + max(0, min(more, group.room))
 
 
 class Quotas:
-    """Splits the clips of one group after the other by shares, which the sums of all groups have too."""
+    """Splits the clips of one group after another by shares, such that the sums have these shares, too."""
 
     def __init__(self, shares: Mapping[tuple[str, ...], float]) -> None:
         self._shares, self._owed = shares, dict.fromkeys(shares, 0.0)
@@ -204,10 +204,10 @@ class Quotas:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Acceptance(Overview):
-    """How far all groups of an output are."""
+    """The progress of all groups of an output."""
 
     groups: tuple[GroupState, ...]
-    table: str  # folder in the output: the rows that its newest run asked for
+    table: str  # folder in the output with the rows that its newest run asked for
 
     def overview(self) -> Mapping[str, object]:
         first, *groups = self.lines()
@@ -218,14 +218,14 @@ class Acceptance(Overview):
 
     @property
     def num_short(self) -> int:
-        """How many groups have fewer accepted clips than they want."""
+        """Number of groups with fewer accepted clips than they need."""
         return sum(group.is_short for group in self.groups)
 
     def write(self, store: Store) -> None:
         store.write(_FILE, canonical_json(_ACCEPTANCE.dump_python(self)).encode())
 
     def lines(self) -> list[str]:
-        """Return what people are shown: the sums, then the groups that lack most."""
+        """Return lines for people: the sums, then the groups that lack most."""
         accepted, wanted, rendered, surplus = (
             sum(numbers)
             for numbers in zip(
@@ -249,19 +249,19 @@ _ACCEPTANCE = TypeAdapter(Acceptance)
 
 
 def read_acceptance(store: Store) -> Acceptance | None:
-    """Return how far the groups of an output are, as last written; None where it has none."""
+    """Return the progress of an output's groups, as last written, or None."""
     try:
         return read_json(store, _FILE, _ACCEPTANCE)
-    except (FileNotFoundError, JobError):  # none; or damaged, and the next run writes it anew
+    except (FileNotFoundError, JobError):  # if it is damaged, the next run writes it again
         return None
 
 
 def acceptance(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Acceptance:
     """Return how many clips of each group are accepted in the output of a job with `until:`.
 
-    While the job runs, some seconds old. Raises JobError for an output without groups.
+    While the job runs, this is some seconds old. Raises JobError for an output without groups.
     """
     store = Output.open(output, storage_options).store
     if not (groups := read_acceptance(store)):
-        raise JobError(f"{store.url_of(_FILE)} is not there", "give the output of a job with `until:`")
+        raise JobError(f"{store.url_of(_FILE)} is missing", "use the output of a job with `until:`")
     return groups

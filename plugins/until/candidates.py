@@ -1,7 +1,7 @@
-"""From a job to its groups, the rows with new seeds that they ask for, and what the records say of these.
+"""Find a job's groups, the rows with new seeds that they ask for, and the outcomes of these in records.
 
-A group's order: all its rows of the table with their own seeds, then all with the next seeds, and so on. Rows
-that are accepted together have one place in it.
+The order of a group: all its rows of the table with their own seeds, then all with the next seeds, and so on.
+Rows that are accepted together have one place in it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from framefleet.plugins.until.marks import MARKS, write_marks
 from framefleet.plugins.until.names import UNTIL
 from framefleet.plugins.until.section import UntilSection
 
-_MODEL = ("model", "model_name")  # what `per` may call a row's model
+_MODEL = ("model", "model_name")  # names for a row's model in `per`
 
 
 def _key_of(cell: object, keys: Collection[str]) -> str | None:
-    """Return the key that means a cell, e.g. "5" for 5.0 and "true" for True; None if there is none."""
+    """Return the key that matches a cell, e.g. "5" for 5.0 and "true" for True, or None."""
     if str(cell) in keys:
         return str(cell)
     for key in keys if not isinstance(cell, str) else ():
@@ -70,8 +70,8 @@ def _key_of(cell: object, keys: Collection[str]) -> str | None:
     return None
 
 
-Together: TypeAlias = tuple[int, ...]  # places of the table's rows, usually of one
-_Part: TypeAlias = tuple[str, ...]  # a row's values in the columns of `together`, e.g. its camera
+Together: TypeAlias = tuple[int, ...]  # places of the table's rows, usually one
+_Part: TypeAlias = tuple[str, ...]  # a row's values of the columns of `together`, e.g. its camera
 
 
 class SeedRow(NamedTuple):
@@ -83,18 +83,18 @@ class SeedRow(NamedTuple):
 
 
 class Candidates:
-    """The groups of a job, and the rows that they have asked for. Holds the job's table in memory."""
+    """The groups of a job, and the rows that they have asked for. Keeps the job's table in memory."""
 
     def __init__(self, job: Job, watch: Watch, table: str | None = None, added: str | None = None) -> None:
-        """table: in place of the job's. added: a file of rows after the others.
+        """table: replaces the job's. added: a file with rows after the others.
 
-        Raises UserError for groups that cannot be.
+        Raises UserError for invalid groups.
         """
         self.section: UntilSection = getattr(job, UNTIL)
         if "seed" in job.overrides:
             raise JobError(
-                f"overrides.seed is {job.overrides['seed']}, and `until` renders rows with new seeds",
-                "write `defaults: {seed: ...}`, where the seeds begin",
+                f"overrides.seed is {job.overrides['seed']}, but `until` renders rows with new seeds",
+                "use `defaults: {seed: ...}` for the first seed",
             )
         self._job, self._watch, self._has_own_table = job, watch, table is None
         self._store = store_of_job(job)
@@ -113,15 +113,15 @@ class Candidates:
         except BaseException:
             self.close()
             raise
-        self._folder = f"{CHOSEN}/{uuid.uuid4().hex[:16]}"  # of the rows that this run asks for
+        self._folder = f"{CHOSEN}/{uuid.uuid4().hex[:16]}"  # for the rows that this run asks for
         self._num_files = 0
         self._written = set[bytes]()  # rows that this run has asked for
-        self._places: dict[bytes, tuple[int, int]] = {}  # group, and place in it, of rows asked for
-        self._asked: list[list[Sequence[bytes]]] = [[] for _ in self.groups]  # these rows, by place
-        self._outcomes: dict[bytes, int] = {}  # what is known of rows, whether they are asked for or not
-        self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # these rows are tried again
+        self._places: dict[bytes, tuple[int, int]] = {}  # group and place of rows asked for
+        self._asked: list[list[Sequence[bytes]]] = [[] for _ in self.groups]  # these rows, by group and place
+        self._outcomes: dict[bytes, int] = {}  # of rows, whether asked for or not
+        self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # rows that are tried again
         self._seen = set(self._earlier)
-        self._scores = set[str]()  # parts of scores that were there at the last look
+        self._scores = set[str]()  # parts of scores seen so far
 
     def close(self) -> None:
         self._resolved.close()
@@ -141,10 +141,10 @@ class Candidates:
         for key, names in (("per", section.per), ("share", section.share), ("together", self._together)):
             for name in names:
                 if name == "seed":
-                    raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
+                    raise JobError(f"until.{key} has 'seed', which differs between clips", "leave it out")
                 if name not in columns:
                     new = resolved.rows.carried.names.get(name)
-                    fix = f"the table's column {name!r} is stored as {new!r}: write that"
+                    fix = f"use {new!r}, as the table's column {name!r} is stored under this name"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
         records = resolved.record_columns()
@@ -153,11 +153,11 @@ class Candidates:
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
     def _read_table(self) -> dict[tuple[str, ...], list[Together]]:
-        """Read the table's rows; return their places by the values of the columns of `per` and `share`."""
+        """Read the table; return the places of its rows by their values of `per` and `share`."""
         resolved, survey = self._resolved, self.survey
         names = [*self.section.per, *self.section.share, *self._together]
         own = {*names} & {*resolved.rows.carried.names.values()}
-        # Of each stratum: the places, by the number of the row among all of its part, and by the part.
+        # By stratum: the places, by the number of the row among those with the same part, and by part.
         by_stratum: dict[tuple[str, ...], dict[int, dict[_Part, int]]] = {}
         num_of_part = Counter[_Part]()
         refused = defaultdict[int, set[_Part]](set)  # parts by that number
@@ -187,7 +187,7 @@ class Candidates:
                     value = _key_of(cell, shares)
                     if value is None:
                         raise TableError(
-                            f"row {row.index}: {column} is {shown(cell)}, which until.share.{column} lacks",
+                            f"row {row.index}: {column} is {shown(cell)}, but until.share.{column} lacks it",
                             f"use one of {', '.join(shares)}, or add its share",
                         )
                     values = (*values, value)
@@ -195,9 +195,9 @@ class Candidates:
                 other, theirs = without_seed.setdefault(bare, (row.index, values))
                 if theirs != values:
                     raise TableError(
-                        f"rows {other} and {row.index} are of two groups of `until`, and would have the same "
-                        "clips: they differ in nothing that is rendered",
-                        f"have the prompt say what {' and '.join(names)} says, or leave that out of `until`",
+                        f"rows {other} and {row.index} are in two groups of `until`, but would have the same "
+                        "clips, as no argument differs",
+                        f"put {' and '.join(names)} into the prompt, or leave it out of `until`",
                     )
                 by_stratum.setdefault(values, {}).setdefault(number, {})[part] = len(self._rows)
                 self._rows.append(row)
@@ -208,7 +208,7 @@ class Candidates:
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
         if not by_stratum:
             raise TableError(
-                f"table {resolved.table.location}: all of its rows were forgotten", "add other rows"
+                f"table {resolved.table.location}: all its rows were forgotten", "add other rows"
             )
         sets = {values: self._sets(values, by_number, refused) for values, by_number in by_stratum.items()}
         return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
@@ -251,7 +251,7 @@ class Candidates:
     def _grouped(
         self, by_stratum: Mapping[tuple[str, ...], list[Together]]
     ) -> tuple[list[acceptance.Group], list[Iterator[list[SeedRow]]]]:
-        """Return the groups, of shares too, with the seeds of each."""
+        """Return the groups, also split by shares, and the seeds of each."""
         section, groups, seeds = self.section, list[acceptance.Group](), list[Iterator[list[SeedRow]]]()
         num_per = len(section.per)
         classes = {
@@ -270,7 +270,7 @@ class Candidates:
                     group = ", ".join(f"{name}={value}" for name, value in names.items())
                     raise JobError(
                         f"until.share: {wanted} of {count_text(section.accepted, 'accepted clip')} must have "
-                        f"{group}, and no row has that",
+                        f"{group}, but no row has it",
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )
                 at_most = max(wanted, section.at_most * wanted // section.accepted)
@@ -282,7 +282,7 @@ class Candidates:
         return bytes.fromhex(self._resolved.models[request.model].identity(request))
 
     def _seeds_of(self, sets: Sequence[Together]) -> Iterator[list[SeedRow]]:
-        """Yield the rows of a group in its order, each once, those together that are accepted together."""
+        """Yield the rows of a group in order, each once; rows that are accepted together come as one list."""
         seen = {bytes.fromhex(row_id) for row_id in self._forgotten}
         for number in count():
             for places in sets:
@@ -297,9 +297,9 @@ class Candidates:
     # -- What records say --
 
     def read(self, *, anew: bool = False) -> None:
-        """Take in new parts of records and failures. anew: all parts, as audits may have replaced some.
+        """Read new parts of records and failures. anew: read all parts, as audits may have replaced some.
 
-        So it is where scores came since for clips that were not judged.
+        It also reads all parts if there are new scores and some clips were not judged.
         """
         scores = {part.path for part in column_parts(self._store)}
         scores, self._scores = scores - self._scores, scores
@@ -337,9 +337,9 @@ class Candidates:
         refused = [name for one in self._judged.names if (name := REFUSED.format(one)) in there.names]
         names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused]
         for table in record_tables(self._store, list(dict.fromkeys(names)), parts):
-            table = with_nulls(table, self._judged)  # of a run without that score
+            table = with_nulls(table, self._judged)  # a run may lack a score
             outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
-            # Who was refused an answer for good has been judged, and does not pass.
+            # A clip that a judge has refused for good counts as judged, and does not pass.
             is_open = f"({where}\n) IS NULL" + "".join(
                 f" AND coalesce(\"{name}\", '') = ''" for name in refused
             )
@@ -351,7 +351,7 @@ class Candidates:
     # -- Rows asked for --
 
     def resume(self) -> list[SeedRow]:
-        """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
+        """Ask again for the rows of earlier runs, read their records, and return these rows."""
         for table in row_ids_in(self._store, parts_in(self._store, ROWS)):
             self._outcomes |= {
                 bytes.fromhex(row_id): acceptance.UNRENDERED for row_id in table["row_id"].to_pylist()
@@ -368,13 +368,13 @@ class Candidates:
         return rows
 
     def take_added(self) -> tuple[Candidates, list[SeedRow]]:
-        """Return the candidates with rows that people have added to the table since, and what these ask for.
+        """Return candidates that include rows added to the table since, and the rows to ask for.
 
-        Raises UserError where groups cannot be with them.
+        Raises UserError if these make groups invalid.
         """
         if not self._has_own_table or (added := added_in(self._store)) == self._added:
             return self, []
-        self._added = added  # so that rows that cannot be taken are tried once
+        self._added = added  # so that invalid rows are tried only once
         new = Candidates(self._job, self._watch)
         new._folder, new._num_files, new._written = self._folder, self._num_files, self._written
         new._earlier, new._seen = self._earlier, set(self._earlier)
@@ -382,7 +382,7 @@ class Candidates:
         return new, [row for row in new.resume() if row.row_id not in new._written]
 
     def ask(self, num_rows: int) -> list[SeedRow]:
-        """Ask for more rows, as `rows_to_ask` says; return them, with those that have a record already."""
+        """Ask for more rows, by `rows_to_ask`; return them, including those that already have a record."""
         rows: list[SeedRow] = []
         while numbers := acceptance.rows_to_ask(self.groups, num_rows, self.section.rate):
             rows += [row for at, number in numbers.items() for row in self.extend(at, number)]
@@ -411,7 +411,7 @@ class Candidates:
         return path
 
     def write_to(self, file: Path, rows: Sequence[SeedRow]) -> Path:
-        """Write rows as a table with the columns of the job's, and their seeds."""
+        """Write rows with their seeds as a table with the columns of the job's table."""
         seed = self._job.columns.get("seed", "seed")
         table = self._table.take(pa.array([row.place for row in rows], pa.int64()))
         table = table.drop_columns([seed] if seed in table.column_names else [])
@@ -422,19 +422,19 @@ class Candidates:
     # -- What is accepted --
 
     def write_acceptance(self) -> acceptance.Acceptance:
-        """Note in the output how far the groups are; return it."""
+        """Write the progress of the groups to the output, and return it."""
         groups = tuple(group.state() for group in self.groups)
         accepted = acceptance.Acceptance(groups=groups, table=self._folder)
         accepted.write(self._store)
         return accepted
 
     def write_marks(self, lock: ColumnLock) -> None:
-        """Note in scores/ which clips are accepted, and which are surplus."""
+        """Write to scores/ which clips are accepted, and which are surplus."""
         marks = [group.marks() for group in self.groups]
 
         def mark_of(row_id: str) -> tuple[bool, bool] | None:
             place = self._places.get(bytes.fromhex(row_id))
-            # One whose row is no longer asked for is surplus.
+            # Clips of rows that are no longer asked for are surplus.
             return marks[place[0]][place[1]] if place else (False, True)
 
         write_marks(self._store, lock, mark_of)

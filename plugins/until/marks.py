@@ -1,4 +1,4 @@
-"""The columns `accepted` and `surplus` of records, and from which rows are accepted to their values."""
+"""Write the columns `accepted` and `surplus` of records."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MARKS = pa.schema([column.field for column in MARK_COLUMNS])
 
 
 def open_marks(section: UntilSection, folder: str | None) -> Sequence[ClipColumn]:
-    """Return the columns that `until` fills in itself."""
+    """Return the columns that `until` fills."""
     return MARK_COLUMNS
 
 
 def marks_lock(store: Store) -> ColumnLock:
-    """Return the right to say which clips of an output are accepted, for as long as a run lasts."""
+    """Return the lock for writing which clips of an output are accepted, held during a run."""
     return ColumnLock(store, MARKS, renders=True)
 
 
@@ -37,9 +37,9 @@ def write_marks(
     mark_of: Callable[[str], tuple[bool, bool] | None],
     column: str = "row_id",
 ) -> None:
-    """Note which clips are accepted, and which are surplus, where it is not said so yet.
+    """Write which clips are accepted and surplus, where this has changed.
 
-    mark_of: returns both for a value of the column; None where that is not known.
+    mark_of: returns (accepted, surplus) for a value of the column, or None if not known.
     """
     if not live_parts(store) or column not in (names := record_schema_of(store).names):
         return
@@ -54,9 +54,9 @@ def write_marks(
 
 
 def copy_marks(store: Store, inner: str, column: str) -> None:
-    """Mark the clips of an output as the rows of an output in it that they were made from.
+    """Mark the clips of an output like the rows of its inner output from which they were made.
 
-    inner: its folder. column: of the records, which names these rows.
+    inner: folder of the inner output. column: of the records; names these rows.
     """
     rows = store.below(inner)
     if not live_parts(rows) or not {*MARKS.names} <= {*record_schema_of(rows).names}:

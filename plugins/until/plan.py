@@ -1,4 +1,4 @@
-"""The plan of a job with `until`: of the rows that it is expected to ask for."""
+"""The plan of a job with `until`, for the rows that it is expected to ask for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from framefleet.plugins.forecast.job_plan import JobPlan, PlanOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class UntilPlan(JobPlan):
-    """A plan of as many rows as it takes on average."""
+    """A plan for the average number of rows."""
 
-    until: str  # the section, for people
+    until: str  # the section, as text
     num_groups: int
-    rate: float | None  # share of clips that are expected to pass; None: not known, and taken as 1
-    num_judged: int  # clips of the output by which it was measured
+    rate: float | None  # share of clips expected to pass; None: not known, assumed to be 1
+    num_judged: int  # clips from which it was measured
 
     @property
     def to_render(self) -> str:
@@ -25,7 +25,7 @@ class UntilPlan(JobPlan):
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
         yield f"until: {self.until}; groups: {self.num_groups:,}"
         if self.rate is None:
-            yield "until.rate is not set, and no clip is judged yet: planned as if all passed"
+            yield "until.rate is not set, and no clip is judged yet, so this plan assumes that all pass"
         else:
             origin = f"{count_text(self.num_judged, 'clip')} so far" if self.num_judged else "until.rate"
             yield f"expected to pass: {self.rate:.1%} ({origin})"

@@ -1,4 +1,4 @@
-"""The section `until` of a job: new seeds are rendered until enough clips of each group pass a condition."""
+"""Register the section `until` of a job: renders new seeds until enough clips of each group pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class UntilListener(Listener):
     def rendered(self, job: Job, watch: Watch) -> None:
-        """Mark clips in full as their drafts are, before the listener of `words` captions by these marks."""
+        """Mark full clips like their drafts, before the listener of `words` captions by these marks."""
         if getattr(job, UNTIL) is None:
             return
         from framefleet.api.jobs import store_of_job

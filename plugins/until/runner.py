@@ -1,9 +1,9 @@
-"""Runs jobs with the section `until`: rows with new seeds, added as records say how many clips pass.
+"""Run jobs with the section `until`: add rows with new seeds, depending on how many clips pass.
 
     table -> groups -> chosen/, tables of rows with seeds -> the output -> records: pass or not -> more rows
       -> which clips are accepted: columns of the records, by scores/
 
-What is asked for depends on what is known by then; what is accepted does not (`acceptance.py`).
+The rows that are asked for depend on the time of judgements; the accepted ones do not (`acceptance.py`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 class UntilRunner(JobRunner):
     section = UNTIL
-    order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
+    order = 200  # after drafts, since drafts are judged, and the winners rendered in full
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
-        """Do what `JobRunner.render` promises. scope.only: no rows are added, as by `retry`."""
-        if inner_outputs_of(job):  # whose rows are judged, and the job's are chosen among them
+        """Render as `JobRunner.render` does. scope.only: add no rows, e.g. for `retry`."""
+        if inner_outputs_of(job):  # rows of the inner output are judged, and the job's chosen among them
             return run(job, watch, scope)
         _check_limit(scope.limit)
         summary: Summary | None = None
-        while True:  # once more where answers of judges came after the last row
+        while True:  # again if answers of judges came after the last row
             ended, is_short = self._render(job, watch, scope, run)
             summary = summary + ended if summary else ended
             if not is_short or ended.over_budget:
@@ -44,7 +44,7 @@ class UntilRunner(JobRunner):
                 scope = replace(scope, spent=ended.spent + scope.spent if scope.spent else ended.spent)
 
     def _render(self, job: Job, watch: Watch, scope: Scope, run: RunJob) -> tuple[Summary, bool]:
-        """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
+        """Return how a run ended, and whether to ask for more rows now that all answers are there."""
         from framefleet.api.jobs import below, store_of_job
         from framefleet.plugins.until.candidates import Candidates
         from framefleet.plugins.until.marks import marks_lock
@@ -65,7 +65,7 @@ class UntilRunner(JobRunner):
                 rows += candidates.ask(num_rows)
                 candidates.write_acceptance()
                 if not any(group.num_pending for group in candidates.groups):
-                    candidates.write_marks(lock)  # before the pages of this run are written
+                    candidates.write_marks(lock)  # before this run's pages are written
                 return candidates.write(rows) if rows else None
 
             def stays() -> bool:
@@ -136,4 +136,4 @@ class UntilRunner(JobRunner):
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None:
-        raise JobError("limit: the job has `until`, which says how many rows there are", "leave it out")
+        raise JobError("limit: the job has `until`, which decides the number of rows", "leave it out")

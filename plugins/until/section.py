@@ -1,4 +1,4 @@
-"""The section `until` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The section `until` of a job file. Light to import, since every job file is read with it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class UntilSection(Section):
-    """New seeds of each row are rendered until enough clips of each group pass a condition."""
+    """Render new seeds of each row until enough clips of each group pass a condition."""
 
     accepted: int = Field(ge=1)
-    """Number of clips to accept of each group: the first that pass, in the order of their seeds."""
+    """Number of clips to accept per group: the first that pass, in the order of their seeds."""
     where: _Text
-    """Condition in SQL on columns of records, e.g. "sharpness > 0.4 and not is_black". A clip for which it
-    is null is neither accepted nor rejected."""
+    """Condition in SQL on columns of records, e.g. "sharpness > 0.4 and not is_black". If it is null, the
+    clip is neither accepted nor rejected."""
     at_most: int = Field(ge=1)
-    """Maximum number of clips to render of each group."""
+    """Maximum number of clips to render per group."""
     per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
     """Columns, arguments or words of the sweep, e.g. [prompt]: each value is a group. Default: one group."""
     together: Annotated[list[str] | None, BeforeValidator(as_list)] = None
-    """Columns, e.g. [camera]: rows of a group that differ in these alone get one seed, count as one clip,
-    and are accepted together or not at all. Default: [camera] for tables of LeRobot, else none."""
+    """Columns, e.g. [camera]: rows of a group that differ only in these get the same seed, count as one clip,
+    and are accepted together or not at all. Default: [camera] for LeRobot tables, else none."""
     share: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Shares of the accepted clips by the values of columns, e.g. {style: {photo: 0.5, anime: 0.5}}."""
     rate: float | None = Field(default=None, gt=0, le=1)
-    """Share of clips expected to pass, for `plan` and the first rows. Default: as measured."""
+    """Share of clips expected to pass, for `plan` and the first rows. Default: measured."""
 
     @field_validator("at_most")
     @classmethod

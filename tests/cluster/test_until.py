@@ -124,7 +124,7 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     assert f"{count_text(len(accepted_in(out)), 'clip')} in" in exported.stderr
     write_table(tmp_path / "wrong.parquet", [{"prompt": "a star c", "tag": "c", "style": "c"}])
     refused = command("add", tmp_path / "job.yaml", tmp_path / "wrong.parquet")
-    assert refused.exit_code == 2 and "style is 'c', which until.share.style lacks" in refused.stderr
+    assert refused.exit_code == 2 and "style is 'c', but until.share.style lacks it" in refused.stderr
 
 
 def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(

@@ -47,7 +47,7 @@ def test_a_stranger_checks_a_certificate_in_another_folder(rendered: Path, tmp_p
     checking = [sys.executable, "-m", "framefleet", "check", "certificate", "--model", "weights"]
     ended = subprocess.run(checking, cwd=theirs, stdout=subprocess.PIPE, text=True, check=True)
     assert ended.stdout.count(": equal\n") == 3 and seal in ended.stdout
-    bound = "3 of 3 equal: with 95 % confidence at most 25 % of 4 are not what the records say"
+    bound = "3 of 3 equal: with 95 % confidence, at most 25 % of 4 are not what the records say"
     assert ended.stdout.splitlines()[-1] == bound
 
 
@@ -174,4 +174,5 @@ def test_what_drawn_rows_take_lies_beside_the_certificate(tmp_path: Path) -> Non
     shutil.rmtree(pictures)
     assert len(records_of(tmp_path / "out")) == 1
     checked = framefleet.check_certificate(tmp_path / "made", framefleet.Given(model=str(tiny("wan_i2v"))))
-    assert checked.bound == "1 of 1 equal: with 95 % confidence at most 0 % of 1 are not what the records say"
+    bound = "1 of 1 equal: with 95 % confidence, at most 0 % of 1 are not what the records say"
+    assert checked.bound == bound

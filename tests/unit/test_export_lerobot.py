@@ -191,8 +191,8 @@ def test_a_look_without_all_cameras_is_left_out(tmp_path: Path) -> None:
         ({"episode": [7] * 12}, "is of episode 7, observation.images.front, which"),
         ({"camera": ["top"] * 12}, "is of episode 0, top, which"),
         ({"seeds": range(12)}, "no look has all cameras"),
-        ({"guidance_scale": [1.0] * 12}, "are the same look of episode 0"),
-        ({"table": "prompts.csv"}, "which is no LeRobot dataset"),
+        ({"guidance_scale": [1.0] * 12}, "are in the same look of episode 0"),
+        ({"table": "prompts.csv"}, "which is not a LeRobot dataset"),
         ({"table": "lerobot:///nowhere"}, "it has no meta/info.json"),
     ],
 )

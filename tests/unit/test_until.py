@@ -75,7 +75,7 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
         ({"where": "sharpness >"}, "until.where: 'sharpness >' is not a condition"),
         (
             {"share": {"style": {"x": 1.0}}},
-            "row 2: style is 'y', which until.share.style lacks (use one of x",
+            "row 2: style is 'y', but until.share.style lacks it (use one of x",
         ),
         ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "1 of 2 accepted clips must have prompt=a, style=y"),
     ],
@@ -114,7 +114,7 @@ def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> Non
         Candidates(job_with(tmp_path, rows, per=["style"]), Callback())
     with pytest.raises(UserError, match="seed is 3"):
         Candidates(job_with(tmp_path, job={"overrides": {"seed": 3}}), Callback())
-    with pytest.raises(UserError, match="column 'license' is stored as 'source_license': write that"):
+    with pytest.raises(UserError, match="use 'source_license', as the table's column 'license' is stored"):
         plan_job(
             job_with(tmp_path, [{"prompt": "a", "license": "cc"}], share={"license": {"cc": 1}}), Callback()
         )
