@@ -1,1 +1,1 @@
-"""What language models say about clips, and write for rows: judgements, captions, prompts."""
+"""Language models judge and caption clips, and write prompts."""

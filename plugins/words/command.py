@@ -1,4 +1,4 @@
-"""`framefleet judge` and `framefleet prompts`: what is typed, and what they print."""
+"""The commands `framefleet judge` and `framefleet prompts`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from framefleet.jobs.options import GivenJob
 def judge_command(
     job: GivenJob,
     again: Annotated[
-        bool, Option("--again", help="Ask again about clips that were refused an answer for good.")
+        bool, Option("--again", help="Also ask again about clips for which an answer was refused for good.")
     ] = False,
     sets: Sets = None,
     verbose: Verbose = False,
@@ -36,14 +36,14 @@ def judge_command(
 
 def prompts_command(
     job: Annotated[
-        str, Argument(metavar="JOB.YAML|OUTPUT", help="Job file; or an output, whose prompts are only shown.")
+        str, Argument(metavar="JOB.YAML|OUTPUT", help="Job file, or an output to show its prompts only.")
     ],
     corrections: Annotated[
         Path | None,
         Option(
             "--from",
             metavar="FILE",
-            help="Replace written prompts by those of this file, as --json prints them: JSON lines with "
+            help="Replace written prompts with those in this file, in the format of --json: JSON lines with "
             "original_prompt and prompt.",
         ),
     ] = None,
@@ -51,9 +51,9 @@ def prompts_command(
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the prompts that were written for a job. Write those that are missing first.
+    """Write the missing prompts of a job, and show all of them.
 
-    Nothing is rendered. After a correction, rows with the prompt are rendered again by the next run.
+    Nothing is rendered. After a correction, the next run renders rows with this prompt again.
     """
     with reporting(verbose=verbose, resumable=True):
         import json

@@ -1,11 +1,11 @@
-"""In: a question, with pictures. Out: the answer of an endpoint that speaks OpenAI's protocol, checked.
+"""Ask a question, with pictures, at an endpoint that speaks OpenAI's protocol, and check the answer.
 
-The one place that asks endpoints: with retries, limits of rate, number and cost, and the key, which nothing
-else sees. All questions of a run to one model share its limits.
+All requests to endpoints are made here, with retries, limits of rate, number and cost, and the key, which
+nothing else sees. All questions of a run to one model share its limits.
 
-A question that gets no answer is at fault itself (`NoAnswer`) while the endpoint answers others, else the
-endpoint is (`EndpointError`). Where no answer has come meanwhile, a trial decides: a question that everybody
-can answer. What comes from an endpoint is bounded, and neither shown nor kept with the key in it.
+If a question gets no answer while the endpoint answers others, it is the question's fault (`NoAnswer`), else
+the endpoint's (`EndpointError`). If there were no other answers meanwhile, a trial decides: a question that
+every model can answer. Answers have a size limit, and are never shown or stored if they contain the key.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ if TYPE_CHECKING:
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
 _Asked = tuple[str | Sequence[Mapping[str, Any]], AnswerSection | None]  # content, form of the answer
-_PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
-_MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
+_PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # a restart takes some seconds
+_MAX_PAUSE_S = 120.0  # of `Retry-After`; for longer pauses, a later run asks again
 _MAX_ANSWER_BYTES = 4 << 20
-_CLOSE_S = 5.0  # at most; closing a connection waits for nobody
-_MAX_SHOWN = 300  # characters of what an endpoint says
-# Questions that an endpoint may leave unanswered before it has answered any: then it is not about them.
+_CLOSE_S = 5.0  # at most
+_MAX_SHOWN = 300  # characters of an endpoint's message
+# If so many questions get no answer and none has got one, the endpoint is at fault.
 _MAX_UNANSWERED = 20
-_MAX_TOKENS = 1 << 40  # of one response; no model writes as many
-# Which the same request may pass later: timeouts, too early, too many.
+_MAX_TOKENS = 1 << 40  # of one response; no model writes that many
+# Statuses where the same request may succeed later: timeouts, too early, too many.
 _MAY_PASS = (408, 409, 425, 429)
-# Which are about this request, as a picture or a text that is not allowed.
+# Statuses about this request, e.g. for a picture or text that is not allowed.
 _OF_REQUEST = (400, 413, 415, 422)
 _TRIAL = "Give any answer."
 _LATER = "run again when it answers"
-_SETTINGS = "check `url`, `model`, `options` and the key that `api_key_env` names"
-_FORM = "choose a model that answers by JSON schema"
+_SETTINGS = "check `url`, `model`, `options` and the key in `api_key_env`"
+_FORM = "choose a model that supports JSON schemas"
 
 
 class NoAnswer(NoValue):
-    """The endpoint is there, and does not answer this question as it should; the text says how."""
+    """The endpoint works, but has no valid answer to this question; the text says why."""
 
     def __init__(self, problem: str, *, is_final: bool = True) -> None:
         super().__init__(problem)
@@ -65,10 +65,10 @@ class NoAnswer(NoValue):
 
 
 class _Failed(Exception):
-    """A request that got no answer.
+    """A request got no answer.
 
-    fix: if others get none either. may_pass: whether the same request may pass later, after `pause_s`.
-    is_refusal: the endpoint has read it, and refuses it. is_final: it will do so again.
+    fix: if other requests fail, too. may_pass: whether the same request may succeed later, after `pause_s`.
+    is_refusal: the endpoint has read and refused it. is_final: it would refuse it again.
     """
 
     def __init__(
@@ -87,30 +87,30 @@ class _Failed(Exception):
 
 
 class _Endpoint:
-    """One model at one address, for the threads of one run; posts by an event loop in a thread of its own."""
+    """One model at one address, for the threads of one run. Sends requests from an event loop in a thread."""
 
     def __init__(self, section: EndpointSection) -> None:
         self._url, self._model = f"{section.url.rstrip('/')}/chat/completions", section.model
         self.title = f"{section.model} at {urlsplit(section.url).netloc}"
         self._key = api_key(section)
-        # Without compression: some kilobytes of it could be gigabytes of an answer.
+        # Without compression, as some kilobytes could become gigabytes.
         self._headers = {"Accept-Encoding": "identity"}
         if self._key:
             self._headers["Authorization"] = f"Bearer {self._key}"
         self._ended, self._lock, self._loop = threading.Event(), threading.Lock(), asyncio.new_event_loop()
         self._session: ClientSession | None = None
         threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True).start()
-        self._next = 0.0  # when a request may begin, by time.monotonic()
+        self._next = 0.0  # earliest time of the next request, by time.monotonic()
         self._num_requests = self._num_answered = self._num_unanswered = 0
         self._cost = 0.0
         self._trial = threading.Lock()
-        # When the last answer came, and when the last trial began that got none, by time.monotonic().
+        # Time of the last answer, and start of the last trial without one, by time.monotonic().
         self._answered_at = self._failed_at = -math.inf
-        self._fault: _Failed | None = None  # what that trial showed
-        self._last_answered: list[_Asked] = []  # the last question that got an answer
+        self._fault: _Failed | None = None  # result of that trial
+        self._last_answered: list[_Asked] = []  # the last question with an answer
 
     def close(self) -> None:
-        """End the requests that are under way."""
+        """Cancel the requests in flight."""
 
         async def end() -> None:
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -120,20 +120,20 @@ class _Endpoint:
             if self._session is not None:
                 await self._session.close()
 
-        with self._lock:  # what was posted before it comes before `end` in the loop
+        with self._lock:  # requests sent before this come before `end` in the loop
             self._ended.set()
         ending = asyncio.run_coroutine_threadsafe(end(), self._loop)
-        # The loop stops after that, however late: else who waits for an answer would wait without end.
+        # Always stop the loop after that, or threads would wait for an answer for ever.
         ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         with suppress(TimeoutError):
             ending.result(_CLOSE_S)
 
     async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], str]:
-        """Return status, headers and text. Raises _Failed where nobody answers in time."""
+        """Return status, headers and text. Raises _Failed if there is no answer in time."""
         from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 
         self._session = self._session or ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar())
-        # `total`: however slowly an answer comes. A redirect would get the key.
+        # `total` also limits slow answers. Redirects are not followed, as they would get the key.
         options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
         options |= {"headers": self._headers, "proxy": proxy_of(self._url)}
         try:
@@ -146,8 +146,8 @@ class _Endpoint:
                         raise _Failed(problem, _LATER, may_pass=True)
                 return response.status, response.headers, content.decode("utf-8", "replace")
         except TimeoutError:
-            problem = f"it has not answered in {timeout_s:g} s"
-        except ValueError as error:  # of an address, or a proxy, that is none
+            problem = f"no answer within {timeout_s:g} s"
+        except ValueError as error:  # an invalid address or proxy
             raise _Failed(f"{type(error).__name__}: {error}", _SETTINGS) from None
         except (ClientError, OSError) as error:
             problem = f"{type(error).__name__}: {error}"
@@ -159,7 +159,7 @@ class _Endpoint:
         content: str | Sequence[Mapping[str, Any]],
         answer: AnswerSection | None,
     ) -> float | str:
-        """Do what `ask` promises."""
+        """Return the answer, as `ask` does."""
         began = 0.0
 
         def attempt() -> float | str:
@@ -180,10 +180,10 @@ class _Endpoint:
             value = attempts(attempt)
         except _Failed as error:
             trial = _TRIAL if isinstance(content, str) else [{"type": "text", "text": _TRIAL}]
-            with self._trial:  # those who wait for it take its outcome for theirs
-                # Who refuses is there: any answer at all shows that it does not refuse everything.
+            with self._trial:  # others wait here and use the same outcome
+                # The endpoint works if it refuses. Any answer shows that it does not refuse everything.
                 if self._answered_at <= (-math.inf if error.is_refusal else began):
-                    # Some models answer no question without a picture.
+                    # Some models do not answer questions without a picture.
                     self._try_out(section, [(trial, answer), *self._last_answered], since=began)
             with self._lock:
                 self._num_unanswered += 1
@@ -199,7 +199,7 @@ class _Endpoint:
         return value
 
     def _try_out(self, section: EndpointSection, trials: Sequence[_Asked], *, since: float) -> None:
-        """Raise EndpointError where no trial gets an answer, or none has got one since."""
+        """Raise EndpointError if no trial gets an answer, or none has got one since."""
         fault = self._fault if self._failed_at > since else None
         began = time.monotonic()
         for content, answer in () if fault else trials:
@@ -241,19 +241,19 @@ class _Endpoint:
         return value
 
     def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Failed:
-        """Return what a status other than 200 means."""
+        """Return the meaning of a status other than 200."""
         problem = f"HTTP {status}: {text}"
         if status < 500 and status not in _MAY_PASS:
             return _Failed(problem, _SETTINGS, is_refusal=status in _OF_REQUEST, is_final=True)
         pause_s = retry_after_s(headers) or 0.0
         if pause_s > _MAX_PAUSE_S:
-            return _Failed(f"it wants to be left alone for {pause_s:,.0f} s: {problem}", "run again then")
-        with self._lock:  # for the other threads, too
+            return _Failed(f"it asks for a pause of {pause_s:,.0f} s: {problem}", "run again after that")
+        with self._lock:  # other threads wait, too
             self._next = max(self._next, time.monotonic() + pause_s)
         return _Failed(problem, _LATER, may_pass=True, pause_s=pause_s)
 
     def _value(self, section: EndpointSection, text: str, answer: AnswerSection | None) -> float | str:
-        """Return the answer in a response, which may be anything. An answer may be better the next time."""
+        """Return the answer in a response, which may be anything. A retry may give a better answer."""
         try:
             message = parse_json(text)
         except ValueError as error:
@@ -271,12 +271,12 @@ class _Endpoint:
             raise _Failed(f"{error}: the answer {content!r}", _FORM, may_pass=True, is_final=True) from None
         if self._key and isinstance(value, str) and holds_secret(value, self._key):
             raise _Failed(
-                "its answer has the key in it, and is not kept", _FORM, may_pass=True, is_final=True
+                "its answer contains the key, so it is discarded", _FORM, may_pass=True, is_final=True
             )
         return value
 
     def _take_turn(self, section: EndpointSection) -> None:
-        """Wait until a request may begin. Raises EndpointError where a limit of the run is reached."""
+        """Wait until a request may start. Raises EndpointError if a limit of the run is reached."""
         with self._lock:
             spent = ""
             if section.max_requests is not None and self._num_requests >= section.max_requests:
@@ -293,7 +293,7 @@ class _Endpoint:
             raise _ended()
 
     def _pay(self, section: EndpointSection, message: Any) -> None:
-        """Count what a response costs. Raises _Failed where there is a limit and it does not say."""
+        """Add the cost of a response. Raises _Failed if there is a limit, but no number of tokens."""
         if section.price is None:
             return
         usage = message.get("usage") if isinstance(message, dict) else None
@@ -313,17 +313,17 @@ class _Endpoint:
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
 _opening = threading.Lock()
-_over = threading.Event()  # no request begins until the next run does
-_num_runs = 0  # under way in this process, maybe in several threads
+_over = threading.Event()  # no request starts until the next run does
+_num_runs = 0  # in this process, maybe in several threads
 
 
 def ask(
     section: EndpointSection, content: str | Sequence[Mapping[str, Any]], answer: AnswerSection | None = None
 ) -> float | str:
-    """Return the answer to a question. For several threads.
+    """Return the answer to a question. Thread-safe.
 
-    content: of a message, text or parts. answer: its form; None: a text. Raises NoAnswer where the endpoint
-    answers others but not this question, EndpointError where it answers none now, a limit is reached, or the
+    content: of a message, text or parts. answer: its form; None: text. Raises NoAnswer if the endpoint
+    answers other questions but not this one, EndpointError if it answers none now, a limit is reached, or the
     run has ended.
     """
     with _opening:
@@ -338,7 +338,7 @@ def ask(
 
 @atexit.register
 def end_requests() -> None:
-    """End the requests that are under way; none begins until a run does."""
+    """Cancel the requests in flight, and allow none until the next run."""
     with _opening:
         _over.set()
         for endpoint in _endpoints.values():
@@ -348,7 +348,7 @@ def end_requests() -> None:
 
 @contextmanager
 def counting_requests() -> Iterator[None]:
-    """Enclose a run: limits count from its beginning, and keys are read anew, unless others are under way."""
+    """Enclose a run. Unless another is active, limits count from now, and keys are read again."""
     global _num_runs
     with _opening:
         is_alone = not _num_runs
@@ -367,19 +367,19 @@ def counting_requests() -> Iterator[None]:
 
 
 def api_key(section: EndpointSection) -> str | None:
-    """Return the key for an endpoint, from the environment. Raises JobError where there is none."""
+    """Return the key for an endpoint, from the environment. Raises JobError if it is not set."""
     if section.api_key_env is None:
         return None
     key = os.environ.get(section.api_key_env, "").strip()
     if not key:
         raise JobError(
             f"api_key_env: the environment variable {section.api_key_env} is not set",
-            f"set it, or leave `api_key_env` out if {urlsplit(section.url).netloc} wants no key",
+            f"set it, or leave `api_key_env` out if {urlsplit(section.url).netloc} needs no key",
         )
     keep_secrets({"key": key})
-    if not key.isprintable():  # no header can hold it
-        problem = f"api_key_env: the environment variable {section.api_key_env} holds control characters"
-        raise JobError(problem, "set it to the key alone, in one line")
+    if not key.isprintable():  # headers must not contain such characters
+        problem = f"api_key_env: the environment variable {section.api_key_env} has control characters"
+        raise JobError(problem, "set it to the key only, in one line")
     return key
 
 

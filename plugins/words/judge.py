@@ -1,4 +1,4 @@
-"""Asks about the clips of a job that have no answers yet, whether it renders or not."""
+"""Ask about the clips of a job that have no answers yet, also while it renders."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def judge(
 ) -> bool:
     """Ask about the clips of a job that have no answers yet; return whether every clip has its answers now.
 
-    job: a job file's path, or its content. sets: as "judge=[...]". again: ask again about clips that were
-    refused an answer for good. The same call continues after an interruption. Raises JobError for a job that
-    asks nothing or has no clips, and where another process asks.
+    job: a job file's path, or its content. sets: e.g. "judge=[...]". again: also ask again about clips for
+    which an answer was refused for good. The same call continues after an interruption. Raises JobError for a
+    job without questions or clips, and while another process asks.
     """
     return judge_clips(job, Callback(), sets, again=again)
 
@@ -42,7 +42,7 @@ def judge_clips(
     outputs = jobs_of_outputs(job).items()
     with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
     if not open_columns(job, late_alone=True):
-        raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
+        raise JobError("the job has no questions about its clips", "add a section `judge` or `captions`")
     if not with_clips:
         raise Output(store_of_job(job)).no_records()
     is_whole = True

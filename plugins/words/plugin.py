@@ -1,4 +1,4 @@
-"""Language models: the sections `judge`, `captions` and `prompts`, and commands that ask and show."""
+"""Register the sections `judge`, `captions` and `prompts`, and the commands `judge` and `prompts`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class PromptsRunner(JobRunner):
-    """Renders jobs with the section `prompts`: these are written first, as a table in the output."""
+    """Renders jobs with the section `prompts`: first writes these, as a table in the output."""
 
     section = "prompts"
-    order = -100  # the first: whatever else makes rows makes them of these prompts
+    order = -100  # first, so that other plugins make rows from these prompts
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
-        # A row that failed has its prompt: `retry` needs no other.
+        # Failed rows have their prompts, so `retry` needs no others.
         limit = scope.limit if scope.only is None else 0
         written = write_prompts(job, watch, scope.table, limit=limit)
-        # Without a prompt in it, the table is rendered as it is.
+        # A table without prompts is rendered unchanged.
         return run(job, watch, replace(scope, table=written.place or scope.table))
 
     def plan(
@@ -76,7 +76,7 @@ class WordsListener(Listener):
         from framefleet.plugins.columns.column_lock import refused_clips
 
         return [
-            f"{count_text(num, 'clip')} refused an answer: {name}"
+            f"{name}: an answer was refused for {count_text(num, 'clip')}"
             for name, num in refused_clips(store).items()
             if num
         ]

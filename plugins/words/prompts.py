@@ -1,7 +1,7 @@
-"""From a job's table to the same rows with prompts that an endpoint wrote, as a table in the output.
+"""Write a table into the output with the rows of a job's table, and prompts that an endpoint wrote.
 
-Each text is asked for once and kept in answers/; the table is made of what is there. So a run that was killed
-continues, and a later one renders the same rows.
+Each text is asked for once and stored in answers/, and the table is made from there. So a run that was killed
+continues, and a later run renders the same rows.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from framefleet.plugins.words.section import (
 )
 
 ORIGINAL = "original_prompt"
-_SECTION, _PROMPT = "prompts", "prompt"  # of a job; the argument
+_SECTION, _PROMPT = "prompts", "prompt"  # section of a job; argument
 _FIELDS = pa.schema([(name, pa.string()) for name in ("key", ORIGINAL, _PROMPT)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenTable:
-    """How far a table's prompts are written. place: of the table with all of them; None: some are missing."""
+    """Progress of a table's prompts. place: of the table with all of them; None if some are missing."""
 
     num_texts: int
     num_left: int
@@ -69,12 +69,12 @@ def prompts(
     corrections: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Return the prompts that were written for a job, by their originals; write those that are missing first.
+    """Write the missing prompts of a job, and return all of them by their originals.
 
-    job: a job file's path, or its content; or an output, whose prompts are only read. corrections: texts in
-    place of written ones, by their originals; the next run renders their rows again. sets: as
-    "storage_options.key=...". Raises as `render` does; TableError for a prompt that gets no answer or has
-    nothing to correct, EndpointError.
+    job: a job file's path or content, or an output, whose prompts are only read. corrections: texts that
+    replace written ones, by their originals; the next run renders their rows again. sets: e.g.
+    "storage_options.key=...". Raises as `render` does, TableError for a prompt that gets no answer or a
+    correction of an unknown prompt, and EndpointError.
     """
     return corrected_prompts(job, Callback(), sets, corrections=corrections)
 
@@ -92,7 +92,7 @@ def corrected_prompts(
         output = Store(str(job), storage_options_alone(sets))
         if written := written_in(output):
             return _by_original(written.values())
-        raise JobError(f"{output.url_of('')} has no written prompts", "give the job file to write them")
+        raise JobError(f"{output.url_of('')} has no written prompts", "use the job file to write them")
     job = load_job(job, sets)
     store = store_of_job(job)
     write_prompts(job, watch)
@@ -116,12 +116,12 @@ def write_prompts(
     limit: int | None = None,
     scratch: str | None = None,
 ) -> WrittenTable:
-    """Write what is missing of a job's prompts, and the table with them. table: in place of the job's.
+    """Write the missing prompts of a job, and the table with all prompts. table: replaces the job's.
 
-    limit: write only those of the first rows; the table then lacks later rows whose prompts are missing.
-    scratch: only look; nothing is asked, and the table is written into this folder. Raises TableError for a
-    table without prompts, and for prompts that get no answer unless the job leaves such rows out;
-    EndpointError where nobody answers. What was answered is kept.
+    limit: write only prompts of the first rows; the table then lacks later rows whose prompts are missing.
+    scratch: ask nothing, and write the table into this folder. Raises TableError for a table without prompts,
+    and for prompts that get no answer unless the job leaves such rows out; EndpointError if the endpoint is
+    down. Answers so far are kept.
     """
     section, store, refused = rewrite_of(job), store_of_job(job), dict[str, Refused]()
     with closing(resolve_job(job, Callback(), table)) as resolved:
@@ -131,7 +131,7 @@ def write_prompts(
             fix = either(did_you_mean(column, names), "leave `prompts` out")
             raise TableError(f"{where} has no column {column!r}", fix)
         if ORIGINAL in names:
-            problem = f"{where} has a column {ORIGINAL!r}, which it would add"
+            problem = f"{where} has a column {ORIGINAL!r}, but this one would be added"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
         keys, is_sound = set[str](), True
@@ -141,11 +141,11 @@ def write_prompts(
         left: dict[str, int] = {}
         later = {key for key in keys if answers.get(key) == ""}  # emptied by `framefleet forget`
         if keys and later == keys:
-            raise TableError(f"{where}: all of its prompts were forgotten", "add other rows")
+            raise TableError(f"{where}: all its prompts were forgotten", "add other rows")
         if keys - answers.keys() or not is_sound:
             if not scratch:
                 check_claim(resolved)
-            with closing(RowIndex()) as index:  # nobody is paid for rows that cannot be rendered
+            with closing(RowIndex()) as index:  # do not pay for rows that cannot be rendered
                 survey = survey_rows(resolved, index, Callback() if scratch else watch)
                 invalid = index.left_out_in(0, survey.num_rows)
             for row in _questions(resolved, column, section):
@@ -176,9 +176,9 @@ def write_prompts(
 
 
 def written_in(store: Store) -> dict[str, dict[str, str]]:
-    """Return the texts of an output, by key: `original_prompt` and `prompt`; of several the newest.
+    """Return the newest texts of an output, by key: `original_prompt` and `prompt`.
 
-    Both are empty where they were forgotten.
+    Both are empty if they were forgotten.
     """
     paths = [part.path for part in parts_in(store, ANSWERS)]
     return {row["key"]: row for table in read_parts(store, paths, _FIELDS) for row in table.to_pylist()}
@@ -189,12 +189,12 @@ def _by_original(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def corrections_in(file: Path) -> dict[str, str]:
-    """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
+    """Return the prompts in a file of JSON lines, by their originals. Raises TableError if it is invalid."""
     texts = {}
     try:
         lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeError) as error:
-        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
+        raise TableError(f"{file} cannot be read: {error}", "use a file of JSON lines in UTF-8") from None
     for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
@@ -203,22 +203,22 @@ def corrections_in(file: Path) -> dict[str, str]:
             original = text = None
         if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
             problem = f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}"
-            raise TableError(problem, "write it as `framefleet prompts JOB.YAML --json` does")
+            raise TableError(problem, "write it like the output of `framefleet prompts JOB.YAML --json`")
         texts[original] = text
     return texts
 
 
 def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
-    """Replace what was written for some prompts; return how many differ now. texts: by original prompt.
+    """Replace written prompts; return how many have changed. texts: by original prompt.
 
-    Where several texts were written for one, by the other cells of its rows, the last one leaves all as they
-    are: it is what `framefleet prompts` shows. Raises TableError for an original that the output lacks.
+    If several texts were written for one original, because other cells of its rows differ, the last of them,
+    which `framefleet prompts` shows, changes nothing. Raises TableError for an unknown original.
     """
     written = written_in(store)
     last = _by_original(written.values())
     if unknown := [text for text in texts if text not in last]:
-        problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
-        raise TableError(problem, "take `original_prompt` as `framefleet prompts JOB.YAML --json` prints it")
+        problem = f"{store.url_of(ANSWERS)} has no text for the prompt {shown(unknown[0])}"
+        raise TableError(problem, "copy `original_prompt` from `framefleet prompts JOB.YAML --json`")
     for original, text in texts.items():
         try:
             checked_answer(None, text)
@@ -235,19 +235,19 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
 
 
 class _Row(NamedTuple):
-    """What is asked for a row, by its position in the table. problems: why it cannot be rendered."""
+    """The question for a row of the table. problems: why it cannot be rendered."""
 
     position: int
     text: str | None  # its prompt
     question: str = ""
-    key: str = ""  # of the question; "" for a row without a prompt, and for one that cannot be asked about
+    key: str = ""  # of the question; "" for a row without a prompt, or without a valid question
     problems: Sequence[Problem] = ()
 
 
 def _questions(
     resolved: ResolvedJob, column: str, section: RewriteSection, refused: Mapping[str, Refused] | None = None
 ) -> Generator[_Row]:
-    """Yield all rows in order. refused: by key, why texts get no answer."""
+    """Yield all rows in order. refused: by key, why there is no answer."""
     wanted = {column, *section.placeholders}
     for first, batch in resolved.table.batches():
         seen = readable(batch, [name for name in resolved.table.schema.names if name in wanted])
@@ -276,9 +276,9 @@ def _questions(
 def _check_rows(
     survey: Survey, resolved: ResolvedJob, rows: Iterable[_Row], invalid: set[int], limit: int | None
 ) -> None:
-    """Raise TableError for rows with problems, unless the job leaves them out, as `check_valid` does.
+    """Raise TableError for rows with problems, unless the job leaves them out, like `check_valid`.
 
-    invalid: rows that the survey has refused; those with problems are added to both.
+    invalid: rows that the survey has refused; rows with problems are added to both.
     """
     for row in rows:
         if row.problems and row.position not in invalid:
@@ -298,9 +298,9 @@ def _ask_all(
     left: Mapping[str, int],
     watch: Watch,
 ) -> dict[str, Refused]:
-    """Ask for these texts, and store each answer within seconds; return why others get none, by key.
+    """Ask for these texts, and store each answer within seconds; return why others have none, by key.
 
-    left: by key, a row that has it.
+    left: a row for each key.
     """
     places, refused = {*left.values()}, dict[str, Refused]()
     pace = ClipsPace("written", total=len(left), watch=watch, noun="prompt")
@@ -314,7 +314,7 @@ def _ask_all(
     def take(row: _Row, prompt: float | str | NoAnswer) -> None:
         if isinstance(prompt, NoAnswer):
             fix = "run it again, or change the prompt or `prompts.rewrite.question`"
-            refused[row.key] = Refused(reason=f"{section.model} wrote no text for it: {prompt}", fix=fix)
+            refused[row.key] = Refused(reason=f"{section.model} wrote no prompt for it: {prompt}", fix=fix)
         else:
             writer.add(None, {"key": row.key, ORIGINAL: row.text, _PROMPT: prompt})
             if writer.due(time.monotonic()):
@@ -324,8 +324,8 @@ def _ask_all(
     with closing(_questions(resolved, column, section)) as every:
         questions = (row for row in every if row.position in places)
         first = next(questions)
-        answer = ask_for(first)  # before the lock is made: where nobody answers, nothing is left in the store
-        # One process asks for all others, so that there is one answer to each.
+        answer = ask_for(first)  # before locking, which leaves files if the endpoint is down
+        # Only one process asks for all others, so that each has one answer.
         with DriverLock(store, renders=False) as lock:
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
             until_stop = takewhile(lambda _: STOP not in lock.asked, questions)
@@ -350,10 +350,10 @@ def _table(
     refused: Mapping[str, Refused],
     is_sound: bool,
 ) -> str:
-    """Store the table with the written prompts, as `store_made_table` does; return where.
+    """Store the table with the written prompts by `store_made_table`; return its place.
 
-    later: keys of texts whose rows are left out. is_sound: no row of the job's table has problems. Those that
-    have some, or whose text is refused, are refused as rows of this table, too.
+    later: keys of texts whose rows are left out. is_sound: no row of the job's table has problems. Rows with
+    problems, or with a refused text, are refused as rows of this table, too.
     """
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]

@@ -1,4 +1,4 @@
-"""The columns of the sections `judge` and `captions`: questions to endpoints about frames of clips."""
+"""The columns for the sections `judge` and `captions`: questions to endpoints about frames of clips."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from framefleet.plugins.words.section import (
     JudgeSection,
 )
 
-_QUALITY = 90  # of JPEG; what models see at 512 pixels
+_QUALITY = 90  # of JPEG
 _BEFORE_SOURCE, _BEFORE_CLIP = "Frames of the source:", "Frames of the clip:"
-_OPENING = Lock()  # of sources: one has some hundred megabytes of frames
+_OPENING = Lock()  # one source at a time, since its frames take some hundred megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked about a clip, by its frames and record. answer: None for a text."""
+    """A question about a clip's frames and record. answer: None for text."""
 
     section: FramesSection
     answer: AnswerSection | None = None
-    compare: str | None = None  # the argument that is shown, too
+    compare: str | None = None  # argument whose picture or video is also shown
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides an answer, besides the clip; not of where the model is."""
+        """SHA-256 of everything besides the clip that affects an answer, but not the endpoint's address."""
         decides = {"answer": self.answer.model_dump() if self.answer else None} | {
             key: getattr(self.section, key) for key in ("model", "question", "options", "frames", "max_side")
         }
@@ -56,7 +56,7 @@ class Question:
         return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
     def thinned(self, frames: Frames) -> Frames:
-        """Return evenly spaced frames, as large as they are sent."""
+        """Return evenly spaced frames in the size in which they are sent."""
         return np.stack([np.asarray(image) for image in self._shown(frames)])
 
     def _shown(self, frames: Sequence[Image.Image] | Frames) -> list[Image.Image]:
@@ -84,10 +84,10 @@ class Question:
         return ask(self.section, content, self.answer)
 
     def _source(self, record: Mapping[str, Any], inputs: Inputs) -> list[Image.Image]:
-        """Return what is shown of the image or video that the clip was made from, as the model got it."""
+        """Return frames of the image or video from which the clip was made, as the model got it."""
         name, arguments = self.compare or "", told_arguments(record)
         if not (parts := inputs_in(arguments.get(name))):
-            raise NoAnswer(f"the row has no {name!r}, with which the clip is to be compared")
+            raise NoAnswer(f"the row has no {name!r} to compare the clip with")
         sizes = {key: value for key, value in arguments.items() if key == name or not inputs_in(value)}
         reader = _reader(inputs)
         try:
@@ -111,14 +111,14 @@ def _picture(image: Image.Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-@lru_cache(8)  # of the questions of a job
+@lru_cache(8)  # for the questions of a job
 def _reader(inputs: Inputs) -> ReadAhead:
-    """Return what reads a file once for all clips that were made from it, as long as its bytes are few."""
+    """Return a reader that reads a small file once for all clips made from it."""
     return ReadAhead(inputs.read)
 
 
 def open_judge(section: JudgeSection, folder: str | None) -> list[ClipColumn]:
-    """Return a column for each question. Raises JobError for a key that is not set."""
+    """Return a column for each question. Raises JobError if a key is not set."""
     return [
         _column(
             one.name,
@@ -131,9 +131,9 @@ def open_judge(section: JudgeSection, folder: str | None) -> list[ClipColumn]:
 
 
 def open_captions(section: CaptionsSection, folder: str | None) -> Sequence[ClipColumn]:
-    """Return a column for each text. Raises JobError for a key that is not set."""
+    """Return a column for each caption. Raises JobError if a key is not set."""
     if len({one.where for one in section.root}) > 1:
-        raise JobError("captions: their `where` differ", "give all of them the same condition")
+        raise JobError("captions: their `where` differs", "use the same condition for all of them")
     return [
         _column(
             one.column,
@@ -163,21 +163,21 @@ def _column(name: str, question: Question, **more: Any) -> ClipColumn:
     )
 
 
-# Where marks of the question's own stand around a placeholder, they are those of the text.
+# Quotation marks that the question has around a placeholder become those of the text.
 _WITH_MARKS = re.compile(rf'"{PLACEHOLDER.pattern}"|{PLACEHOLDER.pattern}', re.ASCII)
 
 
 def question_text(section: EndpointSection, values: Mapping[str, Any], *, is_quoted: bool = False) -> str:
-    """Return the question with the values that its {names} stand for. Raises NoAnswer for a value of none.
+    """Return the question with values for its {names}. Raises NoAnswer if a value is missing.
 
-    is_quoted: texts stand in quotation marks, as in JSON, so that none can pass for a part of the question.
+    is_quoted: texts get quotation marks, as in JSON, so that none can pass for a part of the question.
     """
 
     def text_of(place: re.Match[str]) -> str:
         name = place[place.lastindex or 1]
         value = values.get(name)
         if value is None:
-            raise NoAnswer(f"the row has no {name!r}, which the question names")
+            raise NoAnswer(f"the row has no {name!r}, which the question needs")
         is_text = is_quoted and (isinstance(value, str) or place[0].startswith('"'))
         return json.dumps(str(value), ensure_ascii=False) if is_text else str(value)
 

@@ -1,5 +1,6 @@
-"""The sections `judge`, `captions` and `prompts` of a job file. Imports nothing heavy: each job file is read
-with them.
+"""The sections `judge`, `captions` and `prompts` of a job file.
+
+Light to import, since every job file is read with it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Identifier = Annotated[
 
 
 def _checked_url(url: str) -> str:
-    if not is_plain_address(url):  # the section is stored
+    if not is_plain_address(url):  # as job.json stores it
         example = "https://api.example.com/v1"
         raise PydanticCustomError("url", f"an address such as {example}, without user, password and query")
     if url.rstrip("/").endswith(_PATH):
@@ -36,12 +37,12 @@ def _checked_url(url: str) -> str:
 
 
 class PriceSection(Section):
-    """What an endpoint charges for a million tokens, in any currency."""
+    """Prices of an endpoint per million tokens, in any currency."""
 
     input: float = Field(ge=0)
-    """Price of a million tokens of requests."""
+    """Price per million tokens of requests."""
     output: float = Field(ge=0)
-    """Price of a million tokens of answers."""
+    """Price per million tokens of answers."""
 
 
 class EndpointSection(Section):
@@ -52,13 +53,13 @@ class EndpointSection(Section):
     model: Words
     """Name of the model at the endpoint."""
     question: Words
-    """Question to ask. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    """Question to ask. {prompt} is replaced by the row's prompt; likewise other columns and arguments."""
     api_key_env: Identifier | None = None
     """Environment variable with the key, e.g. OPENAI_API_KEY. The key itself is never stored."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    """More keys of the request, sent as they are, e.g. {temperature: 0, max_tokens: 200}."""
+    """More keys for the request, sent unchanged, e.g. {temperature: 0, max_tokens: 200}."""
     attempts: int = Field(default=4, ge=1)
-    """Maximum number of times to ask a question that gets no valid answer."""
+    """Maximum number of attempts per question, if there is no valid answer."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Seconds to wait for an answer."""
     parallel: int = Field(default=4, ge=1, le=256)
@@ -68,7 +69,7 @@ class EndpointSection(Section):
     max_requests: int | None = Field(default=None, ge=1)
     """Limit of requests to this model in one run, including retries. Default: none."""
     max_cost: float | None = Field(default=None, gt=0)
-    """Limit of what this model costs in one run, by `price`. Requests under way may exceed it."""
+    """Limit of this model's cost in one run, by `price`. Requests in flight may exceed it."""
     price: PriceSection | None = None
     """Prices of the endpoint; needed for `max_cost`."""
 
@@ -102,9 +103,9 @@ class AnswerSection(Section):
         if (self.number is None) == (self.choice is None):
             raise PydanticCustomError("answer", "given as {number: [0, 10]} or as {choice: [good, bad]}")
         if self.number and not self.number[0] < self.number[1]:
-            raise PydanticCustomError("answer", "a range whose second number is the larger one")
+            raise PydanticCustomError("answer", "a range whose second number is larger")
         if self.choice and len({*self.choice}) < len(self.choice):
-            raise PydanticCustomError("answer", "a choice of words that differ")
+            raise PydanticCustomError("answer", "a choice of different words")
         return self
 
 
@@ -112,19 +113,19 @@ class FramesSection(EndpointSection):
     """A question about frames of a clip."""
 
     frames: int = Field(default=4, ge=1, le=64)
-    """Frames to show: evenly spaced, with the first and the last."""
+    """Number of frames to show, evenly spaced, including first and last."""
     max_side: int = Field(default=512, ge=16, le=4096)
-    """Frames whose longer side has more pixels are scaled down to this."""
+    """Frames whose longer side has more pixels are scaled down to this size."""
 
 
 class QuestionSection(FramesSection):
-    """A question about each clip, answered by a number or a choice."""
+    """A question about each clip, with a number or a choice as answer."""
 
     name: Identifier
     """Name of its column in the records."""
     answer: AnswerSection
     compare: Identifier | None = None
-    """Argument whose image or video is shown first, as the model got it, e.g. video: then the question can
+    """Argument whose image or video is shown first, as the model got it, e.g. video, so that the question can
     compare the clip with its source."""
 
 
@@ -139,13 +140,13 @@ class JudgeSection(ListSection[list[QuestionSection]]):
 
 
 class CaptionSection(FramesSection):
-    """A text about a clip."""
+    """A caption for each clip."""
 
     question: Words = (
         "These are frames of one video, in order. Describe in two or three sentences what it shows: "
         "subjects, actions, setting, camera and style. Do not mention frames."
     )
-    """Question to ask. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    """Question to ask. {prompt} is replaced by the row's prompt; likewise other columns and arguments."""
     column: Identifier = "caption"
     """Name of its column in the records."""
     where: Words | None = None
@@ -163,7 +164,7 @@ class CaptionsSection(ListSection[Annotated[list[CaptionSection], BeforeValidato
 
     @property
     def for_choice(self) -> CaptionsSection:
-        return CaptionsSection([])  # drafts are chosen without
+        return CaptionsSection([])  # choosing drafts needs no captions
 
 
 class RewriteSection(EndpointSection):
@@ -173,17 +174,17 @@ class RewriteSection(EndpointSection):
         "Rewrite this prompt for a text-to-video model, in one paragraph of at most 100 words. Keep what it "
         "says; add setting, light, camera and style where it leaves them open.\n\n{prompt}"
     )
-    """Question to ask. {prompt} stands for the row's prompt, likewise other columns of the table."""
+    """Question to ask. {prompt} is replaced by the row's prompt; likewise other columns of the table."""
 
     @model_validator(mode="after")
     def _has_prompt(self) -> Self:
         if "prompt" not in self.placeholders:
-            raise PydanticCustomError("question", "given with {prompt} in `question`, where the prompt goes")
+            raise PydanticCustomError("question", "given with {prompt} in `question`, for the row's prompt")
         return self
 
 
 class PromptsSection(Section):
-    """Prompts that are written before anything is rendered, once; then rows keep them."""
+    """Prompts are written once, before rows are rendered, and then stay the same."""
 
     rewrite: RewriteSection
     """Replaces each prompt of the table; records have the original as `original_prompt`."""

@@ -101,7 +101,7 @@ def test_written_prompts_are_rendered_and_stand_next_to_the_originals(
     command("render", job, exits=0)
     (left_out,) = pq.read_table(tmp_path / "out/invalid").to_pylist()
     assert (left_out["row_index"], left_out["prompt"]) == (1, PROMPTS[1])
-    assert f"prompt is {PROMPTS[1]!r}, but pen wrote no text for it: HTTP 400" in left_out["reason"]
+    assert f"prompt is {PROMPTS[1]!r}, but pen wrote no prompt for it: HTTP 400" in left_out["reason"]
     assert sorted(column(tmp_path / "out", "original_prompt")) == sorted({*PROMPTS} - {PROMPTS[1]})
     chat.will()
     assert command("render", job).exit_code == 0

@@ -39,7 +39,7 @@ def test_trajectories_are_what_was_stored_and_the_rest_is_reported(tmp_path: Pat
     for format in ("trajectories", "trajectories-parquet"):
         result = command("export", place, tmp_path / format, "--format", format, "--shard-rows", "1", exits=0)
         assert "left out: 1 clip without stored latents" in result.stderr
-        assert "not stored of every row: sigmas; `keep: {sigmas: true}`" in result.stderr
+        assert "not stored for every row: sigmas; `keep: {sigmas: true}`" in result.stderr
     output = open_output(place)
     records = {row["row_id"]: row for table in output.records() for row in table.to_pylist()}
     shards = str(tmp_path / "trajectories/shard-{000000..000001}.tar")

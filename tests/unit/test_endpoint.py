@@ -150,6 +150,6 @@ def test_a_proxy_of_the_environment_is_used(chat: Chat, monkeypatch: pytest.Monk
 
 def test_a_key_that_no_request_can_hold_is_refused(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-of-the\ntest")
-    with pytest.raises(JobError, match="JUDGE_KEY holds control characters") as refused:
+    with pytest.raises(JobError, match="JUDGE_KEY has control characters") as refused:
         ask(section(chat, api_key_env="JUDGE_KEY"), "?")
     assert "sk-of" not in str(refused.value)

@@ -68,9 +68,7 @@ def test_names_are_safe_and_differ_on_every_system(tmp_path: Path, output: str) 
     assert pq.read_table(sorted(to.glob("*.parquet"))).to_pylist() == rows
     assert (to / rows[5]["file_name"]).is_file()
     refused = command(*words[:-3], "{seed}")
-    assert (
-        refused.exit_code == 2 and "contains a different export: name is {name} there" in refused.stderr
-    )
+    assert refused.exit_code == 2 and "contains a different export: name is {name} there" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_pairs_of_a_damaged_clip_are_left_out_until_it_is_back(tmp_path: Path) -
         ({}, "has stars"),
         ({"by": "picks"}, "has stars"),
         ({"by": "sharpe"}, "no column 'sharpe'"),
-        ({"by": "style"}, "holds string, and not numbers"),
+        ({"by": "style"}, "contains string, not numbers"),
         ({"by": "seed", "margin": 9}, "no two clips of a prompt differ in seed by 9"),
         ({"by": "sharp", "margin": -1}, "margin is -1"),
         ({"by": "sharp", "max_pairs": 0}, "max_pairs"),

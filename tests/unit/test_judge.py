@@ -160,7 +160,7 @@ def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None
     taken = command("judge", job_file(store, judge=[question(chat, name="bytes")]))
     assert (taken.exit_code, "two columns 'bytes'" in taken.stderr) == (2, True)
     nothing = command("judge", job_file(store))
-    assert (nothing.exit_code, "asks nothing" in nothing.stderr) == (2, True)
+    assert (nothing.exit_code, "has no questions" in nothing.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

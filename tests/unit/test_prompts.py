@@ -168,7 +168,7 @@ def test_a_prompt_that_gets_no_answer_is_an_invalid_row(
     job = job_file(tmp_path, chat, attempts=2)
     with pytest.raises(TableError, match="3 of 4 rows cannot be rendered") as refused:
         framefleet.prompts(job)
-    assert all(f"row {row}: prompt is '{ROWS[row]['prompt']}', but pen wrote no text for it: " in
+    assert all(f"row {row}: prompt is '{ROWS[row]['prompt']}', but pen wrote no prompt for it: " in
                str(refused.value) for row in (0, 1, 3))  # fmt: skip
     left_out = load_job(job, ["on_invalid=skip"])
     with endpoint.counting_requests():
@@ -177,7 +177,9 @@ def test_a_prompt_that_gets_no_answer_is_an_invalid_row(
         rows = [row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch)]
     valid = [row.index for row in rows if isinstance(row, IdentifiedRow)]
     (message, *_), *_ = (row.messages()[0] for row in rows if isinstance(row, InvalidRow))
-    assert valid == [2] and message.startswith("row 0: prompt is 'a red ball', but pen wrote no text for it")
+    assert valid == [2] and message.startswith(
+        "row 0: prompt is 'a red ball', but pen wrote no prompt for it"
+    )
     num_asked = len(chat.log)
     chat.will()
     assert len(framefleet.prompts(job)) == 3 and len(chat.log) == num_asked + 2
@@ -259,7 +261,7 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     assert "written first" not in command("plan", job).stdout
     edited.write_text('{"original_prompt": "nobody", "prompt": "x"}')
     unknown = command("prompts", job, "--from", edited)
-    assert (unknown.exit_code, "nothing written for the prompt 'nobody'" in unknown.stderr) == (2, True)
+    assert (unknown.exit_code, "has no text for the prompt 'nobody'" in unknown.stderr) == (2, True)
 
 
 def test_an_endpoint_that_does_not_answer_leaves_nothing_in_the_output(tmp_path: Path, chat: Chat) -> None:

@@ -110,7 +110,7 @@ def test_shares_are_by_the_values_of_cells(
 
 def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "style": "x", "seed": 1}, {"prompt": "a", "style": "y", "seed": 9}]
-    with pytest.raises(UserError, match="rows 0 and 1 are of two groups"):
+    with pytest.raises(UserError, match="rows 0 and 1 are in two groups"):
         Candidates(job_with(tmp_path, rows, per=["style"]), Callback())
     with pytest.raises(UserError, match="seed is 3"):
         Candidates(job_with(tmp_path, job={"overrides": {"seed": 3}}), Callback())
