@@ -1,1 +1,1 @@
-"""What says of a clip that a model made it, and which row it is: signed manifests, watermarks, labels."""
+"""Mark clips as made by a model, and with their row: signed manifests, watermarks, labels."""

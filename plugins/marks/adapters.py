@@ -1,8 +1,8 @@
-"""Watermarks of other libraries, with weights from a path: nothing is fetched, and no weights run code.
+"""Watermarks of other libraries, with weights from a path. Nothing is fetched, and weights cannot run code.
 
-Their networks are built from what their packages and this file say, never from configs next to weights.
+The networks are built from the packages and this file, never from configs next to the weights.
 
-Each class is a `FrameMark` or a `SoundMark` of watermark.py, which calls them for one clip at a time.
+Each class is a `FrameMark` or a `SoundMark` of watermark.py, which handles one clip at a time.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from framefleet.plugins.marks.weights import not_weights, read_weights
 if TYPE_CHECKING:
     from framefleet.plugins.marks.weights import Tensors
 
-_AT_ONCE = 32  # frames: a multiple of the four that Video Seal gives one pattern
-_RATE = 16_000  # of the sound that AudioSeal was trained on
-_PRESENT = 0.5  # share of the sound in which AudioSeal sees a watermark
-# What networks and AudioSeal's loader raise for tensors of others.
+_AT_ONCE = 32  # frames; a multiple of four, since Video Seal uses one pattern for four frames
+_RATE = 16_000  # sample rate that AudioSeal was trained with
+_PRESENT = 0.5  # share of the sound in which AudioSeal must detect a watermark
+# Errors of networks and of AudioSeal's loader for tensors that do not fit.
 _MISFITS = (AssertionError, AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError)
 
 
 class VideoSeal:
-    """Video Seal 1.0 (256 bits): weights are its checkpoint, y_256b_img.pth."""
+    """Video Seal 1.0 (256 bits). Its weights are the checkpoint y_256b_img.pth."""
 
     num_bits = 256
 
@@ -58,7 +58,7 @@ class VideoSeal:
         self._model = Videoseal(
             *networks,
             get_dummy_augmenter(),
-            attenuation=JND(in_channels=1, out_channels=1),  # jnd_1_1 of its configs
+            attenuation=JND(in_channels=1, out_channels=1),  # jnd_1_1 in its configs
             scaling_w=args.scaling_w,
             scaling_i=args.scaling_i,
             img_size=size,
@@ -85,7 +85,7 @@ class VideoSeal:
 
 
 class AudioSeal:
-    """AudioSeal (16 bits): weights are a folder with its generator_base.pth and detector_base.pth."""
+    """AudioSeal (16 bits). Its weights are a folder with generator_base.pth and detector_base.pth."""
 
     num_bits = 16
 
@@ -130,9 +130,9 @@ class AudioSeal:
 
 
 class TrustMark:
-    """TrustMark (61 bits): weights are a folder with its encoder_Q.ckpt and decoder_Q.ckpt.
+    """TrustMark (61 bits). Its weights are a folder with encoder_Q.ckpt and decoder_Q.ckpt.
 
-    Of the variants C, Q, B and P the first one there counts. Videos are marked frame by frame.
+    Uses the first of the variants C, Q, B and P in the folder. Videos are marked frame by frame.
     """
 
     num_bits = 61
@@ -176,7 +176,7 @@ class TrustMark:
 
     def _on(self, device: str) -> Any:
         if device not in self._made:
-            with redirect_stdout(sys.stderr):  # it prints what it loads
+            with redirect_stdout(sys.stderr):  # it prints while loading
                 self._made[device] = self._make(device)
         return self._made[device]
 
@@ -191,7 +191,7 @@ def _of(package: str) -> Iterator[None]:
 
 
 def _load(watermark: Watermark, network: Any, tensors: Tensors, *, but: tuple[str, ...]) -> None:
-    """Put weights into a network. but: what begins like these may be missing. Raises ModelError."""
+    """Load weights into a network. but: prefixes of names that may be missing. Raises ModelError."""
     try:
         names, _ = network.load_state_dict(tensors, strict=False)
     except _MISFITS as error:
@@ -204,7 +204,7 @@ def _load(watermark: Watermark, network: Any, tensors: Tensors, *, but: tuple[st
 def _trust_mark_network(part: str, variant: str) -> Any:
     """Return the network of one part, with the values of the four configs that its authors publish.
 
-    These are YAML files whose `target` is imported and called, so none is read.
+    The configs themselves, YAML files whose `target` is imported and called, are not read.
     """
     from omegaconf import OmegaConf
     from trustmark.model import TrustMark_Arch

@@ -1,4 +1,4 @@
-"""`framefleet trace`: what is typed, and what it prints."""
+"""The command `framefleet trace`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _SIGNERS = {
     "own": "with the output's own certificate",
-    "foreign": "NOT with the certificate of the output that has this row",
+    "foreign": "NOT with the certificate of the output with this row",
     "trusted": "trusted",
-    "unknown": "not known here",
+    "unknown": "unknown signer",
 }
 _STATES = {
     "intact": "valid, and the file is unchanged",
@@ -38,11 +38,11 @@ def trace_command(
         list[str] | None,
         Option(
             "--output",
-            help="Output in which to look for the row, or a text file that lists outputs; repeatable.",
+            help="Output to search for the row, or a text file that lists outputs; repeatable.",
         ),
     ] = None,
     trust: Annotated[
-        str | None, Option("--trust", metavar="PEM", help="PEM file of the certificates that you trust.")
+        str | None, Option("--trust", metavar="PEM", help="PEM file with the certificates that you trust.")
     ] = None,
     watermarks: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def trace_command(
 ) -> None:
     """Find the row that a file came from: by its digest, its signed manifest or its watermark.
 
-    Also shows the marks in each file, even if framefleet did not make it. Exit code 0: every file was found;
+    Also shows the marks in each file, even if framefleet did not make it. Exit code 0: all files were found.
     1: some were not.
     """
     with reporting(verbose=verbose):
@@ -87,7 +87,7 @@ def _lines(found: Traced) -> Iterator[Text | str]:
         if found.hint:
             yield _line("  hint", found.hint)
     else:
-        of = f" of {found.output}" if found.output else ""
+        of = f" in {found.output}" if found.output else ""
         yield Text(_line(found.file, f"row {found.row_id}{of}, by its {found.found_by}"), style="green")
     if found.candidates:
         yield _line("  it may be one of", ", ".join(found.candidates))
@@ -125,5 +125,5 @@ def _lines(found: Traced) -> Iterator[Text | str]:
 
 
 def _line(name: str, text: str) -> str:
-    """Return what a file says in one line, which it cannot break."""
+    """Return text of a file as one line, so that it cannot forge lines of output."""
     return f"{name}: {text}".replace("\n", "\\n")

@@ -1,6 +1,6 @@
-"""In: a file from anywhere. Out: the marks in it, which say that a model made it, and what its pictures are.
+"""Read the marks in any file, and describe its pictures.
 
-What a row starts from keeps its marks: they are read while the row's clip is stored.
+Also reads the marks of a row's input files, while the row's clip is stored.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.watermark import FoundWatermark, watermarks_in
 
 SPREAD = Watermark(name="spread")
-_MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of them
+_MOST_FRAMES = 32  # kept from a video; all frames have the same watermark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     size: tuple[int, int] | None = None  # height and width
-    num_frames: int = 0  # 0 without pictures
+    num_frames: int = 0  # 0 for sound only
     fps: float | None = None
     has_sound: bool = False
-    sha256: str | None = None  # of its frames, where they are few
+    sha256: str | None = None  # of its frames, if they are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundMarks:
-    """The marks of a file. format: as people call it. contents: None where it could not be decoded."""
+    """The marks of a file. format: its usual name. contents: None if it could not be decoded."""
 
     format: str | None
     manifest: FoundManifest | None
@@ -49,7 +49,7 @@ class FoundMarks:
     contents: Contents | None
 
     def description(self) -> dict[str, Any]:
-        """Return the marks as JSON has them, for records and manifests; {} without any."""
+        """Return the marks as JSON values, for records and manifests; {} without marks."""
         description: dict[str, Any] = {}
         if self.manifest:
             description["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
@@ -63,9 +63,9 @@ class FoundMarks:
 
 
 def ingredients_of(request: Request, read: Callable[[str], bytes]) -> tuple[Ingredient, ...]:
-    """Return what a row started from, with its marks. read: gives the bytes at a path or URL.
+    """Return a row's input files with their marks. read: returns the bytes at a path or URL.
 
-    Raises InputError where they are not those that the row was rendered from.
+    Raises InputError if a file has changed since the row was rendered.
     """
     return tuple(
         Ingredient(
@@ -87,10 +87,10 @@ def marks_in(
     is_quick: bool = False,
     anchors: str | None = None,
 ) -> FoundMarks:
-    """Return the marks of a file, whatever it is.
+    """Return the marks of any file.
 
-    is_quick: look for watermarks at the size in which they were made, and no other. anchors: as
-    `read_manifest` takes them. Without c2pa-python, manifests are not seen.
+    is_quick: look for watermarks only at the size in which they were made. anchors: as for `read_manifest`.
+    Without c2pa-python, manifests are not seen.
     """
     manifest = read_manifest(content, anchors=anchors) if find_spec("c2pa") else None
     kind = video_frames.file_kind(content)
@@ -107,14 +107,14 @@ def marks_in(
 def _decoded(
     content: bytes, kind: video_frames.FileKind | None
 ) -> tuple[Sequence[Frames], Audio | None, Contents | None]:
-    """Return what a file shows, within the bounds for what rows name; None for what is not decoded.
+    """Decode a file, within the limits for inputs of rows; None if it cannot be decoded.
 
-    Of many frames some at equal distances, (H, W, 3) each.
+    Returns frames (H, W, 3), evenly spaced if there are many.
     """
     frames: list[Frames] = []
     audio, fps, step, count = None, None, 1, 0
     try:
-        if content.startswith(ZIP_SIGNATURE):  # maybe of framefleet's own
+        if content.startswith(ZIP_SIGNATURE):  # maybe framefleet's own format
             every = decode(content)[..., :3]
             count, frames = len(every), list(every[:: -(-len(every) // _MOST_FRAMES)])
             if sound := decode_audio(content):
@@ -131,7 +131,7 @@ def _decoded(
                 if len(frames) > _MOST_FRAMES:
                     frames, step = frames[::2], 2 * step
             fps = video_frames.declared_frames(content)[1] if count else None
-    except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
+    except Exception:  # decoders raise almost any class for broken files, but no file may fail a row
         return (), None, None
     return (
         frames,

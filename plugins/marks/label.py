@@ -1,8 +1,8 @@
-"""The label that says in a file's metadata that a model made it: as GB 45438-2025 and IPTC have it; and back.
+"""Write and read labels in a file's metadata that say that a model made it, by GB 45438-2025 and IPTC.
 
-The Chinese label is one JSON object called AIGC, of the seven fields of annex E. Where it lies follows the
-guides of TC260 (PG-20257A for videos, 20259A for pictures, 202510A for sound). IPTC's word is a property of
-an XMP packet. Formats that have no place for it get the packet as a file next to them.
+The Chinese label is a JSON object named AIGC, with the seven fields of annex E. Its place follows the guides
+of TC260 (PG-20257A for videos, 20259A for pictures, 202510A for sound). IPTC's term is a property in an XMP
+packet. If a format has no place for the packet, it is a file next to the clip.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from xml.sax.saxutils import escape
 from framefleet.api.texts import parse_json
 from framefleet.plugins.marks.settings import Provider
 
-# IPTC's word for what a trained model made.
+# IPTC's term for media made by a trained model.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-AIGC = "AIGC"  # the key of tags, and the name of a RIFF chunk
+AIGC = "AIGC"  # key of tags, and name of a RIFF chunk
 IPTC_SPACE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _TC260_SPACE = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP's UUID in ISO files
-_FIELDS = ("Label", "ContentProducer", "ProduceID")  # without which it is something else
+_FIELDS = ("Label", "ContentProducer", "ProduceID")  # required; otherwise it is something else
 _SOURCE = re.compile(rb"digitalsourcetype/([A-Za-z]{1,64})")
-# Places that are looked at in a file, which may be anybody's, and bytes around each.
+# Places to look at in an untrusted file, and bytes around each.
 _MOST, _REACH = 64, 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLabel:
-    """source_type: IPTC's word for how a file was made; aigc: the fields of the Chinese label."""
+    """source_type: IPTC's term for how a file was made; aigc: the fields of the Chinese label."""
 
     source_type: str | None = None
     aigc: tuple[tuple[str, str], ...] = ()
 
 
 def aigc_label(provider: Provider, row_id: str) -> str:
-    """Return the Chinese label. Of a file that nobody has published the fields of publishers are empty."""
+    """Return the Chinese label. The publisher's fields are empty, as the file is not published yet."""
     fields = {
         "Label": "1",  # it is generated
         "ContentProducer": provider.label_code,
@@ -53,7 +53,7 @@ def aigc_label(provider: Provider, row_id: str) -> str:
 
 
 def xmp_packet(provider: Provider, row_id: str, *, aigc: bool = True) -> bytes:
-    """Return IPTC's properties, and the Chinese label. aigc: the latter; a file is to have it only once."""
+    """Return a packet with IPTC's properties. aigc: also the Chinese label, allowed once per file."""
     properties = {"Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE}
     properties |= {"Iptc4xmpExt:AISystemUsed": provider.system} if provider.system else {}
     properties |= {"Iptc4xmpExt:AISystemVersionUsed": provider.version} if provider.version else {}
@@ -70,22 +70,22 @@ def xmp_packet(provider: Provider, row_id: str, *, aigc: bool = True) -> bytes:
 
 
 def with_xmp_box(content: bytes, packet: bytes) -> bytes:
-    """Return an mp4 with a packet at its end."""
+    """Append a packet to an mp4."""
     return content + struct.pack(">I4s16s", 24 + len(packet), b"uuid", _XMP_BOX) + packet
 
 
 def with_chunks(content: bytes, **chunks: bytes) -> bytes:
-    """Return a wav with chunks at its end, by their names of four letters."""
+    """Append chunks to a wav, by their names of four letters."""
     for name, body in chunks.items():
         content += struct.pack("<4sI", name.encode(), len(body)) + body + b"\0" * (len(body) % 2)
     return content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
 
 
 def label_in(content: bytes) -> FoundLabel | None:
-    """Return what a file's metadata say, or a packet next to it; None where they say nothing of the kind.
+    """Return the label in a file's metadata, or in a packet next to it, or None.
 
-    Anybody can write or remove it. XMP is made to be found in any file; it is not parsed as XML, which may be
-    a bomb. Of several labels the first counts.
+    Anybody can write or remove it. XMP can be found in any file. It is not parsed as XML, which could be a
+    bomb. The first of several labels counts.
     """
     packets = _pieces(content, b"Iptc4xmpExt:DigitalSourceType", b"", b"DigitalSourceType")
     source = next((match[1].decode() for piece in packets if (match := _SOURCE.search(piece))), None)
@@ -102,7 +102,7 @@ def label_in(content: bytes) -> FoundLabel | None:
 
 
 def _pieces(content: bytes, word: bytes, first: bytes, last: bytes) -> Iterator[bytes]:
-    """Yield what lies around a word, from `first` on, if any, up to `last`."""
+    """Yield the bytes around a word, from `first`, if there is one, to `last`."""
     at = -1
     for _ in range(_MOST):
         at = content.find(word, at + 1)

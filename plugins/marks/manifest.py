@@ -1,7 +1,7 @@
-"""In: a clip's file. Out: the same with a signed C2PA manifest.
+"""Add a signed C2PA manifest to a clip's file.
 
-Signed with a key of the user's by c2pa-python (framefleet[c2pa]). Nothing is asked of a network, but a time
-stamp of the authority that the job names.
+c2pa-python (framefleet[c2pa]) signs it with the user's key. The only use of a network is for a time stamp, if
+the job names an authority.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
-_MAX_BYTES = 1 << 20  # of a trust list, the longest of these files
+_MAX_BYTES = 1 << 20  # enough for a trust list, the longest of these files
 
 
 def certificate_sha256(signing: Signing) -> str:
-    """Return the certificate's SHA-256, as `openssl x509 -fingerprint -sha256` shows it, without colons."""
+    """Return the certificate's SHA-256, as in `openssl x509 -fingerprint -sha256`, without colons."""
     from cryptography.hazmat.primitives.hashes import SHA256
 
     return leaf_of(signing).fingerprint(SHA256()).hex()
 
 
-@cache  # asked for every clip
+@cache  # called for every clip
 def key_of(signing: Signing) -> tuple[bytes, str]:
-    """Return the private key and its algorithm, as c2pa names it. Raises JobError where it does not fit."""
+    """Return the private key and c2pa's name of its algorithm. Raises JobError if it does not fit."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -54,13 +54,13 @@ def key_of(signing: Signing) -> tuple[bytes, str]:
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError):  # their texts may quote the file
-        problem = f"{what}: {signing.private_key} is not a private key in PEM, without a password"
-        raise JobError(problem, "openssl pkcs8 -topk8 -nocrypt makes one of a key with a password") from None
+        problem = f"{what}: {signing.private_key} is not a private key in PEM without a password"
+        raise JobError(problem, "remove a password with openssl pkcs8 -topk8 -nocrypt") from None
     formats = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*formats) != leaf_of(signing).public_key().public_bytes(*formats):
         raise JobError(
             f"{what}: {signing.private_key} is not the key of marks.sign.certificate",
-            "name the key that the certificate was issued for; the certificate stands first in its file",
+            "use the key of the certificate, which must be the first one in its file",
         )
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
         return content, _CURVES[key.curve.name]
@@ -68,12 +68,12 @@ def key_of(signing: Signing) -> tuple[bytes, str]:
         return content, "ps256"
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return content, "ed25519"
-    raise JobError(f"{what} is of a kind that C2PA does not have", "use ES256, PS256 or Ed25519")
+    raise JobError(f"{what} is of a type that C2PA does not support", "use ES256, PS256 or Ed25519")
 
 
 @cache
 def leaf_of(signing: Signing) -> Certificate:
-    """Return the certificate that signs, which is the first of its chain. Raises JobError for a bad one."""
+    """Return the signing certificate, the first of its chain. Raises JobError if it is invalid."""
     from cryptography.x509 import load_pem_x509_certificates
 
     what = "marks.sign.certificate"
@@ -82,12 +82,12 @@ def leaf_of(signing: Signing) -> Certificate:
     except ValueError:
         raise JobError(
             f"{what} is not a certificate in PEM",
-            "name a file of certificates: first the one that signs, then those that issued it",
+            "use a file of certificates: first the one that signs, then its issuers",
         ) from None
     if not leaf.not_valid_before_utc <= datetime.now(UTC) <= leaf.not_valid_after_utc:
         raise JobError(
             f"{what} is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to "
-            f"{leaf.not_valid_after_utc:%Y-%m-%d}, which is not now",
+            f"{leaf.not_valid_after_utc:%Y-%m-%d}, but not now",
             "renew it",
         )
     return leaf
@@ -100,20 +100,20 @@ def read_pem(what: str, path: str) -> bytes:
     except OSError as error:
         raise JobError(
             f"{what}: {path} cannot be read on {socket.gethostname()}: {error.strerror}",
-            "name a file that is on every worker's machine" if "key" in what else "name a file here",
+            "use a file that is on every worker's machine" if "key" in what else "use a file on this machine",
         ) from None
 
 
 ASSERTION = "framefleet.clip"
-# Thumbnails would be copies of what is in the file; manifests elsewhere and revocations are on networks.
+# Thumbnails would repeat what is in the file. Remote manifests and revocations would need a network.
 SETTINGS = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
 }
 _MINED = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
-# An authority that is out of reach is asked again for as long as a store; one of a job that begins is not.
+# An authority that cannot be reached is asked again for as long as a store, but not when a job starts.
 _OUTAGE_S, _FIRST_ANSWER_S = 600.0, 10.0
-# Of files that have a place for manifests. HEIC, AVIF, M4A and QuickTime are of mp4's family.
+# Types with a place for manifests. HEIC, AVIF, M4A and QuickTime belong to mp4's family.
 _FORMATS = (
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -133,19 +133,19 @@ class Ingredient:
     """A file that a row started from."""
 
     argument: str  # of the pipeline
-    name: str  # without what is secret
+    name: str  # without secrets
     sha256: str
     content: bytes
-    found: Mapping[str, Any] = field(default_factory=dict)  # its marks, as JSON has them
+    found: Mapping[str, Any] = field(default_factory=dict)  # its marks, as JSON values
 
     def description(self) -> dict[str, Any]:
         return {"argument": self.argument, "sha256": self.sha256, **self.found}
 
 
 def open_signing(signing: Signing) -> Signing:
-    """Return how clips are signed, with its certificates read. certificate: given as a file on this machine.
+    """Return the settings with the content of the certificate file on this machine.
 
-    Raises JobError for a certificate that cannot be used; for a key that does not fit, if it is here.
+    Raises JobError for an invalid certificate, and for a key that does not fit, if the key is here.
     """
     if find_spec("c2pa") is None:
         fix = "pip install 'framefleet[c2pa]', on every machine"
@@ -159,9 +159,9 @@ def open_signing(signing: Signing) -> Signing:
 
 
 def check_signing(signing: Signing) -> None:
-    """Sign one pixel. Raises JobError where this machine cannot sign as the job asks, and AuthorityError.
+    """Sign one pixel, as only c2pa knows whether a certificate may sign content.
 
-    Whether a certificate is one for content is known to c2pa alone.
+    Raises JobError if this machine cannot sign as the job asks, and AuthorityError.
     """
     import c2pa
 
@@ -172,9 +172,9 @@ def check_signing(signing: Signing) -> None:
         sign(pixel.getvalue(), marks=untimed, title="", made={})
     except c2pa.C2paError as error:
         raise JobError(
-            f"marks.sign.certificate does not sign content: {error}",
+            f"marks.sign.certificate cannot sign content: {error}",
             "use one that C2PA's profile allows: not self-signed, for document signing or email protection, "
-            "with those that issued it behind it",
+            "followed by its issuers",
         ) from None
     if signing.time_authority:
         timed = ClipMarks(sign=signing)
@@ -190,10 +190,10 @@ def sign(
     inputs: Sequence[Ingredient] = (),
     patience_s: float = _OUTAGE_S,
 ) -> bytes:
-    """Return the file with a manifest in it. made: what it says of the clip, besides that a model made it.
+    """Return the file with a manifest. made: statements about the clip, besides that a model made it.
 
-    No two are equal: manifests have a name, a time and salts of their own. Raises AuthorityError where the
-    authority gives no time stamp for this long.
+    No two files are equal, since manifests have unique names, times and salts. Raises AuthorityError if the
+    authority gives no time stamp in the given time.
     """
     import c2pa
 
@@ -214,12 +214,12 @@ def sign(
         raise AuthorityError(
             f"marks.sign.time_authority: {shown} gives no time stamp: "
             + str(error).replace(authority, shown),
-            "give the URL of an authority that answers RFC 3161 requests over http",
+            "use the URL of an authority that answers RFC 3161 requests over http",
         ) from None
 
 
 def mime_type_of(content: bytes) -> str | None:
-    """Return the type of a file that has a place for manifests."""
+    """Return the type of a file, if it has a place for manifests."""
     start = content[:16]
     return next((name for mark, name in _FORMATS if re.match(mark, start, re.DOTALL)), None)
 
@@ -268,7 +268,7 @@ def _manifest(
     }
     assertions = {"c2pa.actions.v2": {"actions": [created]}, ASSERTION: clip}
     if provider:
-        assertions["cawg.metadata"] = _filled(  # IPTC's and Dublin Core's properties, as JSON-LD
+        assertions["cawg.metadata"] = _filled(  # properties of IPTC and Dublin Core, as JSON-LD
             **{
                 "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
                 "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,

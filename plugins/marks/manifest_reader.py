@@ -1,4 +1,4 @@
-"""In: any file. Out: what its C2PA manifest says, and whether it and the file are what was signed."""
+"""Read the C2PA manifest of any file, and check whether manifest and file are as they were signed."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from typing import Any, Literal
 from framefleet.api.texts import parse_json
 from framefleet.plugins.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 
-# What a reader reports where the file is not what was signed, and where only the signer is not known.
+# Codes of c2pa for a changed file, and for an unknown signer.
 _CONTENT = re.compile(r"assertion\.(data|bmff|boxes|collection)Hash\.mismatch")
 _STRANGER = re.compile(r"(signingCredential|timeStamp)\.(untrusted|ocsp.*)")
 
-# intact: it is what was signed, and so is the file. changed: the file is not. forged: the manifest is not.
-# unreadable: damaged.
+# intact: manifest and file are as they were signed. changed: the file was changed. forged: the manifest was
+# changed. unreadable: it is damaged.
 ManifestState = Literal["intact", "changed", "forged", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundManifest:
     state: ManifestState
-    is_trusted: bool = False  # whether one of the certificates asked about stands behind it
-    signer: str = ""  # whom its certificate names
-    signed_at: str | None = None  # of an authority, where has_time says that its stamp holds
+    is_trusted: bool = False  # whether it was signed with one of the given certificates
+    signer: str = ""  # name in its certificate
+    signed_at: str | None = None  # an authority's time, if has_time says that its stamp is valid
     has_time: bool = False
     generator: str = ""
     source_type: str | None = None
-    clip: Mapping[str, Any] = field(default_factory=dict)  # what framefleet says of a clip
+    clip: Mapping[str, Any] = field(default_factory=dict)  # framefleet's statements about the clip
     ingredients: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()  # codes of C2PA
 
     @property
     def is_sound(self) -> bool:
-        """Whether it says what its signer signed."""
+        """Whether the manifest is as it was signed."""
         return self.state in ("intact", "changed")
 
 
 def read_manifest(
     content: bytes, *, own_sha256: str | None = None, anchors: str | None = None
 ) -> FoundManifest | None:
-    """Return what the manifest of a file says; None where there is none, or no format that has one.
+    """Return the manifest of a file; None if it has none, or its format cannot have one.
 
-    own_sha256: of a certificate, and anchors: certificates in PEM of those who issue some, of which one is to
-    stand behind it. anchors count for time stamps, too.
+    own_sha256: of a certificate; anchors: certificates of issuers, in PEM. A manifest is trusted if one of
+    these signed or issued it. anchors count for time stamps, too.
     """
     import c2pa
 
@@ -69,14 +69,14 @@ def read_manifest(
         return None
     except c2pa.C2paError as error:
         return FoundManifest(state="unreadable", problems=(str(error),))
-    except Exception as error:  # a report without what each has, or with other types: it may be anybody's
+    except Exception as error:  # reports are not trusted, and may lack keys or have other types
         return FoundManifest(
             state="unreadable", problems=(f"not as C2PA defines it: {type(error).__name__}",)
         )
 
 
 def _manifest_of(report: Any) -> FoundManifest:
-    """Return what c2pa's report says of the active manifest. Raises where it is not as C2PA defines it."""
+    """Return the active manifest in c2pa's report. Raises if it is not as C2PA defines it."""
     active = report["manifests"][report["active_manifest"]]
     results = report["validation_results"]["activeManifest"]
     succeeded = {_text(one, "code") for one in results.get("success", ())}
@@ -87,7 +87,7 @@ def _manifest_of(report: Any) -> FoundManifest:
     signature = active.get("signature_info") or {}
     generators = active.get("claim_generator_info") or ()
     clip = assertions.get(ASSERTION)
-    # How the file was made, as the first action says that says it.
+    # How the file was made, from the first action that says so.
     assertion = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions")
     actions = assertion.get("actions") if isinstance(assertion, dict) else None
     listed = actions if isinstance(actions, list) else []
@@ -107,7 +107,7 @@ def _manifest_of(report: Any) -> FoundManifest:
 
 
 def _text(values: Any, name: str) -> str:
-    """Return a text of the report; "" where it has none. Raises TypeError for anything else."""
+    """Return text from the report, or "" if it is missing. Raises TypeError for other types."""
     text = values.get(name)
     if text is not None and not isinstance(text, str):
         raise TypeError(name)

@@ -1,11 +1,11 @@
-"""From a row_id to the bits of a watermark, and from what is left of them to the row_id's first digits.
+"""Encode a row_id as bits of a watermark, and read the row_id's first digits from what is left of them.
 
-They are the row_id's first bits and a checksum, so that bits read from nothing are refused. Watermarks of
-many bits carry them in a convolutional code (constraint length 9, rate 1/3). It is read by Viterbi's
-algorithm from numbers: positive for 1, and larger where the reading is surer.
+The bits are the row_id's first bits and a checksum, so that noise is refused. Watermarks with many bits use a
+convolutional code (constraint length 9, rate 1/3). Viterbi's algorithm decodes it from numbers, which are
+positive for 1 and larger if the reading is more certain.
 
-Spread-spectrum watermarks put them into cells of a tile, each with a sign that looks like noise. A fifth of
-the cells, always the same, says where a tile begins. Each of the others carries one bit of the payload.
+Spread-spectrum watermarks put the bits into cells of a tile, each with a pseudo-random sign. A fifth of the
+cells, always the same ones, mark where a tile begins. Each of the others carries one bit of the payload.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Bits: TypeAlias = npt.NDArray[np.uint8]  # 0 and 1
 Soft: TypeAlias = npt.NDArray[np.float64]
 
 _GENERATORS = (0o557, 0o663, 0o711)  # Proakis, Digital Communications, table of rate 1/3 codes
-_MEMORY = 8  # bits before the current one; as many zeros end the message
+_MEMORY = 8  # bits before the current one; the message ends with as many zeros
 _STATES = 1 << _MEMORY
-# Of a row_id and of its checksum. Among ten million rows two agree in 48 bits with a chance of 1 in 6; of
-# readings of noise, one in 17 million passes.
+# Bits of the row_id and of the checksum. With ten million rows, two agree in 48 bits with a probability of 1
+# in 6; one in 17 million readings of noise passes the checksum.
 _CODED = (48, 24)
 _NUM_CODED = len(_GENERATORS) * (sum(_CODED) + _MEMORY)
 
 
 def payload_of(row_id: str, num_bits: int) -> Bits:
-    """Return the bits that a watermark of this length carries."""
+    """Return the payload for a watermark of this length."""
     num_id, num_check = _shares(num_bits)
     digits = _bits_of(bytes.fromhex(row_id))[:num_id]
     message = np.concatenate([digits, _checksum(digits, num_check)])
-    if num_bits >= _NUM_CODED:  # three bits for each of the message, and of the zeros behind it
+    if num_bits >= _NUM_CODED:  # three bits per bit of the message and of the zeros after it
         sent = [*message.tolist(), *[0] * _MEMORY]
         registers = accumulate(sent, lambda past, bit: (past << 1 | bit) & (2 * _STATES - 1), initial=0)
         coded = [_parity(one & taps) for one in list(registers)[1:] for taps in _GENERATORS]
@@ -45,9 +45,9 @@ def payload_of(row_id: str, num_bits: int) -> Bits:
 
 
 def row_prefix(soft: Soft) -> str | None:
-    """Return the first hex digits of the row_id that these bits carry; None where they carry none.
+    """Return the first hex digits of the row_id in these bits; None if there is none.
 
-    Of a watermark of less than 40 bits, which has no checksum, any bits are some row's.
+    A watermark of less than 40 bits has no checksum, so any bits give some row.
     """
     num_id, num_check = _shares(len(soft))
     message = _decoded(soft) if len(soft) >= _NUM_CODED else (soft > 0).astype(np.uint8)
@@ -62,7 +62,7 @@ def is_checked(num_bits: int) -> bool:
 
 
 def _shares(num_bits: int) -> tuple[int, int]:
-    """Return how many bits are a row_id's, in whole hex digits, and how many of a checksum."""
+    """Return the number of bits of the row_id, in whole hex digits, and of the checksum."""
     if num_bits >= _NUM_CODED:
         return _CODED
     num_id = num_bits // 4 * 4 if num_bits < 40 else (num_bits - 16) // 4 * 4
@@ -78,7 +78,7 @@ def _checksum(digits: Bits, count: int) -> Bits:
 
 
 def _decoded(soft: Soft) -> Bits:
-    """Return the message that is likeliest to have become these bits."""
+    """Return the most likely message for these bits."""
     heard = np.zeros(_NUM_CODED)
     np.add.at(heard, np.arange(len(soft)) % _NUM_CODED, soft)
     before, signs = _trellis()
@@ -99,7 +99,7 @@ def _decoded(soft: Soft) -> Bits:
 
 @cache
 def _trellis() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
-    """Return for each state the two that lead to it, and the three signs that are sent on the way."""
+    """Return for each state its two predecessors, and the three signs sent on each transition."""
     states = np.arange(_STATES)
     before = np.stack([states >> 1, states >> 1 | _STATES >> 1])
     registers = before << 1 | states & 1
@@ -118,7 +118,7 @@ Samples: TypeAlias = npt.NDArray[np.float32]  # (channels, samples)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Bits that may be a payload. scale: size of the file's pictures to the clip's; None: not known."""
+    """Bits that may be a payload. scale: size of the file's pictures relative to the clip; None: unknown."""
 
     soft: Soft
     scale: float | None = None
@@ -126,28 +126,28 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Chips:
-    """signs: of each cell, +1 or -1. bit_of: the bit that a cell carries, -1: none. shape: of a tile."""
+    """signs: +1 or -1 for each cell. bit_of: the bit in each cell, -1 for none. shape: of a tile."""
 
     signs: npt.NDArray[np.int64]
     bit_of: npt.NDArray[np.int64]
     shape: tuple[int, int]
 
     def tile(self, bits: Bits | None) -> Plane:
-        """Return the signs of a tile with a payload; without one those that are always the same, else 0."""
+        """Return the signs of a tile with a payload. Without one, only the fixed cells; the others are 0."""
         sent = 0 if bits is None else 2 * bits.astype(np.int64)[self.bit_of] - 1
         signs: npt.NDArray[np.int64] = np.where(self.bit_of < 0, self.signs, self.signs * sent)
         return signs.reshape(self.shape).astype(np.float32)
 
     def soft(self, heard: npt.NDArray[np.floating]) -> Soft:
-        """Return the bits that a tile carries, from what was read in each cell."""
+        """Return the bits in a tile, from the values read in its cells."""
         sums = np.zeros(NUM_BITS + 1)
-        np.add.at(sums, self.bit_of, heard.ravel() * self.signs)  # what carries none comes last
+        np.add.at(sums, self.bit_of, heard.ravel() * self.signs)  # cells without a bit go to the last sum
         return sums[:-1]
 
 
 @cache
 def chips(name: str, shape: tuple[int, int]) -> Chips:
-    """Return those of a watermark; the same on every machine and for ever."""
+    """Return the chips of a watermark, which are the same on every machine and never change."""
     count = shape[0] * shape[1]
     lots = np.frombuffer(hashlib.shake_256(f"framefleet {name} places".encode()).digest(8 * count), "<u8")
     signs = np.frombuffer(hashlib.shake_256(f"framefleet {name} signs".encode()).digest(count), np.uint8)

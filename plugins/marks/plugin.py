@@ -1,4 +1,4 @@
-"""Marks that say that a model made a clip: the section `marks`, and the command `framefleet trace`."""
+"""Register the section `marks`, and the command `framefleet trace`."""
 
 from framefleet.api import Plugin
 

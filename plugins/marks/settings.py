@@ -1,6 +1,6 @@
-"""The section `marks` of a job file, the marks that clips carry, and the weights it locks.
+"""The section `marks` of a job file, the marks of a job's clips, and the digests of watermarks' weights.
 
-Imports nothing heavy: each job file is read with it.
+Light to import, since every job file is read with it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from framefleet.api.sections import Key, Section, as_list
 
 _Text = Annotated[str, Field(min_length=1)]
 WatermarkName = Literal["spread", "videoseal", "audioseal", "trustmark"]
-# Whether others may train on a clip or mine it, in the words of CAWG's assertion.
+# Whether others may train on a clip or mine it, with the values of CAWG's assertion.
 TrainingUse = Literal["allowed", "notAllowed", "constrained"]
-# Spread needs no weights, and marks both.
+# Spread needs no weights, and marks frames and sound.
 OF_FRAMES: tuple[WatermarkName, ...] = ("spread", "videoseal", "trustmark")
 OF_SOUND: tuple[WatermarkName, ...] = ("spread", "audioseal")
-# Those that C2PA manifests are put into.
+# Formats with a place for C2PA manifests.
 SIGNED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "gif", "flac", "wav")
-# Those that have a place of their own for the label; next to others lies a file.
+# Formats with a place for the label; others get a file next to them.
 LABELLED: tuple[MediaFormat, ...] = ("mp4", "png", "webp", "flac", "wav")
-# GB 45438-2025, annex E: printable ASCII without a space, a quotation mark or a backslash.
+# GB 45438-2025, annex E: printable ASCII without space, quotation mark and backslash.
 _CODE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
-MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # of one watermark; the largest of the four libraries has 0.3 GB
+MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # per watermark; the largest of the four libraries has 0.3 GB
 
 
 class Signing(Section):
     """Signed C2PA manifests, which state in your name that a model made the clip."""
 
     certificate: _Text
-    """File on this machine with your certificate in PEM, and those of its issuers."""
+    """File on this machine with your certificate and those of its issuers, in PEM."""
     private_key: _Text
     """File on every worker's machine with its key in PEM. The key is never transferred."""
     time_authority: _Text | None = None
@@ -46,7 +46,7 @@ class Signing(Section):
 
 
 class Provider(Section):
-    """Who provides the system that made the clips, for manifests and labels."""
+    """Provider of the system that made the clips, for manifests and labels."""
 
     name: _Text
     """Name of the provider."""
@@ -68,7 +68,7 @@ class Provider(Section):
 
 
 class WatermarkSection(Section):
-    """A watermark, which carries the first bits of the row_id in the frames or the sound."""
+    """A watermark with the first bits of the row_id, in the frames or the sound."""
 
     name: WatermarkName
     """spread needs no weights and marks frames and sound. videoseal and trustmark mark frames, audioseal
@@ -80,7 +80,7 @@ class WatermarkSection(Section):
 class Watermark(WatermarkSection):
     """A watermark with its weights locked."""
 
-    # What the weights must be; None until they were read.
+    # Digest that the weights must have; None until they are read.
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
@@ -97,7 +97,7 @@ class MarksSection(Section):
     sign: Signing | None = None
     """Sign mp4, png, webp, gif, flac and wav. Their bytes are then not repeatable."""
     provider: Provider | None = None
-    """Who provides the system."""
+    """Provider of the system."""
     watermark: Annotated[
         list[
             Annotated[
@@ -113,18 +113,18 @@ class MarksSection(Section):
             json_schema_input_type=WatermarkName | WatermarkSection | list[WatermarkName | WatermarkSection],
         ),
     ] = Field(default_factory=list)
-    """Watermark of the frames and the sound: spread, videoseal, audioseal, trustmark, or a list of two."""
+    """Watermark for frames and sound: spread, videoseal, audioseal, trustmark, or a list of two."""
     label: bool = False
-    """Write the AIGC label of GB 45438-2025 and IPTC's digital source type into each file, or next to it."""
+    """Write the AIGC label of GB 45438-2025 and IPTC's digital source type into, or next to, each file."""
     training: TrainingUse = "notAllowed"
-    """Whether others may train on the clips or mine them, as signed manifests state it."""
+    """Whether others may train on the clips or mine them, as stated in signed manifests."""
 
     of_files: ClassVar[tuple[str, ...]] = ("sign", "label")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipMarks:
-    """The marks of a job's clips. training: what signed manifests say of it; None: nothing."""
+    """The marks of a job's clips. training: statement in signed manifests; None: no statement."""
 
     sign: Signing | None = None
     provider: Provider | None = None
@@ -145,19 +145,19 @@ class ClipMarks:
                 raise JobError(f"marks.watermark: {one.name} {has}", fix)
         if self.label:
             if self.provider is None:
-                raise JobError("marks.label needs to say who made a clip", "set marks.provider.name")
+                raise JobError("marks.label needs the provider's name", "set marks.provider.name")
             if not _CODE.fullmatch(self.provider.label_code):
                 raise JobError(
-                    f"the label cannot say {self.provider.label_code!r}: GB 45438-2025 takes letters, "
-                    "digits and signs of ASCII without spaces and quotation marks",
-                    "set marks.provider.code, such as a registered code of 22 characters",
+                    f"the label cannot contain {self.provider.label_code!r}: GB 45438-2025 allows only "
+                    "ASCII letters, digits and signs, without spaces and quotation marks",
+                    "set marks.provider.code, e.g. to a registered code of 22 characters",
                 )
 
     def __bool__(self) -> bool:
         return self.sign is not None or bool(self.watermarks) or self.label
 
     def names(self) -> tuple[str, ...]:
-        """Return what a clip carries, for people."""
+        """Return the marks of a clip, as text."""
         signed = ["C2PA manifest"] * (self.sign is not None)
         if self.sign and self.sign.time_authority:
             signed = ["C2PA manifest with a time stamp"]
@@ -169,15 +169,15 @@ assert {*OF_FRAMES, *OF_SOUND} == {*get_args(WatermarkName)}
 
 
 def weights_digest(watermark: Watermark) -> str | None:
-    """Return the SHA-256 of a file, or that over the sorted lines `SHA-256  name` of a folder; None without.
+    """Return the SHA-256 of a weights file, or of the sorted lines `SHA-256  name` of a folder, or None.
 
-    It locks them: a job continues only with the same ones. Raises ModelError where they cannot be read.
+    A job continues only with the same weights. Raises ModelError if they cannot be read.
     """
     return None if watermark.weights is None else joint_digest(weight_file_digests(watermark))
 
 
 def weight_file_digests(watermark: Watermark) -> dict[str, str]:
-    """Return the SHA-256 of each file of the weights, by name; of a single file, by "". Raises ModelError."""
+    """Return the SHA-256 of each weights file, by name ("" for a single file). Raises ModelError."""
     path = Path(watermark.weights or "")
     try:
         files = {"": path} if path.is_file() else {file.name: file for file in path.iterdir()}
@@ -185,7 +185,7 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
         if len(files) > _MAX_FILES or sum(file.stat().st_size for file in files.values()) > MAX_WEIGHTS_BYTES:
             raise ModelError(
                 f"marks.watermark: {path} has more than {_MAX_FILES} files or {MAX_WEIGHTS_BYTES:,} bytes",
-                "give the files that its authors publish, with their names",
+                "use the files that its authors publish, with their names",
             )
         digests = {}
         for name, file in files.items():
@@ -195,12 +195,12 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
     except OSError as error:
         raise ModelError(
             f"marks.watermark: the weights of {watermark.name} at {path} cannot be read: {error.strerror}",
-            "give a file or folder that is on this machine and every worker's",
+            "use a file or folder that is on this machine and every worker's",
         ) from error
 
 
 def joint_digest(digests: Mapping[str, str]) -> str:
-    """Return the digest of weights from those of their files."""
+    """Return the digest of weights from the digests of their files."""
     from framefleet.api.models import model_digest
 
     return digests.get("") or model_digest(digests)

@@ -1,9 +1,8 @@
-"""The watermark `spread` in sound: bands of it, a little louder or softer by turns.
+"""The watermark `spread` in sound: cells of time and frequency that are a little louder or softer.
 
-A tile (payload.py) is 64 stretches of 40 ms and 60 bands of 125 Hz from 300 Hz on; it is repeated as long as
-the sound lasts. Each cell is 1.5 dB louder or softer than it was. To read it, loudness is compared with that
-of the neighbours in time and pitch, and tiles are laid over each other. Sound that plays faster or at another
-pitch is not read.
+A tile (payload.py) has 64 times of 40 ms and 60 bands of 125 Hz from 300 Hz on, and repeats as long as the
+sound lasts. Each cell is 1.5 dB louder or softer than before. The reader compares the loudness with the
+neighbours in time and frequency, and adds up the tiles. Sound with another speed or pitch is not read.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from framefleet.plugins.marks.payload import NUM_BITS, Bits, Reading, Samples, c
 
 _TIMES, _BANDS = 64, 60
 _HOP_S, _HOPS = 0.01, 4  # a cell is 40 ms
-_LOWEST_HZ, _WIDTH_HZ = 300.0, 125.0  # up to 7,800 Hz, which is kept at 16,000 samples a second
+_LOWEST_HZ, _WIDTH_HZ = 300.0, 125.0  # up to 7,800 Hz, which 16,000 samples per second can represent
 _LOUDER = 10 ** (1.5 / 20)
 _CHIPS = chips("spread 1 sound", (_TIMES, _BANDS))
-_AT_ONCE = 2048  # windows: 20 s
-_SUSPECT = 3.5  # standard deviations of a peak among 256 places; of noise one in twenty passes
+_AT_ONCE = 2048  # windows; 20 s
+_SUSPECT = 3.5  # standard deviations of a peak among 256 places; one in twenty readings of noise passes
 
 _Cells: TypeAlias = npt.NDArray[np.float64]
 
 
 class SpreadSound:
-    """As a `SoundMark` of watermark.py."""
+    """Implements `SoundMark` of watermark.py."""
 
     num_bits = NUM_BITS
 
@@ -66,7 +65,7 @@ def _changed(channel: npt.NDArray[np.float32], sample_rate: int, gains: _Cells) 
     sound = _padded(channel, hop)
     changed, weights = np.zeros((2, len(sound)))
     band_of = _band_of(sample_rate, len(window))
-    gains = np.pad(gains, ((0, 0), (0, 1)), constant_values=1)  # the last: of what lies in no band
+    gains = np.pad(gains, ((0, 0), (0, 1)), constant_values=1)  # the last: outside all bands
     for first, windows in _windows(sound, hop, window):
         cells = np.arange(first, first + len(windows)) // _HOPS % _TIMES
         spectra = np.fft.rfft(windows) * gains[cells][:, band_of]
@@ -80,7 +79,7 @@ def _changed(channel: npt.NDArray[np.float32], sample_rate: int, gains: _Cells) 
 
 
 def _loudness(sound: npt.NDArray[np.float32], sample_rate: int) -> _Cells:
-    """Return the energy of each band in each stretch of 40 ms, one every 10 ms, in dB."""
+    """Return the energy of each band in windows of 40 ms, every 10 ms, in dB."""
     hop, window = _window(sample_rate)
     band_of = _band_of(sample_rate, len(window))
     sums = np.zeros((len(band_of), _BANDS + 1))
@@ -107,14 +106,14 @@ def _padded(sound: npt.NDArray[np.float32], hop: int) -> npt.NDArray[np.float32]
 def _windows(
     sound: npt.NDArray[np.float32], hop: int, window: _Cells
 ) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """Yield some windows at a time, and the number of their first."""
+    """Yield some windows at a time, with the number of the first one."""
     seen = np.lib.stride_tricks.sliding_window_view(sound, len(window))[::hop]
     for first in range(0, len(seen), _AT_ONCE):
         yield first, seen[first : first + _AT_ONCE] * window
 
 
 def _band_of(sample_rate: int, length: int) -> npt.NDArray[np.int64]:
-    """Return the band of each frequency of a window; the last for none."""
+    """Return the band of each frequency of a window; the last number means none."""
     band = np.floor((np.fft.rfftfreq(length, 1 / sample_rate) - _LOWEST_HZ) / _WIDTH_HZ)
     return np.where((band >= 0) & (band < _BANDS), band, _BANDS).astype(np.int64)
 

@@ -1,7 +1,7 @@
-"""The file step of the section `marks`: watermarks frames and sound, labels the file and signs it.
+"""The file step for the section `marks`: watermarks frames and sound, labels the file and signs it.
 
-It is the last of all steps: what it signs is the file as it is stored. What job.json says of the marks of an
-output's clips is checked: it may be anybody's.
+It is the last of all steps, since it must sign the file as stored. The marks in an output's job.json are not
+trusted, and are checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ClaimedSigning(Written):
 
 
 class ClaimedMarks(Written):
-    """The marks of clips. Whoever signs is not asked again."""
+    """The marks of an output's clips, without settings for signing."""
 
     sign: ClaimedSigning | None = None
     provider: settings.Provider | None = None
@@ -41,7 +41,7 @@ class ClaimedMarks(Written):
 
 
 def claimed_marks(section: Any) -> ClaimedMarks:
-    """Return what job.json says below `marks`. Raises JobError for what cannot be."""
+    """Return the section `marks` of job.json. Raises JobError if it is invalid."""
     try:
         return ClaimedMarks.model_validate({} if section is None else section)
     except ValidationError as error:
@@ -53,10 +53,10 @@ class MarkStep(FileStep):
     marks: settings.ClipMarks
 
     order: ClassVar[int] = 1000
-    # JSON: which marks the clip carries, and those of what it started from.
+    # JSON: the marks of the clip and of its inputs.
     columns: ClassVar[pa.Schema] = pa.schema([("marks", pa.string())])
     small_note: ClassVar[str] = (
-        "marks.watermark: in clips of {height} x {width}, spread is often not found again; render at least "
+        "marks.watermark: spread can often not be read from clips of {height} x {width}; render at least "
         "192 x 256 pixels, or use `marks.sign`"
     )
 
@@ -83,7 +83,7 @@ class MarkStep(FileStep):
 
     def check(self, media: Media) -> None:
         if self.marks.sign and media.format not in settings.SIGNED:
-            problem = f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}"
+            problem = f"marks.sign signs {', '.join(settings.SIGNED)}, but media.format is {media.format}"
             raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
 
     @property
@@ -100,7 +100,7 @@ class MarkStep(FileStep):
 
     @classmethod
     def decisive(cls, section: Any) -> dict[str, Any]:
-        """Return what decides: a certificate may be renewed, and weights may be moved."""
+        """Return the deciding settings. Certificates may be renewed, and weights moved."""
         claimed = claimed_marks(section)
         return {
             "sign": claimed.sign is not None,
@@ -116,7 +116,7 @@ class MarkStep(FileStep):
             if one.weights is not None and not allow_pickle:
                 raise JobError(
                     f"its watermark {one.name} may contain pickles, which can run code when they are opened",
-                    "if you trust where it comes from, add --allow-pickle",
+                    "if you trust its source, add --allow-pickle",
                 )
         marks = settings.ClipMarks(
             provider=claimed.provider, watermarks=tuple(claimed.watermark), label=claimed.label
@@ -155,7 +155,7 @@ class MarkStep(FileStep):
             content = with_xmp_box(content, iptc) if is_mp4 else with_chunks(content, AIGC=label, _PMX=iptc)
         if not self.marks.sign:
             return content
-        # A manifest says what made it.
+        # The manifest says what made the clip.
         clip, title = of.clip, f"{of.clip.row_id}{of.media.suffix}"
         made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
         made |= {"license": clip.license} if clip.license else {}
@@ -171,12 +171,12 @@ class MarkStep(FileStep):
 
     @property
     def _label_provider(self) -> settings.Provider | None:
-        """Who provides the system, where there is to be a label."""
+        """The provider, if a label is wanted."""
         return self.marks.provider if self.marks.label else None
 
 
 def _inputs(of: StepInput) -> Sequence[manifest.Ingredient]:
-    """Return what the row started from, with its marks; they are read once."""
+    """Return the row's input files with their marks, which are read once."""
     if MarkStep not in of.notes:
         of.notes[MarkStep] = () if of.read is None else ingredients_of(of.clip.request, of.read)
     inputs: Sequence[manifest.Ingredient] = of.notes[MarkStep]
@@ -184,5 +184,5 @@ def _inputs(of: StepInput) -> Sequence[manifest.Ingredient]:
 
 
 def _device(of: StepInput) -> str:
-    """Return the device of the model, which also marks frames."""
+    """Return the model's device, which is also used to mark frames."""
     return str(of.clip.environment.get("device", "cpu"))

@@ -1,6 +1,6 @@
-"""From files, whoever made them, to the marks in each and the row that it came from.
+"""Find the marks in any files, and the rows that they came from.
 
-A batch of files is looked up in one pass over the records of each output. Files and outputs may be anybody's.
+A batch of files is looked up in one pass over each output's records. Files and outputs are not trusted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
 from framefleet.plugins.marks.watermark import open_watermark
 
-# Of each record: what is shown, and what a file is compared with.
+# Columns that are shown, or compared with a file.
 TRACED_COLUMNS = (
     *("row_id", "row_indices", "arguments", "seed", "scheduler", "recipe"),
     *("model", "model_digest", "license"),
@@ -49,14 +49,14 @@ TRACED_COLUMNS = (
     *("derived_path", "derived_sha256"),
     *("height", "width", "num_frames", "fps", "finished_at"),
 )
-_DIGESTS = ("media_sha256", "derived_sha256")  # of the files of a row that a digest may name
+_DIGESTS = ("media_sha256", "derived_sha256")  # columns in which to look for a file's digest
 _MAX_INDEX_BYTES = 1 << 20
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
 class Wanted:
-    """What some files name. prefixes: of row_ids."""
+    """What to look for. prefixes: of row_ids."""
 
     digests: set[str] = field(default_factory=set)
     row_ids: set[str] = field(default_factory=set)
@@ -75,7 +75,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TracedRecord:
-    """A record, and the URL of its output."""
+    """A record, with the URL of its output."""
 
     output: str
     record: Mapping[str, Any]
@@ -86,7 +86,7 @@ class TracedRecord:
 
     @property
     def marks(self) -> Mapping[str, Any]:
-        """What it says that its clip carries; it may be anybody's."""
+        """The marks of its clip, as recorded. Not trusted."""
         try:
             content = parse_json(self.record["marks"] or "{}")
         except ValueError:
@@ -105,16 +105,16 @@ class TracedRecord:
 
 
 def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
-    """Return outputs, and those in them. JobError for what is neither an output nor a list of them.
+    """Return outputs and their inner outputs. Raises JobError for other places.
 
-    places: each an output, or a text file that lists some, one per line.
+    places: outputs, or text files that list outputs, one per line.
     """
     outputs = [Output.open(place, storage_options) for listed in places for place in _listed(listed)]
     return [one for output in outputs for one in (output, *output.inner.values()) if one.is_begun]
 
 
 def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:
-    """Yield the records of all outputs that these names may mean, in one pass over each."""
+    """Yield the matching records of all outputs, in one pass over each."""
     for output in outputs:
         for table in output.records(TRACED_COLUMNS):
             for record in table.filter(wanted.mask(table)).to_pylist():
@@ -124,7 +124,7 @@ def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]
 def _listed(place: str) -> list[str]:
     if "://" in place or not Path(place).exists() or Path(place).is_dir():
         return [place]
-    fix = "give an output, or a text file with one per line"
+    fix = "use an output, or a text file with one output per line"
     try:
         content = read_regular(place, _MAX_INDEX_BYTES + 1)
     except OSError as error:
@@ -133,19 +133,19 @@ def _listed(place: str) -> list[str]:
     if len(content) > _MAX_INDEX_BYTES or any(map(CONTROLS.search, lines)):
         raise JobError(f"--output: {place} is neither an output nor a text file that lists outputs", fix)
     for number, line in enumerate(lines, start=1):
-        if not is_opened(line):  # the list may be somebody else's, and the storage options are not
+        if not is_opened(line):  # the list may not be trusted with the user's storage options
             problem = f"--output: line {number} of {place} is {public_url(line)}, no folder or object store"
-            raise JobError(problem, "give it by itself with --output, if you trust it")
+            raise JobError(problem, "if you trust it, name it with --output")
     return [line for line in lines if line]
 
 
 FoundBy = Literal["digest", "manifest", "watermark", "tags"]
-# own: the certificate of the output that has the row. foreign: the manifest names a row of an output, and
-# another certificate than its. trusted: one of those given. unknown: none was asked about.
+# own: signed with the certificate of the output that has the row. foreign: it names a row of an output, but
+# has another certificate. trusted: signed with one of the given certificates. unknown: none of these.
 Signer = Literal["own", "foreign", "trusted", "unknown"]
-_AT_ONCE = 64  # files for which outputs are read once
+_AT_ONCE = 64  # files per pass over the outputs
 _MAX_PACKET = 1 << 16  # bytes of a label next to a file
-_NEAR = 0.02  # of a side: sizes are rounded to whole, often to even pixels
+_NEAR = 0.02  # share of a side; sizes are rounded to whole, often even pixels
 
 AnyPath = str | Path
 
@@ -154,19 +154,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Traced(Overview):
-    """What is known of a file."""
+    """The result for one file."""
 
     file: str
     sha256: str = ""
-    found_by: FoundBy | None = None  # the layer that names its row; None: none does, or no output has the row
-    row_id: str | None = None  # of the row, or its first digits if only a watermark names it
+    found_by: FoundBy | None = None  # the mark that names its row; None if there is none, or no output has it
+    row_id: str | None = None  # of the row; only its first digits if only a watermark names it
     output: str | None = None
-    record: Mapping[str, Any] | None = None  # of the row; None: no output was given, or the file is not found
+    record: Mapping[str, Any] | None = None  # of the row; None if no output was given, or none has it
     candidates: tuple[str, ...] = ()  # rows that a short watermark may mean
     marks: FoundMarks | None = None
-    signer: Signer | None = None  # who stands behind the manifest
-    tagged: str | None = None  # the row_id in tags or a label, which anybody can write
-    changes: tuple[str, ...] = ()  # since the file was stored
+    signer: Signer | None = None  # who signed the manifest
+    tagged: str | None = None  # row_id in tags or a label, which anybody can write
+    changes: tuple[str, ...] = ()  # since the clip was stored
     problem: str | None = None  # why it could not be read
     hint: str | None = None  # why its row may not have been found
 
@@ -186,7 +186,7 @@ class Traced(Overview):
 
     @property
     def signed(self) -> str | None:
-        """The row_id that a manifest names, unless it was altered."""
+        """The row_id in the manifest, unless it was altered."""
         manifest = self.marks.manifest if self.marks else None
         return _row_id(manifest.clip.get("row_id")) if manifest and manifest.is_sound else None
 
@@ -201,10 +201,10 @@ def trace(
 ) -> list[Traced]:
     """Return the marks of files and the rows that they came from.
 
-    files: paths; of a folder all images, videos and sounds in it. outputs: where to look for records, or text
-    files with one output per line. trust: a file of certificates in PEM; who signs with one issued by these
-    is trusted. watermarks: weights by name, e.g. {"videoseal": "/models/videoseal.pth"}; spread needs none.
-    Raises JobError for what cannot be opened.
+    files: paths of files, or of folders with images, videos and sounds. outputs: to search for records, or
+    text files with one output per line. trust: a file of certificates in PEM; signers with a certificate
+    issued by these are trusted. watermarks: weights by name, e.g. {"videoseal": "/models/videoseal.pth"};
+    spread needs none. Raises JobError for a file or output that cannot be opened.
     """
     paths, places = ([one] if isinstance(one, str | Path) else list(one) for one in (files, outputs))
     opened = open_outputs([str(place) for place in places], storage_options)
@@ -214,7 +214,7 @@ def trace(
 def trace_files(
     paths: Iterable[Path], outputs: Sequence[Output], trust: AnyPath | None, weights: Mapping[str, AnyPath]
 ) -> Iterator[Traced]:
-    """Do what `trace` promises, one file after the other."""
+    """Trace one file after another, as `trace` does."""
     if find_spec("c2pa") is None:
         fix = "pip install 'framefleet[c2pa]'"
         if trust:
@@ -224,10 +224,10 @@ def trace_files(
     watermarks, names = [SPREAD], [one for one in get_args(WatermarkName) if one != SPREAD.name]
     for name, place in weights.items():
         if name not in names:
-            problem = f"--watermark {name}: there is no such watermark"
+            problem = f"--watermark {name}: this watermark does not exist"
             raise JobError(problem, f"use one of {', '.join(names)}")
         watermarks.append(Watermark(name=cast(WatermarkName, name), weights=str(place)))
-        open_watermark(watermarks[-1])  # what is wrong with its weights is not said of every file
+        open_watermark(watermarks[-1])  # so that an error in its weights is reported once, not for every file
     every, hint = _files(paths), cache(partial(_hint, outputs))
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
         wanted = Wanted(
@@ -246,7 +246,7 @@ def trace_files(
 
 def _hint(outputs: Sequence[Output]) -> str | None:
     if not outputs:
-        return "no output was given to look in: give --output OUTPUT"
+        return "no output to search in; add --output OUTPUT"
     bare = [
         output.url
         for output in outputs
@@ -259,13 +259,13 @@ def _hint(outputs: Sequence[Output]) -> str | None:
     if not bare:
         return None
     return (
-        f"clips of {', '.join(bare)} carry no watermark, so copies without their tags cannot be found; "
+        f"clips of {', '.join(bare)} have no watermark, so copies without their tags cannot be found; "
         "`marks: {watermark: spread}` in a job adds one"
     )
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield files, and the images, videos and sounds of folders. Raises JobError where there is nothing."""
+    """Yield files, and the images, videos and sounds in folders. Raises JobError if there are none."""
     for path in paths:
         if not os.path.exists(path):
             raise JobError(f"{path} does not exist", "check the path")
@@ -274,7 +274,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         media = [one for one in sorted(path.rglob("*")) if _is_media(one)]
         if not media:
-            raise JobError(f"{path} holds no image, video or sound", "name the folder of the clips")
+            raise JobError(f"{path} contains no image, video or sound", "name the folder with the clips")
         yield from media
 
 
@@ -284,7 +284,7 @@ def _is_media(path: Path) -> bool:
     try:
         kind = file_kind(read_regular(path, 512))
     except OSError:
-        return True  # it is said of the file why it cannot be read
+        return True  # reading it will show why it cannot be read
     return kind is not None and (kind.kind is not None or path.name.endswith((".png.zip", ".exr.zip")))
 
 
@@ -304,14 +304,14 @@ def _read(path: Path, watermarks: Sequence[Watermark], anchors: str | None) -> T
         except StoreError:
             tag = None
         tagged = _row_id(tag or (dict(marks.label.aigc).get("ProduceID") if marks.label else None))
-    except Exception as error:  # it may be anybody's, and must not end the trace of others
+    except Exception as error:  # untrusted files must not stop the others
         log.debug("%s", path, exc_info=True)
-        return Traced(file=str(path), problem=f"it cannot be looked at: {type(error).__name__}: {error}")
+        return Traced(file=str(path), problem=f"it cannot be decoded: {type(error).__name__}: {error}")
     return Traced(file=str(path), sha256=hashlib.sha256(content).hexdigest(), marks=marks, tagged=tagged)
 
 
 def _content(path: Path) -> bytes:
-    """Return what a file holds. Raises OSError, also for what is not a file, or too large."""
+    """Return the content of a file. Raises OSError, also if it is not a file, or too large."""
     if path.stat().st_size > MAX_CLIP_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {MAX_CLIP_BYTES:,} bytes", str(path))
     return read_regular(path, MAX_CLIP_BYTES)
@@ -324,7 +324,7 @@ def _row_id(text: Any) -> str | None:
 def _settled(
     file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool, has_outputs: bool
 ) -> Traced:
-    """Return what a file is by the first layer that names its row; with outputs, by one that they have."""
+    """Return a file with its row, by the first mark that names one; with outputs, one that they have."""
     file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
     by_row_id = {one.row_id: one for one in records}
     for one in records:
@@ -348,19 +348,19 @@ def _settled(
     for layer, row_id, _ in layers[:1]:
         names = "name" if layer == "tags" else "names"
         forged = " (anybody can write tags)" if layer == "tags" else ""
-        file = replace(file, hint=f"its {layer} {names} row {row_id}, which none of the outputs has{forged}")
+        file = replace(file, hint=f"its {layer} {names} row {row_id}, but no output has it{forged}")
     return replace(file, candidates=candidates)
 
 
 def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Signer | None:
-    """Return who stands behind a manifest; None where there is none that holds."""
+    """Return who signed a manifest; None if there is no valid one."""
     manifest = file.marks.manifest if file.marks else None
     if manifest is None or not manifest.is_sound:
         return None
     of_row = [one for one in records if one.row_id == file.signed]
     try:
         content = _content(Path(file.file)) if of_row else b""
-    except OSError:  # it was there before
+    except OSError:  # the file has gone since
         return "unknown"
     for certificate in {one.certificate for one in of_row if one.certificate}:
         again = read_manifest(content, own_sha256=certificate)
@@ -372,7 +372,7 @@ def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool)
 
 
 def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | None) -> Traced:
-    """Return a file with its row, and what was changed where there is a record of it."""
+    """Return a file with its row, and what has changed if it has a record."""
     if found is None:
         return replace(file, found_by=layer, row_id=row_id)
     file = replace(file, found_by=layer, row_id=found.row_id, output=found.output, record=found.record)
@@ -381,14 +381,14 @@ def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | N
 
 
 def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
-    """Yield what differs from the clip that the record is about."""
+    """Yield the differences from the recorded clip."""
     if found.certificate and marks.manifest is None and find_spec("c2pa"):
         yield "the signed manifest was removed"
     if found.marks.get("watermarks") and not marks.watermarks:
         yield "the watermark is not found"
     for mark in marks.watermarks:
         if not found.row_id.startswith(mark.prefix):
-            yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
+            yield f"its {mark.part} have the watermark of row {mark.prefix}..."
     if found.marks.get("label") and marks.label is None and found.format in LABELLED:
         yield "the label was removed"
     if marks.format and found.format not in marks.format and not found.format.endswith(".zip"):
@@ -400,9 +400,9 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     yield from differences
     if not differences and marks.contents.sha256:
         same = (found.record["marked_sha256"], found.record["frames_sha256"])
-        yield "its frames are the same" if marks.contents.sha256 in same else "encoded again"
+        yield "the frames are the same" if marks.contents.sha256 in same else "encoded again"
     elif not differences:
-        yield "another file, whose contents were not compared"
+        yield "another file, whose content was not compared"
 
 
 def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[str]:
@@ -418,7 +418,7 @@ def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[s
         elif ratio.max() != 1:
             yield f"scaled, from {change}"
         return
-    left = now / scale / was  # of the clip's height and width
+    left = now / scale / was  # share of the clip's height and width
     if abs(scale - 1) > _NEAR / 4:
         yield f"scaled to {scale:.0%}"
     if left.min() < 1 - _NEAR:

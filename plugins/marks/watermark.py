@@ -1,6 +1,6 @@
-"""In: frames, sound and a row_id. Out: the same with watermarks that carry it; and back, from any file's.
+"""Add watermarks with a row_id to frames and sound, and read them from any file.
 
-A watermark is a `FrameMark`, a `SoundMark` or both; those of other libraries stand in adapters.py.
+A watermark is a `FrameMark`, a `SoundMark` or both. Those of other libraries are in adapters.py.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _BUSY = threading.Lock()
 
 
 class FrameMark(Protocol):
-    """num_bits: of its payload. embed: changes uint8 frames (T, H, W, 3 or 4), the same way every time."""
+    """num_bits: of its payload. embed: marks uint8 frames (T, H, W, 3 or 4), always in the same way."""
 
     num_bits: int
 
     def embed(self, frames: Frames, bits: Bits, *, device: str) -> Frames: ...
 
     def read(self, frames: Sequence[Frames], *, is_quick: bool) -> Iterator[Reading]:
-        """Yield what may be payloads of frames (H, W, 3) of one size, the likeliest first."""
+        """Yield possible payloads of frames (H, W, 3) of one size, the most likely first."""
 
 
 class SoundMark(Protocol):
@@ -51,16 +51,16 @@ class SoundMark(Protocol):
 class FoundWatermark:
     name: str
     part: MarkedPart
-    prefix: str  # the first hex digits of the row_id
-    is_checked: bool = True  # its checksum holds; short ones have none
-    scale: float | None = None  # size of the pictures to the clip's, where it is known
+    prefix: str  # first hex digits of the row_id
+    is_checked: bool = True  # whether it has a checksum; short watermarks have none
+    scale: float | None = None  # size of the pictures relative to the clip, if known
 
 
 @cache
 def open_watermark(watermark: Watermark) -> tuple[FrameMark | None, SoundMark | None]:
-    """Return what marks frames, and what marks sound; kept for the process.
+    """Return the mark for frames and the mark for sound. Cached for the process.
 
-    Raises JobError where its library is not installed, ModelError for weights that are not those of the job.
+    Raises JobError if its library is not installed, ModelError if the weights are not those of the job.
     """
     if watermark.name == "spread":
         return SpreadFrames(), SpreadSound()
@@ -74,14 +74,14 @@ def open_watermark(watermark: Watermark) -> tuple[FrameMark | None, SoundMark | 
 def mark_frames(
     frames: Pictures, watermarks: Iterable[Watermark], row_id: str, *, device: str = "cpu"
 ) -> Pictures:
-    """Return frames with the watermarks of frames, the same for the same frames. device: of the model."""
+    """Return frames with the watermarks for frames; deterministic. device: of the model."""
     for watermark in watermarks:
         mark, _ = open_watermark(watermark)
         if mark is None:
             continue
         if frames.dtype != np.uint8:
             raise RenderError(
-                f"the frames span {frames.min():.3g} to {frames.max():.3g}, not [0, 1], which is all that "
+                f"the frames are in [{frames.min():.3g}, {frames.max():.3g}], not [0, 1], which is all that "
                 f"{watermark.name} marks",
                 "leave marks.watermark out for HDR",
             )
@@ -105,9 +105,9 @@ def mark_sound(audio: Audio, watermarks: Iterable[Watermark], row_id: str, *, de
 def watermarks_in(
     frames: Sequence[Frames], audio: Audio | None, watermarks: Iterable[Watermark], *, is_quick: bool = False
 ) -> Iterator[FoundWatermark]:
-    """Yield what each of these watermarks carries, where there is one. frames: (H, W, 3) each.
+    """Yield the watermarks that are found. frames: (H, W, 3) each.
 
-    is_quick: look at frames in their own size only.
+    is_quick: only try the frames' own size.
     """
     for watermark in watermarks:
         of_frames, of_sound = open_watermark(watermark)
@@ -118,7 +118,7 @@ def watermarks_in(
 
 
 def _first(name: str, part: MarkedPart, readings: Iterator[Reading]) -> list[FoundWatermark]:
-    """Return what the first reading says that is a payload, if one is."""
+    """Return the first valid payload, if there is one."""
     with _aside("cpu"):
         for reading in readings:
             if prefix := row_prefix(reading.soft):
@@ -129,10 +129,10 @@ def _first(name: str, part: MarkedPart, readings: Iterator[Reading]) -> list[Fou
 
 @contextmanager
 def _aside(device: str) -> Iterator[None]:
-    """Compute without gradients, with one thread of the CPU's or in a stream of the GPU's own.
+    """Compute without gradients, with one CPU thread or in a separate GPU stream.
 
-    The bits of networks depend on the number of threads, and the GPU renders other rows meanwhile. One clip
-    at a time: networks are moved, and threads that begin take over the number of threads.
+    Results of networks depend on the number of threads, and the GPU renders other rows meanwhile. One clip at
+    a time, since networks are moved, and new threads would inherit the number of threads.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""In: weights of a watermark, which are anybody's pickles. Out: their tensors, if they are those of the job.
+"""Load the tensors of a watermark's weights, which are untrusted pickles, if they are those of the job.
 
-What is hashed is what is loaded. Pickles are opened in a process of their own, which returns safetensors: a
-flaw of the reader ends that process, and its memory is bounded.
+The bytes that were hashed are loaded. A separate process with limited memory opens the pickles and returns
+safetensors, so that a flaw in the reader can only end that process.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, Tensor]
 
-# Of memory: the file, what it unpacks to, that without what tensors share, and the same as safetensors.
+# Memory for the file, its unpacked content, a copy without shared tensors, and the safetensors.
 _TIMES_STORED, _MORE_BYTES = 4, 1 << 30
 _MAX_SILENCE_S = 180.0  # importing torch takes most of it
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", re.ASCII)
-_WRAPPED = ("model", "state_dict")  # what checkpoints call their weights, next to counts of steps
+_WRAPPED = ("model", "state_dict")  # keys of weights in checkpoints
 
 
 def read_weights(watermark: Watermark, names: Sequence[str] = ("",)) -> list[Tensors]:
     """Return the tensors of the files with these names in a folder, or of the single file.
 
-    Raises ModelError where they are not those of the job, or hold more than tensors.
+    Raises ModelError if they are not those of the job, or contain more than tensors.
     """
     digests = weight_file_digests(watermark)
     if watermark.digest not in (None, joint_digest(digests)):
         problem = f"marks.watermark: the weights at {watermark.weights} are not those of the job"
         raise ModelError(problem, "put the same file there, on every machine")
-    # Closed afterwards: it has imported torch.
+    # Close it afterwards, as it has imported torch.
     with closing(Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)) as boxes:
         return [_read(watermark, name, digests, boxes) for name in names]
 
 
 def not_weights(watermark: Watermark, reason: str) -> ModelError:
     return ModelError(
-        f"marks.watermark: {watermark.weights} does not hold the weights of {watermark.name}: {reason[:300]}",
-        "give the files that its authors publish, with their names",
+        f"marks.watermark: {watermark.weights} has no valid weights of {watermark.name}: {reason[:300]}",
+        "use the files that its authors publish, with their names",
     )
 
 
@@ -57,7 +57,7 @@ def _read(watermark: Watermark, name: str, digests: Mapping[str, str], boxes: Sa
     from safetensors.torch import load
 
     if name not in digests:
-        raise not_weights(watermark, f"there is no {name or 'such file'} in it")
+        raise not_weights(watermark, f"{name or 'the file'} is missing")
     content = Path(watermark.weights or "", name).read_bytes()
     if hashlib.sha256(content).hexdigest() != digests[name]:
         raise not_weights(watermark, f"{name or 'it'} was changed while it was read")
@@ -74,14 +74,14 @@ def _read(watermark: Watermark, name: str, digests: Mapping[str, str], boxes: Sa
 
 def main() -> None:
     import safetensors.torch
-    import torch  # both before memory is bounded
+    import torch  # both before memory is limited
 
     assert torch and safetensors.torch
     serve(_answer)
 
 
 def _answer(connection: Connection) -> None:
-    """Take a checkpoint; answer with a problem or None, and then its tensors."""
+    """Receive a checkpoint; send a problem or None, and then its tensors."""
     content = connection.recv_bytes()
     bound_memory(_TIMES_STORED * len(content) + _MORE_BYTES)
     try:
@@ -95,14 +95,14 @@ def _answer(connection: Connection) -> None:
             (checkpoint[key] for key in _WRAPPED if isinstance(checkpoint.get(key), dict)), checkpoint
         )
         tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
-        # Libraries follow names from attribute to attribute.
+        # Libraries resolve dotted names attribute by attribute.
         if any(not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name for name in tensors):
             raise ValueError
         stored = save({name: value.detach().clone().contiguous() for name, value in tensors.items()})
     except MemoryError:
         problem = "it unpacks to more memory than its size allows"
-    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
-        problem = f"it is damaged, or holds more than tensors ({type(error).__name__})"
+    except Exception as error:  # pickle and zipfile raise almost any class for broken files
+        problem = f"it is damaged, or contains more than tensors ({type(error).__name__})"
     else:
         connection.send_bytes(b"null")
         connection.send_bytes(stored)

@@ -199,7 +199,7 @@ def test_the_key_does_not_travel(signing: Signing) -> None:
 
 
 def test_a_format_without_a_place_for_manifests_is_refused(signing: Signing) -> None:
-    with pytest.raises(JobError, match=r"marks.sign signs mp4, png, .* and media.format is mkv"):
+    with pytest.raises(JobError, match=r"marks.sign signs mp4, png, .* but media.format is mkv"):
         (media, [step]) = signed_by(signing, "mkv")
         step.check(media)
 
@@ -210,11 +210,11 @@ def test_a_key_or_certificate_that_does_not_fit_is_reported(tmp_path: Path) -> N
     old, old_key = issue(tmp_path, name="old", days=-1)
     own, own_key = issue(tmp_path, name="own", is_self_signed=True)
     for (first, second), said in {
-        (own, own_key): "does not sign content",
+        (own, own_key): "cannot sign content",
         (certificate, others): "is not the key of marks.sign.certificate",
         (certificate, certificate): "is not a private key in PEM",
         (key, key): "marks.sign.certificate is not a certificate in PEM",
-        (old, old_key): "which is not now",
+        (old, old_key): "but not now",
         (tmp_path / "none", key): "cannot be read on",
         (certificate, tmp_path / "elsewhere"): r"marks.sign.private_key: .*elsewhere cannot be read on",
     }.items():

@@ -137,7 +137,7 @@ def test_many_frames_are_not_called_equal_unseen(tmp_path: Path) -> None:
     (path,) = store.list("clips")
     (copy := tmp_path / "copy.mp4").write_bytes(store.read(path) + b"\0\0\0\x08free")
     [found] = framefleet.trace(copy, outputs=tmp_path / "out")
-    assert (found.found_by, found.changes) == ("tags", ("another file, whose contents were not compared",))
+    assert (found.found_by, found.changes) == ("tags", ("another file, whose content was not compared",))
 
 
 def as_png(frame: Frames) -> bytes:
@@ -239,13 +239,13 @@ def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None
         ((marked.clips[0], "--output", tmp_path), "is not an output"),
         ((marked.clips[0], "--output", marked.clips[0]), "neither an output nor a text file that lists"),
         ((marked.clips[0], "--trust", tmp_path / "none"), "--trust: "),
-        ((marked.clips[0], "--watermark", "spraed=x"), "there is no such watermark"),
+        ((marked.clips[0], "--watermark", "spraed=x"), "this watermark does not exist"),
     ):
         ended = command("trace", *arguments)
         assert (ended.exit_code, said in ended.stderr) == (2, True), ended.stderr
     with pytest.raises(JobError):
         framefleet.trace(marked.clips[0], watermarks={"nothing": "x"})
-    with pytest.raises(JobError, match="holds no image, video or sound"):
+    with pytest.raises(JobError, match="contains no image, video or sound"):
         framefleet.trace(tmp_path)
 
 
@@ -318,14 +318,14 @@ def test_it_is_said_why_a_file_is_not_found(marked: Marked, tmp_path: Path) -> N
     (bare := tmp_path / "bare.mp4").write_bytes(again(decode(marked.clips[1].read_bytes())))
     (copy := tmp_path / "copy.mp4").write_bytes(again(scene(9)))
     other, ours = ("--output", tmp_path / "other"), ("--output", marked.output)
-    lacks = "which none of the outputs has"
+    lacks = "but no output has it"
     for file, options, hint in (
         (tagged, other, f"hint: its tags name row {'ee' * 16}, {lacks} (anybody can write tags)"),
         (tagged, ours, "not found"),
         (marked.clips[1], other, f"hint: its manifest names row {ids(1)}, {lacks}"),
         (bare, other, f"hint: its watermark names row {ids(1)[:12]}, {lacks}"),
-        (copy, other, f"hint: clips of {tmp_path / 'other'} carry no watermark"),
-        (copy, (), "hint: no output was given"),
+        (copy, other, f"hint: clips of {tmp_path / 'other'} have no watermark"),
+        (copy, (), "hint: no output to search in"),
     ):
         asked = command("trace", file, *options)
         assert (asked.exit_code, hint in asked.stdout) == (1, True), asked.output

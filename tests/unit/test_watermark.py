@@ -103,7 +103,7 @@ def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> No
     values = job_values(write_table(tmp_path / "t.parquet", [{"prompt": "a", "seed": 1}]), tmp_path / "out")
     job = write_job(tmp_path / "job.yaml", values | {"marks": {"watermark": "spread"}})
     planned = command("plan", job)
-    assert "marks.watermark: in clips of 16 x 16, spread is often not found again" in planned.stderr
+    assert "marks.watermark: spread can often not be read from clips of 16 x 16" in planned.stderr
     assert MarkStep(marks=ClipMarks(watermarks=SPREAD)).small_pixels == 192 * 256
 
 
@@ -216,7 +216,7 @@ def test_weights_of_a_stranger_run_no_code_and_take_no_memory(tmp_path: Path) ->
         with pytest.raises(ModelError, match="more than tensors"):
             read_weights(one)
     (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(ModelError, match="does not hold the weights of videoseal"):
+    with pytest.raises(ModelError, match="has no valid weights of videoseal"):
         read_weights(one)
     assert "HARMED" not in os.environ
     folder = Watermark(name="trustmark", weights=str(tmp_path))
