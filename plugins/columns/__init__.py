@@ -1,1 +1,1 @@
-"""Columns of records that are filled in after clips are rendered, whatever plugin adds them."""
+"""Fill columns of records after clips are rendered, for any plugin."""

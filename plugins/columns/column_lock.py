@@ -1,8 +1,9 @@
-"""In: columns of an output's records. Out: the right to fill them in, held by one process at a time.
+"""Lock columns of an output's records, so that only one process at a time fills them.
 
-`columns/<epoch>.json` says who fills in which columns, and which answers: two columns with one question are
-one. Writers of different columns do not wait for each other, so a file also says which earlier writers may
-still write. What one that was replaced still writes does not count, by the seal in the file of the next.
+`columns/<epoch>.json` says who fills which columns, and which questions they ask. Columns with the same
+question count as one. Writers of different columns do not wait for each other, so a file also says which
+earlier writers may still write. Whatever a replaced writer still writes is ignored, by the seal in the file
+of its successor.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ _OF_CLIP = pa.schema([("row_id", pa.string()), *OF_CLIP])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnWriter(Writer):
-    """Who fills in columns."""
+    """A process that fills columns."""
 
     folder: ClassVar[str] = COLUMN_LOCKS
 
     columns: tuple[str, ...]
-    digests: tuple[str, ...] = ()  # of what their values come from
-    others: tuple[int, ...] = ()  # earlier epochs whose writers may still write, other columns
-    replaced: Mapping[int, Sealed] = field(default_factory=dict)  # as `seals.ColumnSeal` has it
-    refused: Mapping[str, int] = field(default_factory=dict)  # clips, by column, of earlier writers too
+    digests: tuple[str, ...] = ()  # of the columns' questions
+    others: tuple[int, ...] = ()  # earlier epochs whose writers may still write other columns
+    replaced: Mapping[int, Sealed] = field(default_factory=dict)  # as in `seals.ColumnSeal`
+    refused: Mapping[str, int] = field(default_factory=dict)  # clips by column, also of earlier writers
 
     def meets(self, other: ColumnWriter) -> bool:
-        """Tell whether both fill in the same column, or ask the same question."""
+        """Whether both fill the same column, or ask the same question."""
         return not {*self.columns, *self.digests}.isdisjoint([*other.columns, *other.digests])
 
 
 class ColumnLock(EpochLock[ColumnWriter]):
-    """Holds columns of an output within a `with` block. Entering raises JobError if another has them."""
+    """Holds columns of an output in a `with` block. Entering raises JobError if another process has them."""
 
     def __init__(
         self,
@@ -64,17 +65,17 @@ class ColumnLock(EpochLock[ColumnWriter]):
         beat_s: float = BEAT_S,
         expiry_s: float = EXPIRY_S,
     ) -> None:
-        """notes: columns that are written with them. renders: as of `DriverLock`."""
+        """notes: columns that are written along with these. renders: as for `DriverLock`."""
         digests = tuple(digest.decode() for one in columns if (digest := column_digest(one)))
         ours = ColumnWriter.here(columns=tuple(columns.names), digests=digests, renders=renders)
         super().__init__(store, ours, beat_s=beat_s, expiry_s=expiry_s)
-        self.refused: dict[str, int] = {}  # clips that were refused a value for good, by column
+        self.refused: dict[str, int] = {}  # number of clips without a value for good, by column
         self._columns = pa.schema([*columns, *notes])
         self._num_writers = 0
         self._writers: dict[tuple[str, ...], PartWriter] = {}  # by columns
 
     def put(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Have values of a clip written within seconds. Values of other columns stay as they are."""
+        """Write values of a clip within seconds. Other columns are unchanged."""
         names = tuple(name for name in self._columns.names if name in values)
         if names not in self._writers:
             self._num_writers += 1
@@ -88,9 +89,9 @@ class ColumnLock(EpochLock[ColumnWriter]):
             self._flush(lambda writer: writer.due(now))
 
     def flush(self) -> None:
-        """Write all that waits. Raises StoreError where another has the columns by now."""
+        """Write all pending values. Raises StoreError if another process has the columns now."""
         self._flush(lambda writer: True)
-        self._writers.clear()  # of two values of a clip that of the later writer counts
+        self._writers.clear()  # a later writer's value of a clip replaces an earlier one
 
     def _flush(self, is_due: Callable[[PartWriter], bool]) -> None:
         for writer in self._writers.values():
@@ -100,7 +101,7 @@ class ColumnLock(EpochLock[ColumnWriter]):
             self.check()
 
     def still_ours(self) -> bool:
-        """Tell whether nobody has had these columns since."""
+        """Whether no other process has had these columns since."""
         later = [epoch for epoch in epochs_of(self._store, COLUMN_LOCKS) if epoch > self.epoch]
         others = (ColumnWriter.read(self._store, epoch) for epoch in later)
         if any(other and other.meets(self._ours) for other in others):
@@ -126,7 +127,7 @@ class ColumnLock(EpochLock[ColumnWriter]):
                 replaced[epoch] = sealed_of(part for part in parts if part.epoch == epoch)
         refused = before.refused if before else {}
         self._ours = replace(self._ours, others=tuple(others), replaced=replaced, refused=refused)
-        # Where somebody has cleared columns/, parts still tell how far epochs went.
+        # If columns/ was deleted, the parts still show the last epoch.
         return self._create(1 + max([newest, *(part.epoch for part in parts)]))
 
     def _write(self, **changed: Any) -> None:
@@ -145,13 +146,13 @@ class ColumnLock(EpochLock[ColumnWriter]):
         names = holder.columns if holder else self._ours.columns
         are = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
         return kind(
-            f"{self._store.url_of('')}: {are} being filled in by {holder or 'another process'}",
+            f"{self._store.url_of('')}: {are} being filled by {holder or 'another process'}",
             "wait for it to end, and run the same command again",
         )
 
 
 def refused_clips(store: Store) -> Mapping[str, int]:
-    """Return how many clips were refused a value for good, by column, as the last writers say."""
+    """Return how many clips were refused a value for good, by column, from the last writers."""
     newest = max(epochs_of(store, COLUMN_LOCKS), default=0)
     writer = ColumnWriter.read(store, newest)
     if writer is None:

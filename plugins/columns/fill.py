@@ -1,8 +1,8 @@
-"""From the clips of an output to the columns that they lack, as parts in scores/.
+"""Fill missing columns of an output's clips, as parts in scores/.
 
-A question is about a clip and what its column's digest says, so equal ones are asked once, whatever their
-column. A clip that is refused a value says so in `<column>_refused`, and is not asked about again. Nothing is
-written where nobody answers: a later pass asks again.
+A question is identified by the clip and its column's digest, so equal questions are asked once, for all
+columns. If a value is refused, `<column>_refused` says so, and the question is not asked again. If there is
+no answer, nothing is written, and a later pass asks again.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ from framefleet.plugins.columns.column_lock import ColumnLock
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
-_MAX_FAULTS = 3  # in a row: then a service is down, and not only without an answer to these clips
-_DECODING = threading.Semaphore(8)  # clips in memory as a whole: 81 frames of 720p take 224 MB
+_MAX_FAULTS = 3  # consecutive faults; then the service is down, and not only these questions failed
+_DECODING = threading.Semaphore(8)  # decoded clips in memory; 81 frames of 720p take 224 MB
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
-# What clips are found and compared by, and what scores by models look at.
+# Columns that identify clips, and that scores by models read.
 _READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
 
 
 class Damaged(Exception):
-    """A clip is not as its record says; the text says how."""
+    """A clip differs from its record; the text says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """What became of one clip, by column. later: nobody answers now, or its clip cannot be read."""
+    """The outcome for one clip, by column. later: no answer now, or its clip cannot be read."""
 
     values: dict[str, CellValue] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # why it will never have a value
-    errors: dict[str, str] = field(default_factory=dict)  # why it has none in this run
+    errors: dict[str, str] = field(default_factory=dict)  # why it has no value in this run
     later: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # columns whose function has returned
     damage: str = ""
 
 
 class Filling:
-    """Fills in columns of one output within a `with` block, pass after pass.
+    """Fills columns of one output in a `with` block, in one or more passes.
 
-    columns: late ones, or others. Entering it raises JobError where another process fills one of them in.
+    columns: late ones, or others. Entering raises JobError if another process fills one of them.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Filling:
     ) -> None:
         """where: a condition on records. num_threads: clips at once; 0: as the columns say.
 
-        again: fill in what clips have already, too; of late columns, what they were refused. Raises JobError
-        where a column has answers to another question, or is another's.
+        again: also replace existing values, or for late columns, ask again if a value was refused. Raises
+        JobError if a column has answers to another question, or belongs to another plugin.
         """
-        store.below(SCORES).sweep()  # what a killed run left half written
+        store.below(SCORES).sweep()  # unfinished files of a killed run
         self._store, self._where, self._again = store, where, again
         self._columns = {column.name: column for column in columns}
         self._num_threads = num_threads or max(column.num_parallel for column in columns)
@@ -102,17 +102,17 @@ class Filling:
         self._lock = ColumnLock(store, self._fields, [*refusal_fields(columns)])
         self.is_held, self._ended = False, threading.Event()
         self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no value in this run
-        self._troubles: dict[str, Exception] = {}  # of this pass, by column
-        self._num_faults: Counter[str] = Counter()  # in a row, by column
+        self._troubles: dict[str, Exception] = {}  # in this pass, by column
+        self._num_faults: Counter[str] = Counter()  # consecutive ones, by column
         self.num_answers = self.num_done = self.num_damaged = 0
         self.damage: str | None = None  # of the first damaged clip
         self.lacking: dict[str, LackingColumn] = {}  # columns whose function failed
-        self.filled: set[str] = set()  # columns that some clip was asked about
+        self.filled: set[str] = set()  # columns for which some clip was asked about
         self.num_left: Counter[str] = Counter()  # clips without a value after the last pass, by column
-        self.num_refused: Counter[str] = Counter()  # those of them that will never have one
-        # Refusals count once the question has an answer for some clip: else the fault may be the service's.
+        self.num_refused: Counter[str] = Counter()  # clips that will never have a value, by column
+        # Refusals only count once the question has an answer for some clip, else the service may be at fault.
         self._answered: set[str] = set()
-        self._refusals: list[tuple[Mapping[str, Any], str, str]] = []  # that do not count yet
+        self._refusals: list[tuple[Mapping[str, Any], str, str]] = []  # do not count yet
         self._same = self._columns_with_same_question()
 
     def __enter__(self) -> Self:
@@ -129,14 +129,14 @@ class Filling:
         return self._ended.is_set()
 
     def end(self) -> None:
-        """Have a pass end soon, from any thread."""
+        """End the pass soon. May be called from any thread."""
         self._ended.set()
         for end in {column.end for column in self._columns.values() if column.end}:
             end()
 
     @property
     def problem(self) -> str:
-        """Why columns are null, for people; "" if nothing is left."""
+        """Why columns are null, as text; "" if nothing is left."""
         reasons = [why_missing(error) for error in self._troubles.values()]
         reasons += [f"row {row_id}: {message}" for (row_id, _), message in self._refused.items()]
         left = ", ".join(
@@ -145,7 +145,7 @@ class Filling:
         return left and f"{left}, e.g. {reasons[0] if reasons else 'they are not rendered as recorded'}"
 
     def _columns_with_same_question(self) -> dict[str, set[str]]:
-        """Return by late column the others with its question, also those that the job has no longer."""
+        """Return for each late column others with the same question, also former columns of the job."""
         check_recorded(self._columns.values(), self._store)
         taken = taken_columns(self._store)
         digests = {name: column_digest(one.field) for name, one in self._columns.items() if one.is_late}
@@ -171,11 +171,11 @@ class Filling:
     def fill(
         self, parts: Sequence[Part] | None = None, watch: Watch | None = None, verb: str = "asked about"
     ) -> bool:
-        """Ask about all clips that lack a value; return whether everybody answered who was asked.
+        """Ask about all clips that lack a value; return whether all questions were answered.
 
-        parts: of records; None: all that count. verb: what is done with clips, as `watch` shows it.
+        parts: of records; None: all current ones. verb: for the progress shown by `watch`.
         """
-        self._lock.flush()  # what an earlier pass could not write
+        self._lock.flush()  # values that an earlier pass could not write
         self._troubles.clear()
         self._num_faults.clear()
         nulls = {} if self._again else self._null_values()
@@ -210,7 +210,7 @@ class Filling:
     ) -> Iterator[tuple[dict[str, Any], list[str]]]:
         """Yield the records that lack values, with the names of these columns.
 
-        is_count: without what is not needed to count them.
+        is_count: read only what is needed to count them.
         """
         by_condition: dict[str | None, list[ClipColumn]] = defaultdict(list)
         for column in self._columns.values():
@@ -233,7 +233,7 @@ class Filling:
         *,
         is_count: bool,
     ) -> list[str]:
-        """Return the columns that a clip is to be asked about; count the others that it lacks."""
+        """Return the columns to ask about for a clip; count its other missing columns."""
         lacking = []
         for column in columns:
             name, of_score = column.name, nulls.get(column.name, ())
@@ -253,7 +253,7 @@ class Filling:
         return lacking
 
     def _asked(self, question: tuple[dict[str, Any], list[str]]) -> _Outcome:
-        """Ask for columns of a clip, by its record, unless one with the same question has an answer."""
+        """Ask for columns of a clip, unless one with the same question has an answer."""
         record, names = question
         outcome, asked = _Outcome(), list[ClipColumn]()
         for name in names:
@@ -292,14 +292,14 @@ class Filling:
         self, column: ClipColumn, frames: Frames | None, record: Mapping[str, Any], outcome: _Outcome
     ) -> None:
         name = column.name
-        if frames is None and not column.is_late:  # sound alone
+        if frames is None and not column.is_late:  # sound only
             outcome.values[name] = None
             return
         try:
             value = cell_asked_for(column, frames, record)
             if value is None and column.is_late:
                 raise NoValue("there is no answer")
-        except Exception as error:  # of anybody's function
+        except Exception as error:  # from a user's function
             if column.is_late and may_answer_later(error):
                 self._troubles[name] = error
                 self._num_faults[name] += 1 if isinstance(error, OSError) else _MAX_FAULTS
@@ -314,7 +314,7 @@ class Filling:
             outcome.answered.append(name)
 
     def _take(self, record: Mapping[str, Any], outcome: _Outcome) -> None:
-        """Have the values of a clip written, and count it."""
+        """Write the values of a clip, and count it."""
         messages = outcome.errors | outcome.refused
         self._refused |= {(record["row_id"], name): message for name, message in messages.items()}
         self.num_answers += len(outcome.answered)
@@ -333,12 +333,12 @@ class Filling:
         self._refusals += [(of_clip, name, message) for name, message in outcome.refused.items()]
         cells: dict[str, CellValue] = {**outcome.values}
         answered = {REFUSED.format(name) for name, value in outcome.values.items() if value is not None}
-        cells |= {name: "" for name in answered if record.get(name)}  # a null would say nothing
+        cells |= {name: "" for name in answered if record.get(name)}  # a null would not replace it
         if cells:
             self._lock.put(record, cells)
 
     def _note_refusals(self) -> None:
-        """Have it written which clips were refused a value."""
+        """Write which clips were refused a value."""
         refusals = [one for one in self._refusals if one[1] in self._answered]
         self._refusals = [one for one in self._refusals if one[1] not in self._answered]
         for record, name, message in refusals:
@@ -348,16 +348,16 @@ class Filling:
     # -- Clips --
 
     def _frames(self, record: Mapping[str, Any], columns: Sequence[ClipColumn]) -> dict[str, Frames | None]:
-        """Return what each column's function needs of a clip's frames. Raises Damaged."""
+        """Return the frames that each column's function needs. Raises Damaged."""
         if record["frames_sha256"] is None:
             return {column.name: None for column in columns}
-        # Answers are waited for by many threads, with a few small frames each.
+        # Many threads wait for answers, so each keeps only a few small frames.
         with _DECODING if all(column.thinned for column in columns) else nullcontext():
             frames = clip_frames(self._store, record)
             return {one.name: one.thinned(frames) if one.thinned else frames for one in columns}
 
     def _null_values(self) -> dict[str, set[bytes]]:
-        """Return the clips, by score, that earlier runs measured without a result; see `_key`."""
+        """Return the clips, by score, for which earlier runs got no result; see `_key`."""
         columns = [column for column in self._columns.values() if not column.is_late]
         paths_by_names: dict[tuple[str, ...], list[str]] = {}
         for part in column_parts(self._store) if columns else ():
@@ -381,12 +381,12 @@ class Filling:
 
 
 def clip_frames(store: Store, record: Mapping[str, Any]) -> Frames:
-    """Return uint8 RGB (T, H, W, 3). Raises Damaged, or StoreError for an output that does not answer."""
+    """Return uint8 RGB (T, H, W, 3). Raises Damaged, or StoreError if the store does not answer."""
     from framefleet.api.clips import decode  # imports av
 
     try:
         file = recorded_clip(record)
-    except JobError as error:  # the record may be anybody's
+    except JobError as error:  # records are not trusted
         raise Damaged(error.problem) from None
     if record["bytes"] > MAX_CLIP_BYTES:
         raise Damaged(f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
@@ -400,7 +400,7 @@ def clip_frames(store: Store, record: Mapping[str, Any]) -> Frames:
 
 
 def _key(row_id: str, clip: str) -> bytes:
-    """clip: its media_sha256; "": any of the row."""
+    """clip: its media_sha256; "": any clip of the row."""
     return bytes.fromhex(row_id + clip)
 
 
@@ -412,10 +412,10 @@ def each_answer(
     parallel: int,
     end: Callable[[], None],
 ) -> None:
-    """Ask in threads, some ahead, and have each answer taken, in the order of the questions.
+    """Ask in threads, some questions ahead, and take the answers in the order of the questions.
 
-    What was answered is taken, whatever ends it: an error of `ask` or `take`, or Ctrl-C. end: ends the
-    requests that are under way.
+    Answers that have arrived are taken even after an error of `ask` or `take`, or Ctrl-C. end: cancels the
+    requests in flight.
     """
     waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
     with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:

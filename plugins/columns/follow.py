@@ -1,4 +1,4 @@
-"""Fills in late columns: while a job's rows are rendered, when they have ended, and of an output later."""
+"""Fill late columns while a job renders, when its rows have ended, and later."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from framefleet.jobs.job.steps import for_choice
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, parts_in
 from framefleet.plugins.columns.fill import Filling
 
-# New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
+# How often to look for new records, but for at most a twentieth of the time, since it reads all of scores/.
 _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
 
 log = logging.getLogger(__name__)
 
 
 def fill_all(filling: Filling, watch: Watch) -> bool:
-    """Ask about all clips of an output that lack a value; report it. Return whether none lacks one now."""
+    """Ask about all clips of an output that lack a value, and report. Return whether all have one now."""
     try:
         filling.fill(watch=watch)
         problem = filling.problem
-    except FramefleetError as error:  # of a store, or of a condition: clips have their records all the same
+    except FramefleetError as error:  # from a store or a condition; the clips' records are complete anyway
         problem = error.problem
     if filling.num_answers:
         watch.say(f"{count_text(filling.num_answers, 'answer')} about clips")
@@ -45,7 +45,7 @@ def fill_all(filling: Filling, watch: Watch) -> bool:
 
 
 def fill_at_end(job: Job, watch: Watch) -> None:
-    """Fill in the columns that are about chosen clips alone."""
+    """Fill the columns for chosen clips only."""
     columns, store = _at_end(open_columns(job, late_alone=True)), store_of_job(job)
     if columns and parts_in(store, RECORDS):
         with ExitStack() as held:
@@ -53,19 +53,19 @@ def fill_at_end(job: Job, watch: Watch) -> None:
 
 
 def _at_end(columns: Sequence[ClipColumn]) -> list[ClipColumn]:
-    """Return those with a condition, which may hold of a clip only once all rows have ended."""
+    """Return columns with a condition, whose result may change until all rows have ended."""
     return [column for column in columns if column.where is not None]
 
 
 def check_questions(job: Job) -> None:
-    """Raise JobError for a column of an output, or of its drafts, that has answers to another question."""
+    """Raise JobError if a column of an output, or of its drafts, has answers to another question."""
     for one in jobs_of_outputs(job).values():
         if columns := open_columns(one, late_alone=True):
             Filling(store_of_job(one), columns)
 
 
 def jobs_of_outputs(job: Job) -> dict[str, Job]:
-    """Return what asks about each inner output, by its name, and the job."""
+    """Return the job with the questions for each inner output, by name, and the job itself."""
     names, of_inner = inner_outputs_of(job), for_choice(job)
     inner = {name: job.model_copy(update={"output": below(job, name), **of_inner}) for name in names}
     return {**inner, "": job}
@@ -73,13 +73,13 @@ def jobs_of_outputs(job: Job) -> dict[str, Job]:
 
 @contextmanager
 def following(job: Job, watch: Watch) -> Iterator[None]:
-    """Fill in late columns while a job's rows are rendered, and all that are left when they have ended.
+    """Fill late columns while a job's rows are rendered, and the rest when they have ended.
 
-    An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
+    An endpoint that is down delays nothing; its columns stay null. Entering raises UserError.
     """
     store, late = store_of_job(job), open_columns(job, late_alone=True)
     if at_end := _at_end(late):
-        Filling(store, at_end)  # before rows are rendered, whose answers it would refuse
+        Filling(store, at_end)  # raises now, before rows are rendered
     if not (columns := [column for column in late if column.where is None]):
         yield
         return
@@ -104,9 +104,9 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
 
 
 def _finish(filling: Filling, held: ExitStack, ended: threading.Event, watch: Watch) -> None:
-    """Fill in what is left, once no other process does; not at all if that ends before.
+    """Fill the rest once no other process does, unless the run is stopped before.
 
-    Whatever keeps it from that is reported: clips have their records all the same.
+    Errors are only reported, since the clips' records are complete anyway.
     """
     pause_s = _POLL_S
     try:
@@ -124,7 +124,7 @@ def _finish(filling: Filling, held: ExitStack, ended: threading.Event, watch: Wa
 
 
 def _follow(filling: Filling, store: Store, held: ExitStack, ending: threading.Event) -> None:
-    """Ask about clips as they get records, until `ending` is set. Raises nothing."""
+    """Ask about clips when they get records, until `ending` is set. Raises nothing."""
     done: set[Part] = set()
     pause_s = _POLL_S
     while not ending.wait(pause_s) and not filling.is_ended:
@@ -138,17 +138,17 @@ def _follow(filling: Filling, store: Store, held: ExitStack, ending: threading.E
                 pause_s = _POLL_S if new else max(_POLL_S, (time.monotonic() - started) / _POLL_SHARE)
             else:
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
-        except Exception as error:  # of stores, or another fills them in; the last pass reports what stays
+        except Exception as error:  # from a store, or another process fills them; the last pass reports it
             log.info("%s", public_text(f"asking about clips: {error}"))
             pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
 
 def _end_if_stopped(filling: Filling, store: Store, ended: threading.Event) -> None:
-    """Have a pass end soon once `framefleet stop` asks for it; look until `ended` is set."""
+    """End the pass soon after `framefleet stop`; check until `ended` is set."""
     while not ended.wait(BEAT_S):
-        with suppress(StoreError):  # the next look may succeed
+        with suppress(StoreError):  # the next check may succeed
             is_asked = STOP in requests_to(store, max(epochs_of(store), default=0))
-            if is_asked and not ended.is_set():  # else those that are there now are of another run
+            if is_asked and not ended.is_set():  # else the requests now belong to another run
                 ended.set()
                 filling.end()
                 return

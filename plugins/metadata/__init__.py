@@ -1,1 +1,1 @@
-"""The settings of old pictures and clips, read from their files as rows of a job."""
+"""Read prompts and settings from the metadata of pictures and clips, as rows of a job."""

@@ -1,7 +1,7 @@
-"""From a text in the form of AUTOMATIC1111's web UI, which Forge, SD.Next and framefleet write too, to cells.
+"""Read text in the format of AUTOMATIC1111's web UI, which Forge, SD.Next and framefleet also write.
 
-A prompt of any number of lines, a negative prompt that begins with its name, and one line of fields, whose
-values are in quotes, as JSON has them, where they hold a comma, a colon or a new line.
+It has a prompt of any number of lines, a negative prompt that starts with its name, and one line of fields.
+Values with a comma, a colon or a new line are quoted as in JSON.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from framefleet.pipeline.outputs.embedded_text import FIELD, NEGATIVE
 from framefleet.plugins.metadata.cells import Told, Unreadable, told
 
 _FIELD_OF_LINE = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])++"|[^,]*+)(?:,|$)')
-_LEAST_FIELDS = 3  # of a line that is not a prompt's
+_LEAST_FIELDS = 3  # a line with fewer belongs to a prompt
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 _PROMPT = re.compile(r"(negative_)?prompt(_[0-9])?")  # arguments of pipelines that are texts for encoders
 _SCHEDULE = re.compile(r"[a-z]{1,20}\([-+.,e0-9 ]{1,100}\)")  # of guidance
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_CARRIED = ("row_id", "recipe", "inputs")  # of our JSON, as text
+_CARRIED = ("row_id", "recipe", "inputs")  # from framefleet's JSON, as text
 
 
 def read_text(text: str) -> Told:
-    """Return what a text says. Raises Unreadable for one without a line of fields, or with odd values."""
+    """Return the settings in a text. Raises Unreadable if it has no line of fields, or invalid values."""
     prompt, negative, fields = split_text(text)
     by_name = {name.lower(): value for name, value in fields.items()}
     prompts = {"prompt": prompt or None, "negative_prompt": negative or None}
@@ -41,18 +41,18 @@ def read_text(text: str) -> Told:
         "num_inference_steps": by_name.get("steps"),
         "width": size and size[1],
         "height": size and size[2],
-        # The scale of models that take it as an input is another argument of theirs.
+        # Models with distilled guidance take their scale as a different argument.
         "guidance_scale": None if "distilled cfg scale" in by_name else by_name.get("cfg scale"),
     }
     return told("A1111", prompts | values, others)
 
 
 def split_text(text: str) -> tuple[str, str, dict[str, str]]:
-    """Return prompt, negative prompt and fields, as the web UI itself reads them."""
+    """Return prompt, negative prompt and fields, as the web UI reads them."""
     lines = text.strip().split("\n")
     at = len(lines) - 1
     while len(found := _FIELD_OF_LINE.findall(lines[at])) < _LEAST_FIELDS:
-        # Templates of prompts are written below the fields.
+        # Prompt templates may follow the fields.
         at = next((number for number in range(at - 1, -1, -1) if lines[number].startswith("Steps: ")), -1)
         if at < 0:
             raise Unreadable("its text has no line of settings, such as `Steps: 20, Sampler: Euler, ...`")

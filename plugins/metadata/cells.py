@@ -1,4 +1,4 @@
-"""From values that a file says, which may be anybody's, to cells of a row within bounds."""
+"""Check untrusted values from a file, and return them as cells of a row."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from framefleet.api.errors import shown
 from framefleet.api.texts import canonical_json, parse_json
 
 Cell = str | int | float | bool | None
-_MAX_TEXT = 65_536  # bytes of a prompt, as of a cell
-_MAX_FIELDS = 100  # of a file
-# Whole numbers, and what they may be.
+_MAX_TEXT = 65_536  # bytes of a prompt, as for a cell
+_MAX_FIELDS = 100  # per file
+# Whole numbers and their ranges.
 _BOUNDS = {
     "seed": (0, 2**63 - 1),
     "height": (1, 16_384),
@@ -21,25 +21,25 @@ _BOUNDS = {
     "num_inference_steps": (1, 10_000),
 }
 _MAX_GUIDANCE = 1000.0
-USUAL = (*_BOUNDS, "guidance_scale")  # what most files say besides prompts
+USUAL = (*_BOUNDS, "guidance_scale")  # found in most files, besides prompts
 _WHOLE, _NUMBER = re.compile(r"[+-]?[0-9]{1,20}"), re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
 
 
 class Unreadable(Exception):
-    """A file does not say how it was made, or nothing that can be rendered; the text says why."""
+    """A file has no settings, or none that can be rendered; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """How a file was made, as it says."""
+    """The settings in a file's metadata."""
 
     program: str
-    cells: Mapping[str, Cell]  # by argument; without what cannot be told
-    others: Mapping[str, Any] = field(default_factory=dict)  # JSON, which is carried along
+    cells: Mapping[str, Cell]  # by argument; without ambiguous ones
+    others: Mapping[str, Any] = field(default_factory=dict)  # JSON values to carry along
 
 
 def told(program: str, values: Mapping[str, object], others: Mapping[str, Any] | None = None) -> Told:
-    """Return checked cells; None is left out. Raises Unreadable for a value that no row can have."""
+    """Return checked cells, without None. Raises Unreadable for an invalid value."""
     cells = {name: _cell(name, value) for name, value in values.items() if value is not None}
     if "prompt" not in cells:
         raise Unreadable(f"its {program} metadata has no prompt")

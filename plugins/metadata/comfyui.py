@@ -1,7 +1,7 @@
-"""From a graph of ComfyUI, as its API takes it, to cells: only what the graph leaves no doubt about.
+"""Read the unambiguous settings of a ComfyUI graph, in the format of its API.
 
-Samplers and encoders are known by their links, so that those of extensions are found too. What several
-samplers say differently, or a node computes, is not told.
+Samplers and encoders are recognized by their links, so that those of extensions are also found. Values that
+differ between samplers, or that a node computes, are left out.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from framefleet.api.errors import count_text
 from framefleet.plugins.metadata.cells import Told, Unreadable, told
 
 _MAX_NODES = 2000
-_MAX_HOPS = 64  # from a sampler to the node that has a value
-_TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "clip_g", "t5xxl")  # of encoders
+_MAX_HOPS = 64  # from a sampler to the node with the value
+_TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "clip_g", "t5xxl")  # inputs of encoders
 _LATENTS = ("latent_image", "samples", "latent", "latents")
-_SAMPLERS = (("positive", "latent_image"), ("guider", "noise", "latent_image"))  # links of each kind
+_SAMPLERS = (("positive", "latent_image"), ("guider", "noise", "latent_image"))  # links of a sampler
 _NO_NOISE = ("disable", False)
 
 NodeInputs = Mapping[str, Any]
 
 
 def read_graph(graph: Any) -> Told:
-    """Return what a graph says. Raises Unreadable where it leaves the prompt in doubt."""
+    """Return the settings of a graph. Raises Unreadable if its prompt is ambiguous."""
     if not isinstance(graph, dict) or not 0 < len(graph) <= _MAX_NODES:
         raise Unreadable(f"its ComfyUI graph does not have 1 to {_MAX_NODES:,} nodes")
     of = Graph({str(name): _inputs(node) for name, node in graph.items() if isinstance(node, dict)})
     samplers = of.samplers()
     if not (prompt := _agreed(samplers, of.prompt)):
-        of_those = f"{len(samplers)} samplers" if len(samplers) != 1 else "its sampler"
-        raise Unreadable(f"its ComfyUI graph leaves the prompt in doubt: it has {of_those}")
+        num = count_text(len(samplers), "sampler")
+        raise Unreadable(f"the prompt in its ComfyUI graph is ambiguous: it has {num}")
     noisy = [one for one in samplers if one.get("add_noise") not in _NO_NOISE]
     is_guided = any("guidance" in inputs for inputs in of.nodes.values())  # a model's own scale, not cfg
     return told(
@@ -48,14 +49,14 @@ def read_graph(graph: Any) -> Told:
 
 
 def _agreed(samplers: Sequence[NodeInputs], value_of: Callable[[NodeInputs], object]) -> object:
-    """Return what all samplers say; None where they differ, or one leaves it in doubt."""
+    """Return the value of all samplers; None if they differ, or one is ambiguous."""
     values = [value_of(sampler) for sampler in samplers]
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def _inputs(node: Mapping[str, Any]) -> NodeInputs:
     inputs = node.get("inputs")
-    if "ZeroOut" in str(node.get("class_type")):  # whatever text is before it
+    if "ZeroOut" in str(node.get("class_type")):  # removes any text before it
         return {"clip": None, "text": ""}
     return inputs if isinstance(inputs, dict) else {}
 
@@ -66,7 +67,7 @@ def _is_link(value: Any) -> TypeGuard[list[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The inputs of each node, by its name: scalars, or links, which are [name, number of the output]."""
+    """The inputs of each node, by the node's name: scalars, or links [name, number of the output]."""
 
     nodes: Mapping[str, NodeInputs]
 
@@ -76,7 +77,7 @@ class Graph:
         return self.nodes.get(str(link[0])) if _is_link(link) else None
 
     def scalar(self, inputs: NodeInputs, name: str) -> object:
-        """Return an input, or the only one of the node that it is linked to; None: in doubt."""
+        """Return an input, or the only input of the node it is linked to; None if ambiguous."""
         value = inputs.get(name)
         if (node := self.linked(inputs, name)) is not None:
             value = next(iter(node.values())) if len(node) == 1 else None
@@ -90,7 +91,7 @@ class Graph:
         ]
 
     def prompt(self, sampler: NodeInputs, side: str = "positive") -> str | None:
-        """Return the text of a side; "" where there is none."""
+        """Return the text of a side, or ""."""
         node: NodeInputs | None = self.linked(sampler, "guider") if "guider" in sampler else sampler
         if node is not None and side == "negative" and side not in node:
             return ""
@@ -104,7 +105,7 @@ class Graph:
                 texts = {self.scalar(node, text) for text in _TEXTS if text in node}
                 text = texts.pop() if len(texts) == 1 else None
                 return text if isinstance(text, str) else None
-            if node is not None and {"positive", "negative"} <= node.keys():  # both pass through it
+            if node is not None and {"positive", "negative"} <= node.keys():  # both go through this node
                 side = "negative" if is_second else "positive"
         return None
 
@@ -119,7 +120,7 @@ class Graph:
         return self.scalar(self.linked(sampler, "guider") or sampler, "cfg")
 
     def side(self, sampler: NodeInputs, name: str) -> object:
-        """Return the height or width of the latents that are denoised, unless something scales them."""
+        """Return the height or width of the denoised latents, unless a node scales them."""
         node: NodeInputs | None = sampler
         for _ in range(_MAX_HOPS):
             source = next((one for one in _LATENTS if one in (node or {})), None)

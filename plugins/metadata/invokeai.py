@@ -1,4 +1,4 @@
-"""From InvokeAI's metadata to cells."""
+"""Read InvokeAI's metadata."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CARRIED = ("scheduler", "app_version", "generation_mode")
 
 
 def read_invokeai(values: Any) -> Told:
-    """Return what the JSON says. Raises Unreadable for other JSON."""
+    """Return the settings in InvokeAI's JSON. Raises Unreadable for other JSON."""
     if not isinstance(values, dict):
-        raise Unreadable("its InvokeAI metadata is no JSON object")
+        raise Unreadable("its InvokeAI metadata is not a JSON object")
     others = {name: values[name] for name in _CARRIED if isinstance(values.get(name), str)}
     if isinstance(model := values.get("model"), dict) and isinstance(model.get("name"), str):
         others["model"] = model["name"]

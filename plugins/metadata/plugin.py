@@ -1,4 +1,4 @@
-"""The section `read_metadata` of a job: the pictures and clips of its table's folder, as rows of prompts."""
+"""Register the section `read_metadata` of a job: rows from the metadata of files in its table's folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class MetadataRunner(JobRunner):
-    """Renders jobs with the section `read_metadata`: their rows are read first, as a table in the output."""
+    """Renders jobs with the section `read_metadata`: first reads their rows, as a table in the output."""
 
     section = READ_METADATA
-    order = -200  # the first: whatever else makes rows makes them of these
+    order = -200  # first, so that other plugins make rows from these
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         from framefleet.plugins.metadata.table import store_table

@@ -1,6 +1,6 @@
-"""In: the bytes of a picture or a clip. Out: how it was made, as its metadata says, or why that is unknown.
+"""Read the settings in the metadata of a picture or clip.
 
-Files are anybody's: they are looked into in a sandbox, which runs this file, and no pixel is decoded.
+Files are not trusted, so they are read in a sandbox, which runs this file. Pixels are not decoded.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from framefleet.plugins.metadata.cells import Told, Unreadable
 from framefleet.plugins.metadata.comfyui import read_graph
 from framefleet.plugins.metadata.invokeai import read_invokeai
 
-_MAX_TEXT = 1 << 22  # characters of one text: graphs with pictures in them are larger
-_MAX_READING_S = 60.0  # what takes longer was made to
+_MAX_TEXT = 1 << 22  # characters of one text; only graphs with embedded pictures are larger
+_MAX_READING_S = 60.0  # only malicious files take longer
 _OPENING = 1 << 30  # bytes of memory besides the file
 _SOURCES = ("prompt", "make", "model")  # where ComfyUI writes its graph: pngs and clips, and webp
-_NOTHING = "it has no metadata that is known"
+_NOTHING = "it has no known metadata"
 
 
 def told_by(content: bytes) -> Told:
-    """Return how a file was made. Raises Unreadable."""
+    """Return a file's settings. Raises Unreadable."""
     try:
         texts = read_metadata(content)
     except StoreError as error:
@@ -43,12 +43,12 @@ def told_by(content: bytes) -> Told:
         except Unreadable as error:
             reasons.append(str(error))
     if not reasons and row_id_in(texts.values()):
-        reasons.append("it has its row_id only; `framefleet trace` finds the row")
+        reasons.append("it has only its row_id; `framefleet trace` finds the row")
     raise Unreadable(reasons[0] if reasons else _NOTHING)
 
 
 def _readings(texts: Mapping[str, str]) -> Iterator[Callable[[], Told]]:
-    """Yield what reads these texts, the surest first."""
+    """Yield readers for these texts, the most reliable first."""
     comment = texts.get(COMMENT, "")
     values = _json_of(comment)
     if comment and values is None:
@@ -63,7 +63,7 @@ def _readings(texts: Mapping[str, str]) -> Iterator[Callable[[], Told]]:
 
 
 def _json_of(text: str) -> Any:
-    """Return the value of a JSON object; None for any other text."""
+    """Return a JSON object; None for any other text."""
     if not text.lstrip().startswith("{") or len(text) > _MAX_TEXT:
         return None
     try:
@@ -73,13 +73,13 @@ def _json_of(text: str) -> Any:
 
 
 class MetadataReader:
-    """Reads files, several at a time. For several threads."""
+    """Reads files in sandboxes. Thread-safe."""
 
     def __init__(self) -> None:
         self._boxes = Sandboxes(__name__, max_silence_s=_MAX_READING_S)
 
     def read(self, content: bytes) -> Told:
-        """Return how a file was made. Raises Unreadable."""
+        """Return a file's settings. Raises Unreadable."""
         try:
             with self._boxes.one() as box:
                 box.send(len(content).to_bytes(8, "little"))
@@ -103,7 +103,7 @@ def _answer(connection: Connection) -> None:
     except Unreadable as error:
         answer = str(error)
     except MemoryError:
-        answer = "it takes more memory to read than it should"
+        answer = "reading it needs too much memory"
     connection.send_bytes(json.dumps(answer).encode())
 
 

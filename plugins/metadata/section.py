@@ -1,4 +1,4 @@
-"""The section `read_metadata` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The section `read_metadata` of a job file. Light to import, since every job file is read with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READ_METADATA, FOLDER = "read_metadata", "metadata"  # of a job; of its output, 
 
 
 class ReadMetadataSection(SectionFacts, RootModel[bool]):
-    """Render the prompts, seeds and settings that the pictures and clips in the table's folder say."""
+    """Render the prompts, seeds and settings in the metadata of pictures and clips in the table's folder."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

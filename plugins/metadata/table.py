@@ -1,4 +1,4 @@
-"""From a folder of pictures and clips to a table of rows: one for each file that says how it was made."""
+"""Make a table from a folder of pictures and clips, with a row for each file that has settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SHOWN = 5  # files in a message
 _MAX_COLUMNS = 200
 _TYPES: dict[type, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
-File = tuple[str, Told | str]  # its path in the folder, and what it says or why it says nothing
+File = tuple[str, Told | str]  # its path in the folder, and its settings or why there are none
 
 
 def table_place(job: Job) -> str:
@@ -40,7 +40,7 @@ def table_place(job: Job) -> str:
 
 
 def store_table(job: Job, watch: Watch) -> str:
-    """Write the rows of the job's folder into its output, unless they are there; return where."""
+    """Write the rows of the job's folder into its output, unless they are there; return their place."""
     store = store_of_job(job)
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         content = Path(write_table(job, watch, folder)).read_bytes()
@@ -53,8 +53,9 @@ def store_table(job: Job, watch: Watch) -> str:
 
 
 def write_table(job: Job, watch: Watch, folder: str) -> str:
-    """Write the rows into this folder; return the file. Raises TableError where no file, or not every one of
-    a job that refuses rows which cannot be used, says how it was made.
+    """Write the rows into this folder; return the file.
+
+    Raises TableError if no file has settings, or if some have none and the job does not skip invalid rows.
     """
     if job.table is None:
         raise JobError("read_metadata: the job has no table", "name the folder: `table: DIR` or --images DIR")
@@ -69,8 +70,8 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
     if unread and (not rows or job.on_invalid == "fail"):
         fix = "leave `read_metadata` out, to start from the pictures themselves"
         if rows:
-            fix = "take them out of the folder, or set `on_invalid: skip` to leave them out"
-        raise TableError(f"{count} do not say how they were made: {reasons}", fix)
+            fix = "move them to another folder, or set `on_invalid: skip` to leave them out"
+        raise TableError(f"{count} have no usable metadata: {reasons}", fix)
     if unread:
         watch.say(f"read_metadata: left out: {count}: {reasons}")
     for name in USUAL:
@@ -78,7 +79,7 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
             line = f"{count_text(len(lacking), 'file')} without {name} that can be told, e.g. {lacking[0]}"
             watch.say(f"note: read_metadata: {line}")
     if inputs := [path for path, told in rows if told.others.get("inputs")]:
-        line = f"{count_text(len(inputs), 'file')} made from inputs that are not in it, e.g. {inputs[0]}"
+        line = f"{count_text(len(inputs), 'file')} made from inputs that it does not have, e.g. {inputs[0]}"
         watch.say(f"note: read_metadata: {line}")
     pq.write_table(_table(rows), file := Path(folder, "rows.parquet"))
     return str(file)
@@ -91,7 +92,7 @@ def _read_all(place: str, job: Job, watch: Watch) -> Iterator[File]:
     paths = visible(below, "", media_column)
     others = endings_of({*visible(below, "", str, hidden=HIDDEN)} - {*paths})
     if not paths or len(paths) > MAX_LISTED:
-        what = f"holds more than {MAX_LISTED:,}" if paths else "is not a folder of"
+        what = f"has more than {MAX_LISTED:,}" if paths else "is not a folder of"
         problem = f"read_metadata: {public_url(place)} {what} pictures and clips"
         problem += f", but of {others}" if others and not paths else ""
         raise TableError(problem, "name the folder that they are in")

@@ -1,1 +1,1 @@
-"""Scores of clips: of a job while it renders, and of clips that are there."""
+"""Measure scores of clips, while a job renders or later."""

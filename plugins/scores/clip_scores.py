@@ -1,4 +1,4 @@
-"""Scores by name, as columns: framefleet's own, by models in folders, other plugins', a user's functions."""
+"""Open scores as columns: framefleet's own, scores by models, scores of other plugins, users' functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _score = partial(ClipColumn, section="scores", needs_record=False)
 
 @dataclass(frozen=True, slots=True)
 class _OfFrames:
-    """A score that looks at nothing else."""
+    """A score that needs only frames."""
 
     measure: Callable[[Frames], bool | float | None]
 
@@ -54,23 +54,23 @@ OWN_SCORES = {
 
 
 def open_scores(section: ScoresSection, folder: str | None = None) -> list[ClipColumn]:
-    """Return the scores that a section names. folder: where modules are, besides the current folder.
+    """Return the scores of a section. folder: with users' modules, besides the current folder.
 
-    Only for names of those who run the job: importing a module runs it. Raises UserError for what is none, or
-    is there twice.
+    Only for trusted names, since importing a module runs it. Raises UserError for an unknown or repeated
+    score.
     """
     models = [model.column for model in section.models]
     for column in models:
         if models.count(column) > 1:
-            raise JobError(f"scores: there are two models for {column!r}", "remove one")
+            raise JobError(f"scores: two models are set for {column!r}", "remove one")
     scores = [_named(name, folder) for name in section.names]
     scores += [_of_model(model.column, _by_model(model)) for model in section.models]
     names = [score.name for score in scores]
     for name in names:
         if names.count(name) > 1:
             raise JobError(
-                f"scores: there would be two columns {name!r}",
-                "give the function another name, or leave one out",
+                f"scores: two scores would have the column {name!r}",
+                "rename the function, or leave one out",
             )
     return scores
 
@@ -79,7 +79,7 @@ _Model = Similarity | model_scores.Aesthetic | model_scores.Unsafe | model_score
 
 
 def _of_model(name: str, model: _Model) -> ClipColumn:
-    # Models are loaded before others compute: libraries set torch's default dtype and draw random numbers.
+    # Load models before anything computes, as libraries set torch's default dtype and draw random numbers.
     return _score(name=name, type=pa.float64(), function=model, digest=model.digest, prepare=model.load)
 
 

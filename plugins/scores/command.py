@@ -1,4 +1,4 @@
-"""`framefleet score`: what is typed, and what it prints."""
+"""The command `framefleet score`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def score_command(
         Option(
             "--scores",
             metavar="SCORES",
-            help="Scores as in a job file, e.g. sharpness,my_scores:colourful or "
+            help="Scores, as in a job file, e.g. sharpness,my_scores:colourful or "
             "'{similarity: /models/clip}'; repeatable. Default: all that need no model.",
         ),
     ] = None,
     where: Where = None,
     again: Annotated[
-        bool, Option("--again", help="Measure scores that a clip has too, and replace them.")
+        bool, Option("--again", help="Also measure and replace scores that clips already have.")
     ] = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure scores that clips of an output lack, and add them to its records. Run it again to continue.
+    """Measure missing scores of an output's clips, and add them to its records. Run it again to continue.
 
-    Needs no cluster. Scores that failed are tried again. Exit code 1: a clip is damaged, or a score failed.
+    Needs no cluster. Failed scores are tried again. Exit code 1: a clip is damaged, or a score failed.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.api.commands import duration, wait_for

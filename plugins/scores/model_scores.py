@@ -1,6 +1,6 @@
-"""Scores by published models: how pleasing pictures are, whether they are for adults, how much is text.
+"""Scores by published models: how pleasing pictures are, whether they are for adults only, share of text.
 
-On the CPU, of up to 8 frames, as `similarity.py`. What was hashed when a job was opened is what is loaded.
+They run on the CPU, on up to 8 frames, and load what was hashed when the job was opened, as `similarity.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from framefleet.api.models import model_digest
 from framefleet.plugins.scores import similarity
 from framefleet.plugins.scores.measures import some_frames
 
-_MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
+_MAX_HEAD_BYTES = 64 << 20  # LAION's heads have 3 KB and 3.7 MB
 _UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
-# Labels that say the opposite, e.g. "sfw" and "not nsfw".
+# Labels with the opposite meaning, e.g. "sfw" and "not nsfw".
 _SAFE = re.compile(r"sfw|safe|normal|neutral|drawing|(not|non|no)[ _-]", re.IGNORECASE)
 _CLASS = re.compile(r"[A-Za-z0-9]+ForImageClassification")
 _OCR = "rapidocr"
@@ -67,7 +67,7 @@ class Aesthetic:
 
 
 def open_aesthetic(head: str, clip: str, *, allow_pickle: bool) -> Aesthetic:
-    """Raises JobError for files that are not there, and a pickle without consent, ModelError for others."""
+    """Raises JobError for missing files, and for a pickle without consent, ModelError for invalid files."""
     place = Path(os.path.abspath(os.path.expanduser(head)))
     if not place.is_file():
         raise JobError(
@@ -80,21 +80,21 @@ def open_aesthetic(head: str, clip: str, *, allow_pickle: bool) -> Aesthetic:
             "set `allow_pickle: true` next to it, or convert it to safetensors",
         )
     if place.stat().st_size > _MAX_HEAD_BYTES:
-        raise ModelError(f"aesthetic: {place} is too large for some linear layers", "fetch it again")
+        raise ModelError(f"aesthetic: {place} is too large for some linear layers", "download it again")
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
     return Aesthetic(clip=similarity.open_similarity(clip, "aesthetic"), head=str(place), head_sha256=digest)
 
 
 @cache
 def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
-    """Return the weights and biases, in their order. Raises ModelError for what is not a stack of them."""
+    """Return the weights and biases of the layers, in order. Raises ModelError for an invalid head."""
     import torch
     from safetensors.torch import load
 
     content, where = Path(aesthetic.head).read_bytes(), f"aesthetic: {aesthetic.head}"
     if hashlib.sha256(content).hexdigest() != aesthetic.head_sha256:
         raise ModelError(
-            f"{where} is another file than on the machine that opened the job", "put the same one there"
+            f"{where} differs from the file on the machine that opened the job", "copy the same file there"
         )
     try:
         if aesthetic.head.endswith(".safetensors"):
@@ -102,14 +102,14 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
         else:
             tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         weights = (name for name in tensors if name.endswith("weight"))
-        # By the place of the layer, as in layers.4.weight.
+        # Sort by the number of the layer, e.g. in layers.4.weight.
         names = sorted(weights, key=lambda name: int(next(iter(re.findall(r"\d+", name)), 0)))
         layers = [
             (tensors[name].float(), tensors[name.removesuffix("weight") + "bias"].float()) for name in names
         ]
-    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
+    except Exception as error:  # pickle and zipfile raise almost any class for broken files
         raise ModelError(
-            f"{where} does not hold linear layers: {type(error).__name__}", "fetch it again"
+            f"{where} does not contain linear layers: {type(error).__name__}", "download it again"
         ) from error
     width = aesthetic.clip.width
     for weight, bias in layers:
@@ -126,10 +126,10 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsafe:
-    """The probability that a picture is for adults only, 0 to 1: that of the frame with the highest one.
+    """The probability that a clip is for adults only, 0 to 1: the maximum over the frames.
 
-    By an image classifier of transformers, such as Falconsai/nsfw_image_detection. class_name: its network.
-    labels: places of the classes that count.
+    Uses an image classifier of transformers, e.g. Falconsai/nsfw_image_detection. class_name: of its network.
+    labels: numbers of the classes that count.
     """
 
     folder: str
@@ -155,9 +155,9 @@ class Unsafe:
 
 
 def open_unsafe(folder: str) -> Unsafe:
-    """Return what the classifier in a folder measures. Reads all its files, and loads none.
+    """Return the score for the classifier in a folder. Hashes its files, but does not load them.
 
-    Raises JobError where there is no such folder, ModelError for one of another kind.
+    Raises JobError if there is no such folder, ModelError for another kind of model.
     """
     example = "Falconsai/nsfw_image_detection --local-dir nsfw"
     place, config = similarity.model_folder(folder, "nsfw", "an image classifier", example)
@@ -168,14 +168,14 @@ def open_unsafe(folder: str) -> Unsafe:
     is_named = isinstance(class_name, str) and _CLASS.fullmatch(class_name)
     if not is_named or class_name not in dir(transformers):
         raise ModelError(
-            f"nsfw: {place} holds a {class_name}, which does not classify images",
+            f"nsfw: {place} has a {class_name}, which does not classify images",
             f"use e.g. {example.split()[0]}",
         )
     names = config.get("id2label")
     labels_of = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
     if labels_of.keys() != {str(number) for number in range(len(labels_of))}:
         raise ModelError(
-            f"nsfw: {place}/config.json: id2label is {shown(names)}, but names classes from 0 on",
+            f"nsfw: {place}/config.json: id2label is {shown(names)}, but must name classes from 0 on",
             "download it again",
         )
     texts = {int(key): name for key, name in labels_of.items()}
@@ -206,9 +206,9 @@ def _classifier(unsafe: Unsafe) -> tuple[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class PictureText:
-    """How much of the picture is text, 0 to 1: the mean share of the frames' area in which text is read.
+    """Share of the picture that is text, 0 to 1: the mean over the frames.
 
-    By RapidOCR, whose package holds its models. digest: its version.
+    Uses RapidOCR, whose package includes its models. digest: its version.
     """
 
     digest: str
@@ -220,7 +220,7 @@ class PictureText:
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
         shares = []
         for frame in some_frames(frames):
-            with similarity.loading:  # it is not for several threads
+            with similarity.loading:  # it is not thread-safe
                 boxes = _reader()(frame[..., ::-1].copy(), use_cls=False).boxes  # BGR
             area = 0.0
             for box in [] if boxes is None else boxes:  # the corners of a polygon
@@ -231,7 +231,7 @@ class PictureText:
 
 
 def open_text() -> PictureText:
-    """Raises JobError where the package is not installed."""
+    """Raises JobError if the package is not installed."""
     try:
         return PictureText(f"{_OCR} {version(_OCR)}")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The names of our scores, which are columns of records."""
+"""Names of the built-in scores, which are columns of records."""
 
 SIMILARITY = "similarity"
 WITHOUT_MODEL = ("sharpness", "motion", "flicker", "is_black", "is_static", "num_torn_frames", "text")

@@ -1,4 +1,4 @@
-"""Scores of clips: the section `scores` of a job, and the command `framefleet score`."""
+"""Register the section `scores` of a job, and the command `framefleet score`."""
 
 from framefleet.api import Plugin
 from framefleet.plugins.scores.names import BY_MODEL, WITHOUT_MODEL

@@ -1,4 +1,4 @@
-"""From an output to the scores of its clips, as parts next to its records. Continues an earlier run."""
+"""Measure scores of an output's clips, and write them as parts next to its records."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from framefleet.plugins.scores.section import ScoresSection
 
 @dataclass(slots=True, repr=False)
 class ScoreSummary(Overview):
-    """How a run of `score` ended."""
+    """The result of `score`."""
 
-    columns: tuple[str, ...] = ()  # scores that were measured
+    columns: tuple[str, ...] = ()  # measured scores
     done: int = 0  # clips with new scores
     elapsed_s: float = 0.0
     num_damaged: int = 0  # clips that are not as they were committed
-    damage: str | None = None  # the first of them
-    # Scores that failed, by name; they are null.
+    damage: str | None = None  # of the first of them
+    # Failed scores, by name; they are null.
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
     def overview(self) -> Mapping[str, object]:
@@ -61,13 +61,13 @@ def score(
     storage_options: Mapping[str, Any] | None = None,
     on_progress: Callable[[ClipsProgress], None] | None = None,
 ) -> ScoreSummary:
-    """Measure the clips of an output and add the scores to its records; return how that ended.
+    """Measure the clips of an output, and add the scores to its records.
 
-    scores: as a job has them: "sharpness", ..., {"similarity": "clip_folder"}, ... or yours as
-    "module:function", of frames, (T, H, W, 3) uint8, and a mapping of what the record says, to a number; ()
-    is all of framefleet's. where: a condition in SQL on columns of records. again: measure scores that a clip
-    has too, and replace them. num_threads: clips at once; None is one a core. Only scores that a clip lacks
-    are measured, so the same call continues after an interruption. Raises FramefleetError.
+    scores: as in a job: "sharpness", ..., {"similarity": "clip_folder"}, ... or yours as "module:function",
+    which gets frames, (T, H, W, 3) uint8, and a mapping with the record, and returns a number. () means all
+    of framefleet's. where: a condition in SQL on columns of records. again: also measure and replace scores
+    that clips already have. num_threads: clips at once; None is one per core. Only missing scores are
+    measured, so the same call continues after an interruption. Raises FramefleetError.
     """
     store, watch = Output.open(str(output), storage_options).store, Callback(on_progress)
     if not parts_in(store, RECORDS):

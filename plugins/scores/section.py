@@ -1,4 +1,4 @@
-"""The section `scores` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The section `scores` of a job file. Light to import, since every job file is read with it."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ ModelScore = SimilaritySection | AestheticSection | NsfwSection
 
 
 class ScoresSection(ListSection[list[str | ModelScore]]):
-    """Scores of every clip, measured in the background, columns of records: sharpness, motion, flicker,
+    """Scores to measure for every clip in the background, as columns of records: sharpness, motion, flicker,
     is_black, is_static, num_torn_frames, text, {similarity: CLIP_FOLDER}, {nsfw: CLASSIFIER_FOLDER},
-    {aesthetic: FILE, clip: CLIP_FOLDER}, yours as module:function."""
+    {aesthetic: FILE, clip: CLIP_FOLDER}, or yours as module:function."""
 
     root: list[str | ModelScore] = Field(default_factory=list)
     paths: ClassVar[tuple[Key, ...]] = tuple(("*", key) for key in (SIMILARITY, "aesthetic", "clip", "nsfw"))
@@ -60,7 +60,7 @@ class ScoresSection(ListSection[list[str | ModelScore]]):
 
     @property
     def models(self) -> list[ModelScore]:
-        """Those by a model in a folder."""
+        """The scores that use a model in a folder."""
         return [score for score in self.root if not isinstance(score, str)]
 
     @property

@@ -1,6 +1,6 @@
-"""How near a clip is to its prompt, by a CLIP model in a folder. Loads safetensors, as they were hashed.
+"""Measure how well a clip matches its prompt, with a CLIP model in a folder. Loads only hashed safetensors.
 
-On the CPU, whatever the worker renders on: it runs while others denoise and takes none of their memory.
+Runs on the CPU, also in workers with a GPU, so that it needs no GPU memory while other rows are denoised.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from framefleet.pipeline.model.sources.selection import PICKLES, chosen_weights,
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES, read_object
 from framefleet.plugins.scores.measures import some_frames
 
-MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it
+MOST_CHARACTERS = 4096  # of a prompt, of which CLIP reads 77 tokens
 _TEXTS = (
     "config.json",
     "preprocessor_config.json",
@@ -35,17 +35,17 @@ _TEXTS = (
     "merges.txt",
 )
 
-loading = threading.Lock()  # writer threads ask at once, and one model is enough
+loading = threading.Lock()  # writer threads call at the same time, but share one model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """The mean cosine between CLIP's embeddings of frames and of the prompt, -1 to 1; pictures of what a
-    prompt says have 0.25 to 0.35 by most CLIP models.
+    """The mean cosine between CLIP's embeddings of the frames and the prompt, -1 to 1. Pictures that match
+    their prompt have 0.25 to 0.35 with most CLIP models.
 
-    CLIPSIM of Wu et al., "GODIVA" (arXiv 2104.14806), over up to 8 frames; its scale is the model's own, so
-    compare within one model. None without a prompt. files: of the folder, each with its SHA-256. digest: of
-    them all.
+    CLIPSIM of Wu et al., "GODIVA" (arXiv 2104.14806), over up to 8 frames. The scale depends on the model, so
+    compare only values of one model. None without a prompt. files: SHA-256 of the folder's files. digest: of
+    all of them.
     """
 
     folder: str
@@ -53,7 +53,7 @@ class Similarity:
     digest: str
 
     def load(self) -> None:
-        """Load the model, so that calls do not. Raises ModelError for what is not as it was hashed."""
+        """Load the model in advance. Raises ModelError if files have changed since they were hashed."""
         with loading:
             _loaded(self)
 
@@ -63,7 +63,7 @@ class Similarity:
         return int(_loaded(self)[0].config.projection_dim)
 
     def image_embeddings(self, frames: Frames) -> Any:
-        """Return the embeddings of up to 8 frames, each of length 1, as a tensor (frames, dimensions)."""
+        """Return normalized embeddings of up to 8 frames, as a tensor (frames, dimensions)."""
         with loading:
             model, processor, _ = _loaded(self)
         import torch
@@ -94,32 +94,32 @@ class Similarity:
 
 
 def open_similarity(folder: str, title: str = "similarity") -> Similarity:
-    """Return what a folder of transformers' CLIPModel measures. Reads all its files, and loads none.
+    """Return the score for a folder with a CLIPModel of transformers. Hashes its files, without loading them.
 
-    title: of the score, for messages. Raises JobError where there is no such folder, ModelError for one of
-    another kind.
+    title: of the score, for messages. Raises JobError if there is no such folder, ModelError for another kind
+    of model.
     """
     example = "openai/clip-vit-base-patch32 --local-dir clip"
     place, config = model_folder(folder, title, "a CLIP model", example)
     if (kind := config.get("model_type")) != "clip":
-        raise ModelError(f"{title}: {place} holds a model of type {kind!r}", "give a folder of type 'clip'")
+        raise ModelError(f"{title}: {place} has a model of type {kind!r}", "use a folder of type 'clip'")
     files = model_files(place, title)
     return Similarity(folder=str(place), files=tuple(sorted(files.items())), digest=model_digest(files))
 
 
 def model_folder(folder: str, title: str, what: str, example: str) -> tuple[Path, dict[str, Any]]:
-    """Return a folder and its config. example: what to fetch. Raises JobError where there is none."""
+    """Return a folder and its config. example: arguments of `hf download`. Raises JobError if missing."""
     place = Path(os.path.abspath(os.path.expanduser(folder)))
     if not (place / "config.json").is_file():
         raise JobError(
             f"{title}: {place} is not the folder of {what}: it has no config.json",
-            f"fetch one, e.g. `hf download {example}`",
+            f"download one, e.g. `hf download {example}`",
         )
     return place, read_object(place / "config.json")
 
 
 def model_files(place: Path, title: str) -> dict[str, str]:
-    """Return the files that a model of transformers is loaded from, each with its SHA-256."""
+    """Return the SHA-256 of the files from which transformers loads a model."""
     there = {file.name for file in place.iterdir() if file.is_file() and not file.name.endswith(PICKLES)}
     weights = chosen_weights(
         "transformers",
@@ -130,7 +130,7 @@ def model_files(place: Path, title: str) -> dict[str, str]:
     )
     if not weights:
         problem = f"{title}: {place} has no model.safetensors"
-        raise ModelError(problem, "fetch a revision with safetensors; pickles are not loaded")
+        raise ModelError(problem, "download a revision with safetensors; pickles are not loaded")
     for name in filter(is_weights, weights):
         check_file_size(place / name)
     names = [*filter(there.__contains__, _TEXTS), *weights]
@@ -140,7 +140,7 @@ def model_files(place: Path, title: str) -> dict[str, str]:
 
 @contextmanager
 def loaded_network(folder: Path, files: dict[str, str], class_name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the files of a folder as they were hashed, and the network of this class in it, on the CPU."""
+    """Yield a folder with the hashed files, and the network of this class loaded from it, on the CPU."""
     import torch
     import transformers
 
@@ -162,7 +162,7 @@ def loaded_network(folder: Path, files: dict[str, str], class_name: str) -> Iter
         yield str(place), model.eval()
 
 
-@cache  # one model for a worker's life
+@cache  # one model per worker
 def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
     from transformers import CLIPImageProcessor, CLIPTokenizer
 

@@ -1,6 +1,6 @@
-"""Calls a user's score in a process of its own: frames and a record in, a number out.
+"""Call a user's score in a separate process.
 
-A process that has run a user's code renders nothing else, so no worker imports the module of such a score.
+A process that has run a user's code may not render, so workers never import the module of such a score.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from framefleet.pipeline.guards.named_function import named_function
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, serve
 from framefleet.pipeline.outputs.columns import NoValue
 
-_MAX_S = 600.0  # a clip of an hour, measured frame by frame, takes a minute
+_MAX_S = 600.0  # measuring a clip of an hour frame by frame takes a minute
 _processes = Sandboxes(__name__, max_silence_s=_MAX_S)
 
 
 @dataclass(frozen=True, slots=True)
 class UsersScore:
-    """A user's score, by the name of its function. For several threads."""
+    """A user's score, by the name of its function. Thread-safe."""
 
     name: str  # module:function
-    folder: str | None  # where its module is, besides the current folder
+    folder: str | None  # with its module, besides the current folder
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
-        """Return the score of a clip. Raises NoValue where the function did not return a number."""
+        """Return the score of a clip. Raises NoValue if the function did not return a number."""
         try:
             with _processes.one() as process:
                 process.send(pickle.dumps((self.name, self.folder, frames.shape, dict(record))))
@@ -47,15 +47,15 @@ class UsersScore:
 
 def _answer(connection: Connection) -> None:
     name, folder, shape, record = pickle.loads(connection.recv_bytes())
-    frames = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shape)  # of bytes: cannot be written to
+    frames = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shape)  # read-only
     try:
         function = named_function(name, "score", folder=folder)
         score: Any = function(frames, record)
-        number = score.item() if hasattr(score, "item") else score  # of NumPy, or torch: raises for many
+        number = score.item() if hasattr(score, "item") else score  # raises for several numbers
         if number is not None and not isinstance(number, bool | int | float):
             raise TypeError(f"it returned {type(score).__name__}, not a number")
         answer: dict[str, Any] = {"number": number}
-    except (Exception, SystemExit) as error:  # of anybody's function, which may call sys.exit
+    except (Exception, SystemExit) as error:  # a user's function may call sys.exit
         answer = {"error": f"{type(error).__name__}: {error}"}
     connection.send_bytes(json.dumps(answer).encode())
 

@@ -1,1 +1,1 @@
-"""Jobs watched and directed from anywhere, by their output."""
+"""Watch and control jobs from anywhere, through their output."""

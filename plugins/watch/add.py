@@ -1,4 +1,4 @@
-"""From rows to a file of an output, which its job renders after the rows of its table."""
+"""Add rows to an output, which its job renders after the rows of its table."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.watch.status import driver_of
 
-ANSWER_S = 30.0  # for a driver's answer: three of its beats
+ANSWER_S = 30.0  # to wait for a driver's answer: three beats
 _LOOK_S = 0.5
 _DIGITS = 12  # of a file's digest, in its name
 
 
-# running: the job that runs does. next: the next run does, as no job runs that takes rows. unknown: a job
-# runs, and has not answered.
+# Who renders added rows. running: the running job. next: the next run, as no running job accepts rows.
+# unknown: a job is running, but has not answered.
 RenderedBy = Literal["running", "next", "unknown"]
 _OUTLOOKS: Mapping[RenderedBy, str] = {
-    "running": "the job that runs will render what was added",
-    "next": "the next run with the output {output} renders what was added",
-    "unknown": "the job that runs has not answered: if it ends without these rows, run it again",
+    "running": "the running job will render these rows",
+    "next": "the next run with the output {output} will render these rows",
+    "unknown": "the running job has not answered; if it ends without these rows, run it again",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Addition(Overview):
-    """What was added."""
+    """The added rows."""
 
-    url: str  # of its file, in the output
+    url: str  # of their file, in the output
     num_rows: int
-    left_out: tuple[str, ...]  # what is wrong with rows that cannot be rendered, a line for each
-    is_new: bool  # False where the output had just these rows in a file already
+    left_out: tuple[str, ...]  # a line for each row that cannot be rendered
+    is_new: bool  # False if the output already had a file with these rows
     rendered_by: RenderedBy
 
     @property
     def outlook(self) -> str:
-        """Who renders the rows, for people."""
+        """Who renders the rows, as text."""
         return _OUTLOOKS[self.rendered_by].format(output=self.url.rpartition(f"/{TABLES}/")[0])
 
     def overview(self) -> Mapping[str, object]:
@@ -76,13 +76,12 @@ def add(
     sets: Sequence[str] = (),
     wait_s: float = ANSWER_S,
 ) -> Addition:
-    """Add rows to the table of a job. If it runs, it renders them after all others; else the next run does.
+    """Add rows to the table of a job. A running job renders them after all others; else the next run does.
 
-    job: a job file's path, or its content. rows: a table's path or URL, or rows as `render` takes them, with
-    columns of the job's table. Paths in cells start where those of that table do. sets: as
-    "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
-    TableError for rows that cannot be rendered, unless the job leaves them out, and JobError for a job with a
-    runner or a sweep.
+    job: a job file's path, or its content. rows: a table's path or URL, or rows as for `render`, with columns
+    of the job's table. Paths in cells are relative to the same folder as those of that table. sets: e.g.
+    "storage_options.key=...". wait_s: time to wait for a running driver's answer. Raises TableError for rows
+    that cannot be rendered, unless the job leaves them out, and JobError for a job with a runner or a sweep.
     """
     return add_rows(job, rows, Callback(), sets, wait_s=wait_s)
 
@@ -95,7 +94,7 @@ def add_rows(
     *,
     wait_s: float = ANSWER_S,
 ) -> Addition:
-    """Do what `add` does, reporting to `watch`."""
+    """Add rows, as `add` does, and report to `watch`."""
     job = load_job(job, sets)
     runners = runners_of(job)
     if job.sweep or job.table is None:
@@ -114,14 +113,14 @@ def add_rows(
                 runner.check_added(job, watch, str(file))
         digest = sha256_of(file)[:_DIGITS]
         there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
-        earlier = next(there, None)  # as by a run of this command that was killed before it could say so
+        earlier = next(there, None)  # e.g. by an earlier run of this command that was killed
         path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
         if earlier is None:
             resolved.store.upload(path, file)
         rendered_by: RenderedBy = "next"
         if driver_of(resolved.store).is_at_work:
             wait_for(watch, "waiting for the job's answer")
-            # It looks every ten seconds. One that was asked too late ends without having taken the file.
+            # The driver looks every ten seconds. If it is ending, it does not take the file.
             deadline, rendered_by = time.monotonic() + wait_s, "unknown"
             while rendered_by == "unknown":
                 driver = driver_of(resolved.store)
@@ -143,25 +142,25 @@ def add_rows(
 
 
 def _resolved(job: Job, watch: Watch, rows: str) -> ResolvedJob:
-    """Open the job with these rows. Raises TableError for a column that the job's table calls otherwise."""
+    """Open the job with these rows. Raises TableError for a column with another name in the job's table."""
     if job.columns:
         table = open_table(rows, job.storage_options if "://" in rows else {})
         names = table.schema.names
         for argument, column in job.columns.items():
             if argument in names and column not in names:
-                problem = f"{table.location} has a column {argument!r}, and the job's table {column!r}"
+                problem = f"{table.location} has a column {argument!r}, but the job's table has {column!r}"
                 raise TableError(problem, f"rename the column {argument!r} of {table.location} to {column!r}")
     return resolve_job(job, watch, rows)
 
 
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
-    """Write the rows as the job's table has them; return what they are."""
+    """Write the rows with the columns of the job's table; return their survey."""
     recipe = resolved.recipes[resolved.job.recipe]
     called = [model.plan.spec for model in resolved.models.values()]
     table = table_of_job(resolved.job, called, recipe, added_in(resolved.store))
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
     if others := [name for name in resolved.table.schema.names if name not in schema.names]:
-        problem = f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not"
+        problem = f"{resolved.table.location} has a column {others[0]!r}, but the job's table does not"
         raise TableError(problem, did_you_mean(others[0], schema.names))
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
@@ -176,7 +175,7 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
 
 
 def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:
-    """Return rows with the columns of the job's table; what they do not have is null."""
+    """Return rows with the columns of the job's table; missing ones are null."""
     columns = []
     for field in schema:
         if field.name not in batch.schema.names:
@@ -188,23 +187,21 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
             columns.append(_cast(column, field.type))
         except pa.ArrowException as error:
             problem = f"{field.name} does not fit the job's table: {error}"
-            for position, cell in zip(positions, column, strict=True):  # to the first that does not fit
+            for position, cell in zip(positions, column, strict=True):  # find the first that does not fit
                 try:
                     _ = _cast(pa.array([cell.as_py()], column.type), field.type)
                 except pa.ArrowException:
                     value = shown(cell.as_py())
-                    problem = (
-                        f"row {position}: {field.name} is {value}, and the job's table holds {field.type}"
-                    )
+                    problem = f"row {position}: {field.name} is {value}, but the job's table has {field.type}"
                     break
             raise TableError(problem, f"write it as {field.type}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column as another type. Raises ArrowInvalid where a number would be another one."""
+    """Return a column as another type. Raises ArrowInvalid if a number would change."""
     cast = column.cast(kind)
-    if pa.types.is_floating(column.type) and pa.types.is_floating(kind):  # which Arrow rounds
+    if pa.types.is_floating(column.type) and pa.types.is_floating(kind):  # Arrow would round
         is_other = pc.and_(pc.not_equal(cast.cast(column.type), column), pc.is_finite(column))
         if pc.any(is_other).as_py():
             raise pa.ArrowInvalid(f"some numbers do not fit {kind}")

@@ -1,4 +1,4 @@
-"""`framefleet stop`, `pause`, `resume` and `add`: what is typed, and what they print."""
+"""The commands `framefleet stop`, `pause`, `resume` and `add`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framefleet.jobs.options import GivenJob, SummaryAsJson
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
     """Stop the job that writes to an output, from any machine. Run the job again to continue.
 
-    Returns at once. Within ten seconds the job begins to stop, as after Ctrl-C: its workers save their rows.
+    Returns at once. Within ten seconds, the job starts to stop, as after Ctrl-C: its workers save their rows.
     """
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import STOP
@@ -28,7 +28,7 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
 def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
     """Pause the job that writes to an output, from any machine. `framefleet resume` continues it.
 
-    Returns at once. Within ten seconds the workers begin to save their rows and end, which frees their GPUs.
+    Returns at once. Within ten seconds, the workers start to save their rows and end, which frees their GPUs.
     The job itself keeps waiting.
     """
     with reporting(verbose=verbose):
@@ -46,7 +46,7 @@ def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verb
 
 
 def _make_request(output: str, sets: StorageSets, what: str, verb: str) -> str:
-    """Ask the output's driver, and print who was asked; return the output's URL."""
+    """Send a request to the output's driver, and print where it runs; return the output's URL."""
     from framefleet.api.jobs import output_at
     from framefleet.plugins.watch.control import ask_driver
 
@@ -71,7 +71,7 @@ def add_command(
     """Add rows to a job, whether it is running or not. They are checked here, and copied into the output.
 
     A running job renders them after the rows of its table, and confirms this within ten seconds. If no job is
-    running, or it has a `--limit` or ends before it confirms, the next run renders them.
+    running, or it has a `--limit`, or it ends before it confirms, the next run renders them.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import watch_on

@@ -1,4 +1,4 @@
-"""Ask the driver of an output to end, to pause or to go on: through the output, where it looks every beat."""
+"""Ask the driver of an output to stop, pause or resume, by files that it looks for at every beat."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ RESUME = "resume"
 
 
 def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays; it can continue later.
+    """Ask the job that writes to an output to stop, as with Ctrl-C. It can continue later.
 
-    Return its driver, at once; it ends as soon as its workers have handed back their rows. storage_options:
-    what fsspec takes. Raises JobError where no driver is at work.
+    Returns its driver at once. The job ends when its workers have saved their rows. storage_options: for
+    fsspec. Raises JobError if no driver is running.
     """
     return ask_driver(Output.open(output, storage_options), STOP)
 
 
 def pause(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Ask the job that writes to an output to end its workers, with all rows handed back, and to wait.
+    """Ask the job that writes to an output to end its workers, after they have saved their rows, and to wait.
 
-    Return its driver, at once. `resume` continues it; a job that is run again is not paused. Raises as
-    `stop` does, and where the driver renders no rows, e.g. while it trains or writes prompts.
+    Returns its driver at once. `resume` continues it; a job that is run again is not paused. Raises as `stop`
+    does, and if the driver renders no rows, e.g. while it trains or writes prompts.
     """
     return ask_driver(Output.open(output, storage_options), PAUSE)
 
 
 def resume(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Continue a job that was paused; return its driver, at once. Raises as `stop` does."""
+    """Continue a paused job. Returns its driver at once. Raises as `stop` does."""
     return ask_driver(Output.open(output, storage_options), RESUME)
 
 
 def ask_driver(output: Output, what: str) -> DriverSeen:
-    """Ask the driver of an output, or of an inner one that is rendered; return who was asked.
+    """Send a request to the driver of an output, or of an inner output that renders; return the driver.
 
-    what: `STOP`, `PAUSE` or `RESUME`, which takes the second back.
+    what: `STOP`, `PAUSE` or `RESUME`, which takes back `PAUSE`.
     """
     stores = (output.store, *(one.store for one in output.inner.values()))
     drivers = [(driver, store) for store in stores if (driver := driver_of(store)).is_at_work]
     if not drivers:
-        fix = f"see `{command('status', output.url)}`; `ray job stop` ends a submitted job that has not begun"
+        fix = f"see `{command('status', output.url)}`; `ray job stop` ends a submitted job before it starts"
         raise JobError(f"no job writes to {output.url}", fix)
-    # One that is silent may have been killed elsewhere, before another machine began with an inner output.
+    # A silent driver may have been killed, before another machine started with an inner output.
     driver, store = min(drivers, key=lambda one: one[0].state != "running")
     if what == PAUSE and not driver.can_pause:
         raise JobError(
-            f"the driver on {driver.host} (pid {driver.pid}) can't be paused: it renders no rows now",
-            f"stop it ({command('stop', output.url)}), or wait until it does",
+            f"the driver on {driver.host} (pid {driver.pid}) can't be paused while it renders no rows",
+            f"stop it ({command('stop', output.url)}), or wait until it renders",
         )
     if what == RESUME:
         store.delete(request_path(driver.epoch, PAUSE))
     else:
         store.write(request_path(driver.epoch, what), b"")
         now = driver_of(store)
-        if not now.is_at_work or now.epoch != driver.epoch:  # it ended before it could see that
+        if not now.is_at_work or now.epoch != driver.epoch:  # it ended before it could see the request
             return ask_driver(output, what)
     return driver

@@ -1,4 +1,4 @@
-"""`framefleet failures`: what is typed, and what it prints."""
+"""The command `framefleet failures`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from framefleet.pipeline.plugin import inner_outputs
 if TYPE_CHECKING:
     from framefleet.api.outputs import FailedRow, Output
 
-_MAX_PROMPT = 100  # characters: enough to know which row it is
-_MAX_MESSAGE = 500  # characters: some errors quote whole tensors
-_MAX_TYPES = 50  # types of errors shown: a record may name any number of them
+_MAX_PROMPT = 100  # characters; enough to recognize the row
+_MAX_MESSAGE = 500  # characters; some errors quote whole tensors
+_MAX_TYPES = 50  # types of errors shown, as there may be any number
 
 _Traceback = Annotated[bool, Option("--traceback", help="Show the traceback of each error.")]
 _Limit = Annotated[int, Option("--limit", min=1, help="Number of rows to show for each type of error.")]
@@ -38,9 +38,9 @@ def failures_command(
     sets: options.StorageSets = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
+    """List the failed rows, each with reason, fix, number of attempts and workers.
 
-    Also those that `on_invalid: skip` left out.
+    Also lists the rows that `on_invalid: skip` left out.
 
     Needs no cluster and no model. The exit code is 0 with or without failures.
     """
@@ -61,7 +61,7 @@ def failures_command(
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
-    """Return what --json prints of a row that failed."""
+    """Return the values that --json prints for a failed row."""
     is_of = {f"is_{section}": row.inner == name for name, section in inner_outputs().items()}
     return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
 
@@ -90,7 +90,7 @@ def _show_by_type(
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
-        stderr.say(f"to see where each was raised: {command('failures', opened.url, '--traceback')}")
+        stderr.say(f"to see tracebacks: {command('failures', opened.url, '--traceback')}")
     stderr.say(f"to retry them: {command('retry', 'JOB.YAML')}")
 
 
@@ -115,7 +115,7 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     which = inner_outputs().get(row.inner, "row")
     title = Text(f"  {which} {positions}{more}", style="bold")
     stdout.say(title.append(f"  {row.row_id}  {tried}{where}", "dim"))
-    with suppress(ValueError, AttributeError):  # arguments that somebody else wrote
+    with suppress(ValueError, AttributeError):  # outputs are not trusted
         if prompt := one_line(str(json.loads(row.arguments).get("prompt") or "")):
             stdout.say(Text(f"    {prompt[:_MAX_PROMPT]}{'...' * (len(prompt) > _MAX_PROMPT)}", "dim"))
     stdout.say(f"    {one_line(row.message)}")
@@ -126,15 +126,15 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return a text of a row, which could forge lines of our own, on one line."""
+    """Return text of a row as one line, so that it cannot forge lines of output."""
     line = escaped(text.strip().replace("\n", "\\n"))
     return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."
 
 
 def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -> list[FailedRow]:
-    """Return the rows of an output that failed and have no record, in the order of their table.
+    """Return the failed rows of an output without a record, in the order of their table.
 
-    Those of inner outputs first. storage_options: as of fsspec. Raises JobError where there is no output.
+    Rows of inner outputs come first. storage_options: for fsspec. Raises JobError if there is no output.
     """
     from framefleet.api.outputs import Output
 

@@ -1,4 +1,4 @@
-"""`framefleet status`, `failures`, `add`, `pause`, `resume` and `stop`."""
+"""Register `framefleet status`, `failures`, `add`, `pause`, `resume` and `stop`."""
 
 from framefleet.api import Plugin
 

@@ -1,4 +1,4 @@
-"""From an output to its progress: by its newest driver while that runs, else by counting."""
+"""Read the progress of an output, from its driver while it runs, or else by counting rows."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from framefleet.pipeline.overview import Overview
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
-_LOOK_EVERY_S = 60.0  # for clips, which takes some hundred requests
-_MOST = 10**12  # more rows than any output has: files may be anybody's
+_LOOK_EVERY_S = 60.0  # for missing clips, which takes some hundred requests
+_MOST = 10**12  # more rows than any output has; files are not trusted
 
-# running: it beats. silent: no beat for long, maybe by two clocks. gone: its process ended without giving the
-# output back. ended: it gave it back. unknown: its file cannot be read. none: there was no driver.
+# running: it beats. silent: no beat for a long time, or the clocks differ. gone: its process ended without
+# giving back the output. ended: it gave back the output. unknown: its file cannot be read. none: no driver.
 DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
-SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
-# A driver ends once it has not reached its output for OUTAGE_S; one that is silent for longer was killed.
+SILENT_S = 60.0  # six beats; machines' clocks usually differ by seconds
+# A driver ends if it cannot reach its output for OUTAGE_S, so one that is silent for longer was killed.
 _KILLED_S = 2 * OUTAGE_S
 
 
@@ -50,12 +50,12 @@ class DriverSeen(Overview):
     pid: int = 0
     host: str = ""
     started_at: str = ""
-    told_s: float | None = None  # seconds since its last report, if it gave the time
+    told_s: float | None = None  # seconds since its last report, if known
     error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has taken
-    takes_added: bool = True  # False where it renders no rows, or only those that were chosen before
-    can_pause: bool = False  # False for one that renders no table: it trains, repairs, writes prompts
+    takes_added: bool = True  # False if it renders no rows, or only rows that were chosen before
+    can_pause: bool = False  # False if it renders no table, e.g. while it trains, repairs or writes prompts
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -72,9 +72,9 @@ class DriverSeen(Overview):
 
 
 def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
-    """Return the newest driver of an output. now: the present, but for tests.
+    """Return the newest driver of an output. now: for tests.
 
-    Where one only repaired or merged, and is gone, the one before it: that has rendered the rows.
+    Skips drivers that only repaired or merged and are gone, as an earlier one has rendered the rows.
     """
     newest: DriverSeen | None = None
     for epoch in reversed(epochs_of(store)):
@@ -90,7 +90,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
 
 def _driver_at(epoch: int, holder: Holder, now: datetime | None, *, is_newest: bool) -> DriverSeen:
     told_s: float | None = None
-    with suppress(ValueError, TypeError):  # files may be anybody's
+    with suppress(ValueError, TypeError):  # files are not trusted
         since = (now or datetime.now(UTC)) - datetime.fromisoformat(holder.beat_at)
         told_s = max(0.0, since.total_seconds())
     state: DriverState = "running"
@@ -109,9 +109,9 @@ def _driver_at(epoch: int, holder: Holder, now: datetime | None, *, is_newest: b
 
 
 def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
-    """Return what audits say of all rows with a record; None where no driver said anything.
+    """Return the audits' result for all rows with a record; None if no driver reported any.
 
-    num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
+    num_done: number of these rows. Rows that no driver reported, e.g. of a killed driver, may all be wrong.
     """
     reports = [one for one in last_reports(store) if one.audits and _are_possible(one.done, one.audits)]
     if not reports:
@@ -126,20 +126,20 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
 
 
 def _are_possible(num_done: int, audits: AuditFigures) -> bool:
-    """Return whether an output may have such counts."""
+    """Whether these counts are possible."""
     counts = (num_done, audits.num_equal, audits.num_unaudited, audits.most_wrong)
     return all(0 <= count < _MOST for count in counts)
 
 
 def figures_of(store: Store) -> dict[str, float]:
-    """Return what all drivers of an output counted, as far as they said; files may be anybody's."""
+    """Return the metrics that all drivers of an output reported. Files are not trusted."""
     figures = (report.figures for report in last_reports(store))
     return of_runs(*filter(_are_sound, figures))
 
 
 def _are_sound(figures: Mapping[str, float]) -> bool:
     return all(
-        math.isfinite(figure) and (figure >= 0 or key == CLIP_BYTES.key())  # where rows were taken back
+        math.isfinite(figure) and (figure >= 0 or key == CLIP_BYTES.key())  # negative if rows were removed
         for key, figure in figures.items()
     )
 
@@ -149,8 +149,7 @@ class Status(Overview):
     """Progress of an output. num_done, num_failed and num_left add up to num_rows."""
 
     output: str
-    # Distinct and valid rows of the table, and rows that were added since it was last read; None if nobody
-    # wrote that down.
+    # Distinct valid rows of the table, and rows added since it was last read; None if not recorded.
     num_rows: int | None
     num_done: int
     num_failed: int
@@ -162,15 +161,15 @@ class Status(Overview):
     workers: tuple[WorkerState, ...]
     last_failures: tuple[FailedRow, ...]  # the newest first
     num_former: int = 0  # rows that have a record, but are no longer in the table
-    audits: AuditFigures | None = None  # of all rows with a record; None if nothing is known
-    paused_since: str = ""  # "" if its job is not paused
-    num_half_done: int = 0  # of the rows left, those with a checkpoint, while nothing renders
+    audits: AuditFigures | None = None  # for all rows with a record; None if not known
+    paused_since: str = ""  # "" if the job is not paused
+    num_half_done: int = 0  # rows left that have a checkpoint, while nothing renders
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, as in `Summary`
-    inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
-    notes: tuple[str, ...] = ()  # of plugins
-    gone: Gone | None = None  # clips of rows that are done, as far as is soon seen while no driver is at work
-    over_budget: str | None = None  # the message, if the budget ended the newest run
-    to_continue: str | None = None  # then: what to do
+    inner: Mapping[str, Status] = field(default_factory=dict)  # of inner outputs, by name
+    notes: tuple[str, ...] = ()  # from plugins
+    gone: Gone | None = None  # missing clips of finished rows, from a quick check while no driver is running
+    over_budget: str | None = None  # message, if the budget ended the newest run
+    to_continue: str | None = None  # what to do then
 
     def overview(self) -> Mapping[str, object]:
         of = "" if self.num_rows is None else f" of {self.num_rows:,}"
@@ -193,50 +192,50 @@ class Status(Overview):
 
     @property
     def is_moving(self) -> bool:
-        """Whether its driver is at work, and not paused."""
+        """Whether its driver is running, and not paused."""
         return self.driver.is_at_work and not self.paused_since
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a driver is at work on it, or on an inner output, and not silent for 20 minutes."""
+        """Whether it or an inner output has a running driver that was not silent for 20 minutes."""
         is_own = self.driver.is_at_work and (self.driver.told_s or 0.0) < _KILLED_S
         return is_own or any(one.is_under_way for one in self.inner.values())
 
     @property
     def is_rendered(self) -> bool:
-        """Whether a driver that is neither silent nor paused is at work on it, or on an inner output."""
+        """Whether it or an inner output has a running driver that is neither silent nor paused."""
         is_own = self.driver.state == "running" and not self.paused_since
         return is_own or any(one.is_rendered for one in self.inner.values())
 
     @property
     def needs_attention(self) -> bool:
-        """Whether rows failed, clips are gone, nobody renders the rows left, or the last run broke off."""
+        """Whether rows failed, clips are missing, nothing renders rows left, or the last run broke off."""
         outputs = (self, *self.inner.values())
         is_stopped = any(one.num_left or one._is_broken_off for one in outputs) and not self.is_rendered
         return is_stopped or any(one.num_failed or one.gone for one in outputs)
 
     @property
     def _is_broken_off(self) -> bool:
-        """Whether its newest run was killed or ended by an error, or no run came as far as its rows."""
+        """Whether its newest run was killed or failed, or no run has reached its rows."""
         if self.driver.error or self.driver.state in ("silent", "gone"):
             return True
-        # What comes before, such as drafts and prompts, may have ended just now.
+        # An earlier stage, e.g. drafts or prompts, may have just ended.
         before = [one.driver for one in (self, *self.inner.values()) if one.driver.epoch]
         has_rows = self.num_rows is not None or self.num_done > 0
         return not has_rows and bool(before) and all((one.told_s or 0.0) > _KILLED_S for one in before)
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
-    """Return the progress of an output, from anywhere: reads its files, and needs no cluster.
+    """Return the progress of an output. Only reads its files, from anywhere, and needs no cluster.
 
-    While a driver renders the whole table, its last report (at most some ten seconds old); else the output's
-    rows are counted. Raises JobError where there is no output.
+    While a driver renders the whole table, this is its last report, about ten seconds old at most; else the
+    output's rows are counted. Raises JobError if there is no output.
     """
     return StatusReader(Output.open(output, storage_options)).status()
 
 
 class StatusReader:
-    """Reads the status of one output again and again, and reads again only what has changed."""
+    """Reads the status of one output repeatedly. Only reads files again that have changed."""
 
     def __init__(self, output: Output) -> None:
         self._output, store = output, output.store
@@ -246,18 +245,18 @@ class StatusReader:
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
         self._inner: dict[str, StatusReader] = {}
-        self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
+        self._gone: tuple[list[str], float, Gone | None] | None = None  # last check: parts, time, result
         self._taken: set[str] = set()  # files of added rows that a driver has read
         self._num_rows_in = cache(partial(_num_rows, store))
 
     def status(self) -> Status:
-        if not self._inner:  # once there is one, it stays
+        if not self._inner:  # inner outputs stay once they exist
             self._inner = {name: StatusReader(one) for name, one in self._output.inner.items()}
         driver = driver_of(self._output.store)
         report, is_at_work = driver.progress, driver.is_at_work
         num_rows = report.before + report.total if report else None
         num_former = num_begun = 0
-        if report and is_at_work and driver.takes_added:  # else it says nothing of rows that it leaves
+        if report and is_at_work and driver.takes_added:  # else its report lacks other rows
             done, failed = report.before + report.done, report.failed
         else:
             counts = self._counts.value()
@@ -295,7 +294,7 @@ class StatusReader:
         )
 
     def _num_added(self) -> int:
-        """Return how many rows were added that no driver has taken."""
+        """Return the number of added rows that no driver has taken."""
         store = self._output.store
         if waiting := {*added_in(store)} - self._taken:
             holders = filter(None, (Holder.read(store, epoch) for epoch in epochs_of(store)))
@@ -313,12 +312,12 @@ class StatusReader:
 def _num_rows(store: Store, path: str) -> int:
     try:
         return num_rows_of(store, path)
-    except JobError:  # the next run says so
+    except JobError:  # the next run reports it
         return 0
 
 
 class _Cached(Generic[_Read]):
-    """What is read of some folders, read again once a file of theirs has changed."""
+    """A value read from some folders, and read again when a file in them has changed."""
 
     def __init__(self, store: Store, folders: tuple[str, ...], read: Callable[[], _Read]) -> None:
         self._store, self._folders, self._read = store, folders, read

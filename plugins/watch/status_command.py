@@ -1,4 +1,4 @@
-"""`framefleet status`: what is typed, and what it prints."""
+"""The command `framefleet status`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _Check = Annotated[
     bool,
     Option(
         "--check",
-        help="Exit with code 1 if rows failed, clips are gone, the last run broke off, or rows are left and "
-        "the driver has ended, is silent or is paused; 2 if there is no such output, or it cannot be opened, "
-        "e.g. without credentials; 3 if its store cannot be reached.",
+        help="Exit with code 1 if rows failed, clips are missing, the last run broke off, or rows are left "
+        "and the driver has ended, is silent or is paused; 2 if there is no such output, or it cannot be "
+        "opened, e.g. without credentials; 3 if its store cannot be reached.",
     ),
 ]
 
@@ -73,7 +73,7 @@ def status_command(
 
 
 def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
-    """Yield the status every `every_s` seconds; the last when no driver is at work."""
+    """Yield the status every `every_s` seconds, until no driver is running."""
     while True:
         status = reader.status()
         yield status
@@ -83,15 +83,15 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
 
 
 def as_values(status: Status) -> dict[str, Any]:
-    """Return what --json prints."""
+    """Return the values for --json."""
     failures = [failure_values(row) | {"traceback": None} for row in status.last_failures]
     driver = asdict(status.driver)
-    del driver["progress"]  # its values are in the status
+    del driver["progress"]  # its values are also in the status
     return with_inner(status, as_values) | {"driver": driver, "last_failures": failures}
 
 
 def headline_of(status: Status) -> str:
-    """Return all counts in one line, those of inner outputs first."""
+    """Return all counts in one line, with inner outputs first."""
     inner = "".join(f"{name}: {_counts_of(one)}; " for name, one in status.inner.items())
     return f"{inner}in full: {_counts_of(status)}" if inner else _counts_of(status)
 
@@ -123,9 +123,9 @@ def _counts_of(status: Status) -> str:
 
 
 def status_picture(status: Status, *, has_bar: bool = True) -> RenderableType:
-    """Return all of it: counts behind a bar, the driver, the workers, the last errors, what to do.
+    """Return the whole status: counts with a bar, driver, workers, last errors, and what to do.
 
-    Of an output with inner outputs of these first.
+    Inner outputs come first.
     """
     own = _picture_of(status, has_bar=has_bar)
     if not status.inner:
@@ -178,7 +178,7 @@ def _of_driver(driver: DriverSeen) -> str:
         case "running":
             return f"driver: {who}{heard}"
         case "silent":
-            return f"driver: {who} is silent{heard}: it ended, is suspended or cannot write to the output"
+            return f"driver: {who} is silent{heard}: it ended, is suspended, or cannot write to the output"
         case "gone":
             return f"driver: none; {who} was killed or could not write here: run the same command again"
         case "ended":

@@ -111,7 +111,7 @@ def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path
         open_scores(ScoresSection([NsfwSection(nsfw=str(clip_folder))]))
     config = json.loads((tmp_path / "config.json").read_text())
     for change, problem in (
-        ({"id2label": {"0": "normal", "7": "nsfw"}}, "names classes from 0 on"),
+        ({"id2label": {"0": "normal", "7": "nsfw"}}, "must name classes from 0 on"),
         ({"architectures": ["MadeUpForImageClassification"]}, "does not classify images"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))

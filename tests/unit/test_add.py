@@ -232,7 +232,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     job = write_job(tmp_path / "job.yaml", values)
     found = command("add", job, more)
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
-    assert f"the next run with the output {values['output']} renders what was added" in found.stderr
+    assert f"the next run with the output {values['output']} will render these rows" in found.stderr
     assert command("add", job, more).stdout.startswith("2 rows added before")
     listed = command("status", values["output"], "--check")
     assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
@@ -284,7 +284,7 @@ def test_a_number_that_the_table_would_round_is_refused_with_its_row(values: dic
     table = pa.table({"prompt": ["a", "b"], "guidance_scale": scales})
     pa.parquet.write_table(table, values["table"])
     assert framefleet.add(values, [{"prompt": "c", "guidance_scale": 1.25}]).num_rows == 1
-    with pytest.raises(TableError, match=r"row 1: guidance_scale is 7\.3, and the job's table holds float"):
+    with pytest.raises(TableError, match=r"row 1: guidance_scale is 7\.3, but the job's table has float"):
         framefleet.add(values, [{"prompt": n, "guidance_scale": s} for n, s in (("c", 0.5), ("d", 7.3))])
 
 

@@ -63,7 +63,7 @@ def test_who_fills_in_the_same_column_or_asks_the_same_question_is_told_who_does
     same = pa.schema([late_field("again", pa.float64(), "a question")])
     with lock(store):
         for columns in (QUALITY, same):
-            with pytest.raises(JobError, match=r"quality is being filled in by pid \d+ on .+ since"):
+            with pytest.raises(JobError, match=r"quality is being filled by pid \d+ on .+ since"):
                 lock(store, columns).__enter__()
         with lock(store, OTHER, renders=True):
             for columns, kind in ((OTHER, OutputInUse), (QUALITY, JobError)):
@@ -102,7 +102,7 @@ def test_a_writer_of_other_columns_goes_on_when_one_is_replaced(store: Store) ->
         with lock(store):
             put(other, store, {0: 5.0}, "looks")
             other.check()
-        with lock(store), pytest.raises(JobError, match="looks is being filled in"):
+        with lock(store), pytest.raises(JobError, match="looks is being filled by"):
             lock(store, OTHER).__enter__()
         rows = framefleet.read_records(store.url_of("")).to_pylist()
         assert [row["looks"] for row in rows] == [5.0, None]

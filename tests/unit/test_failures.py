@@ -55,7 +55,7 @@ def test_types_can_be_chosen_and_tracebacks_shown(tmp_path: Path) -> None:
     misspelt = command("failures", tmp_path, "--error", "valueerror").stderr
     assert "failed with that error; there are " in misspelt
     assert "ValueError (1)" in misspelt and "WorkerDied (1)" in misspelt
-    hint = "to see where each was raised: framefleet failures"
+    hint = "to see tracebacks: framefleet failures"
     assert hint in command("failures", tmp_path).stderr and hint not in shown.stderr
     assert hint not in command("failures", tmp_path, "--error", "WorkerDied").stderr
     write_output(tmp_path / "none")

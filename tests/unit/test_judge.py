@@ -399,7 +399,7 @@ def test_of_two_who_ask_at_once_the_second_is_told_who_the_first_is(store: Store
         with answers_of(store, chat):
             refused = command("judge", job)
         assert refused.exit_code == 2 and not chat.log
-        assert "quality is being filled in by pid" in refused.stderr, refused.stderr
+        assert "quality is being filled by pid" in refused.stderr, refused.stderr
     assert command("judge", job_file(store, judge=[question(chat), again])).exit_code == 0
     assert len(chat.log) == 3
 
@@ -412,14 +412,14 @@ def test_a_run_waits_for_whoever_else_asks_and_asks_nothing_twice(
 
     def show(progress: Awaited) -> None:
         shown.append(progress.what)
-        if "is being filled in by pid" in progress.what:
+        if "is being filled by pid" in progress.what:
             assert other.fill()
             other.__exit__(None, None, None)
 
     other.__enter__()
     with following(load_job(job_file(store, judge=[question(chat)])), Callback(show, Awaited)):
         rendered(store, 3)
-    assert shown[0] == "waiting for quality" and "being filled in" in shown[1]
+    assert shown[0] == "waiting for quality" and "being filled by" in shown[1]
     assert None not in judged(store) and len(chat.log) == 3
 
 

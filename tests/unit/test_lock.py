@@ -254,7 +254,7 @@ class EndsAsItIsAsked(Store):
 
 
 def test_a_driver_that_ends_as_it_is_asked_was_not_asked(store: Store) -> None:
-    with lock(store) as ours, pytest.raises(JobError, match="can't be paused: it renders no rows now"):
+    with lock(store) as ours, pytest.raises(JobError, match="can't be paused while it renders no rows"):
         ask_driver(Output(store), PAUSE)
     assert not requests_to(store, ours.epoch)
     asking = EndsAsItIsAsked(store.url_of(""))

@@ -201,7 +201,7 @@ def invoke(**changed: Any) -> bytes:
 
 
 UNREAD: dict[str, tuple[bytes, str]] = {
-    "nothing": (png(), "no metadata that is known"),
+    "nothing": (png(), "no known metadata"),
     "no picture": (b"\xff\xd8\xff" + b"?" * 99, "cannot be opened"),
     "another comment": (gif(b"made with a program"), "no line of settings"),
     "an id alone": (png(parameters=json.dumps({"row_id": "ab" * 16})), "`framefleet trace`"),
@@ -214,11 +214,11 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     "a scale of a list": (invoke(cfg_scale=[1, 2]), "guidance_scale"),
     "a long prompt": (invoke(positive_prompt="é" * 40_000), "longer than"),
     "no prompt": (png(parameters=LINE), "no prompt"),
-    "two prompts": (comfy(_5=("KSampler", SECOND | {"positive": ["3", 0]})), "in doubt: it has 2 samplers"),
-    "a computed prompt": (comfy(_2=LINKED, _8=RANDOM), "in doubt"),
-    "a graph in a circle": (comfy(_2=("Pass", {"conditioning": ["2", 0]})), "in doubt"),
-    "other JSON": (png(prompt=json.dumps({"a": 1})), "in doubt: it has 0 samplers"),
-    "a deep graph": (png(prompt='{"a":' * 2000 + "1" + "}" * 2000), "no metadata that is known"),
+    "two prompts": (comfy(_5=("KSampler", SECOND | {"positive": ["3", 0]})), "ambiguous: it has 2 samplers"),
+    "a computed prompt": (comfy(_2=LINKED, _8=RANDOM), "ambiguous"),
+    "a graph in a circle": (comfy(_2=("Pass", {"conditioning": ["2", 0]})), "ambiguous"),
+    "other JSON": (png(prompt=json.dumps({"a": 1})), "ambiguous: it has 0 samplers"),
+    "a deep graph": (png(prompt='{"a":' * 2000 + "1" + "}" * 2000), "no known metadata"),
     "damaged JSON of ours": (png(parameters=f'{TEXT}, framefleet: "{{"'), "damaged"),
     "many fields": (ours(arguments={f"a{number}": 1 for number in range(100)}), "more than 100 fields"),
     "a number beyond all floats": (ours(arguments={"eta": 10**400}), "its eta is a whole number"),
@@ -262,7 +262,9 @@ def test_a_folder_becomes_a_table_and_files_that_say_nothing_are_named(tmp_path:
     }.items():
         (path := tmp_path / "old" / name).parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    with pytest.raises(TableError, match=r"1 of 3 files .* file 1 \(b.png\): it has no metadata") as refused:
+    with pytest.raises(
+        TableError, match=r"1 of 3 files .* file 1 \(b.png\): it has no known metadata"
+    ) as refused:
         table_of(tmp_path / "old")
     assert "`on_invalid: skip`" in refused.value.fix
     rows, lines = table_of(tmp_path / "old", on_invalid="skip")

@@ -154,9 +154,9 @@ def test_columns_take_only_what_they_can_hold() -> None:
         (named("missing"), "has no function missing"),
         (["no_such_module:f"], "score 'no_such_module:f': cannot import"),
         (["textwrap:dedent"], "does not take (frames, record)"),
-        (["motion", "motion"], "two columns 'motion'"),
+        (["motion", "motion"], "two scores would have the column 'motion'"),
         ([{"similarity": "/no/such"}], "is not the folder of a CLIP model"),
-        ([{"similarity": "/a"}, {"similarity": "/b"}], "two models for 'similarity'"),
+        ([{"similarity": "/a"}, {"similarity": "/b"}], "two models are set for 'similarity'"),
     ],
 )
 def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:
