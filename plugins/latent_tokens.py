@@ -1,4 +1,4 @@
-"""Latents as the tokens of a denoiser that cuts them into patches of one frame, and back."""
+"""Convert latents to a denoiser's tokens, which are patches of one frame, and back."""
 
 from __future__ import annotations
 

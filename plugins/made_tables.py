@@ -1,4 +1,4 @@
-"""From the rows of a job to a table that was made of them, in the job's output."""
+"""Store a table made from a job's rows in the job's output."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def store_made_table(
     *,
     scratch: str | None = None,
 ) -> str:
-    """Store the table; return where.
+    """Store the table, and return its place.
 
-    It is named by its content, so that a driver at work never finds another in its place. parts: rows, each
-    with the cells of columns that are others there, or new. scratch: a folder in place of the output.
+    Its name depends on its content, so that it never changes under a running driver. parts: rows, with cells
+    of changed and new columns. scratch: a folder to use instead of the output.
     """
     with tempfile.TemporaryDirectory(prefix="framefleet-") as temporary:
         file = Path(scratch or temporary, "rows.parquet")

@@ -1,11 +1,11 @@
-"""Stars and notes that people give to clips, through several servers at once; and the rows of a file of them.
+"""Stars and notes that people give to clips, also through several servers at once; and files of picked rows.
 
-    stars/<server>.jsonl   what one server was asked to keep, a line for each clip; written by it alone
-    stars.jsonl            all of them together, for people and other programs; made again after every change
+  stars/<server>.jsonl   picks of one server, a line per clip; only this server writes it
+  stars.jsonl            all picks together, for people and other programs; written again after every change
 
-No server writes another's file, so that none loses a change, whatever the store can do. Readers merge the
-files: of a clip the newest line counts. What people wrote is in stars.jsonl alone; a line of theirs may have
-a row_id and no stars.
+No server writes another's file, so no change is lost in any kind of store. Readers merge the files, and the
+newest line of a clip counts. Lines that people write by hand are only in stars.jsonl, and may have a row_id
+without stars.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from framefleet.api.texts import parse_json
 PICKS, PICK_FILES = "stars.jsonl", "stars"
 _MAX_BYTES = 1 << 28  # half a million picks with prompts and notes
 _MAX_STARS = 5
-_STAMP_S = 2.0  # the coarsest clock of file systems: two changes within it may look alike
+_STAMP_S = 2.0  # the coarsest clock of a file system; two changes within this time may look alike
 
 
 class PickChange(BaseModel):
-    """What is kept of one clip, and a change of it."""
+    """The pick of one clip, or a change to it."""
 
     model_config = ConfigDict(strict=True)
 
@@ -46,13 +46,13 @@ class PickChange(BaseModel):
 
 
 class KeptPick(PickChange):
-    """at: of two the larger one counts; nanoseconds, but never below what its server had seen of the clip."""
+    """at: the larger one counts. In nanoseconds, but always above what its server has seen for the clip."""
 
     at: Annotated[int, Field(ge=0)] = 0
 
     @property
     def is_pick(self) -> bool:
-        """Whether the clip is chosen; else its pick was taken back."""
+        """Whether the clip is picked; False if its pick was taken back."""
         return bool(self.stars or self.note) or "stars" not in self.model_fields_set
 
 
@@ -60,23 +60,23 @@ _KEPT = TypeAdapter(KeptPick)
 
 
 def read_picks(store: Store) -> dict[str, KeptPick]:
-    """Return the picks of an output by row_id. Raises JobError for a line that is none."""
+    """Return the picks of an output, by row_id. Raises JobError for an invalid line."""
     return {row_id: pick for row_id, pick in _PickFiles(store).merged().items() if pick.is_pick}
 
 
 class _PickFiles:
-    """The files of an output's picks: each is read again only when it changes."""
+    """The files of an output's picks. Each is read again only when it changes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # How each file was stored, since when, whether it was read well after that, and what it has.
+        # For each file: how it was stored, since when, whether it was read well after that, and its picks.
         self._read: dict[str, tuple[Stored, float, bool, list[KeptPick]]] = {}
 
     def merged(self) -> dict[str, KeptPick]:
-        """Return what counts of each clip, also that its pick was taken back."""
+        """Return the current pick of each clip, including those taken back."""
         latest: dict[str, KeptPick] = {}
         details = self._store.details(PICK_FILES)
-        # The last: who corrects a line of it by hand leaves its `at` as it is.
+        # Comes last, since people who edit a line by hand leave its `at` unchanged.
         for path in (*sorted(path for path in details if path.endswith(".jsonl")), PICKS):
             with suppress(FileNotFoundError):
                 for pick in self._picks_in(path, details.get(path) or self._store.stat(path)):
@@ -99,23 +99,23 @@ class _PickFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
-    """What a file of picks says of a row; None where it says nothing."""
+    """Stars and note of a row in a file of picks, or None."""
 
     stars: int | None = None
     note: str | None = None
 
 
-# Of picks, as columns.
+# Columns for picks.
 LABELS = pa.schema([("stars", pa.int64()), ("note", pa.string())])
 
 
 def picked(
     picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
 ) -> dict[str, Pick] | None:
-    """Return the chosen rows; None for all.
+    """Return the picked rows; None for all.
 
-    picks: row_ids, or the path or URL of a JSONL file that names each row by its `row_id`, with stars and
-    note. Rows with 0 stars are not chosen.
+    picks: row_ids, or the path or URL of a JSONL file with `row_id`, stars and note of each row. Rows with 0
+    stars are not picked.
     """
     if picks is None:
         return None
@@ -126,10 +126,10 @@ def picked(
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:
         content = store.read(name, _MAX_BYTES + 1)
-        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
+        if name == PICKS and store.list(PICK_FILES):  # servers have files of their own
             content = _lines(read_picks(store).values())
     except FileNotFoundError:
-        problem = f"picks: {place} is not there"
+        problem = f"picks: {place} does not exist"
         raise JobError(problem, "save it from the gallery, or check its path") from None
     if len(content) > _MAX_BYTES:
         raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
@@ -148,20 +148,20 @@ def _pick(line: bytes, where: str) -> tuple[str, Pick]:
         raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
     row_id = pick.get("row_id") if isinstance(pick, dict) else None
     if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
-        raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")
+        raise JobError(f"picks: {where} has no row_id of 32 hex digits", "copy it from a record")
     stars, note = pick.get("stars"), pick.get("note")
     if stars is not None and (type(stars) is not int or not 0 <= stars <= _MAX_STARS):
         raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
     if note is not None and not isinstance(note, str):
         raise JobError(f"picks: {where}: note is {note!r}", "write the note as text, or rename the key")
-    # Whole characters: JSON may hold halves of them, and Arrow none.
+    # JSON may contain lone surrogates, but Arrow may not.
     return row_id, Pick(stars=stars, note=note and note.encode("utf-8", "replace").decode())
 
 
 def chosen_records(
     output: Output, names: Iterable[str], where: str | None, picks: Mapping[str, Pick] | None
 ) -> Iterator[pa.Table]:
-    """Yield these columns of an output's records; of picks, only those that are picked."""
+    """Yield these columns of an output's records; with picks, only of picked rows."""
     if picks is None:
         yield from output.records([*names], where=where)
         return
@@ -171,7 +171,7 @@ def chosen_records(
 
 
 def with_labels(schema: pa.Schema) -> pa.Schema:
-    """Return what a condition on picks may be about: columns of records, and `LABELS` in none of them."""
+    """Return the columns for a condition on picks: those of records, and missing ones of `LABELS`."""
     return pa.schema([*schema, *(field for field in LABELS if field.name not in schema.names)])
 
 
@@ -183,7 +183,7 @@ def labelled_records(
     *,
     place: str = "where",
 ) -> Iterator[pa.Table]:
-    """Yield these columns of records and those of a condition, which may be about `LABELS` they lack."""
+    """Yield these columns of records and those of a condition, which may use `LABELS` that records lack."""
     columns = [*dict.fromkeys(names)]
     if where is None:
         return output.records(columns)
@@ -203,30 +203,30 @@ def labelled_records(
 
 
 class PickKeeper:
-    """Keeps picks for one server; for several threads."""
+    """Keeps picks for one server. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._files, self._lock = store, _PickFiles(store), threading.Lock()
         self._path = f"{PICK_FILES}/{uuid.uuid4().hex}.jsonl"
         self._own: dict[str, KeptPick] = {}
-        self._seen: dict[str, int] = {}  # `at` of each clip, as of the last look
+        self._seen: dict[str, int] = {}  # last seen `at` of each clip
 
     def all(self) -> dict[str, KeptPick]:
-        """Do what `read_picks` does."""
+        """Return all picks, as `read_picks` does."""
         picks = self._files.merged()
         self._seen = {row_id: pick.at for row_id, pick in picks.items()}
         return {row_id: pick for row_id, pick in picks.items() if pick.is_pick}
 
     def change(self, pick: PickChange) -> None:
-        """Keep what is said of one clip, in place of what was; nothing of one without stars and note."""
+        """Replace the pick of one clip; without stars and note, remove it."""
         with self._lock:
             at = max(time.time_ns(), self._seen.get(pick.row_id, 0) + 1)
             dated = KeptPick(**pick.model_dump() | {"at": at})
-            # Stored, or not kept at all: the caller learns which.
+            # If storing fails, nothing is kept, and the caller gets the error.
             self._store.write(self._path, _lines({**self._own, pick.row_id: dated}.values()))
             self._own[pick.row_id] = dated
-            # Until stars.jsonl has what is there: another server's change may come meanwhile. That one's
-            # server writes it, too, after its change: so the last to write has seen all.
+            # Repeat until stars.jsonl has everything, as another server may make a change meanwhile. That
+            # server also writes the file after its change, so the last one to write has seen all changes.
             before, now = None, self.all()
             while now != before:
                 self._store.write(PICKS, _lines(now.values()))

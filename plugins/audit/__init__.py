@@ -1,1 +1,1 @@
-"""How far the clips of an output are from those of another output, model or run: sampled, with a bound."""
+"""Compare an output's clips with those of another output, model or run, by a sample with a bound."""

@@ -1,7 +1,7 @@
-"""Measures how far clips of an output are from those that another output, a model or a job has of its rows.
+"""Measure how far an output's clips are from those of another output, a model or a job for the same rows.
 
-Rows are drawn by lot, rendered where the other side has no clip yet, decoded and compared. The lots, those
-clips and the distances are kept in audits/<name>/ of the output: the same call continues from there.
+Rows are drawn by lot, rendered if the other side has no clip yet, decoded and compared. Lots, clips and
+distances are stored in audits/<name>/ of the output, so the same call continues from there.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from framefleet.plugins.columns.fill import each_answer
 from framefleet.plugins.keep.replay.machines import REPORTS
 from framefleet.plugins.keep.verify.verify import render_again
 
-_FOLDER, _EXACTNESS = "audits", "exactness"  # of an output; of its records
-_CLIPS = "clips"  # of an audit
+_FOLDER, _EXACTNESS = "audits", "exactness"  # folder of an output; column of its records
+_CLIPS = "clips"  # folder of an audit
 _SHARE, _LEVELS = 0.01, 2.0
-_MOST_PARALLEL = 8  # pairs of clips in memory: of 81 frames of 720p, each takes half a gigabyte
+_MOST_PARALLEL = 8  # pairs of clips in memory; with 81 frames of 720p, each takes half a gigabyte
 _COLUMN = ClipColumn(name=_EXACTNESS, type=pa.string(), section="audit", function=None, is_late=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partner:
-    """What the clips of an output are compared with: another output, or rows that are rendered for it."""
+    """The other side of a comparison: another output, or rows rendered for it."""
 
     title: str
     name: str  # of its folder in audits/
     output: Output | None = None
     render: Callable[[Sequence[AskedRow]], Output] | None = None
-    key: str | None = None  # the column of what is rendered that names a row of the first output
+    key: str | None = None  # column of the rendered records that names a row of the first output
 
 
 def audit(
@@ -66,11 +66,11 @@ def audit(
 ) -> AuditReport:
     """Compare the clips of an output with others of the same rows; return how much they differ.
 
-    against: another output, or a model, which renders some rows by plain calls. again: instead, the output's
-    job file or its content, which renders some rows once more. share: of the rows, chosen at random; None:
-    0.01, or all rows of two outputs. levels: a clip is off if a pixel differs by more than this, of 255.
-    sets: keys of the job of plain calls, e.g. "model.dtype=fp32", or "storage_options.key=..." for both
-    outputs. The same call continues after an interruption. Raises FramefleetError.
+    against: another output, or a model that renders some rows with plain calls. again: instead, the output's
+    job file or its content, to render some rows again. share: of the rows, chosen at random; None: 0.01, or
+    all rows for two outputs. levels: a clip is off if a pixel differs by more than this, of 255. sets: keys
+    of the job for plain calls, e.g. "model.dtype=fp32", or "storage_options.key=..." for both outputs. The
+    same call continues after an interruption. Raises FramefleetError.
     """
     watch, other = Callback(on_progress), None if against is None else str(against)
     return audit_output(str(output), other, again, watch, share=share, levels=levels, sets=sets)
@@ -86,7 +86,7 @@ def audit_output(
     levels: float,
     sets: Sequence[str],
 ) -> AuditReport:
-    """Do what `audit` does, reporting to `watch`."""
+    """Audit an output, as `audit` does, and report to `watch`."""
     if share is not None and not 0 < share <= 1:
         raise JobError(f"share is {share:g}", "use a share of the rows, above 0 and up to 1, e.g. 0.01")
     if not 0 <= levels <= 255:  # NaN too
@@ -105,12 +105,12 @@ def audit_output(
     elif again is not None and against is None:
         partner = _itself(load_job(again, sets), output, watch)
     else:
-        raise JobError("nothing to compare with, or two things", "give one of --against and --again")
+        raise JobError("there must be one thing to compare with", "use either --against or --again")
     return _compare(partner, output, watch, share=share or _SHARE, levels=levels)
 
 
 def audit_job(job: Job, watch: Watch) -> AuditReport:
-    """Compare what a job has rendered with plain calls, as its section `audit.against` says."""
+    """Compare a job's clips with plain calls of the model in `audit.against`."""
     against = job.audit.against
     assert against is not None
     partner, output = _plain_calls(job_of_plain_calls(job), watch), Output(store_of_job(job))
@@ -118,7 +118,7 @@ def audit_job(job: Job, watch: Watch) -> AuditReport:
 
 
 def job_of_plain_calls(job: Job) -> Job:
-    """Return the job with the model that `audit.against` of a job names, and where that job computes."""
+    """Return a job with the model in `audit.against`, on the fleet of the audited job."""
     assert job.audit.against is not None
     model = job.audit.against.model
     values = {"output": job.output, "fleet": {"address": job.fleet.address}}  # an engine's has no GPUs
@@ -130,7 +130,7 @@ def job_of_plain_calls(job: Job) -> Job:
 
 
 def _output_at(place: str, options: Mapping[str, Any]) -> Output | None:
-    """Return the output at a place; None if there is none: it may be a model."""
+    """Return the output at a place; None if it is not an output, but maybe a model."""
     try:
         return Output.open_rendered(place, options)
     except JobError:
@@ -149,14 +149,14 @@ def _plain_calls(job: Job, watch: Watch) -> Partner:
 
 def _itself(job: Job, output: Output, watch: Watch) -> Partner:
     if (place := store_of_job(job).url_of("")) != output.url:
-        raise JobError(f"the output of this job is {place}", f"give the job file of {output.url}")
+        raise JobError(f"the output of this job is {place}", f"use the job file of {output.url}")
     name = "again"
 
     def render(rows: Sequence[AskedRow]) -> Output:
         row_ids = [row["row_id"] for row in rows]
         return Output(render_again(job, f"{_FOLDER}/{name}/{_CLIPS}", row_ids, watch))
 
-    return Partner(title="itself, rendered once more", name=name, render=render, key="row_id")
+    return Partner(title="itself, rendered again", name=name, render=render, key="row_id")
 
 
 def _name_of(text: str) -> str:
@@ -164,7 +164,7 @@ def _name_of(text: str) -> str:
 
 
 def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, levels: float) -> AuditReport:
-    """Choose rows of an output, compare their clips, and write down and return what is found."""
+    """Choose rows of an output, compare their clips, and store and return the report."""
     check_recorded([_COLUMN], output.store)
     folder, other = output.store.below(f"{_FOLDER}/{partner.name}"), partner.output
     with closing(RowPairs(is_by_question=other is not None)) as pairs:
@@ -179,7 +179,7 @@ def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, le
         if not lots.num_rows:
             reasons = ", ".join(f"{reason}: {num:,}" for reason, num in pairs.left_out().items())
             fix = f"compare outputs of one table with a seed in each row ({reasons})"
-            raise JobError(f"no row of {output.url} is a row of {partner.title}", fix)
+            raise JobError(f"{output.url} has no row in common with {partner.title}", fix)
         if other is None:
             assert partner.render is not None
             chosen = [ours for ours, _ in pairs.both() if lots.has(ours["row_id"], kind_in(ours))]
@@ -215,7 +215,7 @@ def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, le
             sides=pairs.made_by["ours"].against(pairs.made_by["theirs"]),
         )
         output.store.write(f"{REPORTS}/{partner.name}.json", report.to_json().encode())
-        if partner.key != "row_id":  # whether it repeats itself does not say how exact it is
+        if partner.key != "row_id":  # repeating itself does not show how exact it is
             wait_for(watch, f"writing {_EXACTNESS} of records")
             _write_exactness(output, (ours for ours, _ in pairs.both()), report.exactness)
     return report

@@ -1,4 +1,4 @@
-"""`framefleet audit`: what is typed, and what it prints."""
+"""The command `framefleet audit`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def audit_command(
         Option(
             "--against",
             metavar="OUTPUT|MODEL",
-            help="Output with the same rows, or a model (folder or hub id), which renders a random sample "
-            "of the rows by plain calls.",
+            help="Output with the same rows, or a model (folder or hub id) that renders a random sample of "
+            "the rows with plain calls.",
         ),
     ] = None,
     again: Annotated[
@@ -64,17 +64,18 @@ def audit_command(
             min=0.0,
             max=255.0,
             metavar="LEVELS",
-            help="Largest pixel difference (of 255) that is tolerated.",
+            help="Largest tolerated pixel difference (of 255).",
         ),
     ] = 2.0,
     as_json: AsJson = False,
     sets: Sets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Compare clips with those of another output, model or run, and say how many of all may be off.
+    """Compare clips with those of another output, model or run, and estimate how many of all may be off.
 
-    Reports for each kind of row the largest difference, PSNR and SSIM of decoded clips, and a bound for all
-    rows, also in the column `exactness` of records. Run it again to continue. Exit code 1: a clip is off.
+    For each kind of row, reports the largest difference, PSNR and SSIM of decoded clips, and a bound for all
+    rows, which also becomes the column `exactness` of records. Run it again to continue. Exit code 1: a clip
+    is off.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.api.jobs import watch_on

@@ -1,4 +1,4 @@
-"""Records of two clips of one row in, how far the clips are apart out. What earlier runs found is kept."""
+"""Compare two clips of the same row, and keep the distances for later runs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPair:
-    """What became of one row. problem: why there is no distance; such a row counts as off."""
+    """The result for one row. problem: why there is no distance; such a row counts as off."""
 
     distance: Distance | None = None
-    is_equal: bool = False  # bit for bit, as they were before codecs
+    is_equal: bool = False  # bit-exact before encoding
     problem: str = ""
 
     def is_off(self, levels: float) -> bool:
@@ -39,7 +39,7 @@ class ComparedPair:
 
 
 class KeptDistances:
-    """The distances in the folder of an audit: those of earlier runs, and those that are added."""
+    """The distances in the folder of an audit, of earlier runs and this one."""
 
     def __init__(self, folder: Store) -> None:
         output = Output(folder)
@@ -52,11 +52,11 @@ class KeptDistances:
                 self._before[clips] = ComparedPair(distance=distance, is_equal=row["is_equal"])
 
     def of(self, pair: RowPair) -> ComparedPair | None:
-        """Return what an earlier run has found of these two clips."""
+        """Return an earlier run's result for these two clips."""
         return self._before.get(_clips(pair))
 
     def add(self, pair: RowPair, outcome: ComparedPair) -> None:
-        """Have a distance written, unless it is known. What could not be compared is tried again."""
+        """Write a distance, unless it is known. Clips that could not be compared are tried again later."""
         if outcome.distance is None or self.of(pair):
             return
         clips = dict(zip(_CLIPS, _clips(pair), strict=True))
@@ -74,23 +74,23 @@ def _clips(pair: RowPair) -> tuple[str | None, ...]:
 
 
 def compare_clips(our_store: Store, their_store: Store, pair: RowPair) -> ComparedPair:
-    """Return how far the clips of two records are apart. Reads both; the records may be anybody's."""
+    """Read the clips of two untrusted records, and return their distance."""
     ours, theirs = pair
     if theirs is None:
         return ComparedPair(problem="not rendered there")
     frames = []
     for store, record, where in ((our_store, ours, "here"), (their_store, theirs, "there")):
         if record["frames_sha256"] is None:
-            return ComparedPair(problem=f"sound alone {where}")
+            return ComparedPair(problem=f"sound only {where}")
         try:
             frames.append(clip_frames(store, record))
         except Damaged as error:
             log.warning("row %s: %s", record["row_id"], error)
             return ComparedPair(problem=f"damaged {where}")
     if frames[0].shape != frames[1].shape:
-        return ComparedPair(problem="of another size or number of frames")
+        return ComparedPair(problem="different size or number of frames")
     distance = distance_of(*frames)
-    # Digests are of what was encoded. Where that is equal, two files differ by their codecs alone, if at all.
+    # Digests are of frames before encoding. If these are equal, files can only differ by their codecs.
     formats = {str(record["path"]).partition(".")[2] for record in pair if record}
     is_equal = ours["frames_sha256"] == theirs["frames_sha256"]
     is_equal &= distance.max_levels == 0 or len(formats) == 2

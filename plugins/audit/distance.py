@@ -1,4 +1,4 @@
-"""Frames of two clips of one row in, as their files have them; how far they are from each other out."""
+"""Measure the distance between the decoded frames of two clips."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from framefleet.api.clips import Frames
 from framefleet.plugins.keep.replay.compare import difference
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_WINDOW = 7  # pixels a side, as scikit-image has by default
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # of the paper
+_WINDOW = 7  # pixels a side, the default of scikit-image
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # from the paper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distance:
-    """How far two clips are from each other, over all of their frames."""
+    """The distance between two clips, over all frames."""
 
-    max_levels: float  # the largest difference of a channel of a pixel, of 255
-    psnr_db: float  # infinite where nothing differs
-    ssim: float  # -1 to 1: equal
+    max_levels: float  # largest difference of a channel, of 255
+    psnr_db: float  # infinite if nothing differs
+    ssim: float  # -1 to 1, which means equal
 
 
 NO_DISTANCE = Distance(max_levels=0.0, psnr_db=math.inf, ssim=1.0)
 
 
 def distance_of(one: Frames, other: Frames) -> Distance:
-    """Return the distance of frames (T, H, W, 3) of one shape."""
+    """Return the distance between frames (T, H, W, 3) of the same shape."""
     differing = difference(one, other)
     if not differing.num_pixels:
         return NO_DISTANCE
@@ -41,7 +41,7 @@ def ssim_of(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     """Return the structural similarity of two frames (H, W, 3): the mean over the luma of windows.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13(4), 2004, equation 13, with
-    windows of 7 x 7 pixels of one weight; the edges are mirrored.
+    uniform windows of 7 x 7 pixels; the edges are mirrored.
     """
     from scipy.ndimage import uniform_filter
 

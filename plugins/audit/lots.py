@@ -1,7 +1,7 @@
-"""Which rows of an output are compared, by lots that nobody knew while they were rendered.
+"""Choose the rows to compare, by lots that nobody knew while the rows were rendered.
 
-A row is compared with a probability of `share`, and so is the row of each kind with the lowest lot. Rows that
-only the latter chose say nothing of others: the bound (`Odds.most_off`) is about rows of equal odds.
+A row is compared with a probability of `share`; in addition, so is the row with the lowest lot of each kind.
+Those additional rows say nothing about others: the bound (`Odds.most_off`) uses only rows with equal odds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from framefleet.api.outputs import Store
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Odds, lot_of
 
-_OTHERS = "others"  # kinds beyond the first, counted as one: each row may have a shape of its own
+_OTHERS = "others"  # all kinds beyond the first ones, since each row may have another shape
 _FILE, _NUM_BYTES = "salt", 16
 
 
 def kept_salt(folder: Store) -> str:
-    """Return what the lots of an audit are drawn with: a random number, drawn by its first run."""
+    """Return the salt for an audit's lots, a random number from its first run."""
     try:
         return folder.read(_FILE, _NUM_BYTES).hex()
     except FileNotFoundError:
@@ -29,7 +29,7 @@ def kept_salt(folder: Store) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Lots:
-    """Chooses rows. First add every one, then ask."""
+    """Chooses rows. Add all rows before asking for any."""
 
     salt: str
     share: float  # above 0, up to 1
@@ -43,15 +43,15 @@ class Lots:
 
     @property
     def num_chosen(self) -> int:
-        """About how many rows are compared."""
+        """Approximate number of rows to compare."""
         return max(len(self.num_rows), round(self.share * self.num_rows.total()))
 
     def has(self, row_id: str, kind: str) -> bool:
-        """Tell whether a row is compared."""
+        """Whether a row is to be compared."""
         return self.is_by_odds(row_id) or self._lot(row_id) == self._lowest[self.counted(kind)]
 
     def is_by_odds(self, row_id: str) -> bool:
-        """Tell whether it would be compared whatever kind it were."""
+        """Whether it is chosen by `share`, independent of its kind."""
         return self._lot(row_id) < self.share
 
     def counted(self, kind: str) -> str:
@@ -60,9 +60,9 @@ class Lots:
         return _OTHERS if is_new else kind
 
     def most_off(self, num_rows: int, *, num_off_by_odds: int, num_off: int, num_fine: int) -> int:
-        """Return how many of these rows are off at most, with 95 % confidence.
+        """Return the upper bound on these rows that are off, with 95 % confidence.
 
-        num_off, num_fine: of all that were compared. num_off_by_odds: those that `is_by_odds` chose.
+        num_off, num_fine: of all compared rows. num_off_by_odds: of those chosen by `is_by_odds`.
         """
         by_odds = Odds(lowest=self.share).most_off(num_rows, num_off=num_off_by_odds)
         return max(num_off, min(by_odds, num_rows - num_fine))

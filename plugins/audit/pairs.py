@@ -1,8 +1,8 @@
-"""In: the records of two outputs. Out: pairs of records of the same row.
+"""Pair the records of two outputs that are of the same row.
 
-Two rows are the same if they ask for the same: arguments, seed, scheduler and recipe. The model, and how it
-computes, may differ. Arguments that occur in one output alone do not count: an engine's rows have only those
-of the table, others also the defaults of their pipeline.
+Rows are the same if arguments, seed, scheduler and recipe are equal. The model and its options may differ.
+Arguments that occur in only one of the outputs do not count, since an engine's rows have only those of the
+table, and others also the defaults of their pipeline.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.rows.identity import deciding
 from framefleet.plugins.keep.replay.machines import MadeBy
 
-AskedRow: TypeAlias = Mapping[str, Any]  # the part of a record that is needed here
-RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # of ours and theirs
+AskedRow: TypeAlias = Mapping[str, Any]  # the needed part of a record
+RowPair: TypeAlias = tuple[AskedRow, AskedRow | None]  # ours, theirs
 
 _OF_CLIP = ("row_id", "path", "bytes", "media_sha256", "frames_sha256")
 _SIZE = ("height", "width", "num_frames", "fps")
 _ASKED = ("seed", "recipe", "model_name")  # besides arguments and the scheduler
 _OF_MAKER = ("numerics", "environment", "model_digest")
 _OF_ENGINES = ("size", "seconds", "fps")  # arguments that no pipeline has
-# asked: the digest of all that a row asks for. key: the digest of what counts, equal for the same rows.
+# asked: digest of all arguments of a row. key: digest of those that count, equal for the same rows.
 _TABLES = """
 CREATE TABLE ours (row_id TEXT PRIMARY KEY, asked TEXT, key TEXT, record TEXT);
 CREATE TABLE theirs (row_id TEXT PRIMARY KEY, asked TEXT, key TEXT, record TEXT);
@@ -48,10 +48,10 @@ _ALONE = "SELECT COUNT(*) FROM {} WHERE key NOT IN unclear AND key NOT IN (SELEC
 
 
 class RowPairs:
-    """The rows of two outputs, "ours" and "theirs", on disk, some hundred bytes each.
+    """The rows of two outputs, "ours" and "theirs", on disk, with some hundred bytes each.
 
-    is_by_question: rows are matched by what they ask for, and `both` yields those that both sides have; else
-    they are matched by a column, and it yields all of ours.
+    is_by_question: match rows by their arguments, and yield those on both sides; else match them by a column,
+    and yield all of ours.
     """
 
     def __init__(self, *, is_by_question: bool) -> None:
@@ -60,9 +60,9 @@ class RowPairs:
         self.made_by = {side: MadeBy() for side in self._names}
 
     def add(self, side: str, output: Output, watch: Watch, *, key: str | None = None, more: str = "") -> None:
-        """Take the records of an output. key: the column by which rows are matched; None: `match` does it.
+        """Add the records of an output. key: column to match rows by; None: use `match` later.
 
-        more: a column that its records may have.
+        more: an optional column of its records.
         """
         if not output.store.list(RECORDS):  # nothing was rendered
             return
@@ -81,7 +81,7 @@ class RowPairs:
             watch.show(Checked(num_rows=num_rows))
 
     def match(self) -> None:
-        """Match rows by what they ask for."""
+        """Match rows by their arguments."""
         both = self._names["ours"] & self._names["theirs"]
 
         def key_of(text: str) -> str:
@@ -94,23 +94,23 @@ class RowPairs:
             self._db.execute(f"UPDATE {side} SET key = key_of(record)")
 
     def both(self) -> Iterator[RowPair]:
-        """Yield each row of ours with its row of theirs."""
+        """Yield our rows, each with its row of theirs."""
         for ours, theirs, _ in self._db.execute(_PAIRS.format("" if self._is_by_question else "LEFT")):
             yield json.loads(ours), theirs and json.loads(theirs)
 
     @property
     def only_one_has(self) -> list[str]:
-        """The arguments that did not count, or that only ours have."""
+        """The arguments that were ignored, or that only our rows have."""
         ours, theirs = self._names["ours"], self._names["theirs"]
         return sorted(ours ^ theirs if self._is_by_question else ours - theirs)
 
     def left_out(self) -> dict[str, int]:
-        """Return how many rows are not in `both`, by the reason."""
+        """Return the number of rows left out of `both`, by reason."""
         reasons = {
             "not in the other output": _ALONE.format("ours", "theirs"),
             "only in the other output": _ALONE.format("theirs", "ours"),
-            "asked like another row": _UNCLEAR.format("ours"),
-            "asked like another row of the other output": _UNCLEAR.format("theirs"),
+            "ambiguous": _UNCLEAR.format("ours"),
+            "ambiguous in the other output": _UNCLEAR.format("theirs"),
         }
         counts = {reason: self._db.execute(query).fetchone()[0] for reason, query in reasons.items()}
         return {reason: num for reason, num in counts.items() if num and self._is_by_question}
@@ -120,7 +120,7 @@ class RowPairs:
 
 
 def arguments_asked(row: AskedRow) -> dict[str, Any]:
-    """Return a row's arguments and scheduler; an engine's row has its clip's size as pipelines name it."""
+    """Return a row's arguments and scheduler. An engine's row gets its clip's size, named as in pipelines."""
     arguments = {name: each_input(value, _unfitted) for name, value in told_arguments(row).items()}
     if row["scheduler"] not in (None, "none"):
         arguments["scheduler"] = row["scheduler"]
@@ -132,12 +132,12 @@ def arguments_asked(row: AskedRow) -> dict[str, Any]:
 
 
 def _unfitted(picture: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a picture as the table names it, of which an engine gets all."""
+    """Return a picture without its fit, since an engine gets the whole picture."""
     return {key: value for key, value in picture.items() if key != "fit"}
 
 
 def kind_in(row: AskedRow) -> str:
-    """Return the kind of a row, whose record may be anybody's."""
+    """Return the kind of a row. Its record is not trusted."""
     try:
         model = row.get("model_name") or ""
         return kind_of(Request(arguments=arguments_asked(row), recipe=row["recipe"], model=model))
@@ -151,7 +151,7 @@ def _digest(arguments: Mapping[str, Any], record: AskedRow) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a JSON value with 5 in place of 5.0: engines and pipelines write either."""
+    """Return a JSON value with 5 instead of 5.0, since engines and pipelines write either."""
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):

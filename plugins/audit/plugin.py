@@ -1,4 +1,4 @@
-"""`framefleet audit`, and `audit.against` of a job: how far clips are from what others make of their rows."""
+"""Register `framefleet audit`, and `audit.against` of a job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AuditListener(Listener):
             open_models(job_of_plain_calls(job))
 
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
-        self.check(job)  # before the first row is paid
+        self.check(job)  # before the first row is paid for
         return super().running(job)
 
     def rendered(self, job: Job, watch: Watch) -> None:
@@ -39,7 +39,7 @@ class AuditListener(Listener):
 
         try:
             report = audit_job(job, watch)
-        except FramefleetError as error:  # clips have their records all the same
+        except FramefleetError as error:  # the clips' records are complete anyway
             log.warning("not compared with plain calls: %s; %s", error.problem, error.fix)
         else:
             watch.say(f"audit: {report.bound}, against {report.against}")

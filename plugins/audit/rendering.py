@@ -1,4 +1,4 @@
-"""Rows of an output in, plain calls of a model for them out: an ordinary job, in audits/ of the output."""
+"""Render plain calls of a model for rows of an output, as a job in audits/ of the output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import render_job
 from framefleet.plugins.audit.pairs import AskedRow, arguments_asked
 
-AUDITED = "audited_row_id"  # column of records: of which row this is the plain call
+AUDITED = "audited_row_id"  # column of records: the row of which this is a plain call
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "previews": False}
 
 
 def render_plainly(job: Job, rows: Iterable[AskedRow], place: str, watch: Watch) -> Output:
-    """Render what rows ask for, one row per forward and without loss; return the output, which is at `place`.
+    """Render rows one by one, in a lossless format; return the output at `place`.
 
-    job: has the model, and where it computes.
+    job: with the model and the fleet.
     """
     rows = [row for row in rows if not _needs_more(row)]
     if not rows:
@@ -43,13 +43,13 @@ def render_plainly(job: Job, rows: Iterable[AskedRow], place: str, watch: Watch)
 
 
 def _needs_more(row: AskedRow) -> bool:
-    """Tell whether a row names a recipe, a LoRA or a second model of its job."""
+    """Whether a row needs a recipe, a LoRA or a second model of its job."""
     values = told_arguments(row).values()
     return ":" in row["recipe"] or any(isinstance(one, dict) and not inputs_in(one) for one in values)
 
 
 def _fit_of(rows: Iterable[AskedRow]) -> str:
-    """Return how the pictures of an output's rows fit their sizes, which the rows say."""
+    """Return the `fit` of the pictures in these rows."""
     pictures = [one for row in rows for value in told_arguments(row).values() for one in inputs_in(value)]
     fits = {str(one.get("fit", "stretch")) for one in pictures}
     return "pad" if "pad" in fits else "crop" if fits & {"area", "crop"} else "stretch"

@@ -1,4 +1,4 @@
-"""In: compared clips. Out: how far apart they are, for each kind of row, and a bound for all rows."""
+"""Summarize the distances of compared clips for each kind of row, with a bound for all rows."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from framefleet.plugins.audit.comparison import ComparedPair
 from framefleet.plugins.audit.lots import Lots
 from framefleet.plugins.keep.replay.machines import AuditedKind, AuditedSides, Quantiles
 
-BITS = "bits"  # the frames of every row were compared, and are equal
+BITS = "bits"  # the frames of all rows were compared and are equal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindDistances(AuditedKind):
-    """What was found of one kind of row, or of all. A row that cannot be compared is off."""
+    """The result for one kind of row, or for all. Rows that cannot be compared are off."""
 
     num_rows: int
     num_chosen: int  # to be compared
-    num_equal: int  # of those compared, bit for bit
-    num_off: int  # of those chosen
-    most_off: int  # of all rows, with 95 % confidence
+    num_equal: int  # of the compared rows, bit-exact
+    num_off: int  # of the chosen rows
+    most_off: int  # upper bound for all rows, with 95 % confidence
     ssim: Quantiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AuditReport(Overview):
-    """How far the clips of an output are from others of the same rows."""
+    """The distances between the clips of an output and others of the same rows."""
 
     output: str
     against: str
     levels: float  # a clip that differs by more is off
-    share: float  # of the rows, that were chosen, at least
+    share: float  # of the rows that were chosen, at least
     total: KindDistances
     kinds: tuple[KindDistances, ...]
-    problems: Mapping[str, int]  # chosen rows that could not be compared, by the reason
-    left_out: Mapping[str, int]  # rows that could not be chosen, by the reason
-    only_one_has: tuple[str, ...]  # arguments that were ignored when rows were matched
-    sides: AuditedSides  # what made the clips of both
+    problems: Mapping[str, int]  # number of chosen rows that could not be compared, by reason
+    left_out: Mapping[str, int]  # number of rows that could not be chosen, by reason
+    only_one_has: tuple[str, ...]  # arguments that were ignored when matching rows
+    sides: AuditedSides  # what rendered the clips of both sides
 
     @property
     def bound(self) -> str:
-        """What is known of all rows, in a sentence."""
+        """The bound for all rows, in a sentence."""
         of, total = count_text(self.total.num_rows, "clip"), self.total
         is_whole = total.num_chosen == total.num_rows
         share = share_text(total.most_off / total.num_rows)
@@ -59,7 +59,7 @@ class AuditReport(Overview):
 
     @property
     def exactness(self) -> str:
-        """The same for the record of any of these rows; "bits" where all of them are equal."""
+        """The bound for the records of these rows; "bits" if all of them are equal."""
         is_equal = self.total.num_equal == self.total.num_rows
         return BITS if is_equal else f"{self.bound}, against {self.against}"
 
@@ -72,19 +72,19 @@ class AuditReport(Overview):
             "output": self.output,
             "against": self.against,
             "compared": f"{total.num_compared:,} of {count_text(total.num_rows, 'row')}",
-            "equal bit for bit": f"{total.num_equal:,}",
+            "bit-exact": f"{total.num_equal:,}",
             "bound": self.bound,
             "not compared": "; ".join(f"{reason}: {num:,}" for reason, num in reasons.items()) or None,
-            "not told apart by": ", ".join(self.only_one_has) or None,
+            "ignored arguments": ", ".join(self.only_one_has) or None,
         }
 
 
 class DistanceTally:
-    """Counts rows as they are compared."""
+    """Counts compared rows."""
 
     def __init__(self, lots: Lots, levels: float) -> None:
         self.lots, self.levels = lots, levels
-        self._counts: dict[str, Counter[str]] = defaultdict(Counter)  # by kind; "": of all
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)  # by kind; "": all
         self._values: dict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
         self.problems: Counter[str] = Counter()
 
@@ -102,11 +102,11 @@ class DistanceTally:
             )
             if distance:
                 self._values[key, "max_levels"].append(distance.max_levels)
-                self._values[key, "psnr_db"].append(-distance.psnr_db)  # as the others, more is farther
+                self._values[key, "psnr_db"].append(-distance.psnr_db)  # so that larger means farther
                 self._values[key, "ssim"].append(-distance.ssim)
 
     def of(self, kind: str = "") -> KindDistances:
-        """Return what was found of a kind; of all."""
+        """Return the result for a kind, or for all."""
         counts = self._counts[kind]
         num_rows = self.lots.num_rows[kind] if kind else self.lots.num_rows.total()
         return KindDistances(

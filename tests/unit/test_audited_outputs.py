@@ -97,7 +97,7 @@ def test_outputs_are_compared_row_by_row(tmp_path: Path) -> None:
     report = framefleet.audit(ours, against=theirs)
     assert (report.total.num_rows, report.total.num_compared, report.total.num_equal) == (5, 3, 1)
     assert (report.total.num_off, report.total.most_off) == (3, 3)
-    assert report.problems == {"of another size or number of frames": 1, "damaged there": 1}
+    assert report.problems == {"different size or number of frames": 1, "damaged there": 1}
     assert report.left_out == {"not in the other output": 1, "only in the other output": 1}
     (kind,) = report.kinds
     assert kind.kind == "generate 3 x 32 x 48"
@@ -140,8 +140,8 @@ def test_what_only_one_output_asks_for_is_named_and_not_compared(tmp_path: Path)
     assert (report.total.num_rows, report.total.num_equal, report.only_one_has) == (1, 1, ("guidance_scale",))
     assert report.left_out == {
         "not in the other output": 1,
-        "asked like another row": 1,
-        "asked like another row of the other output": 2,
+        "ambiguous": 1,
+        "ambiguous in the other output": 2,
     }
     both = output_of(tmp_path / "both", [asked(0, guidance_scale=5), asked(1, guidance_scale=7)])
     report = framefleet.audit(tmp_path / "theirs", against=both)
@@ -171,7 +171,7 @@ def test_a_second_run_goes_on_with_the_choice_and_the_distances_of_the_first(tmp
 
 def test_nothing_to_compare_with_is_said(tmp_path: Path) -> None:
     ours, theirs = output_of(tmp_path / "a", [row(1)]), output_of(tmp_path / "b", [row(2)])
-    with pytest.raises(JobError, match="is a row of") as none:
+    with pytest.raises(JobError, match="has no row in common with") as none:
         framefleet.audit(ours, against=theirs)
     assert "a seed in each row (not in the other output: 1, only in the other output: 1)" in none.value.fix
     off, itself = {"against": theirs, "levels": math.nan}, {"against": f"{ours}/"}

@@ -240,7 +240,7 @@ def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: 
         ({"columns": ["promts"]}, "columns: there is no 'promts'"),
         ({"format": "zip"}, "format is 'zip'"),
         ({"shard_rows": 0}, "shard_rows is 0"),
-        ({"picks": "gone.jsonl"}, "is not there"),
+        ({"picks": "gone.jsonl"}, "does not exist"),
         ({"picks": ["0" * 32]}, "none of the picks is a clip of"),
         ({"to": "out/export"}, "is not separate from the output"),
         ({"caption": "\udcff {seed}"}, "is not a template"),
