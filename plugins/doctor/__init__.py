@@ -1,1 +1,1 @@
-"""What is wrong with a machine or a cluster, and how to fix it."""
+"""Find what is wrong with a machine or a cluster, and how to fix it."""

@@ -1,4 +1,4 @@
-"""`framefleet doctor`: what is typed, and what it prints."""
+"""The command `framefleet doctor`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 def doctor_command(
     path: Annotated[
         Path | None,
-        Argument(metavar="JOB.YAML", help="Job file whose store, models and cluster to check too."),
+        Argument(metavar="JOB.YAML", help="Job file whose store, models and cluster to check, too."),
     ] = None,
     address: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""In: a machine or a cluster, and maybe a job. Out: what every check found on every machine."""
+"""Run all checks on a machine or a cluster, and for a job."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _MEET_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What is checked besides the machine. only: names of checks; none: all."""
+    """What to check besides the machine. only: names of checks; empty: all."""
 
     store: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    models: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # as `open_source` takes each
+    models: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # arguments of `open_source`
     only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Diagnosis(Overview):
-    """What all checks found, machine by machine."""
+    """The results of all checks, by machine."""
 
     results: tuple[CheckResult, ...]
 
@@ -46,7 +46,7 @@ class Diagnosis(Overview):
         wrong = [one for one in self.results if one.state != "ok"]
         wrong.sort(key=lambda one: one.state)  # errors first
         return {
-            "checks": f"{len(self.results):,}, {len(wrong):,} of them found something",
+            "checks": f"{len(self.results):,}, {len(wrong):,} with warnings or errors",
             **{
                 f"{one.state} {number}": f"{one.check}: {one.text}" for number, one in enumerate(wrong[:5], 1)
             },
@@ -54,7 +54,7 @@ class Diagnosis(Overview):
 
     @property
     def is_well(self) -> bool:
-        """Whether no check found an error; warnings may be there."""
+        """Whether no check found an error. There may be warnings."""
         return all(result.state != "error" for result in self.results)
 
 
@@ -66,12 +66,12 @@ def doctor(
     storage_options: Mapping[str, Any] | None = None,
     only: Collection[str] = (),
 ) -> Diagnosis:
-    """Check this machine, or every machine of a Ray cluster; a job adds its output, models and cluster.
+    """Check this machine, or every machine of a Ray cluster. A job adds its output, models and cluster.
 
-    address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
-    `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
+    address: of a Ray cluster. store: a URL or folder to test by writing to it. only: names of checks, as in
+    `CheckResult.check`; empty: all. Raises JobError, and FleetError if the cluster cannot be joined.
     """
-    store = store and absolute_path(dated(store))  # machines of a cluster have another folder
+    store = store and absolute_path(dated(store))  # other machines have other current folders
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     fleet, devices = FleetSettings(), dict[tuple[str | int, ...], str]()
     if job is not None:
@@ -83,7 +83,7 @@ def doctor(
         targets = replace(targets, store=targets.store or absolute_path(read.output), storage_options=theirs)
         options = {"storage_options": read.storage_options}
         second = getattr(read, "second_models", {})  # a training has none
-        # The base of a single file; of the file itself, `plan` reads the header.
+        # For a single file, the base. `plan` reads the header of the file itself.
         places = [(one.base or one.path, one.revision) for one in read.by_name.values()]
         places = [] if getattr(read, "engine", None) else places
         places += [(one.path, one.revision) for one in second.values()]
@@ -118,7 +118,7 @@ def checks_of(targets: Targets) -> dict[str, machine.Check]:
 
 
 def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
-    """Run on a machine: return what is found there, and the versions of what is installed."""
+    """Run the checks on a machine; return their results, and the versions of libraries."""
     return machine.run_checks(checks_of(targets)), machine.versions()
 
 
@@ -131,8 +131,8 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
         met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
     worker = shares(fleet, machines)
     if (not targets.only or "fleet" in targets.only) and not worker.room(machines):
-        problem = f"no machine has room for a worker, which takes {worker}"
-        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others; "
+        problem = f"no machine has room for a worker, which needs {worker}"
+        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others, "
         fix += "else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
         yield replace(machine.warning(problem, fix), machine=address, check="fleet")
     for name, answer in answers.items():
@@ -154,7 +154,7 @@ def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult
     if not wrong:
         return machine.ok("the same versions as on the driver's machine")
     is_refused = not wrong.keys().isdisjoint(("framefleet", "source", "ray", "python"))
-    fix = "install the same versions on every machine, e.g. by one image"
+    fix = "install the same versions on every machine, e.g. with one image"
     return (machine.error if is_refused else machine.warning)(", ".join(wrong.values()), fix)
 
 
@@ -164,7 +164,7 @@ def _of_meeting(met: Met | FleetError | None) -> Iterator[CheckResult]:
     elif met and met.unreachable:
         yield machine.error(
             f"cannot connect to {'; '.join(met.unreachable)}",
-            "open all TCP ports between the machines of the cluster, or those that Ray is given",
+            "open all TCP ports between the machines of the cluster, or those that Ray uses",
         )
     elif met:
         yield machine.ok("reaches Ray on every machine, and the driver")

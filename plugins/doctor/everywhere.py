@@ -1,6 +1,6 @@
-"""In: the address of a Ray cluster, and functions. Out: what each returns on every machine, or why not.
+"""Call functions on every machine of a Ray cluster.
 
-Takes no cores and no GPUs from the cluster, so it runs while a job does.
+This takes no cores or GPUs of the cluster, so it also works while a job runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONNECT_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """What a machine found of the others. unreachable: their names. offset_s: of its clock, at least."""
+    """How a machine reached the others. unreachable: names of machines. offset_s: of its clock, at least."""
 
     unreachable: tuple[str, ...]
     offset_s: float
@@ -42,10 +42,7 @@ def everywhere(address: str) -> Iterator[list[Machine]]:
 def run_on(
     machines: Sequence[Machine], function: Callable[..., Any], *arguments: Any, timeout_s: float
 ) -> dict[str, Any]:
-    """Call a function on all machines at once; return what it returns, by the machine's name.
-
-    In the place of an answer stands a FleetError where there is none.
-    """
+    """Call a function on all machines at once; return results by machine, or FleetErrors for failures."""
     remote = ray.remote(function)
     calls = {
         machine.name: remote.options(
@@ -71,8 +68,8 @@ def meet(machines: Sequence[Machine], *, timeout_s: float) -> dict[str, Any]:
     for name, answer in answers.items():
         if not isinstance(answer, FleetError):
             began, unreachable, ended = answer
-            # It began after we sent, and ended before we received: what contradicts that is the clocks'
-            # difference.
+            # It started after we sent the request, and ended before we received the answer. If its times
+            # contradict this, the clocks differ.
             offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
             answers[name] = Met(unreachable=unreachable, offset_s=offset_s)
     return answers
@@ -80,10 +77,10 @@ def meet(machines: Sequence[Machine], *, timeout_s: float) -> dict[str, Any]:
 
 def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:
     if not is_done:
-        return FleetError(f"{name} has not answered after {timeout_s:.0f} s", "look whether it is overloaded")
+        return FleetError(f"{name} has not answered after {timeout_s:.0f} s", "it may be overloaded")
     try:
         return ray.get(ref)
-    except Exception as error:  # Ray's, or what unpickling raises where another framefleet is installed
+    except Exception as error:  # from Ray, or from unpickling if another framefleet is installed there
         last = str(error).strip().rpartition("\n")[2]
         return FleetError(
             f"{name} cannot run a check: {last}", "install the same version of framefleet there"
@@ -91,7 +88,7 @@ def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:
 
 
 def _connect_to(places: Mapping[str, tuple[str, int]]) -> tuple[float, tuple[str, ...], float]:
-    """Run on a machine: return when it began and ended, by its own clock, and whom it did not reach."""
+    """Runs on a machine: return start and end, by its own clock, and the places that it did not reach."""
     began = time.time()
     unreachable = []
     for name, (address, port) in places.items():

@@ -1,4 +1,4 @@
-"""What a job needs of others: a store that can be written, the hub of models, and the right time."""
+"""Check the services that a job needs: a writable store, the model hub, and the right time."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from framefleet.api.errors import FramefleetError
 from framefleet.api.texts import public_text, public_url
 from framefleet.plugins.doctor.machine import CheckResult, error, ok, warning
 
-_PATIENCE_S = 4.0  # less than a check may take, of which there are several requests
-_SAMPLE_BYTES = 4 << 20  # a clip of some seconds
+_PATIENCE_S = 4.0  # per request; a check makes several within its limit
+_SAMPLE_BYTES = 4 << 20  # like a clip of some seconds
 _SLOW_MB_S, _SLOW_S = 1.0, 1.0
-# Stores refuse requests that are 15 minutes off (S3, Azure); a Date header has whole seconds.
+# Stores refuse requests that are 15 minutes off (S3, Azure). A Date header has whole seconds.
 _OFF_S, NEAR_S = 300.0, 5.0
 
 
 def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Yield whether an output can be written, read, listed and locked there, and how fast.
 
-    What it writes lies in a folder of its own, which it deletes, as it does folders on the way there.
+    Writes to a separate folder, and deletes it and any parent folders that it created.
     """
     from framefleet.api.outputs import Store
 
     store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor-{secrets.token_hex(8)}"
     absent = [] if "://" in url else [one for one in (Path(url), *Path(url).parents) if not one.exists()]
-    small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))  # else there is nothing to delete
+    small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))  # raises before anything is there
     try:
         if f"{folder}/small" not in store.list(folder):
             yield error(
                 f"{store.url_of('')} does not list a file that was just written",
-                "use another store: records are listed",
+                "use another store; framefleet finds records by listing them",
             )
         if not store.creates_in_one_step(f"{folder}/created"):
             yield warning(
-                "the server overwrites objects despite If-None-Match: two drivers that begin at the same "
+                "the server overwrites objects despite If-None-Match, so two drivers that start at the same "
                 "moment may both get the output",
                 "start one driver at a time, or use a store with conditional writes",
             )
         write_s = _seconds(lambda: store.write(f"{folder}/large", os.urandom(_SAMPLE_BYTES)))
         read_s = _seconds(lambda: store.read(f"{folder}/large"))
     finally:
-        with suppress(FramefleetError):  # said already
+        with suppress(FramefleetError):  # reported already
             store.delete_all(folder)
-        with suppress(OSError):  # somebody else has begun to write there
+        with suppress(OSError):  # another program writes there now
             for made in absent:
                 made.rmdir()
     write, read = _SAMPLE_BYTES / 1e6 / write_s, _SAMPLE_BYTES / 1e6 / read_s
     text = f"write {write:,.0f} MB/s, read {read:,.0f} MB/s, {small_s * 1000:.0f} ms for a small file"
     if min(write, read) < _SLOW_MB_S or small_s > _SLOW_S:
-        yield warning(f"slow: {text}", "use a store that is nearer to the machines")
+        yield warning(f"slow: {text}", "use a store that is closer to the machines")
     else:
         yield ok(f"{store.url_of('')}: {text}")
 
@@ -70,9 +70,9 @@ def _seconds(request: Callable[[], object]) -> float:
 
 
 def inspect_hub(models: Collection[Mapping[str, Any]]) -> Iterator[CheckResult]:
-    """Yield whether each of these models is there, in the hub or elsewhere; of none, whether the hub answers.
+    """Yield whether each of these models can be opened; without models, whether the hub answers.
 
-    models: as `open_source` takes each.
+    models: arguments of `open_source`.
     """
     from huggingface_hub import HfApi, constants, get_token
 
@@ -86,7 +86,7 @@ def inspect_hub(models: Collection[Mapping[str, Any]]) -> Iterator[CheckResult]:
     if models:
         return
     if constants.HF_HUB_OFFLINE:
-        yield ok("not asked: HF_HUB_OFFLINE is set")
+        yield ok("not checked, as HF_HUB_OFFLINE is set")
         return
     fix = "check the connection, HF_ENDPOINT and HF_TOKEN; a model in a folder needs no hub"
     try:
@@ -95,13 +95,13 @@ def inspect_hub(models: Collection[Mapping[str, Any]]) -> Iterator[CheckResult]:
         else:
             _date_of(constants.ENDPOINT)
             yield ok(f"{constants.ENDPOINT} answers; no token is set, which gated models need")
-    except Exception as failure:  # the client raises what its HTTP library does
+    except Exception as failure:  # the client passes on its HTTP library's errors
         message = public_text(f"{type(failure).__name__}: {failure}").partition("\n")[0]
         yield warning(f"{constants.ENDPOINT} does not answer: {message}", fix)
 
 
 def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Yield how far this machine's clock is from that of the store, or else of the hub."""
+    """Yield the difference of this machine's clock from that of the store, or else of the hub."""
     from huggingface_hub import constants
 
     of_store = _endpoint(url or "", options)
@@ -111,25 +111,25 @@ def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[Check
         theirs = _date_of(server)
     except OSError as failure:
         message = f"{public_url(server)} does not answer: {public_text(str(failure))}"
-        fix = f"check whether {'the store' if of_store else 'the hub'} can be reached, or give --store URL"
+        fix = f"check whether {'the store' if of_store else 'the hub'} can be reached, or add --store URL"
         yield warning(message if of_store else f"not compared: {message}", fix)
         return
     if theirs is None:
-        yield warning(f"{public_url(server)} does not say the time", "give --store URL of another server")
+        yield warning(f"{public_url(server)} does not send the time", "use another server for --store")
         return
     offset_s = (began + time.time()) / 2 - theirs
     text = f"{abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} {public_url(server)}"
     fix = "synchronize the clock: timedatectl set-ntp true, or install chrony"
     if abs(offset_s) > _OFF_S:
-        yield error(f"the clock is {text}: stores refuse requests, and certificates look expired", fix)
+        yield error(f"the clock is {text}, so stores refuse requests, and certificates look expired", fix)
     elif abs(offset_s) > NEAR_S:
         yield warning(f"the clock is {text}", fix)
     else:
-        yield ok(f"as that of {public_url(server)}")
+        yield ok(f"same time as {public_url(server)}")
 
 
 def _endpoint(url: str, options: Mapping[str, Any]) -> str | None:
-    """Return the web server of a store; None for a folder and others."""
+    """Return the web server of a store; None for a folder and other places."""
     scheme = url.partition("://")[0]
     if scheme in ("s3", "s3a"):
         endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
@@ -144,10 +144,10 @@ def _endpoint(url: str, options: Mapping[str, Any]) -> str | None:
 
 
 def _date_of(server: str) -> float | None:
-    """Return the time by a web server's Date header; None where it sends none. Raises OSError."""
+    """Return the time in a web server's Date header, or None. Raises OSError."""
     try:
         with urlopen(Request(server, method="HEAD"), timeout=_PATIENCE_S) as answer:
             date = answer.headers["Date"]
-    except HTTPError as answer:  # 403 of a store that wants a signature: it has a date too
+    except HTTPError as answer:  # e.g. 403 of a store that needs a signature; it also has a date
         date = answer.headers["Date"]
     return parsedate_to_datetime(date).astimezone(UTC).timestamp() if date else None

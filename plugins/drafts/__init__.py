@@ -1,1 +1,1 @@
-"""Drafts: each row rendered cheaply first, and only the best of them in full."""
+"""Render each row cheaply first, and only the best of these drafts in full."""

@@ -1,7 +1,4 @@
-"""From a job to the job of its drafts, and from their records to the table of the rows that are kept.
-
-Of the drafts, with their scores, the best of each group are kept.
-"""
+"""Make the job for a job's drafts, and the table of the rows to render in full: the best of each group."""
 
 from __future__ import annotations
 
@@ -54,28 +51,28 @@ class Draft:
 
     row_id: str
     path: str | None  # of its clip
-    values: dict[str, Any]  # of file steps, by column
+    values: dict[str, Any]  # values of file steps, by column
 
 
 def kept_drafts(
     store: Store, keep: KeepSection, measured: list[str], is_wanted: Callable[[str], bool]
 ) -> dict[str, Draft]:
-    """Return what is kept of an output of drafts, by row_id.
+    """Choose drafts to keep from their output; return them by row_id.
 
-    measured: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
-    Raises JobError for a column or a condition that is none.
+    measured: columns to return. is_wanted: whether a draft's row is in the current table. Raises JobError for
+    an unknown column or an invalid condition.
     """
-    heaps: dict[str, list[tuple[float, int, Draft]]] = {}  # the best of each group, the worst of them on top
+    heaps: dict[str, list[tuple[float, int, Draft]]] = {}  # best drafts of each group, the worst on top
     for table in records_where(store, [*_READ, *measured, *keep.per], keep.where):
         for row in (row for row in table.to_pylist() if is_wanted(row["row_id"])):
             values, columns = {name: row.get(name) for name in measured}, with_arguments(row)
             draft = Draft(row_id=row["row_id"], path=row["path"], values=values)
             group = canonical_json([str(columns.get(name)) for name in keep.per])
             score = values.get(keep.score) if keep.score else None
-            rank = float("-inf")  # a draft without the score comes after all others
+            rank = float("-inf")  # drafts without the score come last
             if isinstance(score, int | float) and score == score:
                 rank = float(score) if keep.by == keep.score else -float(score)
-            # Equal scores: the smaller row_id, so that every run keeps the same.
+            # For equal scores, keep the smaller row_id, so that every run keeps the same drafts.
             entry, heap = (rank, -int(draft.row_id, 16), draft), heaps.setdefault(group, [])
             if keep.best is None or len(heap) < keep.best:
                 heapq.heappush(heap, entry)
@@ -84,21 +81,21 @@ def kept_drafts(
     return {draft.row_id: draft for heap in heaps.values() for _, _, draft in heap}
 
 
-_MAX_ASKED = 16  # drafts that speak for all that lack an answer
+_MAX_ASKED = 16  # drafts to check among those that lack an answer
 _PATH, _SCORE = "draft_path", "draft_{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which drafts are rendered in full."""
+    """The drafts to render in full."""
 
-    place: str | None  # of the table of these; None where it has no row
+    place: str | None  # of the table with these rows; None if there are none
     num_kept: int
     num_drafts: int  # to choose from
 
 
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
-    """Raise UserError for groups by what no row has, and for a table that has our columns already."""
+    """Raise UserError for groups by an unknown column, and for a table that already has our columns."""
     columns = drafts.record_columns()
     names = dict.fromkeys([*sorted(drafts.argument_names), *columns.names])
     for name in keep.per:
@@ -109,13 +106,13 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     ours = {DRAFT_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(
-            f"column {name!r} has the name of one that says which draft a row comes from",
+            f"column {name!r} is reserved for the draft from which a row comes",
             "rename it in the table, or drop it",
         )
 
 
 def _measured(drafts: ResolvedJob) -> pa.Schema:
-    """Return the columns of file steps by which drafts can be ranked: those of numbers."""
+    """Return the numeric columns of file steps, by which drafts can be ranked."""
     kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
     return pa.schema(
         [
@@ -127,7 +124,7 @@ def _measured(drafts: ResolvedJob) -> pa.Schema:
 
 
 def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
-    """Write the table of what is kept of a job's drafts. table: in place of the job's."""
+    """Choose among a job's drafts, and write the table of the rows to keep. table: replaces the job's."""
     silent = Callback()
     with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
@@ -143,9 +140,9 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
 
 
 def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable[[str], bool]) -> None:
-    """Raise EndpointError for drafts whose columns for the choice are still to be filled in.
+    """Raise EndpointError if columns for the choice are still to be filled.
 
-    Drafts of which nobody will ever say more, refused or damaged ones, do not delay the others.
+    Drafts that will never have a value, since they were refused or are damaged, do not delay the others.
     """
     where = plain_name(keep.where or "")
     late = [column.name for column in late_columns(drafted.columns)]
@@ -156,16 +153,16 @@ def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable
         lacking = {row["row_id"]: bool(row.get(refused)) for row in rows if is_wanted(row["row_id"])}
         if not lacking:
             continue
-        text = f"drafts without {name}, by which they are chosen: {len(lacking):,}"
+        text = f"drafts without {name}, which decides the choice: {len(lacking):,}"
         waiting = [row_id for row_id, is_refused in lacking.items() if not is_refused]
         some = Random(len(waiting)).sample(waiting, min(len(waiting), _MAX_ASKED))
         if some and not _are_damaged(drafted.store, some):
             raise EndpointError(text, "run the same command again")
-        log.warning("%s, e.g. %s: they come after all others", text, next(iter(lacking)))
+        log.warning("%s, e.g. %s; they come last", text, next(iter(lacking)))
 
 
 def _are_damaged(store: Store, row_ids: Sequence[str]) -> bool:
-    """Return whether nobody can be asked about any of these drafts: their clips are not as recorded."""
+    """Whether the clips of all these drafts are damaged, so that no question about them can be answered."""
     chosen = f"row_id in ({', '.join(map(repr, row_ids))})"
     for table in records_where(store, [*FRAMES_OF, "frames_sha256"], chosen):
         for record in table.to_pylist():
@@ -176,7 +173,7 @@ def _are_damaged(store: Store, row_ids: Sequence[str]) -> bool:
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:
-    """Yield the row_ids that rows of a table of what is kept have in full, those of these drafts."""
+    """Yield the row_ids of the full rows of these drafts, from the table of kept rows."""
     with closing(resolve_job(job, Callback(), place)) as full:
         for first, batch in full.table.batches():
             of_drafts = batch.column(DRAFT_ROW_ID)
@@ -186,7 +183,7 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
 
 
 def _store_kept(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str | None:
-    """Write the rows that are kept, each with its draft's seed, and return where."""
+    """Write the kept rows, each with its draft's seed, as a table, and return its place."""
     seed = job.columns.get("seed", "seed")
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
     scores = _measured(drafted)
@@ -216,7 +213,7 @@ def _store_kept(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> st
 
 
 def draft_job(job: Job) -> Job:
-    """Return the job that renders the drafts: the same rows with other arguments, and scores."""
+    """Return the job that renders the drafts: the same rows with other arguments and with scores."""
     changed = {
         "output": below(job, DRAFTS),
         "overrides": {**job.overrides, **section_of(job).row_arguments},
@@ -232,23 +229,23 @@ def section_of(job: Job) -> DraftSection:
 
 
 def keep_of(job: Job) -> KeepSection:
-    """Return which drafts are kept. Raises JobError where they are to be ranked by what is not measured."""
+    """Return the settings for keeping drafts. Raises JobError if the score for ranking is not measured."""
     keep, measured = section_of(job).keep, step_columns(draft_job(job))
     if keep.score is not None and keep.score not in measured:
         raise JobError(
-            f"draft.keep.by is {keep.by!r}, and drafts have no such score",
+            f"draft.keep.by is {keep.by!r}, but drafts have no such score",
             fix_of_missing(keep.score, measured, source="it to `scores:`"),
         )
     return keep
 
 
 def most_kept(job: Job, keep: KeepSection, table: str | None = None) -> int:
-    """Return how many drafts can be kept: of distinct rows, by the groups that they make.
+    """Return the maximum number of drafts to keep, from the distinct rows and their groups.
 
-    A column that only records have makes one group for each row. Reads the whole table.
+    A column that only records have makes one group per row. Reads the whole table.
     """
     groups: Counter[int] = Counter()
-    seen: set[int] = set()  # of rows, by hashes: a hundred bytes each
+    seen: set[int] = set()  # hashes of rows, a hundred bytes each
     with closing(resolve_job(draft_job(job), Callback(), table)) as drafts:
         check_choice(drafts, keep)
         unset = dict.fromkeys(drafts.rows.argument_fields.names)
@@ -265,9 +262,9 @@ def most_kept(job: Job, keep: KeepSection, table: str | None = None) -> int:
 
 
 def spent_on(job: Job, elsewhere: Spent | None, ended: Summary | None = None) -> Spent:
-    """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere.
+    """Return what was spent on one of the two outputs, for the budget of the other's run, and elsewhere.
 
-    ended: how this run of it ended.
+    ended: summary of this run of it.
     """
     if job.budget.per == "run":
         own = ended.spent if ended else Spent()
@@ -277,11 +274,11 @@ def spent_on(job: Job, elsewhere: Spent | None, ended: Summary | None = None) ->
 
 
 def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None = None) -> None:
-    """Raise UserError for what would be refused once the drafts are there."""
+    """Raise UserError for rows that would be refused in full, before drafts are rendered."""
     try:
         with closing(resolve_job(draft_job(job), Callback(), table)) as resolved:
             check_choice(resolved, keep)
-    except JobError as error:  # of a key that the job has not
+    except JobError as error:  # about a key that is not in the job
         raise JobError(error.problem.replace("overrides.", "draft."), error.fix) from None
     with closing(resolve_job(job, watch, table)) as full, closing(RowIndex()) as index:
         check_claim(full)
@@ -291,18 +288,18 @@ def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DraftedPlan(JobPlan):
-    """The plan of the rows in full, with that of their drafts."""
+    """The plan for the full rows, with the plan for their drafts."""
 
-    drafts: JobPlan  # of every row
-    most_kept: int  # rows in full, at the most
-    keep: str  # which
+    drafts: JobPlan  # for every row
+    most_kept: int  # maximum number of full rows
+    keep: str  # how they are chosen, as text
 
     @property
     def to_render(self) -> str:
         return f"at most {self.most_kept:,}"
 
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
-        yield "drafts, of every row:"
+        yield "drafts of every row:"
         yield from self.drafts.parts(wanted)
         yield f"in full, at most {self.most_kept:,} of these rows: {self.keep}"
         yield self

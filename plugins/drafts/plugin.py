@@ -1,8 +1,8 @@
-"""The section `draft` of a job: rows are rendered cheaply first, and only the best of them in full."""
+"""Register the section `draft` of a job: renders rows cheaply first, and only the best in full."""
 
 from framefleet.api import Plugin
 
-SECTION, DRAFTS = "draft", "drafts"  # of a job file; the output of the drafts in the job's
+SECTION, DRAFTS = "draft", "drafts"  # section of a job file; inner output for the drafts
 DRAFT_ROW_ID = "draft_row_id"  # column of records
 
 PLUGIN = Plugin(

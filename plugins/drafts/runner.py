@@ -1,9 +1,9 @@
-"""Runs jobs with the section `draft`: drafts, then a choice among them, then the chosen rows in full.
+"""Run jobs with the section `draft`: drafts, then a choice among them, then the chosen rows in full.
 
-    table -> drafts/, an output of its own, with scores -> chosen/, a table of those rows -> the output
+    table -> drafts/, an inner output, with scores -> chosen/, a table of the chosen rows -> the output
 
-Each run continues where it was left, and none needs to know of the others: drafts are a job with other
-arguments, a choice is a table, and what is rendered in full are the rows of that table.
+Each step continues where it stopped, and knows nothing of the others: drafts are a job with other arguments,
+the choice is a table, and the full rows are the rows of this table.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 class DraftRunner(JobRunner):
     section = SECTION
-    order = 100  # the last before rendering: whatever chooses among rows chooses among those in full
+    order = 100  # last before rendering, so that other plugins choose among full rows
 
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
-        """Do what `JobRunner.render` promises.
+        """Render as `JobRunner.render` does.
 
-        scope.only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full
-        are refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both
-        count in it.
+        scope.only: also renders the kept ones of these drafts in full. Rows that cannot be rendered in full
+        are refused before any draft is rendered. While the budget leaves drafts out, nothing is chosen. Both
+        outputs count towards it.
         """
         from framefleet.api.commands import wait_for
         from framefleet.api.jobs import Summary, store_of_job
@@ -75,8 +75,8 @@ class DraftRunner(JobRunner):
         _check_limit(wanted.limit)
         drafted, keep = drafts.draft_job(job), drafts.keep_of(job)
         first = run(drafted, watch, wanted, table=table)
-        full = run(job, watch, replace(wanted, probe=False), table=table)  # nobody has chosen its rows yet
-        # Another runner of the drafts decides how many there are.
+        full = run(job, watch, replace(wanted, probe=False), table=table)  # its rows are not chosen yet
+        # Another runner may decide the number of drafts.
         most_kept = first.counts.distinct if runners_of(drafted) else drafts.most_kept(job, keep, table)
         return DraftedPlan.of(full, audits=None, drafts=first, most_kept=most_kept, keep=str(keep))
 
@@ -88,6 +88,6 @@ class DraftRunner(JobRunner):
 
 
 def _check_limit(limit: int | None) -> None:
-    """Raise JobError where the first rows cannot be chosen: drafts decide which rows are rendered."""
+    """Raise JobError for a limit, since drafts decide which rows are rendered."""
     if limit is not None:
         raise JobError("limit: the job has drafts", "leave it out, or set `draft.keep`")

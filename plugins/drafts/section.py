@@ -1,4 +1,4 @@
-"""The section `draft` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The section `draft` of a job file. Light to import, since every job file is read with it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class KeepSection(Section):
-    """Drafts to render in full: the best of those for which `where` is true."""
+    """Drafts to render in full: the best ones for which `where` is true."""
 
     best: int | None = Field(default=None, ge=1)
-    """Number of drafts to keep of each group, by `by`. Default: all."""
+    """Number of drafts to keep per group, by `by`. Default: all."""
     per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
-    """Columns of records, e.g. [prompt]: each of their values makes a group. Default: one group."""
+    """Columns of records, e.g. [prompt]: each value makes a group. Default: one group."""
     by: _Text | None = None
-    """A score, the highest first; -flicker is the lowest first."""
+    """Score to rank by, highest first; -flicker means lowest first."""
     where: _Text | None = None
     """Condition in SQL on columns of records, e.g. "sharpness > 0.4"."""
 
     @model_validator(mode="after")
     def _chooses(self) -> Self:
         if (self.best is None) != (self.by is None):
-            raise PydanticCustomError("keep", "given with both `best` and `by`, or with `where` alone")
+            raise PydanticCustomError("keep", "given with both `best` and `by`, or with `where` only")
         if self.best is None and self.where is None:
             raise PydanticCustomError("keep", "given with `best` and `by`, or with `where`")
         return self
@@ -45,7 +45,7 @@ class KeepSection(Section):
 
 
 class DraftSection(Section):
-    """Rows rendered cheaply first; the best of these drafts are then rendered in full.
+    """Rows are rendered cheaply first, and then the best of these drafts in full.
 
     All keys other than `keep` are arguments of the drafts, e.g. num_inference_steps, height and width.
     """

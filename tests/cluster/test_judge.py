@@ -72,7 +72,7 @@ def test_a_draft_that_is_refused_an_answer_comes_last_and_delays_no_other(
     values |= {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "quality"}}}
     chat.will({"for": PROMPTS[1], "status": 400})
     ended = command("render", write_job(tmp_path / "job.yaml", values), exits=0)
-    assert "drafts without quality, by which they are chosen: 1, e.g." in ended.stderr
+    assert "drafts without quality, which decides the choice: 1, e.g." in ended.stderr
     drafts = column(tmp_path / "out/drafts", "quality")
     assert drafts.count(None) == 1
     assert column(tmp_path / "out", "draft_quality") == [max(filter(None, drafts))]

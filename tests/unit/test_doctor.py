@@ -88,7 +88,7 @@ def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPat
 
 
 def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert found("gpus") == {"gpus": "ok: no NVIDIA GPU: there is no nvidia-smi here | \n"}
+    assert found("gpus") == {"gpus": "ok: no NVIDIA GPU, as nvidia-smi is not here | \n"}
     for name, text in (("gpus", _GPUS), ("users", _USERS), ("log", _LOG)):
         (tmp_path / name).write_text(text)
     answer = f'case "$1" in --query-gpu*) cat {tmp_path}/gpus;; *) cat {tmp_path}/users;; esac'
@@ -98,10 +98,10 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
     text = found("gpus")["gpus"]
     for said in (
         "warning: GPU 0: NVIDIA H100 80GB HBM3, driver 570.86.15, 19.5 of 79.6 GiB free; taken by python3",
-        "error: GPU 1: memory errors that could not be corrected (ECC): 3",
+        "error: GPU 1: uncorrected memory errors (ECC): 3",
         "warning: GPU 1 is split into MIG",
         "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's",
-        "ok: GPU 3: NVIDIA GB10, driver 580.95.05; its memory is the machine's",
+        "ok: GPU 3: NVIDIA GB10, driver 580.95.05; it shares the machine's memory",
         "error: GPU at 0000:3b:00: Xid 79, 1 time ",
     ):
         assert said in text
