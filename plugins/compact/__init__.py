@@ -1,1 +1,1 @@
-"""Many small files of records, merged into a few large ones."""
+"""Merge many small files of records into a few large ones."""

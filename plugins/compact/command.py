@@ -1,4 +1,4 @@
-"""`framefleet compact`: what is typed, and what it prints."""
+"""The command `framefleet compact`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compact_command(
     """Merge many small files of records into a few large ones.
 
     Jobs write such a file every few seconds. With fewer files, large outputs are faster to resume, report and
-    query. Does not change records or clips. Refused while a job writes to the output.
+    query. Records and clips do not change. Refused while a job writes to the output.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import output_at, watch_on
@@ -47,8 +47,8 @@ def compact_command(
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:
     """Merge the small parts of records of an output into large ones, and those of its inner outputs.
 
-    storage_options: what fsspec takes. Raises JobError where there is no output, a job writes to it, or a
-    part is damaged; StoreError.
+    storage_options: for fsspec. Raises JobError if there is no output, a job writes to it, or a part is
+    damaged, and StoreError.
     """
     from framefleet.api.outputs import Output
 
@@ -56,7 +56,7 @@ def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) ->
 
 
 def compact_output(output: Output, watch: Watch) -> Compacted:
-    """Do what `compact` does, reporting to `watch`."""
+    """Merge parts, as `compact` does, and report to `watch`."""
     from framefleet.api.outputs import DriverLock, HeldOutput, outputs_in
     from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
 

@@ -1,7 +1,7 @@
-"""Many small parts of records merged into a few large ones, while no job adds any.
+"""Merge many small parts of records into a few large ones, while no job adds any.
 
-Each row is in one part that counts at every moment, see `HeldOutput.merge`. The rows of a larger part are in
-the order of the table, so that neighbours are read together. Parts without an epoch are people's, and stay.
+At every moment, each row is in one part that counts; see `HeldOutput.merge`. Rows of a larger part are in the
+order of the table, so that neighbours are read together. Parts without an epoch are made by people, and stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from framefleet.api.commands import Overview
 from framefleet.api.outputs import RECORDS, HeldOutput, Part
 
-# As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
+# File size for some 50,000 records, read in one request. In memory it may be larger, as texts repeat.
 LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 128 << 20
 _MOST_ROWS = 1 << 17
 
@@ -26,7 +26,7 @@ class Compacted(Overview):
 
     num_before: int
     num_after: int
-    num_rows_merged: int  # of the parts that were merged
+    num_rows_merged: int  # in the merged parts
 
     def overview(self) -> Mapping[str, object]:
         parts = f"{self.num_before:,} before, {self.num_after:,} now"
@@ -35,7 +35,7 @@ class Compacted(Overview):
 
 @dataclass(slots=True)
 class _Group:
-    """Parts that are merged. num_bytes: of their files; unpacked: in memory."""
+    """Parts to merge. num_bytes: of their files; unpacked: in memory."""
 
     parts: list[Part] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
@@ -58,7 +58,7 @@ class _Group:
 
     @property
     def is_large(self) -> bool:
-        """Whether they are half of what a part may be, by any measure: such a part is not merged again."""
+        """Whether they reach half of any limit; such a part is not merged again."""
         return (
             self.num_bytes >= LARGE_BYTES // 2
             or self.unpacked >= MOST_BYTES_UNPACKED // 2
@@ -67,9 +67,9 @@ class _Group:
 
 
 def merge_small_parts(held: HeldOutput, on_rows: Callable[[int], None] = lambda num: None) -> Compacted:
-    """Merge the small parts of records, while nobody adds any.
+    """Merge the small parts of records, while no job adds any.
 
-    on_rows: is called with how many records were merged. Raises JobError for a part that is damaged.
+    on_rows: called with the number of merged records. Raises JobError for a damaged part.
     """
     parts = held.parts(RECORDS)
     sizes = {path: stored.size for path, stored in held.store.details(RECORDS).items()}
@@ -87,7 +87,7 @@ def merge_small_parts(held: HeldOutput, on_rows: Callable[[int], None] = lambda 
 
 
 def _groups(held: HeldOutput, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
-    """Yield neighbours of equal columns that make a large part together; one that is large by itself."""
+    """Yield groups of neighbouring parts with equal columns that make a large part, or a single large one."""
     group = _Group()
     for part, table in zip(parts, held.read(parts), strict=True):
         alone = _Group()
@@ -103,7 +103,7 @@ def _groups(held: HeldOutput, parts: Sequence[Part], sizes: Mapping[str, int]) -
 
 
 def _merged(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return all rows, in the order of the table where they say it."""
+    """Return all rows, in the order of the table if they have it."""
     table = pa.concat_tables(tables)
     places = table["row_indices"]
     if pc.all(pc.greater(pc.list_value_length(places), 0), skip_nulls=False).as_py():

@@ -1,1 +1,1 @@
-"""Jobs that a Ray cluster runs by itself: `framefleet submit` and `framefleet logs`."""
+"""Run jobs on a Ray cluster without this machine: `framefleet submit` and `framefleet logs`."""

@@ -1,4 +1,4 @@
-"""`framefleet submit` and `framefleet logs`: what is typed, and what they print."""
+"""The commands `framefleet submit` and `framefleet logs`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _JobServer = Annotated[
         "--address",
         metavar="URL",
         help="Ray job server, e.g. http://127.0.0.1:8265. Default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or "
-        "that of the Ray on this machine.",
+        "the one on this machine.",
     ),
 ]
 _RowId = Annotated[
@@ -39,9 +39,7 @@ _RowId = Annotated[
 ]
 _Submitted = Annotated[
     bool,
-    Option(
-        "--submitted", help="Print what the last submitted job of this output has printed, and its state."
-    ),
+    Option("--submitted", help="Print the output and state of the last submitted job for this output."),
 ]
 _Follow = Annotated[
     bool, Option("--follow", "-f", help="Like --submitted, and keep printing until the job ends.")
@@ -53,8 +51,8 @@ def submit_command(
 ) -> None:
     """Submit a job to a Ray cluster. This machine may then be switched off.
 
-    Returns at once. Once its driver has begun, follow and control the job by its output, from any machine,
-    with `framefleet status`, `logs`, `pause` and `stop`.
+    Returns at once. When its driver has started, watch and control the job through its output, from any
+    machine, with `framefleet status`, `logs`, `pause` and `stop`.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import load_job, store_of_job
@@ -76,7 +74,7 @@ def submit_command(
         logs = command("logs", output, "--submitted", *at)
         stderr.say(f"to see it: {logs}")
         stderr.say(
-            f"once its driver has begun: {command('status', output)}; to end it: {command('stop', output)}"
+            f"when its driver has started: {command('status', output)}; to end it: {command('stop', output)}"
         )
 
 
@@ -90,7 +88,7 @@ def logs_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
+    """Show what happened to a row: errors, lost workers, attempts, audits, and its result.
 
     Only reads the output's files, so it works on any machine that can reach them. --submitted asks the Ray
     cluster instead.
@@ -104,8 +102,8 @@ def logs_command(
             show_log(output_at(output, sets), row_id, as_json=as_json)
             return
         if row_id:
-            problem = "ROW_ID is not for --submitted, --follow and --address"
-            raise JobError(problem, "leave it out: they show the last submitted job of the output")
+            problem = "ROW_ID has no effect with --submitted, --follow and --address"
+            raise JobError(problem, "leave it out; they show the last submitted job for the output")
         from framefleet.plugins.deploy.submission import find_submission, logs_of
 
         store = Store(output, storage_options_alone(sets))

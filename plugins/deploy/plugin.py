@@ -1,4 +1,4 @@
-"""Jobs that a Ray cluster runs by itself: the commands `framefleet submit` and `framefleet logs`."""
+"""Register `framefleet submit` and `framefleet logs`."""
 
 from framefleet.api import Plugin
 

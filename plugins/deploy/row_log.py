@@ -1,4 +1,4 @@
-"""From the log of an output to lines about its rows."""
+"""Print log lines about an output's rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from framefleet.plugins.watch.failures import one_line
 
 
 def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
-    """Print what happened to a row, or to all rows to which anything happened.
+    """Print the log lines of a row, or of all rows that have any.
 
-    What happened to several rows at once, e.g. when their worker was lost, is one line; in JSON one for each.
+    An event for several rows at once, e.g. when their worker was lost, is one line; with JSON, one per row.
     """
     line = None
     for _, same in groupby(
@@ -34,4 +34,4 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stdout.say(f"{one_line(about)}  {one_line(line.message)}{more}")
     if line is None:
         whose = f"row {row_id}" if row_id else "any row"
-        stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
+        stderr.say(f"{found.url} has no log lines about {whose}: nothing went wrong so far")

@@ -1,7 +1,7 @@
-"""From a job to a copy of it that a Ray cluster runs by itself, and from its output to what that has printed.
+"""Submit a copy of a job to a Ray cluster, which runs it without this machine, and read what it prints.
 
-With the job go the modules and the program it names. Whoever may see the cluster sees a job's command,
-metadata and runtime environment: nothing secret is in them. The files go to the machines that run the job.
+The modules and the program that the job names are sent along. Everybody with access to the cluster can see a
+job's command, metadata and runtime environment, so these have no secrets. Files are sent to its machines.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from framefleet.jobs.show.console import SUBMITTED
 from framefleet.pipeline.outputs.stores.retries import Soon
 
 _FILE = "job.json"
-_PROGRAMS = "framefleet_on_end"  # a folder of what goes with a job; no module of it has such a name
+_PROGRAMS = "framefleet_on_end"  # folder among the sent files; no module has this name
 _COMMAND = f"{SUBMITTED}=1 {command('render', _FILE, '--set', 'fleet.address=auto')}"
-_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
-_LAST_LOGS = ", last available logs"  # after it, a message has the end of the log
-_PATIENCE_S = 5.0  # for the output, which this machine may not reach
-_OUTPUT = "framefleet_output"  # the key of its metadata
+_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers these over an address
+_LAST_LOGS = ", last available logs"  # in a message, the end of the log follows
+_PATIENCE_S = 5.0  # for the output, which this machine may not be able to reach
+_OUTPUT = "framefleet_output"  # key of the metadata
 for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of each package at INFO, on stderr
+    logging.getLogger(_name).setLevel(logging.WARNING)  # at INFO, they log every package on stderr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job on a cluster. address: of its job server. state: as Ray says it; message: more of that."""
+    """A job on a cluster. address: of its job server. state, message: from Ray."""
 
     submission_id: str
     address: str
@@ -65,13 +65,13 @@ class Submission:
 def submit(
     job: Job | str | Path | Mapping[str, Any], *, table: object = None, address: str | None = None
 ) -> Submission:
-    """Have a Ray cluster render a job by itself, so that this machine may go; return at once.
+    """Submit a job to a Ray cluster, so that this machine may be switched off; return at once.
 
-    table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
-    http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
-    model, output. Modules of its recipe and its scores go with it, and the program of `on_end` with a
-    relative path. Raises OutputInUse where a driver is at work on the output, or a submitted job for it has
-    not ended; JobError, FleetError.
+    table: rows instead of the job's table, as for `render`. address: of the cluster's job server, e.g.
+    http://127.0.0.1:8265; None: as for `ray job`. The cluster must be able to reach the job's table, model
+    and output. Modules of its recipe and scores are sent along, as is the program of `on_end` if it has a
+    relative path. Raises OutputInUse if a driver or a submitted job is still using the output, JobError, and
+    FleetError.
     """
     with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
         output = store_of_job(loaded).url_of("")
@@ -89,8 +89,8 @@ def submit(
             values = values_elsewhere(loaded)
             _ship_program(values, loaded, folder)
             text = yaml_of(values)
-            parse_yaml(text, source="the job, written as JSON for the cluster,")  # as it will be read there
-            file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
+            parse_yaml(text, source="the job, written as JSON for the cluster,")  # raises if not valid
+            file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # also the mode on other machines
             with open(file, "w", encoding="utf-8") as opened:
                 opened.write(text)
             with _client(address) as client:
@@ -107,8 +107,8 @@ def _under_way(output: str, submission_id: str, address: str) -> OutputInUse:
     begun = command("stop", output)
     not_begun = quoted("ray", "job", "stop", "--address", address, submission_id)
     return OutputInUse(
-        f"the job of {output} was submitted as {submission_id}, and has not ended",
-        f"wait for it to end, stop it ({begun}; before its driver has begun, {not_begun}), or choose another "
+        f"the job for {output} was submitted as {submission_id}, and has not ended",
+        f"wait for it to end, stop it ({begun}; before its driver starts, {not_begun}), or choose another "
         "output",
     )
 
@@ -116,26 +116,26 @@ def _under_way(output: str, submission_id: str, address: str) -> OutputInUse:
 def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
     """Copy the program of `on_end`, if its path is relative to the job file's folder.
 
-    Raises JobError where it is not there.
+    Raises JobError if it does not exist.
     """
     program = program_at_end(values)
     if "/" not in program or program.startswith("/"):
         return
     if not (file := shutil.which(os.path.join(job.folder or "", program))):
         problem = f"on_end.command: {program} is not a program on this machine"
-        raise JobError(problem, "correct its path, which starts in the job file's folder")
+        raise JobError(problem, "correct its path, which is relative to the job file's folder")
     (folder / _PROGRAMS).mkdir()
     shutil.copy(file, folder / _PROGRAMS)
     values["on_end"]["command"][0] = f"{_PROGRAMS}/{Path(file).name}"
 
 
 def program_at_end(values: Mapping[str, Any]) -> str:
-    """Return the program of `on_end` in the values of a job; "" if there is none."""
+    """Return the program of `on_end` in the values of a job, or ""."""
     return next(iter(values.get("on_end", {}).get("command", ())), "")
 
 
 def values_elsewhere(job: Job) -> dict[str, Any]:
-    """Return the values of a job, with paths that mean the same in another folder."""
+    """Return the values of a job, with paths that are also valid in another folder."""
     values = job.model_dump(mode="json", exclude_unset=True)
     absolute_paths(values)
     if job.table is None and job.inputs.base is None:
@@ -150,18 +150,18 @@ def logs(
     follow: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Yield what the submitted job of an output printed that has not ended, or the last one, in pieces.
+    """Yield what the running or last submitted job for an output has printed, in pieces.
 
-    address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
-    none was submitted, FleetError.
+    address: as for `submit`. follow: until it ends. storage_options: for fsspec. Raises JobError if none was
+    submitted, and FleetError.
     """
     submission = find_submission(address, Store(dated(output), storage_options).url_of(""))
     return logs_of(submission, follow=follow)
 
 
 def _user_of(job: Job) -> Holder | None:
-    """Return who writes to a job's output now: its process is here, or it has just said that it is alive."""
-    soon = Soon("submit")  # only the cluster may reach the output
+    """Return the current driver of a job's output: its process is on this machine, or it has just beaten."""
+    soon = Soon("submit")  # maybe only the cluster can reach the output
 
     def read() -> Holder | None:
         with suppress(FramefleetError):
@@ -183,15 +183,15 @@ def _user_of(job: Job) -> Holder | None:
 
 
 def find_submission(address: str | None, output: str) -> Submission:
-    """Return the submitted job of an output that has not ended, or the last. Raises JobError, FleetError."""
+    """Return the running or last submitted job for an output. Raises JobError, FleetError."""
     with _client(address) as client:
         ours = _submitted(client, output)
         if not ours:
             raise JobError(
                 f"no job for {output} was submitted to {client.get_address()}",
-                "give the address of its cluster's job server with --address",
+                "use --address with its cluster's job server",
             )
-        # Of two that were submitted at once, one was refused.
+        # If two were submitted at the same time, one was refused.
         newest = max(ours, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
         return Submission(
             submission_id=newest.submission_id or "",
@@ -219,11 +219,11 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
 
         task = loop.create_task(following())
         with ThreadPoolExecutor(1) as thread, closing(loop):
-            ended = thread.submit(loop.run_until_complete, task)  # a notebook's thread has a loop of its own
+            ended = thread.submit(loop.run_until_complete, task)  # a notebook's thread already has a loop
             ended.add_done_callback(lambda _: pieces.put(None))
             try:
                 while True:
-                    try:  # with a limit: a signal just before a thread waits does not wake it
+                    try:  # with a timeout, since a signal just before a thread waits does not wake it
                         piece = pieces.get(timeout=0.5)
                     except Empty:
                         continue
@@ -242,8 +242,8 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
     source = variable if variable and not address else "--address"
     url = address or os.environ.get(source)
     where = "the Ray job server" + (f" at {url}" if url else "")
-    if (url or "").startswith("ray://"):  # which it would wait for
-        raise JobError(f"{source} is {url}, for Ray Client", "give the job server: http://HOST:8265")
+    if (url or "").startswith("ray://"):  # it would wait for this
+        raise JobError(f"{source} is {url}, for Ray Client", "use the job server: http://HOST:8265")
     overriding = {name: os.environ.pop(name) for name in _VARIABLES if address and name in os.environ}
     try:
         try:
@@ -255,7 +255,7 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
         raise needs_token(where) from error
     except (ConnectionError, RayError, RequestException, RuntimeError, ValueError) as error:
         fix = (
-            f"give {source} as http://HOST:8265 (HOST:PORT without http:// is Ray's own port, not the job "
+            f"write {source} as http://HOST:8265 (HOST:PORT without http:// is Ray's own port, not the job "
             "server's); if it has just started, try again in a minute; `framefleet status OUTPUT` needs none"
         )
         if "No available agent" in str(error):

@@ -1,1 +1,1 @@
-"""Rows that leave an output for good, with their clips and texts."""
+"""Delete rows from an output for good, with their clips and texts."""

@@ -1,4 +1,4 @@
-"""`framefleet forget`: what is typed, and what it prints."""
+"""The command `framefleet forget`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from framefleet.api.errors import count_text
 
 _RowIds = Annotated[list[str] | None, Option("--row", metavar="ROW_ID", help="Row to forget; repeatable.")]
 _Where = Annotated[
-    str | None, Option("--where", metavar="SQL", help="Rows to forget: those for which this is true.")
+    str | None, Option("--where", metavar="SQL", help="Forget rows for which this condition is true.")
 ]
-_DryRun = Annotated[bool, Option("--dry-run", help="Print how many rows there are. Change nothing.")]
+_DryRun = Annotated[bool, Option("--dry-run", help="Print the number of rows. Change nothing.")]
 
 
 def forget_command(
@@ -27,7 +27,7 @@ def forget_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Delete rows for good: clips, records, previews, answers, pages, and whatever else quotes them.
+    """Delete rows for good: clips, records, previews, answers, pages, and everything else that quotes them.
 
     Rows of the job's table with the same row_id are not rendered again. If it is killed, run it again. Prints
     where else these rows may be, e.g. in exports. Refused while a job writes to the output.

@@ -1,8 +1,8 @@
-"""From a condition to an output without the rows for which it is true: no clip, no record, no word of them.
+"""Delete rows from an output: their clips, their records, and every text that quotes them.
 
-What quotes a row goes first: tables, pages and answers are found by the texts in its record. Then its record
-goes, then the files that are named by its row_id. So the same command completes what a kill interrupted.
-forgotten.json keeps the row_ids: rows of a table that have them are not rendered again.
+Quotes in tables, pages and answers are deleted first, as they are found by the texts in the record. Then the
+record is deleted, then the files named by the row_id. So the same command can complete a killed run.
+forgotten.json keeps the row_ids, so that rows of a table with these are not rendered again.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from framefleet.plugins.forget.texts import RowTexts, nested_texts
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Forgotten(Overview):
-    """What was taken out of an output."""
+    """The result of `forget`."""
 
     url: str
-    num_rows: int  # that were found, drafts included
+    num_rows: int  # found, including drafts
     num_deleted: int  # files
-    num_rewritten: int  # files that say the rest as before
-    left: tuple[str, ...]  # where else these rows are, or may be: a line for each place
+    num_rewritten: int  # files from which rows were removed
+    left: tuple[str, ...]  # a line for each other place with these rows
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -66,12 +66,12 @@ def forget(
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Forgotten:
-    """Delete rows of an output for good: their clips, records, failures, answers, and whatever quotes them.
+    """Delete rows of an output for good: clips, records, failures, answers, and everything that quotes them.
 
     where: a condition on a record in SQL. row_ids: more rows, also by their first digits or clips' names.
-    dry_run: change nothing. Only the row_ids stay, in forgotten.json: rows of the job's table that have them
-    are not rendered again. If it is killed, the same call completes it. Raises JobError where a job writes to
-    the output, and for a condition or a row_id that is wrong.
+    dry_run: change nothing. Only the row_ids stay, in forgotten.json, so that rows of the job's table with
+    these are not rendered again. If it is killed, the same call completes it. Raises JobError while a job
+    writes to the output, and for an invalid condition or row_id.
     """
     opened = Output.open(output, storage_options)
     return forget_rows(opened, Callback(), where=where, row_ids=row_ids, dry_run=dry_run)
@@ -80,9 +80,9 @@ def forget(
 def forget_rows(
     output: Output, watch: Watch, *, where: str | None, row_ids: Collection[str], dry_run: bool
 ) -> Forgotten:
-    """Do what `forget` does, reporting to `watch`."""
+    """Forget rows, as `forget` does, and report to `watch`."""
     if where is None and not row_ids:
-        raise JobError("no rows are named", "say which: --where SQL or --row ROW_ID")
+        raise JobError("no rows are named", "name them with --where SQL or --row ROW_ID")
     stores = [*outputs_in(output.store).values()]
     with ExitStack() as exits:
         locks = [] if dry_run else [exits.enter_context(DriverLock(one, renders=False)) for one in stores]
@@ -98,9 +98,9 @@ def forget_rows(
         texts = RowTexts.of(stores, earlier | matches)
         claim = read_claim(output.store) if output.store.exists(CLAIM) else None
         renamed = (claim.job.model_extra or {}).get("columns") if claim else None
-        texts.columns |= {*nested_texts(renamed)}  # what the job's table calls them
+        texts.columns |= {*nested_texts(renamed)}  # their names in the job's table
         left = tuple(_left(output.store, stores, texts, claim)) if texts.row_ids else ()
-        # Tables are in the outermost folder, though its own rows may not have begun.
+        # Tables are in the outermost folder, even if its own rows were not started.
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
         if locks:
             places = {output.url: (output.store, locks[0])} | places
@@ -126,7 +126,7 @@ def forget_rows(
 
 
 def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier: Collection[str]) -> set[str]:
-    """Return the whole row_ids. Raises JobError for one that no row has."""
+    """Return the full row_ids. Raises JobError if no row has one of them."""
     if not row_ids:
         return set()
     columns = (ids for one in files for ids in one.row_ids(one.parts(RECORDS, FAILURES, ROWS)))
@@ -141,9 +141,9 @@ def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier:
 
 
 def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], frozenset[str]]:
-    """Return the rows for which a condition is true, by their records, failures, or what rows/ carries.
+    """Return the rows for which a condition is true, in records, failures or rows/, and its columns.
 
-    And the columns that it is about. Raises JobError for what is no condition on rows of this output.
+    Raises JobError for an invalid condition.
     """
     sources = [source for one in files for source in _sources(one)]
     fields = {field.name: field for schema, _ in sources for field in schema}
@@ -160,7 +160,7 @@ def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], fr
 
 
 def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:
-    """Yield where rows are listed: the columns, and what reads some of these."""
+    """Yield places that list rows: their columns, and a function that reads some of these."""
 
     def read(part: Part, names: list[str]) -> list[pa.Table]:
         return [files.table(part).select(names)]
@@ -173,7 +173,7 @@ def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str
 
 
 def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str]:
-    """Return the drafts of rows, and the rows that were made of drafts."""
+    """Return the drafts of these rows, and the rows made from these drafts."""
     linked = set[str]()
     for store in stores:
         output = Output(store)
@@ -186,19 +186,19 @@ def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str
 
 
 def _left(root: Store, stores: Collection[Store], texts: RowTexts, claim: Claim | None) -> Iterator[str]:
-    """Yield where these rows are, or may be, that this command does not reach."""
+    """Yield other places where these rows are or may be, which this command cannot reach."""
     table = claim.job.table if claim else None
     if claim and table and not table.startswith(f"{claim.job.output.rstrip('/')}/"):
-        yield f"the job's table, {table}: delete these rows there too"
+        yield f"the job's table, {table}; delete these rows there, too"
     if claim and (own_texts := {*nested_texts(claim.model_dump())} & texts.rows_by_text.keys()):
-        yield f"the job file, which says {count_text(len(own_texts), 'text')} of theirs: change it"
+        yield f"the job file, which has {count_text(len(own_texts), 'text')} of theirs; change it"
     if texts.inputs:
         files = count_text(len(texts.inputs), "image or video file")
         yield f"{files} that they name, e.g. {min(texts.inputs)}"
     if unknown := {row_id for store in stores for row_id in OutputFiles(store).uncommitted()} - texts.row_ids:
         rows = count_text(len(unknown), "row")
-        yield f"{rows} of an interrupted run that have no record yet: run the job, then forget again"
+        yield f"{rows} of an interrupted run without a record yet; run the job, then forget again"
     yield (
-        "exports, packs, sheets, uploaded data sets and models trained on these clips: search them for the "
+        "exports, packs, sheets, uploaded datasets and models trained on these clips; search them for the "
         f"row_ids in {root.url_of(FORGOTTEN)}"
     )

@@ -1,4 +1,4 @@
-"""In: an output, and the rows to forget. Out: its files without them. After a kill, each step is repeated."""
+"""Remove rows from the files of an output. Each step can be repeated after a kill."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from framefleet.pipeline.plugin import files_of_plugins
 from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
 from framefleet.plugins.picks import PICK_FILES, PICKS
 
-# Computed again, or kept for people: they go whole, whomever they quote, as what is derived does.
+# Deleted as a whole, even if only some rows are quoted, since they are computed again or only for people.
 _DERIVED = ("damaged", "embeddings")
-_STATE = "until.json"  # the values of groups; written again by the next run
+_STATE = "until.json"  # has values of groups; written again by the next run
 _ANSWERS, _ANSWERED = (
     "answers",
     "original_prompt",
 )  # of a part of answers: what was rewritten, perhaps more than once
 _FILES = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
 _JSON = TypeAdapter(dict[str, Any])
-_PLACE = "framefleet_place"  # of a row in its table, while a condition is asked
+_PLACE = "framefleet_place"  # column with a row's place in its table, while a condition is evaluated
 
 
 def table_folders() -> list[str]:
-    """Return the folders of tables of a job's rows."""
+    """Return the folders with tables of a job's rows."""
     return [layout.TABLES, *(path for path, kind in files_of_plugins().items() if kind == "rows")]
 
 
 @dataclass(slots=True)
 class Removal:
-    """Takes rows out of one output."""
+    """Removes rows from one output."""
 
     held: HeldOutput
-    lock: DriverLock  # of it
+    lock: DriverLock  # of the output
     texts: RowTexts
     where: str | None
-    columns: frozenset[str]  # that `where` is about
+    columns: frozenset[str]  # in the condition
     num_deleted: int = 0
     num_rewritten: int = 0
 
@@ -55,7 +55,7 @@ class Removal:
         return self.held.store
 
     def remember(self) -> None:
-        """Note the row_ids, and have the next run read its whole table again."""
+        """Store the row_ids, and make the next run read its whole table again."""
         self._delete(path for path in self.store.list(layout.ROWS) if not path.endswith(".parquet"))
         row_ids = sorted(self.held.forgotten() | self.texts.row_ids)
         self.store.write(layout.FORGOTTEN, canonical_json(row_ids).encode())
@@ -63,7 +63,7 @@ class Removal:
     # -- What quotes them --
 
     def empty_tables(self) -> None:
-        """Take the rows out of tables in the output, and of what was answered about their prompts."""
+        """Remove the rows from tables in the output, and from answers about their prompts."""
         for path in (path for folder in table_folders() for path in self.store.list(folder)):
             if path.endswith(".parquet"):
                 self._empty_table(path)
@@ -74,14 +74,14 @@ class Removal:
         for part in self.held.parts(_ANSWERS):
             table = self.held.table(part)
             is_theirs = pc.or_(pc.is_in(table[_ANSWERED], originals), pc.invert(self._are_others(table)))
-            if pc.any(is_theirs).as_py():  # the key stays: it is not asked again
+            if pc.any(is_theirs).as_py():  # the key stays, so that it is not asked again
                 for name in (_ANSWERED, "prompt"):
                     texts = pc.if_else(is_theirs, "", table[name])
                     table = table.set_column(table.column_names.index(name), table.schema.field(name), texts)
                 self._replace(part, table)
 
     def _empty_job(self) -> None:
-        """Take the texts out of the lists in job.json, e.g. of a sweep; each part of records repeats it."""
+        """Remove the texts from lists in job.json, e.g. of a sweep, and from its copies in records' parts."""
         if not self.store.exists(layout.CLAIM):
             return
         job = read_json(self.store, layout.CLAIM, _JSON)
@@ -94,7 +94,7 @@ class Removal:
         self.num_rewritten += 1
 
     def delete_quotes(self) -> None:
-        """Delete pages, picks, errors of earlier runs, and what job.json and until.json say of them."""
+        """Delete pages, picks, errors of earlier runs, and quotes in job.json and until.json."""
         self._empty_job()
         if self.store.exists(_STATE):
             values = _texts_of(self.store.read(_STATE))
@@ -115,7 +115,7 @@ class Removal:
     # -- What names them --
 
     def delete_rows(self) -> None:
-        """Delete what names them in parts: scores, logs, rows/, failures, and last of all records."""
+        """Delete the rows in parts: scores, logs, rows/, failures, and finally records."""
         wanted = pa.array(self.texts.row_ids, pa.string())
         for folder in (layout.SCORES, layout.LOGS, layout.ROWS, layout.FAILURES, layout.RECORDS):
             parts = self.held.parts(folder)
@@ -123,10 +123,10 @@ class Removal:
                 others = pc.invert(pc.is_in(row_ids, wanted))
                 if not pc.all(others).as_py():
                     self._keep(part, self.held.table(part), others)
-        self.lock.seal()  # parts without other rows are gone, which is no damage
+        self.lock.seal()  # parts without other rows are gone, but this is not damage
 
     def delete_files(self) -> None:
-        """Delete the files that their row_ids name."""
+        """Delete the files named by their row_ids."""
         starts = {row_id[:2] for row_id in self.texts.row_ids}
         folders = [f"{folder}/{start}" for folder in _FILES for start in sorted(starts)]
         for folder in (*folders, layout.EXTRAS, layout.CHECKPOINTS, layout.PENDING):
@@ -142,7 +142,7 @@ class Removal:
             self.num_deleted += len(files)
 
     def _keep(self, part: Part, table: pa.Table, others: pa.ChunkedArray) -> None:
-        """Write a part again with these of its rows; one without any just goes."""
+        """Write a part again with these rows only, or delete it if there are none."""
         rest = table.filter(others)
         if len(rest) == len(table):
             return
@@ -156,7 +156,7 @@ class Removal:
         self.num_rewritten += 1
 
     def _empty_table(self, path: str) -> None:
-        """Write a table again without the rows; of those that a job names, one without any other stays."""
+        """Write a table again without the rows. A table that a job names stays, even if it is empty."""
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file, new = Path(folder, "table.parquet"), Path(folder, "new.parquet")
             self.store.download(path, file)
@@ -178,7 +178,7 @@ class Removal:
                 self._delete([path])
 
     def _are_others(self, table: pa.Table) -> pa.Array:
-        """Return which rows of a table are none of those to forget, by what they say and by the condition."""
+        """Return which rows of a table stay, by their texts and the condition."""
         texts = table.select([one.name for one in table.schema if is_text(one.type)])
         others = [not self.texts.are_of(row) for row in texts.to_pylist()]
         for place in self._chosen(texts):
@@ -186,9 +186,9 @@ class Removal:
         return pa.array(others, pa.bool_())
 
     def _chosen(self, texts: pa.Table) -> list[int]:
-        """Return the places for which the condition is true, if it is about texts alone, and none is null.
+        """Return the places where the condition is true, if it is only about texts, and none is null.
 
-        Of a number, a table may say nothing, or something else than the job makes of it.
+        Not for numbers, since the table may lack them, or the job may change them.
         """
         if self.where is None or not self.columns <= {*texts.column_names}:
             return []
@@ -202,7 +202,7 @@ class Removal:
         return json.dumps(self._without_texts(job), indent=2, ensure_ascii=False) + "\n"
 
     def _without_texts(self, value: Any) -> Any:
-        """Return JSON whose lists have none of the texts."""
+        """Return a JSON value without these texts in its lists."""
         if isinstance(value, dict):
             return {name: self._without_texts(inner) for name, inner in value.items()}
         if not isinstance(value, list):
@@ -212,7 +212,7 @@ class Removal:
 
 
 def _texts_of(content: bytes) -> set[str] | None:
-    """Return the texts in JSON; None where it is none, which its readers report or write again."""
+    """Return the texts in JSON; None if it is invalid, which its readers report or repair."""
     try:
         return {*nested_texts(parse_json(content))}
     except ValueError:

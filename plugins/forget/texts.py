@@ -1,4 +1,4 @@
-"""From the rows to forget to what they alone say, and to the rows of other tables that say it too."""
+"""Find the texts that only the rows to forget have, and rows of other tables with these texts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from framefleet.api.outputs import (
     told_arguments,
 )
 
-_ROWS_AT_ONCE = 1024  # as Python has them
+_ROWS_AT_ONCE = 1024  # as Python values
 _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
 
 
 @dataclass(slots=True)
 class RowTexts:
-    """What the rows to forget say in their own columns and arguments."""
+    """The texts of the rows to forget, in their columns and arguments."""
 
     row_ids: frozenset[str]
     columns: set[str] = field(default_factory=set)  # of these rows
-    # By text: all texts of each row that has it. Only of texts that no other row has.
+    # For each text that only these rows have: all texts of each row with it.
     rows_by_text: dict[str, list[frozenset[str]]] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)  # images and videos that they name
 
     @classmethod
     def of(cls, stores: Collection[Store], row_ids: frozenset[str]) -> RowTexts:
-        """Read all rows of an output and its inner outputs, and return what these say."""
+        """Read all rows of an output and its inner outputs, and return the texts of these rows."""
         texts, of_inputs = cls(row_ids), set[str]()
         if not row_ids:
             return texts
@@ -49,16 +49,16 @@ class RowTexts:
             of_row = frozenset(nested_texts([cells, arguments]))
             for text in of_row:
                 texts.rows_by_text.setdefault(text, []).append(of_row)
-        texts.columns -= of_inputs  # whose paths other tables may write in another way
+        texts.columns -= of_inputs  # other tables may write their paths differently
         for row in (row for store in stores for row in _rows_in(store) if row["row_id"] not in row_ids):
             for text in nested_texts([_own_cells(row), told_arguments(row)]):
                 texts.rows_by_text.pop(text, None)
         return texts
 
     def are_of(self, cells: Mapping[str, Any]) -> bool:
-        """Return whether the cells of a row in another table show that it is one of these.
+        """Whether the cells of a row in another table show that it is one of these.
 
-        It names the row_id of one; or it says something that they alone say, and nothing else than they do.
+        It has one of their row_ids, or at least one text that only they have, and no other texts.
         """
         if not self.row_ids.isdisjoint(nested_texts(cells)):
             return True
@@ -68,7 +68,7 @@ class RowTexts:
 
 
 def nested_texts(value: Any) -> Iterator[str]:
-    """Yield the texts of a cell, however deep in it."""
+    """Yield the texts in a cell, at any depth."""
     if isinstance(value, str):
         if value.strip():
             yield value
@@ -78,7 +78,7 @@ def nested_texts(value: Any) -> Iterator[str]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether the cells of a column may hold text."""
+    """Whether the cells of a column may contain text."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_nested(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
@@ -88,7 +88,7 @@ def _own_cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows_in(store: Store) -> Iterator[Mapping[str, Any]]:
-    """Yield the texts of every row of an output, of one that several parts have more than once."""
+    """Yield the texts of every row of an output. Rows in several parts come more than once."""
     output = Output(store)
     schema = output.schema()
     own = [one.name for one in schema if one.name not in _OURS and is_text(one.type)]

@@ -110,7 +110,7 @@ def test_what_a_submitted_job_printed_is_shown_once_and_for_no_row(tmp_path: Pat
     assert (shown.exit_code, shown.output.count("error: no")) == (0, 1), shown.output
     assert "raysubmit_1 is failed: Job entrypoint command failed with exit code 2\n" in shown.stderr
     refused = command("logs", tmp_path / "out", "raysubmit_1", "--submitted")
-    assert refused.exit_code == 2 and "ROW_ID is not for --submitted" in refused.stderr
+    assert refused.exit_code == 2 and "ROW_ID has no effect with --submitted" in refused.stderr
 
 
 class _Log:
