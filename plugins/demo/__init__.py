@@ -1,1 +1,1 @@
-"""`framefleet demo`: the shipped model renders a shipped table, or one's own words."""
+"""`framefleet demo`: render a shipped table, or your own prompts, with the shipped model."""

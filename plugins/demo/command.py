@@ -1,4 +1,4 @@
-"""`framefleet demo`: what is typed, and what it prints."""
+"""The command `framefleet demo`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def demo_command(
             "--seeds",
             min=1,
             max=1000,
-            help="Number of clips of each prompt, e.g. 4 for the seeds 0, 1, 2 and 3.",
+            help="Number of clips per prompt, e.g. 4 for the seeds 0, 1, 2 and 3.",
         ),
     ] = 4,
     verbose: Verbose = False,
@@ -48,7 +48,7 @@ def demo_command(
         from framefleet.plugins.demo.vocabulary import hint_about
 
         if words and len(words) > 1 and all(word.isascii() and " " not in word for word in words):
-            problem = f"{len(words)} prompts of one word are given"
+            problem = f"there are {len(words)} prompts of one word each"
             raise JobError(problem, f"put each prompt in quotes: {command('demo', ' '.join(words))}")
         job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
         for hint in filter(None, map(hint_about, words or [])):

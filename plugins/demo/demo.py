@@ -1,4 +1,4 @@
-"""Prompts rendered with the shipped model, and two pictures of the clips."""
+"""Render prompts with the shipped model, and draw two pictures of the clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framefleet.api.sections import AtLeastOne
 if TYPE_CHECKING:
     from framefleet.api.jobs import Progress, Summary
 
-MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
+MAX_MOVING, _TILE = 18, 224  # number of clips in the animation, and their width in pixels
 _MAX_DRAWN = 200  # clips on the contact sheet
 
 
@@ -24,13 +24,13 @@ def demo(
     seeds: AtLeastOne = 4,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Render prompts on two CPU workers, with a small model that is included; return how many were done.
+    """Render prompts on two CPU workers, with a small model that is included.
 
     It can only draw one ball, square, triangle, star or ring that moves on a plain background. prompts: added
     to the table in `output`; by default a table of 28 rows. size: frames, height and width of their clips,
-    e.g. "33x64x64". seeds: number of clips of each prompt. on_progress: as for `render`. Also writes
+    e.g. "33x64x64". seeds: number of clips per prompt. on_progress: as for `render`. Also writes
     contact-sheet.png and demo.gif into `output`. Raises JobError for sizes that the model was not trained
-    for, for prompts that are too long for it, and for a folder of another job.
+    for, prompts that are too long for it, and a folder of another job.
     """
     from framefleet.jobs.render.render import render
     from framefleet.plugins.demo.prepare import prepare_demo, read_size
@@ -42,7 +42,7 @@ def demo(
 
 
 def draw_pictures(folder: Path) -> dict[str, Path]:
-    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    """Draw the clips of a local output, in table order; return the pictures' paths, or {} without clips."""
     import framefleet
 
     tables = Output(Store(str(folder))).records(["row_indices"])

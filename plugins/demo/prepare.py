@@ -1,4 +1,4 @@
-"""A small table, the shipped model and a job for them, in one folder."""
+"""Write a small table and a job for the shipped model into a folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from framefleet.pipeline.model.specs.signature import ScalarKind
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
-MAX_TOKENS = 64  # of a prompt: its bytes, and an end
+MAX_TOKENS = 64  # of a prompt: its bytes and an end token
 
 
 class Size(NamedTuple):
-    """Of a clip, in frames and pixels."""
+    """Size of a clip, in frames and pixels."""
 
     num_frames: int
     height: int
@@ -34,11 +34,11 @@ class Size(NamedTuple):
         return f"{self.num_frames}x{self.height}x{self.width}"
 
 
-SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # what the model was trained for
+SMALLEST, LARGEST = Size(9, 64, 64), Size(33, 128, 128)  # range that the model was trained for
 
 
 def read_size(text: str) -> Size:
-    """Return what "9x64x64" stands for. Raises JobError for what is no size."""
+    """Read a size such as "9x64x64". Raises JobError."""
     numbers = text.split("x")
     if len(numbers) != len(Size._fields) or not all(number.isdecimal() for number in numbers):
         raise JobError(f"size {text!r} is not frames, height and width", "write it as 9x64x64")
@@ -50,17 +50,17 @@ def prepare_demo(
 ) -> Job:
     """Put the table and job.yaml into `folder`; return the job.
 
-    words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
-    their clips. num_seeds: clips of each. Raises JobError when the model does not render these, or when the
-    folder is of another job, cannot be written, or has a table without a column for them.
+    words: the user's prompts, added to the table; without any, the table is the shipped one. size: of their
+    clips. num_seeds: clips per prompt. Raises JobError if the model cannot render these, or if the folder
+    belongs to another job, cannot be written, or has a table without a column for them.
     """
     if size and not words:
-        raise JobError(f"size {size} is for words of your own", "give a prompt with it")
+        raise JobError(f"size {size} is for your own prompts", "add a prompt")
     sizes = size._asdict() if size else {}
     _check(words, sizes)
     table, file = folder / "prompts.csv", folder / "job.yaml"
     job = {
-        "table": table.name,  # next to this file, as all that the demo writes
+        "table": table.name,  # next to this file
         "output": ".",
         "model": {"path": str(MODEL), "device": "cpu"},
         "fleet": {"workers": 2, "gpus_per_worker": 0},
@@ -89,7 +89,7 @@ def _check_own(folder: Path, file: Path, content: str) -> None:
 
 
 def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: int) -> None:
-    """Add a row for each prompt and seed; rows that are there already render once anyway."""
+    """Add a row for each prompt and seed. Repeated rows are rendered only once."""
     try:
         text = table.read_text(encoding="utf-8-sig") if table.exists() else ""
     except UnicodeDecodeError:
@@ -109,12 +109,12 @@ def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: 
 
 
 def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
-    """Raise JobError for what the model does not render: in the table it would stop every row."""
+    """Raise JobError for rows that the model cannot render, since in the table they would stop all rows."""
     for prompt in words:
         if (length := len(prompt.encode())) >= MAX_TOKENS:
             raise JobError(
-                f"{prompt!r} has {count_text(length, 'byte')}, and the model reads {MAX_TOKENS - 1}",
-                "say it in fewer words",
+                f"{prompt!r} has {count_text(length, 'byte')}, but the model reads {MAX_TOKENS - 1}",
+                "use fewer words",
             )
     for name, value in size.items():
         least, most = getattr(SMALLEST, name), getattr(LARGEST, name)

@@ -1,4 +1,4 @@
-"""The words that the shipped model was trained on, and which words of a prompt it does not know."""
+"""The words that the shipped model was trained on, and hints about words that it does not know."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 from framefleet.api.texts import nearest
 
 SHAPES = ("ball", "square", "triangle", "star", "ring")
-COLORS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")  # RGB's corners: far apart
+COLORS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")  # the corners of RGB
 MOTIONS = ("left", "right", "up", "down", "bounce", "grow", "shrink", "still")
 
 ENGLISH_SHAPES = {
@@ -31,7 +31,7 @@ ENGLISH_MOTIONS = {
 }
 ENGLISH_SENTENCES = (
     "a {color} {shape} {motion} on a {background} background",
-    "a {color} {shape} {motion} on a {background} background",  # twice: what most people will type
+    "a {color} {shape} {motion} on a {background} background",  # twice, as most people type this
     "a {color} {shape} {motion} on {background}",
     "on a {background} background a {color} {shape} {motion}",
 )
@@ -78,14 +78,14 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]+")
 
 
 def unknown_words(prompt: str) -> list[str]:
-    """Return the words of a prompt that no caption of the model's training had, in their order."""
+    """Return the words of a prompt that were not in the model's training captions, in order."""
     english = [word for word in _WORD.findall(prompt.lower()) if word not in _ENGLISH]
     chinese = _CHINESE.findall(_CHINESE_TERM.sub(" ", prompt))
     return list(dict.fromkeys([*english, *chinese]))
 
 
 def hint_about(prompt: str) -> str | None:
-    """Return what to tell of a prompt that has words which the model does not know; None of others."""
+    """Return a hint about a prompt with words that the model does not know, or None."""
     unknown = unknown_words(prompt)
     if not unknown:
         return None

@@ -1,1 +1,1 @@
-"""`framefleet model`: list, lock, convert, and the page of models."""
+"""`framefleet model`: list, inspect, lock and verify models; and the page of models."""

@@ -1,4 +1,4 @@
-"""`framefleet model`: what is typed, and what it prints."""
+"""The commands `framefleet model list`, `info`, `lock` and `verify`."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def lock_command(
         Path | None,
         typer.Option(
             "--output",
-            help="File to write. Default: in the model's folder if it is local, else in the current folder; "
-            "of a model with parts in the current folder.",
+            help="File to write. Default: in the model's folder if it is local and has no --part, else in "
+            "the current folder.",
         ),
     ] = None,
     revision: _Revision = None,
@@ -50,7 +50,7 @@ def lock_command(
     allow_pickle: AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
+    """Write model.lock.json with size and SHA-256 of each file to load. `render` then refuses other files."""
     with reporting(verbose=verbose):
         from framefleet.api.jobs import places
         from framefleet.plugins.models.models import lock_model
@@ -78,7 +78,7 @@ def verify_command(
     allow_pickle: AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
+    """Read every file that would be loaded, and compare it with the lock and with the hub's digests."""
     with reporting(verbose=verbose):
         from framefleet.api.jobs import places
         from framefleet.plugins.models.models import verify_model
@@ -99,7 +99,7 @@ def verify_command(
 def list_command(
     classes: Annotated[
         bool,
-        typer.Option("--classes", help="List every pipeline class of diffusers and what is known of it."),
+        typer.Option("--classes", help="List every pipeline class of diffusers, with its results in tests."),
     ] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -125,7 +125,7 @@ def info_command(
         lines = {
             "model": info.name,
             "pipeline": f"{info.class_name} ({info.kind})",
-            "preset": info.preset or "none: defaults are those of its class and configs",
+            "preset": info.preset or "none; defaults are from its class and configs",
             "measured": f"{in_company(findings)} (with tiny models)" if findings else "",
             "license": info.license,
             **info.rules,
@@ -155,7 +155,7 @@ def _components(info: ModelInfo) -> Table:
 
 
 def _classes() -> Table:
-    """Return every pipeline class of diffusers, what it makes, and what is known of it."""
+    """Return a table of every pipeline class of diffusers, what it makes, and its test results."""
     from framefleet.plugins.models.descriptions import class_states, read_measured
 
     measured = read_measured()
@@ -166,7 +166,7 @@ def _classes() -> Table:
 
 
 def _presets() -> Table:
-    """Return every preset with its native values and the hub model it is of."""
+    """Return a table of every preset, with its native values and hub model."""
     from framefleet.pipeline.model.families.registry import PRESETS
     from framefleet.plugins.models.descriptions import frames_text, makes, size_text
 

@@ -1,4 +1,4 @@
-"""Presets and measured classes in words, for `framefleet model` and for docs/reference/models.md."""
+"""Describe presets and measured classes, for `framefleet model` and docs/reference/models.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sound = Literal["none", "kept", "dropped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Mixed rows of one tiny model, rendered in batches and each alone by a plain call of diffusers."""
+    """Results of rendering mixed rows of a tiny model in batches, compared with plain calls of diffusers."""
 
     class_name: str
     makes: str  # what becomes of what, "text to video"
@@ -35,9 +35,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """diffusers: the version. findings: by tiny model. classes: all of diffusers, by what they make.
+    """diffusers: its version. findings: by tiny model. classes: all of diffusers, by what they make.
 
-    not_rendered: classes that were tried, and why they render nothing.
+    not_rendered: why some classes could not be rendered.
     """
 
     diffusers: str
@@ -63,12 +63,12 @@ def write_measured(measured: Measurements) -> None:
     read_measured.cache_clear()
 
 
-# What classes make, as people read it.
+# Names for what classes make.
 KINDS = {
     "video": "videos",
     "image": "images",
     "sound": "sound alone",
-    "other": "text, embeddings, maps, or what its code does not say",
+    "other": "text, embeddings, maps, or unknown",
     "deprecated": "deprecated by diffusers",
 }
 
@@ -83,21 +83,21 @@ def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
 
 
 def in_company(findings: Sequence[Finding]) -> str:
-    """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
+    """Describe whether rows of a class are bit-exact in batches, and how many share a forward."""
     rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
     exact = "batches are bit-exact" if equal == rows else f"{equal} of {count_text(rows, 'row')} bit-exact"
     return f"{exact}; on average {shared(findings)} rows share a forward"
 
 
 def shared(findings: Sequence[Finding]) -> str:
-    """Return how many rows share a forward, on average of each tiny model."""
+    """Return how many rows share a forward, as the range of averages of tiny models."""
     batches = [finding.mean_batch for finding in findings]
     least, most = f"{min(batches):.1f}", f"{max(batches):.1f}"
     return least if least == most else f"{least} to {most}"
 
 
 def makes(preset: Preset) -> str:
-    """Return what becomes of what: "text, video to video"."""
+    """Return e.g. "text, video to video"."""
     return f"{', '.join(preset.inputs)} to {'video' if preset.fps else 'image'}"
 
 
@@ -111,12 +111,12 @@ def frames_text(preset: Preset) -> str:
 
 
 def in_words(preset: Preset) -> str:
-    """Return the dtypes: "bf16, vae fp32"."""
+    """Return the dtypes, e.g. "bf16, vae fp32"."""
     return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
 
 
 def fitting(count: Callable[[Way], Footprint], card_gb: float) -> str:
-    """Return the offload that fits, in one word. count: from options to what a row takes."""
+    """Return the offload that fits, in one word. count: returns the memory of a row for options."""
     way = next(ways_for(count, card_gb), None)
     if way is None:
         return "no"

@@ -1,4 +1,4 @@
-"""What a model consists of, a lock file of it, and whether it is still the same."""
+"""Inspect a model, write its lock file, and check whether it is still the same."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentInfo:
-    """One component of a pipeline, as in its model_index.json."""
+    """One component of a pipeline, from its model_index.json."""
 
     name: str
     class_name: str
-    dtypes: tuple[str, ...]  # of its tensors, the most frequent first; "pickle" where they cannot be read
+    dtypes: tuple[str, ...]  # of its tensors, the most frequent first; "pickle" if they cannot be read
     num_parameters: int
     num_bytes: int
 
@@ -41,10 +41,10 @@ class ModelInfo(Overview):
     kind: str  # video, image or audio
     preset: str | None
     license: str
-    rules: Mapping[str, str]  # sizes, frames, scheduler and so on, in words
-    digest: str | None  # of its lock file; None: not locked
+    rules: Mapping[str, str]  # sizes, frames, scheduler and so on, as text
+    digest: str | None  # of its lock file; None if not locked
     components: tuple[ComponentInfo, ...]
-    memory: str  # the offload that fits each size of GPU, in words
+    memory: str  # the offload that fits each size of GPU, as text
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -60,19 +60,19 @@ class ModelInfo(Overview):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The files of a model that are loaded."""
+    """The files from which a model is loaded."""
 
-    lock: Path | None  # that was written
+    lock: Path | None  # the written lock file
     num_files: int
     num_bytes: int
     digest: str  # of all of them
-    compared_with: tuple[Literal["lock", "cache"], ...] = ()  # cache: names there are the hub's digests
+    compared_with: tuple[Literal["lock", "cache"], ...] = ()  # cache: file names there are the hub's digests
 
 
 def model_info(model: str, *, revision: str | None = None, allow_pickle: bool = False) -> ModelInfo:
-    """Return what a model consists of and what it renders. Fetches only small files and headers.
+    """Return a model's components and what it renders. Fetches only small files and headers.
 
-    model: a pipeline's folder, hub id or URL. Raises ModelError for what cannot be rendered with.
+    model: a pipeline's folder, hub id or URL. Raises ModelError for a model that cannot be used.
     """
     with LIBRARY_PROCESS.use():
         from framefleet.api.models import inspect_model
@@ -103,12 +103,12 @@ def lock_model(
     parts: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
 ) -> ModelFiles:
-    """Write the size and SHA-256 of each file of a model that is loaded; `render` refuses others.
+    """Write the size and SHA-256 of each file from which a model is loaded. `render` then refuses others.
 
-    model: a pipeline's folder, hub id or URL, or one file with the `base` that it was made for. parts: files
-    with weights of components, by name. file: to write; None: model.lock.json in the model's folder if it is
-    local, else in the current one. Raises ModelError for what cannot be read, and JobError for a file that
-    cannot be written.
+    model: a pipeline's folder, hub id or URL, or a single file with the `base` that it was made for. parts:
+    files with weights of components, by name. file: to write; None: model.lock.json in the model's folder if
+    it is local and there are no parts, else in the current folder. Raises ModelError if the model cannot be
+    read, and JobError if the file cannot be written.
     """
     from framefleet.pipeline.outputs.stores.folder import Folder
 
@@ -123,10 +123,10 @@ def lock_model(
         sizes=_sizes(weights),
         digests=digests,
     )
-    is_in_model = weights.source.is_local and not weights.parts  # where it holds for the base alone
+    is_in_model = weights.source.is_local and not weights.parts  # a lock there must be for the base only
     path = Path(file) if file else (Path(weights.source.path) if is_in_model else Path()) / LOCK_FILE
     try:
-        # In the name's place, and not through it: it may be a link that came with the model.
+        # Replace the file and do not write through it, as it may be a link that came with the model.
         Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
     except OSError as error:
         raise JobError(f"{path} cannot be written: {error.strerror}", "choose another file") from error
@@ -143,10 +143,10 @@ def verify_model(
     parts: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
 ) -> ModelFiles:
-    """Read every file of a model that is loaded; compare it with the lock file and with the hub's digests.
+    """Read every file from which a model is loaded; compare it with the lock file and the hub's digests.
 
-    lock: a lock file; None: the one in the model's folder. All else as of `lock_model`. Raises ModelError for
-    a file that is another, and for a model without digests to compare with.
+    lock: a lock file; None: the one in the model's folder. Other arguments as for `lock_model`. Raises
+    ModelError for a file that differs, and for a model without digests to compare with.
     """
     weights = opened_model(
         model,
@@ -163,7 +163,7 @@ def verify_model(
     if not compared:
         raise ModelError(
             f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
-            f"make one where the model is known to be right: {command('model', 'lock', model)}",
+            f"lock a copy that is known to be right: {command('model', 'lock', model)}",
         )
     return ModelFiles(
         lock=None,
@@ -184,7 +184,7 @@ def opened_model(
     base: str | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> Weights:
-    """Return what a model's weights are, read as far as headers. ignores_lock: that of its folder."""
+    """Open a model's weights, reading only headers. ignores_lock: ignore the lock in its folder."""
     from framefleet.pipeline.model.sources.parts import base_and_parts, open_parts
     from framefleet.pipeline.model.sources.source import open_source
     from framefleet.pipeline.model.sources.weights import open_weights
@@ -200,13 +200,13 @@ def opened_model(
 
 
 def _sizes(weights: Weights) -> dict[str, int]:
-    """Return the bytes of every file that is loaded, of parts under the names that the model's digest has."""
+    """Return the sizes of all files to load; parts have their names in the model's digest."""
     own = {file: weights.source.files[file].size for file in weights.files}
     return own | {part.key: part.size for part in weights.parts}
 
 
 def _components(weights: Weights) -> Iterator[ComponentInfo]:
-    """Yield what each component holds, in the order of model_index.json. Reads headers, and no tensor."""
+    """Yield the components, in the order of model_index.json. Reads only headers."""
     from framefleet.api.models import SAFETENSORS
 
     source = weights.source
@@ -251,11 +251,11 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     if spec.preset:
         rules["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         rules["dtype"] = f"on a GPU {in_words(spec.preset)}"
-    return rules | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
+    return rules | {"scheduler": spec.scheduler_class or "none; it has its own steps"}
 
 
 def _fits(weights: Weights, spec: PipelineSpec) -> str:
-    """Return which offload fits which GPU, for a row of the model's own size."""
+    """Describe which offload fits which GPU, for a row of the model's native size."""
     from framefleet.api.models import ModelSettings
     from framefleet.plugins.memory.footprint import CARDS_GB, Way
     from framefleet.plugins.memory.memory import MemoryCounts, native_row
@@ -268,7 +268,7 @@ def _fits(weights: Weights, spec: PipelineSpec) -> str:
             return f"not counted: {missing}"
         texts: list[str] = []
         for card in CARDS_GB:
-            if (way := fitting(count, card)) == "all":  # also on every larger one
+            if (way := fitting(count, card)) == "all":  # then also on every larger GPU
                 return "; ".join([*texts, f"fits whole on a GPU of {card} GB or more"])
             how = {"no": "too small", "all, tiled": "with VAE tiling"}.get(way, f"with offload {way}")
             texts.append(f"{card} GB: {how}")

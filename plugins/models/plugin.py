@@ -1,4 +1,4 @@
-"""The commands `framefleet model list`, `info`, `lock` and `verify`."""
+"""Register the commands `framefleet model list`, `info`, `lock` and `verify`."""
 
 from framefleet.api import Plugin
 

@@ -1,1 +1,1 @@
-"""Web addresses and commands that hear how a run has ended."""
+"""Notify web addresses and commands when a run starts or ends."""

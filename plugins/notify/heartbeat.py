@@ -1,4 +1,4 @@
-"""Gets the URLs of `heartbeat` when a run starts and ends: a monitor notices a run that did not happen."""
+"""Request the URLs of `heartbeat` when a run starts and ends, so that a monitor notices a missing run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, t
 from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
-_START_S = 1.0  # how long an interrupted run waits for the request of its start
-# Of the run: it says so once, however many outputs it renders, and however often.
+_START_S = 1.0  # how long an interrupted run waits for its start request
+# Per run, since a run reports its start once, even if it renders several outputs.
 _STARTING: ContextVar[threading.Thread | None] = ContextVar("starting", default=None)
 
 
 def checked_urls(job: Job) -> dict[str, str]:
-    """Return the section's addresses. Raises JobError for those whose environment variables are not set."""
+    """Return the section's URLs. Raises JobError if their environment variables are not set."""
     wanted: HeartbeatSection = getattr(job, _SECTION)
     urls, mistakes = {}, Mistakes()
     for key in ("start", "end", "failed"):
@@ -33,7 +33,7 @@ def checked_urls(job: Job) -> dict[str, str]:
 
 @contextmanager
 def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run; say how it ended. Never fails for it.
+    """Yield a function for the summary of a run, and report how it ended. Failed requests are only logged.
 
     Raises JobError for URLs whose environment variables are not set.
     """
@@ -45,22 +45,22 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     try:
         yield summaries.append
         is_well = not summaries[0].exit_code
-    except OutputInUse:  # the run that has the output reports its own end
+    except OutputInUse:  # the run that uses the output will report its end
         urls.clear()
         raise
-    except BaseException as error:  # who is interrupted has no time to ask twice
+    except BaseException as error:  # an interrupted run has no time for a second attempt
         num_attempts = MAX_TRIES if isinstance(error, Exception) else 1
         raise
     finally:
         _STARTING.reset(token)
-        if starting.ident is not None:  # the last that a monitor hears is how the run ended
+        if starting.ident is not None:  # the last request must be the one for the end
             starting.join(None if num_attempts > 1 else _START_S)
         key = "failed" if "failed" in urls and not is_well else "end"
         _ping(key, urls.get(key), num_attempts)
 
 
 def begin() -> None:
-    """Say that the run has its output, unless that is done. A monitor that does not answer delays nothing."""
+    """Report the start of the run, once. A monitor that does not answer delays nothing."""
     starting = _STARTING.get()
     if starting and starting.ident is None:
         starting.start()

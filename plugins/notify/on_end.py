@@ -1,4 +1,4 @@
-"""Reports how a run has ended to what `on_end` names: a web address, a command."""
+"""Report the end of a run to the web address and the command in `on_end`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from framefleet.pipeline.errors import exit_code_of
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.plugins.notify.section import OnEndSection
 
-# An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
+# A server is usually back ten seconds after a restart. An interrupted run has no time for a second attempt.
 MAX_TRIES = 4
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def checked_end(job: Job) -> OnEndSection:
-    """Return the section with its address and its program as they are used. Raises JobError."""
+    """Return the section with the final address and program. Raises JobError."""
     wanted: OnEndSection = getattr(job, _SECTION)
     mistakes = Mistakes()
     with mistakes.noted():
@@ -52,16 +52,16 @@ def checked_end(job: Job) -> OnEndSection:
                 wanted = wanted.model_copy(update={"command": [in_folder, *arguments]})
             elif not shutil.which(program):
                 problem = f"{_SECTION}.command: {program} is not a program on this machine"
-                raise JobError(problem, "correct its path, which starts in the job file's folder")
+                raise JobError(problem, "correct its path, which is relative to the job file's folder")
     mistakes.report()
     return wanted
 
 
 @contextmanager
 def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it.
+    """Yield a function for the summary of a run, and report how it ended. Failed reports are only logged.
 
-    Raises JobError before the block where the address or the command cannot be used at all.
+    Raises JobError before the run if the address or the command is invalid.
     """
     wanted = checked_end(job)
     if not (wanted.webhook or wanted.command):
@@ -70,7 +70,7 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     summaries: list[Summary] = []
     try:
         yield summaries.append
-    except OutputInUse:  # the run that has the output reports its own end
+    except OutputInUse:  # the run that uses the output will report its end
         raise
     except BaseException as error:
         _send(job, wanted, None, error)
@@ -91,7 +91,7 @@ def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseEx
 
 
 def _public(value: Any) -> Any:
-    """Return what a message holds, nested or not, with every text in it as `public_text` shows it."""
+    """Return a nested value with `public_text` applied to every text."""
     if isinstance(value, Mapping):
         return {_public(key): _public(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ def _public(value: Any) -> Any:
 
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
-    """Return what is said."""
+    """Return the message."""
     content, output = json.loads(summary.to_json()) if summary else None, store_of_job(job).url_of("")
     message: dict[str, object] = {"output": output, "summary": content, "error": None}
     if summary:
@@ -117,29 +117,29 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
 
 
 def url_at(place: str, text: str) -> str:
-    """Return a URL with its environment variables replaced; it is hidden from here on. Raises JobError."""
+    """Return a URL with its environment variables replaced, and hide it in logs. Raises JobError."""
     names = _VARIABLE.findall(text)
     if missing := [name for name in names if not os.environ.get(name)]:
         problem = f"{place}: the environment variable {missing[0]} is not set"
         raise JobError(problem, "set it on the machine that renders the job")
     url = _VARIABLE.sub(lambda variable: os.environ[variable[1]], text)
-    # Who knows the address of a chat may write there.
+    # Anybody who knows the address of a chat can write there.
     keep_secrets({"webhook": [url, *map(os.environ.get, names)]})
     if not url.startswith(("https://", "http://")):
-        raise JobError(f"{place}: {names[0]} does not begin with https:// or http://", "correct the variable")
+        raise JobError(f"{place}: {names[0]} does not start with https:// or http://", "correct the variable")
     return url
 
 
 def host_of(url: str) -> str:
-    """Return what a message may say of a URL, which may be broken."""
+    """Return the part of a URL that messages may show. The URL may be invalid."""
     try:
         return urlsplit(url).hostname or "its address"
-    except ValueError:  # as of http://[x
+    except ValueError:  # e.g. for http://[x
         return "its address"
 
 
 def tried(act: Callable[[], None], problem: str, num_attempts: int = MAX_TRIES) -> None:
-    """Do it, again if it fails; warn of the problem if it fails each time."""
+    """Call a function until it succeeds; log the problem if all attempts fail."""
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(num_attempts),
         wait=_PAUSE,
@@ -153,21 +153,21 @@ def tried(act: Callable[[], None], problem: str, num_attempts: int = MAX_TRIES) 
 
 
 class _Final(Exception):
-    """It would fail again, or may have done what it should; the text says why it is not tried again."""
+    """No further attempt, as it would fail again or may have succeeded; the text says why."""
 
 
 def send_request(url: str, content: bytes | None = None) -> None:
-    """Post the content, or get the URL without any, and wait until the answer has begun."""
-    with ThreadPoolExecutor(1) as thread:  # the caller's, as a notebook's, may have an event loop
+    """Post the content, or get the URL if there is none, and wait for the start of the answer."""
+    with ThreadPoolExecutor(1) as thread:  # the caller's thread may have an event loop, e.g. in a notebook
         status = thread.submit(asyncio.run, _answer(url, content)).result()
     if 300 <= status < 400:
-        raise _Final("it redirects, which is not followed; give the address that it redirects to")
+        raise _Final("it redirects, which is not followed; use the address that it redirects to")
     if status >= 400:
         raise ConnectionError(f"it answered HTTP {status}")
 
 
 async def _answer(url: str, content: bytes | None) -> int:
-    """Return the status of the answer. Raises TimeoutError however slowly it comes."""
+    """Return the status of the answer. Raises TimeoutError, also for a slow answer."""
     from aiohttp import ClientSession, ClientTimeout
 
     from framefleet.api.texts import proxy_of
@@ -186,14 +186,14 @@ async def _answer(url: str, content: bytes | None) -> int:
         ):
             return response.status
     except TimeoutError:
-        raise TimeoutError(f"it has not answered in {_WEBHOOK_S:.0f} s") from None
+        raise TimeoutError(f"no answer within {_WEBHOOK_S:.0f} s") from None
 
 
 def _run(command: list[str], content: bytes) -> None:
-    """Run a command, and end it with all that it started where it takes too long. Arguments may be secret."""
+    """Run a command; if it takes too long, end it and its children. Arguments may be secret."""
     sys.stderr.flush()
     try:
-        # What it prints goes where our own words go: standard output is for results.
+        # Its output goes to stderr, as standard output is for results.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
     except OSError as error:
         raise _Final(f"it cannot be run: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""The sections `on_end` and `heartbeat` of a job: who hears that a run starts, and how it has ended."""
+"""Register the sections `on_end` and `heartbeat` of a job."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PLUGIN = Plugin(
         "heartbeat": "framefleet.plugins.notify.section:HeartbeatSection",
     },
     listeners=[
-        "framefleet.plugins.notify.plugin:HeartbeatListener",  # first: it hears of what the other refuses
+        "framefleet.plugins.notify.plugin:HeartbeatListener",  # first, to report errors of the other
         "framefleet.plugins.notify.plugin:EndListener",
     ],
 )

@@ -1,4 +1,4 @@
-"""The sections `on_end` and `heartbeat` of a job. Imports nothing heavy: each job file is read with it."""
+"""The sections `on_end` and `heartbeat` of a job. Light to import, since every job file is read with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from framefleet.api.sections import MustBe, Section
 
-# ${NAME} is a variable of the machine that renders the job.
+# ${NAME} is an environment variable on the machine that renders the job.
 Url = Annotated[
     str,
     Field(pattern=r"^(https?://[^/]|\$\{\w+\})"),
@@ -19,7 +19,7 @@ Url = Annotated[
 class OnEndSection(Section):
     """What to do when a run ends, for whatever reason. Not stored in job.json."""
 
-    # An address may be a secret.
+    # The address may be a secret.
     is_stored: ClassVar[bool] = False
 
     when: Literal["always", "failed"] = "always"
@@ -31,12 +31,11 @@ class OnEndSection(Section):
 
 
 class HeartbeatSection(Section):
-    """URLs of a monitor, e.g. healthchecks.io or Cronitor, to get around each run: it notices a missing run.
-
-    Not stored in job.json.
+    """URLs of a monitor, e.g. healthchecks.io or Cronitor, to request for each run, so that it notices a
+    missing run. Not stored in job.json.
     """
 
-    is_stored: ClassVar[bool] = False  # who knows such an address can report for the job
+    is_stored: ClassVar[bool] = False  # anybody who knows the address can report for the job
 
     start: Url | None = Field(default=None, repr=False)
     """URL to request when a run starts."""

@@ -1,4 +1,4 @@
-"""`framefleet pack`: what is typed, and what it prints."""
+"""The command `framefleet pack`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from framefleet.plugins.keep.replay.command import MovedModels, ReadableRoots, g
 _Folder = Annotated[
     Path | None,
     Argument(
-        metavar="FOLDER", help="Folder to write: new, or empty. Default: NAME-pack here, for an output NAME."
+        metavar="FOLDER", help="New or empty folder to write. Default: NAME-pack here, for an output NAME."
     ),
 ]
 _Rows = Annotated[
@@ -40,7 +40,7 @@ _Rows = Annotated[
 ]
 _Picks = Annotated[
     str | None,
-    Option("--picks", metavar="PICKS.JSONL", help="Rows to choose from; --where may name its stars."),
+    Option("--picks", metavar="PICKS.JSONL", help="Rows to choose from; --where can use its stars."),
 ]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing the rows.")]
 _RowIds = Annotated[
@@ -64,8 +64,8 @@ def pack_command(
 ) -> None:
     """Pack some clips, so that somebody else can render them again and compare.
 
-    Writes their records, clips and input files, scripts, library versions and the digests of the model into a
-    folder. Weights, LoRAs and the code of your own recipes are not in it.
+    Writes their records, clips, input files, scripts, library versions and the model's digests into a folder.
+    Weights, LoRAs and the code of your own recipes are not included.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import storage_options_alone

@@ -1,7 +1,7 @@
-"""From an output to a folder with some of its rows, which somebody else can render again.
+"""Copy some rows of an output into a folder, so that somebody else can render them again.
 
-The folder is an output too, with the chosen records alone, so `framefleet verify` checks it. Next to that it
-has what one needs without framefleet: scripts, versions, digests. The files that rows take are copied.
+The folder is also an output, with only the chosen records, so `framefleet verify` can check it. It also has
+scripts, versions and digests for use without framefleet, and copies of the rows' input files.
 """
 
 from __future__ import annotations
@@ -37,18 +37,17 @@ _FIX = "run `framefleet repair`, or choose other rows"
 _README = """\
 # Clips to render again
 
-Each row can be rendered again and compared with its record. You need the weights, and nothing else of
-those who made it:
+Each row can be rendered again and compared with its record. From its authors, you only need the weights:
 
 {commands}
 
 FRAMEFLEET is a clone or the git+URL of its repository, in the version of requirements.txt. Replace other
-names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
-bit-exact; else by how many levels its pixels differ, and what of the environment is another: other processors
-and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
+names in capitals with the places of the weights on your machine. `verify` prints for each row whether it is
+bit-exact; if not, by how many levels its pixels differ, and what has changed in the environment. Other
+processors and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
 
 `verify` also prints the digest of this pack: of pack.sha256, which lists the SHA-256 of all its files.
-Compare it with the one that you were told.
+Compare it with the one that you were given.
 
 To check that your weights are the same files, without framefleet:
 
@@ -58,8 +57,8 @@ To check that your weights are the same files, without framefleet:
 |---|---|---|---|---|---|---|
 {rows}
 
-A script needs only torch and diffusers, in the versions of its row's libraries; the folder of the model is in
-its line `MODEL = ...`.
+A script needs only torch and diffusers, in the versions of its row's libraries. Set the folder of the model
+in its line `MODEL = ...`.
 """
 _COMMANDS = """\
     python{python} -m venv {venv}
@@ -69,12 +68,12 @@ _COMMANDS = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Packed(Overview):
-    """What was packed."""
+    """The result of `pack`."""
 
     folder: str
-    digest: str  # SHA-256 of the list of all its files: tell it to those who get the pack
+    digest: str  # SHA-256 of the list of all its files; give it to those who get the pack
     row_ids: tuple[str, ...]
-    without_script: dict[str, str]  # rows that a script cannot render, each with the reason
+    without_script: dict[str, str]  # reasons why a script cannot render a row, by row_id
 
     def overview(self) -> Mapping[str, object]:
         reasons = "; ".join(dict.fromkeys(self.without_script.values()))
@@ -99,11 +98,11 @@ def pack(
 ) -> Packed:
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
-    folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: how many, spread
-    over kinds of rows and machines, chosen by seed; None: 8, or all that where and picks choose, which are
-    those of `export`. row_ids: these, and no others, by their first digits or their clips' names too. Raises
-    JobError for rows without a record, a folder that has files, and a clip that is not as its record says;
-    InputError for such an input.
+    folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: number of rows,
+    spread over kinds of rows and machines, chosen by seed; None: 8, or all that where and picks choose, which
+    work as in `export`. row_ids: pack only these, also by their first digits or their clips' names. Raises
+    JobError for rows without a record, a folder with files, and a damaged clip, and InputError for a changed
+    input file.
     """
     consent = replace(NOTHING, storage_options=storage_options or {})
     chosen = picked(picks, consent.storage_options)
@@ -123,10 +122,10 @@ def pack_rows(
     picks: Mapping[str, Pick] | None,
     given: Given,
 ) -> Packed:
-    """Do what `pack` does. given: what the output is not trusted with."""
+    """Pack rows, as `pack` does. given: what the output is not trusted with."""
     others = {"--rows": rows, "--seed": seed or None, "--where": where, "--picks": picks}
     if row_ids and (chosen_by := [option for option, value in others.items() if value is not None]):
-        problem = f"--row names the rows, and {chosen_by[0]} chooses some"
+        problem = f"--row names the rows, but {chosen_by[0]} chooses some"
         raise JobError(problem, "leave one of them out")
     opened = Output.open(output, given.storage_options)
     store = opened.store
@@ -140,7 +139,7 @@ def pack_rows(
             tables = chosen_records(opened, ["row_id"], where, picks)
             among = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
             if not among:
-                raise JobError("no row is chosen", "loosen --where, or pick other clips of this output")
+                raise JobError("no rows are chosen", "loosen --where, or pick other clips of this output")
         count = rows or (NUM_SAMPLED if among is None else len(among))
         chosen = [row.row_id for row in sample_rows(opened, count, seed=seed, among=among)]
     if not chosen:
@@ -155,7 +154,7 @@ def pack_rows(
 def _write(
     folder: Path, output: str, opened: Output, claim: Claim, row_ids: Sequence[str], given: Given
 ) -> dict[str, str]:
-    """Write the pack of these rows; return why some have no script."""
+    """Write the pack for these rows; return why some have no script."""
     holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), {*row_ids}
     rows = (row for table in holding.records() for row in rows_of(table, holding.url))
     by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
@@ -165,7 +164,7 @@ def _write(
     for record in records:
         for path, content in opened.files(record):
             if not isinstance(content, bytes):
-                problem = f"{opened.store.url_of(path)} is not as its record says: {HOW[content]}"
+                problem = f"{opened.store.url_of(path)} differs from its record: {HOW[content]}"
                 raise JobError(problem, _FIX)
             if path == record["path"] and (wrong := law.contradiction(record, content)):
                 raise JobError(f"the record of row {record['row_id']} is damaged: {wrong}", _FIX)
@@ -201,7 +200,7 @@ def _script_of(record: Mapping[str, Any]) -> str:
 def _describe(
     to: Store, claim: Claim, records: list[dict[str, Any]], without_script: Collection[str]
 ) -> None:
-    """Write versions, digests and the page that says what to do."""
+    """Write versions, digests and the README."""
     models = {name: one.files for name, one in claim.job.models.items()} or {"": claim.model_files}
     options, checks = [], []
     for name, files in models.items():
@@ -219,7 +218,7 @@ def _describe(
     options += ["--allow-pickle"] if any(one.allow_pickle for one in opened) else []
     recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
     options += [quoted("--recipe", recipe) for recipe in recipes]
-    by_versions: dict[tuple[str, str], list[dict[str, Any]]] = {}  # of Python; of the libraries, as pip reads
+    by_versions: dict[tuple[str, str], list[dict[str, Any]]] = {}  # by Python version and requirements
     for record in records:
         by_versions.setdefault(_versions_of(record), []).append(record)
     lines: dict[str, str] = {}
@@ -248,8 +247,8 @@ def _describe(
 
 
 def _versions_of(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the version of Python that rendered a row, and what pip is to install."""
-    # As the record says: what is no version could be an option of pip, or a command of the reader's shell.
+    """Return the Python version that rendered a row, and the requirements for pip."""
+    # Records are not trusted: an invalid version could be an option of pip, or a command for the shell.
     values = parse_json(record["environment"]).items()
     versions = {name: text for name, text in values if isinstance(text, str) and _VERSION.fullmatch(text)}
     pinned = [f"{name}=={versions[name].partition('+')[0]}\n" for name in _LIBRARIES if name in versions]
@@ -267,5 +266,5 @@ def _line(record: Mapping[str, Any], without_script: Collection[str], python: st
 
 
 def _cell(text: str) -> str:
-    """Return text of anybody's as a cell of Markdown shows it: no HTML, no link, no other cell."""
+    """Return untrusted text escaped for a Markdown cell, without HTML and links."""
     return re.sub(r"([\\`*_\[\]|!~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -191,7 +191,7 @@ def test_an_unknown_command_or_option_ends_with_2_and_what_to_use(words: str, sa
 @pytest.mark.parametrize(
     ("words", "must_be"),
     [
-        ("demo --seeds 1,5", "'1,5' must be a whole number (Number of clips of each prompt, e.g. 4"),
+        ("demo --seeds 1,5", "'1,5' must be a whole number (Number of clips per prompt, e.g. 4"),
         ("demo --seeds 2000", "'2000' must be a number of at most 1000"),
         ("status out --every x", "'x' must be a number (Seconds between"),
     ],

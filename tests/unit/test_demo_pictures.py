@@ -53,8 +53,8 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
         (("--size", "9x64", "a red ball"), "'9x64' is not frames, height and width"),
         (("--size", "257x64x64", "a red ball"), "num_frames is 257"),
         (("--size", "9x64x144", "a red ball"), "width is 144"),
-        (("--size", "9x64x64"), "is for words of your own"),
-        (("球" * 22,), "has 66 bytes, and the model reads 63"),
+        (("--size", "9x64x64"), "is for your own prompts"),
+        (("球" * 22,), "has 66 bytes, but the model reads 63"),
         (("a", "red", "ball"), "put each prompt in quotes: framefleet demo 'a red ball'"),
     ],
 )

@@ -86,7 +86,7 @@ def test_ones_own_words_have_the_size_that_was_asked_for(tmp_path: Path) -> None
     prepare_demo(tmp_path, ["a red ball bounces"], Size(33, 64, 96))
     sizes = {tuple(row[name] for name in Size._fields) for row in rows_of(tmp_path)}
     assert sizes == {("33", "64", "96")}
-    with pytest.raises(JobError, match="give a prompt with it"):
+    with pytest.raises(JobError, match="is for your own prompts"):
         prepare_demo(tmp_path, [], Size(33, 64, 96))
 
 
