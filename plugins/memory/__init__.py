@@ -1,1 +1,1 @@
-"""Whether a row fits: what it takes, and what the place has where it is rendered."""
+"""Estimate whether a row fits: the memory it needs, and the memory where it is rendered."""

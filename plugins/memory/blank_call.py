@@ -1,7 +1,6 @@
-"""Call a row's recipe over networks without weights: what objects to it, and its memory.
+"""Call a row's recipe with networks without weights, to find errors and measure memory.
 
-In another process: what a config makes networks do, or a size makes a pipeline reserve, ends that and nothing
-else.
+This runs in another process, so that a bad config or size can only end that process.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MAX_TEXT = 300  # characters
-_MAX_SENT = 1 << 16  # characters, of a message that may quote a tensor
-# More than the process has with its libraries. The largest tensors are latents and the pictures that a row
-# starts from; networks take no memory.
+_MAX_SENT = 1 << 16  # characters of a message, which may quote a tensor
+# On top of the process with its libraries. The largest tensors are latents and input pictures; networks need
+# no memory.
 _MAX_BYTES = 16 << 30
 _MEMORY = Path("/proc/meminfo")
-# Of errors that a worker does not meet: values of tensors that have none, and memory that is bounded here.
+# Errors that do not occur in a worker: from values of tensors without values, and from the memory limit here.
 _LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objection:
-    """An objection to a row. is_limit: the call itself cannot tell; else the pipeline objects."""
+    """A problem with a row. is_limit: a limit of this call, not an error of the pipeline."""
 
     text: str
     is_limit: bool = False
@@ -46,24 +45,24 @@ class Objection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
-    """How networks are held: what decides the bytes of their weights and of what they compute with."""
+    """The dtypes and options that decide the bytes of networks' weights and activations."""
 
     dtypes: Mapping[str, str] = field(default_factory=lambda: {"default": "fp32"})  # by component
     bits: Mapping[str, float] = field(default_factory=dict)  # of components with quantised layers
-    stored: Mapping[str, int] = field(default_factory=dict)  # bytes of components whose files are packed
+    stored: Mapping[str, int] = field(default_factory=dict)  # bytes of components with packed files
     tiling: bool = False
     slicing: bool = False
-    fuse_qkv: bool = False  # joined weights are there next to those that they were made of
+    fuse_qkv: bool = False  # fused weights exist next to the original ones
     by_leaf: bool = False  # `offload: group` moves single layers of the denoisers, not blocks
-    blocks: int = 1  # that are there at once
+    blocks: int = 1  # number on the GPU at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkMemory:
-    """Bytes that one network takes. peaks: what each method called needs at once, besides weights."""
+    """Bytes that one network needs. peaks: of each called method, without the weights."""
 
     weights: int
-    held: int  # of these, what is there at once with `offload: group`
+    held: int  # part of them that is on the GPU at once with `offload: group`
     peaks: Mapping[str, int]
 
     @property
@@ -73,7 +72,7 @@ class NetworkMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankCall:
-    """What became of a call. networks: in the order of the pipeline; of an objection, as far as it came."""
+    """The result of a call. networks: in the order of the pipeline; incomplete if there was a problem."""
 
     objection: Objection | None
     networks: Mapping[str, NetworkMemory] = field(default_factory=dict)
@@ -83,7 +82,7 @@ ANSWER = TypeAdapter(BlankCall)
 
 
 class BlankCalls:
-    """Calls over one model, in the libraries' process, or in one that recipes of the user may spoil."""
+    """Calls of one model, in the libraries' process, or in a separate one for users' recipes."""
 
     def __init__(self, folder: Path, files: Sequence[str], *, recipes: str | None = None) -> None:
         """folder: of the model's configs, `files`. recipes: where modules of the user's recipes may be."""
@@ -94,7 +93,7 @@ class BlankCalls:
         self.close = self._use.close
 
     def call(self, request: Request, precision: Precision | None = None) -> BlankCall:
-        """Call a row's recipe, up to the first decoded latents where the recipe goes no further."""
+        """Call a row's recipe, up to the first decoded latents if the recipe does nothing after them."""
         values = asdict(precision or Precision())
         wanted = {name: getattr(request, name) for name in ("seed", "scheduler", "recipe")}
         wanted["arguments"] = dict(request.arguments)
@@ -105,13 +104,13 @@ class BlankCalls:
             return BlankCall(objection=Objection(text=str(error), is_limit=True))
         if call.objection is None:
             return call
-        # Here, as the sandbox does not know the secrets of this process; and before anything is cut off.
+        # Done here, as the sandbox does not know the secrets of this process, and before text is cut.
         text = " ".join(public_text(call.objection.text).split())
         return replace(call, objection=replace(call.objection, text=text[:_MAX_TEXT]))
 
 
 def called(question: str) -> dict[str, Any]:
-    """Return what became of a call, in plain values. question: of `BlankCalls`, as JSON text."""
+    """Return the result of a call as plain values. question: from `BlankCalls`, as JSON text."""
     objection: Objection | None = None
     networks: dict[str, NetworkMemory] = {}
     try:
@@ -119,7 +118,7 @@ def called(question: str) -> dict[str, Any]:
     except FramefleetError as error:  # of ours: a recipe, a scheduler
         objection = Objection(text=str(error))
     except MemoryError:
-        objection = Objection(text=f"it takes more than {bytes_text(_max_bytes())}", is_limit=True)
+        objection = Objection(text=f"it needs more than {bytes_text(_max_bytes())}", is_limit=True)
     except (Exception, SystemExit) as error:  # a pipeline's own, of any class
         text = f"{type(error).__name__}: {error}"
         is_limit = isinstance(error, NotImplementedError) or any(word in text for word in _LIMITS)
@@ -128,7 +127,7 @@ def called(question: str) -> dict[str, Any]:
 
 
 def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> None:
-    """Call the row's recipe, and note what each network takes. Raises whatever it raises."""
+    """Call the row's recipe, and note the memory of each network. Raises what the recipe raises."""
     import torch
 
     from framefleet.api.models import find_recipe
@@ -141,7 +140,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
     spec, pipe, peaks, sizes = _opened(
         canonical_json({**question, "request": None, "ends": recipe.then is None})
     )
-    bound_memory(_max_bytes())  # again: others asked this process meanwhile
+    bound_memory(_max_bytes())  # again, as this process has answered others meanwhile
     for calls in peaks.values():
         calls.clear()
     request = Request(**{**wanted, "arguments": _stand_ins(spec.from_json(wanted["arguments"]), pipe)})
@@ -159,7 +158,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
 
 @cache
 def _max_bytes() -> int:
-    """Return how much more a call may take: at most half of what this machine has left."""
+    """Return how much more memory a call may use: at most half of the machine's free memory."""
     with suppress(OSError):
         if available := re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()):
             return min(_MAX_BYTES, int(available[1]) * 1024 // 2)
@@ -177,7 +176,7 @@ def _opened(question: str) -> Any:
     values = json.loads(question)
     folder, precision = Path(values["folder"]), Precision(**values["precision"])
     spec, components = inspect_model(folder), components_in(folder)
-    bound_memory(_max_bytes())  # before networks are made: buffers are as large as a config says
+    bound_memory(_max_bytes())  # before networks are made, since configs decide the size of buffers
     pipe = blank_pipeline(folder, values["files"], components, spec)
     pipe.set_progress_bar_config(disable=True)
     networks = {one.name: getattr(pipe, one.name) for one in components if one.has_weights}
@@ -194,7 +193,7 @@ def _opened(question: str) -> Any:
 
 
 def _cast(network: nn.Module, dtype: Any) -> None:
-    """Give a network the dtype in which `from_pretrained` loads it: some of its parts stay in fp32."""
+    """Give a network the dtype in which `from_pretrained` loads it. Some of its parts stay in fp32."""
     import torch
 
     for part in network.modules():
@@ -214,7 +213,7 @@ def _cast(network: nn.Module, dtype: Any) -> None:
 
 
 def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, int]:
-    """Return the bytes of its weights, and of those that `offload: group` has on the GPU at once."""
+    """Return the bytes of its weights, and of the part that `offload: group` has on the GPU at once."""
     from torch import nn
 
     from framefleet.api.models import is_denoiser
@@ -247,7 +246,7 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
 
 
 def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
-    """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
+    """Return a row's arguments with its pictures replaced by grey ones of the row's size."""
     from framefleet.api.clips import each_input
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras

@@ -1,7 +1,7 @@
-"""From what the networks of a pipeline take, each by itself, to what is on the GPU at once, by the options.
+"""Compute what is on the GPU at once from the memory of each network, by the options.
 
-A row encodes its text, denoises and decodes. Without an offload all weights are there meanwhile; with one,
-only the network that computes.
+A row encodes its text, denoises and decodes. Without an offload, all weights are on the GPU during this; with
+one, only the network that computes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ FIXED_GB = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Options of a model that decide how much memory it takes. dtype: another than the job's."""
+    """Options of a model that affect its memory. dtype: if different from the job's."""
 
     offload: OffloadWay = "none"
     vae_tiling: bool = False
     dtype: DTypeName | None = None
 
     def __str__(self) -> str:
-        """Return it as in a job: "offload: model, vae_tiling: true"."""
+        """Return the options as in a job, e.g. "offload: model, vae_tiling: true"."""
         offload = f"offload: {self.offload}" if self.offload != "none" else ""
         tiling = "vae_tiling: true" if self.vae_tiling else ""
         return ", ".join(filter(None, (offload, tiling, f"dtype: {self.dtype}" if self.dtype else "")))
 
 
-# Fastest first; tiles change pixels along their edges, offloading changes none.
+# Fastest first. Tiling changes pixels along the edges of tiles; offloading changes none.
 MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for tiles in (False, True))
 
 
 def way_of(options: Options) -> Way:
-    """Return what a job asks for."""
+    """Return the way that a job's options ask for."""
     choice = options.offload
     kind = choice if isinstance(choice, str) else getattr(choice, "type", "none")
     offload: OffloadWay = kind if kind in OFFLOADS else "none"
@@ -52,7 +52,7 @@ def way_of(options: Options) -> Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What one row takes. networks: by component. missing: why not all of it was counted."""
+    """The memory of one row. networks: by component. missing: why not all of it was counted."""
 
     networks: Mapping[str, NetworkMemory]
     missing: str = ""
@@ -63,7 +63,7 @@ class Footprint:
 
     @property
     def activations_gb(self) -> float:
-        """What the denoisers compute with."""
+        """Activations of the denoisers."""
         peaks = (one.peak for name, one in self.networks.items() if is_denoiser(name))
         return max(peaks, default=0) / GB
 
@@ -73,13 +73,13 @@ class Footprint:
 
     @property
     def encoding_gb(self) -> float:
-        """What text encoders, and encoders of images and videos, compute with."""
+        """Activations of encoders of text, images and videos."""
         encoders = (one for name, one in self.networks.items() if not is_denoiser(name))
         sizes = (size for one in encoders for call, size in one.peaks.items() if call != "decode")
         return max(sizes, default=0) / GB
 
     def placed_gb(self, placement: Placement, num: int) -> float:
-        """Return the most that is at once on one of several GPUs."""
+        """Return the peak on one of several GPUs."""
         spread = placer_of(placement, "cuda").spread
         shares = spread({name: one.weights for name, one in self.networks.items()}, num)
         peaks = [
@@ -89,7 +89,7 @@ class Footprint:
         return FIXED_GB + max(peaks) / GB
 
     def peak_gb(self, offload: OffloadWay) -> float:
-        """Return the most that is on the GPU at once: weights, what computes, and what is always there."""
+        """Return the peak on the GPU: weights, activations, and libraries."""
         computing = {name: one.peak for name, one in self.networks.items()}
         if offload == "none":
             return FIXED_GB + self.weights_gb + max(computing.values(), default=0) / GB

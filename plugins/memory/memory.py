@@ -1,4 +1,4 @@
-"""From a model, its largest row and a card to whether it fits: an estimate, without weights."""
+"""Estimate, without weights, whether a model's largest row fits a GPU."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.plugins.memory.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
 from framefleet.plugins.memory.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
 
-_NUM_GPUS = (2, 4, 8)  # of one machine
-_STEPS = 2  # the fewest with which models of two denoisers call both
+_NUM_GPUS = (2, 4, 8)  # in one machine
+_STEPS = 2  # the fewest for models with two denoisers to call both
 _FP8_BITS = 8
-# As safetensors spells them: loaded in the dtype that the job uses.
+# safetensors names of dtypes that are loaded in the job's dtype.
 _FLOATS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")
-# Inputs that a call needs though its signature may say otherwise: for inpainting, control and edits.
+# Inputs that calls need even if their signature says otherwise: for inpainting, control and edits.
 _NEEDED = ("original_image", "mask_image", "control_image", "control_mask", "control_video", "images")
 _EDITS = re.compile("Edit|Kontext|Pix2Pix|Upscale|Upsample|SuperResolution|Refiner|Adapter|ControlNet")
 _FRAME_COUNTS = (*FRAME_PARAMETERS, "segment_frame_length")
-_FRAMES = 49  # of a video for a call that names no number of frames: CogVideoX's
-# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, NVFP4.
+_FRAMES = 49  # frames of an input video if the call has no number of frames, as for CogVideoX
+# Numbers of bits in names of quantizations: int8_weight_only, nvfp4_dynamic, load_in_4bit, NVFP4.
 _BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)", re.IGNORECASE)
 _MAX_BITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What one row of the largest shape takes, in gigabytes."""
+    """The memory of one row of the largest shape, in gigabytes."""
 
     weights_gb: float  # of all components
     activations_gb: float | None  # of the denoiser; None: not counted
-    peak_gb: float  # at once, with the job's options
-    has_gb: float | None  # of the place; None: not known
+    peak_gb: float  # with the job's options
+    has_gb: float | None  # available there; None: not known
     place: str  # the GPU, or this machine
-    ways: tuple[Way, ...] = ()  # those that fit and need no option for nothing, the fastest first
+    ways: tuple[Way, ...] = ()  # ways that fit without needless options, the fastest first
     decoding_gb: float = 0.0
-    encoding_gb: float = 0.0  # text, and images or videos that the row starts from
-    measured_gb: float | None = None  # the peak, as a worker's rehearsal found it; None: there was none
-    missing: str = ""  # why what networks compute with was not counted
-    num_gpus: int = 1  # of a worker: `has_gb` and the peak are those of one of them
-    placement: str = ""  # on how many GPUs of this kind a row fits, and how, where it does not on one
-    cpu_workers: int | None = None  # that share this machine's memory; None: workers have GPUs
+    encoding_gb: float = 0.0  # of text, and of input images or videos
+    measured_gb: float | None = None  # peak in a worker's rehearsal; None if there was none
+    missing: str = ""  # why activations were not counted
+    num_gpus: int = 1  # of a worker; `has_gb` and the peak are for one of them
+    placement: str = ""  # how a row fits on several such GPUs, if it does not fit on one
+    cpu_workers: int | None = None  # number that share this machine's memory; None: workers have GPUs
 
     @property
     def fits(self) -> bool | None:
-        """Whether it does, by what was measured if anything was; None where that is not known."""
+        """Whether it fits, by the measured peak if there is one; None if not known."""
         peak_gb = self.peak_gb if self.measured_gb is None else self.measured_gb
         return None if self.has_gb is None else peak_gb <= self.has_gb
 
@@ -82,7 +82,7 @@ class Memory:
 
     @property
     def line(self) -> str:
-        """Whether the row fits, and what to do where it does not."""
+        """Whether the row fits, and what to do if not."""
         parts = f"libraries {_size(FIXED_GB)}; weights {_size(self.weights_gb)}"
         if self.activations_gb is not None:
             parts += (
@@ -91,13 +91,13 @@ class Memory:
             )
         if self.missing:
             else_ = "" if self.activations_gb is None else " else"
-            parts += f"; what{else_} the row needs is not counted: {self.missing}"
+            parts += f"; what{else_} the row needs was not counted: {self.missing}"
         fullest = f" on the fullest of {self.num_gpus} GPUs" if self.num_gpus > 1 else ""
         line = f"memory: about {_size(self.peak_gb)}{fullest} ({parts})"
         if self.measured_gb is not None:
             line += f", measured {_size(self.measured_gb)}"
         if self.has_gb is None:
-            return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
+            return f"{line}; there is no GPU here to compare with, so use e.g. --gpu-memory 24GB"
         line += f", of {_size(self.has_gb)} of {self.place}"
         if self.fits:
             return line
@@ -119,9 +119,9 @@ class Memory:
 
 
 class MemoryCounts:
-    """Counts what a row takes, by calling its pipeline without weights: for one model.
+    """Counts the memory of a model's rows, by calling its pipeline without weights.
 
-    Takes some seconds for a row's shape, a dtype and tiling, once on a machine.
+    Takes some seconds for each shape, dtype and tiling, once per machine.
     """
 
     def __init__(
@@ -136,8 +136,7 @@ class MemoryCounts:
     ) -> None:
         """folder: of the model's configs.
 
-        recipes: the folder where modules of the user's own recipes may be. None: those are not called, but
-        the model's pipeline in their place.
+        recipes: the folder with modules of users' recipes. None: calls the model's pipeline instead of them.
         """
         self._options, self._weights, self._folder = settings.options, weights, folder
         self._spec, self._recipes = spec, recipes
@@ -145,16 +144,16 @@ class MemoryCounts:
         dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
         self._dtypes = {"default": dtype} if isinstance(dtype, str) else dict(dtype)
         self._calls = BlankCalls(folder, weights.config_files, recipes=recipes)
-        self._footprints: dict[str, Footprint] = {}  # also of calls that hung, which are not made twice
+        self._footprints: dict[str, Footprint] = {}  # also of calls that hung, so as not to repeat them
         self.close = self._calls.close
 
     @property
     def is_half(self) -> bool:
-        """Whether all weights have two bytes already."""
+        """Whether all weights already have two bytes."""
         return {*self._dtypes.values()}.isdisjoint({"fp32"})
 
     def count(self, request: Request, way: Way) -> Footprint:
-        """Return what a row takes with the options of `way`; its offload does not matter yet."""
+        """Return the memory of a row with the options of `way`. Its offload does not matter here."""
         options = self._options
         group = options.offload if isinstance(options.offload, GroupOffload) else GroupOffload()
         precision = Precision(
@@ -200,7 +199,7 @@ class MemoryCounts:
         return Footprint(networks=call.networks, missing=missing)
 
     def _stored(self, why: str, precision: Precision) -> Footprint:
-        """Return what files say: weights alone, in the dtypes that they are loaded in."""
+        """Return the memory of the weights only, from the files, in the dtypes in which they are loaded."""
         weights, dtypes = self._weights, precision.dtypes
         sizes = {
             component.name: sum(
@@ -237,7 +236,7 @@ def _loaded_bytes(tensors: Iterable[Tensor], dtype: str) -> int:
 
 
 def _deciding(request: Request) -> list[Any]:
-    """Return what decides the memory of a row: all but what its prompts say and its pictures show."""
+    """Return everything that affects the memory of a row: all but the content of prompts and pictures."""
 
     def value_of(name: str, value: Any) -> Any:
         if isinstance(value, str) and "prompt" in name:
@@ -251,7 +250,7 @@ def _deciding(request: Request) -> list[Any]:
 @disk_cached(
     ANSWER,
     decided_by=lambda content, row, precision, _: [content, row, precision],
-    is_kept=lambda call: call.objection is None,  # whose cause may be gone another time
+    is_kept=lambda call: call.objection is None,  # a problem may be gone next time
 )
 def _cached_call(
     content: str, row: list[Any], precision: Mapping[str, Any], call: Callable[[], BlankCall]
@@ -260,7 +259,7 @@ def _cached_call(
 
 
 def _bits(options: Options, components: list[str]) -> dict[str, float]:
-    """Return the bits of a weight, by component that the job quantises or casts."""
+    """Return the bits per weight of components that the job quantizes or casts."""
     denoisers = [name for name in components if is_denoiser(name)]
     bits: dict[str, float] = {}
     if options.layerwise_casting:
@@ -278,7 +277,7 @@ def _bits(options: Options, components: list[str]) -> dict[str, float]:
 
 
 def _packed(weights: Weights, folder: Path) -> dict[str, int]:
-    """Return the bytes of components whose files are packed, and stay so on the GPU."""
+    """Return the bytes of components whose weights stay packed on the GPU."""
     sizes: dict[str, int] = {}
     for file in filter(is_weights, weights.files):
         sizes[file.partition("/")[0]] = sizes.get(file.partition("/")[0], 0) + weights.source.files[file].size
@@ -298,10 +297,10 @@ def estimate(
     num_gpus: int = 1,
     cpu_workers: int | None = None,
 ) -> Memory:
-    """Return whether what is counted fits a place, and what would.
+    """Return whether the counted memory fits, and which options would fit.
 
-    own: the job's. place: as of `room_of`. measured_bytes: what such a row held at once. is_half: bf16 would
-    save nothing. placement, num_gpus: of a worker. cpu_workers: see `Memory`.
+    own: the job's way. place: from `room_of`. measured_bytes: measured peak of such a row. is_half: bf16
+    would save nothing. placement, num_gpus: of a worker. cpu_workers: see `Memory`.
     """
     footprint = count(own)
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
@@ -324,7 +323,7 @@ def estimate(
     )
     if has_gb is None or memory.fits:
         return memory
-    # What a job says to have a row fit on the fewest GPUs.
+    # Keys of a job that let a row fit on the fewest GPUs.
     offloads, nums = (OFFLOADS, _NUM_GPUS) if cpu_workers is None else (OFFLOADS[:1], ())
     for num, kind in ((num, kind) for num in nums for kind in ("components", "layers")):
         if footprint.placed_gb(Placement(type=kind), num) <= has_gb:
@@ -342,7 +341,7 @@ def estimate(
     ways = [way for way in fitting_ways if way.offload in offloads]
 
     def costs_less(one: Way, other: Way) -> bool:
-        """Whether all that one needs the other needs too, or more of it."""
+        """Whether the other way needs all options of this one, or more."""
         costs = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
         return one != other and all(mine <= its for mine, its in zip(*costs, strict=True))
 
@@ -351,7 +350,7 @@ def estimate(
 
 
 def native_row(spec: PipelineSpec) -> Request:
-    """Return a row of the model's own size, with stand-ins for pictures and videos that its call needs."""
+    """Return a row of the model's native size, with placeholders for input pictures and videos."""
     arguments: dict[str, Any] = spec.defaults()
     if "prompt" in spec.parameters:
         arguments["prompt"] = "a"
@@ -374,7 +373,7 @@ def native_row(spec: PipelineSpec) -> Request:
 def ways_for(
     count: Callable[[Way], Footprint], card_gb: float, dtype: DTypeName | None = None
 ) -> Iterator[Way]:
-    """Yield all ways that fit a card, the fastest first; tiles only where they save memory."""
+    """Yield all ways that fit a GPU, the fastest first, with tiling only if it saves memory."""
     whole = count(Way(dtype=dtype))
     tiled = None
     for way in MEMORY_WAYS:

@@ -1,10 +1,10 @@
-"""A pipeline without weights in, the same out with networks that answer zeros of the right shape, at once.
+"""Replace the networks of a pipeline without weights by stubs that return zeros of the right shape at once.
 
-To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
-network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
-comes back as zeros; the bytes of tensors that are alive at once there are counted, without workspaces of
-kernels, and fragments. Of a network that looks at values, such as sizes of pictures, each part is called so
-by itself. Files that a row names are grey pictures and silence.
+The pipeline sees all tensors on the CPU, so that schedulers, generators and masks work with real values.
+Calls of a network run its own code on the meta device, which only computes shapes, and return zeros. Bytes of
+tensors that are alive at once are counted, without workspaces of kernels and fragmentation. If a network
+needs values, such as sizes of pictures, each of its parts is called like this instead. A row's files are
+replaced by grey pictures and silence.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from framefleet.pipeline.hooks.tree import flatten, unflatten
 
 
 class Meter(TorchDispatchMode):
-    """Counts what operations make while it is entered. peak: the most bytes that were alive at once."""
+    """Counts the bytes that operations allocate while it is active. peak: most bytes alive at once."""
 
     def __init__(self, others: Iterable[Tensor]) -> None:
-        """others: weights and inputs, which are not counted; operations return views of them."""
-        super().__init__()  # type: ignore[no-untyped-call]  # torch is typed in part
+        """others: weights and inputs, which are not counted, as operations may return views of them."""
+        super().__init__()  # type: ignore[no-untyped-call]  # torch is only partly typed
         self._others = {tensor.untyped_storage()._cdata for tensor in others}
         self._alive: dict[int, weakref.ref[Any]] = {}
         self.now = self.peak = 0
@@ -73,7 +73,7 @@ def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
 
 @contextmanager
 def without_scores() -> Iterator[None]:
-    """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
+    """Count attention as GPU kernels do it, which do not store a matrix of scores."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
         return query.new_zeros((*query.shape[:-1], value.shape[-1]))
@@ -87,7 +87,7 @@ def without_scores() -> Iterator[None]:
 
 
 def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
-    """Return what decides the shapes that a call computes. What differs in no text does so in none."""
+    """Return a key for the shapes that a call computes. Calls with equal keys have equal shapes."""
     leaves, structure = flatten((args, kwargs))
     return structure, *(
         (tuple(leaf.shape), str(leaf.dtype)) if isinstance(leaf, Tensor) else f"{type(leaf)} {leaf!r:.200}"
@@ -102,9 +102,9 @@ class _Shape:
 
 
 class Repeated:
-    """A part of an autoencoder, which is called for each tile and frame: equal shapes are computed once.
+    """A part of an autoencoder that is called for each tile and frame. Computes equal shapes only once.
 
-    What it leaves in lists that it is given (caches of causal convolutions) is left there again.
+    Repeats its changes to list arguments, which are caches of causal convolutions.
     """
 
     def __init__(self, call: Callable[..., Any]) -> None:
@@ -154,13 +154,13 @@ _SECONDS, _FPS, _SAMPLE_RATE = 2, 24, 32_000  # of the references that are video
 
 
 class Decoded(FarEnough):
-    """The autoencoder's decoder took what the pipeline made, which is as far as a probe goes."""
+    """The autoencoder's decoder accepted the pipeline's latents, where a probe ends."""
 
 
 def hollow(pipe: Any, *, ends: bool = True) -> Peaks:
-    """Let every network of a blank pipeline (`blank_pipeline`) compute shapes alone.
+    """Make every network of a blank pipeline (`blank_pipeline`) compute only shapes.
 
-    ends: raise `Decoded` once the first latents are decoded. Returns what each call took, as they are made.
+    ends: raise `Decoded` when the first latents are decoded. Returns the peaks, which calls update.
     """
     networks = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     names = {id(part): name for name, part in networks.items()}  # one may have two
@@ -199,9 +199,9 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
 
 
 def _generated(network: Any, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return tokens as a language model does that repeats its prompt: zeros are no text, or take a call each.
+    """Generate tokens like a language model that repeats its prompt, since zeros are not text.
 
-    One call has the prompt and all that may be generated, as the last of many does with what it remembers.
+    Makes one call with the prompt and the maximum number of new tokens, like the last of many with a cache.
     """
     prompt, most = kwargs.pop("input_ids", None), kwargs.pop("max_new_tokens", None)
     if args or prompt is None or not most or network.config.is_encoder_decoder:
@@ -221,7 +221,7 @@ def _generated(network: Any, own: Callable[..., Any], *args: Any, **kwargs: Any)
 
 @dataclass(slots=True)
 class _Stub:
-    """What the calls of one network share. is_called: by itself, so shapes are computed already."""
+    """State shared by the calls of one network. is_called: it was called itself, so shapes are known."""
 
     meta: _Tensors
     peaks: dict[str, int]
@@ -233,12 +233,12 @@ class _Stub:
 
 
 class _Shapes:
-    """A method of a network that is called on the meta device. Calls of shapes that it knows cost nothing."""
+    """A method of a network that runs on the meta device. Calls with known shapes cost nothing."""
 
     def __init__(
         self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False, has_parts: bool = False
     ) -> None:
-        """has_parts: the parts of the network compute shapes as well."""
+        """has_parts: the parts of the network also compute shapes."""
         self._call, self._stub, self._name, self._ends = call, stub, name, ends
         self._has_parts = has_parts
         self.__wrapped__ = call  # what reads the signature of `forward` reads the network's
@@ -267,7 +267,7 @@ class _Shapes:
         return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
 
     def _computed(self, args: Any, kwargs: Any) -> tuple[Any, int]:
-        """Return the answer and its peak, which is noted also where the network raises."""
+        """Return the result and its peak, which is also noted if the network raises."""
         stub = self._stub
         leaves, structure = flatten((args, kwargs))
         as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -300,7 +300,7 @@ class _Shapes:
 
 @contextmanager
 def _standing(tensors: _Tensors) -> Iterator[None]:
-    """Let tensors stand in their places while the block runs."""
+    """Put tensors in their places while the block runs."""
     before = [owner[name] for owner, name, _ in tensors]
     try:
         for owner, name, tensor in tensors:
@@ -313,7 +313,7 @@ def _standing(tensors: _Tensors) -> Iterator[None]:
 
 @contextmanager
 def _autocast() -> Iterator[None]:
-    """Let networks enter `torch.autocast` for the device of a tensor, which torch has none of for "meta"."""
+    """Allow networks to enter `torch.autocast` for the device "meta", which torch does not support."""
     own: Any = torch.autocast.__init__
 
     def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -327,7 +327,7 @@ def _autocast() -> Iterator[None]:
 
 
 class _NoValues(TorchFunctionMode):
-    """Answers no to questions about the values of a mask: libraries ask whether they can do without it."""
+    """Answers no to questions about a mask's values, with which libraries check whether to skip it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         asks = func in (Tensor.__bool__, Tensor.item) and args[0].is_meta
@@ -349,7 +349,7 @@ def _zeros_of(leaf: Any) -> Any:
 
 
 def grey(value: Mapping[str, Any], size: tuple[int, int]) -> Any:
-    """Return what a row's image or video is opened as. size: (width, height) in pixels."""
+    """Return a grey placeholder for a row's image or video. size: (width, height) in pixels."""
     pictures = [Image.new("RGB", size, "grey") for _ in range(value.get("num_frames", 1))]
     return pictures if "num_frames" in value else pictures[0]
 

@@ -1,1 +1,1 @@
-"""Pages and pictures in which people look at an output: gallery, report, contact sheets and grids."""
+"""Pages and pictures to look at an output: gallery, report, contact sheets and grids."""

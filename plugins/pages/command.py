@@ -1,4 +1,4 @@
-"""`framefleet gallery`, `sheet`, `grid` and `report`: what is typed, and what they print."""
+"""The commands `framefleet gallery`, `sheet`, `grid` and `report`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gallery_command(
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
+    """Write a page into an output to view, filter, compare and pick its clips. Prints its location.
 
     Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
     outputs.
@@ -85,11 +85,11 @@ def _check_serve(serve: bool, *, with_it: Mapping[str, Any], without: Mapping[st
         if value is not None and value is not False:
             option = name if value is True else f"{name} {value}"
             fix = "leave one of them out" if serve else "add --serve, or leave it out"
-            raise JobError(f"{option}: it has no effect {'with' if serve else 'without'} --serve", fix)
+            raise JobError(f"{option} has no effect {'with' if serve else 'without'} --serve", fix)
 
 
 def _serve(server: PageServer, note: str = "") -> None:
-    """Print where a page is served, and wait for Ctrl-C."""
+    """Print the URL of a served page, and wait for Ctrl-C."""
     with suppress(KeyboardInterrupt):
         stdout.say(server.url)
         stderr.say(f"{note}press Ctrl-C to stop")
@@ -168,7 +168,7 @@ def grid_command(
 
 
 def _show(draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: StorageSets) -> None:
-    """Draw; print where the picture is, and how many clips are not in it."""
+    """Draw; print the path of the picture, and how many clips are missing in it."""
     from framefleet.api.commands import wait_for
     from framefleet.api.jobs import storage_options_alone, watch_on
 
@@ -221,7 +221,7 @@ def report_command(
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 
     Shows rows by state, throughput, batch sizes, worker and idle time, failures, cost, environment and model.
-    --serve writes nothing: it serves a live page of a job that is running. Needs no cluster.
+    --serve writes nothing, but serves a live page of a running job. Needs no cluster.
     """
     with reporting(verbose=verbose):
         from framefleet.api.jobs import output_at

@@ -1,10 +1,10 @@
-"""Pages about an output on this machine's own address, for whoever has the URL.
+"""Serve pages about an output on this machine, to anybody with the URL.
 
     http://127.0.0.1:PORT/TOKEN/...    a page, and the files of the output that it shows
 
-Other users of the machine and pages of the web do not know the token. Pages of the web are also recognised by
-`Host`, a name of theirs that leads here, and `Origin`. The output may be somebody else's: no page in it is
-served, only files of a few types, and none to which a link leads.
+Other users of the machine and web pages do not know the token. Requests of web pages are also recognized by
+`Host`, a name of theirs that resolves to this machine, and `Origin`. The output is not trusted: no page in it
+is served, only files of a few types, and no links are followed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})", re.ASCII)
 _NAME = r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*"
 _MAX_BODY = 1 << 16  # bytes
 _AT_ONCE = 1 << 20  # bytes of a file in memory, for each request
-# What a browser may do with a file that is opened by itself: show it.
+# For a file that is opened by itself, a browser may only show it.
 _FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
 _NO_FRAMES = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-# Of clips and their stills, in every format; nothing that a browser could run.
+# Types of clips and previews in every format, but nothing that a browser could run.
 MEDIA_TYPES: Mapping[str, str] = {
     **{".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska"},
     **{".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"},
@@ -56,11 +56,11 @@ class OutputHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def made(self, path: str) -> tuple[bytes, str] | None:
-        """Return what is at a path that is no file of the output, and its type; None where nothing is."""
+        """Return content and type for a path that is not a file of the output, or None."""
         return None
 
     def take(self, path: str, body: bytes) -> HTTPStatus:
-        """Do what a page asks for; say how that went."""
+        """Handle a request of a page, and return the status."""
         return HTTPStatus.NOT_FOUND
 
     def do_GET(self) -> None:
@@ -99,7 +99,7 @@ class OutputHandler(BaseHTTPRequestHandler):
             self._refuse(status)
 
     def _path(self) -> str | None:
-        """Return what is asked for, below the token; None once a request that is not ours is refused."""
+        """Return the requested path below the token; None if the request was refused."""
         begin = f"/{self.token}/"
         if self.headers.get("Host") not in self.hosts:
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
@@ -110,7 +110,7 @@ class OutputHandler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, path: str, kind: str) -> None:
-        """Answer with a file, or the range of it that is asked for, a part at a time."""
+        """Send a file, or the requested range of it, in pieces."""
         size = self.store.stat(path).size
         span = _RANGE.fullmatch(self.headers.get("Range", ""))
         first = int(span[1]) if span else 0
@@ -153,14 +153,14 @@ class OutputHandler(BaseHTTPRequestHandler):
         self.send_error(status)
 
     def log_message(self, *_: Any) -> None:
-        """Log nothing: the token is in every line."""
+        """Log nothing, since every line has the token."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing of a client that has left, as a player does that seeks; log what is a mistake."""
+        """Log errors, but ignore clients that have disconnected, e.g. players that seek."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             log.warning("a request of the page failed", exc_info=True)
 
@@ -168,7 +168,7 @@ class _Server(ThreadingHTTPServer):
 class PageServer:
     """Serves a page of an output until it is closed. url: of the page, which is at `page`.
 
-    handler: what answers, with these attributes. port: 0 takes a free one. Raises JobError where it is taken.
+    handler: class that answers, with these attributes. port: 0 uses a free one. JobError if it is taken.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The commands `framefleet gallery`, `sheet`, `grid` and `report`, and the gallery that `render` writes."""
+"""Register `framefleet gallery`, `sheet`, `grid` and `report`, and the gallery that `render` writes."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_plan_compares_workers_with_gpus_with_no_memory_of_a_machine_without_a
     some = ("--set=fleet.gpus_per_worker=4", "--set=model.placement={type: components, devices: 2}")
     ended = command("plan", tmp_path / "job.yaml", *some)
     assert line in ended.stdout.splitlines()
-    assert line.endswith("there is no GPU here to compare with: use e.g. --gpu-memory 24GB")
+    assert line.endswith("there is no GPU here to compare with, so use e.g. --gpu-memory 24GB")
 
 
 def test_a_plan_on_a_cpu_counts_all_weights_whatever_is_offloaded(tmp_path: Path) -> None:

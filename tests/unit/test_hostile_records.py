@@ -166,7 +166,7 @@ def test_a_tiny_clip_is_not_enlarged_beyond_memory(tmp_path: Path, monkeypatch: 
     (tmp_path / "job.json").write_text("{}")
     for most in (3 * 192 * 128 * 3 - 1, 6 * 192 * 128 * 3 - 1):  # of a clip; of both
         monkeypatch.setattr(sheets, "MAX_SHOWN_BYTES", most)
-        with pytest.raises(JobError, match=r"would take .* GB as it is shown"):
+        with pytest.raises(JobError, match=r"would need .* GB to be drawn"):
             grid(str(tmp_path), tmp_path / "grid.mp4")
     sheet(str(tmp_path), tmp_path / "sheet.png", rows="seed", tile=192)  # of each clip its middle alone
 

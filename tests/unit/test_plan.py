@@ -109,7 +109,7 @@ def test_sizes_are_written_frames_first() -> None:
 @pytest.mark.parametrize(
     ("has_gb", "said"),
     [
-        (None, "there is no GPU here to compare with: use e.g. --gpu-memory 24GB"),
+        (None, "there is no GPU here to compare with, so use e.g. --gpu-memory 24GB"),
         (41.0, "of 41.0 GB of the GPU"),
         (36.0, "the fastest that fits is `model: {vae_tiling: true}` (or `model: {offload: model}`)"),
         (12.0, "the fastest that fits is `model: {offload: group}`"),
@@ -239,7 +239,7 @@ def test_options_that_need_a_gpu_are_refused_where_workers_get_none(option: dict
 @pytest.mark.parametrize(
     ("has_gb", "advice"),
     [
-        (80.0, "weights 31.0 GB; what the row needs is not counted: it takes more than 90 s"),
+        (80.0, "weights 31.0 GB; what the row needs was not counted: it takes more than 90 s"),
         (22.0, "it does not fit; the weights do with `model: {offload: model}`"),
         (10.0, "it does not fit; the weights do with `model: {offload: group}`"),
         (2.0, "it does not fit; try `model: {offload: group}`, or a smaller size or model"),

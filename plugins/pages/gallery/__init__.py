@@ -1,1 +1,1 @@
-"""A page to look at an output's clips, to compare and to choose."""
+"""A page to view, compare and pick an output's clips."""

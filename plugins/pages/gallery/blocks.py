@@ -1,9 +1,8 @@
-"""From an output to the rows that its gallery shows, in columns and blocks of rows, as the page loads them.
+"""Write the rows that a gallery shows as columns and blocks of rows, for its page to load.
 
-A block is JSON in a script without code: a page opened from a folder may load scripts, and no other data. The
-names of blocks say what is in them, so that a page never meets a block of a gallery written later, and one
-that did not change is not written again. Records may be anybody's: a clip is named only where a record of
-ours has it.
+A block is JSON in a script without code, since a page opened from a folder may load scripts, but no other
+data. Names of blocks depend on their content, so that a page never gets a block of a later gallery, and
+unchanged blocks are not written again. Records are not trusted: only paths that framefleet uses are shown.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from framefleet.api.outputs import (
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, loras_text
 from framefleet.pipeline.outputs.layout import PREVIEWS
 
-_MAX_ARGUMENTS = 200  # that have columns: no call has as many, and rows may have made up any number of names
+_MAX_ARGUMENTS = 200  # with a column; no call has as many, but untrusted rows may have any number
 _OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
 
 
@@ -73,7 +72,7 @@ def shown_failures(store: Store) -> Iterator[pa.Table]:
 
 
 def roles_in(table: pa.Table) -> dict[str, Role]:
-    """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
+    """Return the role of each column: an argument of the pipeline, framefleet's own, or carried along."""
     arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
     arguments |= {"seed", LORA}
     return {
@@ -116,12 +115,12 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
-MAX_CELL = 1 << 14  # characters of a cell: a few pages
-MAX_DISTINCT = 1000  # values that are counted; the page can make axes of such columns
-_MAX_LISTED = 24  # values of a column that are listed with their counts
-_MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the beginning
-_SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; others travel as text
+BLOCK_ROWS = 4096  # about 100 KB per column, which loads quickly; 245 blocks for a million rows
+MAX_CELL = 1 << 14  # characters of a cell; a few pages
+MAX_DISTINCT = 1000  # counted values; columns with at most so many can be axes
+_MAX_LISTED = 24  # values of a column listed with their counts
+_MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the start
+_SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; larger ones become text
 _UNREADABLE = "cannot be read"
 _DIGITS = 6  # of seconds that were measured
 _UNSAFE = str.maketrans({"<": "\\u003c", "'": "\\u0027"})  # json.dumps leaves nothing else beyond ASCII
@@ -209,9 +208,9 @@ class TableBlocks:
 
 
 def script(function: str, *texts: str) -> bytes:
-    """Return a script that hands texts to a function of the page, and does nothing else.
+    """Return a script that only calls a function of the page with texts.
 
-    JSON goes as text too: faster to read, and `__proto__` is a key as any other.
+    JSON is also passed as text, which is faster to read, and makes `__proto__` an ordinary key.
     """
     quoted = ",".join(f"'{text.replace(chr(92), chr(92) * 2).translate(_UNSAFE)}'" for text in texts)
     return f"framefleet.{function}({quoted});\n".encode("ascii")
@@ -222,7 +221,7 @@ _SCRIPT = re.compile(rb"framefleet\.[a-z]+\(%b(?:,%b)*\);\n" % (_TEXT, _TEXT))
 
 
 def is_script(content: bytes) -> bool:
-    """Return whether a file looks as if `script` made it. If so it is harmless, whoever wrote it."""
+    """Whether a file has the form of `script`. If so, it is harmless, whoever wrote it."""
     return _SCRIPT.fullmatch(content) is not None
 
 

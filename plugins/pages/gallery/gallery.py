@@ -1,4 +1,4 @@
-"""From an output to the page in its folder `gallery/` that shows it, and is up to date after every call.
+"""Write or update the page in an output's folder `gallery/` that shows the output.
 
     gallery/index.html, *.css, *.js    the page (`page/`)
     gallery/manifest.js                how many rows, which columns, which blocks
@@ -6,8 +6,9 @@
     gallery/axes.json                  the axes that were asked for, so that the next call keeps them
     gallery/version.js                 what an open page looks at, to see that there is more
 
-Written in such an order that a page finds all that its manifest names. Derived: it may be deleted. A page
-that is there may be anybody's, whose scripts would run: what stays of it was compared with ours.
+Files are written in an order in which a page always finds all files in its manifest. The folder is derived,
+so it may be deleted. An existing page is not trusted, as its scripts would run: its files are compared with
+ours.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 DATA = (_MANIFEST, _VERSION)  # besides the blocks
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
-_AT_ONCE = 64  # clips that may wait for a thread
+_AT_ONCE = 64  # clips waiting for a thread
 _EVERY_S = 15.0
-_MAX_SHARE = 0.02  # of the driver's time: an output of millions of rows takes minutes to read
+_MAX_SHARE = 0.02  # of the driver's time, as reading an output of millions of rows takes minutes
 
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,11 @@ def gallery(
     previews: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write a page that shows an output into its folder `gallery/`; return where its index.html is.
+    """Write a page that shows an output into its folder `gallery/`; return the place of its index.html.
 
-    x, y: columns that its grid has as axes at first; None keeps those of the call before, "" takes them away.
-    previews: also make the stills that are missing.
-    Raises JobError for a column that is not there and a place that is not an output, StoreError where that
-    cannot be read or written.
+    x, y: initial axes of its grid; None keeps those of the previous call, "" removes them. previews: also
+    make missing previews. Raises JobError for an unknown column and a place that is not an output, and
+    StoreError if it cannot be read or written.
     """
     store = Output.open_rendered(str(output), storage_options).store
     if previews:
@@ -218,11 +218,10 @@ def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def refreshed_gallery(store: Store) -> Iterator[None]:
-    """Write the gallery every so often, and when the block ends without an error; never fail for it.
+    """Write the gallery regularly, and when the block ends without an error. Failures are only logged.
 
-    For who holds the output's lock. Who is interrupted has no minutes to wait for a page, which
-    `framefleet gallery` writes too. Of an output that is no local folder nothing is written: each file costs
-    there.
+    For the process with the output's lock. An interrupted run does not wait for the page, which `framefleet
+    gallery` can also write. Only for local folders, since elsewhere each file costs money.
     """
     if "://" in store.url_of(""):
         yield

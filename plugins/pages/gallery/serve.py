@@ -1,11 +1,11 @@
-"""A gallery on this machine's own address, which keeps the stars and notes of all who look in the output.
+"""Serve a gallery on this machine, and store everybody's stars and notes in the output.
 
     http://127.0.0.1:PORT/TOKEN/gallery/index.html    the page; besides only media in clips/ and previews/,
                                                       and data in gallery/
     http://127.0.0.1:PORT/TOKEN/picks                 GET: all of them; POST: one change, of one clip
 
-`page_server.py` says who may ask. Page and scripts are this package's own, whatever lies in the output, which
-may be somebody else's: of that, only scripts that are data are served.
+`page_server.py` decides who gets answers. The output is not trusted: page and scripts come from this package,
+and of the output's scripts only those that are data are served.
 """
 
 from __future__ import annotations

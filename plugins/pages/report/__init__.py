@@ -1,1 +1,1 @@
-"""What an output cost and how it went, as one page and as JSON."""
+"""Report the cost and progress of an output, as one page and as JSON."""

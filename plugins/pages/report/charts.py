@@ -1,6 +1,6 @@
-"""In: a report. Out: its charts as SVG whose colours the page chooses, each readable without them.
+"""Draw the charts of a report as SVG, with colours from the page's style.
 
-Bars have hatches and numbers. Text stays text, and is never read as formulas.
+Bars have hatches and numbers, so that charts can be read without colours. Text is never read as formulas.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""In: records, some thousand at a time. Out: sums of them by worker, time, batch size, shape, environment.
+"""Sum records, some thousand at a time, by worker, time, batch size, shape and environment.
 
-Records may be anybody's: numbers are taken as far as they can be true, names as many as fit.
+Records are not trusted: impossible numbers are ignored, and the number of names is limited.
 """
 
 from __future__ import annotations

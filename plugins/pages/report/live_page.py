@@ -1,4 +1,4 @@
-"""From a status to a page that follows it: served with the newest clips, in the style of reports."""
+"""Serve a page that follows the status of an output, with its newest clips, in the style of reports."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""In: a report. Out: one page of HTML that holds all it shows, runs no script and asks no network.
+"""Write a report as one self-contained HTML page, without scripts and network.
 
-Whatever records say is escaped, and shortened where it has no bounds.
+Text of records is escaped and shortened.
 """
 
 from __future__ import annotations

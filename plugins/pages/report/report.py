@@ -1,4 +1,4 @@
-"""From an output to its report: a value for Python, and `report.html` and `report.json` in the output."""
+"""Make the report of an output, as a Python value and as `report.html` and `report.json` in the output."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def report(
 ) -> values.Report:
     """Return the report of an output, and write report.html and report.json into it.
 
-    price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
-    records, `stars` and `note`. write: False writes nothing. Needs no cluster. Raises JobError where there is
-    no output, or its records are not ours.
+    price: of a GPU hour, in any currency. accepted: a condition in SQL for clips that count, on columns of
+    records, `stars` and `note`. write: False writes nothing. Needs no cluster. Raises JobError if there is no
+    output, or its records are invalid.
     """
     store = Output.open_rendered(output, storage_options).store
     made = report_of(store, price=price, accepted=accepted)
@@ -61,7 +61,7 @@ def report(
 
 
 def write_report(store: Store, made: values.Report) -> None:
-    """Put both files into an output; the page shows the newest clips that have a preview."""
+    """Write both files into an output. The page shows the newest clips that have a preview."""
     from framefleet.plugins.pages.report.live_page import newest_clips  # imports matplotlib, as the next
     from framefleet.plugins.pages.report.page import page_of
 
@@ -74,7 +74,7 @@ def write_report(store: Store, made: values.Report) -> None:
 
 
 def report_of(store: Store, *, price: float | None = None, accepted: str | None = None) -> values.Report:
-    """Return the report of an output; memory does not grow with its records."""
+    """Return the report of an output, in constant memory."""
     figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
     for table in Output(store).records(COLUMNS):
         figures.add(table)

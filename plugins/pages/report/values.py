@@ -1,4 +1,4 @@
-"""A report, as plain values."""
+"""The values of a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Yield:
-    """What became of the workers' time."""
+    """How the workers' time was used."""
 
     accepted: str | None  # the condition
     num_clips: int
@@ -28,11 +28,11 @@ class Yield:
 
     @property
     def accepted_share(self) -> float:
-        """Which part of the workers' time became clips that are accepted."""
+        """Share of the workers' time that became accepted clips."""
         return self.seconds["accepted clips"] / sum(self.seconds.values())
 
     def text(self) -> str:
-        """Return it in words: "of the workers' time, networks computed for 94%; 31% made ..."."""
+        """Return it as text: "of the workers' time, networks computed for 94%; 31% made ..."."""
         clips = f"{self.num_accepted:,} of {count_text(self.num_clips, 'clip')}"
         cost = "" if self.cost_per_accepted is None else f"; {rounded(self.cost_per_accepted, 4)} for each"
         whole = sum(self.seconds.values())
@@ -94,14 +94,14 @@ class ModelTime:
 
     @property
     def idle_share(self) -> float | None:
-        """Which part of that time the models had nothing to do."""
+        """Share of that time in which the models were idle."""
         whole = self.busy_s + self.idle_s
         return self.idle_s / whole if whole else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the job cost, inner outputs included. gpu_hours: those of the report, and of inner outputs."""
+    """Cost of the job, including inner outputs. gpu_hours: of the report and of inner outputs."""
 
     price_per_gpu_hour: float
     gpu_hours: float

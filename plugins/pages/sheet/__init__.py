@@ -1,1 +1,1 @@
-"""Clips of an output side by side: a contact sheet, or a grid that plays."""
+"""Draw clips of an output side by side: a contact sheet, or a grid that plays."""

@@ -1,7 +1,4 @@
-"""In: an output and a choice of its clips. Out: the records whose clips are shown, and the place of each.
-
-And small clips, drawn as a grid: one picture for each moment, with their names.
-"""
+"""Choose the clips to show and their places, and draw small clips as a grid with names."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from framefleet.plugins.pictures import contact_sheet
 from framefleet.plugins.pictures.lettering import draw_line, runs_of
 
 _READ = [*FRAMES_OF, "row_indices", "fps", "seed", "arguments", "frames_sha256"]
-MAX_CLIPS = 1000  # more are no picture that anybody looks at
+MAX_CLIPS = 1000  # a picture with more is of no use
 _MAX_VALUE = 500  # characters of a value at a grid's side
 MAX_AXIS_VALUES = 10_000  # values of a column that are read; the first of them are shown
 
@@ -65,7 +62,7 @@ class Chosen:
 
 
 def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
-    """Return what is shown. Raises JobError for a column that nothing has, and where there is no clip."""
+    """Return the clips to show. Raises JobError for an unknown column, and if there is no clip."""
     if not 1 <= choice.limit <= MAX_CLIPS:
         raise JobError(f"limit is {choice.limit}", f"use 1 to {MAX_CLIPS:,}")
     _check_names(store, choice)

@@ -1,4 +1,4 @@
-"""From an output to a picture of its clips, or to one that plays; for Python and for the commands."""
+"""Draw an output's clips as one picture or one video."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def sheet(
     storage_options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Drawn:
-    """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
+    """Draw clips of an output in one picture: three frames of each, or a grid with one frame of each.
 
-    to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
+    to: a .png, .jpg or .webp file. rows, columns: columns of records for the sides of a grid, e.g. "prompt"
     and "seed". where: SQL on columns. captions: columns below each clip. limit: at most this many clips.
     tile: width of a clip in pixels; None is 480 for three frames and 192 for one. on_progress: called after
-    each clip that was read. Raises JobError for what cannot be drawn.
+    each clip. Raises JobError if it cannot be drawn.
     """
     wanted = choice.ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
@@ -97,7 +97,7 @@ def grid(
     storage_options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Drawn:
-    """Draw clips of an output side by side, playing in step; shorter ones wait at their end.
+    """Draw clips of an output side by side, playing in sync; shorter ones stop at their last frame.
 
     to: an .mp4, .mkv, .gif or .webp file; the rest as for `sheet`.
     """
@@ -120,7 +120,7 @@ def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> P
     if path.suffix.lower() not in endings:
         raise JobError(f"{path} ends with {path.suffix or 'nothing'}", f"use one of {', '.join(endings)}")
     if not path.parent.is_dir():
-        raise JobError(f"{path.parent} is not a folder", "make it first")
+        raise JobError(f"{path.parent} is not a folder", "create it first")
     if tile is not None and not 16 <= tile <= 2048:
         raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
     return path.with_suffix(path.suffix.lower())
@@ -192,8 +192,8 @@ def _shown(
 
 
 def more_than_shown(what: str, size_bytes: int) -> JobError:
-    problem = f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown"
-    return JobError(problem, "ask for fewer clips (--limit, --where) or smaller ones (--tile)")
+    problem = f"{what} would need {size_bytes / 1e9:.1f} GB to be drawn"
+    return JobError(problem, "choose fewer clips (--limit, --where) or smaller ones (--tile)")
 
 
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
