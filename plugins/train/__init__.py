@@ -1,1 +1,1 @@
-"""A table of videos in, trained weights out: `framefleet train`."""
+"""`framefleet train`: trains weights on a table of videos."""

@@ -1,7 +1,7 @@
-"""Train an autoencoder on videos: frames in, the error of what comes back out.
+"""Train an autoencoder on videos. The loss compares its output with the frames it was given.
 
-The error is L1 + L2, more for pixels near what differs from its frame's background: in a mean over a plain
-scene the object would hardly count. Not covered: adversarial and perceptual losses.
+The loss is L1 + L2. Pixels near something that differs from its frame's background count more: in a mean over
+a plain scene, an object would hardly count. There are no adversarial or perceptual losses.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from framefleet.plugins.train.task import Prepared, TrainingRow
 OF_PICTURES = ("AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderTiny", "AutoencoderDC")
 # Their `decode` ends with a clamp to [-1, 1], and pixels beyond give no gradient.
 CLAMPING = ("AutoencoderKLWan", "AutoencoderKLQwenImage")
-# Their `decode` has to be given how many frames there are.
+# Their `decode` needs the number of frames.
 COUNTING = ("AutoencoderKLTemporalDecoder",)
 OBJECT_WEIGHT = 8.0
-# Of the frame's shorter side. Without what is around and inside of them, objects grow fat: rings are filled.
+# Of the frame's shorter side. Without pixels around and inside of them, objects grow fat: rings are filled.
 NEAR = 1 / 16
 # Of [-1, 1]: six of 255 levels, above the noise of H.264.
 BACKGROUND_MARGIN = 0.05
@@ -42,7 +42,7 @@ class AutoencoderTask:
         vae = getattr(pipe, "vae", None)
         if not isinstance(vae, nn.Module):
             raise ModelError(
-                f"{type(pipe).__name__} has no autoencoder", "train another part, or give another model"
+                f"{type(pipe).__name__} has no autoencoder", "train another part, or use another model"
             )
         self._vae: Any = vae
         self._takes_pictures = type(vae).__name__ in OF_PICTURES
@@ -65,7 +65,7 @@ class AutoencoderTask:
             raise ModelError(
                 f"{type(self._vae).__name__} makes {tuple(decoded.shape[2:])} of {tuple(video.shape[2:])} "
                 "(frames, height, width)",
-                "set train.sizes to what it gives back whole",
+                "set train.sizes to sizes that it returns whole",
             )
         error = decoded - video
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()

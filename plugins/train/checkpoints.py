@@ -1,7 +1,7 @@
-"""In: tensors by name, after a step. Out: files of them in the output, whole or not counting; and back.
+"""Checkpoints: writes tensors to the output after a step, and reads them back. Half-written ones don't count.
 
-`checkpoints/<step>/` holds safetensors of about a gigabyte each, and, written last, a marker that names them
-with their SHA-256. A folder without a marker is what a killed process left.
+`checkpoints/<step>/` has safetensors files of about a gigabyte each, and a marker with their names and
+SHA-256. The marker is written last: a folder without one was left by a killed process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Checkpoint:
-    """A whole one. step: how many were done. files: each with its SHA-256. scale: the loss's, as numbers."""
+    """A complete checkpoint. step: number of steps done. files: with their SHA-256. scale: of the loss."""
 
     step: int
     files: Mapping[str, str]
@@ -43,13 +43,13 @@ _CHECKPOINT = TypeAdapter(_Checkpoint)
 
 
 class Checkpoints:
-    """Those of one output. keep: how many of the last ones stay."""
+    """The checkpoints of one output. keep: how many of the last ones stay."""
 
     def __init__(self, store: Store, *, keep: int) -> None:
         self._store, self._keep = store, keep
 
     def write(self, step: int, state: Iterable[tuple[str, Tensor]], scale: Mapping[str, Any]) -> None:
-        """Store what `state` yields; then delete what is too old."""
+        """Store what `state` yields; then delete old checkpoints."""
         files = {}
         for number, tensors in enumerate(_batches(state), start=1):
             content = safetensors.torch.save(tensors)
@@ -63,7 +63,7 @@ class Checkpoints:
             self._delete(old)
 
     def clear(self) -> None:
-        """Remove what killed processes left half done. Nobody else may be writing."""
+        """Remove what killed processes left unfinished. Nobody else may be writing."""
         for step in self._begun() - {*self._steps()}:
             self._delete(step)
 
@@ -81,7 +81,7 @@ class Checkpoints:
         return checkpoint
 
     def read(self, checkpoint: _Checkpoint) -> Iterator[tuple[str, Tensor]]:
-        """Yield what `write` was given. Raises JobError for a file that is not the one that was written."""
+        """Yield what `write` was given. Raises JobError for a file that has changed since."""
         fix = _fix(self._store, checkpoint.step)
         for path, sha256 in checkpoint.files.items():
             content = self._store.read(path) if self._store.exists(path) else b""

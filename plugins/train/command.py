@@ -1,4 +1,4 @@
-"""`framefleet train`, and `framefleet plan` of a training: what is typed, and what they print."""
+"""The command line of `framefleet train`, and of `framefleet plan` for a training."""
 
 from __future__ import annotations
 

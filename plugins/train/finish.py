@@ -1,6 +1,6 @@
-"""In: trained components. Out: `model/`, a diffusers folder that `from_pretrained` takes; or a LoRA.
+"""Writes trained components as `model/`, a diffusers folder for `from_pretrained`, or as a LoRA.
 
-What was not trained is the very files of the model that the training began with.
+Files of components that were not trained are copied unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_FILE_SIZE = "2GB"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A training that was written. result: its path in the output."""
+    """A finished training. result: its path in the output."""
 
     steps: int
     result: str
@@ -50,7 +50,7 @@ def read_finished(store: Store) -> Finished | None:
 
 
 def write_result(training: Training, task: TrainingTask, world: World) -> None:
-    """Write what the training was for, with the weights as they are; every process must call this."""
+    """Write the model or LoRA with the current weights; every process must call this."""
     lora = training.settings.lora
     result = f"{lora.name}.safetensors" if lora else _MODEL
     if lora:

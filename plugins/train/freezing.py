@@ -1,7 +1,6 @@
-"""Patterns of names of weights in, the weights to train out, or adapters next to them; all others are frozen.
+"""Chooses the weights to train by patterns of their names, or adds adapters, and freezes all others.
 
-peft makes and names the adapters; their file is as diffusers' `load_lora_weights` and a job's `loras:` take
-it.
+peft makes and names the adapters; diffusers' `load_lora_weights` and a job's `loras:` read their file.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
         names = sorted(name for name in present if is_denoiser(name))
     if not names:
         raise JobError(
-            f"train.part is {settings.part}, and the model has none", f"it has {', '.join(present)}"
+            f"train.part is {settings.part}, but the model has none", f"it has {', '.join(present)}"
         )
     # Those of which the patterns leave anything to train.
     heads = [pattern.partition(".")[0] for pattern in settings.only]
@@ -90,7 +89,7 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
         chosen = [n for n in names if (not heads or matches_any(n, heads)) and not matches_any(n, frozen)]
     if len(chosen) != 1:
         raise JobError(
-            f"train: one job trains one denoiser, and the model has {', '.join(names)}",
+            f"train: one job trains one denoiser, but the model has {', '.join(names)}",
             "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
         )
     return chosen[0]

@@ -1,4 +1,4 @@
-"""The job file of a training: text in, one checked `TrainJob` out. Imports no torch."""
+"""The job file of a training, checked. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In: batches. Out: changed weights, and all that goes on with them: optimizer, average, loss scale."""
+"""Trains weights on batches: with optimizer, average and loss scale."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPTIMIZER = "optimizer"
 
 
 class Average:
-    """A running average of each weight. decay: how much of it a step keeps, once there were many."""
+    """A running average of each weight. decay: how much of it a step keeps, after many steps."""
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
         self._weights, self._decay = weights, decay
@@ -40,7 +40,7 @@ class Average:
     def take(self, step: int) -> None:
         """Take in the weights of step `step` (from 0).
 
-        Early steps count more, as in diffusers' EMAModel: a short run would else keep what it began with.
+        Early steps count more, as in diffusers' EMAModel: otherwise a short run would keep its first weights.
         """
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in self.values.items():
@@ -237,7 +237,7 @@ def checkpoint_gradients(name: str, module: nn.Module) -> None:
             return
     raise JobError(
         f"train.gradient_checkpointing is set, but {name} ({type(module).__name__}) has none",
-        "leave it out, and lower train.batch_size where memory is short",
+        "leave it out; lower train.batch_size if memory is short",
     )
 
 

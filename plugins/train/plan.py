@@ -1,4 +1,4 @@
-"""From a training's job to what training would do: rows by bucket, steps, epochs, memory, time of a step."""
+"""What a training would do: its rows by bucket, steps, epochs, memory, and time per step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TRAINED_COPIES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TrainPlan(Overview):
-    """What a training comes down to."""
+    """What a training would do."""
 
     table: str
     output: str

@@ -1,4 +1,4 @@
-"""What a training reports, as plain values; `loss.jsonl` in its output has a line for each step."""
+"""What a training reports, as plain values; `loss.jsonl` in its output has one line per step."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Preparing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one change of the weights was like. step: from 0. loss: the mean over all of its rows.
+    """One step. step: its number, from 0. loss: the mean over all of its rows.
 
-    grad_norm: None where fp16 overflowed, and the step was left out.
+    grad_norm: None if fp16 overflowed and the step was skipped.
     """
 
     step: int
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A checkpoint is whole: a killed run goes on after this many steps."""
+    """A checkpoint is complete: a killed run continues after this many steps."""
 
     steps: int
 

@@ -1,8 +1,7 @@
-"""From a training's job to what it names, opened and checked: model, table with its videos, output.
+"""Opens and checks what a training's job names: model, table with its videos, output.
 
-Opens no weights.
-
-train.json: what a training was begun with. A job that would come to other weights is refused.
+Opens no weights. train.json says what a training was started with; a job that would give other weights is
+refused.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ SPECIAL = ("seed", "scheduler", "fps")  # of a sample, besides the arguments of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedTraining:
-    """A training's job whose parts were found to fit each other."""
+    """A training's job whose parts fit each other."""
 
     job: TrainJob
     model: ModelSettings
@@ -91,10 +90,10 @@ class ResolvedTraining:
 def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model."""
     if job.model.ip_adapter:
-        raise JobError("model.ip_adapter is set, and trainings have no images for it", "leave it out")
+        raise JobError("model.ip_adapter is set, but trainings have no images for it", "leave it out")
     model = open_model(job.model, job.storage_options)
     if model.settings.placement:
-        raise JobError("model.placement is set, which is for rendering", "leave it out of a training's job")
+        raise JobError("model.placement is only for rendering", "leave it out of a training's job")
     spec = model.spec
     component = trained_component(job.train, spec.components)
     if job.train.part == "denoiser":
@@ -130,20 +129,20 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
 
 def _check_settings(settings: TrainSettings) -> None:
     if settings.lora and settings.part != "denoiser":
-        raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
+        raise JobError(f"train.lora is set, but train.part is {settings.part}", "remove one of them")
     if settings.strategy == "fsdp" and settings.part == "autoencoder":
         # Its two halves are called apart, and past their modules: FSDP's hooks would miss them.
         raise JobError(
-            "train.strategy is fsdp, and train.part is autoencoder", "leave it out: one fits a GPU with ddp"
+            "train.strategy is fsdp, but train.part is autoencoder", "leave it out: one fits a GPU with ddp"
         )
     if settings.part == "text_encoder" and settings.batch_size == 1:
         raise JobError(
-            "train.part is text_encoder, and train.batch_size is 1",
-            "raise it, to 48 or so: a text is compared with the other rows of its batch",
+            "train.part is text_encoder, but train.batch_size is 1",
+            "raise it, e.g. to 48: a text is compared with the other rows of its batch",
         )
     if settings.sample_every and not settings.samples:
         raise JobError(
-            "train.sample_every is set, and there are no train.samples",
+            "train.sample_every is set, but there are no train.samples",
             "add some, e.g. {prompt: ..., seed: ...}",
         )
 
@@ -156,7 +155,7 @@ def _check_model(job: TrainJob, model: OpenedModel, component: str) -> None:
         key = "base" if job.model.base else "parts"
         method = model.packed.get(component)
         raise JobError(
-            f"model.{key} is set, and a whole model is written from one folder"
+            f"model.{key} is set, but a whole model is written from one folder"
             if model.settings.parts
             else f"the weights of {component} are packed ({method}), so it cannot be trained",
             "train a LoRA (train.lora), or use a folder of plain weights, such as `framefleet model convert "
@@ -164,12 +163,12 @@ def _check_model(job: TrainJob, model: OpenedModel, component: str) -> None:
         )
     if job.train.part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
         raise JobError(
-            "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",
-            "leave them out, and lower train.batch_size or train.sizes where memory is short",
+            "train.part is autoencoder, but model.vae_slicing or vae_tiling is set",
+            "leave them out; lower train.batch_size or train.sizes if memory is short",
         )
     set_ = [name for name in options.numerics() if name not in _OPTIONS]
     if set_:
-        raise JobError(f"model.{set_[0]} is set, which is for rendering", "leave it out of a training's job")
+        raise JobError(f"model.{set_[0]} is only for rendering", "leave it out of a training's job")
     wanted = options.attention or "native"
     if wanted not in ATTENTION and not wanted.startswith(ATTENTION_OF_TORCH):
         raise JobError(
@@ -178,7 +177,7 @@ def _check_model(job: TrainJob, model: OpenedModel, component: str) -> None:
             f"{', '.join(ATTENTION)}, {ATTENTION_OF_TORCH}...",
         )
     if options.compile and job.train.lora:
-        raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
+        raise JobError("train.lora and model.compile are both set", "remove one of them")
     components, parts = model.weights.components, model.weights.parts
     check_options(model.settings, model.spec, folder=model.configs, components=components, parts=parts)
 
@@ -189,7 +188,7 @@ def _with_fp32(dtype: DType, component: str) -> DType:
         return {component: "fp32"} if dtype == "auto" else {"default": dtype, component: "fp32"}
     if dtype.get(component, "fp32") != "fp32":
         raise JobError(
-            f"model.dtype.{component} is {dtype[component]}, and weights that are trained are fp32",
+            f"model.dtype.{component} is {dtype[component]}, but trained weights are fp32",
             f"leave it out; `train.precision: {dtype[component]}` computes in it",
         )
     return {**dtype, component: "fp32"}
@@ -229,7 +228,7 @@ def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: Inp
 def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
     """Return the rows to train on. Raises TableError for others, unless the job leaves them out.
 
-    Those that are left out are in invalid/, in place of those of earlier runs.
+    Those that are left out are in invalid/, and replace those of earlier runs.
     """
     store, table, is_skipping = resolved.store, resolved.columns.table, resolved.job.on_invalid == "skip"
     earlier = store.list(INVALID)
@@ -287,7 +286,7 @@ class TrainingClaim(Written):
 
 
 def read_training_claim(store: Store) -> TrainingClaim:
-    """Return what train.json says; FileNotFoundError where there is none, JobError where it is damaged."""
+    """Return what train.json says. Raises FileNotFoundError if there is none, JobError if it is damaged."""
     return read_json(store, _CLAIM, TypeAdapter(TrainingClaim))
 
 
@@ -297,7 +296,7 @@ def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
     workers: None where it is not known yet how many there will be.
     """
     if resolved.store.exists(CLAIM):
-        raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
+        raise JobError(f"{resolved.store.url_of('')} has clips of a render job", "choose another output")
     _check_same(resolved, _description(resolved, workers))
 
 
@@ -309,14 +308,14 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     last = Checkpoints(store, keep=settings.keep_checkpoints).last()
     if last is not None and last.step > settings.steps:
         raise JobError(
-            f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
+            f"train.steps is {settings.steps:,}, but {store.url_of('')} is already trained for {last.step:,}",
             f"raise it to {last.step} or more, or choose another output",
         )
     resolved.store.write(_CLAIM, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
-    """Raise JobError when the output holds a training that differs from `ours` in anything decisive."""
+    """Raise JobError if the output has a training that differs from `ours` in anything decisive."""
     store = resolved.store
     try:
         theirs = read_training_claim(store).model_dump()
@@ -331,7 +330,7 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     ]
     if differences and (store.list(TRAIN_CHECKPOINTS) or read_finished(store)):
         raise JobError(
-            f"{store.url_of('')} holds another training\n" + "\n".join(differences),
+            f"{store.url_of('')} has another training\n" + "\n".join(differences),
             "undo these changes, or choose another output. checkpoint_every, keep_checkpoints, sample_every, "
             "samples, prepared, gradient_checkpointing, on_invalid and paths of files may change",
         )

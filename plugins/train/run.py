@@ -1,7 +1,7 @@
-"""In: a training that was resolved and checked. Out: trained weights in its output; one process of a world.
+"""Runs one process of a checked training until the trained weights are in its output.
 
-Run again, it goes on from its last checkpoint and comes to the same weights, bit for bit: what a step does is
-a function of the weights and moments before it, and of its number.
+A second run continues from the last checkpoint and gives the same weights, bit for bit: a step depends only
+on the weights and moments before it, and on its number.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Training:
 
 
 def run_training(training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]) -> None:
-    """Train to the last step, and write what came of it.
+    """Train to the last step, and write the result.
 
     tell: is given what happens, in the first process only. is_ending: asked there after each step; once it
     says so, a checkpoint is written, after which `tell` may raise.
@@ -152,12 +152,12 @@ class _Run:
         step = checkpoint.step if checkpoint else 0
         if self._world.mean(torch.tensor(float(step), device=self._world.device)).item() != step:
             raise StoreError(
-                f"{self._store.url_of('')} is not the same for all processes: this one is at step {step:,}",
+                f"{self._store.url_of('')} differs between processes: this one is at step {step:,}",
                 "choose an output that all machines of the fleet see",
             )
         if checkpoint is None:
             return 0
-        self._tell(f"going on after step {checkpoint.step:,}")
+        self._tell(f"continuing after step {checkpoint.step:,}")
         try:
             self._learner.restore(self._checkpoints.read(checkpoint), checkpoint.scale)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:  # sound, and of other weights

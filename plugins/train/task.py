@@ -1,4 +1,4 @@
-"""What is trained: rows in, one loss out. Loop, checkpoints and cluster know no more of a model than this."""
+"""A training task computes one loss from rows. Loop, checkpoints and cluster know no more of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Prepared = dict[str, Tensor]  # what a row's loss needs; a safetensors file can 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Bucket:
-    """What all rows of a batch have alike: the shape of their videos, and conditions, as JSON."""
+    """What all rows of a batch have in common: the shape of their videos, and conditions, as JSON."""
 
     num_frames: int
     height: int
@@ -71,7 +71,7 @@ class TrainingTask(Protocol):
     def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
         """Return all that can be computed once. frames: uint8 RGB (T, H, W, 3) of the row's bucket.
 
-        Runs without gradients, before `loss` changes any weight that it uses.
+        Runs without gradients, before `loss` changes any weight it uses.
         """
 
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train a text encoder on pairs of texts that mean the same, until the means of their outputs are close.
+"""Train a text encoder on pairs of texts with the same meaning, so that the means of their outputs get close.
 
 InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748), both ways as in CLIP: every other row of
 the batch is a negative, unless one of its texts is the same, and so is every row's `contrast`: a text with a
@@ -34,7 +34,7 @@ class TextEncoderTask:
         self._tokenizer: Any = getattr(pipe, "tokenizer", None)
         if not isinstance(self._encoder, nn.Module) or self._tokenizer is None:
             raise ModelError(
-                f"{type(pipe).__name__} has no text encoder", "train another part, or give another model"
+                f"{type(pipe).__name__} has no text encoder", "train another part, or use another model"
             )
 
     @property

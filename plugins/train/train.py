@@ -1,4 +1,4 @@
-"""From a job to trained weights: resolved, surveyed, claimed, then driven to its last step."""
+"""Trains a job's weights: resolves, surveys and claims the job, then drives it to its last step."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def training_of(resolved: resolve.ResolvedTraining, rows: TrainingRows) -> Train
 
 
 def write_loss_curve(store: Store) -> None:
-    """Draw what there is; nothing where there is no step yet, or no matplotlib (framefleet[train])."""
+    """Draw the losses so far. Without any step, or without matplotlib (framefleet[train]), draw nothing."""
     steps = read_losses(store)
     if steps and find_spec("matplotlib"):
         store.write(_PATH, loss_curve([step.loss for step in steps]))

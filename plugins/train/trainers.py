@@ -1,7 +1,7 @@
-"""In: a training, and which machines do it. Out: its steps as they are done, until its weights are written.
+"""Trains on the machines of a fleet, and reports each step until the weights are written.
 
-Ray Train runs the processes, and starts them again from the last checkpoint when one dies. A single one on
-this machine is this process itself: no cluster is started for it.
+Ray Train runs the processes, and restarts them from the last checkpoint when one dies. A single process on
+this machine is this process itself: no cluster is started.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from framefleet.plugins.train.reports import TrainingReport
 from framefleet.plugins.train.run import Training, run_training
 from framefleet.plugins.train.world import World
 
-# From which a run recovers; a worker that dies more often does so for a reason of its own.
+# From which a run recovers; a worker that dies more often has a lasting cause.
 MAX_FAILURES = 5
 # For each other, as while one renders samples. Ray Train itself finds out which process has died.
 LONGEST_WAIT_S = 7 * 24 * 3600
@@ -72,13 +72,13 @@ class Trainers:
     def run(
         self, training: Training, tell: Callable[[TrainingReport], None], is_ending: Callable[[], bool]
     ) -> None:
-        """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there.
+        """Train to the end. Raises FramefleetError; what was finished stays, and `run` continues from there.
 
         tell: may end it by raising. is_ending: whether that will be with the next checkpoint, due at once.
         """
         device = training.model.device
         if not self.gpus and device.startswith("cuda"):
-            problem = f"model.device is {device}, and workers of this training have no GPU"
+            problem = f"model.device is {device}, but workers of this training have no GPU"
             fix = "leave it out to train on the CPU, or raise fleet.gpus_per_worker"
             raise JobError(problem, fix)
         if not self.gpus and device == "auto":
@@ -107,7 +107,7 @@ class Trainers:
                     needs = {"GPU": self.gpus, "CPU": self.settings.worker_cpus()}
                     raise FleetError(
                         f"the workers were not ready after {self.settings.ready_timeout_s:.0f} s; each of "
-                        f"{self.num_workers} asks for {_in_words(needs)}, the cluster has "
+                        f"{self.num_workers} needs {_in_words(needs)}, the cluster has "
                         f"{_in_words(ray.cluster_resources())}, free: {_in_words(ray.available_resources())}",
                         "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
                         "fleet.ready_timeout_s",

@@ -1,4 +1,4 @@
-"""In: a task, and how many processes train it together. Out: a loss whose gradients are the same in all."""
+"""Several processes that train one task together, with equal gradients in all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Loss = Callable[[Sequence[Prepared], torch.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The processes that train together; of several, torch's process group is up. rank: this one's number."""
+    """The processes that train together, in torch's process group if there are several. rank: this one's."""
 
     rank: int = 0
     size: int = 1
@@ -29,7 +29,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what all of them made."""
+        """Whether this process writes the results of all."""
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class World:
         return value
 
     def first_says(self, condition: Callable[[], bool]) -> bool:
-        """Return in all processes what holds in the first."""
+        """Return in all processes what the first one finds."""
         value = torch.tensor(float(self.is_first and condition()), device=self.device)
         return self.mean(value).item() > 0
 

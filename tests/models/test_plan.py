@@ -156,7 +156,7 @@ def test_a_training_of_a_render_jobs_output_and_of_first_rows_is_refused(tmp_pat
     assert (ended.exit_code, "--limit: the job renders no rows" in ended.stderr) == (2, True)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "job.json").write_text("{}")
-    with pytest.raises(JobError, match="holds clips of a render job"):
+    with pytest.raises(JobError, match="has clips of a render job"):
         framefleet.plan_training(job)
 
 

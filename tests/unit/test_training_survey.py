@@ -182,7 +182,7 @@ def test_a_missing_column_is_told_with_those_there_are(surveyor: Surveyor, tmp_p
     assert len(surveyor(table, columns={"video": "clip", "prompt": "text"})) == 1
     for columns, problem in (
         ({"promt": "prompt"}, r"columns\.promt: training reads no 'promt'"),
-        ({"prompt": "words"}, r"columns\.prompt names the column 'words', and the table has none"),
+        ({"prompt": "words"}, r"columns\.prompt names the column 'words', but the table has none"),
     ):
         with pytest.raises(JobError, match=problem):
             surveyor(table, columns=columns)

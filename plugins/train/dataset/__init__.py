@@ -1,1 +1,1 @@
-"""From a table to batches: rows checked, videos cut to size, what is computed once kept in the output."""
+"""Makes batches from a table: checks rows, cuts videos to size, keeps what is computed once in the output."""

@@ -1,7 +1,7 @@
-"""The rows that a training uses, and which of them make a batch.
+"""The rows that a training uses, and which of them form a batch.
 
-Rows are kept as Arrow columns: a million are about 300 MB, and travel to other processes as they are. A batch
-has rows of one shape; a seed gives the row numbers for (step, micro-batch, rank).
+Rows are Arrow columns: a million take about 300 MB and go to other processes unchanged. The rows of a batch
+have one shape; the seed decides which rows (step, micro-batch, rank) gets.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MAX_BYTES = 8 << 30  # in memory, as all workers hold them; some 25 million row
 
 
 class TrainingRows:
-    """Rows in table order; refused ones are not among them, so a position is not an index in the table."""
+    """Rows in table order, without refused ones: so a position is not an index in the table."""
 
     def __init__(self, rows: Iterable[TrainingRow]) -> None:
         batches, size = [], 0
@@ -62,7 +62,7 @@ class TrainingRows:
                 if size > _MAX_BYTES:
                     raise TableError(
                         f"over {_MAX_BYTES >> 30} GiB of memory for the first {count_text(row.index, 'row')}",
-                        "train on fewer rows, or on shorter prompts",
+                        "use fewer rows, or shorter prompts",
                     )
         batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
         self._table: pa.Table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
@@ -133,9 +133,9 @@ def buckets_of(sizes: Sequence[Sequence[int]], spec: PipelineSpec) -> tuple[Buck
 
 
 def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refused:
-    """Return the bucket that keeps most of a video which fills it, or why it fills none.
+    """Return the bucket that keeps most of a video that fills it, or why it fills none.
 
-    Most: pixels of the bucket times the share of the picture that is left when its sides are cut off.
+    What it keeps: pixels of the bucket times the share of the picture that is left after cropping.
     """
     filled = [
         bucket
@@ -153,8 +153,8 @@ def choose_bucket(buckets: Sequence[Bucket], video: Described) -> Bucket | Refus
         return max(filled, key=lambda bucket: (kept_pixels(bucket), bucket))
     return Refused(
         reason=f"it is {shape_text(video.num_frames, video.height, video.width)} ({SHAPE_ORDER}), and "
-        f"{' or '.join(map(str, sorted(buckets)))} are trained on",
-        fix=f"give a longer or larger one, or set train.sizes to [[{video.num_frames}, {video.height}, "
+        f"training needs {' or '.join(map(str, sorted(buckets)))}",
+        fix=f"use a longer or larger one, or set train.sizes to [[{video.num_frames}, {video.height}, "
         f"{video.width}]] or less",
     )
 
@@ -188,11 +188,11 @@ def _problems(bucket: Bucket, spec: PipelineSpec) -> Iterator[tuple[str, Refused
 
 
 class Batches:
-    """A pure function of its arguments: nothing of it needs to be in a checkpoint.
+    """A pure function of its arguments, so checkpoints need none of it.
 
-    All rows of a batch are of one bucket. In an epoch each row is used as often as its `repeats` says at most
-    (once: then the batches of a step have none in common), and all are as far as full batches and full steps
-    go; another epoch, another order, and others are left over.
+    All rows of a batch are of one bucket. An epoch uses each row as often as its `repeats` says, except those
+    that don't fill a batch or step. Each epoch has another order, and leaves out others. Without repeats, the
+    batches of a step have no row in common.
     """
 
     def __init__(self, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> None:
@@ -225,7 +225,7 @@ class Batches:
         return rows
 
     def unused(self) -> dict[Bucket, int]:
-        """Return the buckets with fewer rows than a batch, which are never trained on, and how many rows."""
+        """Return how many rows are in buckets with fewer rows than a batch: these are never used."""
         sizes = {bucket: len(rows) for bucket, rows in self._groups.items()}
         return {bucket: count for bucket, count in sizes.items() if count < self._batch_size}
 

@@ -1,6 +1,6 @@
-"""From a table's columns to what each row trains on: a video, and the arguments of the pipeline's call.
+"""Reads each row's video and the arguments of the pipeline's call from a table's columns.
 
-A render job's output is a table too: of its records, whose clips are the videos.
+A render job's output is a table too: the clips of its records are the videos.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _URI, _ARGUMENTS = "uri", "arguments"  # columns of records
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Where in a table the rows of one training are."""
+    """The columns of a table that a training reads."""
 
     table: Table
     video: str | None  # the column; None if none is needed
@@ -107,7 +107,7 @@ class Columns:
 
 
 def column_kinds(spec: PipelineSpec, columns: Mapping[str, str]) -> dict[str, ArgumentKind]:
-    """Return the columns that a training may read, with what their cells should be; for `open_table`."""
+    """Return the columns that a training may read, with the kinds of their cells; for `open_table`."""
     targets: dict[str, ArgumentKind] = {
         **{name: name for name in _KINDS},
         PARAPHRASE: "str",
@@ -132,7 +132,7 @@ def plan_columns(
     that give none.
     """
     if spec.kind == "audio":
-        raise JobError(f"{spec.class_name} makes sound, and pictures are trained on", "train another model")
+        raise JobError(f"{spec.class_name} makes sound, which training cannot use", "train another model")
     columns, schema = columns or {}, table.schema
     is_rendered = are_records(schema)
     call_kinds = _call_kinds(spec)
@@ -141,7 +141,7 @@ def plan_columns(
         if name not in targets:
             raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
         if column not in schema.names:
-            problem = f"columns.{name} names the column {column!r}, and the table has none of that name"
+            problem = f"columns.{name} names the column {column!r}, but the table has none of that name"
             raise JobError(problem, did_you_mean(column, schema.names))
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}

@@ -1,7 +1,7 @@
-"""What each row prepared, by its position: made once, kept in the output, read back in any order.
+"""The prepared rows: computed once, kept in the output, read back in any order.
 
-The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
-In them a tensor is named by its digest (docs/why/training.md). Which are a row's is JSON in the metadata.
+They are in shards, safetensors files of some hundred rows, so a killed run loses little. Tensors are named by
+their digest (docs/why/training.md); JSON in the metadata says which belong to a row.
 """
 
 from __future__ import annotations
@@ -245,5 +245,5 @@ class Shard:
 
     def _damaged(self, error: Exception) -> JobError:
         return JobError(
-            f"{self._path} is not a file of prepared rows: {error}", "delete it, and it is made again"
+            f"{self._path} is not a file of prepared rows: {error}", "delete it: training writes it again"
         )

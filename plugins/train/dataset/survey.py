@@ -1,7 +1,7 @@
-"""From a table to the rows that can be trained on, and those that cannot with the reasons.
+"""Finds the rows of a table that can be trained on, and says why others can't.
 
-Every video is read and decoded once; what was found in it is kept in the output, so that a run that resumes
-reads the table alone. Memory grows by the rows' own 300 bytes each.
+Every video is read and decoded once. The output keeps the results, so a resumed run reads only the table.
+Each row takes about 300 bytes of memory.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def survey(
 
 
 class _Videos:
-    """What the videos of a table hold, from the output where an earlier run found it out."""
+    """The shapes of a table's videos, read from the output if an earlier run found them out."""
 
     def __init__(self, inputs: Inputs, kind: InputKind, store: Store) -> None:
         self._inputs, self._kind = inputs, kind

@@ -1,1 +1,1 @@
-"""The task `denoiser`: what a pipeline's own denoiser is called with, and what it learns."""
+"""The task `denoiser`: how a pipeline's own denoiser is called, and what it learns."""

@@ -1,7 +1,7 @@
-"""What the denoiser's calls for all rows of a bucket share, and a row's own part; put together for a batch.
+"""Joins a denoiser's call for a batch from what all rows of a bucket share and each row's own part.
 
-The shared part is the call of a black clip without a prompt. A row keeps only what differs from it, so that
-rotary tables, masks and the empty prompt are there once, and any process can make the shared part anew.
+The shared part is the call for a black clip without a prompt. A row keeps only what differs from it. So
+rotary tables, masks and the empty prompt exist once, and any process can compute the shared part again.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class BucketCall:
         """Return a call's leaves with only what stands behind the latents in the first place, or None."""
         if call.structure != self.call.structure:
             raise TableError(
-                f"row {index}: its arguments make the pipeline call the denoiser in another way",
+                f"row {index}: its arguments make the pipeline call the denoiser differently",
                 "leave out the columns that other rows do not have",
             )
         first: Tensor = call.leaves[0]

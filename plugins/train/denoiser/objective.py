@@ -1,7 +1,7 @@
-"""What a denoiser learns: frames become clean latents, and these with noise a sample and its target.
+"""What a denoiser learns: turns frames into clean latents, and these plus noise into a sample and its target.
 
-Latents are normalised and laid out as the pipeline's denoiser gets them. They are the mean of the encoder's
-distribution, not a draw from it (docs/why/training.md).
+Latents are normalised and laid out as the pipeline's denoiser expects. They are the mean of the encoder's
+distribution, not a sample of it (docs/why/training.md).
 """
 
 from __future__ import annotations

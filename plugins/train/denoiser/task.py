@@ -1,7 +1,7 @@
-"""The task `denoiser`: videos and prompts in, the loss of the pipeline's own denoiser out.
+"""The task `denoiser`: computes the loss of the pipeline's own denoiser on videos and prompts.
 
-What a denoiser is called with is what the pipeline's own `__call__` calls it with: `prepare` runs that up to
-the first forward. Only how frames become latents and what is learned (`objective.py`) is ours.
+The pipeline's own `__call__` gives the denoiser's arguments: `prepare` runs it up to the first forward. Only
+the latents of frames and the target (`objective.py`) are ours.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DenoiserTask:
         if not latents.isfinite().all():
             raise TableError(
                 f"row {row.index}: its latents are not finite",
-                "set model.dtype.vae: fp32, or leave the row out",
+                "set model.dtype.vae: fp32, or remove the row",
             )
         bucket = torch.tensor([row.bucket.num_frames, row.bucket.height, row.bucket.width])
         return {"bucket": bucket, **shared.row(call, empty, latents, index=row.index)}
@@ -124,7 +124,7 @@ class DenoiserTask:
         except (ValueError, TypeError) as error:
             raise TableError(
                 f"row {row.index}: {type(self.pipe).__name__} cannot be called with it: {error}",
-                "correct the row, or leave it out",
+                "correct or remove the row",
             ) from error
 
     def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> tuple[Call, Any]:

@@ -153,7 +153,7 @@ def test_trainings_of_the_same_videos_share_what_was_prepared(
 
 def test_fewer_steps_than_were_trained_are_refused(folder: Path, undisturbed: dict[str, Tensor]) -> None:
     with pytest.raises(
-        JobError, match=r"train.steps is 3, and .* is trained for 6 already\nhint: raise it to 6"
+        JobError, match=r"train.steps is 3, but .* is already trained for 6\nhint: raise it to 6"
     ):
         run(folder, "undisturbed", steps=3)
 
@@ -187,10 +187,10 @@ def test_cells_of_a_csv_are_text_and_refused_row_by_row(folder: Path) -> None:
         ({"sample_every": 3}, r"there are no train.samples"),
         ({"samples": [{"seed": 1}]}, r"number 1 has no prompt\nhint: write {prompt: ..., seed: ...}"),
         ({"samples": [{"promt": "a"}]}, r"train.samples: number 1 has 'promt'\nhint: did you mean 'prompt'"),
-        ({"part": "autoencoder", "lora": {}}, r"train.lora is set, and train.part is autoencoder"),
+        ({"part": "autoencoder", "lora": {}}, r"train.lora is set, but train.part is autoencoder"),
         (
             {"part": "autoencoder", "strategy": "fsdp"},
-            r"train.strategy is fsdp, and train.part is autoencoder",
+            r"train.strategy is fsdp, but train.part is autoencoder",
         ),
         ({"part": "text_encoder", "batch_size": 1}, r"train.batch_size is 1\nhint: raise it"),
         ({"sizes": [[6, 16, 16]]}, r"train.sizes has \[6, 16, 16\]"),
@@ -240,7 +240,7 @@ def test_outputs_of_others_stay_as_they_are(folder: Path, undisturbed: dict[str,
                 file.write_text("{}")
         before = files_in(folder / output)
         job = yaml.safe_load(training_job(folder, output, learning_rate=0.1).read_text())
-        with pytest.raises(JobError, match=r"holds another training|holds clips of a render job"):
+        with pytest.raises(JobError, match=r"has another training|has clips of a render job"):
             train(job | {"on_invalid": "skip"})
         assert files_in(folder / output) == before
         shutil.rmtree(invalid.parent)
@@ -276,7 +276,7 @@ def test_samples_may_begin_with_a_picture(folder: Path) -> None:
     [
         ("attention=sage", "denoiser", r"'sage' gives gradients(.|\n)*native"),
         ("vae_slicing=true", "autoencoder", "vae_slicing or vae_tiling is set"),
-        ("dtype={transformer: bf16}", "denoiser", r"weights that are trained are fp32(.|\n)*precision: bf16"),
+        ("dtype={transformer: bf16}", "denoiser", r"trained weights are fp32(.|\n)*precision: bf16"),
     ],
 )
 def test_options_of_a_model_that_cannot_be_trained_with_are_refused(
