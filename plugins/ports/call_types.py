@@ -1,4 +1,4 @@
-"""What pipelines take besides tensors and numbers, and what they return, as types."""
+"""Types of what pipelines take besides tensors and numbers, and of what they return."""
 
 from __future__ import annotations
 

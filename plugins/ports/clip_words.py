@@ -1,8 +1,8 @@
-"""From cleaned text to the ids of CLIP's tokens, split into words as its first tokenizer does.
+"""Turns cleaned text into the ids of CLIP's tokens, split into words like its first tokenizer.
 
-That is OpenAI's, which open_clip and transformers up to version 4 took over. transformers 5 splits some words
-otherwise, and takes any special token for itself wherever it stands in a text: the "!" with which open_clip's
-towers pad, too. Its merges are the same.
+That is OpenAI's, also used by open_clip and by transformers up to version 4. transformers 5 splits some words
+differently, and reads special tokens anywhere in a text as such, even the "!" that open_clip's towers pad
+with. Its merges are the same.
 """
 
 from __future__ import annotations

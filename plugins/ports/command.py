@@ -1,4 +1,4 @@
-"""`framefleet model convert`: what is typed, and what it prints."""
+"""The command `framefleet model convert`."""
 
 from __future__ import annotations
 

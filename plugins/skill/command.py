@@ -1,4 +1,4 @@
-"""`framefleet skill`: how agents use framefleet, as one page."""
+"""The command `framefleet skill`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ SKILL = Path(__file__).with_name("SKILL.md")
 
 
 def skill_command() -> None:
-    """Print a skill: one page that tells agents how to use framefleet."""
+    """Print a skill: one page for agents on how to use framefleet."""
     with reporting(verbose=False):
         stdout.say(SKILL.read_text("utf-8").rstrip("\n"))

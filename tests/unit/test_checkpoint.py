@@ -114,7 +114,7 @@ def test_a_harmless_class_opens_no_door_for_others(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
-        (b"not a checkpoint", "cut short, or is not a file that torch 1.6|is not a safetensors file"),
+        (b"not a checkpoint", "cut short, or was not saved by torch 1.6|is not a safetensors file"),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_is(
@@ -184,11 +184,11 @@ def test_what_holds_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "model_index.json").touch()
     expected = {
-        **{f"{number}.ckpt": "holds no tensors" for number in range(len(contents))},
+        **{f"{number}.ckpt": "has no tensors" for number in range(len(contents))},
         "notes.txt": "is not a checkpoint",
         "absent.ckpt": "does not exist",
-        "folder": "holds no .safetensors",
-        "done": "a diffusers pipeline folder already",
+        "folder": "has no .safetensors",
+        "done": "already a diffusers pipeline folder",
     }
     for name, problem in expected.items():
         with pytest.raises(ModelError, match=problem):

@@ -1,1 +1,1 @@
-"""From a checkpoint of another project to a pipeline folder, tensor by tensor."""
+"""Converts checkpoints of other projects to pipeline folders, tensor by tensor."""

@@ -1,7 +1,7 @@
-"""In: a checkpoint as its authors ship it, a file or a folder. Out: its tensors by name, none read yet.
+"""Opens a checkpoint, a file or folder as its authors ship it, and lists its tensors without reading them.
 
-Of what a pickle names, torch calls only what it knows, and our stand-ins for the harmless classes that
-trainers leave in it. Everything else is refused, so no code of the file runs (docs/why/ports.md).
+For what a pickle names, torch calls only what it knows, and our stand-ins for harmless classes that trainers
+leave in it. Everything else is refused, so no code of the file runs (docs/why/ports.md).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _WRAPPERS = ("_forward_module.", "module.")
 _TWIN = re.compile(r"(.*)pytorch_model.*\.bin")
 _META = torch.device("meta")
 _SHOWN, _LONGEST = 5, 80  # names in one message, and letters of each
-_SAVE = "where you trust it, save its state_dict alone with torch.save, or take the safetensors of it"
+_SAVE = "if you trust it, save only its state_dict with torch.save, or use its safetensors"
 _NO_ZIP = (
-    "is cut short, or is not a file that torch 1.6 or later has saved",
-    f"fetch it again; for an older one, {_SAVE}",
+    "is cut short, or was not saved by torch 1.6 or later",
+    f"download it again; for an older one, {_SAVE}",
 )
 
 
@@ -77,10 +77,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         return _open_file(path)
     if (path / "model_index.json").is_file():
-        raise ModelError(f"{path} is a diffusers pipeline folder already", "render with it as it is")
+        raise ModelError(f"{path} is already a diffusers pipeline folder", "render with it as it is")
     names = _weight_files(path)
     if not names:
-        raise ModelError(f"{path} holds no {', '.join(SUFFIXES)}", "give the checkpoint's file or folder")
+        raise ModelError(f"{path} has no {', '.join(SUFFIXES)}", "use the checkpoint's file or folder")
     if len(names) == 1:
         return _open_file(path / names[0])
     return _joined(path, {f"{name}:": _open_file(path / name) for name in names})
@@ -123,17 +123,17 @@ def _weight_files(path: Path) -> list[str]:
 
 def _open_file(path: Path) -> Checkpoint:
     if not path.is_file():
-        raise ModelError(f"checkpoint {str(path)!r} does not exist", "give a file, or a folder of files")
+        raise ModelError(f"checkpoint {str(path)!r} does not exist", "use a file, or a folder of files")
     if path.suffix not in SUFFIXES:
-        raise ModelError(f"{path} is not a checkpoint", f"give a file that ends with {', '.join(SUFFIXES)}")
+        raise ModelError(f"{path} is not a checkpoint", f"use a file that ends with {', '.join(SUFFIXES)}")
     try:
         return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
     except FramefleetError:
         raise
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}", "check who may read it, and its disk") from error
+        raise ModelError(f"{path} cannot be read: {error}", "check its permissions and its disk") from error
     except Exception as error:  # zipfile, torch and safetensors have many for a broken or hostile file
-        raise ModelError(f"{path} is damaged: {str(error)[:_LONGEST]}", "fetch it again") from error
+        raise ModelError(f"{path} is damaged: {str(error)[:_LONGEST]}", "download it again") from error
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
@@ -141,7 +141,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
     try:
         file: Any = safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ModelError(f"{path} is not a safetensors file: {error}", "fetch it again") from error
+        raise ModelError(f"{path} is not a safetensors file: {error}", "download it again") from error
     names = _unwrapped(list(file.keys()))
     shapes = {name: _shape(file.get_slice(stored), path) for name, stored in names.items()}
     return Checkpoint(path=path, shapes=shapes, read=lambda name: file.get_tensor(names[name]))
@@ -150,7 +150,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
 def _shape(entry: Any, path: Path) -> Tensor:
     dtype = DTYPES.get(entry.get_dtype())
     if dtype is None:
-        raise ModelError(f"{path} holds tensors of {entry.get_dtype()}", "take it in fp32, fp16 or bf16")
+        raise ModelError(f"{path} has tensors of {entry.get_dtype()}", "use one in fp32, fp16 or bf16")
     return torch.empty(entry.get_shape(), dtype=dtype, device=_META)
 
 
@@ -162,7 +162,7 @@ def _open_pickle(path: Path) -> Checkpoint:
         tensors = {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ModelError(
-            f"{path} holds no tensors", f"they are looked for in it and in {' and '.join(_NESTS)}"
+            f"{path} has no tensors", f"framefleet reads its top level and {' and '.join(_NESTS)}"
         )
     names = _unwrapped(list(tensors))
     shapes = {name: tensors[stored].to(_META) for name, stored in names.items()}
@@ -188,7 +188,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _refusal(path: Path) -> ModelError:
-    """Return why torch does not open it. What torch says itself is how to open it nevertheless."""
+    """Return why torch does not open it. torch's own message says how to open it anyway."""
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         names = sorted(name[:_LONGEST] for name in unsafe)
@@ -196,11 +196,11 @@ def _refusal(path: Path) -> ModelError:
         names = []
     if not names:
         return ModelError(
-            f"{path} is damaged, or a pickle of a kind that is not read", f"fetch it again, or {_SAVE}"
+            f"{path} is damaged, or a pickle of an unknown kind", f"download it again, or {_SAVE}"
         )
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ModelError(
-        f"{path} holds more than tensors, and could run code when it is opened: "
+        f"{path} has more than tensors, and could run code when it is opened: "
         f"it names {', '.join(names[:_SHOWN])}{more}",
         _SAVE,
     )

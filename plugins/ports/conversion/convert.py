@@ -1,8 +1,8 @@
-"""From a checkpoint as its authors ship it to a pipeline folder that renders: `framefleet model convert`.
+"""`framefleet model convert`: makes a pipeline folder that renders from a checkpoint as its authors ship it.
 
-Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
-there whole or not at all, whoever else writes to that name and whatever is killed. Files with weights, and
-the pipeline that they were made for, become one folder with plain weights.
+Components are written one after the other, tensor by tensor, from a mapped file. The new folder appears whole
+or not at all, even if others write to that name or processes are killed. Files with weights, and the pipeline
+that they were made for, become one folder with plain weights.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def convert_model(
             place = config_values.pop(component)
             if not isinstance(place, str | Path):
                 problem = f"--set {component}={place}: it is not a path"
-                raise ModelError(problem, "give a file, or a folder of files")
+                raise ModelError(problem, "use a file, or a folder of files")
             original = original.with_part(component, open_checkpoint(Path(place)))
         conversion = plan_conversion(original, variant=variant, given=config_values)
         check(conversion, original)
@@ -142,9 +142,9 @@ def plan_conversion(
                     )
             return conversion
     raise ModelError(
-        f"{checkpoint.path} is of no model that is known, its first of "
+        f"{checkpoint.path} is of an unknown model: the first of its "
         f"{count_text(len(checkpoint.shapes), 'tensor')} is {next(iter(checkpoint.shapes), 'none')}",
-        f"give {ORIGINALS}; or for a file that diffusers reads, the pipeline that it was made for: --base",
+        f"use {ORIGINALS}; or for a file that diffusers reads, name the pipeline it was made for: --base",
     )
 
 
@@ -193,7 +193,7 @@ def shapes_of(network: Network, checkpoint: Checkpoint, dtype: torch.dtype | Non
     for name, shape in shapes.items():
         if shape.dtype not in WRITTEN:
             raise ModelError(
-                f"{checkpoint.path}: {name} holds {shape.dtype}", "take the checkpoint in fp32, fp16 or bf16"
+                f"{checkpoint.path}: {name} has {shape.dtype}", "use a checkpoint in fp32, fp16 or bf16"
             )
     return shapes
 
@@ -247,7 +247,7 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 def check_new(folder: Path) -> None:
     if folder.exists():
-        raise ModelError(f"{folder} is there already", "name a folder that is not")
+        raise ModelError(f"{folder} already exists", "use another folder")
 
 
 WRITTEN = {dtype: name for name, dtype in DTYPES.items()}

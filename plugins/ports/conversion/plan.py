@@ -1,6 +1,6 @@
-"""How a checkpoint becomes a pipeline folder, as values: networks, their configs, the origin of each tensor.
+"""How a checkpoint becomes a pipeline folder: its networks, their configs, and the origin of each tensor.
 
-And the check that every tensor finds its place.
+Also checks that every tensor is used.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
         needed = {name for origin in network.origins.values() for name in origin.names}
         used |= needed
         if lost := needed - present:
-            problems.append(f"no tensors that are called {listed(lost)}, of which its {component} is made")
+            problems.append(f"no tensors {listed(lost)}, which its {component} needs")
     if unknown := present - used - conversion.ignored:
-        problems.append(f"tensors that are not known: {listed(unknown)}")
+        problems.append(f"unknown tensors: {listed(unknown)}")
     if problems:
         raise ModelError(
             f"{place} has {'; and '.join(problems)}",
@@ -185,7 +185,7 @@ class NetworkPart:
     make: Callable[..., nn.Module]
 
     def inferred(self, component: str, checkpoint: Checkpoint) -> Config:
-        """Return the config that its tensors tell. Raises ModelError with the checkpoint's names."""
+        """Return the config that its tensors imply. Raises ModelError with the checkpoint's names."""
         shapes = checkpoint.below(self.prefix)
         try:
             return self.config(shapes)
@@ -193,7 +193,7 @@ class NetworkPart:
             missing = f"{self.prefix}{error.args[0] if shapes else '*'}"
             raise ModelError(
                 f"{checkpoint.path} has no complete {component}: {missing} is missing",
-                "give the checkpoint with all parts",
+                "use the checkpoint with all parts",
             ) from error
         except ValueError as error:
             raise ModelError(

@@ -1,9 +1,9 @@
-"""From a checkpoint of VideoCrafter or DynamiCrafter to how it becomes a pipeline folder.
+"""Plans how a checkpoint of VideoCrafter or DynamiCrafter becomes a pipeline folder.
 
-Networks of some released models are alike. What their scale of latents is tells them apart, where a file
-holds it. For a checkpoint without encoders they are given: a file or a folder of CLIP, of one tower or both,
-with open_clip's or transformers' names, whatever stands before these. So another checkpoint of these models
-will do, and Stable Diffusion 2's text encoder.
+Networks of some released models are alike; the scale of their latents tells them apart, if a file has it. A
+checkpoint without encoders needs a file or folder of CLIP, with one tower or both, in open_clip's or
+transformers' names, with any prefix. Another checkpoint of these models or Stable Diffusion 2's text encoder
+work too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ POOLED_IMAGE_PARTS = {
 
 
 ENCODERS = {"text_encoder": TEXT, "image_encoder": VISION}  # where checkpoints have those that may be given
-_WHERE = "CLIP ViT-H-14 holds both, as in laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+_WHERE = "CLIP ViT-H-14 has both, as in laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 # What the name of a tensor ends with that a tower has once, in transformers and in open_clip.
 _ENDS = {
     "text_encoder": ("embeddings.token_embedding.weight", "token_embedding.weight"),
@@ -88,7 +88,7 @@ def with_given(parts: Mapping[str, plan.NetworkPart], checkpoint: Checkpoint) ->
     if lacking:
         names = " and ".join(f"{name} ({ENCODERS[name]}*)" for name in lacking)
         raise ModelError(
-            f"{checkpoint.path} holds no {names}",
+            f"{checkpoint.path} has no {names}",
             f"it may be pruned: add {' '.join(setting(name, 'DIR') for name in lacking)}; {_WHERE}",
         )
     own = {name: _part_of(name, parts[name], checkpoint) for name in encoders if name in checkpoint.parts}
@@ -125,9 +125,7 @@ def _part_of(component: str, part: plan.NetworkPart, checkpoint: Checkpoint) -> 
         if name.endswith(of_open_clip) and not name.endswith(of_transformers):
             return replace(part, prefix=name.removesuffix(of_open_clip))
     libraries = "open_clip" if _is_pooled(part) else "open_clip or transformers"
-    raise ModelError(
-        f"--set {component}: what it names holds no {component} of CLIP, as {libraries} has it", _WHERE
-    )
+    raise ModelError(f"--set {component}: it has no {component} of CLIP in the names of {libraries}", _WHERE)
 
 
 def _is_pooled(part: plan.NetworkPart) -> bool:
@@ -240,7 +238,7 @@ def _one_of(fitting: list[Variant], asked: str | None, place: str) -> Variant:
     names = ", ".join(variant.name for variant in fitting)
     if not fitting:
         raise ModelError(
-            f"{place} is like VideoCrafter, but of none of its models that are known",
+            f"{place} is like VideoCrafter, but of no known model of it",
             f"known are {', '.join(variant.name for variant in VARIANTS)}",
         )
     if asked is None and len(fitting) > 1:

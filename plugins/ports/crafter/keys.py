@@ -1,7 +1,7 @@
-"""From the names and shapes of an original checkpoint to our configs and the origin of each of our tensors.
+"""Derives our configs and the origin of each of our tensors from an original checkpoint's names and shapes.
 
-The denoiser of VideoCrafter and DynamiCrafter, the autoencoder of Stable Diffusion, the two towers of
-open_clip's ViT-H-14, the projectors of image tokens.
+For the denoiser of VideoCrafter and DynamiCrafter, the autoencoder of Stable Diffusion, the two towers of
+open_clip's ViT-H-14, and the projectors of image tokens.
 
 The original denoiser numbers its blocks in one row and calls a block's parts by number; diffusers has levels.
 With n residual blocks on each level, input block 1 + l(n + 1) + j is block j of level l, and the last j is

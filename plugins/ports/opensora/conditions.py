@@ -303,7 +303,7 @@ def _of_condition(arguments: Mapping[str, Any], condition: FrameCondition) -> It
         reason = (
             f"{condition.name} takes {condition.num_taken} of its frames, and it has {video['num_frames']}"
         )
-        yield "video", Refused(reason=reason, fix="give a longer one")
+        yield "video", Refused(reason=reason, fix="use a longer one")
     broken = condition.broken_rule(arguments["num_frames"]) if "num_frames" in arguments else None
     if broken:
         rule, fix = broken

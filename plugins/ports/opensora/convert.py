@@ -61,7 +61,7 @@ def _part(
 ) -> TextPart:
     folder = next((folder for folder, kind in kinds.items() if kind in wanted), None)
     if folder is None:
-        raise ModelError(f"{path} holds no {wanted[0].upper()} text encoder", _FIX)
+        raise ModelError(f"{path} has no {wanted[0].upper()} text encoder", _FIX)
     own = {file: tensors for file, tensors in files.items() if str(Path(file).parent) == folder}
     # The checkpoint's name of each tensor; where weights are there twice, of the safetensors.
     ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
@@ -91,10 +91,10 @@ def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:  # files of it are missing
-        raise ModelError(f"{folder} holds no tokenizer: {error}", _FIX) from error
+        raise ModelError(f"{folder} has no tokenizer: {error}", _FIX) from error
     # Where the vocabulary is missing transformers 5 makes a tokenizer of special tokens alone.
     if len(tokenizer) < vocab_size / 2:
-        raise ModelError(f"{folder} holds no tokenizer for {vocab_size} tokens", _FIX)
+        raise ModelError(f"{folder} has no tokenizer for {vocab_size} tokens", _FIX)
     return tokenizer
 
 
@@ -206,11 +206,11 @@ def _chosen(pairs: list[_Pair], asked: str | None, place: str) -> _Pair:
         raise ModelError(f"{place} is not {asked}", f"Open-Sora's variants are {', '.join(_AUTOENCODERS)}")
     if not fitting:
         raise ModelError(
-            f"{place} holds no transformer of Open-Sora v2 together with the autoencoder that it needs",
-            "give the folder that holds both, and T5 and CLIP, as hpcai-tech/Open-Sora-v2 has them",
+            f"{place} has no transformer of Open-Sora v2 together with the autoencoder that it needs",
+            "use the folder that has both, and T5 and CLIP, as hpcai-tech/Open-Sora-v2 has them",
         )
     listed = "; ".join(
         f"{name}: {', '.join(part.prefix.removesuffix(':') for part in parts.values())}"
         for name, parts, _ in fitting
     )
-    raise ModelError(f"{place} holds several models: {listed}", "say which with --variant, or take files out")
+    raise ModelError(f"{place} has several models: {listed}", "say which with --variant, or take files out")

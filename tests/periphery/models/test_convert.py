@@ -71,10 +71,10 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
     column = original | {f"{MODEL}out.0.weight": torch.ones(32, 1)}
     flat = original | {f"{MODEL}out.2.weight": torch.ones(4)}
     expected = {
-        "not known: model.diffusion_model.adapter.weight": extra,
-        f"no tensors that are called {MODEL}input_blocks.3.0.in_layers.2.bias, of which its unet": missing,
+        "unknown tensors: model.diffusion_model.adapter.weight": extra,
+        f"no tensors {MODEL}input_blocks.3.0.in_layers.2.bias, which its unet": missing,
         "out.2.bias has shape (5,), but conv_out.bias, which is made of it, is (4,)": misshapen,
-        "holds no text_encoder (cond_stage_model.model.*)": no_text,
+        "has no text_encoder (cond_stage_model.model.*)": no_text,
         "has no complete vae: first_stage_model.encoder.conv_in.weight is missing": no_conv,
         "out.0.weight has shape (32, 1), but conv_norm_out.weight": column,
         f"unet: {MODEL}out.2.weight has shape (4,), not one of 4 dimensions": flat,
@@ -110,7 +110,7 @@ def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant
 
 def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="already exists"):
         convert_model(saved(original, tmp_path), tmp_path / "out")
 
 
@@ -129,7 +129,7 @@ def test_parts_of_clip_that_nothing_needs_are_known_and_others_are_not() -> None
         f"{text}.transformer.resblocks.1.attn.scale",
     ):
         opened = in_memory(tensors | {unknown: torch.ones(1)})
-        with pytest.raises(ModelError, match=re.escape(f"not known: {unknown}")):
+        with pytest.raises(ModelError, match=re.escape(f"unknown tensors: {unknown}")):
             check(plan_conversion(opened), opened)
 
 

@@ -62,7 +62,7 @@ def check_same(found: Path, expected: Path) -> None:
 
 def test_a_pruned_file_is_refused_with_what_to_give(pruned: Path, tmp_path: Path) -> None:
     refused = command("model", "convert", pruned, tmp_path / "out", "--variant", VARIANT, exits=2)
-    assert f"{pruned} holds no text_encoder ({TEXT}*) and image_encoder ({CLIP}visual.*)" in refused.stderr
+    assert f"{pruned} has no text_encoder ({TEXT}*) and image_encoder ({CLIP}visual.*)" in refused.stderr
     assert "--set text_encoder=DIR --set image_encoder=DIR" in refused.stderr
     assert not (tmp_path / "out").exists()
 
@@ -133,14 +133,14 @@ def test_what_is_no_encoder_of_the_model_is_refused(
     save_file(lacks, tmp_path / "lacks.safetensors")
     clip = str(tmp_path / "clip.safetensors")
     expected: dict[str, dict[str, Any]] = {
-        "--set text_encoder: what it names holds no text_encoder of CLIP": {
+        "--set text_encoder: it has no text_encoder of CLIP": {
             "text_encoder": str(tmp_path / "none.safetensors")
         },
         "--set text_encoder: it is 48 wide, and the unet of .* reads 64": {
             "text_encoder": str(tmp_path / "narrow.safetensors"),
             "text_encoder.num_attention_heads": 3,
         },
-        "no tensors that are called image_encoder:visual.ln_pre.bias": {
+        "no tensors image_encoder:visual.ln_pre.bias": {
             "text_encoder": clip,
             "image_encoder": str(tmp_path / "lacks.safetensors"),
         },
