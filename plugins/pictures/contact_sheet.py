@@ -1,4 +1,4 @@
-"""In: clips and captions. Out: one picture of them all, three frames of each."""
+"""Draws one picture of many clips: three frames and the caption of each."""
 
 from __future__ import annotations
 

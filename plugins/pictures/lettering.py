@@ -1,8 +1,8 @@
-"""In: a line of text in any script. Out: the same on a picture, each part of it in a font that has it.
+"""Draws a line of text in any script on a picture, each part in a font that has its characters.
 
-The fonts are the same on every machine for most of what people write: Pillow brings Latin letters,
-`notojp_matplotlib` Noto Sans CJK (Chinese, Japanese, Korean, symbols), and Noto Emoji lies next to this file.
-Other scripts need a font of the system's.
+The fonts for the most common scripts are the same on every machine: Pillow has Latin letters,
+`notojp_matplotlib` has Noto Sans CJK (Chinese, Japanese, Korean, symbols), and Noto Emoji is next to this
+file. Other scripts need one of the system's fonts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LINE_LENGTH = 2000  # characters of a line: more fit no picture
 _PICTURE, _JOINER = "\ufe0f", "\u200d"  # what is before it is an emoji; what is around it is one sign
 # Controls, halves of characters, those of no standard, and emoji: a text reads alike without them.
 _WITHOUT_MEANING = ("Cc", "Cf", "Cn", "Co", "Cs", "So", "Sk")
-INSTALL = "install fonts for them, as `apt-get install fonts-noto-core` does"
+INSTALL = "install fonts for them, e.g. with `apt-get install fonts-noto-core`"
 _OWN = None  # Pillow's
 EMOJI = Path(__file__).with_name("noto_emoji") / "NotoEmoji-Regular.woff2"
 _CJK_PACKAGE, _CJK_FILE = "notojp_matplotlib", "fonts/NotoSansCJKjp-Regular.otf"  # of all four languages
@@ -81,16 +81,16 @@ def draw_line(
 
 
 def is_within_sign(text: str, place: int) -> bool:
-    """Tell whether a line must not be broken there: in the middle of a family, a flag, an accent."""
+    """Tell whether a line break there would split a sign, such as a family, a flag or an accented letter."""
     return 0 < place < len(text) and (_goes_on(text[place]) or text[place - 1] == _JOINER)
 
 
 def warn_of_missing_fonts(texts: Iterable[str]) -> None:
-    """Say once how many of these no font here can draw, and what to install."""
+    """Warn once how many of these texts no font here can draw, and what to install."""
     lost = [text for text in texts if text.strip() and not runs_of(text, _CHECKED_SIZE)]
     if lost:
         log.warning(
-            "titles whose letters no font of this machine has: %d, as %r; the pictures leave these out; %s",
+            "titles with letters that no font of this machine has: %d, e.g. %r; pictures leave these out; %s",
             len(lost),
             lost[0][:80],
             INSTALL,

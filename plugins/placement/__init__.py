@@ -1,1 +1,1 @@
-"""Several devices for one model, with the bits of one."""
+"""Runs one model on several devices, with the same bits as on one."""

@@ -1,9 +1,9 @@
 """One network that several processes compute together: each has its weights and a part of the tokens.
 
 diffusers' Ulysses moves heads between them and adds nothing in another order. The processes belong to one
-worker, which computes with them, and end when it ends. A group that has failed is closed, and made anew for
-the next call. One of whose processes died or stopped is not: nobody knows why, so the worker's process is to
-end as well.
+worker, which computes with them, and end when it ends. A group that has failed is closed, and the next call
+starts a new one. But if one of its processes died or stopped, the worker's process must end too, as nobody
+knows why.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ _CAUSE_S = 2.0  # for a rank to say what it raised
 
 
 class Ranks:
-    """This process and `size - 1` others, once a call needs them.
+    """This process and `size - 1` others, which start when a call needs them.
 
     A process is in one group at a time: the next one to start closes the others of the one before.
     """
@@ -326,7 +326,7 @@ class Ranks:
         self._versions = self._weights_now()
 
     def _cause(self, error: Exception) -> Exception:
-        """Return what made a call fail: what another rank raised, or that it is gone, or the error itself."""
+        """Return why a call failed: another rank's error, that it is gone, or the error itself."""
         is_ours = isinstance(error, RuntimeError) and not _is_of_the_group(error)
         if is_ours or isinstance(error, BrokenWorker):
             return error

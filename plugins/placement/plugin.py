@@ -1,4 +1,4 @@
-"""Several devices for one model, with the bits of one: the types of `model.placement`."""
+"""The types of `model.placement`, which run one model on several devices, with the same bits as on one."""
 
 from framefleet.api import Plugin
 

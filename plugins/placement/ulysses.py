@@ -46,15 +46,15 @@ class Ulysses(Placer):
         names = [name for name in settings.options.numerics() if name not in _TAKEN]
         names += ["loras"] * bool(settings.loras) + ["ip_adapter"] * bool(settings.ip_adapter)
         if names:
-            problem = f"model.placement: ulysses is set, and model.{names[0]} is too"
-            raise ModelError(problem, "leave one of them out")
+            problem = f"model.placement: ulysses and model.{names[0]} are both set"
+            raise ModelError(problem, "remove one of them")
         if any(name.startswith("controlnet") for name in spec.components):
             problem = (
-                "model.placement: ulysses splits tokens, and diffusers does not split what a ControlNet adds"
+                "model.placement: ulysses splits tokens, but diffusers does not split what a ControlNet adds"
             )
             raise ModelError(problem, "use components or layers")
         for name in denoisers_in(packed):  # the other processes build it from its config
-            problem = f"model.placement: ulysses takes plain weights, and those of {name} are packed, by "
+            problem = f"model.placement: ulysses takes plain weights, but those of {name} are packed, by "
             raise ModelError(problem + packed[name], "use plain weights, or components or layers")
         if self.device == "cpu" and not self.placement.devices:
             problem = "model.placement: ulysses does not say how many processes compute on the CPU"
@@ -81,8 +81,8 @@ class Ulysses(Placer):
                 )
             if (heads := getattr(network.config, "num_attention_heads", size)) < size:
                 raise ModelError(
-                    f"model.placement: {name} has {count_text(heads, 'attention head')}, and ulysses "
-                    f"gives each of {size} devices some",
+                    f"model.placement: {name} has {count_text(heads, 'attention head')}, but ulysses "
+                    f"needs at least one for each of {size} devices",
                     f"set model.placement.devices to {heads}" if heads > 1 else "use components or layers",
                 )
 

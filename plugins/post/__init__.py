@@ -1,1 +1,1 @@
-"""A second file of each clip: upscaled by a network, with more frames per second, or both."""
+"""A second file for each clip: upscaled by a network, with more frames per second, or both."""

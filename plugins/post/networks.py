@@ -1,8 +1,8 @@
-"""In: frames. Out: larger ones, by weights that spandrel knows, or more of them, by `minterpolate` of FFmpeg.
+"""Enlarges frames with networks that spandrel knows, and adds frames with FFmpeg's `minterpolate`.
 
-Equal frames give equal frames. `minterpolate` estimates the motion of blocks in both directions, and blends
-overlapping blocks along it. It needs no weights, and is weaker than networks where things cover each other;
-at a cut it repeats the frame before it.
+Equal frames give equal results. `minterpolate` estimates the motion of blocks in both directions, and blends
+overlapping blocks along it. It needs no weights, but is weaker than networks where things cover each other;
+at a cut it repeats the frame before the cut.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
 
 _BUSY = threading.Lock()  # one clip at a time: the memory for a second one may not be there
-_FIX = "give the file that the network's authors publish, for RGB pictures"
+_FIX = "use the file that the network's authors publish, for RGB pictures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +43,13 @@ class Upscaling:
 
     @classmethod
     def open(cls, section: UpscaleSection) -> Upscaling:
-        """Return what a section asks for. Raises UserError for what cannot be used."""
+        """Return the network that a section names. Raises UserError for one that cannot be used."""
         if find_spec("spandrel") is None:
             raise JobError("post.upscale needs spandrel", "pip install 'framefleet[post]', on every machine")
         if not section.upscale.endswith(SAFETENSORS) and not section.allow_pickle:
             raise JobError(
                 f"post.upscale: {section.upscale} may be a pickle, which can run code when it is opened",
-                "use safetensors; or, if you trust where it comes from, "
+                "use safetensors; or, if you trust its source, "
                 f"write {{upscale: {section.upscale}, allow_pickle: true}}",
             )
         return cls(weights=section.upscale, digest=hashlib.sha256(_content(section.upscale)).hexdigest())
@@ -105,7 +105,7 @@ class Upscaling:
 
 @cache
 def open_network(upscale: Upscaling, device: str) -> ImageModelDescriptor[Any]:
-    """Return the network, kept for the process. Raises ModelError for what is not as the job has it."""
+    """Return the network, kept for the process. Raises ModelError for a file that differs from the job's."""
     import safetensors.torch
     import torch
     from spandrel import ImageModelDescriptor, ModelLoader, canonicalize_state_dict
@@ -138,7 +138,7 @@ def _content(path: str) -> bytes:
     except OSError as error:
         raise ModelError(
             f"post.upscale: {path} cannot be read: {error.strerror}",
-            "give a file that is on this machine and every worker's",
+            "use a file that is on this machine and every worker's",
         ) from error
 
 

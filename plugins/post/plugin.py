@@ -1,4 +1,4 @@
-"""A second file of each clip, upscaled or with more frames: the section `post` of a job."""
+"""The section `post` of a job: a second file for each clip, upscaled or with more frames."""
 
 from framefleet.api import Plugin
 

@@ -1,4 +1,4 @@
-"""The section `post` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The section `post` of a job file. Imports nothing heavy, as every job file is read with it."""
 
 from __future__ import annotations
 

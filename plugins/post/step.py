@@ -1,4 +1,4 @@
-"""The file step of the section `post`: frames as rendered -> larger, or more of them -> a second file."""
+"""The file step of the section `post`: writes a second file with larger or more frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PostStep(FileStep):
         formats = (*VIDEOS, "webp", "gif") + (() if is_moving else ("png",))
         if media.format not in formats:
             raise JobError(
-                f"post makes {', '.join(formats)}, and media.format is {media.format}",
+                f"post makes {', '.join(formats)}, but media.format is {media.format}",
                 "leave post out, or set media.format to one of these",
             )
 
@@ -72,7 +72,7 @@ class PostStep(FileStep):
         clip, frames = of.clip, of.clip.frames
         if frames is None or frames.dtype != np.uint8 or frames.shape[-1] != 3:
             what = "sound alone" if frames is None else "HDR" if frames.dtype != np.uint8 else "alpha"
-            raise RenderError(f"post takes clips of RGB frames, and this one has {what}", "leave post out")
+            raise RenderError(f"post takes clips of RGB frames, but this one has {what}", "leave post out")
         pictures: Frames = frames.astype(np.uint8, copy=False)
         fps, _ = rate_of(clip, of.media)
         device = str(clip.environment.get("device", "cpu"))

@@ -47,7 +47,7 @@ def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None
     """Render over `request.arguments["video"]`, a list of PIL images, as many as the model renders.
 
     num_frames: takes only this many, from the first on. A model whose clip only begins or ends with frames of
-    the video, as Open-Sora's does, is given the whole of it, and renders this many.
+    the video, as Open-Sora's does, gets all of it, and renders this many.
     """
     video = request.arguments["video"]
     class_name = conditioned_class("video", type(pipe).__name__, configs_of(pipe))
@@ -89,8 +89,8 @@ def text_to_image_to_video(
     """Render an image of the prompt with `image_model`, then a clip that starts with it.
 
     image_model: one that makes images from text, on the device of `pipe`; a row gives its declared name.
-    image_height, image_width: without them those of the clip, enlarged to about 768 x 768 pixels if they are
-    fewer. image_steps, image_guidance: of the image; without them what the image model's preset says. One
+    image_height, image_width: by default the clip's, enlarged to about 768 x 768 pixels if they are fewer.
+    image_steps, image_guidance: of the image; by default those of the image model's preset. One
     generator draws the noise of both.
     """
     able = as_sibling(pipe, conditioned_class("image", type(pipe).__name__, configs_of(pipe)))

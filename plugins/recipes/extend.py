@@ -1,6 +1,6 @@
-"""Long clips from several calls: the recipe `extend`, and frames and sound that stay in step.
+"""The recipe `extend`: long clips from several calls, with frames and sound in step.
 
-`extend` goes on from the last segment where the model can.
+`extend` continues from the last segment if the model can.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def extend(
     """Render `duration_s` seconds, in segments of the row's `num_frames`; the last one is cut to length.
 
     A model that takes an image starts each segment with the last frame of the one before. One that takes a
-    video renders over the last `overlap` frames and then the last one held, with `strength`; another starts
-    anew. These two are cross-faded over `overlap` frames; None is 8, or half a segment if that is less. Sound
-    is joined as the frames are. One generator draws all noise.
+    video renders over the last `overlap` frames and then the last one held, with `strength`; others start a
+    new clip. Both of these are cross-faded over `overlap` frames; None means 8, or half a segment if that is
+    less. Sound is joined as the frames are. One generator draws all noise.
     """
     num_frames = max(num_frames_of(request, duration_s), 1)
     generator = request.generator()
@@ -212,7 +212,7 @@ def check_extendable(class_name: str, configs: Configs) -> str:
 
 
 def following_class(class_name: str, configs: Configs) -> str | None:
-    """Return the pipeline that goes on from frames, from a picture if it can; None where segments are new."""
+    """Return the pipeline that continues from frames, a picture if it can; None if segments are new."""
     if takes(class_name, "image"):
         return class_name
     return siblings.find_sibling(class_name, "image_to_video", configs) or siblings.find_sibling(
@@ -227,7 +227,7 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
         yield "overlap", Refused(reason="it must be 0 or more", fix="use 8, say")
     for name in set(FRAME_PARAMETERS) & set(arguments):
         if arguments[name] == 1:
-            fix = "use what the model is made for"
+            fix = "use a number that the model is made for"
             yield name, Refused(reason="a segment needs 2 frames or more", fix=fix)
         elif overlap >= arguments[name]:
             reason = f"a segment has only {count_text(arguments[name], 'frame')}"

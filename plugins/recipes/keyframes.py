@@ -1,4 +1,4 @@
-"""The recipe `keyframes`: a long clip from key frames that come first, and what lies between each two."""
+"""The recipe `keyframes`: a long clip from key frames, which are rendered first, and clips between them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ def keyframes(
     """Render the row once, coarsely; take key frames from that clip; render from each to the next.
 
     The first clip stands for all of `duration_s`. num_keyframes: at equal distances, both ends among them.
-    keyframe_times: seconds, e.g. "0, 0.5, 2", in their place; the two ends are key frames anyway. Where more
-    frames are needed between two than a clip has, its middle becomes a key frame. One generator draws all
-    noise.
+    keyframe_times: seconds, e.g. "0, 0.5, 2", instead of these; both ends are always key frames. If two are
+    further apart than a clip is long, its middle becomes a key frame. One generator draws all noise.
     """
     generator = request.generator()
     coarse = to_frames(pipe(**request.arguments, generator=generator, output_type="np"))
@@ -65,8 +64,8 @@ def text_to_keyframes_to_video(
     """Render the prompt with `keyframe_model`; take key frames from that clip; render from each to the next.
 
     keyframe_model: one that makes videos from text, on the device of `pipe`; a row gives its declared name.
-    keyframe_height, ... keyframe_guidance: of that first clip; without them what the second model's preset
-    says. The rest as in `keyframes`.
+    keyframe_height, ... keyframe_guidance: of that first clip; by default those of the second model's preset.
+    The rest as in `keyframes`.
     """
     assert keyframe_model is not None  # it is needed: no row is rendered without
     generator = request.generator()

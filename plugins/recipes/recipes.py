@@ -1,4 +1,4 @@
-"""What each recipe needs, makes and checks, and which pipelines it calls."""
+"""The recipes: what each needs, makes and checks, and which pipelines it calls."""
 
 from __future__ import annotations
 

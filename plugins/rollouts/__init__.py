@@ -1,1 +1,1 @@
-"""A fleet that stays between calls, and weights that are replaced in its workers."""
+"""A fleet that stays between calls, and updates of the weights in its workers."""

@@ -1,4 +1,4 @@
-"""A fleet that stays between calls: rows in, their records out, and weights that are updated in between."""
+"""A fleet that stays between calls: it renders rows, returns their records, and can update its weights."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ class WarmFleet:
         weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
         model: the name of one of the job's `models`.
         Rows that are rendered from now on have that digest, and so other row_ids. Raises ModelError for
-        weights that do not fit; all workers then keep those that they have.
+        weights that do not fit; then all workers keep their current ones.
         """
         resolved = self._begun
         if model not in resolved.models:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
         if not isinstance(weights, Mapping):
             problem = f"weights are a {type(weights).__name__}, not a mapping of denoisers"
-            raise ModelError(problem, "give {'transformer': state_dict}, or what the denoiser is called")
+            raise ModelError(problem, "use {'transformer': state_dict}, or the denoiser's own name")
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
         for component, content in weights.items():
@@ -143,11 +143,11 @@ class WarmFleet:
     def _begin(self, job: Job) -> ResolvedJob:
         """Take the output, and have the fleet start when it is asked for."""
         for runner in runners_of(job):
-            problem = f"a fleet that stays renders no job with `{runner.section}`"
+            problem = f"framefleet.fleet renders no job with `{runner.section}`"
             raise JobError(problem, "leave that out of the job")
         followed = (name for plugin in plugins().values() if plugin.listeners for name in plugin.sections)
         for section in sorted(job.model_fields_set.intersection(followed)):
-            problem = f"a fleet that stays has no end or clips for `{section}` to follow"
+            problem = f"framefleet.fleet has no end or clips for `{section}` to follow"
             raise JobError(problem, "leave it out of the job, and use the records that `render` returns")
         job = job.model_copy(update={"fleet": as_joined(job.fleet)})
         check_own_ray(job.fleet)
@@ -163,7 +163,7 @@ class WarmFleet:
 def fleet(
     job: Job | str | Path | Mapping[str, Any], *, on_progress: Callable[[Progress], None] | None = None
 ) -> WarmFleet:
-    """Return a job's workers as a context, for rows that are given call by call, as rollouts are.
+    """Return a job's workers as a context, to render rows call by call, such as rollouts.
 
     job: a job file's path, or its content; without a table. Equal rows have equal bits, batched or not.
     """

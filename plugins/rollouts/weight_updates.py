@@ -1,4 +1,4 @@
-"""Weights of a loaded model's denoisers, replaced where they are by those of files in an output."""
+"""Replaces the weights of a loaded model's denoisers, in place, with those of files in an output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WeightUpdates:
         return frozenset(part.component for part in self.parts)
 
     def apply(self, model: Model, store: Store) -> Model:
-        """Return the model with other weights, which its networks hold by then. Raises ModelError.
+        """Load the new weights into the model's networks; return the model. Raises ModelError.
 
         store: of the output that has them.
         """
@@ -80,7 +80,7 @@ def store_weights(
 ) -> WeightUpdate:
     """Put weights into an output. weights: a state dict; a .safetensors file, or a folder of some.
 
-    fits: called with their files before; raises for those that are not to be stored.
+    fits: called first with their files; raises for those that must not be stored.
     """
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         if isinstance(weights, Mapping):
@@ -97,7 +97,7 @@ def store_weights(
         if not files or not all(file.is_file() for file in files):
             place = weights if isinstance(weights, str | Path) else f"a {type(weights).__name__}"
             problem = f"the new weights of {component}: {place} has no .safetensors files"
-            raise ModelError(problem, "give a file, a folder, or a state dict")
+            raise ModelError(problem, "use a file, a folder, or a state dict")
         fits(files)
         paths = {f"{WEIGHTS}/{sha256_of(file)}.safetensors": file for file in files}
         for path, file in paths.items():
@@ -111,10 +111,10 @@ def _own_copy(component: str, name: object, weight: Any) -> Any:
 
     if not isinstance(name, str) or not torch.is_tensor(weight):
         problem = f"the new weights of {component}: {name!r} is a {type(weight).__name__}, not a tensor"
-        raise ModelError(problem, "give the network's state_dict()")
+        raise ModelError(problem, "use the network's state_dict()")
     if weight.is_meta or weight.layout != torch.strided:
         problem = f"the new weights of {component}: {name} is on the device meta, or sparse"
-        raise ModelError(problem, "give its values")
+        raise ModelError(problem, "move it to a device, as a dense tensor")
     return weight.detach().cpu().clone().contiguous()
 
 
@@ -138,7 +138,7 @@ def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
         for path in paths:
             store.download(path, file := Path(folder, Path(path).name))
             if sha256_of(file) != file.stem:
-                raise ModelError(f"{store.url_of(path)} is not what was written", "update them again")
+                raise ModelError(f"{store.url_of(path)} has changed", "update the weights again")
             files.append(file)
         yield files
 
@@ -155,11 +155,11 @@ def _opened(component: str, known: Mapping[str, Any], files: Sequence[Path]) -> 
                 entries[name] = (file, weight.get_shape(), weight.get_dtype())
     except SafetensorError as error:
         raise ModelError(
-            f"the new weights of {component} are no safetensors file: {error}", "write them anew"
+            f"the new weights of {component} are no safetensors file: {error}", "write them again"
         ) from error
     for name in sorted(known.keys() ^ entries.keys()):
         lacks = "have no" if name in known else "have a weight that it does not know,"
-        raise ModelError(f"the new weights of {component} {lacks} {name}", "give its whole state_dict()")
+        raise ModelError(f"the new weights of {component} {lacks} {name}", "use its whole state_dict()")
     for name, (_, shape, dtype) in entries.items():
         own = known[name]
         if list(own.shape) != shape or own.is_floating_point() != dtype.startswith(("F", "BF")):
@@ -170,7 +170,7 @@ def _opened(component: str, known: Mapping[str, Any], files: Sequence[Path]) -> 
                 else f"is {dtype}, not {own.dtype}"
             )
             raise ModelError(
-                f"the new weights of {component}: {name} {differs}", "give the weights of the same network"
+                f"the new weights of {component}: {name} {differs}", "use weights of the same network"
             )
     return {name: file for name, (file, *_) in entries.items()}
 
@@ -192,7 +192,7 @@ def _check_updatable(
         key, advice = (
             ("loras", ", and merge them into the weights") if settings.loras else ("model.ip_adapter", "")
         )
-        problem = f"weights of {component} cannot be updated where `{key}` adds others to its network"
+        problem = f"weights of {component} cannot be updated if `{key}` adds others to its network"
         raise ModelError(problem, f"leave `{key}` out{advice}")
     if component in packed:
         problem = f"weights of {component} cannot be updated in place: its files hold packed weights"

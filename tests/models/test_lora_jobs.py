@@ -100,7 +100,7 @@ def test_ulysses_is_refused_together_with_loras_that_fit_its_model(
 ) -> None:
     placed = {"device": "cpu", "placement": {"type": "ulysses", "devices": 2}}
     values = values_of(tmp_path, {"style": files["style"]}, None)
-    message = "placement: ulysses is set, and model.loras is too"
+    message = "placement: ulysses and model.loras are both set"
     with pytest.raises(ModelError, match=message):
         open_models(load_job(values | {"model": {"path": str(tiny("wan")), **placed}}))
     values = two_models(tmp_path, two_model_rows(2), loras=files)

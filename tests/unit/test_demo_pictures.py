@@ -43,7 +43,7 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
     output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en", "zh"], guidance_scales=[4.0]))
     draw_pictures(tmp_path)
     (said,) = caplog.messages
-    assert said.startswith("titles whose letters no font of this machine has: 1,")
+    assert said.startswith("titles with letters that no font of this machine has: 1,")
     assert "fonts-noto-core" in said
 
 
