@@ -1,4 +1,4 @@
-"""From one or two images and text to clips that begin, and end, with them: DynamiCrafter."""
+"""DynamiCrafter: clips that begin, and may end, with a given image, from text."""
 
 from __future__ import annotations
 

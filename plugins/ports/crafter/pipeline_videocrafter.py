@@ -1,4 +1,4 @@
-"""From text, or text and an image, to clips: VideoCrafter1 and VideoCrafter2."""
+"""VideoCrafter1 and VideoCrafter2: clips from text, or from text and an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the tokens of a CLIP image encoder to the image tokens that the denoiser attends to."""
+"""Turns the tokens of a CLIP image encoder into the image tokens that the denoiser attends to."""
 
 from __future__ import annotations
 

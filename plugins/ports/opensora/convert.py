@@ -1,7 +1,7 @@
-"""From a folder of Open-Sora v2, as its authors ship it, to how it becomes a pipeline folder.
+"""Plans how a folder of Open-Sora v2, as its authors ship it, becomes a pipeline folder.
 
-Such a folder holds one file for the transformer, one for the autoencoder, and the folders of T5 and CLIP with
-their tokenizers; files of Flux, with which its authors make first frames, are left out.
+Such a folder has one file for the transformer, one for the autoencoder, and folders of T5 and CLIP with their
+tokenizers. Files of Flux, with which its authors make first frames, are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From noisy latents to the velocity that one step follows, guided by prompt and frames; and noise levels."""
+"""Computes the velocity of one step, guided by prompt and frames, and the noise levels."""
 
 from __future__ import annotations
 

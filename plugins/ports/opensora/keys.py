@@ -1,4 +1,4 @@
-"""From the keys of Open-Sora v2's checkpoints to our configs and the origin of each of our tensors.
+"""Derives our configs and the origin of each of our tensors from the keys of Open-Sora v2's checkpoints.
 
 The transformer becomes diffusers' FluxTransformer2DModel. It is Flux with one more Linear, `cond_in`, whose
 output is added to that of `img_in`. Two Linears that are added are one Linear of both inputs side by side, so
