@@ -249,7 +249,7 @@ def test_a_job_plans_the_episodes_of_a_dataset_next_to_it(tmp_path: Path) -> Non
     planned = command("plan", tmp_path / "job.yaml")
     assert planned.exit_code == 0 and "6 rows" in planned.output, planned.output
     (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": "lerobot://pikc"}))
-    assert "no LeRobot dataset" in command("plan", tmp_path / "job.yaml").output
+    assert "not a LeRobot dataset" in command("plan", tmp_path / "job.yaml").output
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_job_plans_the_episodes_of_a_dataset_next_to_it(tmp_path: Path) -> Non
         ({"fps": "fast"}, "fps in meta/info.json is 'fast'"),
         ({"features": {"action": {"dtype": "float32"}}}, "has no videos"),
         ({"video_path": "{video_key.__class__}/{file_index:99999999999d}"}, "video_path is"),
-        ({"features": {"top": {"dtype": "video"}}}, "episode 0 says nothing of use about top"),
+        ({"features": {"top": {"dtype": "video"}}}, "episode 0 has no valid video of top"),
     ],
 )
 def test_what_is_no_such_dataset_is_refused(info: dict[str, Any], problem: str, tmp_path: Path) -> None:
@@ -270,5 +270,5 @@ def test_what_is_no_such_dataset_is_refused(info: dict[str, Any], problem: str, 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(TableError, match="no LeRobot dataset"):
+        with pytest.raises(TableError, match="not a LeRobot dataset"):
             open_table(f"lerobot://{place}")
