@@ -187,9 +187,9 @@ def test_a_look_without_all_cameras_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"lengths": (9, 5, 12)}, "has 12 frames, and episode 2, observation.images.front has 13"),
-        ({"episode": [7] * 12}, "is of episode 7, observation.images.front, which"),
-        ({"camera": ["top"] * 12}, "is of episode 0, top, which"),
+        ({"lengths": (9, 5, 12)}, "has 12 frames, but episode 2, observation.images.front has 13"),
+        ({"episode": [7] * 12}, "is for episode 7, observation.images.front, which"),
+        ({"camera": ["top"] * 12}, "is for episode 0, top, which"),
         ({"seeds": range(12)}, "no look has all cameras"),
         ({"guidance_scale": [1.0] * 12}, "are in the same look of episode 0"),
         ({"table": "prompts.csv"}, "which is not a LeRobot dataset"),
