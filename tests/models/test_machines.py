@@ -98,7 +98,7 @@ def test_another_machine_is_told_from_equal_and_from_too_far(tmp_path: Path) -> 
     assert "no farther than any of 3 clips" in said["replayed"]
     exit_code, checked = said["checked"]
     assert exit_code == 1 and checked["num_equal"] + checked["num_other_machine"] == 3 == checked["most_off"]
-    assert checked["most_far"] == 0 and checked["bound"].endswith("and at most 0 % are farther")
+    assert checked["most_far"] == 0 and checked["bound"].endswith("and at most 0 % are not")
     exit_code, checked = said["unaudited"]
     assert exit_code == 1 and checked["num_other_machine"] == 0 and checked["most_far"] == 3
     reason = next(row["reason"] for row in checked["rows"] if row["reason"])

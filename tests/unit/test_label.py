@@ -95,7 +95,10 @@ def test_a_label_needs_a_provider_that_it_can_name() -> None:
     ClipMarks(label=True, provider=Provider(name="Example"))
     for given, problem in (
         ({}, r"set marks\.provider\.name"),
-        ({"provider": Provider(name="Example Ltd")}, r"cannot say 'Example Ltd'(.|\n)*marks\.provider\.code"),
+        (
+            {"provider": Provider(name="Example Ltd")},
+            r"cannot contain 'Example Ltd'(.|\n)*marks\.provider\.code",
+        ),
     ):
         with pytest.raises(JobError, match=problem):
             ClipMarks(label=True, **given)
