@@ -221,7 +221,7 @@ def test_a_forgotten_id_is_created_once_more_and_that_is_said(
     with closing(Rows(tmp_path, vllm)) as rows:
         assert rows.render().frames.shape == (5, 16, 32, 3)
     assert len(vllm.ids()) == before + 2
-    assert any("creating it again" in line for line in rows.said)
+    assert any("it is created again" in line for line in rows.said)
 
 
 def test_a_restarted_server_that_forgot_costs_one_more_clip(tmp_path: Path) -> None:
