@@ -22,7 +22,13 @@ from framefleet.api.texts import canonical_json, public_url
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.outputs.embedded_text import FIELD
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.tables.table import HIDDEN, MAX_LISTED, endings_of, media_column, visible
+from framefleet.pipeline.rows.tables.table import (
+    HIDDEN_PREFIXES,
+    MAX_LISTED,
+    endings_of,
+    media_column,
+    visible,
+)
 from framefleet.plugins.metadata.cells import USUAL, Cell, Told, Unreadable
 from framefleet.plugins.metadata.reading import MetadataReader
 from framefleet.plugins.metadata.section import FOLDER
@@ -90,7 +96,7 @@ def _read_all(place: str, job: Job, watch: Watch) -> Iterator[File]:
     store = Store(place, job.storage_options if "://" in place else {})
     below = store.list("")
     paths = visible(below, "", media_column)
-    others = endings_of({*visible(below, "", str, hidden=HIDDEN)} - {*paths})
+    others = endings_of({*visible(below, "", str, hidden=HIDDEN_PREFIXES)} - {*paths})
     if not paths or len(paths) > MAX_LISTED:
         what = f"has more than {MAX_LISTED:,}" if paths else "is not a folder of"
         problem = f"read_metadata: {public_url(place)} {what} pictures and clips"

@@ -46,7 +46,7 @@ _VIDEOS = ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .flv .f4v .wmv .as
 _VIDEOS += " .m2v .vob .ts .mts .m2ts .mxf .dv .nut .ivf .y4m"
 _COLUMNS = dict.fromkeys(_IMAGES.split(), "image") | dict.fromkeys(_VIDEOS.split(), "video")
 _PROMPTS = (".txt", ".caption")  # extensions of prompts next to images
-HIDDEN = (".", "~$")  # prefixes of hidden names
+HIDDEN_PREFIXES = (".", "~$")
 _OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
 _OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__macosx"}
 _ABOUT = {"readme", "license"}  # files in most data sets of the hub
@@ -374,7 +374,9 @@ def _other_files(below: Collection[str], files: Sequence[str], folder: str) -> s
     """Return how many other files a folder has, besides rows and their prompts: "3 .heic, 1 .avif"."""
     is_media = bool(files) and media_column(files[0]) is not None
     used = {*files, *(prompt_files(files, below).values() if is_media else ())}
-    others = {*visible(below, folder, str, hidden=HIDDEN if is_media else (*HIDDEN, "_"))} - used
+    others = {
+        *visible(below, folder, str, hidden=HIDDEN_PREFIXES if is_media else (*HIDDEN_PREFIXES, "_"))
+    } - used
     return endings_of(others)
 
 
@@ -408,7 +410,7 @@ def visible(
     root: str,
     kind_of: Callable[[str], str | None] = file_format,
     *,
-    hidden: tuple[str, ...] = (*HIDDEN, "_"),
+    hidden: tuple[str, ...] = (*HIDDEN_PREFIXES, "_"),
 ) -> list[str]:
     """Return the sorted files of a kind, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
