@@ -8,6 +8,7 @@ changes or the server starts. The faults by step, and what their values mean (tr
               bill_422: 422 that names this field
               drop_answer: create the job, then close the connection without an answer
               redirect_create: 302 to another host
+              html: a page with status 200, in place of an id
               idempotent: whether requests with the same Idempotency-Key get one id (without: gateways only)
     poll:     forget: the id is unknown from now on
               expire: the same, once the clip is done; with "status" the job says so

@@ -163,6 +163,8 @@ class Service:
         try:
             if self._faults.value("redirect_create", prompt):
                 raise web.HTTPFound(f"{self._other_host}{request.path}")
+            if self._faults.value("html", prompt, "create"):
+                raise web.HTTPOk(text=_PAGE, content_type="text/html")
             self._be_busy(prompt, "create")
             if (name := self._faults.value("bill_422", prompt)) is not None:
                 raise Refused(422, "Extra inputs are not permitted", str(name), "extra_forbidden")

@@ -142,7 +142,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
     ]
-    if audits:
+    if summary.apart:
         consequence = "rows of kinds that differ are plain calls from now on, batched ones are rendered again"
         audits.append(f"audit: {consequence}")
     if summary.audits and summary.done:

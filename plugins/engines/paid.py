@@ -63,7 +63,9 @@ class Paid:
         for path in self._store.list(_FOLDER):
             if path != self._path:
                 with suppress(FileNotFoundError):
-                    value = parse_json(self._store.read(path))
-                    cost = value.get("cost") if isinstance(value, dict) else None
-                    total += cost if isinstance(cost, int | float) else 0.0
+                    try:
+                        total += float(parse_json(self._store.read(path))["cost"])
+                    except (ValueError, LookupError, TypeError):
+                        problem = f"{self._store.url_of(path)} is damaged, and it says what was paid"
+                        raise Halted(problem, 'write {"cost": ...} into it', "job") from None
         return total

@@ -193,8 +193,11 @@ class Session(EngineSession):
                 if made.content is None:
                     row.keep(made.kept)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
+                problem = f"{server.name} answered {answer.text()} ({error})"
+                if not self._has_taken:  # each row would be paid, and lead to no clip
+                    raise Halted(problem, "check that the servers of `urls` speak this API", "job") from None
                 self._servers.failed(server)
-                raise EndpointError(f"{server.name} answered {answer.text()} ({error})", _LATER) from None
+                raise EndpointError(problem, _LATER) from None
             finally:
                 note_cost()
         self._has_taken = True

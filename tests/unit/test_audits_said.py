@@ -81,6 +81,8 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     assert f"audit: of other kinds, {said}" in found
     alone = ending_lines(replace(summary, audits=AuditFigures()), store)
     assert "audit: no audits were needed: each row was rendered by a plain call" in alone
+    odd = ending_lines(replace(summary, unrepeatable=("a kind",)), store)
+    assert not any("plain calls from now on" in line for line in odd)
     off = ending_lines(replace(summary, audits=None), store)
     assert not any(line.startswith("audit") for line in off)
 

@@ -274,6 +274,22 @@ def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
     assert len(vllm.posts()) == before + 1
 
 
+@pytest.mark.parametrize("num_good", [0, 1])
+def test_an_answer_without_an_id_ends_the_run_before_a_second_row_is_paid(
+    num_good: int, vllm: VideosServer, tmp_path: Path
+) -> None:
+    """A server that has taken rows may say nonsense once, for one row."""
+    vllm.set_faults()
+    with closing(Rows(tmp_path, vllm)) as rows:
+        for number in range(num_good):
+            rows.render(f"{number:032}")
+        vllm.set_faults(html={"at": ["create"]})
+        before = len(vllm.posts())
+        with pytest.raises(EndpointError if num_good else Halted, match="502 Bad Gateway"):
+            rows.render()
+    assert len(vllm.posts()) == before + 1
+
+
 def test_a_value_that_is_refused_after_other_rows_fails_its_row_alone(
     vllm: VideosServer, tmp_path: Path
 ) -> None:
@@ -348,6 +364,14 @@ def test_a_clip_that_is_paid_and_not_fetched_yet_counts_once(tmp_path: Path) -> 
             note_second()
         with pytest.raises(Halted, match=r"paid 2\.00 of 2\.00"), paid.paying(1.0):
             pass
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"cost": null}', b'{"cost": "much"}', b"\xff"])
+def test_nothing_is_paid_while_it_is_not_known_what_was(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "paid-1.json").write_bytes(content)
+    with pytest.raises(Halted, match=r"paid-1\.json is damaged"), Paid(Store(str(tmp_path)), 2.0).paying(1.0):
+        pass
 
 
 def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
