@@ -123,6 +123,8 @@ def picked(
         return {row_id: Pick() for row_id in picks}
     place = str(picks)
     folder, _, name = place.rpartition("/")
+    if name in ("", "."):
+        raise JobError(f"picks: {place!r} is a folder", "give the file that the gallery saved")
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:
         content = store.read(name, _MAX_BYTES + 1)

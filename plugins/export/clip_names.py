@@ -53,7 +53,12 @@ def clip_names(selection: Selection, template: str | None) -> dict[str, str]:
         for row, file in zip(rows_of(table, RECORDS), file_names(table), strict=True):
             ending = _ENDING.fullmatch(file.removeprefix(row["row_id"]))
             clips.append(
-                (min(row["row_indices"]), row["row_id"], _filled(parts, row), ending[0] if ending else "")
+                (
+                    min(row["row_indices"], default=0),
+                    row["row_id"],
+                    _filled(parts, row),
+                    ending[0] if ending else "",
+                )
             )
     return _unique(sorted(clips))
 

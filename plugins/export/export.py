@@ -320,7 +320,7 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
     for table in selection.rows("seed", "row_indices"):
         for row in rows_of(table, "records"):
             prompt = row[CAPTION] if CAPTION in selection.added else prompt_of(row)
-            clips[prompt].append((min(row["row_indices"]), row["seed"], row["row_id"]))
+            clips[prompt].append((min(row["row_indices"], default=0), row["seed"], row["row_id"]))
     names = {}
     for prompt, of_prompt in clips.items():
         seeds = [seed for _, seed, _ in of_prompt]

@@ -254,9 +254,8 @@ class Selection:
             if self._only is not None:
                 rows = rows.filter(pc.is_in(rows["row_id"], self._only))
             if extras:
-                rows = rows.filter(
-                    [bool(kept_in(text).latents) for text in rows["extra_outputs"].to_pylist()]
-                )
+                files = zip(*(rows[name].to_pylist() for name in ("extra_outputs", _EXTRAS[-1])), strict=True)
+                rows = rows.filter([bool(sha256 and kept_in(text).latents) for text, sha256 in files])
             if self._in_table is not None:
                 ids = _bytes_of(rows)
                 places = np.searchsorted(self._in_table, ids)

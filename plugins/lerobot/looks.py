@@ -51,7 +51,7 @@ def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
                 problem = f"row {row_id} is for {_named(row)}, which {dataset.location} does not have"
                 raise JobError(problem, "leave such rows out with --where")
             _check_clip(row, lengths[episode], dataset)
-            key, place = (episode, _settings_of(row)), min(row["row_indices"])
+            key, place = (episode, _settings_of(row)), min(row["row_indices"], default=0)
             if (other := groups[key].setdefault(camera, row_id)) != row_id:
                 problem = f"rows {other} and {row_id} are in the same look of {_named(row)}"
                 raise JobError(problem, "their videos differ; leave one out with --where")

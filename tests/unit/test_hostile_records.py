@@ -17,6 +17,7 @@ import pytest
 
 import framefleet
 from framefleet import FramefleetError, JobError, Store, grid, report, sheet
+from framefleet.pipeline.outputs.frames.result import KEPT
 from framefleet.pipeline.outputs.output import recorded_frames
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import record_schema
@@ -40,7 +41,14 @@ READERS: dict[str, Reader] = {
     "webdataset": lambda out, to: framefleet.export(out, str(to / "tar"), format="webdataset"),
     "parquet": lambda out, to: framefleet.export(out, str(to / "parquet"), format="parquet"),
     "hf": lambda out, to: framefleet.export(out, str(to / "hf"), format="hf"),
+    "folder": lambda out, to: framefleet.export(out, str(to / "folder"), format="folder"),
+    "vbench": lambda out, to: framefleet.export(out, str(to / "vbench"), format="vbench"),
+    "preferences": lambda out, to: framefleet.export(
+        out, str(to / "pairs"), format="preferences", by="encode_s"
+    ),
+    "trajectories": lambda out, to: framefleet.export(out, str(to / "steps"), format="trajectories"),
     "pack": lambda out, to: framefleet.pack(out, to / "pack", rows=1),
+    "prove": lambda out, to: framefleet.prove(out),
     "verify": lambda out, to: framefleet.verify(out, files=True),
     "audit": lambda out, to: framefleet.audit(out, against=out),
     "trace": lambda out, to: framefleet.trace(to / "out" / "clips", outputs=[out]),
@@ -56,6 +64,8 @@ SAYS: dict[str, dict[str, Any]] = {
     "seconds near the largest": {"idle_s": 1.7e308, "idle_causes": '{"$\\\\frac{": 1}'},
     "fewer bytes than none": {"bytes": -2},
     "more bytes than memory": {"bytes": 2**62},
+    "no place in a table": {"row_indices": ()},
+    "steps without their file": {"extra_outputs": json.dumps({KEPT: {"latents": "all"}})},
     "a clip elsewhere": {"path": "../../../../etc/passwd.mp4"},
 }
 
@@ -123,6 +133,7 @@ ODD_CELLS: dict[str, pa.Array] = {
     "a day beyond Python's": as_type([2**31 - 1, 0], pa.date32()),
     "a length of time beyond Python's": as_type([2**62, 0], pa.duration("s")),
     "a zone that is none": pa.array([1, 2], pa.timestamp("s", "Evil/Zone")),
+    "an identifier": pa.array([b"0" * 16, None], pa.uuid()),
     "a map with a key twice": pa.array([[("a", 1), ("a", 2)], []], pa.map_(pa.string(), pa.int64())),
 }
 
