@@ -170,12 +170,15 @@ def _typed(records: Sequence[Mapping[str, Any]], store: Store) -> pa.Table:
         names = dict.fromkeys(name for record in records for name in told_arguments(record))
         own = {name: record[name] for record in records for name in names if record.get(name) is not None}
         own = {name: value for name, value in own.items() if name not in RECORD_FIELDS.names}
+        own = {name: value for name, value in own.items() if isinstance(value, str | int | float)}
         # After ours, where only columns that are called as an argument of the row are held against it.
         fields = [*RECORD_FIELDS, *((name, pa.scalar(value).type) for name, value in own.items())]
         times = [{name: datetime.fromisoformat(record[name]) for name in _TIMES} for record in records]
         rows = [{**record, **when} for record, when in zip(records, times, strict=True)]
         table = pa.Table.from_pylist(rows, pa.schema(fields))
         table.validate(full=True)
+        if lacking := [one.name for one in RECORD_FIELDS if not one.nullable and table[one.name].null_count]:
+            raise ValueError(f"it has no {lacking[0]}")
     except (pa.ArrowException, KeyError, OverflowError, TypeError, ValueError) as error:
         raise not_ours(store.url_of(CERTIFICATE), f"a record cannot be read: {error}") from error
     return table

@@ -143,7 +143,7 @@ def _records(output: Output) -> Iterator[dict[str, Any]]:
     later = {field.name for part in one_of_each_run for field in files.schema(part) if may_come_later(field)}
     own = {name for part in one_of_each_run for name in files.schema(part).names}
     columns = [name for name in output.schema().names if name not in later and name in own]
-    for table in output.records([*dict.fromkeys(["row_id", "path", *columns])]):
+    for table in output.records([*dict.fromkeys(["row_id", "path", "model", "arguments", *columns])]):
         yield from rows_of(table, output.url)
 
 

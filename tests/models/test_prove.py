@@ -146,18 +146,34 @@ def test_what_is_no_coin_is_refused(coin: str, rendered: Path) -> None:
         framefleet.prove(rendered, coin=coin)
 
 
+@pytest.mark.parametrize(
+    "change", [{"bytes": None}, {"arguments": 5}, {"row_indices": None}, {"started_at": 1}]
+)
+def test_what_no_record_says_is_refused(change: dict[str, Any], certificate: Path, tmp_path: Path) -> None:
+    values = json.loads((certificate / "certificate.json").read_text())
+    (tmp_path / "certificate.json").write_text(json.dumps(of_one(values, change)))
+    with pytest.raises(JobError):
+        framefleet.check_certificate(tmp_path)
+
+
+def of_one(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return a certificate of one record that was forged throughout."""
+    record = values["rows"][0]["record"] | change
+    record = {name: value for name, value in record.items() if value is not None}
+    root = record_hash(record).hex()
+    values |= {"num_rows": 1, "root": root, "seal": seal_of(root, num_rows=1, job=values["job"])}
+    return digested(values | {"rows": [{"position": 0, "record": record, "path": []}]})
+
+
 def test_a_certificate_names_no_file_outside_of_its_folder(certificate: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"of this machine")
     values = json.loads((certificate / "certificate.json").read_text())
     record = values["rows"][0]["record"]
     arguments = json.loads(record["arguments"]) | {"image": {"uri": "x", "sha256": "../../secret"}}
     record["arguments"] = json.dumps(arguments)
-    root = record_hash(record).hex()
-    values |= {"num_rows": 1, "root": root, "seal": seal_of(root, num_rows=1, job=values["job"])}
-    values["rows"] = [{"position": 0, "record": record, "path": []}]
     theirs = tmp_path / "a" / "b"
     theirs.mkdir(parents=True)
-    (theirs / "certificate.json").write_text(json.dumps(digested(values)))
+    (theirs / "certificate.json").write_text(json.dumps(of_one(values, {})))
     with pytest.raises(JobError, match="column 'arguments' of the record"):
         framefleet.check_certificate(theirs)
 
