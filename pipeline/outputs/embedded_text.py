@@ -48,8 +48,11 @@ _SAMPLERS = {
 _ROW_ID = re.compile(r'"row_id\\*":\s*\\*"([0-9a-f]{32})\\*"')  # also in JSON that is a text of JSON
 
 
-def file_tags(clip: Clip, embed: Embed) -> dict[str, str]:
-    """Return the tags of a clip's file: nothing that differs between two renders of one row."""
+def file_tags(clip: Clip, embed: Embed, *, fps: float | None = None) -> dict[str, str]:
+    """Return the tags of a clip's file: nothing that differs between two renders of one row.
+
+    fps: what the row itself asks for, if its record has that too.
+    """
     if embed == "none":
         return {}
     if embed == "id":
@@ -61,10 +64,10 @@ def file_tags(clip: Clip, embed: Embed) -> dict[str, str]:
         "model_digest": clip.model_digest,
         "framefleet": framefleet.__version__,
     }
-    return tags if embed == "tags" else tags | {COMMENT: generation_text(clip)}
+    return tags if embed == "tags" else tags | {COMMENT: generation_text(clip, fps=fps)}
 
 
-def generation_text(clip: Clip) -> str:
+def generation_text(clip: Clip, *, fps: float | None = None) -> str:
     """Return how a clip was made, as other tools read it. Without inputs: their paths may be private."""
     request = clip.request
     prompt, negative = (str(request.arguments.get(name) or "") for name in _PROMPTS)
@@ -82,7 +85,7 @@ def generation_text(clip: Clip) -> str:
     loras: Mapping[str, Any] = request.arguments.get("lora") or {}
     fields["Lora hashes"] = ", ".join(f"{name}: {lora['sha256'][:12]}" for name, lora in loras.items())
     fields["Version"] = f"framefleet {framefleet.__version__}"
-    fields[FIELD] = canonical_json(_row(clip))
+    fields[FIELD] = canonical_json(_row(clip, fps))
     texts = {name: str(value) for name, value in fields.items() if value not in (None, "")}
     line = ", ".join(f"{name}: {_quoted(text)}" for name, text in texts.items())
     return "\n".join([*filter(None, [prompt, negative and f"{NEGATIVE} {negative}"]), line])
@@ -92,7 +95,7 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search("[,:\n]", value) else value
 
 
-def _row(clip: Clip) -> dict[str, Any]:
+def _row(clip: Clip, fps: float | None) -> dict[str, Any]:
     """Return what renders the row again, except prompts that the text has verbatim and inputs' values."""
     request, arguments, inputs = clip.request, dict[str, Any](), list[str]()
     for name, value in request.arguments.items():
@@ -102,7 +105,7 @@ def _row(clip: Clip) -> dict[str, Any]:
             inputs.append(name)
         elif name not in _PROMPTS or not _is_read_back(value):
             arguments[name] = value
-    others: dict[str, Any] = {"scheduler": request.scheduler, "inputs": inputs, "fps": request.fps}
+    others: dict[str, Any] = {"scheduler": request.scheduler, "inputs": inputs, "fps": fps}
     others["recipe"] = None if request.recipe == "generate" else request.recipe
     row = {"row_id": clip.row_id, "seed": request.seed, "arguments": arguments}
     return row | {name: value for name, value in others.items() if value}

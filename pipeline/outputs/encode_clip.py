@@ -71,7 +71,9 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
         frames = None if frames is None else step.frames(frames, of)
         sound = None if sound is None else step.sound(sound, of)
     sent = _as_sent(clip, media, steps, fps)
-    content = sent or encode_file(of, steps, frames, sound, fps=fps, tags=file_tags(clip, media.embed))
+    lengths = _lengths(clip, frames, media, fps, fps_source)
+    tags = file_tags(clip, media.embed, fps=lengths["fps"] if fps_source == "row" else None)
+    content = sent or encode_file(of, steps, frames, sound, fps=fps, tags=tags)
     unrepeatable = ("as sent" if sent else media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
@@ -80,7 +82,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     same |= {name: getattr(request, name) for name in _OF_REQUEST}
     record = Record(
         **same,
-        **_lengths(clip, frames, media, fps, fps_source),
+        **lengths,
         row_indices=(),
         uri="",
         media_sha256=hashlib.sha256(content).hexdigest(),

@@ -174,7 +174,7 @@ def recorded_of(opened: Output, claim: Claim, record: Record, given: Given = NOT
             seed=record.seed,
             scheduler=record.scheduler,
             recipe=record.recipe,
-            fps=record.fps,
+            fps=record.fps if record.fps_source in (None, "row") else None,
         ),
         model=ModelSettings(
             path=moved or _place(record.model.removesuffix(names_of(parts)), what, option),

@@ -77,6 +77,7 @@ class Replayer:
         audits = audits_for(recorded.output.store, self._given.audit, self._given.storage_options)
         job = recorded.claim.job
         media = media_again(job, recorded.record)
+        media = replace(media, fps=recorded.record.fps or media.fps)  # whatever it came from
         steps = recorded_row.steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
         second_models = open_second_models(recorded.second_models)
         for reference in filter(is_model, recorded.request.arguments.values()):
