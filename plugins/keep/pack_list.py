@@ -46,7 +46,7 @@ def damages_of_pack(store: Store) -> Iterator[Damage]:
             yield Damage(kind="bytes", path=PACK_LIST, reason=error.problem)
         else:
             if not is_same:
-                yield Damage(kind="bytes", path=path, reason=f"of other bytes than {PACK_LIST} says")
+                yield Damage(kind="bytes", path=path, reason=f"bytes differ from {PACK_LIST}")
     for path in store.list(RECORDS):
         if path not in digests:  # its rows would be taken for rows of the pack
             yield Damage(kind="part", path=path, reason=f"{PACK_LIST} does not name it")

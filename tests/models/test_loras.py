@@ -192,7 +192,7 @@ KEY = "transformer.blocks.1.attn1.to_q.lora_A.weight"
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda w: w.update({KEY: torch.zeros(4, 5120)}), f"{KEY} is made for a layer 5120 wide, and the"),
+        (lambda w: w.update({KEY: torch.zeros(4, 5120)}), f"{KEY} is made for a layer 5120 wide, but the"),
         (lambda w: w.pop(KEY), "attn1.to_q.lora_B.weight has no counterpart in the file"),
         (lambda w: w.update({key: weight.to(torch.int8) for key, weight in w.items()}), ""),
         (lambda w: w.update({key: weight.flatten()[0] for key, weight in w.items()}), ""),

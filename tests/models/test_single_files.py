@@ -312,7 +312,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a web page": ({"parts": {"transformer": "page.gguf"}}, "is a web page"),
     "a short file": ({"parts": {"transformer": "short.gguf"}}, "but its header says"),
     "packed twice": ({"parts": {"transformer": "q8.gguf"}, "quantization": TORCHAO}, "already packed"),
-    "processes of packed weights": (ULYSSES, "plain weights, and those of transformer are packed, by gguf"),
+    "processes of packed weights": (ULYSSES, "plain weights, but those of transformer are packed, by gguf"),
     "a backend that is a format": ({"quantization": {"backend": "gguf"}}, "is a file format"),
     "a backend of nobody": ({"quantization": {"backend": "sdqn"}}, "did you mean 'sdnq'"),
     "an argument of nobody": ({"quantization": {"backend": "sdnq", "weight_dtype": "int8"}}, "weights_dtype"),

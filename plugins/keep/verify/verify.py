@@ -236,7 +236,7 @@ def verified_rows(
     opened = Output.open(output, job.storage_options if job else given.storage_options)
     store = opened.store
     for damage in damages_of_pack(store):
-        problem = f"{store.url_of(damage.path)} has changed since it was packed: {damage.reason}"
+        problem = f"{store.url_of(damage.path)} is not as it was packed: {damage.reason}"
         raise JobError(problem, "get the pack again; `framefleet verify --files` lists all such files")
     if job and (place := store_of_job(job).url_of("")) != opened.url:
         fix = f"give the job file of {opened.url}; or, if it was moved, add {setting('output', output)}"
