@@ -19,11 +19,12 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def rendered(folder: Path, model: str, *, build_as: str = "", **settings: Any) -> tuple[str, list[str]]:
-    """Render three rows in one batch, without Ray; return the output and the row_ids.
+    """Render three rows in one batch, without Ray; return the output and the row_ids. The second has a rate.
 
     build_as: the model to build, if not `model`. settings: of it, as a job file has them.
     """
-    rows = [{"prompt": "一只猫", "seed": seed, "num_inference_steps": 3} | KINDS[model] for seed in range(3)]
+    shared = {"prompt": "一只猫", "num_inference_steps": 3} | KINDS[model]
+    rows = [{"seed": seed, "fps": 12.5 if seed == 1 else None} | shared for seed in range(3)]
     values = job_values(write_table(folder / "t.parquet", rows), folder / "out", model=model)
     path = str(build(build_as or model, folder / "model"))
     values |= {"model": {"path": path, **settings}, "defaults": SMALLEST[model]}
