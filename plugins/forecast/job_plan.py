@@ -81,7 +81,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobPlan(Overview, ModelPlan):
-    """What rendering a job would do. With several models, the fields of `ModelPlan` are of the first."""
+    """What rendering a job would do. With several models, the fields of a single one describe the first."""
 
     table: str
     sweep: str | None  # size of the sweep, if there is one

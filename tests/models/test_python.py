@@ -76,7 +76,7 @@ def test_progress_is_shown_where_it_is_wanted(model: Model, capsys: pytest.Captu
             "num_frames is 8.*\nhint: use 7 or 9",
         ),
         (Request(arguments={"seed": 1}), r"request 0 has no 'prompt'\nhint: add it to `arguments`"),
-        (Request(arguments={"prompt": 5}), r"request 0, .* 'prompt' holds int64.*\nhint: give text"),
+        (Request(arguments={"prompt": 5}), r"request 0, .* 'prompt' holds int64.*\nhint: use text"),
     ],
 )
 def test_what_was_passed_in_place_of_a_request_is_told(model: Model, given: Any, told: str) -> None:

@@ -97,7 +97,7 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     text = found("gpus")["gpus"]
     for said in (
-        "warning: GPU 0: NVIDIA H100 80GB HBM3, driver 570.86.15, 19.5 of 79.6 GiB free; taken by python3",
+        "warning: GPU 0: NVIDIA H100 80GB HBM3, driver 570.86.15, 19.5 of 79.6 GiB free; used by python3",
         "error: GPU 1: uncorrected memory errors (ECC): 3",
         "warning: GPU 1 is split into MIG",
         "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's",

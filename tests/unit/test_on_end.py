@@ -272,7 +272,7 @@ def test_urls_of_variables_are_not_shown(tmp_path: Path, monkeypatch: pytest.Mon
     assert "of-variable" not in shown
 
 
-@pytest.mark.parametrize(("value", "problem"), [("", "ABSENT is not set"), ("x.y", "ABSENT does not begin")])
+@pytest.mark.parametrize(("value", "problem"), [("", "ABSENT is not set"), ("x.y", "ABSENT does not start")])
 def test_variables_that_give_no_url_are_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
 ) -> None:

@@ -92,11 +92,11 @@ def test_the_price_of_a_gpu_hour_gives_what_it_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["report", "--serve", "--price", "0"], "--price 0.0: it has no effect with --serve"),
-        (["report", "--serve", "--accepted", "true"], "--accepted true: it has no effect with --serve"),
+        (["report", "--serve", "--price", "0"], "--price 0.0 has no effect with --serve"),
+        (["report", "--serve", "--accepted", "true"], "--accepted true has no effect with --serve"),
         (["report", "--serve", "--json"], "--json has no effect with --serve"),
         (["report", "--port", "8811"], "--port 8811 has no effect without --serve"),
-        (["report", "--every", "2"], "--every 2.0: it has no effect without --serve"),
+        (["report", "--every", "2"], "--every 2.0 has no effect without --serve"),
         (["gallery", "--port", "8811"], "--port 8811 has no effect without --serve"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_job_server_that_cannot_be_asked_is_named_by_what_gives_it(
     with pytest.raises(FleetError, match="the Ray job server at 10") as refusal:
         submission.find_submission(address, "out")
     assert "10.0.0.5" in refusal.value.problem
-    assert refusal.value.fix.startswith(f"give {source} as http://HOST:8265")
+    assert refusal.value.fix.startswith(f"write {source} as http://HOST:8265")
     assert os.environ.get("RAY_ADDRESS") == (variable and os.environ[variable])
 
 
