@@ -62,9 +62,9 @@ def _check(clip: EngineClip, arguments: Mapping[str, Any], kind: str) -> None:
     if kind == "videos":
         asked, fps, seconds = frames_asked(arguments), arguments.get("fps"), length_asked(arguments)
         if arguments.get("num_frames") is not None and num_frames != arguments["num_frames"]:
-            differs.append(f"{num_frames} frames in place of {arguments['num_frames']}")
+            differs.append(f"{num_frames} frames instead of {arguments['num_frames']}")
         elif asked is not None and not is_about(num_frames, asked):
-            differs.append(f"{num_frames} frames in place of about {asked:g}")
+            differs.append(f"{num_frames} frames instead of about {asked:g}")
         if fps and (clip.fps is None or abs(clip.fps - fps) > fps / 1000):
             differs.append(f"{clip.fps or 0:g} fps instead of {fps:g} fps")
         length = num_frames / clip.fps if clip.fps else 0.0

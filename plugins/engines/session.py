@@ -376,7 +376,7 @@ class Session(EngineSession):
         if (useless_s := self._servers.useless_s()) > self._engine.patience_s:
             num = count_text(len([*self._servers]), "server")
             why = next((f": {server.why}" for server in self._servers if server.why), "")
-            problem = f"none of {num} has answered, or taken a row, for {useless_s:.0f} s{why}"
+            problem = f"none of {num} has answered, or accepted a row, for {useless_s:.0f} s{why}"
             raise Halted(problem, _LATER, "service")
 
     def _look_for_silent(self) -> None:

@@ -64,8 +64,8 @@ def test_a_row_whose_length_is_asked_in_seconds_gets_the_rate(wan: PipelineSpec)
             for levels in (0, 5, 9)
         ),
         *(("refine", {"strength": strength}, f"strength is {strength}, but", "") for strength in (0.0, 1.1)),
-        ("refine", {"strength": 0.3, "num_inference_steps": 3}, "strength is 0.3, but of 3 steps", ""),
-        ("refine", {"strength": 0.01}, "strength is 0.01, but of 50 steps", "0.02 or more"),
+        ("refine", {"strength": 0.3, "num_inference_steps": 3}, "strength is 0.3, but with 3 steps", ""),
+        ("refine", {"strength": 0.01}, "strength is 0.01, but with 50 steps", "0.02 or more"),
         ("refine", {"height": 100}, "height is 100", "96 or 112"),
         ("extend", {"duration_s": 90.0}, "duration_s is 90.0, but it must be from 1 to 60", "into rows"),
         ("extend", {"duration_s": None}, "duration_s is empty, but every row needs", "fill it in"),

@@ -129,12 +129,12 @@ def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, f
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
-        ({"empty": True}, "sent nothing in place of video"),
+        ({"empty": True}, "sent nothing instead of video"),
         ({"half": True}, "cannot be decoded"),
         ({"json_content": True}, "a file of unknown type"),
-        ({"html": {"at": ["content"]}}, "a web page in place of video"),
+        ({"html": {"at": ["content"]}}, "a web page instead of video"),
         ({"frames": 2}, "7 frames instead of 5"),
-        ({"size": "64x16"}, "64x16 in place of 32x16"),
+        ({"size": "64x16"}, "64x16 instead of 32x16"),
         ({"fps": 12}, "12 fps instead of 8 fps"),
     ],
 )
@@ -384,7 +384,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
     with closing(Rows(tmp_path / "out", each)) as rows:
         plain = rows.render(seed=3)
         started = rows.render("1" * 32, seed=3, image={"uri": str(tmp_path / "a.png"), "sha256": "0"})
-        with pytest.raises(RowError, match="only one of height and width is set"):
+        with pytest.raises(RowError, match="height or width is given alone"):
             rows.render("2" * 32, height=None)
     assert not np.array_equal(plain.frames, started.frames)
 
