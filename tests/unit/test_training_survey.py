@@ -157,10 +157,10 @@ def test_every_bad_row_is_told_with_the_value_and_the_fix(surveyor: Surveyor, tm
         "video is 'gone.mkv', but it does not exist; check the path",
         "video is 'cut.mkv', but it cannot be decoded: damaged, cut off or in a rare format; write it again",
         "video is 'page.mp4', but it is a web page, not a video; use a video",
-        "video is 'short.mkv', but it is 4 x 32 x 48 (frames x height x width), and 5 x 32 x 32 or "
-        "9 x 32 x 48 are trained on; give a longer or larger one, or set train.sizes to [[4, 32, 48]]",
-        "video is 'small.mkv', but it is 9 x 16 x 16 (frames x height x width), and 5 x 32 x 32 or "
-        "9 x 32 x 48 are trained on; give a longer or larger one",
+        "video is 'short.mkv', but it is 4 x 32 x 48 (frames x height x width), and training needs "
+        "5 x 32 x 32 or 9 x 32 x 48; use a longer or larger one, or set train.sizes to [[4, 32, 48]]",
+        "video is 'small.mkv', but it is 9 x 16 x 16 (frames x height x width), and training needs "
+        "5 x 32 x 32 or 9 x 32 x 48; use a longer or larger one",
         "video is 'picture.png', but it is an image (png), not a video",
         "video is empty, but every row needs a video; write its path or URL",
         "video is '../../etc/passwd', but it lies outside of inputs.roots",

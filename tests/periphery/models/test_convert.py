@@ -260,6 +260,6 @@ def test_weights_of_numbers_that_no_model_has_are_refused(
 ) -> None:
     name = f"{MODEL}input_blocks.0.0.weight"
     path = saved({**original, name: original[name].to(torch.int8)}, tmp_path)
-    with pytest.raises(ModelError, match=r"holds torch\.int8"):
+    with pytest.raises(ModelError, match=r"has torch\.int8"):
         convert_model(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
