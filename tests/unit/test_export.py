@@ -228,7 +228,7 @@ def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: 
     again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format="parquet", where="seed > 2")
     assert (again.num_rows, again.num_newer_parts) == (4, 3)
     command("score", tmp_path / "out", "--scores", "motion")
-    with pytest.raises(JobError, match="shard_columns differ by 'motion'"):
+    with pytest.raises(JobError, match="shard_columns differ in 'motion'"):
         exported(tmp_path, "parquet", where="seed > 2")
 
 
