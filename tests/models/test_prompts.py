@@ -137,7 +137,7 @@ def planned(folder: Path, *prompts: str) -> str:
 def test_plan_says_how_many_prompts_are_cut_and_which_is_the_first(tmp_path: Path) -> None:
     said = planned(tmp_path, "a ball", LONG + "in rain", LONG + "in snow", "猫" * 20)
     assert "cut prompts: 2 rows with more tokens than the model reads" in said
-    assert "row 1 has 2,648 of 64" in said
+    assert "row 1 has 2,648, the limit is 64" in said
     assert "cut prompts" not in planned(tmp_path, "a ball")
 
 
