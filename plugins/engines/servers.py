@@ -146,7 +146,7 @@ class Servers:
         with self._lock:
             if len(self._all) > 1:
                 server.num_failed += 1
-                pause_s = min(_LOAD_S / 8 * 2**server.num_failed, 4 * _LOAD_S)
+                pause_s = _LOAD_S / 8 * 2 ** min(server.num_failed, 5)  # at most that of a busy one
                 server.next_at = max(server.next_at, time.monotonic() + pause_s)
 
     def figures(self) -> dict[str, float]:

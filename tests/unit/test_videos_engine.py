@@ -23,6 +23,7 @@ from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.engines.paid import Paid
+from framefleet.plugins.engines.servers import Servers
 from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.settings import ROW_RULES
 from framefleet.plugins.engines.web import OutOfReach, Web
@@ -193,6 +194,15 @@ def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer
             for number in range(4):
                 assert rows.render(f"{number:032}").frames.shape == (5, 16, 32, 3)
         assert len(broken.ids()) == 1
+
+
+def test_a_server_whose_clips_fail_for_ever_pauses_no_longer_than_a_busy_one() -> None:
+    servers = Servers(["http://a/v1", "http://b/v1"], 1)
+    failing, busy = servers
+    for _ in range(2000):
+        servers.failed(failing)
+        servers.busy(busy, None)
+    assert failing.next_at == pytest.approx(busy.next_at, abs=1)
 
 
 def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(
