@@ -62,7 +62,7 @@ class Adoption:
     """Clips that an earlier run finished, by row_id."""
 
     finished: dict[str, FinishedClip] = field(default_factory=dict)
-    apart: set[str] = field(default_factory=set)  # kinds of which only plain calls are adopted
+    apart: set[str] = field(default_factory=set)  # kinds: only clips of plain calls are adopted
     # The job's models by name, each with its name in records and its digest.
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 

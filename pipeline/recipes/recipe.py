@@ -155,7 +155,7 @@ def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]
 
 
 _FIX = "render rows of each in a process of its own, as `framefleet render` does"
-_in_this_process: set[str] = set()  # users' recipes of which renderers have taken rows
+_in_this_process: set[str] = set()  # users' recipes whose rows a renderer has taken
 
 
 class RecipeSet:

@@ -14,7 +14,7 @@ from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import render_job
 from framefleet.plugins.audit.pairs import AskedRow, arguments_asked
 
-AUDITED = "audited_row_id"  # column of records: the row of which this is a plain call
+AUDITED = "audited_row_id"  # column of records: the row that this plain call repeats
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None, "previews": False}
 
 

@@ -27,7 +27,7 @@ _SHOWN = 100  # bytes of such a cell in a message
 ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a text file with a column of that name
 ODD_FIELD = pa.field(ODD_CELLS, pa.string())
 MAX_TOLD = 8  # problems of one row: those of ten thousand columns may be larger than the row
-_MAX_VALUE = 256  # characters of a name, and of a cell's JSON, of which messages show fewer
+_MAX_VALUE = 256  # characters of a name or of a cell's JSON; messages show fewer
 
 OddCells = dict[int, list[Problem]]  # by offset of the row in its batch
 

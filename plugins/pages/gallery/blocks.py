@@ -117,7 +117,7 @@ def _whole(text: str) -> str:
 
 BLOCK_ROWS = 4096  # about 100 KB per column, which loads quickly; 245 blocks for a million rows
 MAX_CELL = 1 << 14  # characters of a cell; a few pages
-MAX_DISTINCT = 1000  # counted values; columns with at most so many can be axes
+MAX_DISTINCT = 1000  # counted values; columns with more cannot be axes
 _MAX_LISTED = 24  # values of a column listed with their counts
 _MAX_AT_ONCE = 1 << 12  # characters of values that the page has from the start
 _SAFE_INTEGER = 1 << 53  # JavaScript's numbers are doubles; larger ones become text
