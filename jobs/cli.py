@@ -6,11 +6,11 @@ only when it runs, so that `--help` answers at once. Plugins add commands (jobs/
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
-from functools import cache
-from inspect import getdoc
+from functools import cache, wraps
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from framefleet.jobs.cut_option import cut_option
 from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
+from framefleet.jobs.options import Verbose
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.guards.mistakes import must_be
@@ -47,8 +48,25 @@ def _name_of(command: Command) -> str:
 
 def _help_of(command: Command) -> str:
     """Return the docstring with each paragraph on one line: terminals wrap it."""
-    paragraphs = (getdoc(command) or "").split("\n\n")
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _reported(command: Command) -> Command:
+    """Return a command with --verbose, and `reporting` around it; one with its own --verbose is unchanged."""
+    own = inspect.signature(command, eval_str=True)
+    if "verbose" in own.parameters:
+        return command
+
+    @wraps(command)
+    def reported(*, verbose: bool, **values: Any) -> None:
+        is_resumable, log_format = hasattr(command, "is_resumable"), values.get("log_format", "text")
+        with reporting(verbose=verbose, resumable=is_resumable, log_format=log_format):
+            command(**values)
+
+    verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    reported.__dict__["__signature__"] = own.replace(parameters=[*own.parameters.values(), verbose])
+    return reported
 
 
 class _Plain:
@@ -127,11 +145,11 @@ def command_line() -> typer.Typer:
         panels.setdefault(panel, []).extend(functions)
     model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
-        model_app.command(_name_of(function), cls=_Command, help=_help_of(function))(function)
+        model_app.command(_name_of(function), cls=_Command, help=_help_of(function))(_reported(function))
     for panel, functions in panels.items():
         for function in functions:
             name, text = _name_of(function), _help_of(function)
-            app.command(name, cls=_Command, rich_help_panel=panel, help=text)(function)
+            app.command(name, cls=_Command, rich_help_panel=panel, help=text)(_reported(function))
     app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
     return app
 

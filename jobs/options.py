@@ -47,6 +47,12 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     return typed
 
 
+def resumable(command: Callable[..., None]) -> Callable[..., None]:
+    """Mark a command that goes on where it was when it is run again; it says so when it is interrupted."""
+    command.__dict__["is_resumable"] = True
+    return command
+
+
 def output_place(context: Context, place: str) -> str:
     if os.path.isfile(place) and not context.resilient_parsing:  # else a shell completes what is typed
         from framefleet.jobs.job.file import check_output_place

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SummaryAsJson as SummaryAsJson,
         Verbose as Verbose,
         Where as Where,
+        resumable as resumable,
         with_groups as with_groups,
     )
     from framefleet.jobs.show.console import (

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from framefleet.jobs.show.console import reporting
-
 
 def schema_command(
     section: Annotated[
@@ -17,7 +15,6 @@ def schema_command(
     ] = None,
 ) -> None:
     """Print the JSON Schema of a job file, for editors."""
-    with reporting(verbose=False):
-        from framefleet.jobs.job.schema import job_schema
+    from framefleet.jobs.job.schema import job_schema
 
-        print(json.dumps(job_schema(section), indent=2))
+    print(json.dumps(job_schema(section), indent=2))

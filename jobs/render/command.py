@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from typer import Exit
 
 from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.jobs.show.console import stderr, stdout
 from framefleet.jobs.show.watch import audit_line, gone_line, server_lines
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
@@ -32,6 +32,7 @@ _IDLE = {
 
 
 @options.with_groups
+@options.resumable
 def render_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
@@ -43,7 +44,6 @@ def render_command(
     log_format: options.LogFormat = "text",
     as_json: options.SummaryAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Render every row that has no record yet, including those that failed. Run it again to continue.
 
@@ -51,14 +51,13 @@ def render_command(
     budget is spent; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143
     interrupted.
     """
-    with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.jobs.job.file import load_job
+    from framefleet.jobs.job.file import load_job
 
-        sets = typed_sets()
-        loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output, is_run=True)
+    sets = typed_sets()
+    loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output, is_run=True)
 
-        with _imports_ahead(loaded):
-            code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
+    with _imports_ahead(loaded):
+        code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)
     raise Exit(code)
 
 
@@ -181,6 +180,7 @@ def idle_lines(summary: Summary) -> list[str]:
     return [f"once loaded, the models worked {1 - sum(shares.values()):.1%} of the time{waited}"]
 
 
+@options.resumable
 def retry_command(
     job: options.GivenJob,
     error_types: options.ErrorTypes = None,
@@ -189,36 +189,34 @@ def retry_command(
     sets: options.Sets = None,
     as_json: options.SummaryAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Render only the rows that failed. (`render` renders these and all other rows without a record.)
 
     Exit codes are those of `render`.
     """
-    with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.render.render import rows_to_retry
-        from framefleet.pipeline.outputs.stores.store import Store
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.file import load_job
+    from framefleet.jobs.render.render import rows_to_retry
+    from framefleet.pipeline.outputs.stores.store import Store
 
-        loaded = load_job(job, sets or [])
-        failed = rows_to_retry(loaded, frozenset(error_types or []))
-        for kind, count in failed.num_by_type.most_common():
-            message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
-            if not quiet:
-                rows = count_text(count, "row")
-                (stderr if as_json else stdout).say(f"{rows} failed with {kind}, e.g. {message}")
-        code = 0
-        if failed.row_ids:
-            code = show_render(
-                loaded, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
-            )
-        else:
-            store = Store(loaded.output, loaded.storage_options)
-            if not quiet:
-                kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
-                stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
-            if as_json:
-                nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
-                stdout.say(nothing.to_json())
+    loaded = load_job(job, sets or [])
+    failed = rows_to_retry(loaded, frozenset(error_types or []))
+    for kind, count in failed.num_by_type.most_common():
+        message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+        if not quiet:
+            rows = count_text(count, "row")
+            (stderr if as_json else stdout).say(f"{rows} failed with {kind}, e.g. {message}")
+    code = 0
+    if failed.row_ids:
+        code = show_render(
+            loaded, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+        )
+    else:
+        store = Store(loaded.output, loaded.storage_options)
+        if not quiet:
+            kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
+            stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+        if as_json:
+            nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
+            stdout.say(nothing.to_json())
     raise Exit(code)

@@ -26,12 +26,11 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
-from framefleet.jobs.doors import sections
 from framefleet.pipeline import errors
 from framefleet.pipeline.errors import FramefleetError, ServiceError, escaped
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
-from framefleet.pipeline.plugin import plugin_raising
+from framefleet.pipeline.plugin import plugin_raising, sections
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.
@@ -212,6 +211,8 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
+        if type(error).__module__.startswith(("click.", "typer.")):  # an exit code, or a wrong option
+            raise
         is_interrupted = isinstance(error, KeyboardInterrupt) or (
             bool(signals) and not isinstance(error, FramefleetError)
         )

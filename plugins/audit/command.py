@@ -12,9 +12,8 @@ from framefleet.api.commands import (
     AsJson,
     OutputToRead,
     Sets,
-    Verbose,
     quiet_libraries,
-    reporting,
+    resumable,
     stderr,
     stdout,
 )
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 _MAX_KINDS_SHOWN = 20  # a screenful; --json has them all
 
 
+@resumable
 def audit_command(
     output: OutputToRead,
     against: Annotated[
@@ -69,7 +69,6 @@ def audit_command(
     ] = 2.0,
     as_json: AsJson = False,
     sets: Sets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Compare clips with those of another output, model or run, and estimate how many of all may be off.
 
@@ -77,17 +76,16 @@ def audit_command(
     rows, which also becomes the column `exactness` of records. Run it again to continue. Exit code 1: a clip
     is off.
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.api.jobs import watch_on
-        from framefleet.plugins.audit.audit import audit_output
+    from framefleet.api.jobs import watch_on
+    from framefleet.plugins.audit.audit import audit_output
 
-        quiet_libraries()
-        with watch_on(stderr) as watch:
-            report = audit_output(output, against, again, watch, share=share, levels=levels, sets=sets or [])
-        if as_json:
-            stdout.say(report.to_json())
-        else:
-            _show(report)
+    quiet_libraries()
+    with watch_on(stderr) as watch:
+        report = audit_output(output, against, again, watch, share=share, levels=levels, sets=sets or [])
+    if as_json:
+        stdout.say(report.to_json())
+    else:
+        _show(report)
     raise Exit(1 if report.total.num_off else 0)
 
 

@@ -15,14 +15,14 @@ from framefleet.api.commands import (
     Quiet,
     Sets,
     SummaryAsJson,
-    Verbose,
-    reporting,
+    resumable,
     stderr,
     stdout,
 )
 from framefleet.api.errors import count_text
 
 
+@resumable
 def batch_command(
     file: Annotated[
         Path, Argument(metavar="IN.JSONL", help="Batch file: lines of {custom_id, method, url, body}.")
@@ -51,30 +51,28 @@ def batch_command(
     sets: Sets = None,
     as_json: SummaryAsJson = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Render the requests of a batch file of OpenAI's batch API. Run it again to continue.
 
     Supports /v1/videos, /v1/images/generations and /v1/images/edits. Clips are stored in an output: --output,
     or else the folder OUT. Exit codes are those of `render`; 1 also means that lines were refused.
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.render.command import show_render
-        from framefleet.plugins.batch.batch import open_batch
-        from framefleet.plugins.batch.results import write_results
+    from framefleet.jobs.render.command import show_render
+    from framefleet.plugins.batch.batch import open_batch
+    from framefleet.plugins.batch.results import write_results
 
-        opened = open_batch(
-            file, results, errors=errors, model=model, engine=engine, output=output, sets=sets or []
-        )
-        code = show_render(opened.job, quiet=quiet)
-        summary = write_results(opened)
-        if as_json:
-            stdout.say(json.dumps(asdict(summary)))
-        else:
-            stdout.say(f"{count_text(summary.done, 'result')}: {summary.results}")
-        if summary.errors:
-            num = summary.refused + summary.failed
-            stderr.say(f"{count_text(num, 'line')} without a result: {summary.errors}", level="warning")
-        if summary.left:
-            stderr.say(f"{count_text(summary.left, 'line')} left; run it again to continue", level="warning")
+    opened = open_batch(
+        file, results, errors=errors, model=model, engine=engine, output=output, sets=sets or []
+    )
+    code = show_render(opened.job, quiet=quiet)
+    summary = write_results(opened)
+    if as_json:
+        stdout.say(json.dumps(asdict(summary)))
+    else:
+        stdout.say(f"{count_text(summary.done, 'result')}: {summary.results}")
+    if summary.errors:
+        num = summary.refused + summary.failed
+        stderr.say(f"{count_text(num, 'line')} without a result: {summary.errors}", level="warning")
+    if summary.left:
+        stderr.say(f"{count_text(summary.left, 'line')} left; run it again to continue", level="warning")
     raise Exit(code or summary.exit_code)

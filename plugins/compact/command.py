@@ -13,9 +13,7 @@ from framefleet.api.commands import (
     Checked,
     OutputToRead,
     StorageSets,
-    Verbose,
     Watch,
-    reporting,
     stderr,
     stdout,
 )
@@ -25,23 +23,20 @@ if TYPE_CHECKING:
     from framefleet.plugins.compact.compaction import Compacted
 
 
-def compact_command(
-    output: OutputToRead, as_json: AsJson = False, sets: StorageSets = None, verbose: Verbose = False
-) -> None:
+def compact_command(output: OutputToRead, as_json: AsJson = False, sets: StorageSets = None) -> None:
     """Merge many small files of records into a few large ones.
 
     Jobs write such a file every few seconds. With fewer files, large outputs are faster to resume, report and
     query. Records and clips do not change. Refused while a job writes to the output.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import output_at, watch_on
+    from framefleet.api.jobs import output_at, watch_on
 
-        with watch_on(stderr) as watch:
-            compacted = compact_output(output_at(output, sets), watch)
-        if as_json:
-            stdout.say(json.dumps(asdict(compacted)))
-        else:
-            stdout.say(f"parts of records: {compacted.num_before:,} before, {compacted.num_after:,} now")
+    with watch_on(stderr) as watch:
+        compacted = compact_output(output_at(output, sets), watch)
+    if as_json:
+        stdout.say(json.dumps(asdict(compacted)))
+    else:
+        stdout.say(f"parts of records: {compacted.num_before:,} before, {compacted.num_after:,} now")
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:

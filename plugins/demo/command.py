@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from framefleet.api.commands import Verbose, reporting, stderr, stdout
+from framefleet.api.commands import resumable, stderr, stdout
 from framefleet.api.errors import JobError, command
 
 
+@resumable
 def demo_command(
     words: Annotated[
         list[str] | None,
@@ -34,28 +35,26 @@ def demo_command(
             help="Number of clips per prompt, e.g. 4 for the seeds 0, 1, 2 and 3.",
         ),
     ] = 4,
-    verbose: Verbose = False,
 ) -> None:
     """Render your prompts, or a small table, on two CPU workers, with a small model that is included.
 
     The model can only draw one ball, square, triangle, star or ring that moves on a plain background, e.g.
     framefleet demo "a red ball bounces on a blue background" "一个黄色的星星在紫色背景上变大"
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.render.command import show_render
-        from framefleet.plugins.demo.demo import draw_pictures
-        from framefleet.plugins.demo.prepare import prepare_demo, read_size
-        from framefleet.plugins.demo.vocabulary import hint_about
+    from framefleet.jobs.render.command import show_render
+    from framefleet.plugins.demo.demo import draw_pictures
+    from framefleet.plugins.demo.prepare import prepare_demo, read_size
+    from framefleet.plugins.demo.vocabulary import hint_about
 
-        if words and len(words) > 1 and all(word.isascii() and " " not in word for word in words):
-            problem = f"there are {len(words)} prompts of one word each"
-            raise JobError(problem, f"put each prompt in quotes: {command('demo', ' '.join(words))}")
-        job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
-        for hint in filter(None, map(hint_about, words or [])):
-            stderr.say(f"hint: {hint}")
-        if words and seeds > 1:
-            stderr.say(f"each prompt is rendered {seeds} times, with different noise (--seeds 1: once)")
-        code = show_render(job)
-        for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
-            stdout.say(f"{name + ':':<15}{place}")
+    if words and len(words) > 1 and all(word.isascii() and " " not in word for word in words):
+        problem = f"there are {len(words)} prompts of one word each"
+        raise JobError(problem, f"put each prompt in quotes: {command('demo', ' '.join(words))}")
+    job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
+    for hint in filter(None, map(hint_about, words or [])):
+        stderr.say(f"hint: {hint}")
+    if words and seeds > 1:
+        stderr.say(f"each prompt is rendered {seeds} times, with different noise (--seeds 1: once)")
+    code = show_render(job)
+    for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
+        stdout.say(f"{name + ':':<15}{place}")
     raise typer.Exit(code)

@@ -12,8 +12,6 @@ from framefleet.api.commands import (
     OutputToRead,
     Sets,
     StorageSets,
-    Verbose,
-    reporting,
     stderr,
     stdout,
 )
@@ -46,36 +44,33 @@ _Follow = Annotated[
 ]
 
 
-def submit_command(
-    job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
-) -> None:
+def submit_command(job: _OwnFile, address: _JobServer = None, sets: Sets = None) -> None:
     """Submit a job to a Ray cluster. This machine may then be switched off.
 
     Returns at once. When its driver has started, watch and control the job through its output, from any
     machine, with `framefleet status`, `logs`, `pause` and `stop`.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import load_job, store_of_job
-        from framefleet.jobs.job.paths import absolute_paths, paths_in
-        from framefleet.plugins.deploy.submission import program_at_end, submit
+    from framefleet.api.jobs import load_job, store_of_job
+    from framefleet.jobs.job.paths import absolute_paths, paths_in
+    from framefleet.plugins.deploy.submission import program_at_end, submit
 
-        loaded = load_job(job, sets or [])
-        submission = submit(loaded, address=address)
-        stdout.say(f"submitted to {submission.address} as {submission.submission_id}")
-        output = store_of_job(loaded).url_of("")
-        absolute_paths(values := loaded.model_dump(mode="json", exclude_unset=True))
-        paths = [f"{one.place} {one.text}" for one in paths_in(values) if one.text.startswith("/")]
-        if (program := program_at_end(values)).startswith("/"):
-            paths.append(f"on_end.command {program}")
-        if paths:
-            places = ", ".join(paths)
-            stderr.say(f"note: every machine of the cluster needs the files that are here at {places}")
-        at = ("--address", address) if address else ()
-        logs = command("logs", output, "--submitted", *at)
-        stderr.say(f"to see it: {logs}")
-        stderr.say(
-            f"when its driver has started: {command('status', output)}; to end it: {command('stop', output)}"
-        )
+    loaded = load_job(job, sets or [])
+    submission = submit(loaded, address=address)
+    stdout.say(f"submitted to {submission.address} as {submission.submission_id}")
+    output = store_of_job(loaded).url_of("")
+    absolute_paths(values := loaded.model_dump(mode="json", exclude_unset=True))
+    paths = [f"{one.place} {one.text}" for one in paths_in(values) if one.text.startswith("/")]
+    if (program := program_at_end(values)).startswith("/"):
+        paths.append(f"on_end.command {program}")
+    if paths:
+        places = ", ".join(paths)
+        stderr.say(f"note: every machine of the cluster needs the files that are here at {places}")
+    at = ("--address", address) if address else ()
+    logs = command("logs", output, "--submitted", *at)
+    stderr.say(f"to see it: {logs}")
+    stderr.say(
+        f"when its driver has started: {command('status', output)}; to end it: {command('stop', output)}"
+    )
 
 
 def logs_command(
@@ -86,30 +81,28 @@ def logs_command(
     follow: _Follow = False,
     as_json: AsJson = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Show what happened to a row: errors, lost workers, attempts, audits, and its result.
 
     Only reads the output's files, so it works on any machine that can reach them. --submitted asks the Ray
     cluster instead.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import output_at, storage_options_alone
-        from framefleet.api.outputs import Store
-        from framefleet.plugins.deploy.row_log import show_log
+    from framefleet.api.jobs import output_at, storage_options_alone
+    from framefleet.api.outputs import Store
+    from framefleet.plugins.deploy.row_log import show_log
 
-        if not (submitted or follow or address):
-            show_log(output_at(output, sets), row_id, as_json=as_json)
-            return
-        if row_id:
-            problem = "ROW_ID has no effect with --submitted, --follow and --address"
-            raise JobError(problem, "leave it out; they show the last submitted job for the output")
-        from framefleet.plugins.deploy.submission import find_submission, logs_of
+    if not (submitted or follow or address):
+        show_log(output_at(output, sets), row_id, as_json=as_json)
+        return
+    if row_id:
+        problem = "ROW_ID has no effect with --submitted, --follow and --address"
+        raise JobError(problem, "leave it out; they show the last submitted job for the output")
+    from framefleet.plugins.deploy.submission import find_submission, logs_of
 
-        store = Store(output, storage_options_alone(sets))
+    store = Store(output, storage_options_alone(sets))
+    submission = find_submission(address, store.url_of(""))
+    for piece in logs_of(submission, follow=follow):
+        stdout.say(piece.rstrip("\n"))
+    if follow:
         submission = find_submission(address, store.url_of(""))
-        for piece in logs_of(submission, follow=follow):
-            stdout.say(piece.rstrip("\n"))
-        if follow:
-            submission = find_submission(address, store.url_of(""))
-        stderr.say(f"{submission.submission_id} is {submission.state.lower()}: {submission.message}")
+    stderr.say(f"{submission.submission_id} is {submission.state.lower()}: {submission.message}")

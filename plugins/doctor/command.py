@@ -11,7 +11,7 @@ from typing import Annotated
 from rich.text import Text
 from typer import Argument, Option
 
-from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stdout
+from framefleet.api.commands import AsJson, Sets, stdout
 from framefleet.api.errors import escaped
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -36,32 +36,30 @@ def doctor_command(
     ] = None,
     as_json: AsJson = False,
     sets: Sets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Check this machine, or every machine of a cluster, and say what to fix.
 
     Also works while a job runs. Exit codes: 0 no errors (maybe warnings); 1 errors; 2 wrong input; 3 the
     cluster cannot be joined.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import Job, load_job, storage_options_alone
-        from framefleet.jobs.job.file import job_kind_of
-        from framefleet.plugins.doctor.doctor import doctor
+    from framefleet.api.jobs import Job, load_job, storage_options_alone
+    from framefleet.jobs.job.file import job_kind_of
+    from framefleet.plugins.doctor.doctor import doctor
 
-        kind = job_kind_of(path, sets or []) if path else None
-        job = load_job(path, sets or [], kind=kind.schema if kind else Job) if path else None
-        options = None if path else storage_options_alone(sets)
-        diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
-        for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
-            if as_json:
-                for one in results:
-                    stdout.say(json.dumps(asdict(one)))
-                continue
-            stdout.say(machine)
+    kind = job_kind_of(path, sets or []) if path else None
+    job = load_job(path, sets or [], kind=kind.schema if kind else Job) if path else None
+    options = None if path else storage_options_alone(sets)
+    diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
+    for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
+        if as_json:
             for one in results:
-                line = Text(f"  {one.state:<8}", style=_STYLES[one.state])
-                stdout.say(line.append(escaped(f"{one.check:<14}{one.text}"), style="default"))
-                if one.fix:
-                    stdout.say(Text(f"  {'':<8}{'':<14}fix: {escaped(one.fix)}", style="cyan"))
-        if not diagnosis.is_well:
-            raise SystemExit(1)
+                stdout.say(json.dumps(asdict(one)))
+            continue
+        stdout.say(machine)
+        for one in results:
+            line = Text(f"  {one.state:<8}", style=_STYLES[one.state])
+            stdout.say(line.append(escaped(f"{one.check:<14}{one.text}"), style="default"))
+            if one.fix:
+                stdout.say(Text(f"  {'':<8}{'':<14}fix: {escaped(one.fix)}", style="cyan"))
+    if not diagnosis.is_well:
+        raise SystemExit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
-from framefleet.api.commands import OutputToRead, StorageSets, Verbose, Where, reporting, stderr, stdout
+from framefleet.api.commands import OutputToRead, StorageSets, Where, resumable, stderr, stdout
 from framefleet.api.errors import FramefleetError, count_text
 from framefleet.pipeline.plugin import by_name
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile
@@ -19,6 +19,7 @@ _MAX_SHOWN = 20  # a screenful
 _SAID = {"missing": "gone", "size": "size differs", "bytes": "bytes differ", "unreadable": "unreadable"}
 
 
+@resumable
 def export_command(
     output: OutputToRead,
     to: Annotated[str, Argument(metavar="DEST", help="Folder to create or fill, or a URL to write to.")],
@@ -127,7 +128,6 @@ def export_command(
     ] = None,
     private: Annotated[bool, Option("--private", help="Create the dataset on the hub as private.")] = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Write clips and records of an output as a dataset for others: WebDataset, Parquet or Hugging Face.
 
@@ -135,60 +135,59 @@ def export_command(
     same command again after an interruption. --set storage_options.KEY=VALUE sets an option of the stores
     of OUTPUT and DEST, --set to_options.KEY=VALUE of DEST only.
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.api.errors import JobError
-        from framefleet.api.jobs import options_alone, watch_on
-        from framefleet.api.outputs import Output
-        from framefleet.plugins.export.choice import ExportChoice
-        from framefleet.plugins.export.export import export_chosen
-        from framefleet.plugins.export.push import Hub
-        from framefleet.plugins.picks import picked
+    from framefleet.api.errors import JobError
+    from framefleet.api.jobs import options_alone, watch_on
+    from framefleet.api.outputs import Output
+    from framefleet.plugins.export.choice import ExportChoice
+    from framefleet.plugins.export.export import export_chosen
+    from framefleet.plugins.export.push import Hub
+    from framefleet.plugins.picks import picked
 
-        options = options_alone(sets, "storage_options", "to_options")
-        theirs = options.get("storage_options") or {}
-        names = [name.strip() for text in columns or [] for name in text.split(",")]
-        choice = ExportChoice(
-            format=format,
-            file=file,
-            where=where,
-            picks=picked(picks, theirs),
-            in_table=in_table,
-            columns=tuple(names) if columns else None,
-            caption=caption,
-            validation=validation,
-            near_duplicates=near_duplicates,
-            name=name,
-            by=by,
-            margin=margin,
-            max_pairs=max_pairs,
-            shard_rows=shard_rows,
-            shard_mb=shard_mb,
-        )
-        if private and not push:
-            problem = "--private is for a dataset on the hub, but --push is not set"
-            raise JobError(problem, "add --push, or leave it out")
-        opened = Output.open(output, theirs)
-        hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
-        with watch_on(stderr) as watch:
-            to_options = options.get("to_options") or theirs
-            exported = export_chosen(opened, to, to_options, choice, watch)
-            url = hub.push(exported.place, watch) if hub else None
-        is_each_picked = where is None and not in_table and file == "clip" and format != "preferences"
-        if choice.picks is not None and is_each_picked:
-            num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-            if num_unknown := len(choice.picks) - num_picked:
-                stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
-        if near_duplicates is not None:
-            stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
-        _show(exported, format)
-        stdout.say(exported.place.url_of(""))
-        if url:
-            stdout.say(url)
-        if not in_table:
-            with suppress(FramefleetError):  # from parts that the export does not need
-                if num_former := opened.counts().former:
-                    clips = count_text(num_former, "clip")
-                    stderr.say(f"note: {clips} of rows that left the table; --in-table leaves them out")
+    options = options_alone(sets, "storage_options", "to_options")
+    theirs = options.get("storage_options") or {}
+    names = [name.strip() for text in columns or [] for name in text.split(",")]
+    choice = ExportChoice(
+        format=format,
+        file=file,
+        where=where,
+        picks=picked(picks, theirs),
+        in_table=in_table,
+        columns=tuple(names) if columns else None,
+        caption=caption,
+        validation=validation,
+        near_duplicates=near_duplicates,
+        name=name,
+        by=by,
+        margin=margin,
+        max_pairs=max_pairs,
+        shard_rows=shard_rows,
+        shard_mb=shard_mb,
+    )
+    if private and not push:
+        problem = "--private is for a dataset on the hub, but --push is not set"
+        raise JobError(problem, "add --push, or leave it out")
+    opened = Output.open(output, theirs)
+    hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
+    with watch_on(stderr) as watch:
+        to_options = options.get("to_options") or theirs
+        exported = export_chosen(opened, to, to_options, choice, watch)
+        url = hub.push(exported.place, watch) if hub else None
+    is_each_picked = where is None and not in_table and file == "clip" and format != "preferences"
+    if choice.picks is not None and is_each_picked:
+        num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
+        if num_unknown := len(choice.picks) - num_picked:
+            stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
+    if near_duplicates is not None:
+        stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
+    _show(exported, format)
+    stdout.say(exported.place.url_of(""))
+    if url:
+        stdout.say(url)
+    if not in_table:
+        with suppress(FramefleetError):  # from parts that the export does not need
+            if num_former := opened.counts().former:
+                clips = count_text(num_former, "clip")
+                stderr.say(f"note: {clips} of rows that left the table; --in-table leaves them out")
     raise Exit(1 if exported.left_out else 0)
 
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
-from framefleet.api.commands import quiet_libraries, reporting, stderr, stdout
+from framefleet.api.commands import quiet_libraries, stderr, stdout
 from framefleet.api.errors import JobError, TableError, bytes_text, count_text
 from framefleet.jobs import options
 from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
@@ -61,36 +61,34 @@ def plan_command(
     probe: _Probe = False,
     gpu_memory: _GpuMemory = None,
     as_json: options.SummaryAsJson = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Check everything, and print what `render` or `train` would do. Leaves the output unchanged.
 
     A job file with `train:` is planned as a training.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import load_job
-        from framefleet.jobs.job.file import job_kind_of
+    from framefleet.api.jobs import load_job
+    from framefleet.jobs.job.file import job_kind_of
 
-        sets = typed_sets()
-        if kind := job_kind_of(job, sets):
-            if limit is not None:
-                raise JobError("--limit: the job renders no rows", "leave it out")
-            of_kind = load_job(
-                job, sets, table=options.one_table(tables), model=model, output=output, kind=kind.schema
-            )
-            kind.show_plan(of_kind, probe=probe, as_json=as_json)
-            return
-        loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
-        from framefleet.plugins.forecast.job_plan import PlanOptions
-        from framefleet.plugins.forecast.plan import read_memory  # takes seconds; report mistakes before
-
-        wanted = PlanOptions(
-            hollow=hollow,
-            probe=probe,
-            gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
-            limit=limit,
+    sets = typed_sets()
+    if kind := job_kind_of(job, sets):
+        if limit is not None:
+            raise JobError("--limit: the job renders no rows", "leave it out")
+        of_kind = load_job(
+            job, sets, table=options.one_table(tables), model=model, output=output, kind=kind.schema
         )
-        show_plan(loaded, wanted, as_json=as_json)
+        kind.show_plan(of_kind, probe=probe, as_json=as_json)
+        return
+    loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
+    from framefleet.plugins.forecast.job_plan import PlanOptions
+    from framefleet.plugins.forecast.plan import read_memory  # takes seconds; report mistakes before
+
+    wanted = PlanOptions(
+        hollow=hollow,
+        probe=probe,
+        gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
+        limit=limit,
+    )
+    show_plan(loaded, wanted, as_json=as_json)
 
 
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:

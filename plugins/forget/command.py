@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from framefleet.api.commands import AsJson, OutputToRead, StorageSets, Verbose, reporting, stderr, stdout
+from framefleet.api.commands import AsJson, OutputToRead, StorageSets, resumable, stderr, stdout
 from framefleet.api.errors import count_text
 
 _RowIds = Annotated[list[str] | None, Option("--row", metavar="ROW_ID", help="Row to forget; repeatable.")]
@@ -18,6 +18,7 @@ _Where = Annotated[
 _DryRun = Annotated[bool, Option("--dry-run", help="Print the number of rows. Change nothing.")]
 
 
+@resumable
 def forget_command(
     output: OutputToRead,
     where: _Where = None,
@@ -25,29 +26,27 @@ def forget_command(
     dry_run: _DryRun = False,
     as_json: AsJson = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Delete rows for good: clips, records, previews, answers, pages, and everything else that quotes them.
 
     Rows of the job's table with the same row_id are not rendered again. If it is killed, run it again. Prints
     where else these rows may be, e.g. in exports. Refused while a job writes to the output.
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.api.jobs import output_at, watch_on
-        from framefleet.plugins.forget.forget import forget_rows
+    from framefleet.api.jobs import output_at, watch_on
+    from framefleet.plugins.forget.forget import forget_rows
 
-        with watch_on(stderr) as watch:
-            forgotten = forget_rows(
-                output_at(output, sets), watch, where=where, row_ids=row_ids or [], dry_run=dry_run
-            )
-        if as_json:
-            stdout.say(json.dumps(asdict(forgotten)))
-            return
-        rows = count_text(forgotten.num_rows, "row")
-        if dry_run:
-            stdout.say(f"would be forgotten: {rows}")
-        else:
-            files = count_text(forgotten.num_deleted, "file")
-            stdout.say(f"forgotten: {rows}; {files} deleted, {forgotten.num_rewritten:,} rewritten")
-        for line in forgotten.left:
-            stderr.say(f"not deleted: {line}")
+    with watch_on(stderr) as watch:
+        forgotten = forget_rows(
+            output_at(output, sets), watch, where=where, row_ids=row_ids or [], dry_run=dry_run
+        )
+    if as_json:
+        stdout.say(json.dumps(asdict(forgotten)))
+        return
+    rows = count_text(forgotten.num_rows, "row")
+    if dry_run:
+        stdout.say(f"would be forgotten: {rows}")
+    else:
+        files = count_text(forgotten.num_deleted, "file")
+        stdout.say(f"forgotten: {rows}; {files} deleted, {forgotten.num_rewritten:,} rewritten")
+    for line in forgotten.left:
+        stderr.say(f"not deleted: {line}")

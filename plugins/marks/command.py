@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from framefleet.api.commands import AsJson, StorageSets, Verbose, reporting, stderr, stdout
+from framefleet.api.commands import AsJson, StorageSets, stderr, stdout
 from framefleet.api.errors import count_text
 
 if TYPE_CHECKING:
@@ -54,27 +54,25 @@ def trace_command(
     ] = None,
     as_json: AsJson = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Find the row that a file came from: by its digest, its signed manifest or its watermark.
 
     Also shows the marks in each file, even if framefleet did not make it. Exit code 0: all files were found.
     1: some were not.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import places, storage_options_alone
-        from framefleet.plugins.marks.trace import open_outputs, trace_files
+    from framefleet.api.jobs import places, storage_options_alone
+    from framefleet.plugins.marks.trace import open_outputs, trace_files
 
-        opened = open_outputs(outputs or [], storage_options_alone(sets))
-        num_files = num_found = 0
-        for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
-            num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)
-            if as_json:
-                stdout.say(json.dumps(asdict(traced), ensure_ascii=False, default=str))
-            else:
-                for line in _lines(traced):
-                    stdout.say(line)
-        stderr.say(f"{count_text(num_files, 'file')}: {num_found:,} found")
+    opened = open_outputs(outputs or [], storage_options_alone(sets))
+    num_files = num_found = 0
+    for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
+        num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)
+        if as_json:
+            stdout.say(json.dumps(asdict(traced), ensure_ascii=False, default=str))
+        else:
+            for line in _lines(traced):
+                stdout.say(line)
+    stderr.say(f"{count_text(num_files, 'file')}: {num_found:,} found")
     raise Exit(0 if num_found == num_files else 1)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from framefleet.api.commands import AllowPickle, Verbose, reporting, stderr, stdout
+from framefleet.api.commands import AllowPickle, stderr, stdout
 from framefleet.api.errors import bytes_text, command, count_text
 from framefleet.api.texts import public_url
 
@@ -48,23 +48,21 @@ def lock_command(
     base: _Base = None,
     parts: _Parts = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
 ) -> None:
     """Write model.lock.json with size and SHA-256 of each file to load. `render` then refuses other files."""
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import places
-        from framefleet.plugins.models.models import lock_model
+    from framefleet.api.jobs import places
+    from framefleet.plugins.models.models import lock_model
 
-        with stderr.status(f"reading {public_url(model)}"):
-            locked = lock_model(
-                model,
-                output,
-                revision=revision,
-                base=base,
-                parts=places(parts or [], "--part"),
-                allow_pickle=allow_pickle,
-            )
-        stdout.say(f"{locked.lock}: {_counted(locked)}, digest {locked.digest}")
+    with stderr.status(f"reading {public_url(model)}"):
+        locked = lock_model(
+            model,
+            output,
+            revision=revision,
+            base=base,
+            parts=places(parts or [], "--part"),
+            allow_pickle=allow_pickle,
+        )
+    stdout.say(f"{locked.lock}: {_counted(locked)}, digest {locked.digest}")
 
 
 def verify_command(
@@ -76,24 +74,22 @@ def verify_command(
     base: _Base = None,
     parts: _Parts = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
 ) -> None:
     """Read every file that would be loaded, and compare it with the lock and with the hub's digests."""
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import places
-        from framefleet.plugins.models.models import verify_model
+    from framefleet.api.jobs import places
+    from framefleet.plugins.models.models import verify_model
 
-        with stderr.status(f"reading {public_url(model)}"):
-            read = verify_model(
-                model,
-                lock,
-                revision=revision,
-                base=base,
-                parts=places(parts or [], "--part"),
-                allow_pickle=allow_pickle,
-            )
-        by = " and ".join(_COMPARED[one] for one in read.compared_with)
-        stdout.say(f"{_counted(read)}, as {by}, digest {read.digest}")
+    with stderr.status(f"reading {public_url(model)}"):
+        read = verify_model(
+            model,
+            lock,
+            revision=revision,
+            base=base,
+            parts=places(parts or [], "--part"),
+            allow_pickle=allow_pickle,
+        )
+    by = " and ".join(_COMPARED[one] for one in read.compared_with)
+    stdout.say(f"{_counted(read)}, as {by}, digest {read.digest}")
 
 
 def list_command(
@@ -101,41 +97,37 @@ def list_command(
         bool,
         typer.Option("--classes", help="List every pipeline class of diffusers, with its results in tests."),
     ] = False,
-    verbose: Verbose = False,
 ) -> None:
     """List the known models: native size, frames and steps, size of the weights, and hub name."""
-    with reporting(verbose=verbose):
-        stdout.print(_classes() if classes else _presets())
+    stdout.print(_classes() if classes else _presets())
 
 
 def info_command(
     model: _ModelArgument,
     revision: _Revision = None,
     allow_pickle: AllowPickle = False,
-    verbose: Verbose = False,
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
-    with reporting(verbose=verbose):
-        from framefleet.plugins.models.descriptions import in_company, read_measured
-        from framefleet.plugins.models.models import model_info
+    from framefleet.plugins.models.descriptions import in_company, read_measured
+    from framefleet.plugins.models.models import model_info
 
-        with stderr.status(f"reading {public_url(model)}, and counting the memory of one row"):
-            info = model_info(model, revision=revision, allow_pickle=allow_pickle)
-        findings = read_measured().of_class(info.class_name)
-        lines = {
-            "model": info.name,
-            "pipeline": f"{info.class_name} ({info.kind})",
-            "preset": info.preset or "none; defaults are from its class and configs",
-            "measured": f"{in_company(findings)} (with tiny models)" if findings else "",
-            "license": info.license,
-            **info.rules,
-            "digest": info.digest or f"not locked ({command('model', 'lock', model)})",
-        }
-        for name, text in lines.items():
-            if text:
-                stdout.say(f"{name + ':':<11}{text}")
-        stdout.print(_components(info))
-        stdout.say(f"memory:    {info.memory}")
+    with stderr.status(f"reading {public_url(model)}, and counting the memory of one row"):
+        info = model_info(model, revision=revision, allow_pickle=allow_pickle)
+    findings = read_measured().of_class(info.class_name)
+    lines = {
+        "model": info.name,
+        "pipeline": f"{info.class_name} ({info.kind})",
+        "preset": info.preset or "none; defaults are from its class and configs",
+        "measured": f"{in_company(findings)} (with tiny models)" if findings else "",
+        "license": info.license,
+        **info.rules,
+        "digest": info.digest or f"not locked ({command('model', 'lock', model)})",
+    }
+    for name, text in lines.items():
+        if text:
+            stdout.say(f"{name + ':':<11}{text}")
+    stdout.print(_components(info))
+    stdout.say(f"memory:    {info.memory}")
 
 
 def _counted(files: ModelFiles) -> str:

@@ -14,9 +14,7 @@ from framefleet.api.commands import (
     AsJson,
     OutputToRead,
     StorageSets,
-    Verbose,
     Where,
-    reporting,
     stderr,
     stdout,
 )
@@ -60,41 +58,39 @@ def pack_command(
     roots: ReadableRoots = None,
     as_json: AsJson = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Pack some clips, so that somebody else can render them again and compare.
 
     Writes their records, clips, input files, scripts, library versions and the model's digests into a folder.
     Weights, LoRAs and the code of your own recipes are not included.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import storage_options_alone
-        from framefleet.plugins.pack.pack import pack_rows
-        from framefleet.plugins.picks import picked
+    from framefleet.api.jobs import storage_options_alone
+    from framefleet.plugins.pack.pack import pack_rows
+    from framefleet.plugins.picks import picked
 
-        storage_options = storage_options_alone(sets)
-        consent = replace(given_of(models), roots=tuple(roots or []), storage_options=storage_options)
-        picked_rows = picked(picks, storage_options)
-        packed = pack_rows(
-            output,
-            folder,
-            rows=rows,
-            seed=seed,
-            row_ids=row_ids or [],
-            where=where,
-            picks=picked_rows,
-            given=consent,
-        )
-        if picked_rows is not None and where is None and rows is None:
-            num_unknown = len(picked_rows) - len(packed.row_ids)
-            if num_unknown:
-                stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
-        if as_json:
-            stdout.say(json.dumps(asdict(packed)))
-            return
-        stdout.say(
-            f"{count_text(len(packed.row_ids), 'row')}: {packed.folder}; its README.md says how to check them"
-        )
-        stdout.say(f"digest of the pack: {packed.digest}")
-        for reason, count in Counter(packed.without_script.values()).items():
-            stderr.say(f"no script for {count_text(count, 'row')}: {reason}")
+    storage_options = storage_options_alone(sets)
+    consent = replace(given_of(models), roots=tuple(roots or []), storage_options=storage_options)
+    picked_rows = picked(picks, storage_options)
+    packed = pack_rows(
+        output,
+        folder,
+        rows=rows,
+        seed=seed,
+        row_ids=row_ids or [],
+        where=where,
+        picks=picked_rows,
+        given=consent,
+    )
+    if picked_rows is not None and where is None and rows is None:
+        num_unknown = len(picked_rows) - len(packed.row_ids)
+        if num_unknown:
+            stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
+    if as_json:
+        stdout.say(json.dumps(asdict(packed)))
+        return
+    stdout.say(
+        f"{count_text(len(packed.row_ids), 'row')}: {packed.folder}; its README.md says how to check them"
+    )
+    stdout.say(f"digest of the pack: {packed.digest}")
+    for reason, count in Counter(packed.without_script.values()).items():
+        stderr.say(f"no script for {count_text(count, 'row')}: {reason}")

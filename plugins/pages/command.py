@@ -15,9 +15,7 @@ from framefleet.api.commands import (
     OutputToRead,
     Port,
     StorageSets,
-    Verbose,
     Where,
-    reporting,
     stderr,
     stdout,
 )
@@ -48,35 +46,33 @@ def gallery_command(
     ] = False,
     port: Port = 0,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Write a page into an output to view, filter, compare and pick its clips. Prints its location.
 
     Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
     outputs.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.commands import wait_for
-        from framefleet.api.jobs import storage_options_alone, watch_on
-        from framefleet.api.outputs import Output
-        from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
-        from framefleet.plugins.pages.gallery.serve import GalleryServer
+    from framefleet.api.commands import wait_for
+    from framefleet.api.jobs import storage_options_alone, watch_on
+    from framefleet.api.outputs import Output
+    from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
+    from framefleet.plugins.pages.gallery.serve import GalleryServer
 
-        _check_serve(serve, with_it={"--port": port or None}, without={})
-        store = Output.open_rendered(output, storage_options_alone(sets)).store
-        with watch_on(stderr) as watch:
-            if previews:
-                wait_for(watch, "making previews")
-                watch.say(f"{count_text(make_stills(store), 'preview')} made")
-            wait_for(watch, "writing the gallery")
-            place = write_gallery(store, x=x, y=y)
-        if not serve:
-            stdout.say(place)
-            return
-        from framefleet.plugins.picks import PICKS
+    _check_serve(serve, with_it={"--port": port or None}, without={})
+    store = Output.open_rendered(output, storage_options_alone(sets)).store
+    with watch_on(stderr) as watch:
+        if previews:
+            wait_for(watch, "making previews")
+            watch.say(f"{count_text(make_stills(store), 'preview')} made")
+        wait_for(watch, "writing the gallery")
+        place = write_gallery(store, x=x, y=y)
+    if not serve:
+        stdout.say(place)
+        return
+    from framefleet.plugins.picks import PICKS
 
-        with GalleryServer(store, port=port) as server:
-            _serve(server, f"stars and notes are saved in {store.url_of(PICKS)}; ")
+    with GalleryServer(store, port=port) as server:
+        _serve(server, f"stars and notes are saved in {store.url_of(PICKS)}; ")
 
 
 def _check_serve(serve: bool, *, with_it: Mapping[str, Any], without: Mapping[str, Any]) -> None:
@@ -130,17 +126,15 @@ def sheet_command(
         ),
     ] = None,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of their table.
 
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
-    with reporting(verbose=verbose):
-        from framefleet.plugins.pages.sheet.sheet import sheet
+    from framefleet.plugins.pages.sheet.sheet import sheet
 
-        draw = partial(sheet, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
-        _show(draw, rows, columns, sets)
+    draw = partial(sheet, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+    _show(draw, rows, columns, sets)
 
 
 def grid_command(
@@ -157,14 +151,12 @@ def grid_command(
         int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
     ] = 192,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
-    with reporting(verbose=verbose):
-        from framefleet.plugins.pages.sheet.sheet import grid
+    from framefleet.plugins.pages.sheet.sheet import grid
 
-        draw = partial(grid, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
-        _show(draw, rows, columns, sets)
+    draw = partial(grid, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+    _show(draw, rows, columns, sets)
 
 
 def _show(draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: StorageSets) -> None:
@@ -216,49 +208,47 @@ def report_command(
     every_s: Every = EVERY_S,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 
     Shows rows by state, throughput, batch sizes, worker and idle time, failures, cost, environment and model.
     --serve writes nothing, but serves a live page of a running job. Needs no cluster.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import output_at
+    from framefleet.api.jobs import output_at
 
-        every = None if every_s == EVERY_S else every_s
-        of_report = {"--price": price, "--accepted": accepted, "--json": as_json}
-        _check_serve(serve, with_it={"--port": port or None, "--every": every}, without=of_report)
-        if serve:
-            from framefleet.plugins.pages.report.live_page import StatusServer
+    every = None if every_s == EVERY_S else every_s
+    of_report = {"--price": price, "--accepted": accepted, "--json": as_json}
+    _check_serve(serve, with_it={"--port": port or None, "--every": every}, without=of_report)
+    if serve:
+        from framefleet.plugins.pages.report.live_page import StatusServer
 
-            with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
-                _serve(server)
-            return
-        from framefleet.api.commands import wait_for
-        from framefleet.api.jobs import watch_on
-        from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
+        with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
+            _serve(server)
+        return
+    from framefleet.api.commands import wait_for
+    from framefleet.api.jobs import watch_on
+    from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
 
-        opened = output_at(output, sets, is_rendered=True)
-        store = opened.store
-        with watch_on(stderr) as watch:
-            wait_for(watch, f"reading the records of {opened.url}")
-            made = report_of(store, price=price, accepted=accepted)
-        if as_json:
-            stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
-            return
-        write_report(store, made)
-        if made.cost:
-            unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
-            hours = f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}"
-            inner = "".join(f", {name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items())
-            stdout.say(f"cost: {cost.total:,.2f} ({hours}{inner})")
-        if made.clip_yield:
-            stdout.say(f"yield: {made.clip_yield.text()}")
-            if accepted and not made.clip_yield.num_accepted:
-                stars = "; stars are given in `gallery --serve`" if "stars" in accepted else ""
-                stderr.say(f"note: no clip meets {accepted!r}{stars}")
-        stdout.say(f"report: {store.url_of(PAGE)}")
-        stdout.say(f"json:   {store.url_of(VALUES)}")
-        for name, one in opened.inner.items():
-            stderr.say(f"{name} have a report of their own: {command('report', one.url)}")
+    opened = output_at(output, sets, is_rendered=True)
+    store = opened.store
+    with watch_on(stderr) as watch:
+        wait_for(watch, f"reading the records of {opened.url}")
+        made = report_of(store, price=price, accepted=accepted)
+    if as_json:
+        stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
+        return
+    write_report(store, made)
+    if made.cost:
+        unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
+        hours = f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}"
+        inner = "".join(f", {name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items())
+        stdout.say(f"cost: {cost.total:,.2f} ({hours}{inner})")
+    if made.clip_yield:
+        stdout.say(f"yield: {made.clip_yield.text()}")
+        if accepted and not made.clip_yield.num_accepted:
+            stars = "; stars are given in `gallery --serve`" if "stars" in accepted else ""
+            stderr.say(f"note: no clip meets {accepted!r}{stars}")
+    stdout.say(f"report: {store.url_of(PAGE)}")
+    stdout.say(f"json:   {store.url_of(VALUES)}")
+    for name, one in opened.inner.items():
+        stderr.say(f"{name} have a report of their own: {command('report', one.url)}")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from framefleet.api.commands import Verbose, quiet_libraries, reporting, stderr, stdout
+from framefleet.api.commands import quiet_libraries, stderr, stdout
 from framefleet.api.errors import command
 
 
@@ -58,36 +58,34 @@ def convert_command(
             "that the checkpoint lacks, e.g. text_encoder=DIR; repeatable.",
         ),
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Convert a checkpoint into a pipeline folder with plain weights.
 
     Without --base: the original files of VideoCrafter, DynamiCrafter or Open-Sora, which diffusers does not
     have. With --base: whatever diffusers reads from a single file.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import places
-        from framefleet.jobs.job.file import config_values
+    from framefleet.api.jobs import places
+    from framefleet.jobs.job.file import config_values
 
-        settings, files = config_values(sets or []), places(parts or [], "--part")
-        quiet_libraries()
-        from framefleet.plugins.ports.conversion.convert import convert_model
+    settings, files = config_values(sets or []), places(parts or [], "--part")
+    quiet_libraries()
+    from framefleet.plugins.ports.conversion.convert import convert_model
 
-        with _bytes_written() as on_progress:
-            done = convert_model(
-                checkpoint,
-                folder,
-                base=base,
-                parts=files,
-                variant=variant,
-                dtype=dtype,
-                settings=settings,
-                on_progress=on_progress,
-            )
-        of_file = f"with {', '.join(done.components)} of the file"
-        what = f"{done.variant}, {done.class_name}" if done.variant else f"{done.class_name}, {of_file}"
-        stdout.say(f"{folder}: {what}")
-        stdout.say(f"next: {command('model', 'lock', folder)}")
+    with _bytes_written() as on_progress:
+        done = convert_model(
+            checkpoint,
+            folder,
+            base=base,
+            parts=files,
+            variant=variant,
+            dtype=dtype,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    of_file = f"with {', '.join(done.components)} of the file"
+    what = f"{done.variant}, {done.class_name}" if done.variant else f"{done.class_name}, {of_file}"
+    stdout.say(f"{folder}: {what}")
+    stdout.say(f"next: {command('model', 'lock', folder)}")
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import json
 from dataclasses import asdict
 
 from framefleet.api import JobKind
-from framefleet.api.commands import quiet_libraries, reporting, stderr, stdout
+from framefleet.api.commands import quiet_libraries, stderr, stdout
 from framefleet.api.errors import count_text, rounded
 from framefleet.jobs import options
 from framefleet.plugins.forecast.command import counted
 from framefleet.plugins.train.job import TrainJob
 
 
+@options.resumable
 def train_command(
     job: options.JobFile = None,
     tables: options.TablePlaces = None,
@@ -22,37 +23,35 @@ def train_command(
     sets: options.Sets = None,
     as_json: options.SummaryAsJson = False,
     quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to continue after an interruption.
 
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet;
     129, 130 or 143 interrupted.
     """
-    with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.api.commands import duration
-        from framefleet.api.jobs import load_job, watch_on
+    from framefleet.api.commands import duration
+    from framefleet.api.jobs import load_job, watch_on
 
-        loaded = load_job(
-            job,
-            sets or [],
-            table=options.one_table(tables),
-            model=model,
-            output=output,
-            kind=TrainJob,
-            is_run=True,
-        )
-        quiet_libraries()
-        from framefleet.plugins.train.train import train_job
+    loaded = load_job(
+        job,
+        sets or [],
+        table=options.one_table(tables),
+        model=model,
+        output=output,
+        kind=TrainJob,
+        is_run=True,
+    )
+    quiet_libraries()
+    from framefleet.plugins.train.train import train_job
 
-        with watch_on(stderr, quiet=quiet) as watch:
-            summary = train_job(loaded, watch)
-        if not quiet and (not as_json or stderr.about is not None):
-            text = f"nothing to do: trained for all of {count_text(summary.steps, 'step')}"
-            if summary.steps_done:
-                text = f"{count_text(summary.steps_done, 'step')} trained in {duration(summary.elapsed_s)}"
-            stderr.say(text)
-        stdout.say(json.dumps(asdict(summary)) if as_json else summary.result)
+    with watch_on(stderr, quiet=quiet) as watch:
+        summary = train_job(loaded, watch)
+    if not quiet and (not as_json or stderr.about is not None):
+        text = f"nothing to do: trained for all of {count_text(summary.steps, 'step')}"
+        if summary.steps_done:
+            text = f"{count_text(summary.steps_done, 'step')} trained in {duration(summary.elapsed_s)}"
+        stderr.say(text)
+    stdout.say(json.dumps(asdict(summary)) if as_json else summary.result)
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:

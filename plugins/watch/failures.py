@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Option
 
-from framefleet.api.commands import reporting, stderr, stdout
+from framefleet.api.commands import stderr, stdout
 from framefleet.api.errors import command, count_text, escaped
 from framefleet.jobs import options
 from framefleet.pipeline.outputs.layout import INVALID
@@ -36,7 +36,6 @@ def failures_command(
     traceback: _Traceback = False,
     as_json: options.AsJson = False,
     sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
 ) -> None:
     """List the failed rows, each with reason, fix, number of attempts and workers.
 
@@ -44,20 +43,19 @@ def failures_command(
 
     Needs no cluster and no model. The exit code is 0 with or without failures.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import output_at
+    from framefleet.api.jobs import output_at
 
-        opened = output_at(output, sets)
+    opened = output_at(output, sets)
 
-        def is_wanted(row: FailedRow) -> bool:
-            return not error_types or row.error_type in error_types
+    def is_wanted(row: FailedRow) -> bool:
+        return not error_types or row.error_type in error_types
 
-        if as_json:
-            for row in filter(is_wanted, opened.failures()):
-                stdout.say(json.dumps(failure_values(row)))
-        else:
-            _show_by_type(opened, is_wanted, limit, traceback)
-            _show_invalid(opened, limit=limit)
+    if as_json:
+        for row in filter(is_wanted, opened.failures()):
+            stdout.say(json.dumps(failure_values(row)))
+    else:
+        _show_by_type(opened, is_wanted, limit, traceback)
+        _show_invalid(opened, limit=limit)
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 from typer import Exit, Option
 
-from framefleet.api.commands import duration, reporting, stdout
+from framefleet.api.commands import duration, stdout
 from framefleet.api.errors import command, count_text
 from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs import options
@@ -43,32 +43,30 @@ def status_command(
     check: _Check = False,
     as_json: options.AsJson = False,
     sets: options.StorageSets = None,
-    verbose: options.Verbose = False,
 ) -> None:
     """Show the progress of an output: rows done, failed and left, rate, time left, workers and last errors.
 
     Only reads the output's files, so it works on any machine that can reach them. --watch ends when no job is
     running.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import output_at
-        from framefleet.plugins.watch.status import StatusReader
+    from framefleet.api.jobs import output_at
+    from framefleet.plugins.watch.status import StatusReader
 
-        opened = output_at(output, sets)
-        reader = StatusReader(opened)
-        if not watch and not as_json:
-            is_plain = not stdout.is_terminal
-            stdout.print(status_picture(reader.status(), has_bar=not is_plain), soft_wrap=is_plain)
-        elif not watch:
-            stdout.say(json.dumps(as_values(reader.status())))
-        elif as_json or not stdout.is_terminal:
+    opened = output_at(output, sets)
+    reader = StatusReader(opened)
+    if not watch and not as_json:
+        is_plain = not stdout.is_terminal
+        stdout.print(status_picture(reader.status(), has_bar=not is_plain), soft_wrap=is_plain)
+    elif not watch:
+        stdout.say(json.dumps(as_values(reader.status())))
+    elif as_json or not stdout.is_terminal:
+        for status in _statuses(reader, every_s):
+            stdout.say(json.dumps(as_values(status)) if as_json else headline_of(status))
+    else:
+        with Live(console=stdout, auto_refresh=False) as live:
             for status in _statuses(reader, every_s):
-                stdout.say(json.dumps(as_values(status)) if as_json else headline_of(status))
-        else:
-            with Live(console=stdout, auto_refresh=False) as live:
-                for status in _statuses(reader, every_s):
-                    live.update(status_picture(status), refresh=True)
-        is_well = not (check and reader.status().needs_attention)
+                live.update(status_picture(status), refresh=True)
+    is_well = not (check and reader.status().needs_attention)
     raise Exit(0 if is_well else 1)
 
 

@@ -7,33 +7,33 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from framefleet.api.commands import AsJson, Sets, Verbose, reporting, stderr, stdout
+from framefleet.api.commands import AsJson, Sets, resumable, stderr, stdout
 from framefleet.jobs.options import GivenJob
 
 
+@resumable
 def judge_command(
     job: GivenJob,
     again: Annotated[
         bool, Option("--again", help="Also ask again about clips for which an answer was refused for good.")
     ] = False,
     sets: Sets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Ask about the clips of a job that have no answers yet: judgements and captions.
 
     Needs no cluster. Run it again to continue. Exit code 1: some clips still have no answer.
     """
-    with reporting(verbose=verbose, resumable=True):
-        from framefleet.api.jobs import watch_on
-        from framefleet.plugins.words.judge import judge_clips
+    from framefleet.api.jobs import watch_on
+    from framefleet.plugins.words.judge import judge_clips
 
-        with watch_on(stderr) as watch:
-            is_whole = judge_clips(job, watch, sets or [], again=again)
-        if is_whole:
-            stderr.say("every clip has its answers")
+    with watch_on(stderr) as watch:
+        is_whole = judge_clips(job, watch, sets or [], again=again)
+    if is_whole:
+        stderr.say("every clip has its answers")
     raise Exit(0 if is_whole else 1)
 
 
+@resumable
 def prompts_command(
     job: Annotated[
         str, Argument(metavar="JOB.YAML|OUTPUT", help="Job file, or an output to show its prompts only.")
@@ -49,24 +49,22 @@ def prompts_command(
     ] = None,
     as_json: AsJson = False,
     sets: Sets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Write the missing prompts of a job, and show all of them.
 
     Nothing is rendered. After a correction, the next run renders rows with this prompt again.
     """
-    with reporting(verbose=verbose, resumable=True):
-        import json
+    import json
 
-        from framefleet.api.jobs import watch_on
-        from framefleet.plugins.words import prompts
+    from framefleet.api.jobs import watch_on
+    from framefleet.plugins.words import prompts
 
-        texts = None if corrections is None else prompts.corrections_in(corrections)
-        with watch_on(stderr) as watch:
-            written = prompts.corrected_prompts(job, watch, sets or [], corrections=texts)
-        for original, text in written.items():
-            if as_json:
-                row = {prompts.ORIGINAL: original, "prompt": text}
-                stdout.say(json.dumps(row, ensure_ascii=False))
-            else:
-                stdout.say(f"{original}\n    {text}")
+    texts = None if corrections is None else prompts.corrections_in(corrections)
+    with watch_on(stderr) as watch:
+        written = prompts.corrected_prompts(job, watch, sets or [], corrections=texts)
+    for original, text in written.items():
+        if as_json:
+            row = {prompts.ORIGINAL: original, "prompt": text}
+            stdout.say(json.dumps(row, ensure_ascii=False))
+        else:
+            stdout.say(f"{original}\n    {text}")

@@ -56,16 +56,31 @@ def test_ours_come_first_and_have_a_name_of_their_own() -> None:
 
 def test_a_package_adds_a_command(install: Install) -> None:
     code = """
-        from framefleet.api import Plugin
+        from typer import BadParameter, Exit
 
-        def wave_command() -> None:
+        from framefleet.api import Plugin
+        from framefleet.api.errors import JobError
+
+        def wave_command(to: str = "you") -> None:
             '''Wave.'''
+            if to == "nobody":
+                raise JobError("nobody is here", "wave to somebody")
+            if to == "a wall":
+                raise Exit(5)
+            if to == "a number":
+                raise BadParameter("no numbers")
             print("hello")
 
         PLUGIN = Plugin(commands={"Use clips": ["wave_package:wave_command"]})
     """
     install("wave", code, value="wave_package:PLUGIN")
     assert command("wave").stdout == "hello\n"
+    refused = command("wave", "--to", "nobody", exits=2)
+    assert "hint: wave to somebody" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "Traceback" in command("wave", "--to", "nobody", "--verbose", exits=2).stderr
+    command("wave", "--to", "a wall", exits=5)
+    assert "no numbers" in command("wave", "--to", "a number", exits=2).stderr
 
 
 def test_a_package_adds_a_score_that_jobs_and_commands_name(install: Install, tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from framefleet.api.commands import (
     AllowPickle,
     OutputToRead,
     StorageSets,
-    Verbose,
     quiet_libraries,
-    reporting,
     stderr,
     stdout,
     with_groups,
@@ -131,27 +129,25 @@ def replay_command(
     save: _Save = None,
     script: _Script = False,
     sets: StorageSets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Render one row again from its record and compare. Exit code 0: same frames and sound; 1: different.
 
     The output is not trusted: framefleet does not run code, load pickles or open private addresses just
     because the output names them. If the row needs them and you trust them, allow them with these options.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import storage_options_alone
+    from framefleet.api.jobs import storage_options_alone
 
-        if script and save is not None:
-            raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
-        consent = replace(given(), roots=tuple(roots or []), storage_options=storage_options_alone(sets))
-        is_equal = True
-        if script:
-            quiet_libraries()
-            from framefleet.plugins.keep.replay.script import replay_script
+    if script and save is not None:
+        raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
+    consent = replace(given(), roots=tuple(roots or []), storage_options=storage_options_alone(sets))
+    is_equal = True
+    if script:
+        quiet_libraries()
+        from framefleet.plugins.keep.replay.script import replay_script
 
-            print(replay_script(output, row_id, consent), end="")
-        else:
-            is_equal = show_replay(output, row_id, consent, save=save)
+        print(replay_script(output, row_id, consent), end="")
+    else:
+        is_equal = show_replay(output, row_id, consent, save=save)
     raise Exit(0 if is_equal else 1)
 
 

@@ -18,9 +18,7 @@ from framefleet.api.commands import (
     AsJson,
     OutputToRead,
     Sets,
-    Verbose,
     quiet_libraries,
-    reporting,
     stderr,
     stdout,
     with_groups,
@@ -84,40 +82,38 @@ def verify_command(
     given: Callable[[], Given] = replay.given_of,
     roots: replay.ReadableRoots = None,
     sets: Sets = None,
-    verbose: Verbose = False,
 ) -> None:
     """Check an output: render some rows again and compare. With --files, check every file instead.
 
     Exit code 0: all rows that were checked are bit-exact; with --files, no file is damaged. 1: some are not;
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
-    with reporting(verbose=verbose):
-        from framefleet.api.jobs import load_job, storage_options_alone
-        from framefleet.api.outputs import Store, dated
-        from framefleet.jobs.job.file import storage_options
-        from framefleet.plugins.keep.pack_list import digest_of_list
-        from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
+    from framefleet.api.jobs import load_job, storage_options_alone
+    from framefleet.api.outputs import Store, dated
+    from framefleet.jobs.job.file import storage_options
+    from framefleet.plugins.keep.pack_list import digest_of_list
+    from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
-        options = (storage_options if fleet_job else storage_options_alone)(sets)
-        consent = replace(given(), roots=tuple(roots or []), storage_options=options)
-        quiet_libraries()
-        by_fleet, row_ids = fleet_job is not None, row_ids or []
-        check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
-        if digest := digest_of_list(Store(dated(output), options)):
-            stderr.say(f"digest of the pack: {digest}; compare it with the one you were given")
-        if files:
-            is_well = show_damages(output, options, as_json=as_json)
-        else:
-            verify = partial(
-                verified_rows,
-                output,
-                sample=sample,
-                seed=seed,
-                row_ids=row_ids,
-                job=load_job(fleet_job, sets or []) if fleet_job else None,
-                given=consent,
-            )
-            is_well = show_verified(verify, as_json=as_json)
+    options = (storage_options if fleet_job else storage_options_alone)(sets)
+    consent = replace(given(), roots=tuple(roots or []), storage_options=options)
+    quiet_libraries()
+    by_fleet, row_ids = fleet_job is not None, row_ids or []
+    check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=consent)
+    if digest := digest_of_list(Store(dated(output), options)):
+        stderr.say(f"digest of the pack: {digest}; compare it with the one you were given")
+    if files:
+        is_well = show_damages(output, options, as_json=as_json)
+    else:
+        verify = partial(
+            verified_rows,
+            output,
+            sample=sample,
+            seed=seed,
+            row_ids=row_ids,
+            job=load_job(fleet_job, sets or []) if fleet_job else None,
+            given=consent,
+        )
+        is_well = show_verified(verify, as_json=as_json)
     raise Exit(0 if is_well else 1)
 
 
