@@ -14,12 +14,11 @@ from framefleet.pipeline.plugin import (
     blamed_on,
     by_name,
     inner_outputs,
-    listeners_made,
+    listeners,
     named,
     noted,
     plugins,
     runners_made,
-    section_models,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from framefleet.cluster.driver.stop import Spent
     from framefleet.cluster.fleet.start import Start
     from framefleet.jobs.job.schema import Job, TableJob
-    from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.outputs.file_step import FileStep
     from framefleet.pipeline.outputs.stores.store import Store
@@ -189,14 +187,8 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
     """Return the kind of a job file with these sections; None: it is rendered."""
     for name, plugin in plugins().items():
         for section in plugin.job_kinds.keys() & {*sections}:
-            kind: JobKind = named(name, plugin.job_kinds[section])
-            return kind
+            return named(name, plugin.job_kinds[section])
     return None
-
-
-def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
-    """Return the models of all sections that plugins add to the job file."""
-    return section_models()
 
 
 def file_steps() -> Mapping[str, Callable[[], type[FileStep]]]:
@@ -227,11 +219,6 @@ def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:
     """
     runners = [runner for runner in runners_of(job) if inside is None or runner.order > inside.order]
     return next(filter(None, (runner.table(job) for runner in reversed(runners))), None)
-
-
-def listeners() -> Sequence[Listener]:
-    """Return one instance of each plugin's listeners."""
-    return listeners_made()
 
 
 def notes(store: Store) -> list[str]:

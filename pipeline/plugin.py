@@ -190,8 +190,8 @@ def broken_plugins() -> Sequence[PluginError]:
     return _loaded().errors
 
 
-def section_models() -> Mapping[str, Any]:
-    """Return the models of all sections of plugins."""
+def sections() -> Mapping[str, Any]:
+    """Return the models of all sections that plugins add to the job file."""
     return _loaded().sections
 
 
@@ -252,7 +252,7 @@ def inner_outputs() -> Mapping[str, str]:
     return {name: section for plugin in plugins().values() for name, section in plugin.inner_outputs.items()}
 
 
-def listeners_made() -> list[Any]:
+def listeners() -> list[Any]:
     """Return one of each class of listeners that plugins add."""
     places = [(name, place) for name, plugin in plugins().items() for place in plugin.listeners]
     return [_made(name, place, "listeners") for name, place in places]

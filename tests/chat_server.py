@@ -42,8 +42,7 @@ class Chat:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        requests: list[dict[str, Any]] = json.load(urlopen(f"{self._endpoint}/log"))
-        return requests
+        return json.load(urlopen(f"{self._endpoint}/log"))
 
 
 def answer_to(schema: dict[str, Any], content: Any) -> object:

@@ -111,8 +111,7 @@ def finish(process: subprocess.Popen[str], *, exits: int = 0, timeout_s: float =
 
 
 def records_of(output: Path | str, folder: str = "records") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = all_columns(Store(str(output)), folder).to_pylist()
-    return rows
+    return all_columns(Store(str(output)), folder).to_pylist()
 
 
 def all_columns(store: Store, folder: str) -> pa.Table:

@@ -43,5 +43,4 @@ def plain_output(pipe: ModularPipeline, row: Request) -> PipelineState:
         if hasattr(pipe, guider) and argument in arguments:
             changed = getattr(pipe, guider).new(enabled=True, **{scale: arguments.pop(argument)})
             pipe.update_components(**{guider: changed})
-    output: PipelineState = pipe(**arguments, generator=row.generator(), output_type="np")
-    return output
+    return pipe(**arguments, generator=row.generator(), output_type="np")

@@ -111,8 +111,7 @@ def _clips() -> dict[str, Tensor]:
 
 def kept(output: Tensor) -> list[float]:
     places = torch.linspace(0, output.numel() - 1, KEPT).long()
-    values: list[float] = output.flatten()[places].tolist()
-    return values
+    return output.flatten()[places].tolist()
 
 
 if __name__ == "__main__":

@@ -75,8 +75,7 @@ def write_part(
 
 def row_ids_of(store: Store, path: str) -> list[str]:
     """Return the rows that a part names."""
-    found: list[str] = read_part(store, path, fields_named(FIRST_FIELDS, "row_id"))["row_id"].to_pylist()
-    return found
+    return read_part(store, path, fields_named(FIRST_FIELDS, "row_id"))["row_id"].to_pylist()
 
 
 def committed_row_ids(store: Store) -> list[list[str]]:

@@ -8,7 +8,6 @@ from functools import partial
 
 import pyarrow as pa
 
-from framefleet.jobs.doors import sections
 from framefleet.jobs.job.output import job_inputs
 from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
@@ -17,7 +16,7 @@ from framefleet.pipeline.outputs.parts.record_tables import taken_columns
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import columns_of_sections
+from framefleet.pipeline.plugin import columns_of_sections, sections
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 
 

@@ -159,16 +159,10 @@ def set_values(sets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def storage_options(sets: Sequence[str] | None) -> dict[str, Any]:
-    """Return the storage options that `--set` gives, ignoring its other keys. Raises JobError."""
-    options: dict[str, Any] = set_values(sets or []).get("storage_options", {})
-    return options
-
-
-def storage_options_alone(sets: Sequence[str] | None) -> dict[str, Any]:
-    """Return the storage options that `--set` gives. Raises JobError for any other key."""
-    options: dict[str, Any] = options_alone(sets, "storage_options").get("storage_options", {})
-    return options
+def storage_options(sets: Sequence[str] | None, *, is_alone: bool = True) -> dict[str, Any]:
+    """Return the storage options that `--set` gives. Raises JobError, if `is_alone` for any other key too."""
+    values = options_alone(sets, "storage_options") if is_alone else set_values(sets or [])
+    return values.get("storage_options", {})
 
 
 def options_alone(sets: Sequence[str] | None, *sections: str) -> dict[str, Any]:
@@ -189,7 +183,7 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
     open_it = Output.open_rendered if is_rendered else Output.open
-    return open_it(place, storage_options_alone(sets))
+    return open_it(place, storage_options(sets))
 
 
 def check_job_place(place: str, *, of: str = "") -> None:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.doors import sections
 from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.headers import GGUF
 from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.plugin import sections
 from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
 from framefleet.pipeline.rows.tables.table_source import source_mark
 

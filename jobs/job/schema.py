@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.jobs.doors import job_kind, job_kinds, runners, sections
+from framefleet.jobs.doors import job_kind, job_kinds, runners
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError
@@ -42,7 +42,7 @@ from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.model.specs.signature import Fit
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Embed, Media, MediaFormat, VideoEncoder
-from framefleet.pipeline.plugin import by_name, refuse_section
+from framefleet.pipeline.plugin import by_name, refuse_section, sections
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from framefleet.jobs.doors import file_steps, sections
+from framefleet.jobs.doors import file_steps
 from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.plugin import sections
 
 
 def kinds_of(job: Job) -> dict[str, type[FileStep]]:

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.jobs.doors import job_kinds, sections
+from framefleet.jobs.doors import job_kinds
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, fit_of, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
@@ -31,7 +31,7 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES
 from framefleet.pipeline.outputs.output import find_claim_as
-from framefleet.pipeline.plugin import inner_outputs
+from framefleet.pipeline.plugin import inner_outputs, sections
 from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.inputs.fit import fitting_names
 

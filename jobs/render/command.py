@@ -112,9 +112,9 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return the lines to print when a job has ended."""
-    from framefleet.jobs.doors import listeners, notes
+    from framefleet.jobs.doors import notes
     from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.plugin import inner_outputs
+    from framefleet.pipeline.plugin import inner_outputs, listeners
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)

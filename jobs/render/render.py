@@ -21,7 +21,7 @@ from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.jobs.doors import RunJob, Scope, listeners, runners_of
+from framefleet.jobs.doors import RunJob, Scope, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -44,6 +44,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import listeners
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept

@@ -188,10 +188,9 @@ def survey_rows(
     if note := wildcards.note():
         watch.say(note)
     for step in resolved.steps.values():
-        small = [size for size in survey.sizes() if size[0] * size[1] < step.small_pixels]
-        if small := list(dict.fromkeys(small)):
-            note = step.small_note.format(height=small[0][0], width=small[0][1])
-            watch.say(f"note: {note}" + f" (further sizes: {len(small) - 1:,})" * (len(small) > 1))
+        notes = [note for size in dict.fromkeys(survey.sizes()) if (note := step.note_of_size(*size))]
+        if notes:
+            watch.say(f"note: {notes[0]}" + f" (further sizes: {len(notes) - 1:,})" * (len(notes) > 1))
     latents = resolved.job.keep.latents
     num_steps = survey.fewest_steps() if latents else 0
     if num_steps and latents != "all" and (late := [step for step in latents if step > num_steps]):

@@ -32,7 +32,7 @@ def named_function(name: str, kind: str = "recipe", *, folder: str | None = None
         raise RecipeError(
             f"{kind} {name!r}: {module_name} has no source file", "use a function from your own module"
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def source_digest(function: Callable[..., Any]) -> str:

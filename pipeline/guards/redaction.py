@@ -48,6 +48,11 @@ def public_url(url: str) -> str:
     return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
 
 
+def without_folder(place: str) -> str:
+    """Return a URL unchanged, and only the last name of a local path."""
+    return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place
+
+
 def check_url(url: str) -> None:
     """Raise JobError for a URL if it is unclear where its password ends."""
     userinfo = USERINFO.search(url)

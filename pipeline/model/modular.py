@@ -64,8 +64,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
     def device(self) -> torch.device:
         """The denoiser's device, where rows are computed: text encoders may be parked on a CPU."""
         denoiser = next((part for name in DENOISERS if (part := getattr(self, name, None)) is not None), None)
-        device: torch.device = super().device if denoiser is None else denoiser.device
-        return device
+        return super().device if denoiser is None else denoiser.device
 
     def set_progress_bar_config(self, **settings: Any) -> None:
         """Also configure nested blocks, which diffusers 0.42 leaves out."""
@@ -278,8 +277,7 @@ def _outputs(pipe: Any) -> list[str]:
     kind = diffusers.SequentialPipelineBlocks
     while isinstance(blocks, kind) and type(blocks).outputs is kind.outputs and blocks.sub_blocks:
         blocks = next(reversed(blocks.sub_blocks.values()))
-    names: list[str] = blocks.output_names
-    return names
+    return blocks.output_names
 
 
 def _with_inner(block: Any) -> Iterator[Any]:

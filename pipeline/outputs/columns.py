@@ -159,7 +159,7 @@ def cell_of(column: pa.Field, value: object) -> CellValue:
         else:
             is_same = cell == plain
         if is_same:
-            return cell  # type: ignore[no-any-return]
+            return cell
     raise ValueError(f"the column {column.name!r} is {column.type}, which cannot hold {shown(value)}")
 
 

@@ -65,8 +65,6 @@ class FileStep:
     # The ending of the file's name, e.g. ".npy", if it changes the format of the file. Readers of records
     # accept the `suffixes` of installed plugins.
     suffix: ClassVar[str | None] = None
-    # A note before clips with fewer than `small_pixels` are rendered, with {height} and {width}.
-    small_note: ClassVar[str] = ""
 
     # -- Of a job --
 
@@ -85,9 +83,9 @@ class FileStep:
         """What rows have to render, except with a user's own recipe; None: anything."""
         return None
 
-    @property
-    def small_pixels(self) -> int:
-        return 0
+    def note_of_size(self, height: int, width: int) -> str | None:
+        """Return what to say before clips of this size are rendered, if anything."""
+        return None
 
     @classmethod
     def open(cls, section: Any, *, folder: str | None) -> Self | None:

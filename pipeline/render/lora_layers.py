@@ -123,8 +123,7 @@ class LoraLayers:
                 with intercept({name: layer.base_layer}, lambda *_, given=output, **__: given):
                     output = forward(row_slice(x, row, len(rows), None), *args, **kwargs)
             outputs.append(output)
-        joined: Tensor = stack(outputs, OUTERMOST)
-        return joined
+        return stack(outputs, OUTERMOST)
 
     def _rescale(self, name: str, scale_layer: Callable[[float], None], scale: float) -> None:
         """Let the code of one row multiply weights; in a forward of several they would be nobody's."""

@@ -20,11 +20,10 @@ import pyarrow as pa
 from framefleet.api.clips import ClipColumn
 from framefleet.api.commands import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.api.errors import JobError
-from framefleet.api.jobs import Job, Progress, below, load_job, store_of_job
+from framefleet.api.jobs import Job, Progress, below, load_job, storage_options, store_of_job
 from framefleet.api.outputs import Output
 from framefleet.api.texts import canonical_json, public_url
 from framefleet.jobs.job.columns import check_recorded
-from framefleet.jobs.job.file import storage_options
 from framefleet.jobs.job.output import base_of
 from framefleet.plugins.audit.comparison import ComparedPair, KeptDistances, compare_clips
 from framefleet.plugins.audit.lots import Lots, kept_salt
@@ -91,7 +90,7 @@ def audit_output(
         raise JobError(f"share is {share:g}", "use a share of the rows, above 0 and up to 1, e.g. 0.01")
     if not 0 <= levels <= 255:  # NaN too
         raise JobError(f"levels is {levels:g}", "use 0 to 255")
-    options = storage_options(sets)
+    options = storage_options(sets, is_alone=False)
     output = Output.open_rendered(place, options)
     if against is not None and again is None:
         other = _output_at(against, options)

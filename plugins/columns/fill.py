@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from framefleet.api.clips import ClipColumn, Frames, plain_frames
 from framefleet.api.commands import ClipsPace, Watch
 from framefleet.api.errors import JobError, StoreError, count_text
-from framefleet.api.outputs import HOW, MAX_CLIP_BYTES, RECORD_FIELDS, RECORDS, Store
+from framefleet.api.outputs import HOW, MAX_CLIP_BYTES, RECORD_FIELDS, RECORDS, Store, rows_of
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.columns import check_recorded
 from framefleet.pipeline.outputs.columns import (
@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.columns import (
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.output import recorded_clip, sound_content
 from framefleet.pipeline.outputs.parts.part_file import columns_of
-from framefleet.pipeline.outputs.parts.parts import read_parts, rows_of
+from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import (
     OF_CLIP,
     clips_of,

@@ -87,7 +87,7 @@ def logs_command(
     Only reads the output's files, so it works on any machine that can reach them. --submitted asks the Ray
     cluster instead.
     """
-    from framefleet.api.jobs import output_at, storage_options_alone
+    from framefleet.api.jobs import output_at, storage_options
     from framefleet.api.outputs import Store
     from framefleet.plugins.deploy.row_log import show_log
 
@@ -99,7 +99,7 @@ def logs_command(
         raise JobError(problem, "leave it out; they show the last submitted job for the output")
     from framefleet.plugins.deploy.submission import find_submission, logs_of
 
-    store = Store(output, storage_options_alone(sets))
+    store = Store(output, storage_options(sets))
     submission = find_submission(address, store.url_of(""))
     for piece in logs_of(submission, follow=follow):
         stdout.say(piece.rstrip("\n"))

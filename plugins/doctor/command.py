@@ -42,13 +42,13 @@ def doctor_command(
     Also works while a job runs. Exit codes: 0 no errors (maybe warnings); 1 errors; 2 wrong input; 3 the
     cluster cannot be joined.
     """
-    from framefleet.api.jobs import Job, load_job, storage_options_alone
+    from framefleet.api.jobs import Job, load_job, storage_options
     from framefleet.jobs.job.file import job_kind_of
     from framefleet.plugins.doctor.doctor import doctor
 
     kind = job_kind_of(path, sets or []) if path else None
     job = load_job(path, sets or [], kind=kind.schema if kind else Job) if path else None
-    options = None if path else storage_options_alone(sets)
+    options = None if path else storage_options(sets)
     diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
     for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
         if as_json:

@@ -224,8 +224,7 @@ def draft_job(job: Job) -> Job:
 
 
 def section_of(job: Job) -> DraftSection:
-    section: DraftSection = getattr(job, SECTION)
-    return section
+    return getattr(job, SECTION)
 
 
 def keep_of(job: Job) -> KeepSection:

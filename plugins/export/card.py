@@ -13,6 +13,7 @@ import pyarrow as pa
 import yaml
 
 from framefleet.api.outputs import Store
+from framefleet.api.texts import without_folder
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.plugins.forecast.license_terms import terms_of
 
@@ -60,18 +61,13 @@ def write_card(
     licensed: (model, license) pairs. columns: as named in the dataset. endings: of its clips, e.g. ".mp4".
     feature: of the clips, in `datasets`. language_models: (section of the job, model) pairs.
     """
-    models = list(dict.fromkeys((_public(model), license) for model, license in licensed))[:_MAX_MODELS]
+    public = ((without_folder(model), license) for model, license in licensed)
+    models = list(dict.fromkeys(public))[:_MAX_MODELS]
     card = _card(models, language_models, num_rows=num_rows, feature=feature)
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, card), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
             place.create(path, text.encode())
-
-
-def _public(model: str) -> str:
-    """Return a model's name, without its folder on this machine."""
-    is_local = model.startswith(("/", ".", "~", "file:"))
-    return model.rstrip("/").rpartition("/")[2] if is_local else model
 
 
 def _croissant(
@@ -136,7 +132,8 @@ def _card(
         lines.append(f"- `{_plain(model)}`: {_plain(license + unusual)}")
     if language_models:
         lines += ["", "Language models that the job used, by section:", ""]
-        lines += [f"- {_plain(section)}: `{_plain(_public(name))}`" for section, name in language_models]
+        for section, name in language_models:
+            lines.append(f"- {_plain(section)}: `{_plain(without_folder(name))}`")
     return (
         f"---\n{head}---\n\n# Clips rendered with framefleet\n\n"
         "Models, and the licenses of their weights:\n\n" + "\n".join([*lines, ""])

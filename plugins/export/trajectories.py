@@ -81,8 +81,7 @@ def _order(name: str) -> list[str]:
 
 def _array(tensor: Any) -> npt.NDArray[Any]:
     # float16 stays.
-    array: npt.NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    return array
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

@@ -14,12 +14,11 @@ from typing import Any
 from framefleet.api.clips import clip_fps, each_input
 from framefleet.api.commands import Callback, Watch
 from framefleet.api.errors import JobError, count_text
-from framefleet.api.jobs import Job, load_job
+from framefleet.api.jobs import Job, load_job, runners_of
 from framefleet.api.models import FRAME_PARAMETERS
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import public_url
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
-from framefleet.jobs import doors
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.render.claim import check_claim
@@ -31,6 +30,7 @@ from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
+from framefleet.pipeline.plugin import listeners
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.sweeps.sweep import Swept
@@ -95,13 +95,13 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     wanted = wanted or PlanOptions()
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
-    for check in (check_gpu, *(listener.check for listener in doors.listeners())):
+    for check in (check_gpu, *(listener.check for listener in listeners())):
         try:
             check(job)
         except UserError as error:  # may be true on this machine only
             log.warning("`render` would stop here: %s; %s", error.problem, error.fix)
     run: PlanRun = _plan_of
-    for runner in reversed(doors.runners_of(job)):
+    for runner in reversed(runners_of(job)):
         run = partial(runner.plan, run=run)
     return run(job, watch, wanted)
 

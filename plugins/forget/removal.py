@@ -195,8 +195,7 @@ class Removal:
         placed = texts.append_column(_PLACE, pa.array(range(len(texts)), pa.int64()))
         complete = placed.select([*self.columns, _PLACE]).drop_null()
         (chosen,) = rows_where(iter([complete]), self.where)
-        row_places: list[int] = chosen[_PLACE].to_pylist()
-        return row_places
+        return chosen[_PLACE].to_pylist()
 
     def _job_text(self, job: Any) -> str:
         return json.dumps(self._without_texts(job), indent=2, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ from typing import Any
 from framefleet.api.clips import each_input, inputs_in
 from framefleet.api.errors import not_ours
 from framefleet.api.outputs import RECORD_FIELDS, RECORDS, Output, Store
-from framefleet.api.texts import canonical_json, parse_json
+from framefleet.api.texts import canonical_json, parse_json, without_folder
 from framefleet.jobs.job.paths import paths_in
 from framefleet.pipeline.outputs.parts.records import record_of
 from framefleet.pipeline.rows.inputs.access import naming
@@ -78,8 +78,3 @@ def take_out_folders(claim: Any) -> dict[str, str]:
         names[path.text] = without_folder(path.text)
         path.replace(names[path.text])
     return names
-
-
-def without_folder(place: str) -> str:
-    """Return a URL unchanged, and only the last name of a local path."""
-    return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.api.clips import Request
+from framefleet.api.clips import Request, clip_fps
 from framefleet.api.errors import JobError, StoreError
 from framefleet.api.jobs import JOB_JSON, Claim
 from framefleet.api.models import model_digest
@@ -23,7 +23,6 @@ from framefleet.pipeline.outputs.media.media import clip_header
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.plugin import clip_suffixes
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.request import clip_fps
 from framefleet.pipeline.rows.identity import deciding, row_content, row_id_of
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 

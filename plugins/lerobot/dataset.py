@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framefleet.api.errors import TableError, shown
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_json, without_folder
 
 INFO, STATS = "meta/info.json", "meta/stats.json"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -41,8 +41,7 @@ class Dataset:
     @property
     def name(self) -> str:
         """Its name for others: of a folder on this machine, only the last part."""
-        place = self.location.partition("://")[2]
-        return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", ".", "~")) else place
+        return without_folder(self.location.partition("://")[2])
 
     @cached_property
     def info(self) -> Mapping[str, Any]:

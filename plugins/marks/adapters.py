@@ -239,5 +239,4 @@ def _at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
     from scipy.signal import resample_poly
 
     ratio = Fraction(wanted, rate)
-    resampled: Samples = resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
-    return resampled
+    return resample_poly(samples, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)

@@ -60,10 +60,10 @@ def trace_command(
     Also shows the marks in each file, even if framefleet did not make it. Exit code 0: all files were found.
     1: some were not.
     """
-    from framefleet.api.jobs import places, storage_options_alone
+    from framefleet.api.jobs import places, storage_options
     from framefleet.plugins.marks.trace import open_outputs, trace_files
 
-    opened = open_outputs(outputs or [], storage_options_alone(sets))
+    opened = open_outputs(outputs or [], storage_options(sets))
     num_files = num_found = 0
     for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
         num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from framefleet.api.clips import Audio, Frames, Request, decode, decode_audio, inputs_in
+from framefleet.api.engines import open_image
 from framefleet.api.texts import public_url
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.picture_files import ZIP_SIGNATURE
 from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.arguments import checked_content
-from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.plugins.marks.label import FoundLabel, label_in
 from framefleet.plugins.marks.manifest import Ingredient
 from framefleet.plugins.marks.manifest_reader import FoundManifest, read_manifest

@@ -74,8 +74,7 @@ def _changed(channel: npt.NDArray[np.float32], sample_rate: int, gains: _Cells) 
             weights[number * hop : number * hop + len(window)] += window**2
     first = len(window) // 2
     both = slice(first, first + len(channel))
-    mean: npt.NDArray[np.float32] = (changed[both] / weights[both].clip(1e-3)).astype(np.float32)
-    return mean
+    return (changed[both] / weights[both].clip(1e-3)).astype(np.float32)
 
 
 def _loudness(sound: npt.NDArray[np.float32], sample_rate: int) -> _Cells:
@@ -90,8 +89,7 @@ def _loudness(sound: npt.NDArray[np.float32], sample_rate: int) -> _Cells:
     ]
     total = np.pad(np.concatenate(parts).cumsum(axis=0), ((1, 0), (0, 0)))
     energy = total[_HOPS:] - total[:-_HOPS]
-    loud: _Cells = 10 * np.log10(energy + 1e-7 * energy.max(initial=0) + 1e-12)
-    return loud
+    return 10 * np.log10(energy + 1e-7 * energy.max(initial=0) + 1e-12)
 
 
 def _window(sample_rate: int) -> tuple[int, _Cells]:

@@ -55,10 +55,6 @@ class MarkStep(FileStep):
     order: ClassVar[int] = 1000
     # JSON: the marks of the clip and of its inputs.
     columns: ClassVar[pa.Schema] = pa.schema([("marks", pa.string())])
-    small_note: ClassVar[str] = (
-        "marks.watermark: spread can often not be read from clips of {height} x {width}; render at least "
-        "192 x 256 pixels, or use `marks.sign`"
-    )
 
     @classmethod
     def open(cls, section: settings.MarksSection, *, folder: str | None) -> Self | None:
@@ -86,9 +82,11 @@ class MarkStep(FileStep):
             problem = f"marks.sign signs {', '.join(settings.SIGNED)}, but media.format is {media.format}"
             raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
 
-    @property
-    def small_pixels(self) -> int:
-        return RELIABLE_PIXELS if any(one.name == "spread" for one in self.marks.watermarks) else 0
+    def note_of_size(self, height: int, width: int) -> str | None:
+        if height * width >= RELIABLE_PIXELS or "spread" not in [one.name for one in self.marks.watermarks]:
+            return None
+        problem = f"marks.watermark: spread can often not be read from clips of {height} x {width}"
+        return f"{problem}; render at least 192 x 256 pixels, or use `marks.sign`"
 
     def written(self, section: dict[str, Any]) -> dict[str, Any]:
         values = {**section, "watermark": [one.model_dump() for one in self.marks.watermarks]}
@@ -179,8 +177,7 @@ def _inputs(of: StepInput) -> Sequence[manifest.Ingredient]:
     """Return the row's input files with their marks, which are read once."""
     if MarkStep not in of.notes:
         of.notes[MarkStep] = () if of.read is None else ingredients_of(of.clip.request, of.read)
-    inputs: Sequence[manifest.Ingredient] = of.notes[MarkStep]
-    return inputs
+    return of.notes[MarkStep]
 
 
 def _device(of: StepInput) -> str:

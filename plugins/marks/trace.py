@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from framefleet.api.clips import read_metadata
 from framefleet.api.commands import Overview
+from framefleet.api.engines import file_kind
 from framefleet.api.errors import JobError, StoreError, count_text
 from framefleet.api.outputs import MAX_CLIP_BYTES, ROW_ID, Output
 from framefleet.api.texts import parse_json, public_url
@@ -32,7 +33,6 @@ from framefleet.pipeline.errors import CONTROLS
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.embedded_text import row_id_in
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
-from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.keep.replay.recorded_row import is_opened
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in

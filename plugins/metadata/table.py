@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framefleet.api.clips import Inputs
 from framefleet.api.commands import Watch, wait_for
 from framefleet.api.errors import InputError, JobError, TableError, count_text
 from framefleet.api.jobs import Job, below, store_of_job
@@ -21,7 +22,6 @@ from framefleet.api.outputs import DriverLock, Store
 from framefleet.api.texts import canonical_json, public_url
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.outputs.embedded_text import FIELD
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.tables.table import (
     HIDDEN_PREFIXES,
     MAX_LISTED,

@@ -64,13 +64,13 @@ def pack_command(
     Writes their records, clips, input files, scripts, library versions and the model's digests into a folder.
     Weights, LoRAs and the code of your own recipes are not included.
     """
-    from framefleet.api.jobs import storage_options_alone
+    from framefleet.api.jobs import storage_options
     from framefleet.plugins.pack.pack import pack_rows
     from framefleet.plugins.picks import picked
 
-    storage_options = storage_options_alone(sets)
-    consent = replace(given_of(models), roots=tuple(roots or []), storage_options=storage_options)
-    picked_rows = picked(picks, storage_options)
+    options = storage_options(sets)
+    consent = replace(given_of(models), roots=tuple(roots or []), storage_options=options)
+    picked_rows = picked(picks, options)
     packed = pack_rows(
         output,
         folder,

@@ -19,12 +19,12 @@ from framefleet.api.errors import FramefleetError, JobError, quoted
 from framefleet.api.jobs import Claim, claim_of
 from framefleet.api.outputs import CLAIM, HOW, RECORDS, Output, Store, rows_of
 from framefleet.api.sections import AtLeastOne
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_json, without_folder
 from framefleet.jobs.job.job_json import ClaimedModel
 from framefleet.pipeline.model.environment import PACKAGES, device_name
 from framefleet.plugins.keep.new_folder import UNFINISHED, new_folder
 from framefleet.plugins.keep.pack_list import write_list
-from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders, without_folder
+from framefleet.plugins.keep.portable import copy_inputs, portable_record, take_out_folders
 from framefleet.plugins.keep.record_law import RecordLaw
 from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.keep.replay.script import replay_script

@@ -53,13 +53,13 @@ def gallery_command(
     outputs.
     """
     from framefleet.api.commands import wait_for
-    from framefleet.api.jobs import storage_options_alone, watch_on
+    from framefleet.api.jobs import storage_options, watch_on
     from framefleet.api.outputs import Output
     from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
     from framefleet.plugins.pages.gallery.serve import GalleryServer
 
     _check_serve(serve, with_it={"--port": port or None}, without={})
-    store = Output.open_rendered(output, storage_options_alone(sets)).store
+    store = Output.open_rendered(output, storage_options(sets)).store
     with watch_on(stderr) as watch:
         if previews:
             wait_for(watch, "making previews")
@@ -162,9 +162,9 @@ def grid_command(
 def _show(draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: StorageSets) -> None:
     """Draw; print the path of the picture, and how many clips are missing in it."""
     from framefleet.api.commands import wait_for
-    from framefleet.api.jobs import storage_options_alone, watch_on
+    from framefleet.api.jobs import storage_options, watch_on
 
-    options_of_store = storage_options_alone(sets)
+    options_of_store = storage_options(sets)
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
         drawn = draw(rows=rows, columns=columns, storage_options=options_of_store, on_progress=watch.show)

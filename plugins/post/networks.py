@@ -87,8 +87,7 @@ class Upscaling:
             try:
                 pixels = torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None] / 255
                 large = open_network(self, device)(pixels)[0].clamp(0, 1).mul(255).round()
-                larger: Frames = large.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
-                return larger
+                return large.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
             except Exception as error:  # on the device that renders, memory may be free a moment later
                 if not is_out_of_memory(error):
                     raise

@@ -59,10 +59,10 @@ def prove_command(
     Run it once without --coin and publish the seal. When a public value that nobody could choose is known,
     run it again with this value.
     """
-    from framefleet.api.jobs import storage_options_alone
+    from framefleet.api.jobs import storage_options
     from framefleet.plugins.prove.prove import prove
 
-    consent = Given(roots=tuple(roots or []), storage_options=storage_options_alone(sets))
+    consent = Given(roots=tuple(roots or []), storage_options=storage_options(sets))
     proven = prove(output, folder, rows=rows, coin=coin, given=consent)
     if as_json:
         stdout.say(json.dumps(asdict(proven)))
@@ -87,11 +87,11 @@ def check_command(
     Exit code 0: all are equal. 1: some are not, e.g. on another GPU, or have no record. 2: the certificate
     was altered, or no row could be rendered.
     """
-    from framefleet.api.jobs import storage_options_alone, watch_on
+    from framefleet.api.jobs import storage_options, watch_on
     from framefleet.plugins.prove.certificate import read_certificate
     from framefleet.plugins.prove.check import certificate_at, checked_rows, found_of
 
-    consent = replace(given(), storage_options=storage_options_alone(sets))
+    consent = replace(given(), storage_options=storage_options(sets))
     quiet_libraries()
     store, path = certificate_at(certificate, consent)
     drawn = read_certificate(store, path)

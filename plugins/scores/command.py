@@ -34,12 +34,12 @@ def score_command(
     Needs no cluster. Failed scores are tried again. Exit code 1: a clip is damaged, or a score failed.
     """
     from framefleet.api.commands import duration, wait_for
-    from framefleet.api.jobs import storage_options_alone, watch_on
+    from framefleet.api.jobs import storage_options, watch_on
     from framefleet.api.outputs import Store
     from framefleet.jobs.job.yaml_text import parse_yaml
     from framefleet.plugins.scores.score_output import score
 
-    options = storage_options_alone(sets)
+    options = storage_options(sets)
     wanted = [one for text in scores or [] for one in parse_yaml(f"[{text}]", source="--scores")[0]]
     with watch_on(stderr) as watch:
         wait_for(watch, "looking for clips without these scores")

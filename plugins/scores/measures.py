@@ -42,8 +42,7 @@ def sharpness(frames: Frames) -> float:
 def some_frames(frames: Frames) -> Frames:
     """Return up to 8 evenly spaced frames, including the first and the last."""
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
-    some: Frames = frames[chosen]
-    return some
+    return frames[chosen]
 
 
 def motion(frames: Frames) -> float | None:
@@ -103,8 +102,7 @@ def num_torn_frames(frames: Frames) -> int | None:
 
 
 def _luma(frame: Frames) -> Luma:
-    luma: Luma = np.matmul(frame, _WEIGHTS, dtype=np.float32)
-    return luma
+    return np.matmul(frame, _WEIGHTS, dtype=np.float32)
 
 
 def _apart(one: Luma, other: Luma) -> float:
@@ -130,8 +128,7 @@ def _blurred(luma: Luma) -> npt.NDArray[np.float64]:
     half = _BLUR // 2
     padded: npt.NDArray[np.float64] = np.pad(luma.astype(np.float64), ((half + 1, half), (0, 0)), mode="edge")
     sums = padded.cumsum(axis=0)
-    blurred: npt.NDArray[np.float64] = (sums[_BLUR:] - sums[:-_BLUR]) / _BLUR
-    return blurred
+    return (sums[_BLUR:] - sums[:-_BLUR]) / _BLUR
 
 
 def _cells(luma: Luma) -> npt.NDArray[np.float64]:

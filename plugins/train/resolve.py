@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 import framefleet
-from framefleet.api.clips import Request
+from framefleet.api.clips import Inputs, Request
 from framefleet.api.commands import Checked, Watch
 from framefleet.api.errors import JobError, count_text
 from framefleet.api.jobs import store_of_job
@@ -43,7 +43,6 @@ from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.records import invalid_schema
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_cells import repaired_row

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from framefleet.api.clips import Media, Outcome, Request, clip_fps, encode
+from framefleet.api.clips import Inputs, Media, Outcome, Request, clip_fps, encode
 from framefleet.api.errors import JobError, RenderError, StoreError
 from framefleet.api.models import ModelSettings, Renderer, is_out_of_memory, load
 from framefleet.api.outputs import Store
@@ -26,7 +26,6 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.clips import Failure
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows

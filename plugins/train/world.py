@@ -109,8 +109,7 @@ def reshard(modules: Iterable[nn.Module]) -> None:
 def whole_tensor(tensor: Tensor) -> Tensor:
     """Return all of a tensor that may be shared out; every process must call this."""
     if isinstance(tensor, DTensor):
-        gathered: Tensor = tensor.full_tensor()
-        return gathered
+        return tensor.full_tensor()
     return tensor
 
 

@@ -8,9 +8,16 @@ from typing import Annotated
 
 from typer import Argument
 
-from framefleet.api.commands import OutputToRead, Sets, StorageSets, stderr, stdout
+from framefleet.api.commands import (
+    OutputToRead,
+    Sets,
+    StorageSets,
+    SummaryAsJson,
+    stderr,
+    stdout,
+)
 from framefleet.api.errors import command, count_text
-from framefleet.jobs.options import GivenJob, SummaryAsJson
+from framefleet.jobs.options import GivenJob
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None) -> None:

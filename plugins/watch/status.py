@@ -12,21 +12,20 @@ from functools import cache, partial
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
+from framefleet.api.commands import Overview
+from framefleet.api.errors import JobError
+from framefleet.api.jobs import Progress, notes
+from framefleet.api.outputs import FAILURES, RECORDS, ROWS, FailedRow, Output, Store
 from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.lock import Holder, last_reports
-from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
-from framefleet.jobs.doors import notes
-from framefleet.pipeline.errors import JobError
+from framefleet.cluster.driver.progress import AuditFigures, WorkerState, num_rendering
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.gone_clips import Gone, look_for_clips
-from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.part_file import num_rows_of
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
-from framefleet.pipeline.outputs.row_states import FailedRow, added_in, failed_rows
+from framefleet.pipeline.outputs.row_states import added_in, failed_rows
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.overview import Overview
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from framefleet.api.commands import Callback, ClipsPace, Watch
 from framefleet.api.errors import JobError, Problem, Refused, TableError, count_text, shown
-from framefleet.api.jobs import Job, load_job, storage_options_alone, store_of_job
+from framefleet.api.jobs import Job, load_job, storage_options, store_of_job
 from framefleet.api.outputs import DriverLock, Store
 from framefleet.api.texts import canonical_json, did_you_mean, either, parse_json
 from framefleet.cluster.driver.lock import STOP, check_not_stopped
@@ -89,7 +89,7 @@ def corrected_prompts(
 ) -> dict[str, str]:
     """Do what `prompts` does, reporting to `watch`."""
     if corrections is None and isinstance(job, str | Path) and ("://" in str(job) or os.path.isdir(job)):
-        output = Store(str(job), storage_options_alone(sets))
+        output = Store(str(job), storage_options(sets))
         if written := written_in(output):
             return _by_original(written.values())
         raise JobError(f"{output.url_of('')} has no written prompts", "use the job file to write them")
@@ -126,8 +126,7 @@ def write_prompts(
     section, store, refused = rewrite_of(job), store_of_job(job), dict[str, Refused]()
     with closing(resolve_job(job, Callback(), table)) as resolved:
         names, where = resolved.table.schema.names, f"prompts.rewrite: {resolved.table.location}"
-        column = job.columns.get(_PROMPT, _PROMPT)
-        if column not in names:
+        if (column := _column(job)) not in names:
             fix = either(did_you_mean(column, names), "leave `prompts` out")
             raise TableError(f"{where} has no column {column!r}", fix)
         if ORIGINAL in names:
@@ -135,7 +134,7 @@ def write_prompts(
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
         keys, is_sound = set[str](), True
-        for row in _questions(resolved, column, section):
+        for row in _questions(resolved):
             keys |= {row.key} - {""}
             is_sound &= not row.problems
         left: dict[str, int] = {}
@@ -148,20 +147,20 @@ def write_prompts(
             with closing(RowIndex()) as index:  # do not pay for rows that cannot be rendered
                 survey = survey_rows(resolved, index, Callback() if scratch else watch)
                 invalid = index.left_out_in(0, survey.num_rows)
-            for row in _questions(resolved, column, section):
+            for row in _questions(resolved):
                 if row.key and row.key not in answers and row.key not in left and row.position not in invalid:
                     if limit is None or row.position < limit:
                         left[row.key] = row.position
                     else:
                         later.add(row.key)
             if not scratch:
-                _check_rows(survey, resolved, _questions(resolved, column, section), invalid, limit)
+                _check_rows(survey, resolved, _questions(resolved), invalid, limit)
         if left and not scratch:
             api_key(section)
             watch.say(f"prompts: {len(left):,} of {len(keys):,} to be written by {section.model}")
-            refused = _ask_all(store, resolved, column, section, left, watch)
+            refused = _ask_all(resolved, left, watch)
             if refused:
-                rows = _questions(resolved, column, section, refused)
+                rows = _questions(resolved, refused)
                 _check_rows(survey, resolved, rows, invalid, limit)
                 reason = next(iter(refused.values())).reason
                 watch.say(f"prompts: left out: {count_text(len(refused), 'prompt')}, e.g. {reason}")
@@ -169,9 +168,9 @@ def write_prompts(
             left = {}
         place = None
         if not left and (later < keys or not is_sound):
-            place = _table(
-                job, resolved, column, section, answers, later, scratch, refused=refused, is_sound=is_sound
-            )
+            has_problems = bool(refused) or not is_sound
+            rows = _questions(resolved, refused)
+            place = _table(resolved, rows, answers, later, scratch, has_problems=has_problems)
         return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
@@ -244,10 +243,14 @@ class _Row(NamedTuple):
     problems: Sequence[Problem] = ()
 
 
-def _questions(
-    resolved: ResolvedJob, column: str, section: RewriteSection, refused: Mapping[str, Refused] | None = None
-) -> Generator[_Row]:
+def _column(job: Job) -> str:
+    """Return the name of the table's column with the prompts."""
+    return job.columns.get(_PROMPT, _PROMPT)
+
+
+def _questions(resolved: ResolvedJob, refused: Mapping[str, Refused] | None = None) -> Generator[_Row]:
     """Yield all rows in order. refused: by key, why there is no answer."""
+    column, section = _column(resolved.job), rewrite_of(resolved.job)
     wanted = {column, *section.placeholders}
     for first, batch in resolved.table.batches():
         seen = readable(batch, [name for name in resolved.table.schema.names if name in wanted])
@@ -290,18 +293,12 @@ def _check_rows(
     check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered", limit=limit)
 
 
-def _ask_all(
-    store: Store,
-    resolved: ResolvedJob,
-    column: str,
-    section: RewriteSection,
-    left: Mapping[str, int],
-    watch: Watch,
-) -> dict[str, Refused]:
+def _ask_all(resolved: ResolvedJob, left: Mapping[str, int], watch: Watch) -> dict[str, Refused]:
     """Ask for these texts, and store each answer within seconds; return why others have none, by key.
 
     left: a row for each key.
     """
+    store, section = resolved.store, rewrite_of(resolved.job)
     places, refused = {*left.values()}, dict[str, Refused]()
     pace = ClipsPace("written", total=len(left), watch=watch, noun="prompt")
 
@@ -321,7 +318,7 @@ def _ask_all(
                 writer.flush()
         pace.add(1)
 
-    with closing(_questions(resolved, column, section)) as every:
+    with closing(_questions(resolved)) as every:
         questions = (row for row in every if row.position in places)
         first = next(questions)
         answer = ask_for(first)  # before locking, which leaves files if the endpoint is down
@@ -339,28 +336,24 @@ def _ask_all(
 
 
 def _table(
-    job: Job,
     resolved: ResolvedJob,
-    column: str,
-    section: RewriteSection,
+    questions: Iterator[_Row],
     answers: Mapping[str, str],
     later: Collection[str],
     scratch: str | None,
     *,
-    refused: Mapping[str, Refused],
-    is_sound: bool,
+    has_problems: bool,
 ) -> str:
     """Store the table with the written prompts by `store_made_table`; return its place.
 
-    later: keys of texts whose rows are left out. is_sound: no row of the job's table has problems. Rows with
-    problems, or with a refused text, are refused as rows of this table, too.
+    later: keys of texts whose rows are left out. has_problems: some questions have; their rows are refused as
+    rows of this table, too.
     """
+    column = _column(resolved.job)
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
     schema = pa.schema([texts[0] if field.name == column else field for field in own] + texts[1:])
-    has_problems = bool(refused) or not is_sound
     schema = schema.append(ODD_FIELD) if has_problems else schema
-    questions = _questions(resolved, column, section, refused)
 
     def parts() -> Iterator[tuple[pa.RecordBatch, dict[str, list[Any]]]]:
         for _, batch in resolved.table.batches():
@@ -374,4 +367,4 @@ def _table(
             prompts = [answers.get(row.key, row.text) for row in rows]
             yield batch, {column: prompts, ORIGINAL: [row.text for row in rows]}
 
-    return store_made_table(job, PROMPT_TABLES, schema, parts(), scratch=scratch)
+    return store_made_table(resolved.job, PROMPT_TABLES, schema, parts(), scratch=scratch)

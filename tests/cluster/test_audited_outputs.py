@@ -44,8 +44,7 @@ def rendered(folder: Path, address: str, **more: Any) -> tuple[Path, Path]:
 def audited(*words: str | Path, exit_code: int = 0) -> dict[str, Any]:
     process = start("-m", "framefleet.jobs.cli", "audit", *words, "--json")
     printed = finish(process, exits=exit_code)
-    report: dict[str, Any] = json.loads(printed.splitlines()[-1])["total"]
-    return report
+    return json.loads(printed.splitlines()[-1])["total"]
 
 
 def spoil(output: Path) -> str:

@@ -76,8 +76,7 @@ def run(script: str, *words: str, env: Mapping[str, str] = os.environ) -> subpro
 def found() -> dict[str, Any]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     ended = run(LOOK, f"--set=storage_options.secret={SECRET}", env=ours)
-    values: dict[str, Any] = json.loads(ended.stdout)
-    return values
+    return json.loads(ended.stdout)
 
 
 def test_its_folder_and_its_token_are_for_their_owner(found: dict[str, Any]) -> None:

@@ -37,8 +37,7 @@ def render(folder: Path, name: str) -> Path:
 
 
 def model_of(output: Path) -> str:
-    path: str = json.loads((output / "job.json").read_text())["job"]["model"]["path"]
-    return path
+    return json.loads((output / "job.json").read_text())["job"]["model"]["path"]
 
 
 def told(*words: str | Path) -> list[Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -175,8 +174,7 @@ def _plain(name: str, row: Request, *left_out: str) -> tuple[Any, dict[str, Any]
 
 def _uint8(output: Any) -> Frames:
     frames = output.frames[0] if hasattr(output, "frames") else output.images
-    found: npt.NDArray[np.uint8] = (frames * 255).round().astype(np.uint8)
-    return found
+    return (frames * 255).round().astype(np.uint8)
 
 
 def _images(frames: Frames, size: tuple[int, int] | None = None) -> list[Image.Image]:

@@ -53,8 +53,7 @@ def alter(out: Path, column: str, change: Callable[[Any, pa.DataType], Any] = al
     part.unlink()
     table = table.set_column(place, field, pa.array(cells, field.type))
     pq.write_table(table, out / "records" / "part-altered.parquet")
-    row_id: str = table["row_id"][0].as_py()
-    return row_id
+    return table["row_id"][0].as_py()
 
 
 def is_noticed(out: Path, **asked: Any) -> bool:

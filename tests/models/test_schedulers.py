@@ -46,8 +46,7 @@ def latents(pipe: DiffusionPipeline, name: str, steps: int) -> torch.Tensor:
     arguments |= {"strength": 1.0} if "strength" in arguments else {}  # less would leave no step of one
     generator = torch.Generator().manual_seed(1)
     output = pipe(output_type="latent", generator=generator, **arguments)
-    found: torch.Tensor = output.frames if hasattr(output, "frames") else output.images
-    return found
+    return output.frames if hasattr(output, "frames") else output.images
 
 
 def loaded(spec: PipelineSpec, name: str) -> DiffusionPipeline:

@@ -33,7 +33,7 @@ class CUDATensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor, index: int) -> Self:
-        made: Self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             inner.shape,
             strides=inner.stride(),
@@ -41,7 +41,6 @@ class CUDATensor(torch.Tensor):
             dtype=inner.dtype,
             device=torch.device("cuda", index),
         )
-        return made
 
     def __init__(self, inner: torch.Tensor, index: int) -> None:
         self.inner = inner

@@ -49,8 +49,7 @@ def of(
         given = given if isinstance(given, dict) else parts(given)
         if issubclass(made, ModularPipeline):
             return modular_of(made, given)
-        pipe: DiffusionPipeline = made(**given)
-        return pipe
+        return made(**given)
 
     return build, call, {**dict.fromkeys(inputs, 1), **frames}
 

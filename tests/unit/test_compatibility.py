@@ -171,8 +171,7 @@ class Remembering(nn.Module):
         self.rows.append(len(latents))
         if mode == "write":
             cache.layers[0].key = latents * 2
-        output: Tensor = latents + cache.layers[0].key
-        return output
+        return latents + cache.layers[0].key
 
 
 class Layer:

@@ -58,8 +58,7 @@ def export(folder: Path, to: str = "new", **choice: Any) -> Path:
 
 
 def episodes_of(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(folder / "meta/episodes").to_pylist()
-    return rows
+    return pq.read_table(folder / "meta/episodes").to_pylist()
 
 
 def test_each_look_is_an_episode_with_the_states_and_actions_of_its_source(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_sc
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until.candidates import Candidates
-from framefleet.plugins.words.prompts import _questions, rewrite_of, write_prompts
+from framefleet.plugins.words.prompts import _questions, write_prompts
 from tests.commands import command
 from tests.committed import committed
 from tests.jobs import job_values, write_table
@@ -242,7 +242,7 @@ def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> N
     job = load_job(job_values(table, tmp_path / "out", prompts={"rewrite": rewrite}))
     with closing(resolve_job(job, Callback())) as resolved:
         claim(resolved)
-        keys = [row.key for row in _questions(resolved, "prompt", rewrite_of(job))]
+        keys = [row.key for row in _questions(resolved)]
     answers = {"key": keys, "original_prompt": ["Alice", "rain"], "prompt": ["Alice in gold", "rain in gold"]}
     write_part(Store(job.output), "answers", answers)
     commit_rows(job, write_prompts(job, Callback()).place)

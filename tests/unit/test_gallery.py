@@ -55,8 +55,7 @@ def read_script(content: bytes) -> tuple[str, list[str]]:
 def manifest_of(store: Store) -> dict[str, Any]:
     name, (_, _, text) = read_script(store.read("gallery/manifest.js"))
     assert name == "manifest"
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return json.loads(text)
 
 
 def column_of(store: Store, name: str, table: str = "records") -> list[Any]:

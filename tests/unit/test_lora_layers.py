@@ -100,8 +100,7 @@ class Blocks(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         self.rows.append(latents.shape[0])
-        output: Tensor = self.block(latents)
-        return output
+        return self.block(latents)
 
 
 def test_compiled_blocks_run_rows_of_equal_adapters_and_weights_at_once(mixer: Mixer) -> None:

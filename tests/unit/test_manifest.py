@@ -60,8 +60,7 @@ def signed_by(signing: Signing, format: MediaFormat = "png", **others: Any) -> t
 def said_of(of: StepInput, steps: list[FileStep]) -> dict[str, Any]:
     """Return what the record says of the marks of a clip."""
     encode_input(of, steps)
-    said: dict[str, Any] = json.loads(str(of.values["marks"]))
-    return said
+    return json.loads(str(of.values["marks"]))
 
 
 def _read(content: bytes, anchors: str | None = None) -> dict[str, Any]:

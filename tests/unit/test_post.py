@@ -108,8 +108,7 @@ def by_hand(tensors: dict[str, torch.Tensor], frame: Frames) -> Frames:
         if place < 4:
             hidden = functional.prelu(hidden, tensors[f"body.{place + 1}.weight"])
     large = functional.pixel_shuffle(hidden, 2) + functional.interpolate(pixels, scale_factor=2)
-    made: Frames = (large[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return made
+    return (large[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def test_frames_between_follow_the_motion_and_the_clip_lasts_as_long() -> None:

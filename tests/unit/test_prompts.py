@@ -62,8 +62,7 @@ def rows_rendered(job: Job, **scope: Any) -> list[dict[str, Any]]:
         return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
 
     PromptsRunner().render(job, Callback(), Scope(**scope), run=run)
-    rows: list[dict[str, Any]] = pq.read_table(tables[0]).to_pylist()
-    return rows
+    return pq.read_table(tables[0]).to_pylist()
 
 
 def test_each_prompt_is_written_once_and_stays(tmp_path: Path, chat: Chat) -> None:

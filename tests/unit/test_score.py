@@ -41,8 +41,7 @@ def named(function: str) -> str:
 
 
 def columns(store: Store, *names: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = framefleet.read_records(store.url_of(""), columns=names).to_pylist()
-    return rows
+    return framefleet.read_records(store.url_of(""), columns=names).to_pylist()
 
 
 def test_scores_stand_in_the_records_and_are_those_of_the_frames(store: Store) -> None:

@@ -29,8 +29,7 @@ from tests.failing_store import failing
 def said(code: str, status: int) -> Exception:
     """Return what s3fs makes of a server's answer."""
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    error: Exception = translate_boto_error(ClientError(response, "PutObject"))
-    return error
+    return translate_boto_error(ClientError(response, "PutObject"))
 
 
 class HttpError(Exception):

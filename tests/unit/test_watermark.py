@@ -104,7 +104,7 @@ def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> No
     job = write_job(tmp_path / "job.yaml", values | {"marks": {"watermark": "spread"}})
     planned = command("plan", job)
     assert "marks.watermark: spread can often not be read from clips of 16 x 16" in planned.stderr
-    assert MarkStep(marks=ClipMarks(watermarks=SPREAD)).small_pixels == 192 * 256
+    assert MarkStep(marks=ClipMarks(watermarks=SPREAD)).note_of_size(192, 256) is None
 
 
 def test_a_row_is_found_through_what_is_done_to_files() -> None:

@@ -236,8 +236,7 @@ def waits_of(names: list[str]) -> dict[str, int]:
     ended = subprocess.run(
         [sys.executable, "-m", "tools.benchmarks.waits", *names], check=True, stdout=subprocess.PIPE
     )
-    waits: dict[str, int] = json.loads(ended.stdout)
-    return waits
+    return json.loads(ended.stdout)
 
 
 def table(names: Iterable[str] = ()) -> str:

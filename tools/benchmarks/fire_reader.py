@@ -41,8 +41,7 @@ class Bucket:
     def read(self, key: str) -> bytes | None:
         if key not in self._keys:
             return None
-        content: bytes = self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
-        return content
+        return self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
 
     def files(self, folder: str, suffix: str) -> list[str]:
         return sorted(key for key in self._keys if key.startswith(f"{folder}/") and key.endswith(suffix))

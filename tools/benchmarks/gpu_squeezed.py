@@ -93,12 +93,12 @@ def _results(
 def _squeezed(layer: nn.Module, x: Tensor, room: int, *, device: str) -> Tensor:
     """Run a layer with this many bytes besides what is held."""
     if not device.startswith("cuda"):
-        return layer(x)  # type: ignore[no-any-return]
+        return layer(x)
     free_memory()
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(device) + room) / total))
     try:
-        return layer(x)  # type: ignore[no-any-return]
+        return layer(x)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

@@ -44,8 +44,7 @@ def main() -> None:
 def _measured_alone(loader: str, folder: str, device: str) -> list[float]:
     command = [sys.executable, "-m", "tools.benchmarks.load", "--one", loader, folder, device]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    numbers: list[float] = json.loads(run.stdout.splitlines()[-1])
-    return numbers
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def measure(loader: str, folder: str, device: str) -> list[float]:

@@ -56,8 +56,7 @@ class Decoder(nn.Module):
         self.vae = AutoencoderKLWan(base_dim=8 if tiny else 96)
 
     def forward(self, latents: Tensor) -> tuple[Tensor]:
-        decoded: tuple[Tensor] = self.vae.decode(latents, return_dict=False)
-        return decoded
+        return self.vae.decode(latents, return_dict=False)
 
 
 def wan(*, layers: int, heads: int) -> nn.Module:

@@ -260,8 +260,7 @@ def _write_rows(folder: Path, num_rows: int) -> Sequence[str]:
     for first in range(0, num_rows, PART_ROWS):
         pq.write_table(rows.slice(first, PART_ROWS), folder / "parts" / f"{first:06}.parquet")
     build("wan", folder / "model")
-    ids: list[str] = rows["id"].to_pylist()
-    return ids
+    return rows["id"].to_pylist()
 
 
 COLUMNS = ("alone", "done once", "twice", "never", "wrong bytes", "begun again", "seconds lost", "hands")

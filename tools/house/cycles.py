@@ -22,8 +22,7 @@ def _cycle(graph: Mapping[str, Mapping[str, int]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        found: list[str] = error.args[1][::-1]  # each is imported by the next
-        return found
+        return error.args[1][::-1]  # each is imported by the next
     return []
 
 

@@ -95,8 +95,7 @@ def _square(x: Floats, y: Floats) -> Floats:
 def _triangle(x: Floats, y: Floats) -> Floats:
     """Pointing up: base 2, height 1.8."""
     side: Floats = (np.abs(x) * 1.8 - (y + 0.9)) / hypot(1.8, 1)
-    outside: Floats = np.maximum(side, y - 0.9)
-    return outside
+    return np.maximum(side, y - 0.9)
 
 
 def _star(x: Floats, y: Floats) -> Floats:

@@ -86,8 +86,7 @@ def _border(pixels: Floats) -> Floats:
 
 def _distance(pixels: Floats, color: Floats) -> Floats:
     difference = pixels - color
-    distance: Floats = np.sqrt(np.einsum("...c,...c->...", difference, difference))
-    return distance
+    return np.sqrt(np.einsum("...c,...c->...", difference, difference))
 
 
 def _name_of(color: Floats) -> str | None:
@@ -150,8 +149,7 @@ def _overlap(found: _Object, shape: str) -> Floats:
     y = (rows[None, :, None] - found.y[:, None, None]) / radius + down
     outline = np.clip(0.5 - OUTLINES[shape](x, y) * radius, 0, 1)
     both, either = np.minimum(outline, found.covered), np.maximum(outline, found.covered)
-    overlap: Floats = both.sum(axis=(1, 2)) / either.sum(axis=(1, 2))
-    return overlap
+    return both.sum(axis=(1, 2)) / either.sum(axis=(1, 2))
 
 
 @cache

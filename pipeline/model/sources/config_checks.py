@@ -145,8 +145,7 @@ def _size_problem_in_process(
     library: str, class_name: str, config: Mapping[str, Any], most: int
 ) -> str | None:
     """Return the result of `_size_problem`, computed in a process with bounded memory."""
-    problem: str | None = LIBRARY_PROCESS.ask(_size_problem, library, class_name, config, most, True)
-    return problem
+    return LIBRARY_PROCESS.ask(_size_problem, library, class_name, config, most, True)
 
 
 def _size_problem(

@@ -213,7 +213,7 @@ def _loaded(
         if not hasattr(network_class, "from_single_file"):
             problem = f"{where}: diffusers can only read a {component.class_name} from a folder"
             raise ModelError(problem, "leave it out, to use the weights of the base")
-        network: nn.Module = network_class.from_single_file(
+        return network_class.from_single_file(
             tensors,
             config=str(configs),
             subfolder=component.name,
@@ -221,7 +221,6 @@ def _loaded(
             local_files_only=True,
             **({"quantization_config": quantization} if quantization else {}),
         )
-        return network
     # Text encoders: the public `from_single_file` of a pipeline does not take our watched tensors.
     # https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/loaders/single_file.py
     import diffusers

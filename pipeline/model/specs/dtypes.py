@@ -27,8 +27,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """Return the torch dtype for one of `NAMES`."""
     import torch
 
-    dtype: torch.dtype = getattr(torch, _TORCH[name])
-    return dtype
+    return getattr(torch, _TORCH[name])
 
 
 def without_torch(value: Any) -> Any:

@@ -117,7 +117,7 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     bases = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_pipeline = isinstance(made, type) and issubclass(made, bases)
     if is_pipeline and any("__call__" in vars(base) for base in made.__mro__):
-        return made  # type: ignore[no-any-return]
+        return made
     if is_pipeline:
         raise ModelError(f"{name} of diffusers has no `__call__`", "use a class that has one")
     others = (other for other in dir(diffusers) if other.endswith("Pipeline"))

@@ -187,8 +187,7 @@ def with_steps(choice: SchedulerChoice, spec: PipelineSpec, num_steps: int) -> A
 
 def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:
     """Return a new scheduler from the config of `base`, the model's own."""
-    made: SchedulerMixin = class_named(choice.class_name).from_config(base.config, **choice.overrides)
-    return made
+    return class_named(choice.class_name).from_config(base.config, **choice.overrides)
 
 
 def schedulers_of(pipe: Any, name: str | None, spec: PipelineSpec) -> dict[str, SchedulerMixin]:

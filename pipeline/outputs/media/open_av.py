@@ -15,7 +15,4 @@ def open_av(
     content: bytes, options: dict[str, str], *, kind: str | None = None
 ) -> av.container.InputContainer:
     """Open a file for reading. kind: FFmpeg's name of a container that is known. Raises FFmpegError."""
-    container: av.container.InputContainer = av.open(
-        io.BytesIO(content), "r", format=kind, options=options, **_TAGS
-    )
-    return container
+    return av.open(io.BytesIO(content), "r", format=kind, options=options, **_TAGS)

@@ -71,8 +71,7 @@ def encode_zip(
 
 def decode_zip(media_bytes: bytes) -> Pictures:
     files = _frame_files(_members(media_bytes))
-    frames: Pictures = np.stack([_decoded(name, content, len(files)) for name, content in files.items()])
-    return frames
+    return np.stack([_decoded(name, content, len(files)) for name, content in files.items()])
 
 
 def _frame_files(members: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -59,8 +59,7 @@ def columns_of(store: Store, path: str) -> tuple[pa.Schema, dict[str, str]]:
 
 def num_rows_of(store: Store, path: str) -> int:
     """Return how many rows a Parquet file of an output has. Raises JobError as `read_part`."""
-    num_rows: int = _footer(store, path).num_rows
-    return num_rows
+    return _footer(store, path).num_rows
 
 
 def _footer(store: Store, path: str) -> Any:

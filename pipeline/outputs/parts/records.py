@@ -159,8 +159,7 @@ DIGEST = b"framefleet.digest"  # likewise: the digest of what its values come fr
 
 def column_digest(column: pa.Field) -> bytes:
     """Return the digest of what a column's values come from; b"" if it has none."""
-    digest: bytes = (column.metadata or {}).get(DIGEST, b"")
-    return digest
+    return (column.metadata or {}).get(DIGEST, b"")
 
 
 def record_schema(

@@ -253,8 +253,7 @@ class Method:
 
     @property
     def call(self) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(self.network, self.name)
-        return function
+        return getattr(self.network, self.name)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype | None:

@@ -52,8 +52,7 @@ def read_http(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
 
     follow: returns the place of a redirect, or raises InputError.
     """
-    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow)
-    return content
+    return fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow)
 
 
 async def _read(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:

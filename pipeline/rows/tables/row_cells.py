@@ -134,8 +134,7 @@ def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
 def python_values(column: pa.Array) -> list[Any]:
     """Return the cells as Python values; None for cells that cannot be converted."""
     if _is_valid(column) and _has_values(column):
-        values: list[Any] = column.to_pylist()
-        return values
+        return column.to_pylist()
     cells = (column[offset : offset + 1] for offset in range(len(column)))
     return [cell[0].as_py() if _is_valid(cell) and _has_values(cell) else None for cell in cells]
 
@@ -162,8 +161,7 @@ _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write i
 
 
 def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
-    content: bytes = cell.as_buffer()[:count].to_pybytes()
-    return content
+    return cell.as_buffer()[:count].to_pybytes()
 
 
 def _failing(column: pa.Array, passes: Callable[[pa.Array], bool]) -> list[int]:

@@ -79,8 +79,7 @@ class RowIds:
 
     def read_at(self, positions: TablePositions | slice) -> Ids:
         """Return the row_ids at positions that have rows. Maps the file anew, to free mapped pages."""
-        ids: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
-        return ids
+        return _mapped(self._by_position).reshape(-1, 2)[positions]
 
     def sort(self, is_there: npt.NDArray[np.bool_]) -> Iterator[tuple[TablePositions, TablePositions]]:
         """Sort the rows, and yield pairs of positions with the same row_id, earlier and later, in chunks.
@@ -127,8 +126,7 @@ class RowIds:
         first = np.searchsorted(self._keys, start)
         end = np.searchsorted(self._keys, start | _POSITION, side="right")
         positions = _positions_in(self._keys[first:end])
-        equal: list[int] = positions[(self.read_at(positions) == ids).all(axis=1)].tolist()
-        return equal
+        return positions[(self.read_at(positions) == ids).all(axis=1)].tolist()
 
     def close(self) -> None:
         self._keys = np.empty(0, np.uint64)

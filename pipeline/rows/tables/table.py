@@ -394,8 +394,7 @@ def endings_of(paths: Collection[str]) -> str:
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
     """Return all files below a folder. Raises TableError for too many in a local one, e.g. in `/`."""
     if not isinstance(filesystem, LocalFileSystem):
-        names: list[str] = filesystem.find(path)
-        return names
+        return filesystem.find(path)
     paths: list[str] = []
     for folder, _, files in filesystem.walk(path):
         paths += [f"{folder.rstrip('/')}/{name}" for name in files]

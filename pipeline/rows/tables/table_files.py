@@ -140,8 +140,7 @@ def _part(source: TableFile, file: Any, offset: int, count: int, *, is_seekable:
     def read() -> bytes:
         if file.tell() != offset:
             file.seek(offset)
-        content: bytes = file.read(count)
-        return content
+        return file.read(count)
 
     try:
         return source.patience.ride_out(read) if is_seekable else read()

@@ -137,7 +137,7 @@ class CsvRows:
         if not columns or not pc.is_in(columns[0], names).true_count:  # nearly always
             return []
         is_header = functools.reduce(pc.and_, (pc.is_in(texts, names) for texts in columns))
-        return pc.indices_nonzero(is_header).to_pylist()  # type: ignore[no-any-return]
+        return pc.indices_nonzero(is_header).to_pylist()
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
         columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
@@ -170,7 +170,7 @@ _HEADER = Refused(
 
 
 def _shown(text: pa.Scalar) -> str:
-    return text.as_buffer().to_pybytes().decode("utf-8", "replace")  # type: ignore[no-any-return]
+    return text.as_buffer().to_pybytes().decode("utf-8", "replace")
 
 
 def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:

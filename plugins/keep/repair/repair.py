@@ -18,7 +18,7 @@ from framefleet.api.jobs import (
     Progress,
     Summary,
     load_job,
-    storage_options_alone,
+    storage_options,
     store_of_job,
 )
 from framefleet.api.outputs import (
@@ -100,7 +100,7 @@ def repair_job(
     is_output = isinstance(job, str | Path) and (Path(job).suffix not in JOB_FILES or Path(job).is_dir())
     loaded = None if is_output else load_job(job, sets)
     if loaded is None:
-        store = Output.open(str(job), storage_options_alone(sets)).store
+        store = Output.open(str(job), storage_options(sets)).store
     else:
         store = Output.open(store_of_job(loaded)).store
     repaired = Repaired(store=store, repairs=Repairs())

@@ -135,11 +135,11 @@ def replay_command(
     The output is not trusted: framefleet does not run code, load pickles or open private addresses just
     because the output names them. If the row needs them and you trust them, allow them with these options.
     """
-    from framefleet.api.jobs import storage_options_alone
+    from framefleet.api.jobs import storage_options
 
     if script and save is not None:
         raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
-    consent = replace(given(), roots=tuple(roots or []), storage_options=storage_options_alone(sets))
+    consent = replace(given(), roots=tuple(roots or []), storage_options=storage_options(sets))
     is_equal = True
     if script:
         quiet_libraries()

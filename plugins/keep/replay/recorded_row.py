@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from framefleet.api.clips import Request, inputs_in, is_model
+from framefleet.api.clips import FileStep, Inputs, Request, inputs_in, is_model
 from framefleet.api.errors import JobError, not_ours, quoted
 from framefleet.api.jobs import Claim, claim_of
 from framefleet.api.models import DType, DTypeName, ModelSettings, Recipe, find_recipe
@@ -37,9 +37,7 @@ from framefleet.pipeline.model.sources.packing import check_packing
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import Fit, MediaKind
-from framefleet.pipeline.outputs.file_step import FileStep
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.keep.record_law import unsound_files
 from framefleet.plugins.keep.replay.given import NOTHING, Given
 
@@ -103,8 +101,7 @@ def arguments_of(record: Record) -> dict[str, Any]:
     for name, value in read_as(_ARGUMENTS, record.arguments, where).items():
         if isinstance(value, dict) != (name == ARGUMENT):
             raise not_ours(where, f"{name} has a value of the wrong type")
-    arguments: dict[str, Any] = parse_json(record.arguments)
-    return arguments
+    return parse_json(record.arguments)
 
 
 def environment_of(record: Record) -> Environment:

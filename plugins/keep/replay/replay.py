@@ -11,11 +11,10 @@ from framefleet.api.clips import Clip, Media, is_model
 from framefleet.api.commands import Overview
 from framefleet.api.errors import FramefleetError, InputError, JobError, ModelError, not_ours, quoted, shown
 from framefleet.api.models import Model, ModelSettings, Renderer, load, model_digest
-from framefleet.api.outputs import Record
+from framefleet.api.outputs import Record, kept_in
 from framefleet.api.texts import parse_json
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Embed
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.api.clips import inputs_in
+from framefleet.api.engines import open_image
 from framefleet.api.errors import JobError
 from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.pipeline.rows.inputs.fit import fit_opened
-from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.plugins.keep.replay.recorded_row import Recorded
 
 IMPORTS = "import io\n", "from PIL import Image, ImageOps\n"

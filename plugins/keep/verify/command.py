@@ -88,13 +88,12 @@ def verify_command(
     Exit code 0: all rows that were checked are bit-exact; with --files, no file is damaged. 1: some are not;
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
-    from framefleet.api.jobs import load_job, storage_options_alone
+    from framefleet.api.jobs import load_job, storage_options
     from framefleet.api.outputs import Store, dated
-    from framefleet.jobs.job.file import storage_options
     from framefleet.plugins.keep.pack_list import digest_of_list
     from framefleet.plugins.keep.verify.verify import check_one_way, verified_rows
 
-    options = (storage_options if fleet_job else storage_options_alone)(sets)
+    options = storage_options(sets, is_alone=not fleet_job)
     consent = replace(given(), roots=tuple(roots or []), storage_options=options)
     quiet_libraries()
     by_fleet, row_ids = fleet_job is not None, row_ids or []

@@ -7,7 +7,7 @@ import heapq
 import uuid
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from framefleet.api.clips import (
     Clip,
     FileStep,
     Media,
-    MediaFormat,
     Request,
     StepInput,
     decode,
@@ -41,7 +40,16 @@ from framefleet.api.jobs import (
     store_of_job,
     table_of,
 )
-from framefleet.api.outputs import CLAIM, Output, OutputFiles, Record, Store, outputs_in, told_arguments
+from framefleet.api.outputs import (
+    CLAIM,
+    Output,
+    OutputFiles,
+    Record,
+    Store,
+    kept_in,
+    outputs_in,
+    told_arguments,
+)
 from framefleet.api.sections import AtLeastOne
 from framefleet.jobs.job.job_json import with_begun_fit
 from framefleet.jobs.job.schema import StepsSection
@@ -50,7 +58,7 @@ from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.pipeline.errors import setting
 from framefleet.pipeline.outputs.encode_clip import encode_file
-from framefleet.pipeline.outputs.frames.result import KeptSteps, kept_in
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media import decode_floats
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Embed
 from framefleet.pipeline.outputs.output import claim_in_parts_as, recorded_clip
@@ -292,8 +300,11 @@ def _by_fleet(
     media = media_again(claimed, records[0])
     # The fleet's steps have changed the frames already. These only make files, so no pickle is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
-    run = uuid.uuid4().hex
-    with rendered_by_fleet(job, row_ids, watch, format=media.format, keep=keep, run=run) as scratch:
+    lossless = job.media.model_copy(update=_LOSSLESS if media.format in LOSSY else {"format": media.format})
+    kept_steps = StepsSection.model_validate(asdict(keep), strict=False)  # a list instead of a tuple
+    folder = f"{SCRATCH}/{uuid.uuid4().hex}"
+    try:
+        scratch = render_again(job, folder, row_ids, watch, media=lossless, keep=kept_steps)
         rendered_now = Output(scratch)
         there = (
             row_id for table in rendered_now.records(["row_id"]) for row_id in table["row_id"].to_pylist()
@@ -316,36 +327,14 @@ def _by_fleet(
                     damages=tuple(damages),
                     differences=differences,
                 )
+    finally:
+        store.delete_all(folder)
 
 
 def _not_rendered(output: Output, record: Record, error: FramefleetError) -> VerifiedRow:
     damages = look_at_row(output, record.row_id)
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
-
-
-@contextmanager
-def rendered_by_fleet(
-    job: Job,
-    row_ids: Collection[str],
-    watch: Watch,
-    *,
-    format: MediaFormat,
-    keep: KeptSteps,
-    run: str,
-) -> Iterator[Store]:
-    """Render these rows in a temporary output, and yield it; rows that fail are missing in it.
-
-    job: rendered the rows before. format: of its clips; the new clips are lossless. keep: which steps are
-    stored. run: a unique name.
-    """
-    store = store_of_job(job)
-    media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-    steps = StepsSection.model_validate(asdict(keep), strict=False)  # a list instead of a tuple
-    try:
-        yield render_again(job, f"{SCRATCH}/{run}", row_ids, watch, media=media, keep=steps)
-    finally:
-        store.delete_all(f"{SCRATCH}/{run}")
 
 
 def render_again(job: Job, folder: str, row_ids: Collection[str], watch: Watch, **changed: Any) -> Store:

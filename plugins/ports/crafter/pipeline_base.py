@@ -137,8 +137,7 @@ class CrafterPipeline(DiffusionPipeline):
             )
         if tuple(latents.shape) != shape:
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}, not {shape}")
-        prepared: Tensor = latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
-        return prepared
+        return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
     def denoise(
         self,
@@ -287,8 +286,7 @@ class ImageCrafterPipeline(CrafterPipeline):
         encoded = self.image_encoder(seen)
         # One with projection goes with a projector of that, others with one of all tokens.
         embeds = encoded.image_embeds if "image_embeds" in encoded else encoded.last_hidden_state
-        tokens: Tensor = self.image_projector(embeds.to(self.image_projector.dtype))
-        return tokens
+        return self.image_projector(embeds.to(self.image_projector.dtype))
 
     def image_latents(self, pixels: Tensor, generator: Generators) -> Tensor:
         """(B, 3, H, W) -> (B, 4, H/8, W/8), sampled, as the originals do, each row with its own generator."""
@@ -297,8 +295,7 @@ class ImageCrafterPipeline(CrafterPipeline):
             self.vae.encode(row[None].to(self.vae.dtype)).latent_dist.sample(generator=drawn)
             for row, drawn in zip(pixels, own, strict=True)
         ]
-        latents: Tensor = torch.cat(sampled) * self.vae.config.scaling_factor
-        return latents
+        return torch.cat(sampled) * self.vae.config.scaling_factor
 
 
 def clip_pixels(image: Tensor, size: int) -> Tensor:

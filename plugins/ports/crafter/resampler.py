@@ -44,8 +44,7 @@ class VideoCrafterImageProjector(ModelMixin, ConfigMixin):
         queries = self.latents.expand(image_embeds.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, tokens)
-        projected: Tensor = self.norm_out(self.proj_out(queries))
-        return projected
+        return self.norm_out(self.proj_out(queries))
 
 
 class VideoCrafterPooledImageProjector(ModelMixin, ConfigMixin):
@@ -65,8 +64,7 @@ class VideoCrafterPooledImageProjector(ModelMixin, ConfigMixin):
     def forward(self, image_embeds: Tensor) -> Tensor:
         """(B, image_embed_dim) -> (B, num_queries, cross_attention_dim)"""
         tokens = self.proj(image_embeds).unflatten(1, (self.config.num_queries, -1))
-        projected: Tensor = self.norm(tokens)
-        return projected
+        return self.norm(tokens)
 
 
 class _Layer(nn.Module):
@@ -94,5 +92,4 @@ class _Layer(nn.Module):
         )
         attended = functional.scaled_dot_product_attention(query, key, value)
         queries = queries + self.to_out(attended.transpose(1, 2).flatten(2))
-        updated: Tensor = queries + self.ff(queries)
-        return updated
+        return queries + self.ff(queries)

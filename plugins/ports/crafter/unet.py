@@ -170,7 +170,7 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
         if encoder_hidden_states_image is not None:
             # The one name that attention without image tokens ignores in silence, in diffusers.
             attention = {"ip_hidden_states": self._by_frame(encoder_hidden_states_image, sample.shape[2])}
-        output: UNet3DConditionOutput | tuple[Tensor] = super().forward(
+        return super().forward(
             sample,
             timestep,
             encoder_hidden_states,
@@ -178,7 +178,6 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
             cross_attention_kwargs=attention,
             return_dict=return_dict,
         )
-        return output
 
     def enable_gradient_checkpointing(
         self, gradient_checkpointing_func: Callable[..., Any] | None = None
@@ -193,8 +192,7 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
             return None
         rates = torch.as_tensor(self.config.default_fps if fps is None else fps, device=sample.device)
         sinusoid = self.time_proj(rates.reshape(-1).expand(sample.shape[0]))
-        embedded: Tensor = self.fps_embedding(sinusoid.to(self.dtype))
-        return embedded
+        return self.fps_embedding(sinusoid.to(self.dtype))
 
     def _by_frame(self, tokens: Tensor, num_frames: int) -> Tensor:
         """(B, N, D) -> (B*T, n, D)"""
@@ -230,5 +228,4 @@ def _heads(tensor: Tensor, heads: int) -> Tensor:
 def _project(attn: Attention, output: Tensor) -> Tensor:
     """(B, h, N, d) -> (B, N, C), through the output projection."""
     linear, dropout = attn.to_out
-    projected: Tensor = dropout(linear(output.transpose(1, 2).flatten(2)))
-    return projected
+    return dropout(linear(output.transpose(1, 2).flatten(2)))

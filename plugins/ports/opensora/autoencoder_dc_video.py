@@ -107,8 +107,7 @@ class DownBlock(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         frames = 2 if self.temporal and hidden_states.shape[2] > 1 else 1
         shortcut = unshuffle(hidden_states, frames).unflatten(1, (self.out_channels, -1)).mean(dim=2)
-        halved: Tensor = self.conv(hidden_states) + shortcut
-        return halved
+        return self.conv(hidden_states) + shortcut
 
 
 class UpBlock(nn.Module):
@@ -171,8 +170,7 @@ class Encoder(nn.Module):
         for blocks in self.down_blocks:
             hidden_states = blocks(hidden_states)
         shortcut = hidden_states.unflatten(1, (self.latent_channels, -1)).mean(dim=2)
-        latent: Tensor = self.conv_out(hidden_states) + shortcut
-        return latent
+        return self.conv_out(hidden_states) + shortcut
 
 
 class Decoder(nn.Module):
@@ -198,8 +196,7 @@ class Decoder(nn.Module):
         hidden_states = self.conv_in(latent) + latent.repeat_interleave(self.repeats, dim=1)
         for blocks in reversed(self.up_blocks):
             hidden_states = blocks(hidden_states)
-        sample: Tensor = self.conv_out(F.relu(self.norm_out(hidden_states)))
-        return sample
+        return self.conv_out(F.relu(self.norm_out(hidden_states)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,7 @@ def shifted_sigmas(
     if shift is None:
         shift = (1 + (3 - 1) / (4096 - 256) * (tokens_per_frame - 256)) * math.sqrt(num_latent_frames)
     levels = torch.linspace(1, 0, num_inference_steps + 1)
-    sigmas: list[float] = (shift * levels / (1 + (shift - 1) * levels)).tolist()
-    return sigmas
+    return (shift * levels / (1 + (shift - 1) * levels)).tolist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,8 +159,7 @@ def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:
 
 def _interleave(tensor: Tensor, *, head: int) -> Tensor:
     """Reorder the rows of each head from [0, 1, ..., 64, 65, ...] to [0, 64, 1, 65, ...]."""
-    turned: Tensor = tensor.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
-    return turned
+    return tensor.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
 
 
 def _swap_halves(tensor: Tensor) -> Tensor:

@@ -74,8 +74,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
 
     @property
     def size_multiple(self) -> int:
-        multiple: int = self.vae_scale_factor_spatial * self.transformer.config.patch_size
-        return multiple
+        return self.vae_scale_factor_spatial * self.transformer.config.patch_size
 
     def encode_prompt(self, prompt: str | list[str], max_sequence_length: int = 512) -> tuple[Tensor, Tensor]:
         """Return T5's embeddings of all tokens, padding too, and CLIP's pooled ones; adds no suffixes."""
@@ -100,8 +99,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         pixels = self.video_processor.preprocess_video(frames, height, width, resize_mode="crop")
         encoded = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype))
         latent = encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latent
-        scaled: Tensor = latent.float() * self.vae.config.scaling_factor
-        return scaled
+        return latent.float() * self.vae.config.scaling_factor
 
     def prepare_latents(
         self,

@@ -89,8 +89,7 @@ class TrainingRows:
         ]
 
     def repeats(self) -> Sequence[int]:
-        counts: list[int] = self._table["repeats"].to_pylist()
-        return counts
+        return self._table["repeats"].to_pylist()
 
     def digest(self, *, leave_out: Sequence[str] = ()) -> str:
         """Return SHA-256 over what decides the training: contents of videos, arguments and so on, in order.
@@ -221,8 +220,7 @@ class Batches:
         """Return the positions of the rows; all numbers from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
         number = place * self.batches_per_step + micro * self._world_size + rank
-        rows: list[int] = self._epoch(epoch)[number].tolist()
-        return rows
+        return self._epoch(epoch)[number].tolist()
 
     def unused(self) -> dict[Bucket, int]:
         """Return how many rows are in buckets with fewer rows than a batch: these are never used."""
@@ -237,8 +235,7 @@ class Batches:
             rows = random.permutation(self._groups[bucket])
             full = len(rows) // self._batch_size * self._batch_size
             parts.append(rows[:full].reshape(-1, self._batch_size))
-        batches: Positions = random.permutation(np.concatenate(parts), axis=0)
-        return batches
+        return random.permutation(np.concatenate(parts), axis=0)
 
 
 def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:

@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
+from framefleet.api.engines import ArgumentKind
 from framefleet.api.errors import JobError, Problem, Refused, TableError, shown
 from framefleet.api.models import PipelineSpec
 from framefleet.api.outputs import RECORD_FIELDS, RECORDS, told_arguments
 from framefleet.api.texts import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
-from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
+from framefleet.pipeline.model.specs.signature import InputKind, ScalarKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits

@@ -28,14 +28,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from framefleet.api.clips import Frames
+from framefleet.api.engines import file_kind, frames_of, open_image
 from framefleet.api.errors import InputError, JobError, TableError
 from framefleet.api.outputs import Store, read_json
 from framefleet.api.texts import canonical_json, parse_json
 from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.pictures import open_image
-from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
 from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow, TrainingTask
 

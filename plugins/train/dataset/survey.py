@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.api.clips import Inputs
 from framefleet.api.errors import InputError, Problem, Refused
 from framefleet.api.outputs import Output, Store
 from framefleet.api.texts import public_url
 from framefleet.pipeline.model.specs.signature import InputKind
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable

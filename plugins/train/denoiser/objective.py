@@ -211,8 +211,7 @@ _LAYOUTS: dict[LatentLayout, Callable[[Any, Tensor], Tensor]] = {
 
 
 def _mean(encoded: Any) -> Tensor:
-    mean: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
-    return mean
+    return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
 
 
 def _by_channel(values: Any, latents: Tensor) -> Tensor:

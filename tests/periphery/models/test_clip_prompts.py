@@ -55,8 +55,7 @@ def test_prompts_that_are_cleaned_to_one_make_one_clip_also_as_negative_ones() -
 
     def clip(**prompts: Any) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        found: torch.Tensor = pipe(**prompts, **SMALLEST, generator=generator, output_type="latent").frames
-        return found
+        return pipe(**prompts, **SMALLEST, generator=generator, output_type="latent").frames
 
     plain = clip(prompt="a cat's fire & smoke", negative_prompt="tom's fire")
     assert torch.equal(plain, clip(prompt="A cat\u2019s \ufb01re &amp; smoke ", negative_prompt="tom's fire"))

@@ -42,12 +42,11 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
         arguments.setdefault("image", picture(0))
     seeds = seed if isinstance(seed, list) else [seed]
     generators = [torch.Generator().manual_seed(s) for s in seeds]
-    found: torch.Tensor = pipe(
+    return pipe(
         **{"prompt": "a cat", **SMALLEST, **arguments},
         generator=generators if isinstance(seed, list) else generators[0],
         output_type="latent",
     ).frames
-    return found
 
 
 # And MOTION on a fleet, by tests/periphery/cluster/test_crafter.py.

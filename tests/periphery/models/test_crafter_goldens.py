@@ -46,16 +46,12 @@ def unet(name: str) -> Any:
 def scheduler_of(name: str) -> VideoCrafterDDIMScheduler:
     denoiser, scale = SCHEDULES[name]
     folder = goldens.crafter(denoiser, scale=scale)
-    scheduler: VideoCrafterDDIMScheduler = VideoCrafterDDIMScheduler.from_pretrained(
-        folder, subfolder="scheduler"
-    )
-    return scheduler
+    return VideoCrafterDDIMScheduler.from_pretrained(folder, subfolder="scheduler")
 
 
 def predict(model: Any, latents: Tensor, t: Tensor, context: Tensor, fps: Tensor | None = None) -> Tensor:
     image = context[:, TEXT:] if context.shape[1] > TEXT else None
-    predicted: Tensor = model(latents, t, context[:, :TEXT], fps, image).sample
-    return predicted
+    return model(latents, t, context[:, :TEXT], fps, image).sample
 
 
 def test_videocrafter2_predicts_as_the_original() -> None:

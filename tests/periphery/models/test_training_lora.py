@@ -68,8 +68,7 @@ def test_the_file_does_what_the_trained_adapters_did(file: Path) -> None:
 
 
 def predicted(task: Any, row: dict[str, Tensor]) -> Tensor:
-    loss: Tensor = task.loss([row], torch.Generator().manual_seed(0)).detach()
-    return loss
+    return task.loss([row], torch.Generator().manual_seed(0)).detach()
 
 
 def test_the_start_depends_on_the_seed_alone() -> None:
