@@ -31,7 +31,7 @@ class Plugin:
     """What one plugin adds, as plain values and "module:name": workers and `--help` import what they use."""
 
     # Panel of `framefleet --help`: functions for Typer, each named after its command, e.g. `watch_command`.
-    # Those of the panel "model" are commands of `framefleet model`.
+    # Those of the panel "model" are commands of `framefleet model`. All get --verbose, unless they have it.
     commands: Mapping[str, Sequence[_Place]] = field(default_factory=dict)
     # Section of the job file: a JobKind.
     job_kinds: Mapping[str, _Place] = field(default_factory=dict)
