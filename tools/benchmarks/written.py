@@ -69,9 +69,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "tests": Command("suite_times", ("--only", "nothing"), ("--only",)),
     "training": Command("training"),
     "under-fire": Command(
-        "under_fire",
-        ("--rows", "300", "--seeds", "1"),
-        ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet"),
+        "under_fire", (), ("--rows", "40", "--seeds", "1", "--systems", "plain", "framefleet")
     ),
     "until": Command("until"),
 }
