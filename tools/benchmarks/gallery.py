@@ -1,9 +1,9 @@
 """A real job of 10,000 records, and how soon its gallery answers in a browser: docs/gallery.md.
 
-    python -m tools.benchmarks.gallery FOLDER [--short] [--shots docs]
+    python -m tools.benchmarks.gallery FOLDER [--scenes 60] [--seeds 20] [--shots docs]
 
 Renders the job in FOLDER, or goes on with it: an hour of two CPU cores. `--shots` takes the pictures of
-docs/gallery.md. Prints figures and judges none.
+docs/gallery.md, for which `--scenes 12 --seeds 8` are enough. Prints figures and judges none.
 """
 
 from __future__ import annotations
@@ -24,24 +24,21 @@ from framefleet.jobs.render.command import show_render
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.browser.shots import take_shots
 from tests.browser.stopwatch import Times, times_of, watched
-from tools.benchmarks.gallery_job import write_gallery_job
+from tools.benchmarks.gallery_job import NUM_SCENES, NUM_SEEDS, write_gallery_job
 from tools.benchmarks.results import tables
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SHORT = {"num_scenes": 1, "num_seeds": 1}
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--short", action="store_true", help="a few rows, one column; its figures mean nothing"
-    )
+    parser.add_argument("--scenes", type=int, default=NUM_SCENES, help="each is said in English and Chinese")
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
     parser.add_argument("--shots", type=Path, help="take pictures, into this folder")
     given = parser.parse_args()
-    job = write_gallery_job(given.folder, **(SHORT if given.short else {}))
+    job = write_gallery_job(given.folder, num_scenes=given.scenes, num_seeds=given.seeds)
     show_render(load_job(job))
     output = given.folder / "out"
     print("; ".join(about(output)))
@@ -51,7 +48,7 @@ def main() -> None:
         seen = {}
         for name, viewport in {"desktop": WIDE, "phone": PHONE}.items():
             pages = partial(opened_page, opened, url, viewport, complaints)
-            seen[name] = dict(figures(times_of(pages, ["guidance_scale"] if given.short else None)))
+            seen[name] = dict(figures(times_of(pages, ["guidance_scale"] if given.scenes == 1 else None)))
         if given.shots:
             take_shots(opened, url, given.shots)
     first = next(iter(seen.values()))

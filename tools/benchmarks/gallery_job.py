@@ -12,11 +12,12 @@ from tests.gallery_output import HOSTILE
 from tools.shapes.scenes import captions, held_out_scenes
 
 NUM_SCENES = 60  # each said in English and in Chinese
+NUM_SEEDS = 20
 GUIDANCE_SCALES = (1, 2.5, 4, 7)
 FAILING = "a poison ball bounces on black"  # see tests.faults.raises
 
 
-def write_gallery_job(folder: Path, *, num_scenes: int = NUM_SCENES, num_seeds: int = 20) -> Path:
+def write_gallery_job(folder: Path, *, num_scenes: int = NUM_SCENES, num_seeds: int = NUM_SEEDS) -> Path:
     """Write job.yaml for an output in `folder`; return its path.
 
     As it stands 127 prompts x 4 guidance scales x 20 seeds are 10,160 rows: 10,080 records and 80 failures.

@@ -28,7 +28,7 @@ PROGRAMS = {
     "compared": (["--only", "weights"], "| after half of the rows, the weights change |"),
     "counts": (["alone"], "| alone |"),  # tests/models/test_counts.py
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
-    "gallery": (["--short"], "complaints of the console"),
+    "gallery": (["--scenes", "1", "--seeds", "1"], "complaints of the console"),
     "gpu_assert": (["--device", "cpu"], "device assert: not measured"),
     "gpu_bits": (["--device", "cpu", "--tiny"], "kernel: math"),
     "gpu_compiled": (["--device", "cpu", "--tiny"], "products: compiled"),
