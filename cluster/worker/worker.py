@@ -260,6 +260,7 @@ class Worker:
                     self._checkpointer.look(renderer)
                 if self._is_drained:
                     break
+                renderer.drain()  # no row is under way; this ends what an engine has started
             with self._news:
                 for assignment in self._inbox.take_all():
                     self._tell(handed_back=assignment.row_id)

@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from framefleet import Audit, Inputs, Request, Store
-from framefleet.cluster.worker.messages import Assignment, Hello
+from framefleet.cluster.worker.messages import Assignment, Hello, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
+from framefleet.pipeline.engine import Engine, EngineSession
 from framefleet.pipeline.metrics import LOAD, STORE_BYTES, WORKER_SECONDS
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.stores import retries
 from tests.jobs import wait_until
 from tests.media_files import image_file, sha256
@@ -157,6 +159,38 @@ def test_a_worker_that_serves_another_output_stores_clips_there_and_loads_nothin
         str(tmp_path / name / drafts[0].record.path) for name in ("drafts", "full")
     ]
     worker.exchange([], drain=True)
+
+
+class CountedEngine(Engine):
+    """Counts its sessions that are open."""
+
+    open_sessions: ClassVar[int] = 0
+
+    def start(self, store: Store) -> EngineSession:
+        CountedEngine.open_sessions += 1
+        return CountedSession()
+
+
+class CountedSession(EngineSession):
+    def close(self) -> None:
+        CountedEngine.open_sessions -= 1
+
+
+def test_a_worker_that_serves_another_output_ends_what_its_engine_had_started(tmp_path: Path) -> None:
+    def setup(name: str) -> WorkerSetup:
+        engine = CountedEngine(type="counted", model="none")
+        return replace(
+            worker_setup("wan", Store(str(tmp_path / name)), Inputs([])),
+            model=ModelSettings(path=engine.name, device="cpu", engine=engine),
+        )
+
+    worker = started_worker(setup("drafts"))
+    assert CountedEngine.open_sessions == 1
+    worker.renew(setup("full"))
+    wait_until(lambda: isinstance(worker.start(), Hello))
+    assert CountedEngine.open_sessions == 1
+    worker.exchange([], drain=True)
+    wait_until(lambda: not CountedEngine.open_sessions)
 
 
 def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(tmp_path: Path) -> None:
