@@ -132,8 +132,8 @@ class Spent:
         )
 
     def text(self) -> str:
-        """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
-        hours = f"{self.elapsed_s / HOUR_S:.2f} hours, {self.worker_s / HOUR_S:.2f} hours of workers"
+        """Return the sums in words: "1.50 hours, 3.00 worker hours, 1.2 GB of clips"."""
+        hours = f"{self.elapsed_s / HOUR_S:.2f} hours, {self.worker_s / HOUR_S:.2f} worker hours"
         return f"{hours}, {bytes_text(self.num_bytes)} of clips"
 
 

@@ -43,7 +43,7 @@ class IpAdapter(Strict):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     path: NonEmpty
-    """Folder, org/name of the hub, or URL of a folder."""
+    """Folder, org/name on the hub, or URL of a folder."""
     weights: NonEmpty
     """The adapter's .safetensors file in the folder."""
     image_encoder: NonEmpty

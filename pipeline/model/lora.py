@@ -157,7 +157,7 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     if here.is_file():
         return str(here.parent), here.name
     if not here.exists() and (is_weights(path) or not HUB_ID.fullmatch(path)):
-        fix = f"use a {SAFETENSORS} file, a folder, org/name of the hub, or a URL"
+        fix = f"use a {SAFETENSORS} file, a folder, org/name on the hub, or a URL"
         raise ModelError(f"loras.{name}: {here.absolute()} does not exist", fix)
     return path, lora.file
 

@@ -34,7 +34,7 @@ class Hub:
         disable_progress_bars()
         self._name, self._api = name, HfApi()
         if name.count("/") != 1:
-            raise JobError(f"push: {name!r} is not a dataset name of the hub", "write it as org/name")
+            raise JobError(f"push: {name!r} is not a dataset name on the hub", "write it as org/name")
         try:
             self._api.create_repo(name, repo_type="dataset", private=is_private or None, exist_ok=True)
         except Exception as error:  # the client passes on its HTTP library's errors
@@ -91,7 +91,7 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     """Raise an error with a fix. The hub client's own text may contain a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
-        problem = f"push: {name!r} is not a dataset name of the hub: {message}"
+        problem = f"push: {name!r} is not a dataset name on the hub: {message}"
         raise JobError(problem, "write it as org/name") from None
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:

@@ -31,7 +31,7 @@ def convert_command(
         str | None,
         typer.Option(
             "--base",
-            help="Pipeline that a single file was made for: a folder, org/name of the hub, or a URL.",
+            help="Pipeline that a single file was made for: a folder, org/name on the hub, or a URL.",
         ),
     ] = None,
     parts: Annotated[

@@ -116,7 +116,7 @@ def test_a_plan_says_what_ends_a_run_and_who_hears_of_it(tmp_path: Path) -> None
 def test_a_plan_says_what_is_used_of_the_budget_and_whether_it_is_spent(tmp_path: Path) -> None:
     job = committed(tmp_path, budget={"bytes": "1GB"})
     ended = command("plan", job)
-    assert "\nused of the budget so far: 0.00 hours, 0.00 hours of workers, " in ended.stdout
+    assert "\nused of the budget so far: 0.00 hours, 0.00 worker hours, " in ended.stdout
     ended = command("plan", job, "--set", "budget.bytes=1")
     assert "\n`render` would stop at once: budget.bytes is reached: all runs used" in ended.stdout
     assert "; to continue: raise budget.bytes above" in ended.stdout

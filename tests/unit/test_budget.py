@@ -50,7 +50,7 @@ def test_what_is_said_names_the_limit_all_that_was_spent_and_how_to_continue() -
     overrun = JobBudget(money=10.0, price=2.5).overrun("money", AN_HOUR, 1)
     assert overrun.message == (
         "budget.money is reached: all runs used 10.00, 10.00 is allowed "
-        "(1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money)"
+        "(1.00 hours, 4.00 worker hours, 2.0 MB of clips, 10.00 of money)"
     )
     needed = Spent(num_bytes=9_000_000)
     overrun = JobBudget(bytes=1000).overrun("bytes", AN_HOUR, 1, needed=needed)

@@ -162,7 +162,7 @@ class Report(Overview):
     spent: Mapping[str, float]  # what all runs counted, as figures of `Summary`
     gpus_per_worker: float
     gpu_idle: Mapping[str, float]  # of workers with several GPUs: idle share, by the networks on each
-    gpu_hours: float  # hours of workers, times the GPUs of each; of a worker without a GPU its own hours
+    gpu_hours: float  # worker hours, times the GPUs of each; of a worker without a GPU its own hours
     cost: Cost | None  # None without a price
     clip_yield: Yield | None  # None if drivers counted nothing
     failures_by_type: Mapping[str, int]
