@@ -5,29 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.rows.inputs.pictures import Described, describe_parts
-from framefleet.pipeline.rows.inputs.video_parts import VideoPart
-
 HEIGHT, WIDTH = 48, 64
-
-DescribeParts = Callable[[bytes, MediaKind, Sequence[VideoPart | None]], Iterable[Described | InputError]]
-
-
-def describe(content: bytes, kind: MediaKind, describe_parts: DescribeParts = describe_parts) -> Described:
-    """Return what all of a file holds. Raises InputError."""
-    (described,) = describe_parts(content, kind, [None])
-    if isinstance(described, InputError):
-        raise described
-    return described
 
 
 def picture(mode: str = "RGB", width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> Image.Image:

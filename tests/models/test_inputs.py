@@ -15,9 +15,9 @@ from PIL import Image
 from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.rows.inputs import http_read
-from framefleet.pipeline.rows.inputs.pictures import open_image
+from framefleet.pipeline.rows.inputs.pictures import describe, open_image
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from tests.media_files import describe, image_file
+from tests.media_files import image_file
 from tests.web_server import WebServer
 
 SECRETS = ("s3cr3t", "secret")

@@ -26,13 +26,14 @@ from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.rows.inputs.arguments import open_arguments
+from framefleet.pipeline.rows.inputs.pictures import describe
 from framefleet.pipeline.rows.inputs.video_frames import num_samples
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.memory.stub_networks import grey_reference
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table
-from tests.media_files import describe, image_file, sha256, video_file
+from tests.media_files import image_file, sha256, video_file
 from tests.modular import plain, plain_frames
 from tests.tinies.encoders import VIDEO_ID
 from tests.tiny import SMALLEST, tiny

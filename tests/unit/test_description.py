@@ -18,10 +18,16 @@ from PIL import Image
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.rows.inputs.pictures import Describer, decoding_bytes, describe_parts
+from framefleet.pipeline.rows.inputs.pictures import (
+    DescribeParts,
+    Describer,
+    decoding_bytes,
+    describe,
+    describe_parts,
+)
 from framefleet.pipeline.rows.inputs.roots import MAX_FRAME_PIXELS, MAX_IMAGE_PIXELS
 from framefleet.pipeline.rows.inputs.video_frames import Budget
-from tests.media_files import DescribeParts, describe, image_file, video_file
+from tests.media_files import image_file, video_file
 
 
 @pytest.fixture

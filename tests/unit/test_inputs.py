@@ -17,9 +17,9 @@ from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, Refused, StoreError
 from framefleet.pipeline.guards.hosts import is_public
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.pictures import Described, describe
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from tests.media_files import describe, image_file, video_file
+from tests.media_files import image_file, video_file
 
 
 def test_files_below_a_folder_are_read(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.rows.inputs import video_frames
-from framefleet.pipeline.rows.inputs.pictures import Described, open_image, open_video
+from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MediaKind
-from tests.media_files import HEIGHT, WIDTH, describe, image_file, picture, turned, video_file
+from tests.media_files import HEIGHT, WIDTH, image_file, picture, turned, video_file
 
 IMAGES = ("png", "jpeg", "webp", "bmp", "tiff", "gif")
 VIDEOS = {

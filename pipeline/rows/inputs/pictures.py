@@ -10,7 +10,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass
 from itertools import islice
@@ -96,6 +96,17 @@ def describe_parts(
             yield Described(
                 sha256=sha256, width=size[0], height=size[1], num_frames=num_frames, first_frame=first
             )
+
+
+DescribeParts = Callable[[bytes, MediaKind, Sequence[VideoPart | None]], Iterable[Described | InputError]]
+
+
+def describe(content: bytes, kind: MediaKind, describe_parts: DescribeParts = describe_parts) -> Described:
+    """Return what a whole file contains. Raises InputError."""
+    (described,) = describe_parts(content, kind, [None])
+    if isinstance(described, InputError):
+        raise described
+    return described
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
