@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -54,13 +54,6 @@ def read_measured() -> Measurements:
     values = json.loads(MEASURED.read_text(encoding="utf-8"))
     findings = {name: Finding(**finding) for name, finding in values["findings"].items()}
     return Measurements(**values | {"findings": findings})
-
-
-def write_measured(measured: Measurements) -> None:
-    values = asdict(measured)
-    values["findings"] = dict(sorted(values["findings"].items()))
-    MEASURED.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    read_measured.cache_clear()
 
 
 # Names for what classes make.

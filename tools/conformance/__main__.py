@@ -6,10 +6,11 @@ Writes what docs/reference/models.md says of their classes, and the page.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import diffusers
@@ -17,7 +18,7 @@ import diffusers
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, resolved
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.plugins.models.descriptions import Finding, Measurements, read_measured, write_measured
+from framefleet.plugins.models.descriptions import MEASURED as FILE, Finding, Measurements, read_measured
 from tests.jobs import ROOT
 from tests.mixed import mixed_table
 from tests.servers import warm_cluster
@@ -44,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := {*options.names} - {*MEASURED}:
         parser.error(f"no tiny pipeline is called {', '.join(sorted(unknown))}")
     if options.classes:
-        write_measured(replace(read_measured(), classes=classes_by_kind(), not_rendered=NOT_RENDERED))
-        _write_page()
+        _write(replace(read_measured(), classes=classes_by_kind(), not_rendered=NOT_RENDERED))
         return 0
     with nullcontext() if options.here else warm_cluster() as address:
         failed = [name for name in options.names or sorted(MEASURED) if not _is_measured(name, address)]
@@ -69,7 +69,7 @@ def write_with(name: str, found: Finding) -> None:
     known = read_measured()
     findings = {name: old for name, old in known.findings.items() if name in MEASURED}
     is_current = known.diffusers == diffusers.__version__  # reading all classes takes half a minute
-    write_measured(
+    _write(
         Measurements(
             diffusers=diffusers.__version__,
             findings={**findings, name: found},
@@ -77,10 +77,13 @@ def write_with(name: str, found: Finding) -> None:
             not_rendered=NOT_RENDERED,
         )
     )
-    _write_page()
 
 
-def _write_page() -> None:
+def _write(measured: Measurements) -> None:
+    values = asdict(measured)
+    values["findings"] = dict(sorted(values["findings"].items()))
+    FILE.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    read_measured.cache_clear()
     (ROOT / "docs/reference/models.md").write_text(page(), encoding="utf-8")
 
 
