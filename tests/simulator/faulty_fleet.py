@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.faults import FaultPolicy, LossKind
 from tests.simulator import simulation
 
+MAX_ROWS = 8  # of a forward, for how long rows may come no further
 MAX_STORING = 4  # clips of a worker on their way to the store: then it waits
 
 
@@ -32,8 +31,6 @@ class FaultyFleet(simulation.SimulatedFleet):
     num_bad: int = 0  # of the machines: whatever is started there dies
     is_fresh: bool = False  # no machine has done a row yet, and `Hosts` says where workers are started again
     tail: float = 0.0
-    slow_share: float = 0.0  # of the workers, ten times slower
-    max_rows: int = 8  # of a forward, for how long rows may come no further
     silence_s: float = 12.0  # as `fleet.silence_s`
     cuts_per_hour: float = 0.0
     cut_s: float = 30.0  # in the mean, as what follows
@@ -64,12 +61,8 @@ class FaultyRun(simulation.SimulatedRun):
 
     struck_alone: set[str] = field(default_factory=set)  # rows whose worker died by chance, holding only them
     num_held_most: int = 0  # rows the dispatcher remembered at once
-    num_ended: int = 0  # workers that were well, and were ended for being silent or still
     stale_counted: int = 0  # reports of dead workers that were taken for good
     idle_s: float = 0.0  # of all workers together
-    longest_s: float = 0.0  # of one row
-    dispatch_s: float = 0.0  # of the processor, in the dispatcher
-    expected: list[tuple[float, float]] = field(default_factory=list)  # when the end was expected, and which
     is_stuck: bool = False  # no machine was left, so that the job ended with rows left
     unused: tuple[str, ...] = ()  # machines and workers that were given up
 
@@ -78,30 +71,8 @@ class FaultyRun(simulation.SimulatedRun):
 class _Worker(simulation.SimulatedWorker):
     """storing: when its clips will be stored."""
 
-    slowness: float = 1.0
     cut_until: float = 0.0
     storing: list[float] = field(default_factory=list)
-
-
-class _Timed:
-    """A dispatcher that counts the seconds spent in its methods."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher, self.seconds = dispatcher, 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._dispatcher, name)
-        return self._timed(found) if callable(found) else found
-
-    def _timed(self, method: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.thread_time()  # others may be at work on this machine
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self.seconds += time.thread_time() - started
-
-        return call
 
 
 class FaultySimulation(simulation.Simulation):
@@ -116,9 +87,8 @@ class FaultySimulation(simulation.Simulation):
         faults: FaultPolicy | None = None,
         num_rows: int = 0,
     ) -> None:
-        self._faults, self._timed = faults or FaultPolicy(), _Timed(dispatcher)
-        timed = cast(Dispatcher, self._timed)
-        super().__init__(timed, rows, fleet, faults=self._faults, num_rows=num_rows)
+        self._faults = faults or FaultPolicy()
+        super().__init__(dispatcher, rows, fleet, faults=self._faults, num_rows=num_rows)
         self.fleet: FaultyFleet = fleet
         self.outcome: FaultyRun = FaultyRun()
         self._ghosts: list[tuple[str, str]] = []  # (dead worker, row in its hands), reported late
@@ -131,7 +101,6 @@ class FaultySimulation(simulation.Simulation):
         super().run()
         self.outcome.is_stuck = not self.dispatcher.finished
         self.outcome.unused = self._hosts.unused
-        self.outcome.dispatch_s = self._timed.seconds
         return self.outcome
 
     def _prove(self, machine: int) -> None:
@@ -142,14 +111,8 @@ class FaultySimulation(simulation.Simulation):
         self.dispatcher.done("prover", "proof", 0.0)
         self.dispatcher.lost("prover")
 
-    def _look(self, progress: Progress, now: float) -> None:
-        if progress.eta_s is not None:
-            self.outcome.expected.append((now, now + progress.eta_s))
-        super()._look(progress, now)
-
     def _new_worker(self, name: str, machine: int) -> _Worker:
-        slow = self._random.random() < self.fleet.slow_share
-        return _Worker(name, machine, slowness=10.0 if slow else 1.0)
+        return _Worker(name, machine)
 
     def _rates(self) -> list[tuple[float, simulation.Action]]:
         fleet = self.fleet
@@ -184,9 +147,9 @@ class FaultySimulation(simulation.Simulation):
     def _seconds_of(self, worker: Any) -> float:
         """The same each time where there is a tail."""
         if not self.fleet.tail:
-            return float(super()._seconds_of(worker) * worker.slowness)
+            return super()._seconds_of(worker)
         left, shape = self._left.get(worker.row, 1.0), worker.rows[worker.row].shape
-        return float(left * worker.slowness * self.fleet.seconds_of(worker.row, shape))
+        return float(left * self.fleet.seconds_of(worker.row, shape))
 
     def _end_row(self, worker: Any, now: float) -> None:
         """Let a late report of a dead worker come, too."""
@@ -238,9 +201,7 @@ class FaultySimulation(simulation.Simulation):
             self._let_go(row_id, worker)
             given_up = self.dispatcher.failed(worker.name, row_id, ValueError(row_id), retry=not is_refused)
             self._give_up([given_up] if given_up else [], now)
-            self.outcome.wasted_s += seconds
             return
-        self.outcome.longest_s = max(self.outcome.longest_s, seconds if is_held else 0.0)
         super()._report(worker, now, row_id=row_id, seconds=seconds)
 
     def _gone(self, worker: Any, now: float) -> None:
@@ -265,7 +226,6 @@ class FaultySimulation(simulation.Simulation):
             self._later(worker, worker.cut_until + self._next_s(self.fleet.cuts_per_hour), self._cut)
 
     def _fall_silent(self, worker: Any, now: float) -> None:
-        self.outcome.num_ended += 1
         self._lose(worker, now, kind="silent")
 
     def _hang(self, worker: Any, now: float) -> None:
@@ -280,9 +240,8 @@ class FaultySimulation(simulation.Simulation):
         if not worker.row:
             return
         pace = self.dispatcher.seconds_per_row(worker.name, [worker.row])
-        longest_s = self._faults.longest_still_s(pace, num_rows=self.fleet.max_rows)
+        longest_s = self._faults.longest_still_s(pace, num_rows=MAX_ROWS)
         if seconds > longest_s:
-            self.outcome.num_ended += seconds < float("inf")
             self._wake(worker, now + longest_s, partial(self._lose, suspects=[worker.row]))
         else:
             worker.seconds += seconds

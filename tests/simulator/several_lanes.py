@@ -76,7 +76,7 @@ class Routed:
 
 
 class SeveralLanes(FaultySimulation):
-    """load_s: seconds that were spent on loading, by all workers; num_loads: how often, by lane."""
+    """num_loads: how often a model was loaded, by lane."""
 
     def __init__(
         self,
@@ -96,7 +96,6 @@ class SeveralLanes(FaultySimulation):
         self._loaded: dict[LaneKey, float] = {}  # seconds that each took, once it was loaded
         self._coming: Counter[LaneKey] = Counter()  # workers that load, by lane
         self.num_loads: Counter[LaneKey] = Counter()
-        self.load_s = 0.0
 
     def _fill_window(self) -> None:
         for name, dispatcher in self._routed.by_lane.items():
@@ -108,12 +107,10 @@ class SeveralLanes(FaultySimulation):
 
     def _start(self, machine: int, *, at: float, lane: LaneKey | None = None) -> None:
         lane = next_lane(self._backlogs()) if lane is None else lane
-        load_s = self._specs[lane].load_s
-        super()._start(machine, at=at + load_s)
+        super()._start(machine, at=at + self._specs[lane].load_s)
         self._routed.lane_of[f"w{self._num_started}"] = lane
         self._coming[lane] += 1
         self.num_loads[lane] += 1
-        self.load_s += load_s
 
     def _join(self, worker: Any, now: float) -> None:
         lane = self._routed.lane_of[worker.name]

@@ -46,11 +46,8 @@ class SimulatedRun:
 
     done: Counter[str] = field(default_factory=Counter)
     given_up: list[GivenUp] = field(default_factory=list)
-    leased: Counter[str] = field(default_factory=Counter)
     useful_s: float = 0.0  # spent on rows that were done, by all workers together
-    wasted_s: float = 0.0  # spent on rows that were not done there
     worker_s: float = 0.0  # of all workers, since they joined
-    ends: list[float] = field(default_factory=list)  # when each row was done
     end_s: float = 0.0
 
 
@@ -200,7 +197,6 @@ class Simulation:
         holders.add(worker.name)
         worker.held.add(row.row_id)
         worker.rows[row.row_id] = row
-        self.outcome.leased[row.row_id] += 1
 
     def _let_go(self, row_id: str, worker: SimulatedWorker) -> None:
         worker.held.discard(row_id)
@@ -228,11 +224,9 @@ class Simulation:
 
     def _report(self, worker: SimulatedWorker, now: float, *, row_id: str, seconds: float) -> None:
         if row_id not in worker.held:
-            self.outcome.wasted_s += seconds  # another one was quicker
-            return
+            return  # another one was quicker
         self._let_go(row_id, worker)
         self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
-        self.outcome.ends.append(now)
         self.outcome.useful_s += seconds
         self._hosts.done(f"slot {worker.machine}", row_id)
         self._tally.done(worker.name, 1.0)
@@ -253,7 +247,6 @@ class Simulation:
             self._let_go(row_id, worker)
             if worker.row == row_id:
                 worker.row = ""
-                self.outcome.wasted_s += now + HEARS_S - worker.began
                 self._wake(worker, now + HEARS_S, self._go_on)
 
     def _drain(self, worker: SimulatedWorker, now: float) -> None:
@@ -285,8 +278,6 @@ class Simulation:
         suspects: Collection[str] | None = None,
     ) -> None:
         """The worker is gone with all it had."""
-        if worker.row:
-            self.outcome.wasted_s += now - worker.began
         rows = sorted(worker.held) if suspects is None else [*suspects]
         for row_id in sorted(worker.held):
             self._let_go(row_id, worker)
