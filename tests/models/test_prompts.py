@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ErnieImagePipeline, WanPipeline
 from transformers import Ministral3Config, Ministral3ForCausalLM
 
-from framefleet import Batching, Clip, Renderer, Request, load_model, replay
+from framefleet import Batching, Clip, Model, Renderer, Request, load_model, replay
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.demo.prepare import MODEL
@@ -21,10 +23,51 @@ from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table
 from tests.tinies.encoders import chat_tokenizer
-from tests.tinies.flux2 import ernie
+from tests.tinies.flux_kin import ernie
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import clips_in_order, unaudited
-from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
+
+PROMPTS = (
+    "a red ball",
+    "一只绿色的猫在雨中奔跑",
+    "a dog runs " * 3,
+    "海",
+    "a cat on the mat",
+    "两匹马在草原上",
+    "sunset",
+)
+STEPS = (2, 3, 4)
+# What switches guidance on, and so a second prompt.
+CHOICES: dict[str, dict[str, Sequence[Any]]] = {
+    "z_image": {"guidance_scale": (0.0, 3.0, 5.5), "negative_prompt": ("", "blurry, 低质量")},
+    "qwen_image": {"true_cfg_scale": (1.0, 3.0, 5.5), "negative_prompt": ("blurry, 低质量",)},
+}
+
+
+def unequal_rows(name: str, count: int) -> list[dict[str, Any]]:
+    """Return arguments and seeds of rows in no order."""
+    draw = random.Random(name)
+    choices = {"prompt": PROMPTS, "num_inference_steps": STEPS} | CHOICES[name]
+    return [
+        SMALLEST[name]
+        | {"seed": seed}
+        | {argument: draw.choice(values) for argument, values in choices.items()}
+        for seed in range(count)
+    ]
+
+
+def requests_of(rows: Sequence[dict[str, Any]]) -> list[Request]:
+    return [
+        Request(arguments={k: v for k, v in row.items() if k != "seed"}, seed=row["seed"]) for row in rows
+    ]
+
+
+def plain_digest(model: Model, request: Request) -> str:
+    """Return the digest of what a plain diffusers call gives."""
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    output = model.pipe(**request.arguments, generator=generator, output_type="np")
+    return frames_sha256((output.images * 255).round().astype(np.uint8))
+
 
 # prompt, negative_prompt, max_sequence_length. One text is longer than 16 tokens, so its length decides.
 KINDS: list[tuple[str, str | None, int]] = [

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import transformers
 
-from tests.tinies import encoders, flux2, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
+from tests.tinies import encoders, flux_kin, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
 from tests.tinies.image import image_autoencoder
 from tests.tinies.table import LARGER, ONE_LAYER, ONE_OF_EACH, STEPS, Tinies, of
 
@@ -19,7 +19,7 @@ _DEEP = 36  # layers, of which it and FIBO 2 read the last
 def ideogram4() -> diffusers.DiffusionPipeline:
     """Two transformers: one with the text, one without."""
     sizes: dict[str, Any] = {
-        "in_channels": flux2.PACKED,
+        "in_channels": flux_kin.PACKED,
         **ONE_LAYER,
         "intermediate_size": 64,
         "adaln_dim": 32,
@@ -28,7 +28,7 @@ def ideogram4() -> diffusers.DiffusionPipeline:
     }
     return diffusers.Ideogram4Pipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=flux2.autoencoder(),
+        vae=flux_kin.flux2_autoencoder(),
         text_encoder=encoders.qwen3_vl(num_layers=_DEEP).model,
         tokenizer=encoders.sight_tokenizer(),
         transformer=diffusers.Ideogram4Transformer2DModel(**sizes),
@@ -54,7 +54,7 @@ def fibo2() -> diffusers.DiffusionPipeline:
     return diffusers.BriaFibo2Pipeline(
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=flux2.autoencoder(),
+        vae=flux_kin.flux2_autoencoder(),
         text_encoder=encoders.qwen3_vl(num_layers=_DEEP),
         processor=encoders.sight_processor(),
     )
@@ -85,18 +85,6 @@ def _fibo_parts() -> dict[str, Any]:
     }
 
 
-def joy_edit() -> diffusers.DiffusionPipeline:
-    return diffusers.JoyImageEditPipeline(
-        **_joy_parts(), transformer=diffusers.JoyImageEditTransformer3DModel(**_JOY)
-    )
-
-
-def joy_edit_plus() -> diffusers.DiffusionPipeline:
-    return diffusers.JoyImageEditPlusPipeline(
-        **_joy_parts(), transformer=diffusers.JoyImageEditPlusTransformer3DModel(**_JOY)
-    )
-
-
 _JOY: dict[str, Any] = {
     "in_channels": 4,
     "hidden_size": 32,
@@ -107,19 +95,15 @@ _JOY: dict[str, Any] = {
 }
 
 
-def _joy_parts() -> dict[str, Any]:
+def _joy_parts(network: type[Any]) -> dict[str, Any]:
     return {
+        "transformer": network(**_JOY),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         "vae": wan.wan_parts()["vae"],
         "text_encoder": encoders.qwen3_vl(num_layers=2),
         "tokenizer": encoders.sight_tokenizer(),
         "processor": encoders.sight_processor(),
     }
-
-
-def longcat_edit() -> diffusers.DiffusionPipeline:
-    whole = qwen_kin.longcat().components
-    return diffusers.LongCatImageEditPipeline(**whole)
 
 
 def z_image_omni() -> diffusers.DiffusionPipeline:
@@ -177,9 +161,16 @@ TINIES: Tinies = {
     "fibo2": (fibo2, LARGER, ()),
     "fibo": of("BriaFiboPipeline", _fibo_parts, _FIBO),
     "fibo_edit": of("BriaFiboEditPipeline", _fibo_parts, _FIBO | {"prompt": EDIT_PROMPT}, "image"),
-    "joy_edit": (joy_edit, LARGER, ("image",)),
-    "joy_edit_plus": (joy_edit_plus, LARGER, {"images": 2}),  # a list
-    "longcat_edit": (longcat_edit, STEPS, ("image",)),
+    "joy_edit": of(
+        "JoyImageEditPipeline", lambda: _joy_parts(diffusers.JoyImageEditTransformer3DModel), LARGER, "image"
+    ),
+    "joy_edit_plus": of(
+        "JoyImageEditPlusPipeline",
+        lambda: _joy_parts(diffusers.JoyImageEditPlusTransformer3DModel),
+        LARGER,
+        images=2,  # a list
+    ),
+    "longcat_edit": of("LongCatImageEditPipeline", qwen_kin.longcat, STEPS, "image"),
     "z_image_omni": (z_image_omni, LARGER, ()),
     "kandinsky_t2i": (kandinsky_t2i, LARGER, ()),
     "kandinsky_i2i": (kandinsky_i2i, LARGER, ("image",)),

@@ -1,4 +1,4 @@
-"""Tiny Cosmos 1, 2 and 2.5, and Cosmos 3 of blocks: their guardrail is `tests/guardrail`, a stand-in."""
+"""Tiny Cosmos 1 to 3, whole and of blocks, with sound: their guardrail is `tests/guardrail`, a stand-in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from diffusers.models.transformers import transformer_cosmos
 from diffusers.pipelines.cosmos import pipeline_cosmos2_5_predict
 from transformers import ByT5Tokenizer
 
-from tests.tinies import cosmos3 as omni
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, qwen, t5
 from tests.tinies.table import FRAMES_5, FRAMES_9, HEADS, LARGER, TWO_LAYERS, Tinies, modular_of, of
 
@@ -59,7 +58,7 @@ def cosmos25_transfer() -> diffusers.DiffusionPipeline:
 
 def cosmos3_distilled() -> diffusers.ModularPipeline:
     own = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
-    pipe = modular_of(diffusers.Cosmos3DistilledModularPipeline, omni.cosmos3().components | own)
+    pipe = modular_of(diffusers.Cosmos3DistilledModularPipeline, cosmos3().components | own)
     pipe.update_components(distilled_sigmas=[1.0, 0.5])
     return pipe
 
@@ -91,7 +90,7 @@ def _first(**channels: int) -> dict[str, Any]:
 
 def _second(**channels: int) -> dict[str, Any]:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
-    return {**_from_t5(**channels), "vae": omni.autoencoder(), "scheduler": scheduler}
+    return {**_from_t5(**channels), "vae": autoencoder(), "scheduler": scheduler}
 
 
 def _later(*, controls: bool = False) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _later(*, controls: bool = False) -> dict[str, Any]:
         "text_encoder": qwen(),
         "tokenizer": chat_tokenizer(),
         "transformer": _transformer(in_channels=CHANNELS + 1, text_embed_dim=3 * TEXT_WIDTH, **more),
-        "vae": omni.autoencoder(),
+        "vae": autoencoder(),
         "scheduler": scheduler,
         "safety_checker": _guardrail(),
     }
@@ -132,6 +131,62 @@ def _transformer(**settings: Any) -> diffusers.CosmosTransformer3DModel:
 
 _VIDEO = FRAMES_9 | LARGER | {"max_sequence_length": 32}
 _LONG_VIDEO = _VIDEO | {"max_sequence_length": 128}
+
+
+SOUND_CHANNELS = 4
+
+
+def cosmos3() -> diffusers.DiffusionPipeline:
+    tokenizer = chat_tokenizer()
+    tokenizer.add_tokens(["<|vision_start|>"])
+    transformer = diffusers.Cosmos3OmniTransformer(
+        head_dim=16,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        latent_channel=CHANNELS,
+        latent_patch_size=2,
+        patch_latent_dim=4 * CHANNELS,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        num_key_value_heads=1,
+        vocab_size=385,  # of bytes, and the mark before the frames
+        sound_gen=True,
+        sound_dim=SOUND_CHANNELS,
+        sound_latent_fps=25.0,
+        rope_axes_dim=(4, 2, 2),
+    )
+    sound = diffusers.Cosmos3AVAEAudioTokenizer(
+        sampling_rate=800,  # 32 samples to a latent: 25 latents a second
+        vocoder_input_dim=SOUND_CHANNELS,
+        dec_dim=8,
+        dec_c_mults=(1, 2),
+        dec_strides=(4, 8),
+        encoder_enabled=False,
+    )
+    return diffusers.Cosmos3OmniPipeline(
+        transformer=transformer,
+        text_tokenizer=tokenizer,
+        vae=autoencoder(),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=10.0
+        ),
+        sound_tokenizer=sound,
+        enable_safety_checker=False,
+    )
+
+
+def autoencoder() -> diffusers.AutoencoderKLWan:
+    return diffusers.AutoencoderKLWan(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[0.7] * CHANNELS,
+    )
+
+
 TINIES: Tinies = {
     "cosmos_t2w": of("CosmosTextToWorldPipeline", lambda: _first(in_channels=CHANNELS), _VIDEO),
     "cosmos_v2w": of("CosmosVideoToWorldPipeline", lambda: _first(in_channels=CHANNELS + 1), _VIDEO, video=5),
@@ -145,6 +200,6 @@ TINIES: Tinies = {
     ),
     "cosmos25_predict": of("Cosmos2_5_PredictBasePipeline", _later, _LONG_VIDEO, video=9),
     "cosmos25_transfer": (cosmos25_transfer, _LONG_VIDEO | {"num_frames_per_chunk": 9}, {"controls": 9}),
-    "cosmos3_modular": of("Cosmos3OmniModularPipeline", omni.cosmos3, FRAMES_5),
+    "cosmos3_modular": of("Cosmos3OmniModularPipeline", cosmos3, FRAMES_5),
     "cosmos3_distilled": (cosmos3_distilled, {"height": 16, "width": 16, "num_frames": 5}, ()),
 }

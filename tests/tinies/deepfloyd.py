@@ -9,7 +9,7 @@ from diffusers.pipelines.deepfloyd_if import IFWatermarker
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
-from tests.tinies.kandinsky_images import cross_attending_unet
+from tests.tinies.kandinsky import cross_attending_unet
 from tests.tinies.table import IMAGE, REDRAWN, Tinies, of
 
 _AS_WRITTEN = {"clean_caption": False}  # cleaning needs packages that are not there

@@ -1,16 +1,24 @@
-"""Tiny video pipelines of the first diffusion transformers: Mochi, Allegro, Latte, EasyAnimate."""
+"""Tiny video pipelines of diffusion transformers: Mochi, Allegro, Latte, EasyAnimate, Helios, Motif-Video."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
-from transformers import ByT5Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    ByT5Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    SiglipImageProcessor,
+    T5Gemma2Encoder,
+    T5Gemma2EncoderConfig,
+    T5Gemma2TextConfig,
+)
 
-from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
+from tests.tinies.encoders import BARE_CHAT, IMAGE_WIDTH, SIGHT, TEXT_WIDTH, language_model, t5
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import ONE_LAYER, TWO_LAYERS
-from tests.tinies.templates import CHAT
-
-CHANNELS = 4  # of the latents
+from tests.tinies.table import ONE_LAYER, ONE_OF_EACH, TWO_LAYERS
+from tests.tinies.wan import CHANNELS, wan_parts
 
 
 def mochi() -> diffusers.DiffusionPipeline:
@@ -116,11 +124,68 @@ def easyanimate() -> diffusers.DiffusionPipeline:
         spatial_group_norm=False,
     )
     tokenizer = ByT5Tokenizer()
-    tokenizer.chat_template = CHAT.replace("message['content']", "message['content'][0]['text']")
+    tokenizer.chat_template = BARE_CHAT.replace("message['content']", "message['content'][0]['text']")
     return diffusers.EasyAnimatePipeline(
         tokenizer=tokenizer,
         text_encoder=Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=sight)),
         vae=vae,
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def helios() -> diffusers.DiffusionPipeline:
+    scheduler = diffusers.HeliosScheduler(stages=1, stage_range=[0, 1], use_dynamic_shifting=True)
+    return diffusers.HeliosPipeline(**wan_parts() | {"scheduler": scheduler}, transformer=_helios())
+
+
+def helios_pyramid() -> diffusers.DiffusionPipeline:
+    # With diffusers' own gamma, 1/3, the noise's covariance has no Cholesky factor on a CPU.
+    parts = wan_parts() | {"scheduler": diffusers.HeliosDMDScheduler(gamma=0.3)}
+    return diffusers.HeliosPyramidPipeline(**parts, transformer=_helios(), is_distilled=True)
+
+
+def _helios() -> diffusers.HeliosTransformer3DModel:
+    return diffusers.HeliosTransformer3DModel(
+        **TWO_LAYERS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=64,
+        rope_dim=(8, 4, 4),
+    )
+
+
+def motif() -> diffusers.DiffusionPipeline:
+    return diffusers.MotifVideoPipeline(**_motif_parts(), transformer=_motif())
+
+
+def motif_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.MotifVideoImage2VideoPipeline(
+        **_motif_parts(),
+        transformer=_motif(image_embed_dim=IMAGE_WIDTH),
+        feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
+    )
+
+
+def _motif_parts() -> dict[str, Any]:
+    # The rate of dropout transformers' encoder reads and does not set.
+    text = T5Gemma2TextConfig(**language_model(2, head_dim=16, dropout_rate=0.0))
+    config = T5Gemma2EncoderConfig(text_config=text, vision_config=SIGHT, mm_tokens_per_image=4)
+    return wan_parts() | {
+        "text_encoder": T5Gemma2Encoder(config),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "guider": diffusers.AdaptiveProjectedGuidance(guidance_scale=8.0),
+    }
+
+
+def _motif(**settings: Any) -> diffusers.MotifVideoTransformer3DModel:
+    return diffusers.MotifVideoTransformer3DModel(
+        in_channels=2 * CHANNELS + 1,  # the noise, a first frame, and where it is
+        out_channels=CHANNELS,
+        **ONE_OF_EACH,
+        text_embed_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 6, 6),
+        **settings,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import transformers
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
-
-from tests.tinies.templates import template_tokenizer
+from transformers import ByT5Tokenizer
 
 TEXT_WIDTH = 32
 CHAT = (
@@ -17,6 +17,22 @@ CHAT = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 IMAGE_WIDTH = 32
+# What configs of tiny encoders of text and of pictures have in common.
+READER: dict[str, Any] = {
+    "vocab_size": 384,
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+SIGHT: dict[str, Any] = {
+    "hidden_size": IMAGE_WIDTH,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
 PATCH = 14  # pixels of a picture that Qwen sees as one
 # What Qwen's texts have in place of pictures and around them, and their ids: after ByT5's bytes.
 MARKS = {
@@ -103,10 +119,9 @@ def qwen3(*, num_layers: int) -> transformers.Qwen3ForCausalLM:
 
 
 def mistral3(*, num_layers: int) -> transformers.Mistral3ForConditionalGeneration:
-    sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
     text = {"model_type": "mistral", **language_model(num_layers, head_dim=16)}
-    config = transformers.Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
+    sight = {"model_type": "pixtral", "head_dim": 16, **SIGHT}
+    config = transformers.Mistral3Config(text_config=text, vision_config=sight)
     return transformers.Mistral3ForConditionalGeneration(config)
 
 
@@ -187,12 +202,8 @@ def image_processor(*, image_size: int) -> transformers.CLIPImageProcessor:
 def _clip_config(width: int) -> transformers.CLIPTextConfig:
     ends = len(_clip_vocabulary()) - 1
     return transformers.CLIPTextConfig(
-        vocab_size=ends + 1,
-        hidden_size=width,
+        **READER | {"vocab_size": ends + 1, "hidden_size": width},
         projection_dim=width,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         bos_token_id=ends - 1,
         eos_token_id=ends,
         pad_token_id=ends,
@@ -200,15 +211,8 @@ def _clip_config(width: int) -> transformers.CLIPTextConfig:
 
 
 def _vision_config(image_size: int, patch_size: int) -> transformers.CLIPVisionConfig:
-    return transformers.CLIPVisionConfig(
-        hidden_size=IMAGE_WIDTH,
-        projection_dim=IMAGE_WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=image_size,
-        patch_size=patch_size,
-    )
+    sizes = SIGHT | {"num_hidden_layers": 2, "image_size": image_size, "patch_size": patch_size}
+    return transformers.CLIPVisionConfig(**sizes, projection_dim=IMAGE_WIDTH)
 
 
 def _clip_vocabulary() -> dict[str, int]:
@@ -222,3 +226,20 @@ def _byte_alphabet() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's byte alphabet ...
     spare = (chr(256 + i) for i in range(256 - len(printable)))  # ... and its stand-ins for the rest
     return [chr(b) if b in printable else next(spare) for b in range(256)]
+
+
+def template_tokenizer(template: str, count: int) -> ByT5Tokenizer:
+    """Return one that makes `count` tokens of what stands before the prompt in `template`, and no more.
+
+    Pipelines cut these off by their number: with more of them they would cut off the prompt.
+    """
+    instruction, _, _ = template.partition("{}")
+    ends = [len(instruction) * i // count for i in range(count + 1)]
+    pieces = [instruction[start:end] for start, end in itertools.pairwise(ends)]
+    tokenizer = ByT5Tokenizer()
+    tokenizer.add_tokens(sorted(set(pieces)))
+    return tokenizer
+
+
+# A chat as it is: the words of its messages one after the other.
+BARE_CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -1,16 +1,18 @@
-"""Tiny pipelines of transformers that cross-attend to text or read it in one stream, one encoder each."""
+"""Tiny image pipelines of transformers that read text in their own ways, masked tokens and codes too."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import diffusers
+import transformers
 from transformers import ByT5Tokenizer
 
 from tests.random_weights import byte_text_encoder
 from tests.tinies import encoders
+from tests.tinies.encoders import TEXT_WIDTH, clip_tokenizer, language_model, projected_clip, t5
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import HEADS, IMAGE, LARGEST, ONE_OF_EACH, TWO_LAYERS, UNBINNED, Tinies, of
+from tests.tinies.table import HEADS, IMAGE, LARGEST, ONE_OF_EACH, REDRAWN, TWO_LAYERS, UNBINNED, Tinies, of
 
 
 def _pixart_parts() -> dict[str, Any]:
@@ -187,6 +189,111 @@ def hidream() -> diffusers.DiffusionPipeline:
     )
 
 
+_CODES = 31
+
+
+def _parts(*, levels: int = 4) -> dict[str, Any]:
+    transformer = diffusers.UVit2DModel(
+        hidden_size=32,
+        cond_embed_dim=TEXT_WIDTH,
+        micro_cond_encode_dim=8,
+        micro_cond_embed_dim=40,  # of five numbers
+        encoder_hidden_size=TEXT_WIDTH,
+        vocab_size=_CODES + 1,  # and the mask
+        codebook_size=_CODES,
+        in_channels=32,
+        block_out_channels=32,
+        num_res_blocks=1,
+        block_num_heads=2,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        sample_size=2,
+    )
+    autoencoder = diffusers.VQModel(
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=4,
+        num_vq_embeddings=_CODES,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+    )
+    return {
+        "vqvae": autoencoder,
+        "tokenizer": clip_tokenizer(),
+        "text_encoder": projected_clip(TEXT_WIDTH),
+        "transformer": transformer,
+        "scheduler": diffusers.AmusedScheduler(mask_token_id=_CODES),
+    }
+
+
+CODES = 64  # what a place of a picture may be
+CHANNELS = 4
+_CHAT = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+def glm_image() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.GlmImageTransformer2DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        **TWO_LAYERS,
+        text_embed_dim=TEXT_WIDTH,
+        time_embed_dim=32,
+        condition_dim=16,
+        prior_vq_quantizer_codebook_size=CODES,
+    )
+    vae = image_autoencoder()
+    vae.register_to_config(latents_mean=[0.0] * CHANNELS, latents_std=[0.7] * CHANNELS)
+    return diffusers.GlmImagePipeline(
+        tokenizer=transformers.ByT5Tokenizer(),
+        processor=_processor(),
+        text_encoder=t5(),
+        vision_language_encoder=_language_model(),
+        vae=vae,
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75
+        ),
+    )
+
+
+def _processor() -> transformers.GlmImageProcessor:
+    marks = {"image_token": "<image>", "grid_bos_token": "<grid>", "grid_eos_token": "</grid>"}
+    tokenizer = transformers.ByT5Tokenizer(extra_special_tokens=marks, bos_token="<start>")
+    pictures = transformers.GlmImageImageProcessorPil(
+        patch_size=16, merge_size=1, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    return transformers.GlmImageProcessor(pictures, tokenizer, chat_template=_CHAT)
+
+
+def _language_model() -> transformers.GlmImageForConditionalGeneration:
+    text = language_model(
+        1,
+        vocab_size=512,
+        vision_vocab_size=CODES,
+        eos_token_id=500,  # never drawn: a picture would end before it is whole
+        pad_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
+    )
+    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "image_size": 64}
+    codes = {"embed_dim": 16, "num_embeddings": CODES, "latent_channels": 32}
+    config = transformers.GlmImageConfig(
+        text_config=text,
+        vision_config=sight,
+        vq_config=codes,
+        image_token_id=_processor().image_token_id,
+        image_start_token_id=CODES - 2,
+        image_end_token_id=CODES - 1,
+    )
+    return transformers.GlmImageForConditionalGeneration(config)
+
+
 TINIES: Tinies = {
     "pixart_alpha": of("PixArtAlphaPipeline", _pixart_parts, IMAGE | UNBINNED),
     "pixart_sigma": of("PixArtSigmaPipeline", _pixart_parts, IMAGE | UNBINNED),
@@ -213,4 +320,8 @@ TINIES: Tinies = {
         (),
     ),
     "lumina": (lumina, IMAGE, ()),
+    "amused": of("AmusedPipeline", _parts, IMAGE),
+    "amused_img2img": of("AmusedImg2ImgPipeline", _parts, REDRAWN, "image"),
+    # A token is a pixel: diffusers takes pictures of multiples of its square alone.
+    "amused_inpaint": of("AmusedInpaintPipeline", lambda: _parts(levels=1), REDRAWN, "image", "mask_image"),
 }

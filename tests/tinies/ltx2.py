@@ -1,4 +1,4 @@
-"""Tiny LTX-2: one transformer over frames and sound, an autoencoder for each, a vocoder, text connectors."""
+"""Tiny LTX-2: one transformer over frames and sound, text connectors; from text, a picture, given frames."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ from typing import Any
 
 import diffusers
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from transformers import ByT5Tokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
-from tests.tinies.encoders import TEXT_WIDTH, language_model
-from tests.tinies.table import TWO_LAYERS
+from tests.tinies.encoders import SIGHT, TEXT_WIDTH, language_model
+from tests.tinies.table import FRAMES_9, LARGER, TWO_LAYERS, Tinies, of
 from tests.tinies.video import ltx_scheduler
 
 _MEL_BINS = 16
 _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie side by side
-
-
-def ltx2() -> diffusers.DiffusionPipeline:
-    return diffusers.LTX2Pipeline(**parts())
-
-
-def ltx2_hdr() -> diffusers.DiffusionPipeline:
-    """Return one that renders linear light, with values beyond one."""
-    return diffusers.LTX2HDRPipeline(**parts())
 
 
 def parts(**settings: Any) -> dict[str, Any]:
@@ -77,20 +69,37 @@ def parts(**settings: Any) -> dict[str, Any]:
 
 def _gemma() -> Gemma3ForConditionalGeneration:
     text = language_model(2) | {"head_dim": 16}
-    sight = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
     config = Gemma3Config(
         text_config=text,
-        vision_config=sight,
+        vision_config=SIGHT,
         mm_tokens_per_image=4,
         image_token_index=380,
         boi_token_index=381,
         eoi_token_index=382,
     )
     return Gemma3ForConditionalGeneration(config)
+
+
+def ltx2_dfr() -> diffusers.DiffusionPipeline:
+    """LTX-2.5's: whole frames at places in the clip, denoised with the rest."""
+    given = parts(use_keyframes_abs_pos_embedding=True)
+    return diffusers.LTX2DFRPipeline(**given | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()})
+
+
+def ltx2_upsampler() -> diffusers.DiffusionPipeline:
+    """No noise and no steps: a clip in, one of twice its size out."""
+    network = LTX2LatentUpsamplerModel(in_channels=8, mid_channels=32, num_blocks_per_stage=1)
+    return diffusers.LTX2LatentUpsamplePipeline(vae=parts()["vae"], latent_upsampler=network)
+
+
+_LTX2 = FRAMES_9 | LARGER | {"stg_scale": 0.0, "audio_stg_scale": 0.0}
+
+
+TINIES: Tinies = {
+    "ltx2": of("LTX2Pipeline", parts, _LTX2),
+    "ltx2_i2v": of("LTX2ImageToVideoPipeline", parts, _LTX2, "image"),
+    "ltx2_condition": of("LTX2ConditionPipeline", parts, _LTX2),
+    "ltx2_in_context": of("LTX2InContextPipeline", parts, _LTX2),
+    "ltx2_dfr": (ltx2_dfr, {"height": 32, "width": 32, "num_frames": 9}, ()),
+    "ltx2_upsampler": (ltx2_upsampler, {"height": 32, "width": 32, "num_frames": 9}, {"video": 9}),
+}

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import diffusers
 from diffusers.pipelines.ltx2.duration_head import LTX2DurationHead
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
-from tests.tinies import flux_kin, helios, image, ltx2, qwen_image, video, wan, z_image
+from tests.tinies import (
+    autumn,
+    diffusion_transformers,
+    flux_kin,
+    hunyuan,
+    image,
+    ltx2,
+    qwen_kin,
+    video,
+    wan,
+    z_image,
+)
 from tests.tinies.encoders import TEXT_WIDTH, language_model
-from tests.tinies.table import FRAMES_5, FRAMES_9, IMAGE, LARGER, TWO_LAYERS, Tinies, modular_of, of
+from tests.tinies.table import FRAMES_5, FRAMES_9, IMAGE, LARGER, LARGEST, TWO_LAYERS, Tinies, modular_of, of
 
 CHANNELS = 4  # of Anima's latents
 REPOSITORY = "org/name"  # where an index says that its components are, as one of the hub does
@@ -62,21 +74,13 @@ def anima() -> diffusers.ModularPipeline:
         concat_padding_mask=False,  # its padding is resized by torchvision
         extra_pos_embed_type=None,
     )
-    vae = diffusers.AutoencoderKLQwenImage(
-        base_dim=4,
-        z_dim=CHANNELS,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        latents_mean=[0.0] * CHANNELS,
-        latents_std=[1.0] * CHANNELS,
-    )
     parts = {
         "tokenizer": ByT5Tokenizer(),
         "t5_tokenizer": ByT5Tokenizer(),
         "text_encoder": Qwen3Model(text),
         "text_conditioner": conditioner,
         "transformer": transformer,
-        "vae": vae,
+        "vae": qwen_kin.autoencoder(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
     return modular_of(diffusers.AnimaModularPipeline, parts)
@@ -89,6 +93,27 @@ def save(pipe: diffusers.ModularPipeline, folder: Path) -> None:
     index.write_text(index.read_text().replace(json.dumps(str(folder)), json.dumps(REPOSITORY)))
 
 
+def wan_moe_vace() -> diffusers.ModularPipeline:
+    parts = wan.wan_vace().components
+    return modular_of(
+        diffusers.Wan22VaceModularPipeline, {**parts, "transformer_2": wan.wan_vace().transformer}
+    )
+
+
+def helios_pyramid() -> diffusers.ModularPipeline:
+    """Not distilled: with Helios' own scheduler."""
+    parts = diffusion_transformers.helios_pyramid().components
+    return modular_of(
+        diffusers.HeliosPyramidModularPipeline, {**parts, "scheduler": diffusers.HeliosScheduler(gamma=0.3)}
+    )
+
+
+def qwen_edit(made: type[diffusers.ModularPipeline]) -> diffusers.ModularPipeline:
+    """Blocks round pictures to 32 pixels, which have to be two latents or more."""
+    parts = qwen_kin.edit_parts()
+    return modular_of(made, {**parts, "vae": qwen_kin.autoencoder()})
+
+
 TINIES: Tinies = {
     "wan_modular": of("WanModularPipeline", wan.wan, FRAMES_5),
     # Two transformers, and a guider for each.
@@ -97,7 +122,9 @@ TINIES: Tinies = {
     "flux_modular": of("FluxModularPipeline", flux_kin.flux, LARGER),
     "sdxl_modular": of("StableDiffusionXLModularPipeline", image.sdxl, IMAGE),
     "sd3_modular": of("StableDiffusion3ModularPipeline", image.sd3, IMAGE),
-    "helios_modular": of("HeliosModularPipeline", helios.helios, FRAMES_5 | {"num_frames": 33}),
+    "helios_modular": of(
+        "HeliosModularPipeline", diffusion_transformers.helios, FRAMES_5 | {"num_frames": 33}
+    ),
     "ltx2_modular": of("LTX2ModularPipeline", ltx2.parts, FRAMES_9 | LARGER),
     "ltx2_5_modular": (ltx2_5_modular, FRAMES_9 | {"height": 32, "width": 32, "max_sequence_length": 32}, ()),
     # LTX-2's networks in a loop of its own: no noise scheduler, and new noise after each step.
@@ -106,7 +133,55 @@ TINIES: Tinies = {
         ltx2.parts,
         {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 32, "sigmas": [1.0, 0.0]},
     ),
-    "qwen_modular": of("QwenImageModularPipeline", qwen_image.qwen_image, LARGER),
+    "qwen_modular": of("QwenImageModularPipeline", qwen_kin.qwen_image, LARGER),
     "z_image_modular": of("ZImageModularPipeline", z_image.z_image, LARGER),
     "anima": (anima, LARGER, ()),
+    "hunyuan_1_5_modular": of("HunyuanVideo15ModularPipeline", hunyuan.hunyuan_1_5, FRAMES_5),
+    # With a picture it reads as much of a prompt as the whole one.
+    "wan_i2v_modular": of(
+        "WanImage2VideoModularPipeline", wan.wan_i2v, FRAMES_5 | {"max_sequence_length": 512}, "image"
+    ),
+    "wan_moe_i2v_modular": of("Wan22Image2VideoModularPipeline", wan.wan_i2v_moe, FRAMES_5, "image"),
+    "wan_moe_vace_modular": (wan_moe_vace, FRAMES_5, ()),
+    "helios_pyramid_distilled_modular": of(
+        "HeliosPyramidDistilledModularPipeline",
+        diffusion_transformers.helios_pyramid,
+        {"height": 64, "width": 64, "num_frames": 33},
+    ),
+    "helios_pyramid_modular": (helios_pyramid, {"height": 64, "width": 64, "num_frames": 33}, ()),
+    "wan_animate_2_distilled": of(
+        "WanAnimate2DistilledModularPipeline",
+        wan.wan_animate_2,
+        LARGER | {"segment_frame_length": 5},
+        image=1,
+        driving_video=9,
+    ),
+    "flux2_modular": of("Flux2ModularPipeline", flux_kin.flux2, LARGER),
+    "flux2_klein_modular": of("Flux2KleinModularPipeline", flux_kin.flux2_klein, LARGER),
+    "flux2_klein_base_modular": of("Flux2KleinBaseModularPipeline", flux_kin.flux2_klein_base, LARGER),
+    "ernie_modular": of("ErnieImageModularPipeline", flux_kin.ernie, LARGER),
+    "krea2_modular": of("Krea2ModularPipeline", qwen_kin.krea2_deep, LARGER),
+    "krea2_turbo_modular": of("Krea2TurboModularPipeline", qwen_kin.krea2_deep, LARGER),
+    "qwen_2_1_modular": of("QwenImage21ModularPipeline", qwen_kin.qwen_2_1, LARGER),
+    "qwen_2_1_turbo_modular": of("QwenImage21TurboModularPipeline", qwen_kin.qwen_2_1, LARGER),
+    "qwen_edit_modular": (partial(qwen_edit, diffusers.QwenImageEditModularPipeline), LARGEST, ("image",)),
+    "qwen_edit_plus_modular": (
+        partial(qwen_edit, diffusers.QwenImageEditPlusModularPipeline),
+        LARGEST,
+        ("image",),
+    ),
+    "qwen_layered_modular": of(
+        "QwenImageLayeredModularPipeline",
+        qwen_kin.qwen_layered,
+        {"num_inference_steps": 2, "layers": 2},
+        "image",
+    ),
+    "flux_kontext_modular": of(
+        "FluxKontextModularPipeline", flux_kin.flux_parts, LARGER | {"max_area": 1024}, "image"
+    ),
+    "ideogram4_modular": of(
+        "Ideogram4ModularPipeline",
+        autumn.ideogram4,
+        LARGER | {"guidance_schedule": [7.0, 3.0], "max_sequence_length": 128},
+    ),
 }

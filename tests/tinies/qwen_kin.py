@@ -1,14 +1,22 @@
-"""Tiny pipelines around Qwen-Image's transformer or its autoencoder: edits, Krea 2, NucleusMoE, LongCat."""
+"""Tiny pipelines of Qwen-Image, its edits and layers, 2.1, and what is made of its parts: Krea 2, LongCat."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import diffusers
+from transformers import ByT5Tokenizer, PaddleOCRVLProcessor, Qwen2VLImageProcessorPil
 
-from tests.tinies.encoders import TEXT_WIDTH, qwen, qwen3_vl, sight_processor, sight_tokenizer
+from tests.tinies.encoders import (
+    TEXT_WIDTH,
+    qwen,
+    qwen3_vl,
+    sight_processor,
+    sight_tokenizer,
+    template_tokenizer,
+)
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import CHAT, LARGER, LARGEST, ONE_OF_EACH, TWO_LAYERS, Tinies, of
+from tests.tinies.table import CHAT, LARGER, LARGEST, ONE_LAYER, ONE_OF_EACH, TWO_LAYERS, Tinies, of
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 
@@ -128,6 +136,93 @@ def autoencoder(*, levels: int = 4) -> diffusers.AutoencoderKLQwenImage:
 
 def _scheduler() -> diffusers.FlowMatchEulerDiscreteScheduler:
     return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+
+
+CHANNELS = 4  # of the latents
+
+
+def qwen_image() -> diffusers.DiffusionPipeline:
+    autoencoder = diffusers.AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[0.7] * CHANNELS,
+    )
+    pipe = diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
+        vae=autoencoder,
+        text_encoder=qwen(num_added=100),
+        tokenizer=ByT5Tokenizer(),
+        transformer=diffusers.QwenImageTransformer2DModel(**_BLOCKS),
+    )
+    # It cuts its own words off by their number, as many as Qwen's tokenizer makes of them.
+    instruction, _, _ = pipe.prompt_template_encode.partition("{}")
+    pipe.register_modules(tokenizer=template_tokenizer(instruction, pipe.prompt_template_encode_start_idx))
+    return pipe
+
+
+def qwen_layered() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.QwenImageTransformer2DModel(
+        in_channels=32,  # eight latent channels in 2 x 2 patches: four would be taken for those of a picture
+        out_channels=8,
+        **ONE_LAYER,
+        joint_attention_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        use_additional_t_cond=True,
+        use_layer3d_rope=True,
+    )
+    vae = diffusers.AutoencoderKLQwenImage(
+        base_dim=2,
+        z_dim=8,
+        dim_mult=[1] * 5,  # it renders 640 x 640 pixels at least: 32 to a token keep that cheap
+        num_res_blocks=0,
+        temperal_downsample=[False] * 4,
+        input_channels=4,
+        latents_mean=[0.0] * 8,
+        latents_std=[1.0] * 8,
+    )
+    # What stands in a picture's place, which the processor asks for.
+    tokenizer = ByT5Tokenizer(extra_special_tokens={"image_token": "<extra_id_0>"})
+    return diffusers.QwenImageLayeredPipeline(
+        tokenizer=tokenizer,
+        text_encoder=qwen(),
+        # Qwen's own holds a processor of videos too, which cannot be made without torchvision.
+        processor=PaddleOCRVLProcessor(Qwen2VLImageProcessorPil(), tokenizer),
+        transformer=transformer,
+        vae=vae,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+CHANNELS_OF_2_1 = 8  # of the latents: four would be taken for those of a picture
+
+
+def qwen_2_1() -> diffusers.DiffusionPipeline:
+    transformer = diffusers.QwenImage21Transformer2DModel(
+        in_channels=CHANNELS_OF_2_1,
+        out_channels=CHANNELS_OF_2_1,
+        **TWO_LAYERS,
+        context_in_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    vae = diffusers.AutoencoderKLQwenImage21(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=CHANNELS_OF_2_1,
+        dim_mult=[1] * 5,  # 16 pixels to a latent, as the pipeline has it
+        num_res_blocks=1,
+        latents_mean=[0.0] * CHANNELS_OF_2_1,
+        latents_std=[0.7] * CHANNELS_OF_2_1,
+    )
+    return diffusers.QwenImage21Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=qwen3_vl(num_layers=2),
+        processor=sight_processor(),
+        transformer=transformer,
+    )
 
 
 TINIES: Tinies = {

@@ -1,4 +1,4 @@
-"""Tiny SANA pipelines: its own kind, and Sprint, which takes two steps."""
+"""Tiny SANA pipelines: its own kind, Sprint, which takes two steps, and SANA-Video."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import diffusers
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, gemma2
-from tests.tinies.table import LARGER, ONE_LAYER, REDRAWN, UNBINNED, Tinies, of
+from tests.tinies.table import LARGER, ONE_LAYER, REDRAWN, TWO_LAYERS, UNBINNED, Tinies, of
+from tests.tinies.wan import CHANNELS, wan_parts
 
 _LEVELS = 6  # 32 pixels to a latent, as in the real one
 
@@ -62,6 +63,41 @@ def _autoencoder() -> diffusers.AutoencoderDC:
         downsample_block_type="Conv",
         scaling_factor=0.41407,
     )
+
+
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
+
+
+def sana_video() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaVideoPipeline(
+        **_video_parts(), scheduler=diffusers.DPMSolverMultistepScheduler(**FLOW)
+    )
+
+
+def sana_video_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SanaImageToVideoPipeline(
+        **_video_parts(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0)
+    )
+
+
+def _video_parts() -> dict[str, Any]:
+    transformer = diffusers.SanaVideoTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        **TWO_LAYERS,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=TEXT_WIDTH,
+        sample_size=8,
+    )
+    parts = wan_parts()
+    return {
+        "tokenizer": parts["tokenizer"],
+        "text_encoder": gemma2(),
+        "vae": parts["vae"],
+        "transformer": transformer,
+    }
 
 
 TINIES: Tinies = {

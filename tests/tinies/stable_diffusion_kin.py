@@ -1,17 +1,23 @@
-"""Tiny pipelines around Stable Diffusion: what came before it, variations, panoramas, edits, upscalers."""
+"""Tiny pipelines around Stable Diffusion: older ones, variations, upscalers, maps of a picture, Kolors."""
 
 from __future__ import annotations
 
+import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import diffusers
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from sentencepiece import SentencePieceTrainer
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, image_processor, projected_vision
-from tests.tinies.image import NOISE, image_autoencoder, unet
+from tests.tinies.image import NOISE, image_autoencoder, sd, unet
 from tests.tinies.image_edits import sd_parts
-from tests.tinies.table import IMAGE, STEPS, Tinies, of
+from tests.tinies.table import IMAGE, REDRAWN, STEPS, Tinies, of, parts
 
 
 def sd_variation() -> diffusers.DiffusionPipeline:
@@ -86,6 +92,98 @@ def _text() -> dict[str, Any]:
     return {"tokenizer": clip_tokenizer(), "text_encoder": clip()}
 
 
+_DEFAULTS = {"default_denoising_steps": 2, "default_processing_resolution": 16}
+
+
+def ldm3d() -> diffusers.DiffusionPipeline:
+    """As Intel/ldm3d-4c: the autoencoder decodes to colours and one channel of depth."""
+    return _ldm3d(channels=4)
+
+
+def marigold_intrinsics() -> diffusers.DiffusionPipeline:
+    names = {"target_names": ["albedo", "roughness"]}
+    return diffusers.MarigoldIntrinsicsPipeline(
+        **_estimating(num_maps=2), prediction_type="intrinsics", target_properties=names
+    )
+
+
+def _estimating(*, num_maps: int = 1) -> dict[str, Any]:
+    latents = 4 * num_maps
+    return parts(sd()) | _DEFAULTS | {"unet": unet(in_channels=4 + latents, out_channels=latents)}
+
+
+def _ldm3d(*, channels: int) -> diffusers.DiffusionPipeline:
+    autoencoder = diffusers.AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        sample_size=64,
+    )
+    given = parts(sd()) | {"vae": autoencoder}
+    return diffusers.StableDiffusionLDM3DPipeline(
+        **given,
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+
+
+_MAPS = STEPS | {"processing_resolution": 16}
+
+
+_CHATGLM = {"num_layers": 2, "hidden_size": TEXT_WIDTH, "ffn_hidden_size": 64, "kv_channels": 16}
+
+
+def _parts() -> dict[str, Any]:
+    tokenizer = _tokenizer()
+    encoder = ChatGLMConfig(
+        **_CHATGLM,
+        num_attention_heads=2,
+        padded_vocab_size=tokenizer.vocab_size,
+        multi_query_attention=True,
+        add_qkv_bias=True,
+        original_rope=True,
+    )
+    denoiser = unet(
+        encoder_hid_dim=TEXT_WIDTH,
+        encoder_hid_dim_type="text_proj",
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
+    )
+    return {
+        "tokenizer": tokenizer,
+        "text_encoder": ChatGLMModel(encoder),
+        "vae": image_autoencoder(),
+        "unet": denoiser,
+        "scheduler": diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"),
+    }
+
+
+def _tokenizer() -> ChatGLMTokenizer:
+    """Return one of single bytes: SentencePiece writes its model, and the tokenizer reads the file."""
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a red ball in the rain"]),
+        model_writer=written,
+        vocab_size=280,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    path = Path(tempfile.mkdtemp(prefix="framefleet-chatglm-")) / "tokenizer.model"
+    path.write_bytes(written.getvalue())  # kept for the process: saving the pipeline copies it
+    return ChatGLMTokenizer(str(path))
+
+
+_CALL = IMAGE | {"max_sequence_length": 64}
+
+
 TINIES: Tinies = {
     "ldm": (ldm, IMAGE, ()),
     "sd_variation": (sd_variation, IMAGE, ("image",)),
@@ -100,4 +198,21 @@ TINIES: Tinies = {
     ),
     "sd_upscale": (sd_upscale, STEPS, ("image",)),
     "sd_latent_upscale": (sd_latent_upscale, STEPS, ("image",)),
+    "ldm3d": (ldm3d, IMAGE, ()),
+    # As Intel/ldm3d: the depth is 16 bits in two channels of a second picture.
+    "ldm3d_rgb": (lambda: _ldm3d(channels=6), IMAGE, ()),
+    "marigold_depth": (
+        lambda: diffusers.MarigoldDepthPipeline(**_estimating(), prediction_type="depth"),
+        _MAPS,
+        ("image",),
+    ),
+    "marigold_normals": (
+        lambda: diffusers.MarigoldNormalsPipeline(**_estimating(), prediction_type="normals"),
+        _MAPS,
+        ("image",),
+    ),
+    "marigold_intrinsics": (marigold_intrinsics, _MAPS, ("image",)),
+    "kolors": of("KolorsPipeline", _parts, _CALL),
+    "kolors_img2img": of("KolorsImg2ImgPipeline", _parts, REDRAWN | {"max_sequence_length": 64}, "image"),
+    "kolors_pag": of("KolorsPAGPipeline", _parts, _CALL),
 }

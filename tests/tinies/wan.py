@@ -1,15 +1,15 @@
-"""Tiny Wan pipelines: 2.1 and 2.2; from text, from a picture, from a clip."""
+"""Tiny Wan pipelines, 2.1 and 2.2, from text, picture or clip; and what grew from it: AnyFlow, SkyReels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import diffusers
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, CLIPVisionConfig, CLIPVisionModel
 
 from tests.random_weights import byte_text_encoder, flow_scheduler
-from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, vision
-from tests.tinies.table import FRAMES_5, HEADS, IMAGE, LARGER, Tinies, of
+from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, projected_vision, vision
+from tests.tinies.table import FRAMES_5, FRAMES_9, HEADS, IMAGE, LARGER, TWO_LAYERS, Tinies, modular_of, of
 
 CHANNELS = 4  # of the latents
 CONDITIONED = (
@@ -155,6 +155,107 @@ def network_sizes(
 
 
 _SHORT = FRAMES_5 | {"max_sequence_length": 32}  # of 512 tokens, its own, attention takes a third of a call
+
+
+def anyflow() -> diffusers.DiffusionPipeline:
+    return diffusers.AnyFlowPipeline(
+        **_flow_map_parts(), transformer=diffusers.AnyFlowTransformer3DModel(**network_sizes())
+    )
+
+
+def anyflow_far() -> diffusers.DiffusionPipeline:
+    """Renders chunk after chunk: the first of one latent frame, then of the next two."""
+    transformer = diffusers.AnyFlowFARTransformer3DModel(
+        **network_sizes(), chunk_partition=(1, 2), full_chunk_limit=2
+    )
+    return diffusers.AnyFlowFARPipeline(**_flow_map_parts(), transformer=transformer)
+
+
+def chronoedit() -> diffusers.DiffusionPipeline:
+    """An image edited as the end of a clip that begins with it."""
+    transformer = diffusers.ChronoEditTransformer3DModel(
+        **network_sizes(in_channels=CONDITIONED), image_dim=IMAGE_WIDTH, added_kv_proj_dim=32
+    )
+    parts = wan_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)}
+    return diffusers.ChronoEditPipeline(
+        **parts,
+        transformer=transformer,
+        image_encoder=vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+    )
+
+
+def _flow_map_parts() -> dict[str, Any]:
+    return wan_parts() | {"scheduler": diffusers.FlowMapEulerDiscreteScheduler(shift=5.0)}
+
+
+def skyreels_i2v() -> diffusers.DiffusionPipeline:
+    return diffusers.SkyReelsV2ImageToVideoPipeline(
+        **_skyreels_parts(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
+        image_encoder=projected_vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+    )
+
+
+def _skyreels_parts(**settings: Any) -> dict[str, Any]:
+    return wan_parts() | {"transformer": _skyreels(**settings)}
+
+
+def _skyreels_forced() -> dict[str, Any]:
+    return _skyreels_parts(inject_sample_info=True)  # the rate is told to the network
+
+
+def _skyreels(**settings: Any) -> diffusers.SkyReelsV2Transformer3DModel:
+    given: dict[str, Any] = {"in_channels": CHANNELS}
+    return diffusers.SkyReelsV2Transformer3DModel(
+        **TWO_LAYERS,
+        out_channels=CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=64,
+        **{**given, **settings},
+    )
+
+
+_LONGER = FRAMES_9 | {"num_frames": 17, "base_num_frames": 9, "overlap_history": 5}
+
+
+ANIMATE_CHANNELS = 16  # of latents: what the transformer takes besides them is fixed to 20 more
+SIGHT_WIDTH, SIGHT_SIZE = 1280, 224  # fixed too
+
+
+def wan_animate_2() -> diffusers.ModularPipeline:
+    transformer = diffusers.WanAnimate2Transformer3DModel(
+        in_dim=2 * ANIMATE_CHANNELS + 4,
+        out_dim=ANIMATE_CHANNELS,
+        dim=24,
+        ffn_dim=32,
+        freq_dim=16,
+        text_dim=TEXT_WIDTH,
+        num_heads=2,
+        num_layers=2,
+    )
+    sight = CLIPVisionConfig(
+        hidden_size=SIGHT_WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIGHT_SIZE,
+        patch_size=SIGHT_SIZE // 2,
+    )
+    return modular_of(
+        diffusers.WanAnimate2ModularPipeline,
+        {
+            **wan_parts(channels=ANIMATE_CHANNELS),
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
+                shift=5.0
+            ),  # its steps are given a generator
+            "transformer": transformer,
+            "image_encoder": CLIPVisionModel(sight),
+        },
+    )
+
+
 TINIES: Tinies = {
     "wan": (wan, _SHORT, ()),
     "wan_moe": (wan_moe, _SHORT, ()),
@@ -176,4 +277,13 @@ TINIES: Tinies = {
         {"image": 1, "pose_video": 9, "face_video": 9},
     ),
     "lucy": (lucy, _SHORT, {"video": 5}),
+    "skyreels": of("SkyReelsV2Pipeline", _skyreels_parts, FRAMES_5),
+    "skyreels_i2v": (skyreels_i2v, FRAMES_5 | {"max_sequence_length": 512}, ("image",)),
+    "skyreels_df": of("SkyReelsV2DiffusionForcingPipeline", _skyreels_forced, FRAMES_9),
+    "skyreels_df_i2v": of(
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline", _skyreels_forced, FRAMES_9, "image"
+    ),
+    "skyreels_df_v2v": of(
+        "SkyReelsV2DiffusionForcingVideoToVideoPipeline", _skyreels_forced, _LONGER, video=9
+    ),
 }
