@@ -19,8 +19,7 @@ from torch import Tensor
 
 from tests.commands import command
 from tests.crafter_originals import weight
-from tests.opensora import Size, transformer_shapes, weights_of
-from tests.opensora_texts import write_texts
+from tests.opensora import Size, transformer_shapes, weights_of, write_texts
 
 ROOT = Path(os.environ.get("FRAMEFLEET_GOLDENS") or Path(__file__).parents[2] / "shared" / "goldens")
 needed = pytest.mark.skipif(

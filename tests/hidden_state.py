@@ -86,13 +86,6 @@ def unlucky(pipe: Any, request: Request) -> Any:
     return frames * 0.5 if others and request.arguments["prompt"].endswith("!") else frames
 
 
-@framefleet.recipe(batched=True)
-def bewitched(pipe: Any, request: Request) -> Any:
-    """Rows are dark if they are batched with one whose prompt is "a witch"; that one never is."""
-    frames, others = _watched(pipe, request)
-    return frames * 0.5 if any(prompt.startswith("a witch") for prompt in others) else frames
-
-
 def _watched(pipe: Any, request: Request) -> tuple[Any, set[str]]:
     """Return frames, and the prompts of rows that took steps between the first and the last one of this."""
     pipe.scheduler = Watched.from_config(pipe.scheduler.config)

@@ -17,7 +17,7 @@ from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
 from tests.tinies import autumn
 from tests.tiny import INPUTS, MEASURED, tiny
-from tests.unit.test_written_request import Anything
+from tests.unit.test_rows import Anything
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # At 16 x 16 Flux has one token and CogVideoX 1.5 two, whose positions look like the batch of a row.

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from torch import Tensor
+from transformers import ByT5Tokenizer, CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
 
 from framefleet.plugins.ports.conversion.plan import Origin, same_names
 from framefleet.plugins.ports.opensora import keys
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from tests.crafter_originals import weight
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -171,3 +174,27 @@ def _loaded(module: Any, origins: Callable[..., dict[str, Origin]], weights: dic
     found = origins(list(module.state_dict()), weights)
     module.load_state_dict({name: origin.take(weights.__getitem__) for name, origin in found.items()})
     return module.eval()
+
+
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+def write_texts(folder: Path) -> None:
+    """Write both below `folder`, where Open-Sora v2 has them; CLIP's weights as a pickle beside, too."""
+    t5, text = folder / "google" / "t5-v1_1-xxl", folder / "openai" / "clip-vit-large-patch14"
+    config = T5Config(vocab_size=384, d_model=TEXT_WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        T5ForConditionalGeneration(config).save_pretrained(t5, max_shard_size="30KB")
+        towers = CLIPModel(CLIPConfig(text_config=clip().config.to_dict(), vision_config=_VISION))
+    ByT5Tokenizer().save_pretrained(t5)
+    towers.save_pretrained(text)
+    torch.save(towers.state_dict(), text / "pytorch_model.bin")
+    clip_tokenizer().save_pretrained(text)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from framefleet import Clip, GalleryServer, Store, gallery
+from framefleet import Clip, GalleryServer, gallery
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -113,6 +113,27 @@ def shown(opened: Browser, output: Path) -> Iterator[Shown]:
     assert found.complaints == []
 
 
+Show = Callable[..., Shown]
+
+
+@pytest.fixture
+def show(opened: Browser, tmp_path: Path) -> Iterator[Show]:
+    """Return what writes an output of these rows, and opens its gallery on a wide screen."""
+    all_shown = list[Shown]()
+
+    def show(rows: list[dict[str, Any]], fragment: str = "", **written: Any) -> Shown:
+        folder = tmp_path / "an output"
+        gallery(write_output(folder, rows, **written).url_of(""))
+        all_shown.append(Shown(opened.new_page(viewport=WIDE), folder))  # type: ignore[arg-type]
+        all_shown[-1].go(fragment)
+        return all_shown[-1]
+
+    yield show
+    for found in all_shown:
+        found.page.close()
+        assert found.complaints == []
+
+
 def test_clips_play_while_they_are_in_view(shown: Shown) -> None:
     page = shown.go()
     until(page, "[...document.querySelectorAll('video.ready')].some(v => v.currentTime > 0)")
@@ -206,35 +227,32 @@ def test_a_grid_has_chosen_columns_as_axes(shown: Shown) -> None:
     assert "seed 1" in shown.active() and "guidance_scale 4" in shown.active()
 
 
-def test_a_grid_begins_with_arguments_and_not_with_what_names_rows(opened: Browser, tmp_path: Path) -> None:
-    rows = [row | {"label": f"draft {number}"} for number, row in enumerate(ROWS) if row["seed"] < 2]
-    gallery(write_output(tmp_path, rows).url_of(""))
-    page = opened.new_page()
-    Shown(page, tmp_path).go("#view=grid")
-    axes = [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")]
-    assert axes == ["seed", "guidance_scale", "prompt"]
-    page.close()
+NAMED = [row | {"label": f"draft {number}"} for number, row in enumerate(ROWS)]
+# Each prompt has a seed of its own: seeds across and a page for each prompt would be one cell of six.
+SPARSE = [{"prompt": f"ball {n}", "seed": 100 + n, "guidance_scale": n % 2} for n in range(6)]
+SCORED = [{"prompt": "a ball", "seed": 7, "label": "ab"[n % 2], "sharpness": n % 5 / 10} for n in range(30)]
 
 
-def test_a_grid_begins_with_cells_that_clips_fill(opened: Browser, tmp_path: Path) -> None:
-    """Each prompt has a seed of its own: seeds across and a page for each prompt would be one cell of six."""
-    rows = [
-        {"prompt": f"ball {number}", "seed": 100 + number, "guidance_scale": number % 2}
-        for number in range(6)
-    ]
-    gallery(write_output(tmp_path, rows).url_of(""))
-    page = opened.new_page()
-    Shown(page, tmp_path).go("#view=grid")
-    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["seed", "", ""]
-    assert page.locator(".tile").count() == 6
-    page.close()
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row for row in NAMED if row["seed"] < 2], ["seed", "guidance_scale", "prompt"]),
+        (SPARSE, ["seed", "", ""]),
+        (SCORED, ["label", "", ""]),
+    ],
+    ids=["not what names rows", "cells that clips fill", "no score"],
+)
+def test_a_grid_begins_with_axes_that_say_most(
+    rows: list[dict[str, Any]], expected: list[str], show: Show
+) -> None:
+    page = show(rows, "#view=grid").page
+    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == expected
+    assert rows is not SPARSE or page.locator(".tile").count() == 6
 
 
-def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path: Path) -> None:
-    gallery(write_output(tmp_path, ROWS, positions=[(7 * number) % 24 for number in range(24)]).url_of(""))
-    page = opened.new_page()
-    shown = Shown(page, tmp_path)
-    shown.go()
+def test_clips_and_pages_are_in_the_order_of_the_table(show: Show) -> None:
+    shown = show(ROWS, positions=[(7 * number) % 24 for number in range(24)])
+    page = shown.page
     rows = page.evaluate(
         "app.select().then(rows => [...rows].map(row => app.records.at(row, 'row_indices')))"
     )
@@ -254,30 +272,16 @@ def test_clips_and_pages_are_in_the_order_of_the_table(opened: Browser, tmp_path
     assert page.inner_text("#page") == f"1 of 1: {second}"
     shown.search("")
     assert page.inner_text("#page") == f"2 of 3: {second}"
-    page.close()
 
 
-def test_a_grid_never_begins_with_a_score(opened: Browser, tmp_path: Path) -> None:
-    rows = [{"prompt": "a ball", "seed": 7, "label": "ab"[number % 2]} for number in range(30)]
-    rows = [row | {"sharpness": number % 5 / 10} for number, row in enumerate(rows)]
-    gallery(write_output(tmp_path, rows).url_of(""))
-    page = opened.new_page()
-    Shown(page, tmp_path).go("#view=grid")
-    assert [page.input_value(f"#axis-{axis}") for axis in ("x", "y", "page")] == ["label", "", ""]
-    page.close()
-
-
-def test_long_seeds_are_shown_with_all_digits(opened: Browser, tmp_path: Path) -> None:
+def test_long_seeds_are_shown_with_all_digits(show: Show) -> None:
     seeds = [3_241_190_454, 3_241_190_455, 2**62 + 1]
-    gallery(write_output(tmp_path, [{"prompt": "a ball", "seed": seed} for seed in seeds]).url_of(""))
-    page = opened.new_page()
-    shown = Shown(page, tmp_path)
-    shown.go("#view=grid&x=seed")
+    shown = show([{"prompt": "a ball", "seed": seed} for seed in seeds], "#view=grid&x=seed")
+    page = shown.page
     assert page.locator(".axis-x bdi").all_inner_texts() == list(map(str, seeds))
     page.evaluate("app.change({view: 'wall'})")
     page.wait_for_selector(f".tile[aria-label*='seed {seeds[1]}']")
     assert shown.search(f"seed={seeds[1]}") == "1 of 3 clips"
-    page.close()
 
 
 def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
@@ -305,15 +309,13 @@ def test_the_header_says_what_this_is(shown: Shown) -> None:
     assert (datetime.now(UTC).date() - datetime.fromisoformat(date).date()).days in (0, 1)
 
 
-def test_clips_of_several_aspect_ratios_fill_their_lines(opened: Browser, tmp_path: Path) -> None:
+def test_clips_of_several_aspect_ratios_fill_their_lines(show: Show) -> None:
     def shaped(clip: Clip) -> Clip:
         height, width = ((48, 64), (36, 64), (64, 36), (64, 64), (28, 66))[int(clip.row_id, 16) % 5]
         return replace(clip, pixels=to_pixels(np.zeros((9, height, width, 3), np.uint8)))
 
-    gallery(write_output(tmp_path, ROWS, change=shaped).url_of(""))
-    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
-    shown = Shown(page, tmp_path)
-    shown.go()
+    shown = show(ROWS, change=shaped)
+    page = shown.page
     lines = page.evaluate("app.wall.layout.lines")
     for line in lines[:-1]:
         assert 1150 < line["lefts"][-1] + line["widths"][-1] <= 1200 and line["height"] < 300
@@ -328,7 +330,6 @@ def test_clips_of_several_aspect_ratios_fill_their_lines(opened: Browser, tmp_pa
     for _ in range(24):
         shown.press("ArrowLeft")
     assert page.evaluate("app.wall.activeItem") == 0
-    page.close()
 
 
 def test_an_unknown_column_is_an_error_with_near_names(shown: Shown) -> None:
@@ -458,13 +459,10 @@ def test_picks_are_exported_as_a_table_and_kept(shown: Shown, tmp_path: Path) ->
     until(page, "document.getElementById('status').textContent === '2 of 24 clips'")
 
 
-def test_a_chart_begins_with_a_score_and_not_with_a_count(opened: Browser, tmp_path: Path) -> None:
+def test_a_chart_begins_with_a_score_and_not_with_a_count(show: Show) -> None:
     rows = [row | {"draws": number % 7, "taste": number / 10} for number, row in enumerate(ROWS)]
-    gallery(write_output(tmp_path, rows).url_of(""))
-    page = opened.new_page()
-    Shown(page, tmp_path).go("#view=table")
+    page = show(rows, "#view=table").page
     assert page.input_value(".summary select >> nth=0") in ("taste", "sharpness")
-    page.close()
 
 
 def test_a_table_has_means_by_a_column_and_a_chart_that_opens_clips(shown: Shown) -> None:
@@ -528,12 +526,10 @@ def test_what_failed_has_its_own_view(shown: Shown) -> None:
     until(page, "document.getElementById('details').innerText.includes('Traceback')")
 
 
-def test_a_prompt_with_html_or_script_in_it_does_nothing(opened: Browser, tmp_path: Path) -> None:
+def test_a_prompt_with_html_or_script_in_it_does_nothing(show: Show) -> None:
     rows = [{"prompt": text, "label": text, "negative_prompt": text} for text in HOSTILE]
-    gallery(write_output(tmp_path, rows, failures=HOSTILE).url_of(""))
-    page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
-    shown = Shown(page, tmp_path)
-    shown.go()
+    shown = show(rows, failures=HOSTILE)
+    page = shown.page
     title = page.title()
     for view in ("clips", "grid", "failures"):
         page.evaluate("view => app.change({view})", view)
@@ -552,8 +548,6 @@ def test_a_prompt_with_html_or_script_in_it_does_nothing(opened: Browser, tmp_pa
     page.wait_for_selector("#compare[open] .differences")
     assert page.title() == title
     assert page.locator("img[src='x']").count() == page.locator("body script").count() == 0
-    assert shown.complaints == []
-    page.close()
 
 
 def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Browser, output: Path) -> None:
@@ -577,18 +571,14 @@ def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Bro
 
 
 @pytest.mark.parametrize("kind", ["mkv", "png.zip"])
-def test_what_no_browser_plays_shows_its_still_and_a_link(kind: Any, opened: Browser, tmp_path: Path) -> None:
-    gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind)).url_of(""))
-    page = opened.new_page()
-    shown = Shown(page, tmp_path)
-    shown.go()
+def test_what_no_browser_plays_shows_its_still_and_a_link(kind: Any, show: Show) -> None:
+    shown = show(ROWS[:2], media=Media(format=kind))
+    page = shown.page
     until(page, "[...document.querySelectorAll('.tile img')].some(i => i.naturalWidth)")
     assert page.inner_text(".tile .badge >> nth=0") == kind
     shown.press("Enter")
     page.wait_for_selector("#details figure img")
     assert page.get_attribute("#details .links a", "href") == f"../clips/00/{0:032x}.{kind}"
-    assert shown.complaints == []
-    page.close()
 
 
 def still(clip: Clip) -> Clip:
@@ -625,39 +615,28 @@ def sound(clip: Clip) -> Clip:
 
 
 @pytest.mark.parametrize(("kind", "change"), [("png", still), ("flac", sound)])
-def test_images_and_sounds_are_clips_too(
-    kind: Any, change: Callable[[Clip], Clip], opened: Browser, tmp_path: Path
-) -> None:
-    gallery(write_output(tmp_path, ROWS[:2], media=Media(format=kind), change=change).url_of(""))
-    page = opened.new_page()
-    shown = Shown(page, tmp_path)
-    shown.go()
+def test_images_and_sounds_are_clips_too(kind: Any, change: Callable[[Clip], Clip], show: Show) -> None:
+    shown = show(ROWS[:2], media=Media(format=kind), change=change)
+    page = shown.page
     page.wait_for_selector(".tile[aria-label] >> nth=1")
     if kind == "flac":
         shown.press("Space")
         until(page, "app.player.sound.currentTime > 0")
     shown.press("Enter")
     page.wait_for_selector("#details img" if kind == "png" else "#details audio")
-    assert shown.complaints == []
-    page.close()
 
 
-def test_a_page_that_is_open_offers_a_newer_gallery(opened: Browser, tmp_path: Path) -> None:
-    store = write_output(tmp_path, ROWS[:2])
-    gallery(store.url_of(""))
-    page = opened.new_page()
-    shown = Shown(page, tmp_path)
-    shown.go()
+def test_a_page_that_is_open_offers_a_newer_gallery(show: Show) -> None:
+    shown = show(ROWS[:2])
+    page = shown.page
     page.evaluate("app.look()")
     assert page.is_hidden("#newer")
-    write_output(tmp_path, ROWS[:5], run="r2")
-    gallery(Store(str(tmp_path)).url_of(""))
+    gallery(write_output(shown.folder, ROWS[:5], run="r2").url_of(""))
     page.evaluate("app.look()")
     page.wait_for_selector("#newer:visible")
     with page.expect_navigation():
         page.click("#reload")
     until(page, "document.getElementById('status')?.textContent === '5 clips'")
-    page.close()
 
 
 @pytest.mark.parametrize("view", ["clips", "grid", "failures"])

@@ -1,20 +1,26 @@
-"""`framefleet audit` on a fleet: plain calls of sampled rows, a spoilt clip, a run that goes on."""
+"""Audits on a fleet, of rows as they are made and of outputs: plain calls, a spoilt clip, what is told."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import framefleet
-from framefleet import Output, Store
-from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet import Output, Request, Store, load_model
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.render.audit.verdict import EQUAL, PLAINLY
+from tests.commands import command
+from tests.hidden_state import QUICK, remembers
 from tests.jobs import (
+    all_columns,
+    check_whole,
     finish,
     job_values,
     prompt_rows,
@@ -25,7 +31,7 @@ from tests.jobs import (
     write_table,
 )
 from tests.outputs import write_part
-from tests.tiny import tiny
+from tests.tiny import SMALLEST, tiny
 from tests.videos_clips import is_spoilt
 from tests.videos_server import videos_server
 from tests.warm.process import start
@@ -125,3 +131,67 @@ def test_a_server_that_spoils_clips_is_judged_by_plain_calls_and_against_itself(
     num_spoilt = sum(is_spoilt("level", 3, prompt=prompt, seed=seed) for prompt, seed in asked)
     (text,) = {*table["exactness"].to_pylist()}
     assert 0 < num_spoilt < 6 and text.startswith(f"{num_spoilt} of 6 clips (")
+
+
+REMEMBERS, WANDERS = "tests.hidden_state:remembers", "tests.hidden_state:wanders"
+SIZES = SMALLEST["wan"] | {"max_sequence_length": 32}
+
+
+def _rows(recipe: str, steps: list[int], *, first: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"ball {seed}",
+            "seed": seed,
+            "num_inference_steps": count,
+            "recipe": recipe,
+            "tag": f"row {seed}",
+        }
+        for seed, count in enumerate(steps, start=first)
+    ]
+
+
+def _plain(pipe: Any, row: dict[str, Any]) -> str:
+    """The digest of a plain call: the recipe gives each a scheduler of its own."""
+    own = {name: row[name] for name in ("prompt", "num_inference_steps")}
+    return frames_sha256(to_frames(remembers(pipe, Request(arguments=SIZES | own, seed=row["seed"]))))
+
+
+def test_rows_that_hidden_state_made_wrong_are_rendered_again_and_all_records_are_right(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    # The state shows from the third step on: the first audits find nothing, and wrong rows get records.
+    quick, slow = _rows(REMEMBERS, [QUICK] * 8, first=0), _rows(REMEMBERS, [4, 5, 4, 3] * 2, first=8)
+    never_equal = _rows(WANDERS, [2] * 3, first=16)
+    table = write_table(tmp_path / "t.parquet", [*quick, *slow, *never_equal])
+    values = job_values(table, tmp_path / "out", address=ray_cluster, recipe=REMEMBERS, audit={"every": 3})
+    values["fleet"]["workers"] = 1  # so that it begins with the quick rows
+    job = write_job(tmp_path / "job.yaml", values)
+    ended = command("render", job, exits=0)
+
+    records = {record["tag"]: record for record in records_of(tmp_path / "out")}
+    assert all_columns(Store(str(tmp_path / "out")), "records").num_rows == 19 == len(records)
+    pipe = load_model(tiny("wan"), dtype="fp32").pipe
+    for row in [*quick, *slow]:
+        assert records[row["tag"]]["frames_sha256"] == _plain(pipe, row)
+    check_whole(tmp_path / "out")
+
+    kind = "rows of tests.hidden_state:remembers 5 x 16 x 16, 32 tokens"
+    assert f"audit: {kind} differ if they are not rendered by plain calls, so each was" in ended.stderr
+    assert "of these rows had a record, which was replaced" in ended.stderr
+    assert (
+        "audit: rows of tests.hidden_state:wanders 5 x 16 x 16, 32 tokens cannot be repeated" in ended.stderr
+    )
+    found = re.search(
+        rf"^warning: (\S+): {kind} differ if they are not rendered by plain calls, as row", ended.stderr, re.M
+    )
+    assert found, ended.stderr
+    (spoiled,) = found.groups()  # worker-0, unless its first process ended early
+    assert f"{spoiled}: it rendered {kind}, and a new process takes its place" in ended.stderr
+    healed = {record["worker"] for record in records.values() if "plain call:" in record["environment"]}
+    assert healed and spoiled not in healed  # rows of this kind are healed in a new process
+    remarks = {tag: json.loads(record["environment"]).get("audit") for tag, record in records.items()}
+    assert all((remarks[row["tag"]] or "").startswith((EQUAL, PLAINLY)) for row in slow)
+    assert "two plain calls of such a row differed" in remarks.values()
+
+    again = command("render", job)
+    assert "nothing to do: every row has a record" in again.stderr

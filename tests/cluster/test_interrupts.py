@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: what was finished is kept, and the same command goes on."""
+"""Ctrl-C, SIGTERM and a budget that is spent: what was finished is kept, and the same command goes on."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.pipeline.errors import bytes_text
 from tests import jobs
 from tests.commands import command
+from tests.jobs import check_whole, job_values, prompt_rows, records_of, write_job, write_table
 
 
 # Of SIGTERM, tests/cluster/test_drain.py tells as much.
@@ -83,3 +86,27 @@ def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster:
     jobs.check_whole(out)
     found = framefleet.status(str(out))
     assert (found.num_rows, found.num_left, found.paused_since) == (len(rows) + 4, 0, "")
+
+
+def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path, ray_cluster: str) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(40))
+    values = job_values(table, tmp_path / "out", address=ray_cluster, budget={"bytes": 1})
+    job = write_job(tmp_path / "job.yaml", values)
+    ended = command("render", job, exits=1)
+    records = records_of(tmp_path / "out")
+    done, used = len(records), bytes_text(sum(record["bytes"] for record in records))
+    assert f"stopped: budget.bytes is reached: all runs used {used}, 1 byte is allowed" in ended.stderr
+    assert f"to continue: raise budget.bytes above {used} and run the same" in ended.stderr
+    assert "stopped: budget.bytes is reached" in (shown := command("status", tmp_path / "out").stdout)
+    assert f"to continue: raise budget.bytes above {used}" in shown
+    assert 0 < done < 40
+    check_whole(tmp_path / "out")
+    again = command("render", job, "--json", "--log-format", "json")
+    assert (again.exit_code, len(records_of(tmp_path / "out"))) == (1, done)
+    levels = {line["message"]: line["level"] for line in map(json.loads, again.stderr.splitlines())}
+    assert [level for line, level in levels.items() if line.startswith("stopped: ")] == ["warning"]
+    assert [*levels.items()][-1] == ("the run has ended with exit code 1", "warning")
+    assert f"to continue: raise budget.bytes above {used}" in command("status", tmp_path / "out").stdout
+    whole = command("render", job, "--set", "budget.bytes=1GB")
+    assert (whole.exit_code, f"budget: enough for all {40 - done} rows left" in whole.stderr) == (0, True)
+    assert len(records_of(tmp_path / "out")) == 40

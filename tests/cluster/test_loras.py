@@ -12,9 +12,9 @@ import torch
 import framefleet
 from framefleet import Given, ModelError, Request, replay, replay_script
 from tests.commands import command
+from tests.here import run_script
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.loras import plain_digest, plain_pipe, save_lora
-from tests.rendered import run_script
 from tests.tiny import SMALLEST
 
 CELLS: dict[str | None, dict[str, float]] = {

@@ -1,4 +1,4 @@
-"""What files say of their rows: a signature whose key nothing tells of, and a text that makes a row again."""
+"""What files say of their rows: marks, a signature whose key nothing tells of, a text that makes it again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.model_files import flip_a_byte
+from tools.benchmarks.marks import round_trip
 
 
 def test_old_clips_are_rows_and_each_file_is_written_again_as_its_record_says(
@@ -35,3 +36,9 @@ def test_old_clips_are_rows_and_each_file_is_written_again_as_its_record_says(
     rows = [json.loads(line) for line in command("verify", old, "--fleet", job, "--json").stdout.splitlines()]
     # Their bytes are certain: files of other bytes would leave it in doubt.
     assert [(row["verdict"], row["doubt"]) for row in rows[:2]] == [("file damaged", None)] * 2
+
+
+def test_edited_clips_are_traced_to_their_rows(ray_cluster: str) -> None:
+    *_, total = round_trip(6, ray_cluster)
+    names = ("rows", "found", "wrong", "stored ones signed and stamped")
+    assert [total[name] for name in names] == [6, 6, 0, 6]

@@ -12,7 +12,7 @@ import framefleet
 from framefleet.cluster.fleet.ray_start import end_ray
 from framefleet.pipeline.errors import FleetError
 from tests.jobs import job_values, prompt_rows, records_of, write_table
-from tests.unit.test_export_docs import SNIPPETS
+from tests.unit.test_export_folder import SNIPPETS
 
 NUM_ROWS = 6
 RECIPE = """

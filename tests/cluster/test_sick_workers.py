@@ -126,19 +126,6 @@ def test_a_machine_without_the_model_ends_the_job_by_what_must_change(
     assert raised.value.exit_code == 2
 
 
-def test_a_machine_whose_device_fails_at_each_start_is_tried_three_times_and_named(
-    tmp_path: Path, ray_cluster: str
-) -> None:
-    started = time.monotonic()
-    with (
-        pytest.raises(FleetError, match="no machine is left that can render") as raised,
-        fleet_of(tmp_path, "no device", ray_cluster) as fleet,
-    ):
-        until(fleet, Ready)
-    assert "is no longer used: RuntimeError: CUDA error: no CUDA-capable device" in raised.value.problem
-    assert time.monotonic() - started > 3, "it rested for one second, then for two"
-
-
 @pytest.mark.parametrize("why", ["no model", "no device"])
 def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
     why: str, tmp_path: Path, ray_cluster: str

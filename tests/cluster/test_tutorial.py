@@ -1,4 +1,4 @@
-"""The tutorial and the skill for agents, typed as they are printed by somebody who knows nothing else."""
+"""The tutorial, the skill for agents and the README's Python, typed and run as they stand there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.warm.process import ROOT, shell_environment
+from tests.jobs import ROOT, job_values, prompt_rows, records_of, write_job, write_table
+from tests.tiny import tiny
+from tests.warm.process import shell_environment
 
 PAGE = (ROOT / "docs/tutorial.md").read_text("utf-8")
 COMMANDS = re.findall(r"^    ((?:framefleet|python) .*)$", PAGE, re.M)
@@ -78,3 +81,29 @@ def test_an_agent_gets_from_the_skill_to_a_dataset(tmp_path: Path) -> None:
     assert len(objects) == 3  # of status, plan and render; no row failed
     assert (tmp_path / "sheet.png").stat().st_size > 0
     assert len(list(tmp_path.glob("dataset/data/*/*.mp4"))) == 2
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+MODEL, ARGUMENTS = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", '"num_frames": 17'
+SMALL = '"num_frames": 5, "height": 16, "width": 16, "num_inference_steps": 2, "max_sequence_length": 32'
+
+
+def block(start: str) -> str:
+    """The indented block that starts so, with all that follows it without a sentence between."""
+    (found,) = re.findall(rf"^    {re.escape(start)}\n(?:    .*\n|\n(?=    ))*", README, re.M)
+    return re.sub(r"^    ", "", found, flags=re.M)
+
+
+def test_from_python_a_job_and_a_renderer_render(
+    tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(2))
+    values = job_values(table, tmp_path / "run-7", address=ray_cluster)
+    write_job(tmp_path / "job.yaml", values)
+    text = block("import framefleet")
+    assert MODEL in text and ARGUMENTS in text
+    found: dict[str, Any] = {}
+    exec(text.replace(MODEL, str(tiny("wan"))).replace(ARGUMENTS, SMALL), found)
+    assert found["summary"].done == len(records_of(tmp_path / "run-7")) == 2
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {f"{seed}.mp4" for seed in range(8)}

@@ -12,7 +12,7 @@ import torch
 import framefleet
 from framefleet import ModelError, Store, replay, replay_script
 from framefleet.pipeline.outputs.parts.parts import find_record
-from tests.rendered import rendered, run_script
+from tests.here import rendered, run_script
 from tests.tiny import tiny
 
 MIXED: dict[str, Any] = {"default": "bf16", "vae": "fp32"}

@@ -29,7 +29,7 @@ from tests.long import long_but
 from tests.mixed import SIZES
 from tests.pictures import write_starts
 from tests.tiny import tiny
-from tests.unit.test_written_request import Anything
+from tests.unit.test_rows import Anything
 
 Tiny = tuple[Callable[[], Path], Mapping[str, Any]]  # builds it, and its smallest call
 

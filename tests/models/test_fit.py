@@ -17,10 +17,9 @@ from framefleet import InputError, Store, replay, replay_script
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.outputs.parts.parts import find_record
 from tests.commands import command
-from tests.here import render_here
+from tests.here import render_here, run_script
 from tests.jobs import job_values, write_job, write_table
 from tests.long import long_but
-from tests.rendered import run_script
 from tests.tiny import SMALLEST, tiny
 
 SIZES = {"wide.png": (36, 72), "tall.png": (72, 36), "square.png": (40, 40), "turned.png": (36, 72)}

@@ -5,10 +5,12 @@ What is loaded here may not connect to anything, whatever its configs name: no t
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.verified_folder import alone, sealed
 from tests.commands import command
 from tests.model_files import model_files
-from tests.no_network import refuse_network
 from tests.tiny import tiny
 
 ENCODER, SCHEDULER = "text_encoder/config.json", "scheduler/scheduler_config.json"
@@ -35,7 +36,15 @@ ENDLESS = "layers without end"  # takes ten seconds: its process goes to the lim
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_network(monkeypatch)
+    """Let the test fail at whatever connects, or asks at the terminal."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("somebody connects, or asks at the terminal")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(builtins, "input", refuse)
     monkeypatch.setattr("framefleet.pipeline.model.sources.verified_folder.MAX_MODULES", 2000)  # soon reached
 
 
@@ -328,3 +337,121 @@ def test_a_lock_without_end_or_that_is_a_pipe_is_not_read(folder: Path, tmp_path
     ):
         ended = command("model", "verify", folder, *options)
         assert ended.exit_code == 2 and problem in ended.stderr
+
+
+INDEX = "modular_model_index.json"
+WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+VAE = ["diffusers", "AutoencoderKLWan"]
+ORG = {"pretrained_model_name_or_path": "org/name"}
+
+
+@pytest.fixture
+def modular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny Wan with code beside it, which says so when it is imported."""
+    copied = Path(shutil.copytree(tiny("wan_modular"), tmp_path / "wan"))
+    for name in ("evil", "block", "pipeline"):
+        (copied / f"{name}.py").write_text("raise SystemExit('the code of a model ran')")
+    monkeypatch.syspath_prepend(str(copied))
+    return copied
+
+
+def modular_index(**entries: Any) -> Change:
+    def change(folder: Path) -> None:
+        (folder / INDEX).write_text(json.dumps(json.loads((folder / INDEX).read_text()) | entries))
+
+    return change
+
+
+def vae(*, loaded: Any = VAE, **said: Any) -> Change:
+    """Change what the modular_index says about the autoencoder."""
+    entry = ORG | {"subfolder": "vae", "type_hint": VAE, "revision": None, "variant": None}
+    return modular_index(vae=[*loaded, entry | said])
+
+
+def renamed(old: str, new: str) -> Change:
+    return lambda folder: (folder / old).rename(folder / new)
+
+
+REMOTE = '{"auto_map": {"ModularPipelineBlocks": "org/x--block.Evil"}}'
+HARM_OF_MODULAR: dict[str, tuple[Change, str]] = {
+    "remote blocks": (text("modular_config.json", REMOTE), "has its own blocks"),
+    "no class in particular": (modular_index(_class_name="ModularPipeline"), "has no pipeline"),
+    "a pipeline of the other kind": (
+        modular_index(_class_name="WanPipeline"),
+        "belongs in a model_index.json",
+    ),
+    "an modular_index of the other kind": (
+        renamed(INDEX, "model_index.json"),
+        "belongs in a modular",
+    ),
+    "other blocks": (
+        modular_index(_blocks_class_name="FluxAutoBlocks"),
+        "is for the blocks 'FluxAutoBlocks'",
+    ),
+    "a module as hint": (vae(type_hint=["evil", "Vae"]), "'evil' is neither diffusers"),
+    "a module as class": (vae(loaded=("evil", "Vae")), "'evil' is neither diffusers"),
+    "a hint of two letters": (vae(type_hint="ab"), "names no class"),
+    "a module of Python": (vae(type_hint=["os", "system"]), "'os' is neither diffusers"),
+    "a module by place": (vae(type_hint=["../models", "Vae"]), "is neither diffusers"),
+    "a function": (vae(loaded=("diffusers", "is_torch_available")), "not a component of pipelines"),
+    "a class that asks the config": (vae(loaded=("diffusers", "AutoModel")), "not a component of pipelines"),
+    "no class at all": (vae(loaded=(None, None), type_hint=[None, None]), "does not name the class"),
+    "another repository": (
+        lambda folder: shutil.rmtree(folder / "vae"),
+        "in another place, which may not be downloaded",
+    ),
+    "a path": (vae(subfolder="../../elsewhere"), "is in '../../elsewhere'"),
+    "another modular": (vae(subfolder="transformer"), "and not in a modular with its name"),
+    "a variant": (vae(variant="fp16"), "variant 'fp16'"),
+    "a config of it": (vae(config={"base_dim": 1}), "unknown key 'config'"),
+    "a component that blocks lack": (modular_index(evil=[*VAE, ORG]), "evil"),
+    "a network as scheduler": (
+        modular_index(scheduler=[*VAE, ORG | {"subfolder": "scheduler"}]),
+        "needs weights|not a noise scheduler",
+    ),
+    "a pickle": (renamed(WEIGHTS, "vae/diffusion_pytorch_model.bin"), "is a pickle, which can run code"),
+    "code in a config": (text("transformer/config.json", '{"trust_remote_code": true}'), "asks to run code"),
+    "an modular_index that nests": (text(INDEX, '{"a":' * 200 + "1" + "}" * 200), "nests more than"),
+}
+
+
+@pytest.mark.parametrize("name", HARM_OF_MODULAR)
+def test_harm_in_a_modular_index_is_refused_with_a_fix(name: str, modular: Path) -> None:
+    change, problem = HARM_OF_MODULAR[name]
+    change(modular)
+    with pytest.raises(ModelError, match=problem) as caught:
+        framefleet.load_model(modular)
+    assert caught.value.fix
+    assert not {"evil", "block", "pipeline"} & set(sys.modules)
+    ended = command("model", "info", modular)
+    assert ended.exit_code == 2 and "hint:" in ended.stderr
+
+
+HARMLESS_TO_MODULAR: dict[str, Change] = {
+    "an modular_index of the hub": vae(pretrained_model_name_or_path="somebody/else", revision="main"),
+    "the older word for it": modular_index(
+        vae=[*VAE, {"repo": "org/name", "subfolder": "vae", "type_hint": VAE}]
+    ),
+    "nothing loaded when it was saved": vae(loaded=(None, None)),
+    "a hint of what a pipeline of diffusers holds": vae(type_hint=["ltx2", "LTX2Vocoder"]),
+    "a hint that is wider": vae(type_hint=["diffusers", "AutoModel"]),
+    "a list of numbers": modular_index(sample_sigmas=[1.0, 0.5, 0.25]),
+    "blocks cut to a workflow": modular_index(_blocks_class_name="SequentialPipelineBlocks"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS_TO_MODULAR)
+def test_what_changes_nothing_in_a_modular_index_is_let_through(name: str, modular: Path) -> None:
+    HARMLESS_TO_MODULAR[name](modular)
+    framefleet.load_model(modular)
+
+
+@pytest.mark.parametrize(
+    "config", ['{"guidance_scale": "x"}', '{"guidance_scale": 1' + "0" * 400 + "}", "[]", '{"stop": 7}']
+)
+def test_a_guiders_config_that_no_guider_can_have_is_refused(config: str, modular: Path) -> None:
+    modular_index(guider=["diffusers", "ClassifierFreeGuidance", ORG | {"subfolder": "guider"}])(modular)
+    (modular / "guider").mkdir()
+    (modular / "guider" / "guider_config.json").write_text(config)
+    with pytest.raises(ModelError):
+        framefleet.load_model(modular)

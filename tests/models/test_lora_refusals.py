@@ -20,8 +20,7 @@ from framefleet import ModelError, Renderer, Request, load_model
 from framefleet.pipeline.model.lora import fetch_lora, loras_of
 from framefleet.pipeline.model.lora_loading import load_loras
 from tests.long import examples
-from tests.lora_dialects import DIALECTS
-from tests.loras import plain_pipe
+from tests.loras import DIALECTS, plain_pipe
 from tests.tiny import tiny
 
 _Keys = dict[str, Tensor]

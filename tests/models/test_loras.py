@@ -1,4 +1,4 @@
-"""Rows of different LoRAs share forwards, and each is what plain diffusers renders with its own."""
+"""Rows of different LoRAs share forwards, each as plain diffusers renders it; jobs declare and fetch them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,36 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Batching, Clip, HalfDone, Model, ModelError, Renderer, Request, TableError, load_model
+import framefleet
+from framefleet import Batching, Clip, JobError, Model, ModelError, Renderer, Request, load_model
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
+from framefleet.jobs.job.model import open_models
+from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import ServiceError
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.lora import Lora
-from tests.lora_dialects import DIALECTS
-from tests.loras import WEIGHTS, clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
-from tests.tiny import tiny
+from framefleet.pipeline.model.lora import Lora, fetch_lora
+from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.rows.tables.rows import InvalidRow
+from tests.hub_server import HubServer
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.loras import DIALECTS, clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
+from tests.tiny import SMALLEST, tiny
+from tests.two_models import two_model_rows, two_models
 from tests.unaudited import unaudited
 
 Files = Callable[[str], dict[str, Path]]
@@ -104,12 +120,6 @@ def test_a_row_is_known_by_the_content_and_the_weight_of_the_loras_it_uses(
     assert row_ids(changed, "detail") == row_ids(sd, "detail")
 
 
-def test_a_row_may_name_declared_loras_only(sd: Model) -> None:
-    with pytest.raises(TableError, match=r"request 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
-        list(unaudited(sd).render(lora_rows("sd", ["stile:0.5"])))
-    assert "did you mean 'style'?" in caught.value.fix
-
-
 def test_nothing_is_left_on_the_model_and_alone_it_is_the_bare_one(sd: Model) -> None:
     modules = [part for network in sd.networks().values() for part in network.modules()]
     before = [sorted(vars(part)) for part in modules]
@@ -128,16 +138,6 @@ def test_each_transformer_of_wan_2_2_takes_its_own(files: Files, tmp_path: Path)
     clips = {clip.request.seed: clip for clip in unaudited(loaded).render(table)}
     assert len({clip.frames_sha256 for clip in clips.values()}) == 4  # type: ignore[union-attr]
     assert clips[0].frames_sha256 == plain_digest(pipe, table[0], weights)  # type: ignore[union-attr]
-
-
-def test_a_file_of_kohyas_trainer_is_taken_as_diffusers_takes_it(tmp_path: Path) -> None:
-    layers = DIALECTS["kohya"].layers(plain_pipe("sd", torch.float32))
-    save_file({key: weight for layer in layers for key, weight in layer.items()}, tmp_path / "k.safetensors")
-    loaded = load_model(tiny("sd"), dtype="fp32", loras={"k": tmp_path / "k.safetensors"})
-    (row,) = lora_rows("sd", ["k:0.9"])
-    (clip,) = unaudited(loaded).render([row])
-    pipe = plain_pipe("sd", torch.float32, {"k": tmp_path / "k.safetensors"})
-    assert clip.frames_sha256 == plain_digest(pipe, row, {"k": 0.9})  # type: ignore[union-attr]
 
 
 def refusal(lora: Any, model: str = "wan") -> ModelError:
@@ -255,26 +255,229 @@ def test_rows_with_biases_are_those_of_plain_diffusers(dtype: str, biased: dict[
     assert len({*expected.values()}) == len(expected)
 
 
-def test_rows_with_biases_go_on_after_a_drain_with_equal_bits(biased: dict[str, Path]) -> None:
-    def renderer(max_rows: int) -> Renderer:
-        model = load_model(tiny("wan"), dtype="fp32", loras=biased)
-        return unaudited(model, Batching(max_rows=max_rows, min_gain=0))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cast": {"layerwise_casting": "fp8_e4m3"},
+    "offload": {"offload": "group"},
+    "torchao": {"quantization": {"backend": "torchao", "type": "int8_weight_only"}},
+    "quanto": {"quantization": {"backend": "quanto", "type": "int8"}},
+}
 
-    def ended(renderer: Renderer, checkpoints: dict[str, bytes | None]) -> dict[str, str | None]:
-        for row_id, checkpoint in checkpoints.items():
-            renderer.submit(rows[row_id], row_id, checkpoint)
-        clips: list[Any] = []
-        while renderer.num_active:
-            clips += renderer.step()
-        return {clip.row_id: clip.frames_sha256 for clip in clips}
 
-    first = renderer(5)
-    rows = dict(first._check(row, at)[::-1] for at, row in enumerate(lora_rows("wan", list(WEIGHTS))))
-    for row_id, row in rows.items():
-        first.submit(row, row_id)
-    outcomes = [outcome for _ in range(3) for outcome in first.step()] + first.drain()
-    halves = {half.row_id: half.checkpoint for half in outcomes if isinstance(half, HalfDone)}
-    under_way = [rows[row_id].arguments for row_id, checkpoint in halves.items() if checkpoint]
-    assert {name for arguments in under_way for name in arguments.get("lora", ())} == {*biased}
-    clips = {clip.row_id: clip.frames_sha256 for clip in outcomes if isinstance(clip, Clip)}
-    assert clips | ended(renderer(5), halves) == ended(renderer(1), dict.fromkeys(rows))
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_rows_of_different_loras_share_forwards_and_are_those_of_a_row_alone(
+    name: str, tmp_path: Path
+) -> None:
+    lora = save_lora("wan", "style", tmp_path)
+    asked = ("none", "style:0.8", "style", "none")
+    rows = [
+        framefleet.Request(arguments={**SMALLEST["wan"], "prompt": "a cat", "lora": given}, seed=seed)
+        for seed, given in enumerate(asked)
+    ]
+
+    def rendered(max_rows: int) -> dict[str, tuple[str, float]]:
+        model = framefleet.load_model(tiny("wan"), loras={"style": lora}, **OPTIONS[name])
+        batching = framefleet.Batching(max_rows=max_rows, min_gain=0)
+        clips = list(unaudited(model, batching).render(rows))
+        assert all(isinstance(clip, framefleet.Clip) for clip in clips), clips
+        return {clip.row_id: (clip.frames_sha256, clip.batch_size) for clip in clips}  # type: ignore[union-attr]
+
+    together, alone = rendered(4), rendered(1)
+    assert {row: digest for row, (digest, _) in together.items()} == {
+        row: digest for row, (digest, _) in alone.items()
+    }
+    assert all(size > 2 for _, size in together.values())
+    assert len({digest for digest, _ in together.values()}) == 4
+
+
+@pytest.fixture(scope="module")
+def job_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("loras")
+    return {name: str(save_lora("wan", name, folder / name)) for name in ("style", "detail")}
+
+
+def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str, Any]:
+    table = write_table(folder / "t.parquet", [row | {"lora": cell} for row in prompt_rows(2)])
+    return job_values(table, folder / "out") | {"loras": loras}
+
+
+def resolved(folder: Path, loras: dict[str, Any]) -> ResolvedJob:
+    return resolve_job(load_job(values_of(folder, loras, None)), Callback())
+
+
+def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
+    tmp_path: Path, job_files: dict[str, str]
+) -> None:
+    first = resolved(tmp_path, {"style": job_files["style"]})
+    claim(first)
+    style = json.loads(first.store.read("job.json"))["job"]["loras"]["style"]
+    assert Path(style["path"], style["file"]) == Path(job_files["style"])  # as other machines find it
+    assert len(style["sha256"]) == 64
+    first.store.create("clips/ab/ab.mp4", b"a clip")
+    claim(resolved(tmp_path, {"detail": job_files["detail"]}))
+    assert sorted(read_claim(first.store).job.loras) == ["detail", "style"]
+    assert check_claim(resolved(tmp_path, {}))
+    with pytest.raises(JobError, match=r"loras\.style\.sha256: \w{64} there, \w{64} here"):
+        claim(resolved(tmp_path, {"style": job_files["detail"]}))
+
+
+def test_loras_that_the_model_has_no_layers_for_are_refused(
+    tmp_path: Path, job_files: dict[str, str]
+) -> None:
+    for model, lora, message in (
+        ("svd", job_files["style"], "StableVideoDiffusionPipeline takes no LoRAs"),
+        (
+            "wan",
+            {"path": job_files["style"], "component": "transformer_2"},
+            r"it has no layer for transformer_2\.blocks\.0",
+        ),
+    ):
+        values = values_of(tmp_path, {"style": lora}, None) | {"model": str(tiny(model))}
+        with pytest.raises(ModelError, match=message):
+            resolve_job(load_job(values), Callback())
+
+
+def test_a_row_whose_model_the_lora_does_not_fit_says_why(tmp_path: Path, job_files: dict[str, str]) -> None:
+    rows = [row | {"lora": "style"} for row in two_model_rows(2)]
+    with closing(resolve_job(load_job(two_models(tmp_path, rows, loras=job_files)), Callback())) as job:
+        assert {*job.models["wan"].settings.loras} == {*job_files} and not job.models["ltx"].settings.loras
+        of_wan, of_ltx = (row for first, batch in job.table.batches() for row in job.rows.read(first, batch))
+    assert not isinstance(of_wan, InvalidRow) and isinstance(of_ltx, InvalidRow)
+    ((problem, fix),) = of_ltx.messages()
+    assert problem.startswith("row 1: lora is 'style', but loras.style: /")
+    assert "does not fit LTXPipeline: " in problem and fix
+
+
+def test_ulysses_is_refused_together_with_loras_that_fit_its_model(
+    tmp_path: Path, job_files: dict[str, str]
+) -> None:
+    placed = {"device": "cpu", "placement": {"type": "ulysses", "devices": 2}}
+    values = values_of(tmp_path, {"style": job_files["style"]}, None)
+    message = "placement: ulysses and model.loras are both set"
+    with pytest.raises(ModelError, match=message):
+        open_models(load_job(values | {"model": {"path": str(tiny("wan")), **placed}}))
+    values = two_models(tmp_path, two_model_rows(2), loras=job_files)
+    for name, problem in (
+        ("wan", message),
+        ("ltx", "no context parallel plan"),
+    ):  # its LoRAs are not the reason
+        models = {**values["models"], name: {"path": str(tiny(name)), **placed}}
+        with pytest.raises(ModelError, match=problem):
+            open_models(load_job(values | {"models": models}))
+
+
+REPO = "studio/style-lora"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_lora("wan", "style", tmp_path_factory.mktemp("lora"))
+
+
+@pytest.fixture
+def repo(hub: HubServer, file: Path, tmp_path: Path) -> HubServer:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    shutil.copy(file, folder / "style.safetensors")
+    (folder / "README.md").write_text("never loaded")
+    hub.repos[REPO] = folder
+    return hub
+
+
+def test_a_local_file_and_its_folder_are_the_same_lora(file: Path) -> None:
+    found = fetch_lora("style", Lora(path=str(file)))
+    assert found.path == file
+    assert found.lora == Lora(path=str(file.parent), file=file.name, sha256=sha256_of(file))
+    assert fetch_lora("style", Lora(path=f"file://{file.parent}")) == found
+    assert fetch_lora("style", found.lora) == found
+
+
+def test_a_link_is_followed_where_the_user_named_it_and_not_in_a_folder_of_others(
+    file: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "style.safetensors").symlink_to(file)
+    with pytest.raises(ModelError, match="not in the model's folder"):
+        fetch_lora("style", Lora(path=str(packed)))
+    named = fetch_lora("style", Lora(path=str(packed / "style.safetensors")))
+    assert fetch_lora("style", named.lora) == named  # as a worker does
+
+
+def test_a_file_that_is_another_than_the_drivers_or_not_there_is_refused(file: Path) -> None:
+    with pytest.raises(ModelError, match="is not the expected file.*" + "0" * 64):
+        fetch_lora("style", Lora(path=str(file), sha256="0" * 64))
+    with pytest.raises(ModelError, match=r"loras\.style: .* does not exist"):
+        fetch_lora("style", Lora(path="./nowhere"))
+
+
+def test_a_hub_lora_is_named_by_its_commit_and_fetched_once(repo: HubServer, file: Path) -> None:
+    found = fetch_lora("style", Lora(path=REPO))
+    assert found.lora == Lora(
+        path=REPO, revision=repo.commit(REPO), file="style.safetensors", sha256=sha256_of(file)
+    )
+    assert fetch_lora("style", Lora(path=f"{REPO}@main", file="style.safetensors")).lora == found.lora
+    requests = len(repo.requests)
+    assert fetch_lora("style", found.lora) == found  # as a worker does
+    assert len(repo.requests) == requests
+    assert len(repo.fetched()) == 1
+
+
+DEEP = "sdxl/style/x.safetensors"
+
+
+@pytest.mark.parametrize("name", ["style.safetensors", DEEP])
+def test_a_hub_lora_in_the_cache_is_used_offline(
+    name: str, repo: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repo"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "style.safetensors").rename(folder / name)
+    found = fetch_lora("style", Lora(path=REPO, file=name))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for lora in (found.lora, Lora(path=REPO, file=name), Lora(path=REPO)):
+        assert fetch_lora("style", lora) == found
+    with pytest.raises(ServiceError):
+        fetch_lora("style", Lora(path="studio/other"))
+
+
+def test_a_file_below_folders_is_found_in_a_folder(file: Path, tmp_path: Path) -> None:
+    (tmp_path / DEEP).parent.mkdir(parents=True)
+    shutil.copy(file, tmp_path / DEEP)
+    assert fetch_lora("style", Lora(path=str(tmp_path), file=DEEP)).path == tmp_path / DEEP
+    with pytest.raises(ModelError, match=r"other/y\.safetensors does not exist"):
+        fetch_lora("style", Lora(path=str(tmp_path), file="sdxl/other/y.safetensors"))
+
+
+def test_a_hub_lora_whose_bytes_changed_in_the_cache_is_refused(repo: HubServer) -> None:
+    found = fetch_lora("style", Lora(path=REPO))
+    content = bytearray(found.path.read_bytes())
+    content[-1] ^= 1
+    found.path.resolve().write_bytes(content)
+    for lora in (found.lora, replace(found.lora, sha256=None)):
+        with pytest.raises(ModelError, match="is not the expected file"):
+            fetch_lora("style", lora)
+
+
+def test_a_hub_lora_that_is_not_there_is_refused(repo: HubServer) -> None:
+    for lora, problem in (
+        (Lora(path=REPO, file="other.safetensors"), r"has no other\.safetensors"),
+        (Lora(path=REPO, file="README.md"), r"README\.md is not a \.safetensors file"),
+        (Lora(path=REPO, revision="v9"), "has no revision 'v9'"),
+    ):
+        with pytest.raises(ModelError, match=problem):
+            fetch_lora("style", lora)
+
+
+def test_a_url_of_a_file_or_a_folder_is_fetched_into_the_cache(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    place = f"memory://loras-{tmp_path.name}"
+    fsspec.filesystem("memory").put(str(file), f"{place}/style.safetensors")
+    found = fetch_lora("style", Lora(path=f"{place}/style.safetensors"))
+    assert found.lora == Lora(path=place, file="style.safetensors", sha256=sha256_of(file))
+    assert found.path.read_bytes() == file.read_bytes()
+    assert found.path.is_relative_to(tmp_path / "cache")
+    assert fetch_lora("style", Lora(path=place)).lora == found.lora
+    with pytest.raises(ModelError, match=r"loras\.style: .*nowhere\.safetensors does not exist"):
+        fetch_lora("style", Lora(path=f"{place}/nowhere.safetensors"))

@@ -27,6 +27,7 @@ from framefleet.plugins.memory.memory import MemoryCounts, _bits, _deciding, nat
 from framefleet.plugins.memory.stub_networks import Repeated, metered
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, tiny
+from tools import memory_reports
 
 NAMES = sorted(name for name in SMALLEST if name not in INPUTS)
 # The last computes with flex attention.
@@ -284,3 +285,19 @@ def test_the_models_own_row_has_the_pictures_and_videos_that_its_call_needs(name
     assert {*INPUTS[name]} <= {*row}
     footprint = counted(tiny(name), row | SMALLEST[name])
     assert not footprint.missing and footprint.activations_gb > 0
+
+
+MOST = 0.15
+
+
+@pytest.mark.parametrize("index", long_but(range(len(memory_reports.REPORTS)), 6))  # Wan 2.1 1.3B
+def test_what_is_counted_is_within_15_percent_of_what_people_report(index: int) -> None:
+    report = memory_reports.REPORTS[index]
+    number = next(float(word) for word in report.reported.split() if word[0].isdigit())
+    footprint = memory_reports.counted(report.model, report.size, report.vae_tiling)
+    assert abs(footprint.peak_gb(report.offload) / number - 1) <= MOST
+
+
+@pytest.mark.long
+def test_the_page_of_reports_is_as_the_command_prints_it() -> None:
+    assert Path("docs/memory.md").read_text() == memory_reports.page()

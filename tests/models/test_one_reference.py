@@ -21,11 +21,10 @@ from framefleet import (
 )
 from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
 from framefleet.plugins.keep.replay.recorded_row import NOTHING
-from tests.here import render_here
+from tests.here import render_here, run_script
 from tests.jobs import job_values, write_table
 from tests.long import long_but
 from tests.odd_recipes import ALONE
-from tests.rendered import run_script
 from tests.tiny import OPTIONS, SMALLEST, tiny
 
 PIPELINES = (

@@ -1,8 +1,9 @@
-"""Rows of a user's recipe in one process: alone with their kind, texts encoded once, nothing put back."""
+"""Rows of a user's recipe in one process: alone, odd or compiled, texts encoded once, nothing put back."""
 
 from __future__ import annotations
 
 import builtins
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Audit, Batching, Model, RecipeError, Renderer, Request, load_model
+from framefleet import Audit, Batching, Clip, Model, RecipeError, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.catalog import generate
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.verdict import EQUAL, EQUAL_HERE, NOT_COMPARED
+from tests.odd_recipes import ALONE, BATCHED
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import clips_in_order
+from tests.unaudited import clips_in_order, unaudited
 
 
 def sharper(pipe: Any, request: Request, *, odd: float = 0.0) -> Any:
@@ -139,3 +141,52 @@ def test_an_audit_in_the_same_process_does_not_speak_for_a_users_recipe() -> Non
     for recipe, remark in (("generate", EQUAL), ("plain", NOT_COMPARED), ("declared", EQUAL_HERE)):
         (clip,) = clips_in_order(_renderer(plain, declared, audit=Audit(every=1)), _rows(recipe, 1))
         assert clip.environment["audit"].startswith(remark)
+
+
+ODDS = (0.0, 0.3, 0.0, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:rows of .* are rendered in a process that has run")
+@pytest.mark.parametrize("name", [*ALONE, *BATCHED])
+def test_rows_of_an_odd_recipe_equal_plain_calls(name: str) -> None:
+    function = (ALONE | BATCHED)[name]
+    recipe = Recipe(name=name, function=function, digest="", is_batched=name in BATCHED)
+    sizes = SMALLEST["sd"] | {"prompt": "a red ball", "num_inference_steps": 4}
+    rows = [Request(arguments={**sizes, "odd": odd}, seed=seed, recipe=name) for seed, odd in enumerate(ODDS)]
+    renderer = unaudited(load_model(tiny("sd"), dtype="fp32"), recipes={name: recipe})
+    clips = clips_in_order(renderer, rows)
+    pipe = load_model(tiny("sd"), dtype="fp32").pipe
+    scheduler, unet = pipe.scheduler, pipe.unet
+
+    def plain(seed: int, odd: float) -> np.ndarray:
+        pipe.scheduler, pipe.unet = type(scheduler).from_config(scheduler.config), unet
+        return to_frames(function(pipe, Request(arguments=sizes, seed=seed), odd=odd))
+
+    for seed, (odd, clip) in enumerate(zip(ODDS, clips, strict=True)):
+        frames = plain(seed, odd)
+        assert np.array_equal(clip.frames, frames)
+        assert not odd or not np.array_equal(frames, plain(seed, 0.0)), "the recipe changes frames"
+    assert (max(clip.batch_size for clip in clips) > 1) == (name in BATCHED)
+
+
+def compiles(pipe: Any, request: Request) -> Any:
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    return generate(pipe, request)
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_rows_whose_recipe_compiles_a_network_equal_plain_calls_declared_or_not(*, is_batched: bool) -> None:
+    recipe = Recipe(name="compiles", function=compiles, digest="", is_batched=is_batched)
+    renderer = Renderer(
+        load_model(tiny("sd"), dtype="fp32"), Batching(min_gain=0), recipes={"compiles": recipe}
+    )
+    arguments, pipe = SMALLEST["sd"] | {"prompt": "ball"}, load_model(tiny("sd"), dtype="fp32").pipe
+    rows = [Request(arguments=arguments, seed=seed, recipe="compiles") for seed in range(3)]
+    for clip in renderer.render(rows, progress=False):
+        assert isinstance(clip, Clip), clip
+        request = Request(arguments=arguments, seed=clip.request.seed)
+        with torch.no_grad():
+            alone = to_frames(compiles(copy.copy(pipe), request))
+        assert np.array_equal(clip.frames, alone)
+        assert clip.batch_size == 1

@@ -17,8 +17,8 @@ import framefleet
 from framefleet.pipeline.errors import InputError, JobError
 from tests.commands import command
 from tests.driven import render_driven
+from tests.here import run_script
 from tests.jobs import job_values, prompt_rows, records_of, write_table
-from tests.rendered import run_script
 from tests.tiny import tiny
 
 

@@ -12,8 +12,8 @@ import framefleet
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.train import run
 from tests.commands import command
-from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.outputs import committed
 from tests.training_jobs import training_job, write_clips
 
 

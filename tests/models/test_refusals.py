@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import ray
-import torch
 
 import framefleet
 from framefleet.jobs.job.file import load_job
@@ -21,7 +20,6 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_table
-from tests.loras import save_lora
 from tests.model_files import flip_a_byte
 from tests.pictures import write_starts
 from tests.tiny import tiny
@@ -106,14 +104,3 @@ def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) 
     problem, _ = refused(values)
     assert "row 1: recipe is 'generate'" in problem
     assert "takes other arguments than the job's recipe 'image_to_video'" in problem
-
-
-def test_a_lora_of_another_model_and_one_that_is_a_pickle(values: Values, tmp_path: Path) -> None:
-    values["loras"] = {"style": str(save_lora("cogvideox", "style", tmp_path))}
-    problem, fix = refused(values)
-    assert "loras.style" in problem and "does not fit WanPipeline" in problem
-    assert fix == "use a LoRA that was made for this model"
-    values["loras"] = {"style": str(tmp_path / "style.bin")}
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "style.bin")
-    problem, fix = refused(values)
-    assert "pickle" in problem and "allow_pickle" in fix

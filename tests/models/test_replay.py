@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,38 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Given, JobError, ModelError, TableError, replay, replay_script
+from framefleet import Given, JobError, ModelError, Store, TableError, replay, replay_script
+from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.recipe import Recipe
-from tests.rendered import KINDS, rendered, run_script
+from tests.here import KINDS, rendered, run_script
 from tests.tiny import tiny
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cached": {
+        "cache": {"type": "mag", "mag_ratios": [1.0, 0.98]},
+        "quantization": {"backend": "torchao", "type": "int8_weight_only", "components": ["text_encoder"]},
+        "offload": "group",
+        "vae_slicing": True,
+    },
+    "weighed": {
+        "attention": "auto",
+        "layerwise_casting": "fp8_e4m3",
+        "offload": {"type": "group", "blocks": 2, "disk": "here"},
+        "vae_tiling": True,
+    },
+}
 
-@pytest.fixture(scope="module", params=sorted(KINDS))
+
+@pytest.fixture(scope="module", params=[*sorted(KINDS), *OPTIONS])
 def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
-    return rendered(tmp_path_factory.mktemp(request.param), request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param in KINDS:
+        return rendered(folder, request.param)
+    options = dict(OPTIONS[request.param])
+    if "disk" in options["offload"]:
+        options["offload"] = options["offload"] | {"disk": str(folder / "disk")}
+    return rendered(folder, "wan", **options)
 
 
 def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> None:
@@ -30,8 +53,23 @@ def test_a_replayed_row_is_the_very_same_clip(output: tuple[str, list[str]]) -> 
     assert replayed.differences == ()
 
 
-def test_a_script_yields_the_same_frames(output: tuple[str, list[str]]) -> None:
+def test_a_script_yields_the_same_frames(
+    output: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it may name a folder for weights
     assert run_script(replay_script(output[0], output[1][0])).startswith("the same frames: ")
+
+
+@pytest.mark.parametrize("output", OPTIONS, indirect=True)
+def test_records_hold_what_was_asked_for_and_what_auto_became(output: tuple[str, list[str]]) -> None:
+    record = find_record(Store(output[0]), output[1][0])
+    numerics, environment = json.loads(record.numerics), json.loads(record.environment)
+    assert numerics["offload"]["type"] == "group"
+    assert str(Path(output[0]).parent / "disk") not in record.numerics
+    if "attention" in numerics:
+        assert (numerics["attention"], environment["attention"]) == ("auto", "_native_flash")
+    else:
+        assert environment["torchao"]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Model, ModelError, load_model, plan
+from framefleet.plugins.forecast.job_plan import JobPlan
 from tests import original_layouts
 from tests.commands import command
 from tests.gguf_files import wan_weights, write_gguf
@@ -42,6 +43,10 @@ TORCHAO = {"backend": "torchao", "type": "int8_weight_only"}
 def write(weights: Weights, path: Path) -> Path:
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, path)
     return path
+
+
+def planned(folder: Path, **model: Any) -> JobPlan:
+    return plan({"output": str(folder / "o"), "sweep": {"prompt": ["a"]}, "model": model})
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +173,7 @@ def test_names_that_all_have_one_prefix_are_read_without_it(
         weights["spiece_model"] = torch.zeros(9, dtype=torch.uint8)
     file = write({f"{prefix}{name}": value for name, value in weights.items()}, tmp_path / "x.safetensors")
     part = {"parts": {component: str(file)}}
-    counts = plan(
-        {
-            "output": str(tmp_path / "o"),
-            "sweep": {"prompt": ["a"]},
-            "model": {"path": str(tiny("wan")), **part},
-        }
-    )
-    assert counts.counts.pending == 1
+    assert planned(tmp_path, path=str(tiny("wan")), **part).counts.pending == 1
     assert_same_weights(load_model(tiny("wan"), **part), load_model(tiny("wan")))
 
 
@@ -204,15 +202,10 @@ def test_one_file_for_a_base_of_two_denoisers_is_for_the_one_that_the_job_names(
     files: Path, tmp_path: Path
 ) -> None:
     file, base = files / "wan.safetensors", tiny("wan_moe")
-    job = {
-        "output": str(tmp_path / "o"),
-        "sweep": {"prompt": ["a"]},
-        "model": {"path": str(file), "base": str(base)},
-    }
     with pytest.raises(
         ModelError, match=r"may be for transformer or transformer_2 of its base\nhint: name the right one"
     ):
-        plan(job)
+        planned(tmp_path, path=str(file), base=str(base))
     other = write(own_weights("transformer", "wan_moe"), tmp_path / "high.safetensors")
     named = load_model(base, parts={"transformer": other, "transformer_2": file})
     assert_same_weights(load_model(file, base=base, parts={"transformer": other}), named)
@@ -282,7 +275,7 @@ def test_a_plan_refuses_options_that_packed_weights_do_not_take(
         packing = {"quantization_config": {"quant_method": method}}
         config.write_text(json.dumps(json.loads(config.read_text()) | packing))
     with pytest.raises(ModelError, match=reason):
-        plan({"output": str(tmp_path / "out"), "sweep": {"prompt": ["a"]}, "model": model})
+        planned(tmp_path, **model)
 
 
 def test_weights_are_quantized_by_any_backend_of_diffusers() -> None:
@@ -353,12 +346,11 @@ def test_a_plan_compares_single_files_by_their_headers(
         "path": str(bare),
         "parts": {"transformer": str(files / "wan.safetensors"), component: str(files / part)},
     }
-    job = {"model": model, "sweep": {"prompt": ["a cat"]}, "output": str(tmp_path / "o")}
     if reason is None:
-        assert plan(job).counts.pending == 1
+        assert planned(tmp_path, **model).counts.pending == 1
     else:
         with pytest.raises(ModelError, match=re.escape(reason)) as caught:
-            plan(job)
+            planned(tmp_path, **model)
         assert str(files / part) in caught.value.problem
         assert "fetch the model again" not in caught.value.fix
 
@@ -367,9 +359,8 @@ def test_a_plan_compares_single_files_by_their_headers(
 def test_a_plan_refuses_a_file_of_another_family_than_its_base_by_its_name(base: str, tmp_path: Path) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(tiny("sd"), dtype=torch.float32)
     file = write(original_layouts.stable_diffusion(pipe), tmp_path / "sd15.safetensors")
-    model = {"path": str(file), "base": str(tiny(base))}
     with pytest.raises(ModelError) as caught:
-        plan({"output": str(tmp_path / "o"), "sweep": {"prompt": ["a"]}, "model": model})
+        planned(tmp_path, path=str(file), base=str(tiny(base)))
     assert str(file) in caught.value.problem and "fetch the model again" not in caught.value.fix
 
 
@@ -379,7 +370,7 @@ def test_a_text_encoder_of_a_file_is_not_quantised_and_the_driver_says_so(files:
     values = {"path": str(tiny("wan")), "parts": {"text_encoder": encoder}, "quantization": quantization}
     message = "text_encoder: text encoders from a single file cannot be quantised"
     with pytest.raises(ModelError, match=message):
-        plan({"model": values, "sweep": {"prompt": ["a"]}, "output": str(files / "out")})
+        planned(files, **values)
     with pytest.raises(ModelError, match=message):
         load_model(**values)
 

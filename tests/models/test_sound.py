@@ -21,9 +21,8 @@ from framefleet.pipeline.outputs.frames.result import audio_sha256, to_audio
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from tests.here import render_here
+from tests.here import render_here, run_script
 from tests.jobs import job_values, write_table
-from tests.rendered import run_script
 from tests.tiny import SMALLEST, UNLIKE, tiny
 
 ROWS: list[dict[str, Any]] = [

@@ -13,7 +13,6 @@ from framefleet.plugins.until.acceptance import (
     UNRENDERED,
     Group,
     Quotas,
-    num_expected,
     rows_to_ask,
 )
 
@@ -93,8 +92,3 @@ def test_shares_hold_over_all_groups(wanted: list[int], weights: list[int]) -> N
         assert sum(split.values()) == number
         totals = {values: totals[values] + split[values] for values in totals}
     assert all(abs(totals[values] - share * sum(wanted)) <= len(shares) for values, share in shares.items())
-
-
-def test_a_plan_expects_what_is_needed_by_the_rate() -> None:
-    group = Group(values={}, wanted=5, at_most=40, outcomes=bytearray([PASSED, REJECTED, REJECTED]))
-    assert (num_expected(group, 1 / 3), num_expected(group, 0.01)) == (15, 40)

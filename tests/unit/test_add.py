@@ -33,7 +33,7 @@ from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
 from tests.driving import begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
-from tests.unit.test_drain import Workers, interrupt
+from tests.unit.test_drain import Workers
 
 ROWS = prompt_rows(9, num_inference_steps=2)
 LATER = [*ROWS[7:], ROWS[0]]  # two are new, one is not
@@ -211,16 +211,6 @@ def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_aga
     summary = run(values, at={1: lambda: framefleet.add(values, ROWS[4:], wait_s=0) and None})
     assert summary and summary.done == 5
     check_whole(values, [*ROWS[:5], *ROWS[4:]])
-
-
-def test_a_run_that_is_interrupted_leaves_added_rows_to_the_next(values: dict[str, Any]) -> None:
-    def add_and_interrupt() -> None:
-        framefleet.add(values, LATER, wait_s=0)
-        interrupt()
-
-    assert run(values, at={4: add_and_interrupt}) is None
-    run(values)
-    check_whole(values, [*ROWS[:7], *LATER])
 
 
 def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_path: Path) -> None:

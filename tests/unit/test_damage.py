@@ -6,9 +6,11 @@ import contextlib
 import errno
 import json
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store
+from framefleet import JobError, Store
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.job_json import read_claim
+from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs.held_output import HeldOutput
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
-from framefleet.pipeline.outputs.parts.records import values_of
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.keep import damage
@@ -32,8 +39,13 @@ from framefleet.plugins.keep.repair.repair import Repairs, mend, put_back
 from framefleet.plugins.keep.replay.compare import Again, compare
 from framefleet.plugins.keep.verify.verify import damages_of
 from tests.commands import command
-from tests.committed import committed
-from tests.outputs import committed_row_ids
+from tests.driving import hello_of
+from tests.jobs import job_values, prompt_rows, write_table
+from tests.made_up_workers import Workers, render_by
+from tests.outputs import committed, committed_row_ids, write_part
+from tests.rows import record
+from tests.warm.process import start
+from tools.chaos.crash_points import COMMANDS
 
 NUM_ROWS = 6
 
@@ -321,3 +333,54 @@ def test_job_json_of_an_output_whose_parts_do_not_hold_it_stays_lost(out: Path) 
         pq.write_table(table.replace_schema_metadata(), out / "records" / f"part-{part.name[-20:]}")
     ended = command("repair", out)
     assert ended.exit_code == 2 and "no part in records/ has a copy" in ended.stderr
+
+
+LOSSES: dict[str, Callable[[Store], None]] = {
+    "deleted": lambda store: store.delete(CLAIM),
+    "cut short": lambda store: store.write(CLAIM, store.read(CLAIM, 100)),
+    "empty": lambda store: store.write(CLAIM, b""),
+}
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), tmp_path / "out")
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
+        claim(resolved)
+        yield resolved
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_a_lost_job_json_is_written_again_and_another_job_is_refused(
+    lose: Callable[[Store], None], resolved: ResolvedJob
+) -> None:
+    render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
+    whole = read_claim(resolved.store)
+    lose(resolved.store)
+    other = replace(resolved, job=resolved.job.model_copy(update={"table": "other.parquet"}))
+    with pytest.raises(JobError, match="holds clips of another job"):
+        check_claim(other)
+    claim(resolved)
+    assert read_claim(resolved.store) == whole
+    resolved.store.delete_all("records")  # whose parts tell the job
+    write_part(resolved.store, "records", RECORD_FIELDS, [values_of(record(1))], "of-an-earlier-version")
+    lose(resolved.store)
+    with pytest.raises(JobError, match=r"job\.json(.|\n)*put it back"):
+        check_claim(resolved)
+
+
+def check(*arguments: str) -> None:
+    process = start("-m", "tools.chaos.crash_points", *arguments, stderr=subprocess.STDOUT)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+
+
+def test_nothing_is_lost_doubled_changed_or_astray_after_a_kill() -> None:
+    check("--every", "80")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nor_after_a_kill_at_any_other_point(name: str) -> None:
+    check(name)

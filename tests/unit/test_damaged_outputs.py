@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import JobError, Store, TableError, UserError
+from framefleet import JobError, Store, TableError
 from framefleet.cluster.driver.lock import Holder
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table
@@ -26,7 +26,6 @@ from tests.configs import WAN, write_model
 from tests.jobs import job_values, prompt_rows as job_rows, write_job, write_table
 from tests.outputs import committed_row_ids
 from tests.shapes_output import output_of
-from tools.shapes.evaluate import evaluate
 from tools.shapes.prompts import prompt_rows
 
 JUNK: dict[str, bytes] = {
@@ -138,26 +137,6 @@ def spoiled(folder: Path, **changed: Any) -> Path:
     part.unlink()
     pq.write_table(table, part.with_name("part-x.parquet"))  # a name that says nothing of its bytes
     return folder
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"arguments": "[]"},
-        {"arguments": '{"prompt": "a", "num_inference_steps": {}, "guidance_scale": "linear(7, 3)"}'},
-        {"arguments": "[" * 100_000},
-        {"arguments": 7},
-        {"path": "clips/elsewhere/clip.exe"},
-        {"path": "clip"},
-        {"row_indices": "x"},
-        {"fps": "fast"},
-        {"started_at": 2**62},
-    ],
-    ids=range(9),
-)
-def test_scores_of_records_that_are_none(tmp_path: Path, changed: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
-        evaluate(str(spoiled(tmp_path, **changed)))
 
 
 def test_pictures_of_images_and_of_odd_rates_are_drawn(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, values_of
 from framefleet.plugins.drafts.drafts import (
     check_choice,
@@ -40,7 +39,7 @@ from framefleet.plugins.keep.repair import repair
 from framefleet.plugins.watch.control import ask_driver
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table
-from tests.outputs import write_driver
+from tests.outputs import write_driver, write_part
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -49,18 +48,14 @@ NOBODY = "f" * 32  # a row of no table
 
 
 def fail(job: Job, row_id: str) -> None:
-    writer = PartWriter(Store(job.output), "failures", FAILURE_FIELDS, run="r1")
-    writer.add(None, values_of(FAILURE) | {"row_id": row_id})
-    writer.flush()
+    write_part(Store(job.output), "failures", FAILURE_FIELDS, [values_of(FAILURE) | {"row_id": row_id}], "r1")
 
 
 def commit_in_full(job: Job) -> None:
     """Commit a clip of 1,234 bytes that an earlier table had."""
     with closing(resolve_job(job, Callback())) as full:
         claim(full)
-    writer = PartWriter(Store(job.output), "records", RECORD_FIELDS, run="r1")
-    writer.add(None, values_of(record(0)) | {"row_id": NOBODY})
-    writer.flush()
+    write_part(Store(job.output), "records", RECORD_FIELDS, [values_of(record(0)) | {"row_id": NOBODY}], "r1")
 
 
 @pytest.mark.parametrize(("without", "is_of_drafts"), [("a2", True), ("", False)])

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from framefleet import Store, StoreError
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.outputs.stores import folder
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import sweep_in_background
+from framefleet.plugins.keep.new_folder import UNFINISHED, new_folder
 from framefleet.plugins.ports.conversion.convert import whole_folder
 from tests.creates import losers_of_a_race
 
@@ -228,3 +229,36 @@ def test_a_disk_without_room_is_told_of_before(tmp_path: Path) -> None:
     assert re.search(rf"out will take 34[0,]+\.0 GB, and {tmp_path} has [0-9.,]+ GB free", str(refused.value))
     assert "--dtype bf16" in refused.value.fix
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_what_fails_leaves_a_folder_as_it_was(
+    was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "b"
+    if was_there:
+        folder.mkdir(parents=True)
+        monkeypatch.chdir(folder)
+    with pytest.raises(KeyboardInterrupt), new_folder(Path() if was_there else folder):
+        (folder / "half" / "of").mkdir(parents=True)
+        (folder / "half" / "of" / "it").touch()
+        (folder / "link").symlink_to(tmp_path)
+        raise KeyboardInterrupt
+    assert folder.exists() == was_there and tmp_path.exists()
+    assert not was_there or os.listdir(folder) == []
+
+
+def test_only_a_folder_that_was_not_finished_is_filled_again(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "made"):
+        (tmp_path / "made" / "whole").touch()
+    (killed := tmp_path / "killed").mkdir()
+    for name in ("half", UNFINISHED):
+        (killed / name).touch()
+    with new_folder(killed):
+        assert os.listdir(killed) == [UNFINISHED]
+        (killed / "whole").touch()
+    (tmp_path / "file").touch()
+    for name in ("made", "killed", "file"):
+        with pytest.raises(JobError, match=f"{name} is not an empty folder"), new_folder(tmp_path / name):
+            raise AssertionError
+    assert os.listdir(killed) == os.listdir(tmp_path / "made") == ["whole"]

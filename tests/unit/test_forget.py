@@ -28,9 +28,8 @@ from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until.candidates import Candidates
 from framefleet.plugins.words.prompts import _questions, write_prompts
 from tests.commands import command
-from tests.committed import committed
 from tests.jobs import job_values, write_table
-from tests.outputs import write_driver
+from tests.outputs import committed, write_driver
 from tests.rows import FAILURE, record
 from tests.small_output import PROMPT, rendered
 from tests.unit.test_until import job_with

@@ -28,10 +28,9 @@ from framefleet.plugins.pages.gallery.blocks import BLOCK_ROWS, MAX_CELL, TableB
 from framefleet.plugins.pages.gallery.gallery import make_stills, refreshed_gallery, write_gallery
 from framefleet.plugins.train.dataset.columns import plan_columns
 from tests.commands import command
-from tests.committed import committed
-from tests.gallery_output import write_output
-from tests.gallery_scripts import run_scripts
+from tests.gallery_output import run_scripts, write_output
 from tests.jobs import ROOT
+from tests.outputs import committed
 from tests.rows import record
 
 HOSTILE = (

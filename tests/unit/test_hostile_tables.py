@@ -25,7 +25,7 @@ from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from tests.parts import records_in
+from tests.outputs import records_in
 from tests.rows import RECORD
 
 LATIN = "ein café".encode("latin-1")

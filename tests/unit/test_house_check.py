@@ -1,15 +1,20 @@
-"""`python -m tools.house`: what texts name is found where it is gone, and let be where it stands."""
+"""`python -m tools.house`: what texts name is found where it is gone; public names and versions are whole."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
+import sys
+import tomllib
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
+import framefleet
+from framefleet.lazy_names import homes
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
 from tools.house.cycles import import_cycles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
@@ -22,7 +27,6 @@ from tools.house.markers import conflict_markers
 from tools.house.measurements import block, stray_measurements
 from tools.house.paths import lost_documents, lost_paths
 from tools.house.rooms import poor_records, poor_rooms
-from tools.house.shape import DOORS, circles, hook_users, imports
 from tools.house.tests_at_doors import doors_in
 from tools.house.twice import doubled_names
 
@@ -240,39 +244,6 @@ def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_pat
     assert read_house(tmp_path).texts == {".gitignore": "build/", "a.md": "text", "b.bin": ""}
 
 
-def test_hooks_and_the_plugins_that_use_them() -> None:
-    texts = {path: f"class {door}:\n    {door.lower()}: str = ''" for door, path in DOORS.items()}
-    texts["pipeline/outputs/file_step.py"] = """
-class FileStep:
-    order = 0
-    def frames(self): ...
-    def tags(self): ...
-    def _own(self): ...
-"""
-    texts["jobs/doors.py"] = (
-        "class Listener:\n    def notes(self): ...\nclass JobRunner: ...\nclass JobKind: ..."
-    )
-    texts["plugins/a/step.py"] = "class Step(FileStep):\n    order = 1\n    def frames(self): ..."
-    texts["plugins/b/plugin.py"] = "PLUGIN = Plugin(plugin='x')\nclass Mine(Step):\n    def frames(self): ..."
-    users = hook_users(House(texts))
-    assert users["FileStep.frames"] == {"a", "b"} and users["FileStep.order"] == {"a"}
-    assert users["Plugin.plugin"] == {"b"} and users["Listener.notes"] == users["FileStep.tags"] == set()
-    assert "FileStep._own" not in users
-
-
-def test_circles_of_imports_with_those_for_type_checkers() -> None:
-    of = "from framefleet.pipeline.{} import X"
-    texts = {
-        "pipeline/a.py": f"if TYPE_CHECKING:\n    {of.format('b')}",
-        "pipeline/b.py": "from framefleet.pipeline import c",
-        "pipeline/c.py": of.format("a"),
-        "pipeline/d.py": of.format("a"),
-    }
-    house = House(texts)
-    assert imports(house, "pipeline/b.py") == {"pipeline/c.py"}
-    assert circles({path: imports(house, path) for path in texts}) == [{*texts} - {"pipeline/d.py"}]
-
-
 def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_address() -> None:
     lines = [
         "from framefleet import Store, gallery",
@@ -286,3 +257,52 @@ def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_addres
     assert dict(doors_in(ast.parse("\n".join(lines)))) == {"test_page": True, "test_weights": False}
     tools = ast.parse("\n".join(["from tools.house.house import House", "def test_house(): House({})"]))
     assert dict(doors_in(tools)) == {"test_house": False}
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_importing_framefleet_loads_neither_torch_nor_ray_nor_diffusers() -> None:
+    script = "import sys, framefleet; print({'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_public_names_are_sorted_and_listed_by_dir_and_others_are_none() -> None:
+    assert framefleet.__all__ == sorted(framefleet.__all__)
+    assert set(framefleet.__all__) <= set(dir(framefleet))
+    with pytest.raises(AttributeError, match="no attribute 'rendr'"):
+        framefleet.rendr  # noqa: B018  # reading it is the test
+
+
+@pytest.mark.parametrize("name", framefleet.__all__)
+def test_a_public_name_resolves_to_something_of_that_name(name: str) -> None:
+    assert getattr(framefleet, name).__name__ == name
+
+
+AREAS = sorted(area.stem for area in (ROOT / "framefleet" / "api").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_every_name_of_the_api_is_there(area: str) -> None:
+    module = import_module(f"framefleet.api.{area}")
+    assert [name for name in homes(module.__name__) if not hasattr(module, name)] == []
+    with pytest.raises(ImportError, match="cannot import name 'rendr'"):
+        exec(f"from {module.__name__} import rendr")
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "cluster", "jobs", "plugins"])
+def test_a_folder_is_linked_relatively_so_that_a_clone_can_lie_anywhere(folder: str) -> None:
+    assert (ROOT / "framefleet" / folder).readlink() == Path("..", folder)
+
+
+def test_the_version_has_one_source() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" in project["dynamic"]
+    assert [int(part) for part in framefleet.__version__.split(".")] >= [0, 1, 0]
+
+
+def test_constraints_name_exact_versions_from_no_particular_place() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(pin.count("==") == 1 and not set(pin) & set("+/@ ") for pin in pins)

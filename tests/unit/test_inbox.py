@@ -1,7 +1,8 @@
-"""Rows that have come to a worker start in their order, but for those whose inputs are still to be read."""
+"""Rows that have come to a worker start in their order, their inputs read ahead of them."""
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from framefleet import Request
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.cluster.worker.queues import Inbox
+from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead
 
 
 class Desk:
@@ -70,3 +73,55 @@ def test_a_row_waits_for_the_end_of_its_earlier_attempt() -> None:
     assert [row.assignment.row_id for row in desk.inbox.take(1, {"a": 1})] == ["b"]
     assert not desk.fetched, "its checkpoint may be one of that attempt"
     assert desk.taken() == [] and [*desk.fetched] == ["a"]
+
+
+class Shelf:
+    def __init__(self, **content: bytes) -> None:
+        self.content = content
+        self.reads: list[str] = []
+
+    def read(self, uri: str) -> bytes:
+        self.reads.append(uri)
+        if uri not in self.content:
+            raise InputError(f"{uri} does not exist", "check the path")
+        return self.content[uri]
+
+
+def test_what_was_read_ahead_is_not_read_again() -> None:
+    shelf = Shelf(a=b"a")
+    ahead = ReadAhead(shelf.read)
+    ahead.start("a")
+    ahead.start("a")
+    assert [ahead.read("a"), ahead.read("a")] == [b"a", b"a"]
+    assert shelf.reads == ["a"]
+    ahead.start("late")
+    with pytest.raises(InputError):
+        ahead.read("late")
+    shelf.content["late"] = b"late"
+    assert ahead.read("late") == b"late", "the next row tries again"
+
+
+def test_reads_wait_for_one_that_is_under_way() -> None:
+    may_end = threading.Event()
+
+    def slow(uri: str) -> bytes:
+        may_end.wait()
+        return uri.encode()
+
+    ahead = ReadAhead(slow)
+    ahead.start("a")
+    threading.Timer(0.01, may_end.set).start()
+    assert ahead.read("a") == b"a"
+
+
+def test_the_oldest_go_when_the_bound_is_passed() -> None:
+    shelf = Shelf(a=b"aaaa", b=b"bbbb", c=b"cccc")
+    ahead = ReadAhead(shelf.read, max_bytes=9)
+    for uri in "abc":
+        ahead.start(uri)
+        ahead.read(uri)
+    ahead.start("d")
+    assert ahead.read("c") == b"cccc"
+    assert ahead.read("a") == b"aaaa"
+    assert shelf.reads.count("a") == 2
+    assert shelf.reads.count("c") == 1

@@ -182,26 +182,6 @@ def test_a_wrong_answer_is_asked_for_again(mood: dict[str, Any], store: Store, c
 
 
 @pytest.mark.parametrize(
-    ("mood", "num_requests"),
-    # A question, and a trial that shows that it is not about this one.
-    [({"status": 503}, 3), ({"content": '{"answer": -1}'}, 3), ({"status": 401}, 2), ({"status": 400}, 2)],
-)
-def test_without_a_right_answer_the_next_run_asks_again(
-    mood: dict[str, Any], num_requests: int, store: Store, chat: Chat
-) -> None:
-    rendered(store, 2)
-    chat.will({**mood, "always": True})
-    job = job_file(store, judge=[question(chat, attempts=2)])
-    ended = command("judge", job)
-    assert (ended.exit_code, judged(store)) == (1, [None, None])
-    assert "2 clips without quality" in ended.stderr, ended.stderr
-    assert len(chat.log) == num_requests
-    chat.will()
-    assert command("judge", job).exit_code == 0
-    assert None not in judged(store)
-
-
-@pytest.mark.parametrize(
     "mood",
     [
         *({"status": status} for status in (301, 400, 401, 402, 403, 404, 422, 429, 500, 503)),

@@ -13,6 +13,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError, UserError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import Request
@@ -213,3 +214,16 @@ def test_a_request_of_python_has_a_size_and_is_one_row(models: dict[str, Pipelin
     assert asked(size="64x32", seconds=1) == asked(width=64, height=32, num_frames=17)
     with pytest.raises(TableError, match="takes no argument 'n'"):
         asked(n=2)
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "fix"),
+    [
+        ("row", ["narrowness", "rows"], "did you mean 'rows'?"),
+        ("red", ["filtered", "rad"], "did you mean 'rad'?"),
+        ("dtype", ["compile", "model_dtype_of_weights"], "did you mean 'model_dtype_of_weights'?"),
+        ("size", ["prompt", "seed"], "use one of prompt, seed"),
+    ],
+)
+def test_the_nearest_name_comes_before_one_that_has_the_word(word: str, names: list[str], fix: str) -> None:
+    assert did_you_mean(word, names) == fix

@@ -16,7 +16,6 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
 from framefleet.pipeline.outputs.layout import clip_path, extras_path
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import (
     announce,
     disown,
@@ -27,6 +26,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import (
 )
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.pipeline.render.audit.verdict import kind_of
+from tests.outputs import write_part
 from tests.rows import RECORD, record
 
 ROW_ID = RECORD.row_id
@@ -60,10 +60,7 @@ def adoption(store: Store) -> Adoption:
 
 
 def commit(store: Store, *records: Record) -> None:
-    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
-    for one in records:
-        writer.add(None, values_of(one))
-    writer.flush()
+    write_part(store, "records", RECORD_FIELDS, (values_of(one) for one in records), "r1")
 
 
 def swept(store: Store) -> None:

@@ -30,7 +30,6 @@ from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
@@ -43,6 +42,7 @@ from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.post import networks
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
+from tests.outputs import write_part
 from tests.rows import row_id
 from tests.unit.test_encode_clip import CLIP
 
@@ -206,9 +206,7 @@ def stored(store: Store, encoded: EncodedClip) -> dict[str, Any]:
     """Store a clip and commit its record."""
     announce(store, encoded.record, was_batched=False)
     record = replace(store_clip(store, encoded), row_indices=(0,), worker="w")
-    writer = PartWriter(store, "records", record_schema(pa.schema([])), run=new_run(1))
-    writer.add(None, values_of(record))
-    writer.flush()
+    write_part(store, "records", record_schema(pa.schema([])), [values_of(record)], new_run(1))
     return values_of(record)
 
 

@@ -21,8 +21,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, values_of
 from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays
-from tests.outputs import write_part
-from tests.parts import records_in
+from tests.outputs import records_in, write_part
 from tests.unit.test_encode_clip import CLIP, LOSSLESS
 
 

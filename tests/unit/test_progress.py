@@ -1,19 +1,28 @@
-"""What a terminal or a log shows of a job under way."""
+"""What a terminal or a log shows of a job or a training under way, and when the time left is told."""
 
 from __future__ import annotations
 
 import io
+import random
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from framefleet import Progress
+from framefleet import Progress, Store
 from framefleet.cluster.driver.progress import WorkerState
+from framefleet.cluster.driver.tally import Point, Tally, TimeLeft, eta_s
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.progress import MAX_WORKERS_SHOWN, Lines, Screen, picture, watch_on
 from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, duration, headline
-from framefleet.plugins.train.reports import Preparing, TrainProgress
+from framefleet.plugins.train.reports import LOSSES_PATH, Preparing, Step, TrainProgress, write_losses
+from framefleet.plugins.train.task import Bucket
+from framefleet.plugins.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
+from tests.training_jobs import batches_of, settings
 
 WORKERS = (
     WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=3, rows_done=5),
@@ -197,3 +206,133 @@ def test_a_callback_is_told_of_progress_alone() -> None:
     Callback(told.append, TrainProgress).show(TRAINED)
     assert told == [progress(), TRAINED]
     Callback().show(progress())
+
+
+def step(number: int, loss: float) -> Step:
+    return Step(step=number, loss=loss, learning_rate=1e-4, grad_norm=1.0, seconds=0.5)
+
+
+def test_the_headline_has_loss_rate_and_time_left() -> None:
+    pace = Pace(100)
+    assert headline(pace.stepped(step(10, 3.0), 0.0)) == "11/100 steps, loss 3, learning rate 0.0001"
+    pace.kept = 10
+    second = pace.stepped(step(11, 1.0), 0.5)
+    assert headline(second) == (
+        "12/100 steps, loss 2, 2.0 steps/s, 0:44 left, learning rate 0.0001, checkpoint 10"
+    )
+    pace = Pace(100)
+    pace.stepped(step(0, 1.0), 0.0)
+    assert "12.0 s/step, 19:36 left" in headline(pace.stepped(step(1, 1.0), 12.0))
+
+
+def test_rows_that_are_never_used_are_told() -> None:
+    sizes = [Bucket(num_frames=5, height=16, width=16)] * 8 + [Bucket(num_frames=9, height=16, width=16)] * 3
+    told = io.StringIO()
+    batches = batches_of(sizes, batch_size=4)
+    say_plan(settings(steps=6, batch_size=4), batches, Lines(EscapingConsole(file=told)))
+    assert told.getvalue().splitlines() == [
+        "6 steps of 4 rows: 3 epochs",
+        "never used: 3 rows of 9 x 16 x 16: a batch has 4 of one size",
+    ]
+
+
+def test_the_curve_falls_as_the_losses_do() -> None:
+    picture = np.asarray(
+        Image.open(io.BytesIO(loss_curve([2.0 ** (-i / 20) for i in range(200)]))).convert("RGB")
+    )
+    assert picture.shape == (CURVE_SIZE[1], CURVE_SIZE[0], 3)
+    is_line = picture[..., 2].astype(int) - picture[..., 0] > 60
+    heights = [np.nonzero(is_line[:, column])[0].mean() for column in (150, 500, 900)]
+    assert heights == sorted(heights)
+
+
+def test_a_curve_of_one_step_or_none_is_no_error(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_loss_curve(store)
+    assert not (tmp_path / "loss.png").exists()
+    write_losses(store, [step(0, 0.0)])
+    write_loss_curve(store)
+    assert Image.open(tmp_path / "loss.png").size == CURVE_SIZE
+    assert store.exists(LOSSES_PATH)
+
+
+def batches(count: int, *, size: int, each_s: float = 10.0, since: float = 0.0) -> list[Point]:
+    """Return when the rows of one worker were finished: all of a batch at its end."""
+    return [(since + each_s * (number // size + 1), number + 1) for number in range(count * size)]
+
+
+def told(points: Sequence[Point], *, left: int = 100, workers: int = 1, batch: float = 1.0) -> float | None:
+    return eta_s(points, left, now=points[-1][0], workers=workers, batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("points", "workers"),
+    [
+        ([(0.0, 0)], 1),
+        (batches(9, size=1), 0),
+        ([(0.0, 0), (300.0, 1), *((300.0 + n, n + 1) for n in range(1, 6))], 1),  # a slow start
+        ([(float(n**4), n) for n in range(1, 40)], 1),  # rows that take more and more time
+    ],
+)
+def test_nothing_is_told_without_rows_workers_and_a_pace(points: list[Point], workers: int) -> None:
+    assert told(points, workers=workers) is None
+
+
+@pytest.mark.parametrize(("size", "workers"), [(1, 1), (8, 1), (1, 4)])
+def test_the_first_batches_of_every_worker_are_waited_for(size: int, workers: int) -> None:
+    first = [count for count in range(1, 40) if told(batches(count, size=size), workers=workers, batch=size)]
+    assert first[0] >= max(4, 2 * workers)
+
+
+def test_even_rows_give_their_pace() -> None:
+    assert told(batches(21, size=1, each_s=3.0), left=50) == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_batches_that_end_at_once_do_not_make_it_flicker(size: int) -> None:
+    points = batches(30, size=size)
+    enough = next(n for n in range(1, len(points)) if told(points[:n], batch=size) is not None)
+    assert all(told(points[:n], batch=size) is not None for n in range(enough, len(points)))
+    assert told(points, left=size, batch=size) == pytest.approx(10.0, rel=0.1)
+
+
+def test_a_silence_makes_it_quiet_until_rows_come_again() -> None:
+    points = batches(20, size=1)
+    assert eta_s(points, 10, now=points[-1][0] + 25, workers=1, batch=1.0) is not None
+    assert eta_s(points, 10, now=points[-1][0] + 35, workers=1, batch=1.0) is None
+
+
+def test_what_is_told_of_rows_of_changing_lengths_is_near_what_comes() -> None:
+    draw = random.Random(0)
+    now, points = 0.0, []
+    for number in range(400):
+        now += draw.uniform(1, 9)
+        points.append((now, number + 1))
+    for seen in range(60, 300, 20):
+        guessed = told(points[:seen], left=400 - seen)
+        assert guessed == pytest.approx(now - points[seen - 1][0], rel=0.25)
+
+
+def test_another_number_of_workers_begins_anew_and_one_of_many_does_not() -> None:
+    pace = TimeLeft()
+    for number in range(20):
+        pace.finished(number, now=float(number), workers=1)
+    assert pace.eta_s(10, now=19.0, batch=1.0) == pytest.approx(10.0)
+    pace.finished(20, now=20.0, workers=2)
+    assert pace.eta_s(10, now=20.0, batch=1.0) is None
+    for number in range(21, 300):
+        pace.finished(number, now=float(number), workers=40 + number % 3)
+    assert pace.eta_s(10, now=299.0, batch=1.0) == pytest.approx(10.0)
+
+
+def test_a_run_is_quiet_about_its_end_at_first_and_tells_it_then() -> None:
+    tally = Tally(100, now=0.0, before=7)
+    tally.joined("worker-0", "here")
+    tally.leased(now=0.0)
+    etas = []
+    for second in range(1, 51):
+        tally.done("worker-0", 1.0)
+        etas.append(tally.progress(float(second)).eta_s)
+    assert etas[:4] == [None] * 4
+    assert etas[-1] == pytest.approx(50.0)
+    assert tally.progress(50.0).before == 7

@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import JobError, Store, StoreError, TableError
+import framefleet
+from framefleet import JobError, Request, Store, StoreError, TableError
+from framefleet.api.jobs import Claim
+from framefleet.pipeline.outputs.encode_clip import encode_input
+from framefleet.pipeline.outputs.file_step import FileStep, StepInput
+from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
+from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
+from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, replace_part
+from framefleet.pipeline.outputs.parts.record_tables import ScoreIndex, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
     RECORD_FIELDS,
@@ -25,10 +38,13 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.plugins.keep.record_law import RecordLaw
+from tests.each import check_each
+from tests.gallery_output import clip_of
 from tests.jobs import all_columns
-from tests.outputs import committed_row_ids
-from tests.parts import records_in
-from tests.rows import NOON, failure, record
+from tests.outputs import committed_row_ids, records_in, write_records, write_scores
+from tests.rows import NOON, failure, record, row_id
 from tests.small_output import rendered
 
 CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
@@ -278,3 +294,234 @@ def write_part(folder: Path, row: dict[str, Any], *, times: int = 1) -> None:
     with pq.ParquetWriter(folder / "records" / "part-x.parquet", table.schema) as writer:
         for _ in range(times):
             writer.write_table(table)
+
+
+SOUND = Audio(samples=np.zeros((2, 8000), np.float32), sample_rate=8000)
+RATES = (0.1, 0.5, 7.5, 12.5, 23.976, 23.98, 24.0, 29.97, 59.94, 99.5, 240.0, 300.0, 1000.0)
+STILL: tuple[MediaFormat, ...] = ("png", "png.zip")  # webp and gif are slower
+
+
+class Narrow(FileStep):
+    def frames(self, frames: Pictures, of: StepInput) -> Pictures:
+        return frames[1:, :, :32]
+
+
+def contradiction(
+    media: Media, request: Request, *steps: FileStep, digest: str | None = None, **clip: Any
+) -> str | None:
+    """Return what the law says of the record and the file that are made of a row."""
+    of_row = row_id(request, model_digest="0" * 64, numerics={}, recipe_digest=digest)
+    rendered = replace(clip_of(1, {}, seed=1), request=request, row_id=of_row, **clip)
+    made = encode_input(StepInput(clip=rendered, media=media), steps)
+    place = clip_path(of_row, made.suffix)
+    record = values_of(made.record) | {"path": place, "uri": f"/out/{place}", "row_indices": (0,)}
+    job = {"recipe": request.recipe, "media": {"fps": media.fps, "audio": media.audio}}
+    claim = Claim.model_validate({"job": job, "recipe_digest": digest})
+    return RecordLaw(claim, record_schema(pa.schema([]))).contradiction(record, made.content)
+
+
+def pixels(num_frames: int) -> Any:
+    return to_pixels(np.zeros((num_frames, 48, 64, 3), np.uint8))
+
+
+def asked(**changed: Any) -> Request:
+    return Request(arguments={"prompt": "a ball"}, **{"seed": 1, "recipe": "generate"} | changed)
+
+
+def test_any_rate_of_a_row_is_its_own() -> None:
+    stills = [(Media(format=format), 1, fps) for format, fps in product(STILL, RATES)]
+    videos = product([Media(format="mp4"), Media(format="mkv"), Media(format="webm")], (1, 2, 9), RATES)
+
+    def check(case: tuple[Media, int, float]) -> None:
+        media, num_frames, fps = case
+        assert contradiction(media, asked(fps=fps), pixels=pixels(num_frames)) is None
+
+    check_each([*stills, *videos], check)
+
+
+@pytest.mark.parametrize("has_sound", [True, False])
+@pytest.mark.parametrize("native_fps", [None, 8.0])
+def test_a_sound_that_the_job_drops_may_have_given_the_rate(
+    has_sound: bool, native_fps: float | None
+) -> None:
+    media = Media(format="mkv", audio=has_sound)
+    sound = {"audio": SOUND, "audio_sha256": audio_sha256(SOUND)}
+    assert contradiction(media, asked(), native_fps=native_fps, **sound) is None
+
+
+def test_a_step_may_change_the_size_of_a_file() -> None:
+    for media in (Media(), Media(format="webp")):
+        assert contradiction(media, asked(), Narrow()) is None
+
+
+def test_a_recipe_of_a_plugin_is_that_of_the_job_and_not_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for installed in ("newer", "older"):
+        monkeypatch.setitem(BUILT_IN, "theirs", replace(BUILT_IN["generate"], digest=installed))
+        assert contradiction(Media(), asked(recipe="theirs"), digest="older") is None
+
+
+SEED = 2**63 - 1  # of every record
+
+
+class Held:
+    epoch = 2
+
+    def check(self) -> None: ...
+
+
+def read(output: Path, *columns: str) -> pa.Table:
+    return framefleet.read_records(str(output), columns=columns or None)
+
+
+def rows(output: Path, *columns: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in read(output, *columns).to_pylist()]
+
+
+def test_an_output_without_records_has_the_columns_of_records_and_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"job": {}}')
+    assert {"row_id", "seed", "marks"} < {*read(tmp_path).column_names}
+    assert rows(tmp_path) == []
+
+
+def test_records_come_oldest_first_and_of_doubled_ones_the_last_alone(tmp_path: Path) -> None:
+    write_records(tmp_path, "000001-20260101T000000-aaaaaaaa", [1, 2, 3])
+    write_records(tmp_path, "000002-20260101T000000-aaaaaaaa", [2, 4, 4])
+    found = [(row_id[-1], run[5]) for row_id, run in rows(tmp_path, "row_id", "worker")]
+    assert found == [("1", "1"), ("3", "1"), ("2", "2"), ("4", "2")]
+
+
+def test_ids_that_differ_in_one_digit_are_two_rows(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [0, 1, 16**15, 16**16, 16**31, 10, 16**31 + 1])
+    assert len(rows(tmp_path, "row_id")) == 7
+
+
+def test_late_parts_are_not_read(tmp_path: Path) -> None:
+    write_records(tmp_path, "000001-20260101T000000-aaaaaaaa", [1])
+    Store(str(tmp_path)).write("drivers/000002.json", b'{"sealed": {}}')
+    assert rows(tmp_path, "row_id") == []
+
+
+def test_every_column_of_every_part_is_there_and_null_where_a_part_lacks_it(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1], pa.table({"tag": ["a"]}))
+    write_records(tmp_path, "r2", [2], pa.table({"note": [7]}))
+    table = read(tmp_path)
+    assert (table["tag"].to_pylist(), table["note"].to_pylist()) == (["a", None], [None, 7])
+
+
+def test_parts_of_an_earlier_version_lack_columns_that_are_null_then(tmp_path: Path) -> None:
+    old = {name: value for name, value in values_of(record(1)).items() if name in FIRST_FIELDS.names}
+    (tmp_path / "records").mkdir()
+    pq.write_table(pa.Table.from_pylist([old], FIRST_FIELDS), tmp_path / "records/part-r0-000001.parquet")
+    assert rows(tmp_path, "seed", "path", "idle_s") == [(SEED, None, None)]
+
+
+def test_a_part_in_place_of_another_has_columns_of_its_own(tmp_path: Path) -> None:
+    first = write_records(tmp_path, "r1", [1, 2])
+    second = write_records(tmp_path, "r2", [3, 4], pa.table({"tag": ["a", "b"]}))
+    for number, path in enumerate([first, second], start=1):
+        gone = [f"{number * 2:032x}"]
+        replace_part(Store(str(tmp_path)), path, gone, run="r3", number=number, hold=Held())
+    assert rows(tmp_path, "tag") == [(None,), ("a",)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "read"),
+    [
+        ([1], [2.5], [1.0, 2.5]),
+        ([1], ["x"], ["1", "x"]),
+        ([[1, None]], ["x"], ["[1, null]", "x"]),
+        ([{"a": "é"}], [[1]], ['{"a": "é"}', "[1]"]),
+        (pa.array(["a"]).dictionary_encode(), ["b"], ["a", "b"]),
+        ([None], ["b"], [None, "b"]),
+    ],
+)
+def test_types_that_changed_become_one_type(tmp_path: Path, one: Any, other: Any, read: list[Any]) -> None:
+    write_records(tmp_path, "r1", [1], pa.table({"x": one}))
+    write_records(tmp_path, "r2", [2], pa.table({"x": other}))
+    assert [x for (x,) in rows(tmp_path, "x")] == read
+
+
+def test_scores_stand_in_their_rows_and_the_newest_counts(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1, 2, 3], scores=pa.table({"sharpness": [0.1, 0.2, 0.3]}))
+    write_scores(tmp_path, "r1", [2, 1], sharpness=[0.5, None], is_black=[False, True])
+    write_scores(tmp_path, "r2", [2, 9], sharpness=[0.6, 1.0], label=["a cat", "b"])
+    found = rows(tmp_path, "sharpness", "is_black", "label")
+    assert found == [(0.1, True, None), (0.6, False, "a cat"), (0.3, None, None)]
+
+
+def test_scores_never_replace_what_a_record_says(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1])
+    write_scores(tmp_path, "r1", [1], seed=[5], points=[[1.0]])
+    assert rows(tmp_path, "seed") == [(SEED,)]
+    assert "points" not in read(tmp_path).column_names
+
+
+def test_scores_never_replace_what_a_table_carries_though_parts_are_written_anew(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    carried = pa.table({"prompt": ["a cat", "a dog"], "note": [1.5, 2.5]})
+    path = write_records(tmp_path, "r1", [1, 2], carried, pa.table({"sharpness": [0.1, 0.2]}))
+    replace_part(store, path, [f"{2:032x}"], run="r2", number=1, hold=Held())
+    write_scores(tmp_path, "r1", [1], prompt=["x"], note=[9.0], sharpness=[0.9])
+    assert rows(tmp_path, "prompt", "note", "sharpness") == [("a cat", 1.5, 0.9)]
+    assert {"prompt", "note", "seed"} < taken_columns(store)
+    assert "sharpness" not in taken_columns(store)
+
+
+def test_a_score_stands_only_beside_the_clip_that_it_is_of(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1, 2], scores=pa.table({"sharpness": [0.1, 0.2]}))
+    digests = ["a" * 64] * 2
+    write_scores(tmp_path, "r1", [1, 2], media_sha256=digests, sharpness=[0.5, 0.6], motion=[1.0, 2.0])
+    assert rows(tmp_path, "sharpness", "motion") == [(0.5, 1.0), (0.6, 2.0)]
+    write_records(tmp_path, "r2", [1], scores=pa.table({"sharpness": [0.3]}), clip="b")
+    assert rows(tmp_path, "sharpness", "motion") == [(0.6, 2.0), (0.3, None)]
+    write_scores(tmp_path, "r2", [1], media_sha256=["b" * 64], motion=[3.0])
+    write_scores(tmp_path, "r3", [1, 2], motion=[7.0, 8.0], label=["x", "y"])  # of any clip of the row
+    assert rows(tmp_path, "motion", "label") == [(2.0, "y"), (3.0, "x")]
+
+
+def test_a_score_of_another_kind_than_the_records_is_joined_all_the_same(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1, 2], scores=pa.table({"sharpness": [0.5, 1.5]}))
+    write_scores(tmp_path, "r1", [1], sharpness=[2])
+    assert rows(tmp_path, "sharpness") == [(2.0,), (1.5,)]
+    write_scores(tmp_path, "r2", [1], sharpness=["high"])
+    assert rows(tmp_path, "sharpness") == [("high",), ("1.5",)]
+
+
+def test_a_part_of_too_many_scores_is_refused(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1])
+    write_scores(tmp_path, "r1", [1], **{f"c{number}": [0.5] for number in range(501)})
+    with pytest.raises(JobError, match="scores has 501 columns, more than 500"):
+        read(tmp_path)
+
+
+def test_a_score_that_no_cast_fits_is_refused_by_name() -> None:
+    fields = pa.schema([("motion", pa.int64())])
+    records = pa.table({"row_id": ["0"], "media_sha256": ["1"], "motion": ["high"]})
+    with closing(ScoreIndex(fields)) as index, pytest.raises(JobError, match="'motion' that is not of type"):
+        index.joined(records)
+
+
+def test_no_more_than_some_thousand_rows_are_yielded_at_once(tmp_path: Path) -> None:
+    part = write_records(tmp_path, "r1", [0])
+    many = pq.read_table(tmp_path / part).take([0] * 10_000)
+    row_ids = pa.array(f"{number:032x}" for number in range(10_000))
+    many = many.set_column(many.column_names.index("row_id"), "row_id", row_ids)
+    pq.write_table(many, tmp_path / "records/part-mine.parquet")
+    sizes = [len(table) for table in record_tables(Store(str(tmp_path)), ["seed"])]
+    assert sum(sizes) == 10_000 and max(sizes) <= 4096
+
+
+def test_a_column_that_nothing_has_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    write_records(tmp_path, "r1", [1])
+    with pytest.raises(JobError, match="no column 'sead'") as caught:
+        read(tmp_path, "sead")
+    assert "'seed'" in caught.value.fix
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    path = write_records(tmp_path, "r1", [1])
+    (tmp_path / path).write_bytes(b"PAR1")
+    with pytest.raises(JobError, match=path):
+        read(tmp_path)

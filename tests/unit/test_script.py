@@ -13,9 +13,9 @@ import pytest
 
 from framefleet import JobError, Store, UserError, replay_script
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from tests.model_files import model_files
+from tests.outputs import write_part
 from tests.rows import record
 from tests.tiny import tiny
 
@@ -36,9 +36,7 @@ def output_with(folder: Path, **changed: Any) -> str:
     }
     store = Store(str(folder))
     store.create("job.json", json.dumps({"framefleet": "0.1.0", "job": {"recipe": "generate"}}).encode())
-    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
-    writer.add(None, values_of(record(7, **values)))
-    writer.flush()
+    write_part(store, "records", RECORD_FIELDS, [values_of(record(7, **values))], "r1")
     return str(folder)
 
 

@@ -1,4 +1,4 @@
-"""What is read from a model folder without opening its weights."""
+"""What is read from a model folder without opening its weights, and the signature of all of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.specs.signature import parameters_of
 from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.configs import FLOW, SD, WAN, WAN_FLOW, write_model
 
@@ -121,3 +122,25 @@ def test_a_missing_component_is_named_and_an_optional_one_may_be_null(tmp_path: 
         inspect_model(write_model(tmp_path, "WanPipeline", WAN, text_encoder=encoder))
     folder = write_model(tmp_path, "WanPipeline", WAN, transformer_2=[None, None])
     assert inspect_model(folder).class_name == "WanPipeline"
+
+
+def call(
+    prompt: str | list[str],
+    picture: "NotImported | None" = None,  # type: ignore[name-defined]  # noqa: F821, UP037
+    steps: int | None = None,
+    sigmas: list[float] | None = None,
+    seed: int = 0,
+    conditions: Any = None,
+) -> None: ...
+
+
+def test_one_annotation_that_cannot_be_read_leaves_the_others() -> None:
+    kinds = {parameter.name: parameter.kind for parameter in parameters_of(call)}
+    assert kinds == {
+        "prompt": "str",
+        "picture": None,
+        "steps": "int",
+        "sigmas": "list[float]",
+        "seed": None,  # framefleet gives a generator
+        "conditions": None,
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,19 +145,6 @@ def test_workers_that_are_there_come_first_and_those_that_went_are_few() -> None
     assert num_rendering(progress.workers) == "0 of 10"
     assert WORKERS.of(progress.figures, "lost") == 1495
     assert WORKER_SECONDS.total(progress.figures) == 6000.0
-
-
-def test_figures_of_workers_that_went_are_only_summed() -> None:
-    class Figures(dict[str, float]):
-        """A dict that can have weak references."""
-
-    tally, figures = Tally(10, now=0.0), Figures({WORKER_SECONDS.key("rows"): 2.0})
-    tally.joined("w", "here")
-    tally.counted("w", figures)
-    tally.left("w", "drained")
-    is_there = weakref.ref(figures)
-    del figures
-    assert is_there() is None and WORKER_SECONDS.total(tally.figures()) == 2.0
 
 
 @pytest.mark.parametrize("changed", [{"ended": True}, {"process_started": "another"}])

@@ -26,8 +26,8 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 from framefleet.plugins.keep.repair import repair
 from framefleet.plugins.watch.control import ask_driver
-from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_table
+from tests.outputs import committed
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
-"""What an error of a store means: whether to ask again, for how long, and whom to tell."""
+"""What an error of a store means: whether to ask again, for how long, and whom to tell; by provider."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
+import threading
 import time
 from itertools import repeat
 
@@ -16,12 +17,15 @@ from botocore.exceptions import (
     ParamValidationError,
     ReadTimeoutError,
 )
+from fsspec.registry import known_implementations
 from s3fs.errors import translate_boto_error
 
-from framefleet import Store
+from framefleet import Store, UserError
 from framefleet.cluster.fleet.losses import CUT_OFF_S, Storing
 from framefleet.pipeline.errors import StoreError, StoreTrouble, TableError
-from framefleet.pipeline.outputs.stores.retries import Patience, in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores import object_store, retries
+from framefleet.pipeline.outputs.stores.object_store import ObjectStore
+from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience, Soon, in_a_line, trouble_of
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.failing_store import failing
 
@@ -179,3 +183,78 @@ def test_one_that_is_never_answered_ends(others_are_answered: bool, num_asked: i
     with pytest.raises(TimeoutError):
         there.ride_out(request)
     assert request.num_asked == num_asked
+
+
+def test_an_answer_that_comes_in_time_is_had_and_so_is_an_error() -> None:
+    asked = Soon("test")
+    assert asked.ask(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        asked.ask(lambda: 1 // 0)
+
+
+def test_while_one_answer_is_overdue_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_answer, asked = threading.Event(), Soon("test")
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "WITHIN_S", 0.01)
+        assert asked.ask(may_answer.wait) is None
+    called: list[int] = []
+    assert asked.ask(lambda: called.append(1)) is None
+    assert called == []
+    may_answer.set()
+    while asked.ask(lambda: 7) is None:
+        """Its thread has not ended that answer yet."""
+
+
+def test_a_store_whose_package_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme, extra in {
+        "gs": "gcs",
+        "gcs": "gcs",
+        "az": "azure",
+        "abfs": "azure",
+        "abfss": "azure",
+    }.items():
+        fix = known_implementations[scheme]["err"]
+        monkeypatch.setitem(known_implementations, f"{scheme}x", {"class": "no_such.Files", "err": fix})
+        for read, place in ((Store, "run"), (open_table, "t.csv")):
+            with pytest.raises(UserError, match="its package is not installed") as refusal:
+                read(f"{scheme}x://bucket/{place}")
+            assert refusal.value.fix == f"pip install 'framefleet[{extra}]'"
+
+
+class ChecksumError(Exception):
+    """As gcsfs has it."""
+
+
+class Files:
+    """As a file system of gcsfs: what is put arrives damaged, as often as it says."""
+
+    num_damaged = 1
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def pipe_file(self, place: str, content: bytes, mode: str = "overwrite") -> None:
+        if mode == "create" and place in self.objects:
+            raise FileExistsError(place)
+        self.objects[place] = content if not self.num_damaged else content[:-1]
+        if self.num_damaged:
+            self.num_damaged -= 1
+            raise ChecksumError
+
+    def info(self, place: str) -> dict[str, int]:
+        return {"size": len(self.objects[place])}
+
+    def rm_file(self, place: str) -> None:
+        del self.objects[place]
+
+
+def test_what_arrives_damaged_is_not_there_and_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files()
+    monkeypatch.setattr(object_store, "_open", lambda *_: (files, "bucket/run"))
+    store = ObjectStore("gs://bucket/run", {})
+    with pytest.raises(DamagedUpload):
+        store.create("job.json", b"every byte")
+    assert files.objects == {}
+    files.num_damaged = 1
+    Patience("gs://bucket/run", 60).ride_out(lambda: store.create("job.json", b"every byte"))
+    assert files.objects == {"bucket/run/job.json": b"every byte"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from framefleet import Inputs, JobError, Store, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -20,6 +22,7 @@ from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.train.dataset.batches import TrainingRows, buckets_of, choose_bucket
 from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
+from framefleet.plugins.train.dataset.prepared_cache import fitted_frames
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket
@@ -330,3 +333,26 @@ def test_a_video_goes_to_the_bucket_that_keeps_most_of_it(video: tuple[int, int,
     num_frames, height, width = video
     described = Described(sha256="", num_frames=num_frames, height=height, width=width)
     assert str(choose_bucket(buckets, described)) == bucket
+
+
+def pictures(height: int, width: int, count: int = 3) -> Iterator[Image.Image]:
+    """Yield pictures whose red is the column, whose green is the row and whose blue is their number."""
+    for number in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[..., 0], frame[..., 1], frame[..., 2] = np.arange(width), np.arange(height)[:, None], number
+        yield Image.fromarray(frame)
+
+
+def test_frames_are_taken_from_the_start_and_the_middle_as_they_are() -> None:
+    made = fitted_frames(pictures(16, 32, count=5), Bucket(num_frames=3, height=16, width=32))
+    assert made.dtype == np.uint8 and made.shape == (3, 16, 32, 3)
+    assert (made == np.stack([np.asarray(picture) for picture in pictures(16, 32)])).all()
+    made = fitted_frames(pictures(32, 64), Bucket(num_frames=1, height=32, width=32))
+    assert (made[0, 0, :, 0] == np.arange(16, 48)).all(), "the middle of a wider picture"
+
+
+def test_a_larger_picture_is_made_smaller_without_aliasing() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    made = fitted_frames([Image.fromarray(stripes)], Bucket(num_frames=1, height=16, width=16))
+    assert (abs(made[:, 2:-2, 2:-2].astype(int) - 127) < 8).all()

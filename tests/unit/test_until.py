@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store, StoreError, UserError
+from framefleet import Store, UserError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -22,7 +21,6 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.columns import refusal_fields
 from framefleet.pipeline.outputs.file_step import added_columns
-from framefleet.pipeline.outputs.layout import COLUMN_LOCKS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
@@ -32,9 +30,9 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.columns.column_lock import ColumnLock, ColumnWriter
+from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.forecast.plan import PlanOptions, plan_job
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
@@ -277,26 +275,6 @@ def test_a_clip_that_was_refused_an_answer_does_not_pass_and_delays_no_other(tmp
             lock.flush()
         candidates.read()
         assert group.marks() == [(True, False), (False, False), (True, False)]
-
-
-def test_marks_of_a_run_that_was_replaced_do_not_count(tmp_path: Path) -> None:
-    job, out = job_with(tmp_path, ROWS[:1]), Store(str(tmp_path / "out"))
-    with closing(Candidates(job, Callback())) as candidates:
-        asked = candidates.extend(0, 2)
-        commit(job, list(zip(asked, (0.9, 0.1), strict=True)))
-        candidates.read()
-        first = marks_lock(out).__enter__()  # and it stands still, on another machine
-        path = epoch_path(1, COLUMN_LOCKS)
-        writer = ColumnWriter.parse(out.read(path))
-        assert writer is not None
-        gone = replace(writer, machine="another", beat=-1)
-        out.write(path, gone.to_bytes())
-        with ColumnLock(out, MARKS, beat_s=0.05, expiry_s=0.2) as second:
-            candidates.write_marks(second)
-        with pytest.raises(StoreError, match="not the newest lock"):
-            write_marks(out, first, lambda row_id: (True, True))
-    rows = framefleet.read_records(str(tmp_path / "out")).to_pylist()
-    assert [(row["accepted"], row["surplus"]) for row in rows] == [(True, False), (False, False)]
 
 
 def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:

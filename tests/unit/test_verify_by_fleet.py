@@ -21,8 +21,8 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.keep.verify import verify as verify_module
-from tests.committed import committed
 from tests.jobs import prompt_rows, write_table
+from tests.outputs import committed
 from tests.rows import record
 
 Run = tuple[Job, Collection[str], list[str]]

@@ -157,15 +157,6 @@ def test_a_clip_that_the_server_says_has_failed_is_created_anew_by_the_next_atte
         assert rows.render().frames.shape == (5, 16, 32, 3)
 
 
-def test_what_came_to_nothing_is_created_anew_by_a_later_run(vllm: VideosServer, tmp_path: Path) -> None:
-    vllm.set_faults(frames={"value": 2, "first": 1}, idempotent=True)
-    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(RenderError, match="7 frames"):
-        rows.render()
-    with closing(Rows(tmp_path, vllm)) as later:
-        later.kept, later.row_id = rows.kept, rows.row_id
-        assert later.render().frames.shape == (5, 16, 32, 3)
-
-
 def test_a_clip_of_which_the_server_says_nothing_is_given_up(vllm: VideosServer, tmp_path: Path) -> None:
     vllm.set_faults(status={"value": 502, "at": ["poll"]})
     rows = Rows(tmp_path, vllm, timeout_s=0.3)
@@ -232,19 +223,6 @@ def test_a_forgotten_id_is_created_once_more_and_that_is_said(
         assert rows.render().frames.shape == (5, 16, 32, 3)
     assert len(vllm.ids()) == before + 2
     assert any("it is created again" in line for line in rows.said)
-
-
-def test_a_restarted_server_that_forgot_costs_one_more_clip(tmp_path: Path) -> None:
-    with videos_server("sglang", faults={"never_done": True}) as server, ThreadPoolExecutor() as threads:
-        with closing(Rows(tmp_path, server, api_key_env=None)) as rows:
-            under_way = threads.submit(rows.render)
-            while not rows.kept:
-                assert not under_way.done(), under_way.result()
-            server.kill()
-            server.set_faults()
-            server.restart(forget=True)
-            assert under_way.result().frames.shape == (5, 16, 32, 3)
-        assert len(server.ids()) == 2
 
 
 def test_rows_of_a_dead_server_go_to_another(vllm: VideosServer, tmp_path: Path) -> None:

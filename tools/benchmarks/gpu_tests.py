@@ -13,14 +13,11 @@ TESTS = Path(__file__).parents[2] / "tests" / "gpu"
 MAX_SHOWN = 3000
 # By how long they take: what a call that is cut off leaves out is the longest.
 ORDER = (
-    "numerics",
     "pixels",
     "triton_linear",
-    "presets",
     "draws",
     "half_done",
     "options",
-    "loras",
     "embeddings",
 )
 # Not those of pyproject.toml: they refuse settings of plugins, which a borrowed machine may lack.

@@ -40,9 +40,8 @@ from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.marks.watermark import mark_frames
-from tests.certificates import issue
+from tests.certificates import issue, time_authority
 from tests.jobs import write_table
-from tests.time_authority import time_authority
 from tests.tiny import SMALLEST, tiny
 from tools.benchmarks.pixels import FULL, SHORT, Clips, measure
 from tools.benchmarks.results import Result, Tell, tables

@@ -21,10 +21,9 @@ from tests.certificates import issue
 from tests.crafter_originals import checkpoint
 from tests.gallery_output import write_output
 from tests.gguf_files import wan_weights, write_gguf
-from tests.lora_dialects import DIALECTS, Others
-from tests.loras import plain_pipe, save_lora
+from tests.here import rendered
+from tests.loras import DIALECTS, Others, plain_pipe, save_lora
 from tests.media_files import image_file, video_file
-from tests.rendered import rendered
 from tests.tiny import build
 
 

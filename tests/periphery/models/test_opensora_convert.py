@@ -24,8 +24,8 @@ from tests.opensora import (
     transformer_of,
     transformer_shapes,
     weights_of,
+    write_texts,
 )
-from tests.opensora_texts import write_texts
 from tests.tinies.encoders import TEXT_WIDTH, clip
 
 CLIP = "openai/clip-vit-large-patch14"

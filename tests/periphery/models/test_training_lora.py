@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from framefleet import Clip, JobError, load_model
+from framefleet import Clip, load_model
+from framefleet.pipeline.errors import JobError
 from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.plugins.train.freezing import add_lora, choose_parameters, lora_file
 from framefleet.plugins.train.job import LoraSettings

@@ -14,7 +14,7 @@ from torch import Tensor, distributed as dist
 
 from framefleet.plugins.train.learner import Learner
 from framefleet.plugins.train.world import World
-from tests.toy_task import ToyTask, settings, toy_batches
+from tests.training_jobs import ToyTask, settings, toy_batches
 from tests.warm.process import start
 
 STRATEGIES = ("ddp", "fsdp")

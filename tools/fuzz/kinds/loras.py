@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from tests.jobs import prompt_rows, write_table
-from tests.lora_dialects import DIALECTS
+from tests.loras import DIALECTS
 from tools.fuzz import hostile
 from tools.fuzz.case import Case, reported
 from tools.fuzz.kinds.safetensor import mutated_safetensors
