@@ -363,7 +363,7 @@ def modular_index(**entries: Any) -> Change:
 
 
 def vae(*, loaded: Any = VAE, **said: Any) -> Change:
-    """Change what the modular_index says about the autoencoder."""
+    """Change what the index says about the autoencoder."""
     entry = ORG | {"subfolder": "vae", "type_hint": VAE, "revision": None, "variant": None}
     return modular_index(vae=[*loaded, entry | said])
 
@@ -380,7 +380,7 @@ HARM_OF_MODULAR: dict[str, tuple[Change, str]] = {
         modular_index(_class_name="WanPipeline"),
         "belongs in a model_index.json",
     ),
-    "an modular_index of the other kind": (
+    "an index of the other kind": (
         renamed(INDEX, "model_index.json"),
         "belongs in a modular",
     ),
@@ -401,7 +401,7 @@ HARM_OF_MODULAR: dict[str, tuple[Change, str]] = {
         "in another place, which may not be downloaded",
     ),
     "a path": (vae(subfolder="../../elsewhere"), "is in '../../elsewhere'"),
-    "another modular": (vae(subfolder="transformer"), "and not in a modular with its name"),
+    "another folder": (vae(subfolder="transformer"), "and not in a folder with its name"),
     "a variant": (vae(variant="fp16"), "variant 'fp16'"),
     "a config of it": (vae(config={"base_dim": 1}), "unknown key 'config'"),
     "a component that blocks lack": (modular_index(evil=[*VAE, ORG]), "evil"),
@@ -411,7 +411,7 @@ HARM_OF_MODULAR: dict[str, tuple[Change, str]] = {
     ),
     "a pickle": (renamed(WEIGHTS, "vae/diffusion_pytorch_model.bin"), "is a pickle, which can run code"),
     "code in a config": (text("transformer/config.json", '{"trust_remote_code": true}'), "asks to run code"),
-    "an modular_index that nests": (text(INDEX, '{"a":' * 200 + "1" + "}" * 200), "nests more than"),
+    "an index that nests": (text(INDEX, '{"a":' * 200 + "1" + "}" * 200), "nests more than"),
 }
 
 
@@ -428,7 +428,7 @@ def test_harm_in_a_modular_index_is_refused_with_a_fix(name: str, modular: Path)
 
 
 HARMLESS_TO_MODULAR: dict[str, Change] = {
-    "an modular_index of the hub": vae(pretrained_model_name_or_path="somebody/else", revision="main"),
+    "an index of the hub": vae(pretrained_model_name_or_path="somebody/else", revision="main"),
     "the older word for it": modular_index(
         vae=[*VAE, {"repo": "org/name", "subfolder": "vae", "type_hint": VAE}]
     ),

@@ -8,28 +8,7 @@ import pytest
 import torch
 
 from tests.standin.faulted import NUM_ROWS, POINTS
-from tests.standin.gpu import ILLEGAL, Hook
-from tests.standin.tensor import gpus
 from tests.warm.process import start
-
-
-def breaking(operation: str, *, at: int = 1) -> Hook:
-    """Return what breaks the context at one call of an operation: it and all later ones fail.
-
-    at: which call, counted from 1.
-    """
-    num_met = 0
-
-    def hook(name: str) -> None:
-        nonlocal num_met
-        num_met += name == operation
-        if num_met == at and name == operation:
-            error = torch.AcceleratorError(ILLEGAL)
-            gpus.sticky = str(error)
-            raise error
-
-    return hook
-
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 
@@ -81,6 +60,7 @@ with pytest.raises(torch.OutOfMemoryError):  # not an index that is out of range
 assert [peak_memory_bytes(device) for device in ("cuda", "cuda:1")] == [1 << 20, 0]
 """
 STICKY = """
+from tests.standin.faults import breaking
 with gpus.hooked(breaking("mul", at=2)):
     there * 2
     for operation in (lambda: there * 2, lambda: there + 2, torch.cuda.synchronize, torch.cuda.empty_cache):

@@ -44,7 +44,6 @@ NEVER_ONE = {
     "a limit of two or more": ("{limit} frames", "{only} frames", "{longest} frames", "{least} frames"),
     "more than a limit": (
         "{num_frames} frames",
-        "{rows} rows",
         "{ratio} times",
         "{num_tensors} tensors",
         "{len(words)} prompts",
@@ -58,6 +57,7 @@ NEVER_ONE = {
         *("{num} GPUs", "{self.num_gpus} GPUs", "{cpu_workers} workers"),
     ),
     "several GPUs share a model": ("{needed} GPUs",),
+    "a rate, and what it makes of seconds": ("{fps} frames", "{seconds * fps} frames"),
     "a system gives hundreds": ("{soft} files",),
     "a text, such as 4k + 1": ("{counts} frames", "{bounds} steps", "{shared(findings)} rows"),
 }

@@ -31,6 +31,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, TypeAdapter
 
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import COLUMN_LOCKS, DRIVERS, RECORDS, SCORES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -100,7 +101,8 @@ def parts_in(store: Store, folder: str) -> list[Part]:
             others.append(path)
     if others:
         shown = ", ".join([*others[:_MAX_SHOWN], *(["..."] if len(others) > _MAX_SHOWN else [])])
-        log.info("%s: ignored %d files that are not parts: %s", store.url_of(folder), len(others), shown)
+        ignored = count_text(len(others), "file")
+        log.info("%s: ignored %s that are not parts: %s", store.url_of(folder), ignored, shown)
     return sorted(parts)
 
 
