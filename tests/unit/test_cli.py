@@ -236,6 +236,11 @@ def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None
     assert (refused.exit_code, f"did you mean '{tmp_path / 'wan-small'}'?" in refused.stderr) == (2, True)
 
 
+def test_a_clip_is_not_saved_in_place_of_a_folder(tmp_path: Path) -> None:
+    refused = command("replay", tmp_path, "1234", "--save", tmp_path, exits=2)
+    assert "is a folder" in refused.stderr and "no output" not in refused.stderr
+
+
 PLACES = ["--model /m", "--part vae=/v", "--lora a=/b", "--ip-adapter /i", "--second-model a=/m"]
 PLACES += ["--recipe m:f", "--root /x", "--allow-pickle"]
 

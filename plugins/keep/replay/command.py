@@ -153,6 +153,8 @@ def replay_command(
 
 def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) -> bool:
     """Render one row again and print what is equal; return whether frames and sound are."""
+    if save is not None and save.is_dir():
+        raise JobError(f"--save {save} is a folder", "name a file in it, e.g. clip.mp4")
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "create it first")
     quiet_libraries()
