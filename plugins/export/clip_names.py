@@ -109,12 +109,12 @@ def _unique(clips: Sequence[tuple[int, str, str, str]]) -> dict[str, str]:
     names, taken, numbers = dict[str, str](), set[str](), dict[str, int]()
     for _, row_id, text, ending in clips:
         first = name = safe_name(text, ending)
-        number = numbers.get(_folded(first), 1)
-        while _folded(name) in taken:
+        number = numbers.get(folded(first), 1)
+        while folded(name) in taken:
             number += 1
             name = safe_name(text, f"-{number}{ending}")
-        numbers[_folded(first)] = number
-        taken.add(_folded(name))
+        numbers[folded(first)] = number
+        taken.add(folded(name))
         names[row_id] = name
     return names
 
@@ -132,6 +132,6 @@ def safe_name(text: str, ending: str) -> str:
     return f"{text or 'clip'}{ending}"
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Return a key that is equal for names which a file system may treat as the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

@@ -175,6 +175,7 @@ def export_chosen(
     if choice.format == "folder":
         names = clip_names(selection, choice.name)
     shard.claim_place(place, choice, plan, version, selection.columns)
+    shard.check_case(place, names.values())
     sweep_in_background(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,

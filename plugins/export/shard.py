@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -23,6 +23,7 @@ from framefleet.api.errors import JobError, names_text
 from framefleet.api.outputs import RECORDS, Output, Store, read_json, recorded_path
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.plugins.export.choice import ExportChoice
+from framefleet.plugins.export.clip_names import folded
 from framefleet.plugins.export.selection import Selection, Split
 
 NOTES = ".framefleet"
@@ -129,6 +130,17 @@ def claim_place(
             + (compared or "the output has other clips now"),
             _OTHER,
         )
+
+
+def check_case(place: Store, names: Iterable[str]) -> None:
+    """Raise JobError if the claimed place would store two of these names as one."""
+    others = dict[str, str]()
+    for name in names:
+        other = others.setdefault(folded(name), name)
+        if other != name and place.exists(_PLAN.upper()):
+            place.delete(_PLAN)
+            problem = f"{place.url_of('')} ignores case, so {other!r} and {name!r} would be one file"
+            raise JobError(problem, "leave one of them out with --where, or export to another file system")
 
 
 def _difference(there: Any, here: Any) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 import framefleet
 from framefleet import JobError, Store
 from framefleet.jobs.job.file import load_job
+from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.plugins.export.clip_names import safe_name
 from tests.commands import command
@@ -181,6 +182,20 @@ def test_what_vbench_would_not_find_is_refused(
     with pytest.raises(JobError) as refused:
         framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format="vbench", **options)
     assert problem in refused.value.problem and not (tmp_path / "to").exists()
+
+
+def test_names_that_differ_only_in_case_need_a_place_that_tells_case_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, to = str(tmp_path / "out"), tmp_path / "to"
+    rendered(Store(out), 2, carried={"name": ["A fox", "a fox"]})
+    exists = Folder.exists
+    monkeypatch.setattr(Folder, "exists", lambda folder, path: exists(folder, path.lower()))  # as on macOS
+    with pytest.raises(JobError, match=r"ignores case, so 'A fox-0.mp4' and 'a fox-0.mp4' would be one"):
+        framefleet.export(out, str(to), format="vbench", caption="{name}")
+    monkeypatch.undo()
+    framefleet.export(out, str(to), format="vbench", caption="{name}")
+    assert sorted(path.name for path in (to / "videos").iterdir()) == ["A fox-0.mp4", "a fox-0.mp4"]
 
 
 def test_clips_of_other_formats_are_refused(tmp_path: Path) -> None:
