@@ -265,6 +265,11 @@ def test_a_store_that_refuses_checksums_is_asked_once_more_without_them(
         # `create` itself asks again, without its condition, for what is not implemented.
         assert proxy.num_faults == (2 if kind == "no-checksums" else 1)
         assert f"{s3_server.url}/run 7 refuses S3's newer checksums" in caplog.text
+        direct.write("table.csv", b"prompt\na fox\n")
+        place = f"{s3_server.url}/run 7/table.csv"
+        table = open_table(place, {**s3_server.storage_options, "endpoint_url": proxy.endpoint})
+        assert [batch.to_pylist() for _, batch in table.batches()] == [[{"prompt": "a fox"}]]
+        assert f"{place} refuses S3's newer checksums" in caplog.text
 
 
 def test_checksums_that_the_user_asks_for_are_sent_whatever_the_store_says(

@@ -102,6 +102,16 @@ def s3_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[s
     return chosen
 
 
+def without_checksums(url: str, options: Mapping[str, Any], error: BaseException) -> dict[str, Any] | None:
+    """Return options without S3's newer checksums if the store may have refused these; else None."""
+    config = options.get("config_kwargs", {})
+    chosen = {name for name, variable in CHECKSUM_VARIABLES.items() if variable in os.environ}
+    without = dict.fromkeys(CHECKSUM_VARIABLES.keys() - chosen - config.keys(), "when_required")
+    if not (is_s3(url) and without and may_refuse_checksums(error)):
+        return None
+    return {**options, "config_kwargs": config | without}
+
+
 def _send_at_once(params: dict[str, Any], **_: Any) -> None:
     """Send a body without asking first: aiohttp would wait for the answer without a limit."""
     params["headers"].pop("Expect", None)
@@ -183,16 +193,14 @@ class ObjectStore:
 
         Parts of large files have no other check, so other stores get them.
         """
-        options = dict(self.options)
+        config = self.options.get("config_kwargs", {})
         try:
             return request()
         except Exception as error:  # botocore's, below s3fs's
-            config = options.get("config_kwargs", {})
-            chosen = {name for name, variable in CHECKSUM_VARIABLES.items() if variable in os.environ}
-            without = dict.fromkeys(CHECKSUM_VARIABLES.keys() - chosen - config.keys(), "when_required")
-            if not (is_s3(self.url) and without and may_refuse_checksums(error)):
+            options = without_checksums(self.url, self.options, error)
+            if options is None:
                 raise
-        self.options["config_kwargs"] = config | without  # `Store` hands them on to other processes
+        self.options.update(options)  # `Store` hands them on to other processes
         self.reopen()
         try:
             answer = request()

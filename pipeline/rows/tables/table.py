@@ -30,7 +30,7 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.stores.object_store import stamp_of
+from framefleet.pipeline.outputs.stores.object_store import stamp_of, without_checksums
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, trouble_of, why_unread
 from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
@@ -254,7 +254,7 @@ def open_table(
     the row. outage_s: how long its store may be unreachable while it is read. has_answered: the store
     answered before, so it may be unreachable at the start too.
     """
-    shown = public_url(location)
+    shown, place, options = public_url(location), location, dict(storage_options or {})
     source, location = table_source(location)
     check_url(location)
     keep_secrets([storage_options, location])
@@ -264,7 +264,7 @@ def open_table(
             "unset HF_HUB_OFFLINE; or download the table with `hf download`, and name the file",
         )
     try:
-        filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
+        filesystem, path = fsspec.core.url_to_fs(location, **options)
         filesystem.invalidate_cache()  # of listings, from an earlier look
         patience = Patience(shown, outage_s)
         patience.has_answered = has_answered
@@ -290,9 +290,17 @@ def open_table(
         schema = pa.schema([*schema, *own])
         own_columns = frozenset(field.name for field in own)
         sources = tuple(replace(source, own_columns=own_columns) for source in sources)
-    except FramefleetError:
-        raise
     except Exception as error:  # stores have their own errors: botocore's and aiohttp's are not OSErrors
+        is_ours = isinstance(error, FramefleetError)
+        of_store = error.__cause__ if is_ours and error.__cause__ else error
+        if (plain := without_checksums(location, options, of_store)) is not None:
+            table = open_table(
+                place, plain, arguments=arguments, outage_s=outage_s, has_answered=has_answered
+            )
+            log.warning("%s refuses S3's newer checksums: going on without them", shown)
+            return table
+        if is_ours:
+            raise
         message, fix = why_unread(error)
         raise TableError(f"table {shown} cannot be read: {message}", fix) from (
             error if public_text(str(error)) == str(error) else None  # a traceback would show its secrets
