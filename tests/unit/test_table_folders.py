@@ -237,10 +237,12 @@ def test_every_picture_that_rows_can_name_is_a_row_and_the_rest_is_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = "a.png b.jfif c.gif d.jpe _DSC1.jpg a.TXT b.caption c.txt e.heic f.avif g.heic d.md _old/h.png x"
-    for name in [*names.split(), "@eaDir/a.png/SYNO.jpg", "#recycle/a.png", "Thumbs.db", ".DS_Store"]:
+    of_systems = ["@eaDir/a.png/SYNO.jpg", "#recycle/a.png", "Thumbs.db", ".DS_Store"]
+    for name in [*names.split(), *of_systems, " i.png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     expected = {"_DSC1.jpg": None, "a.png": "a.TXT", "b.jfif": "b.caption", "c.gif": "c.txt", "d.jpe": None}
+    expected["./ i.png"] = None  # as cells are stripped
     assert {row["image"]: row["prompt"] for row in rows(tmp_path)} == expected
     others = {"2 .heic", "1 .avif", "1 .md", "1 .png", "1 without an extension"}
     assert {*caplog.messages[0].partition("not read: ")[2].split(", ")} == others

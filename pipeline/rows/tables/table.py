@@ -84,7 +84,8 @@ def list_media(
         problem = f"{location} has images and videos: {both}"
         raise TableError(problem, "use a folder with only images or only videos")
     names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
-    rows: dict[Any, Any] = {next(iter(columns)): names, "file": names}
+    places = [f"./{name}" if name[0].isspace() else name for name in names]  # cells are stripped
+    rows: dict[Any, Any] = {next(iter(columns)): places, "file": names}
     texts = prompt_files(files, below)
     size, prompts = 0, dict[str, str]()
     for text in sorted(texts.values()):
