@@ -27,6 +27,12 @@ _MAX_TEXT = 1 << 22  # characters of one text; only graphs with embedded picture
 _MAX_READING_S = 60.0  # only malicious files take longer
 _OPENING = 1 << 30  # bytes of memory besides the file
 _SOURCES = ("prompt", "make", "model")  # where ComfyUI writes its graph: pngs and clips, and webp
+_WITHOUT_TEXTS = (
+    b"BM",
+    b"GIF87a",
+    b"II*\0",
+    b"MM\0*",
+)  # bmp, old gif and tiff: no program writes settings there
 _NOTHING = "it has no known metadata"
 
 
@@ -35,6 +41,8 @@ def told_by(content: bytes) -> Told:
     try:
         texts = read_metadata(content)
     except StoreError as error:
+        if content.startswith(_WITHOUT_TEXTS):
+            raise Unreadable(_NOTHING) from None
         raise Unreadable(f"it cannot be opened: {error.problem.partition(': ')[2]}") from None
     reasons = []
     for read in _readings(texts):

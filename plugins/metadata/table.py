@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -80,14 +80,18 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
         raise TableError(f"{count} have no usable metadata: {reasons}", fix)
     if unread:
         watch.say(f"read_metadata: left out: {count}: {reasons}")
-    for name in USUAL:
+    replaced = _replaced(job)
+    if names := [name for name in replaced if any(name in told.cells for _, told in rows)]:
+        line = f"the sweep's values replace those of the files: {', '.join(names)}"
+        watch.say(f"note: read_metadata: {line}")
+    for name in (name for name in USUAL if name not in replaced):
         if lacking := [path for path, told in rows if not (name in told.cells or told.program == FIELD)]:
             line = f"{count_text(len(lacking), 'file')} without {name} that can be told, e.g. {lacking[0]}"
             watch.say(f"note: read_metadata: {line}")
     if inputs := [path for path, told in rows if told.others.get("inputs")]:
         line = f"{count_text(len(inputs), 'file')} made from inputs that it does not have, e.g. {inputs[0]}"
         watch.say(f"note: read_metadata: {line}")
-    pq.write_table(_table(rows), file := Path(folder, "rows.parquet"))
+    pq.write_table(_table(rows, replaced), file := Path(folder, "rows.parquet"))
     return str(file)
 
 
@@ -122,8 +126,16 @@ def _read(inputs: Inputs, reader: MetadataReader, path: str) -> Told | str:
         return str(error)
 
 
-def _table(rows: Sequence[tuple[str, Told]]) -> pa.Table:
+def _replaced(job: Job) -> list[str]:
+    """Return the arguments that have values of the job's sweep alone."""
+    factors = job.sweep.factors | (job.sweep.sample.over if job.sweep.sample else {})
+    plain = (name for name, factor in factors.items() if factor.file is None)
+    return [name for name in plain if f"{{{name}}}" not in factors[name].model_dump_json()]
+
+
+def _table(rows: Sequence[tuple[str, Told]], replaced: Collection[str]) -> pa.Table:
     names = list(dict.fromkeys(["prompt", *USUAL, *(name for _, told in rows for name in told.cells)]))
+    names = [name for name in names if name not in replaced]
     if len(names) > _MAX_COLUMNS:
         problem = f"read_metadata: the files have values of {len(names):,} arguments"
         raise TableError(problem, "take those that you do not know out of the folder")

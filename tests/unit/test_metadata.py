@@ -106,6 +106,11 @@ def gif(comment: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def saved(format: str) -> bytes:
+    Image.new("RGB", (8, 8)).save(buffer := io.BytesIO(), format)
+    return buffer.getvalue()
+
+
 def clip(**tags: str) -> bytes:
     return encode(np.zeros((2, 64, 64, 3), np.uint8), media=Media(), fps=8, metadata=tags)
 
@@ -164,6 +169,9 @@ READ: dict[str, tuple[bytes, dict[str, Any]]] = {
     "A1111 in a png": (png(parameters=TEXT), CAT),
     "A1111 in a jpeg": (with_exif("JPEG", b"UNICODE\0" + TEXT.encode("utf-16-be")), CAT),
     "the other order of bytes": (with_exif("JPEG", b"UNICODE\0" + TEXT.encode("utf-16-le")), CAT),
+    "a mark of the order": (with_exif("JPEG", b"UNICODE\0" + TEXT.encode("utf-16")), CAT),
+    "no name of the encoding": (with_exif("JPEG", TEXT.encode()), CAT),
+    "a wrong name of the encoding": (with_exif("JPEG", b"UNICODE\0" + TEXT.encode()), CAT),
     "ASCII": (with_exif("WEBP", b"ASCII\0\0\0" + TEXT.encode()), CAT),
     "A1111 in a clip": (clip(comment=TEXT), CAT),
     "A1111 before ComfyUI": (png(parameters=TEXT, prompt=json.dumps(graph())), CAT),
@@ -202,6 +210,7 @@ def invoke(**changed: Any) -> bytes:
 
 UNREAD: dict[str, tuple[bytes, str]] = {
     "nothing": (png(), "no known metadata"),
+    **{format: (saved(format), "no known metadata") for format in ("BMP", "GIF", "TIFF")},
     "no picture": (b"\xff\xd8\xff" + b"?" * 99, "cannot be opened"),
     "another comment": (gif(b"made with a program"), "no line of settings"),
     "an id alone": (png(parameters=json.dumps({"row_id": "ab" * 16})), "`framefleet trace`"),
@@ -291,6 +300,30 @@ def test_a_folder_becomes_a_table_and_files_that_say_nothing_are_named(tmp_path:
     for table in (tmp_path / "empty", tmp_path / "none"):
         with pytest.raises((JobError, TableError), match="not a folder of pictures and clips"):
             table_of(table)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "replaced"),
+    [
+        ({"seed": "0-3"}, ["seed"]),
+        ({"prompt": ["{prompt}, at night"], "width": [512, 768]}, ["width"]),
+        (
+            {
+                "prompt": "@prompts.txt",
+                "sample": {"num": 2, "over": {"guidance_scale": {"from": 1, "to": 8}}},
+            },
+            ["guidance_scale"],
+        ),
+    ],
+)
+def test_values_of_a_sweep_replace_those_of_the_files(
+    sweep: dict[str, Any], replaced: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a.png").write_bytes(png(parameters=TEXT))
+    (row,), lines = table_of(tmp_path / "old", sweep=sweep)
+    assert [name for name in CAT if name not in row] == replaced
+    assert lines == [f"note: read_metadata: the sweep's values replace those of the files: {replaced[0]}"]
 
 
 def test_values_of_any_kind_are_a_column(tmp_path: Path) -> None:

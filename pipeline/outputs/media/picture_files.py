@@ -5,6 +5,7 @@ Also from frames, layers and sound to a zip with a file for each, always with th
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import zipfile
@@ -258,12 +259,14 @@ def _tags_of(image: Image.Image) -> dict[str, str]:
 
 
 def _exif_text(comment: object) -> str | None:
-    """Return a comment of Exif: its first 8 bytes name the encoding."""
+    """Return a comment of Exif: its first 8 bytes name the encoding, but some tools leave them out."""
     if not isinstance(comment, bytes):
         return comment if isinstance(comment, str) else None
-    text = comment[8:]
-    if not comment.startswith(_UTF_16):
+    text = comment[8:] if 0 in comment[:8] else comment
+    if not comment.startswith(_UTF_16) or 0 not in text:
         return text.decode("utf-8", "replace")
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return text.decode("utf-16", "replace")
     # Files have either order of bytes; in most texts, most letters have a zero as their higher byte.
     is_little = text[1::2].count(0) > text[::2].count(0)
     return text.decode("utf-16-le" if is_little else "utf-16-be", "replace")
