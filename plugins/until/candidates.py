@@ -203,6 +203,7 @@ class Candidates:
                 self._rows.append(row)
                 valid.append(row.index)
             batches.append(batch.select(resolved.table.schema.names))
+        resolved.finder.prefetch(())  # frees the files that it kept for the next rows
         self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
         survey.find_places(resolved.table)
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")

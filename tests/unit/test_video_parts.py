@@ -39,23 +39,24 @@ FILES: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
     "vp9": ("webm", "libvpx-vp9", {"g": "10", "deadline": "realtime"}, (1,)),
     "mpeg-2 in a stream": ("mpegts", "mpeg2video", {"bf": "2", "g": "9"}, (1,)),
     "one key frame": ("mp4", "libx264", {"bf": "2", "g": "1000"}, (1,)),
+    "a tick for each frame": ("avi", "mpeg4", {"g": "10"}, (1,)),
 }
 
 
 @cache
-def shared(name: str, num_frames: int = 50) -> bytes:
+def shared(name: str, num_frames: int = 50, rate: Fraction = Fraction(RATE)) -> bytes:
     container, codec, options, lasting = FILES[name]
     content = io.BytesIO()
     with av.open(content, "w", format="matroska" if container == "mkv" else container) as file:
-        stream = file.add_stream(codec, rate=RATE, options=options)
+        stream = file.add_stream(codec, rate=rate, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, RATE)
+        stream.codec_context.time_base = 1 / rate
         shown = 0
         for number in range(num_frames):
             pixels = np.asarray(picture(seed=number).resize((64, 48))) // 2
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts, frame.time_base = shown, Fraction(1, RATE)
+            frame.pts, frame.time_base = shown, 1 / rate
             shown += lasting[number % len(lasting)]
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
@@ -90,6 +91,21 @@ def test_a_part_is_the_frames_that_are_shown_in_it(name: str) -> None:
     assert isinstance(by_frames, Described) and (by_frames.first_frame, by_frames.num_frames) == (7, 12)
 
 
+@pytest.mark.parametrize(
+    "name", ["h264 with B-frames", "h264 with open GOPs", "vp9", "a tick for each frame"]
+)
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(24000, 1001)])
+def test_frames_are_found_by_their_rate_also_where_times_are_in_milliseconds(
+    name: str, rate: Fraction
+) -> None:
+    spans = [(0, 1), (1, 2), (7, 13), (13, 50)]
+    parts = [VideoPart("t", float(first / rate), float(end / rate)) for first, end in spans]
+    found = describe_parts(shared(name, rate=rate), "video", parts)
+    assert [(part.first_frame, part.num_frames) for part in found if isinstance(part, Described)] == [
+        (first, end - first) for first, end in spans
+    ]
+
+
 @pytest.mark.parametrize("name", ["h264 with B-frames", "one key frame"])
 def test_two_hundred_episodes_of_one_file_read_it_twice(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,8 +133,9 @@ def test_two_hundred_episodes_of_one_file_read_it_twice(
     )
     spec = inspect_model(write_model(tmp_path / "model", "WanVideoToVideoPipeline", WAN))
     plan = plan_rows(table.schema, spec, finder=index)
-    frames, row_ids = decoded(content), set()
-    for number, row in enumerate(plan.rows(0, table.combine_chunks().to_batches()[0])):
+    frames, row_ids, shown = decoded(content), set(), dict[int, str]()
+    batches = table.combine_chunks().to_batches(max_chunksize=30)  # as with a sweep of many values
+    for number, row in enumerate(row for batch in batches for row in plan.rows(0, batch)):
         assert isinstance(row, CheckedRow), row
         value = row.request.arguments["video"]
         assert (value["first_frame"], value["num_frames"]) == (5 * number, 5)
@@ -128,12 +145,14 @@ def test_two_hundred_episodes_of_one_file_read_it_twice(
             taken = open_arguments({"video": value}, ahead.read)["video"]
             right = [pixels for _, pixels in frames[5 * number : 5 * number + 5]]
             assert all(np.array_equal(ours, theirs) for ours, theirs in zip(taken, right, strict=True))
-            shown = argument_values(row.request.arguments, plan.argument_fields)["video"]
-            assert shown.endswith(f"shared.mp4#frames={5 * number},{5 * number + 5}")
-            assert (
-                index.find("shared.mp4" + shown.partition("shared.mp4")[2], "video").first_frame == 5 * number
-            )
-    assert len(row_ids) == count and num_bytes <= 2 * len(content) + 5 * len(content)
+            shown[number] = argument_values(row.request.arguments, plan.argument_fields)["video"]
+            assert shown[number].endswith(f"shared.mp4#frames={5 * number},{5 * number + 5}")
+    assert len(row_ids) == count and num_bytes == 2 * len(content)
+    index.prefetch(())  # rows that name no part of it: it is freed
+    for number, place in shown.items():  # as in records
+        found = index.find("shared.mp4" + place.partition("shared.mp4")[2], "video")
+        assert isinstance(found, Described) and found.first_frame == 5 * number
+    assert num_bytes == 3 * len(content)
     index.close()
 
 

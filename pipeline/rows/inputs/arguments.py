@@ -20,12 +20,14 @@ from framefleet.pipeline.request import is_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.fit import fit_opened
 from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
+from framefleet.pipeline.rows.inputs.roots import MAX_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
 
 # Reads wait for servers, not for this machine, and one silent server must not block all reads.
 _NUM_THREADS = 16
-# Enough for the images of two leases, but only for a few videos: others are read when they are needed.
-_MAX_BYTES = 512 * 2**20
+# Enough for the images of two leases, but only for a few videos, such as those of a robot's three cameras:
+# others are read when they are needed.
+MAX_READ_BYTES = 3 * MAX_BYTES
 
 
 def open_arguments(
@@ -82,7 +84,7 @@ def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> b
 class ReadAhead:
     """Caches files up to a number of bytes; the least recently used go first. Threads may share it."""
 
-    def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, read: Callable[[str], bytes], *, max_bytes: int = MAX_READ_BYTES) -> None:
         self._read = read
         self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="read")

@@ -83,7 +83,7 @@ def describe_parts(
                 video_frames.checked_kind(content, "video")
                 if part is not None:
                     times = times or video_frames.frame_times_of(content)
-                    first, count = part.frames(times.seconds)
+                    first, count = part.frames(times.seconds, times.tick_s)
                 with closing(video_frames.frames_of(content, first=first or 0, times=times)) as frames:
                     for frame in islice(frames, count):
                         size = frame.size

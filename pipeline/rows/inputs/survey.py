@@ -1,5 +1,7 @@
 """From the files that a table names to what each contains, or why it is refused. Each is read only once.
 
+Parts of a video that rows far apart name are an exception: their file may be read again.
+
 The answers are on disk, about 200 bytes each, see `guards/temporary_tables.py`.
 """
 
@@ -10,7 +12,7 @@ import json
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from queue import SimpleQueue
 
@@ -18,6 +20,7 @@ from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.arguments import MAX_READ_BYTES
 from framefleet.pipeline.rows.inputs.pictures import Described, Describer
 from framefleet.pipeline.rows.inputs.video_parts import VideoPart, split_part
 from framefleet.pipeline.rows.tables.rows import Finder
@@ -40,7 +43,7 @@ class InputIndex(Finder):
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        self._inputs, self._describer = inputs, Describer()
+        self._inputs, self._files, self._describer = inputs, _Files(inputs.read), Describer()
         self._db = temporary_tables(_SCHEMA)
         # Ends the sandboxes even if nobody calls `close`, as with a renderer.
         self._end_sandboxes = weakref.finalize(self, self._describer.close)
@@ -48,17 +51,19 @@ class InputIndex(Finder):
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
         by_key = {_key(*question): question for question in wanted}
         files: dict[tuple[str, MediaKind], dict[bytes, VideoPart | None]] = {}
-        num_new = 0
+        num_new, shared = 0, set[str]()
         for key, (place, kind) in by_key.items():
+            uri, part = split_part(place) if kind == "video" else (place, None)
+            if part:
+                shared.add(uri)
             if self._recall(key) is None:
-                uri, part = split_part(place) if kind == "video" else (place, None)
                 files.setdefault((uri, kind), {})[key] = part
                 num_new += 1
         new = deque(files.items())
         answers: _Answers = SimpleQueue()
         for number in range(min(_NUM_THREADS, len(files))):
             # Daemons, unlike the threads of a pool: after Ctrl-C nobody waits for slow hosts.
-            work = (self._inputs, self._describer, new, answers)
+            work = (self._files, self._describer, new, answers)
             threading.Thread(target=_work, args=work, name=f"input-{number}", daemon=True).start()
         try:
             for _ in range(num_new):
@@ -68,11 +73,13 @@ class InputIndex(Finder):
                 self._remember(key, answer)
         finally:
             new.clear()  # ends the threads after their current file
+            self._files.keep_only(shared)
 
     def find(self, uri: str, kind: MediaKind) -> Answer:
         """Return what `uri` contains, or why it is not of this `kind`. Reads it unless it was prefetched."""
-        self.prefetch([(uri, kind)])
-        answer = self._recall(_key(uri, kind))
+        if (answer := self._recall(_key(uri, kind))) is None:
+            self.prefetch([(uri, kind)])
+            answer = self._recall(_key(uri, kind))
         assert answer is not None
         return answer
 
@@ -101,7 +108,29 @@ class InputIndex(Finder):
         return Refused(**values) if "reason" in values else Described(**values)
 
 
-def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: _Answers) -> None:
+class _Files:
+    """Reads files, and keeps those that rows name parts of while the next rows name others. For threads."""
+
+    def __init__(self, read: Callable[[str], bytes]) -> None:
+        self._read = read
+        self._kept: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def read(self, uri: str, *, is_shared: bool) -> bytes:
+        if (content := self._kept.get(uri)) is not None:
+            return content
+        content = self._read(uri)
+        with self._lock:
+            if is_shared and sum(map(len, self._kept.values())) + len(content) <= MAX_READ_BYTES:
+                self._kept[uri] = content
+        return content
+
+    def keep_only(self, uris: Collection[str]) -> None:
+        with self._lock:
+            self._kept = {uri: content for uri, content in self._kept.items() if uri in uris}
+
+
+def _work(files: _Files, describer: Describer, questions: _Questions, answers: _Answers) -> None:
     while True:
         try:
             (uri, kind), parts = questions.popleft()
@@ -109,7 +138,8 @@ def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: 
             return
         described: Sequence[Described | Exception]
         try:
-            described = describer.describe_parts(inputs.read(uri), kind, [*parts.values()])
+            content = files.read(uri, is_shared=any(parts.values()))
+            described = describer.describe_parts(content, kind, [*parts.values()])
         except Exception as error:  # threads have no caller: `prefetch` raises it
             described = [error] * len(parts)
         for key, result in zip(parts, described, strict=True):

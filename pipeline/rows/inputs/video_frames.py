@@ -154,6 +154,7 @@ class FrameTimes:
     pts: list[int]
     seconds: list[float]
     keys: list[tuple[int, int]]  # of frames where decoding can begin: when shown, when decoded
+    tick_s: float  # how exact they are: a millisecond in Matroska
 
 
 def frame_times_of(content: bytes) -> FrameTimes:
@@ -178,7 +179,8 @@ def frame_times_of(content: bytes) -> FrameTimes:
         for shown, decoded, is_key in times
         if is_key and shown is not None and decoded is not None
     )
-    return FrameTimes(pts=pts, seconds=[float((shown - pts[0]) * base) for shown in pts], keys=keys)
+    seconds = [float((shown - pts[0]) * base) for shown in pts]
+    return FrameTimes(pts=pts, seconds=seconds, keys=keys, tick_s=float(base))
 
 
 def frames_of(content: bytes, *, first: int = 0, times: FrameTimes | None = None) -> Generator[Image.Image]:

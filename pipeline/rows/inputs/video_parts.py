@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 
 from framefleet.pipeline.errors import InputError, count_text
 
-TOLERANCE_S = 1e-4  # tables round timestamps
+_TOLERANCE_S = 1e-4  # tables round timestamps
+_MOST_ROUNDING_S = 1e-3  # of files: Matroska has milliseconds; where a tick is a whole frame, none is rounded
 _Unit = Literal["t", "frames"]
 _WHOLE = r"\d{1,12}"
 _NUMBER = rf"{_WHOLE}(?:\.\d{{1,12}})?"
@@ -45,19 +46,22 @@ class VideoPart:
     start: float
     end: float | None
 
-    def frames(self, seconds: Sequence[float]) -> tuple[int, int]:
+    def frames(self, seconds: Sequence[float], tick_s: float) -> tuple[int, int]:
         """Return the index of the first frame and the number of frames. seconds: when each frame begins.
 
-        Raises InputError if the file does not have all of them.
+        tick_s: what these are rounded to. Raises InputError if the file does not have all of them.
         """
+        tolerance_s = _TOLERANCE_S + min(tick_s, _MOST_ROUNDING_S)
         if self.unit == "t":
-            first = bisect_left(seconds, self.start - TOLERANCE_S)
-            last = len(seconds) if self.end is None else bisect_left(seconds, self.end - TOLERANCE_S)
+            first = bisect_left(seconds, self.start - tolerance_s)
+            last = len(seconds) if self.end is None else bisect_left(seconds, self.end - tolerance_s)
         else:
             first, last = int(self.start), len(seconds) if self.end is None else int(self.end)
         # The last frame lasts about as long as the one before it.
         ends_at = seconds[-1] + (seconds[-1] - seconds[-2] if len(seconds) > 1 else math.inf)
-        is_beyond = last > len(seconds) or (self.unit == "t" and (self.end or 0.0) > ends_at + TOLERANCE_S)
+        is_beyond = last > len(seconds) or (
+            self.unit == "t" and (self.end or 0.0) > ends_at + 2 * tolerance_s
+        )
         if is_beyond or first >= last:
             which = "the part ends later" if is_beyond else "none of them is in the part"
             problem = (
