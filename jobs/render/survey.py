@@ -31,6 +31,7 @@ from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.pipeline.rows.tables.table_source import table_source
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
@@ -158,6 +159,8 @@ def survey_rows(
     forgotten = forgotten_rows(resolved.store)
     readers = [reader for rows in resolved.rows.by_model.values() for reader in rows.plan.readers]
     prompts = {reader.column for reader in readers if reader.target == "prompt"}
+    source, _ = table_source(resolved.job.table or "")
+    num_remarks, remarked = 0, ""
     wildcards = Wildcards(prompts, resolved.table.swept if isinstance(resolved.table, Swept) else ())
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
@@ -177,14 +180,22 @@ def survey_rows(
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
         if look_at:
             look_at(valid)
+        for row in valid if source else ():
+            cells = batch.slice(row.index - first, 1).to_pylist()[0]
+            if source and (remark := source.remark(cells, row.request())):
+                num_remarks += 1
+                remarked = remarked or f"row {row.index}: {remark}"
         index.add([(row.index, row.row_id) for row in valid], [row.lane for row in valid])
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))
         is_sound = not survey.num_invalid or resolved.job.on_invalid == "skip"
         if when_sound and is_sound and survey.examples:
             when_sound(lane_of(next(iter(survey.examples.values()))))
+    resolved.finder.prefetch(())  # frees the files that it kept for the next rows
     survey.find_places(resolved.table)
     survey.say_forgotten(watch)
+    if remarked:
+        watch.say(f"note: unusual: {count_text(num_remarks, 'row')}, e.g. {remarked}")
     if note := wildcards.note():
         watch.say(note)
     for step in resolved.steps.values():

@@ -25,6 +25,14 @@ _MOST_BYTES = 1 << 28  # per file of meta/; enough for a million episodes
 _FIELD = re.compile(r"\{(video_key|(chunk_index|file_index)(?::0?(\d)d)?)\}")
 
 
+def _plain_table(content: bytes, file: str) -> pa.Table:
+    """Return a table as it was written, for an exact copy."""
+    try:
+        return pq.read_table(io.BytesIO(content))
+    except pa.ArrowException as error:
+        raise TableError(f"{file} cannot be read: {error}", "download it again") from None
+
+
 class Dataset:
     """Reads meta/ on demand. Methods raise TableError if the dataset is invalid."""
 
@@ -63,9 +71,10 @@ class Dataset:
     @cached_property
     def cameras(self) -> list[str]:
         """The names of its video features."""
+        features = self.info.get("features")
         cameras = [
             name
-            for name, feature in (self.info.get("features") or {}).items()
+            for name, feature in (features.items() if isinstance(features, Mapping) else ())
             if isinstance(feature, Mapping) and feature.get("dtype") == "video"
         ]
         if not cameras:
@@ -80,17 +89,14 @@ class Dataset:
             raise TableError(f"{self.location}: fps in {INFO} is {shown(fps)}", "correct it")
         return float(fps)
 
-    def episodes(self) -> Iterator[pa.Table]:
-        """Yield the content of meta/episodes/, with one row per episode."""
+    def episodes(self, table_of: Callable[[bytes, str], pa.Table] = _plain_table) -> Iterator[pa.Table]:
+        """Yield the content of meta/episodes/, with one row per episode. table_of: opens a file of it."""
         paths = sorted(path for path in self._paths_below(_EPISODES) if path.endswith(".parquet"))
         files = [_EPISODES + path.rpartition(_EPISODES)[2] for path in paths]
         if not files:
             raise TableError(f"{self.location} has no episodes in {_EPISODES}/", "download it again")
         for file in files:
-            try:
-                yield pq.read_table(io.BytesIO(self.content(file)))
-            except pa.ArrowException as error:
-                raise TableError(f"{file} cannot be read: {error}", "download it again") from None
+            yield table_of(self.content(file), file)
 
     def lengths(self) -> dict[int, int]:
         """Return the number of frames of each episode."""

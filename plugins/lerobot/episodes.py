@@ -10,11 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.api.errors import TableError, shown
-from framefleet.api.tables import TableSource
+from framefleet.api.clips import Request, inputs_in
+from framefleet.api.errors import TableError, count_text, shown
+from framefleet.api.models import FRAME_PARAMETERS
+from framefleet.api.tables import TableSource, read_parquet
 from framefleet.plugins.lerobot.dataset import Dataset
 
 EPISODE, CAMERA = "episode", "camera"  # columns of the table and of records
+_FRAMES = "episode_frames"
+_KEEPING_FRAMES = ("generate", "video_to_video")  # recipes whose clips have as many frames as the row says
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SCHEMA = pa.schema(
     [
@@ -23,7 +27,7 @@ _SCHEMA = pa.schema(
         ("fps", pa.float64()),
         (EPISODE, pa.int64()),
         (CAMERA, pa.string()),
-        ("episode_frames", pa.int64()),
+        (_FRAMES, pa.int64()),
     ]
 )
 
@@ -49,7 +53,7 @@ class Episodes(TableSource):
         )
         cameras, fps = dataset.cameras, dataset.fps
         rows = []
-        for table in dataset.episodes():
+        for table in dataset.episodes(read_parquet):
             names = [name for name in table.schema.names if not name.startswith("stats/")]
             for episode in table.select(names).to_pylist():
                 for camera in cameras:
@@ -62,17 +66,33 @@ class Episodes(TableSource):
         rows.sort(key=lambda row: row[EPISODE])
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
+    def remark(self, cells: Mapping[str, Any], request: Request) -> str | None:
+        """Return that a row's video or clip has not as many frames as its episode."""
+        if (wanted := cells.get(_FRAMES)) is None:
+            return None
+        arguments = request.arguments
+        videos = [video for value in arguments.values() for video in inputs_in(value)]
+        of_video = next((video["num_frames"] for video in videos if "num_frames" in video), wanted)
+        asked = (arguments[name] for name in FRAME_PARAMETERS if arguments.get(name) is not None)
+        of_clip = next(asked, of_video) if request.recipe in _KEEPING_FRAMES else wanted
+        for what, num_frames in (("video", of_video), ("clip", of_clip)):
+            if num_frames != wanted:
+                frames = count_text(num_frames, "frame")
+                return f"its {what} has {frames}, but episode {cells.get(EPISODE)} has {wanted:,}"
+        return None
+
 
 def _row(dataset: Dataset, episode: Mapping[str, Any], camera: str) -> dict[str, Any]:
     """Return a row. Raises KeyError, TypeError and ValueError."""
     begin, end = (float(episode[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to"))
-    if not (math.isfinite(begin) and math.isfinite(end) and 0 <= begin < end):
+    # An episode without frames is refused with its row.
+    if not (math.isfinite(begin) and math.isfinite(end) and 0 <= begin <= end):
         raise ValueError(f"it lasts from {begin:g} s to {end:g} s")
     tasks = episode["tasks"]
     return {
-        "prompt": tasks if isinstance(tasks, str) else "; ".join(map(str, tasks)),
+        "prompt": tasks if isinstance(tasks, str) else "; ".join(map(str, tasks or ())) or None,
         "video": f"{dataset.video_file(episode, camera)}#t={begin:.9f},{end:.9f}",
         EPISODE: int(episode["episode_index"]),
         CAMERA: camera,
-        "episode_frames": int(episode["length"]),
+        _FRAMES: int(episode["length"]),
     }

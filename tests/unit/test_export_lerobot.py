@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,8 @@ import framefleet
 from framefleet import JobError, Store
 from framefleet.api.clips import Frames, Media, encode, open_media
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.stores.folder import Folder
+from framefleet.pipeline.rows.tables import table as table_module
 from framefleet.pipeline.rows.tables.table import folder_of, open_table
 from tests.commands import command
 from tests.lerobot_dataset import CAMERAS, LENGTHS, TASKS, dataset
@@ -143,20 +146,36 @@ def test_a_camera_that_was_not_rendered_keeps_its_file(tmp_path: Path) -> None:
     ]
 
 
-def test_an_export_that_was_killed_is_no_dataset_until_it_is_whole(tmp_path: Path) -> None:
+class Killed(BaseException):
+    """In place of the end of the process."""
+
+
+def test_an_export_killed_at_any_change_is_no_dataset_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks(tmp_path)
-    whole = files(export(tmp_path, shard_rows=5))
-    new = tmp_path / "new"
-    last = max((new / name for name in whole), key=lambda path: path.stat().st_mtime_ns)
-    assert last == new / "meta/info.json"  # without it, nobody reads the folder
-    for lost in (
-        "meta/stats.json",
-        "data/chunk-000/file-000.parquet",
-        ".framefleet/clips/shard-000001.parquet",
-    ):
-        last.unlink()
-        (new / lost).unlink()
-        assert files(export(tmp_path, shard_rows=5)) == whole
+    num_left = 1000
+
+    def counted(change: Any) -> Any:
+        def counting(*given: Any) -> Any:
+            nonlocal num_left
+            num_left -= 1
+            if num_left < 0:
+                raise Killed
+            return change(*given)
+
+        return counting
+
+    for name in ("write", "upload", "create", "delete", "delete_all"):
+        monkeypatch.setattr(Folder, name, counted(getattr(Folder, name)))
+    whole = files(export(tmp_path, "whole", shard_rows=5))
+    for number in range(0, 1000 - num_left, 5):
+        num_left = number
+        with pytest.raises(Killed):
+            export(tmp_path, f"new-{number}", shard_rows=5)
+        assert not (tmp_path / f"new-{number}/meta/info.json").exists()  # without it, nobody reads the folder
+        num_left = 1000
+        assert files(export(tmp_path, f"new-{number}", shard_rows=5)) == whole
 
 
 def test_a_look_with_a_damaged_clip_is_left_out_until_the_clip_is_back(tmp_path: Path) -> None:
@@ -247,6 +266,8 @@ def test_a_job_plans_the_episodes_of_a_dataset_next_to_it(tmp_path: Path) -> Non
     (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": "lerobot://pick"}))
     planned = command("plan", tmp_path / "job.yaml")
     assert planned.exit_code == 0 and "6 rows" in planned.output, planned.output
+    note = "unusual: 4 rows, e.g. row 0: its clip has 5 frames, but episode 0 has 9"
+    assert note in planned.output.replace("\n", " ")
     (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": "lerobot://pikc"}))
     assert "not a LeRobot dataset" in command("plan", tmp_path / "job.yaml").output
 
@@ -255,6 +276,7 @@ def test_a_job_plans_the_episodes_of_a_dataset_next_to_it(tmp_path: Path) -> Non
     ("info", "problem"),
     [
         ({"codebase_version": "v2.1"}, "of version 'v2.1', not v3.0"),
+        ({"features": ["top"]}, "has no videos"),
         ({"fps": "fast"}, "fps in meta/info.json is 'fast'"),
         ({"features": {"action": {"dtype": "float32"}}}, "has no videos"),
         ({"video_path": "{video_key.__class__}/{file_index:99999999999d}"}, "video_path is"),
@@ -265,6 +287,54 @@ def test_what_is_no_such_dataset_is_refused(info: dict[str, Any], problem: str, 
     with pytest.raises(TableError) as refused:
         open_table(f"lerobot://{dataset(tmp_path / 'pick', **info)}")
     assert problem in refused.value.problem and refused.value.fix
+
+
+def changed_episode(folder: Path, **cells: Any) -> str:
+    """Write a dataset whose first episode has these cells; return its place."""
+    file = dataset(folder) / "meta/episodes/chunk-000/file-000.parquet"
+    first, *others = pq.read_table(file).to_pylist()
+    pq.write_table(pa.Table.from_pylist([first | cells, *others]), file)
+    return f"lerobot://{folder}"
+
+
+def test_an_episode_without_frames_or_tasks_is_a_row_that_is_checked_as_others_are(tmp_path: Path) -> None:
+    ends = {f"videos/{camera}/to_timestamp": 0.0 for camera in CAMERAS}
+    job = {"model": str(SHAPES), "recipe": "video_to_video", "output": "out", "on_invalid": "skip"}
+    job["defaults"] = {"num_inference_steps": 2, "strength": 0.5, "num_frames": 5, "seed": 1}  # type: ignore[assignment]
+    for name, cells in {"frames": {**ends, "length": 0}, "tasks": {"tasks": None}}.items():
+        place = changed_episode(tmp_path / name, **cells)
+        (tmp_path / "job.yaml").write_text(json.dumps({**job, "table": place}))
+        planned = command("plan", tmp_path / "job.yaml")
+        refused = "none of them is in the part" if name == "frames" else "every row needs a prompt"
+        assert planned.exit_code == 0 and refused in planned.output.replace("\n", " "), planned.output
+
+
+def test_a_table_of_episodes_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = changed_episode(tmp_path / "pick", length=8)
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int8()), pa.array(["x" * 2**20]))
+    pq.write_table(
+        pa.table({"tasks": words}), file := tmp_path / "pick/meta/episodes/chunk-000/file-001.parquet"
+    )
+    assert file.stat().st_size < 2**20
+    monkeypatch.setattr(table_module, "_MAX_TABLE", 64 << 20)
+    with pytest.raises(TableError, match="takes more than 67,108,864 bytes of memory"):
+        open_table(place)
+
+
+def test_a_part_with_another_number_of_frames_than_its_episode_is_said(tmp_path: Path) -> None:
+    place = changed_episode(tmp_path / "pick", length=5)
+    (tmp_path / "job.yaml").write_text(
+        json.dumps(
+            {
+                **{"table": place, "model": str(SHAPES), "recipe": "video_to_video", "output": "out"},
+                "sweep": {"num_frames": "{episode_frames}", "strength": [0.5, 0.6]},
+            }
+        )
+    )
+    planned = command("plan", tmp_path / "job.yaml").output.replace("\n", " ")
+    assert "unusual: 4 rows, e.g. row 0: its video has 9 frames, but episode 0 has 5" in planned, planned
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:

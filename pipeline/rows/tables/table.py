@@ -125,7 +125,27 @@ def prompt_files(files: Sequence[str], below: Iterable[str]) -> dict[str, str]:
     return {path: texts[stem] for path, stem in stems if stem in texts}
 
 
+def read_parquet(content: bytes, name: str) -> pa.Table:
+    """Return the rows of a Parquet file, which a sandbox reads. name: for messages. Raises TableError."""
+    file = TableFile(
+        filesystem=ListedFolder(content),
+        path=name,
+        format="parquet",
+        arguments={},
+        patience=Patience(name, 0),
+    )
+    schema, _ = read_schema(file)
+    batches, size = list[pa.RecordBatch](), 0
+    for batch in open_batches(file, schema, batch_rows=1024, first_row=0):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > _MAX_TABLE:
+            raise TableError(f"{name} takes more than {_MAX_TABLE:,} bytes of memory", "split it")
+    return pa.Table.from_batches(batches, schema)
+
+
 MAX_LISTED = 100_000  # files below a local folder
+_MAX_TABLE = 1 << 30  # of a table that is read whole: several times what LeRobot writes
 MAX_ROWS = 100_000_000  # a kilobyte may hold this many, and each takes 24 bytes of disk while a job runs
 _ALIKE = 0.75  # for names of files, whose extensions are mostly the same
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads it

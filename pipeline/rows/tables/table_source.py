@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from framefleet.pipeline.plugin import by_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from framefleet.pipeline.request import Request
 
 
 class TableSource:
@@ -26,6 +29,10 @@ class TableSource:
         Raises TableError.
         """
         raise NotImplementedError
+
+    def remark(self, cells: Mapping[str, Any], request: Request) -> str | None:
+        """Return what is unusual about a row that can be rendered, for `plan` and `render`."""
+        return None
 
 
 def source_mark(location: str) -> str:
