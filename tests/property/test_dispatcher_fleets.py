@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
 from framefleet.pipeline.rows.identity import LaneKey
@@ -92,6 +92,17 @@ MOST_ROWS = 14
     refused=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=4),
     hangers=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=4),
     oversized=st.sets(st.tuples(st.sampled_from(LANES), st.integers(0, MOST_ROWS - 1)), max_size=9),
+)
+@example(  # at the end, a row waits for a new process where both machines have an idle one
+    seed=38818950,
+    machines=2,
+    num_rows=[3, 13, 4],
+    broken=None,
+    killers=set(),
+    raisers={(LANES[2], 3), (LANES[1], 10)},
+    refused={(LANES[1], 3)},
+    hangers=set(),
+    oversized={(LANES[2], 1), (LANES[2], 2), (LANES[1], 12)},
 )
 def test_rows_of_lanes_that_can_be_served_end_as_they_would_alone(
     seed: int,

@@ -122,7 +122,10 @@ class SeveralLanes(FaultySimulation):
         super()._go_on(worker, now)
         if not worker.is_alive or worker.held or worker.storing or now < worker.cut_until:
             return
-        lane = move_from(self._routed.lane_of[worker.name], self._backlogs())
+        own = self._routed.lane_of[worker.name]
+        lane = move_from(own, self._backlogs())
+        if lane is None and self._routed.by_lane[own].num_for_new(worker.name) > self._coming[own]:
+            lane = own  # a new process, as in `Driver._is_new_process_wanted`
         if lane is not None:
             self.outcome.idle_s -= IDLE_S
             self._retire(worker, now)
