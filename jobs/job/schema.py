@@ -110,8 +110,8 @@ class BatchingSection(Section):
     """How rows share forwards."""
 
     mode: Mode = _BATCHING.mode
-    """exact: every clip equals a plain diffusers call, bit for bit. fast: batched rows round differently, and
-    share text encoders and decoders too."""
+    """exact: every clip equals a plain diffusers call, bit for bit. fast: batched rows round differently,
+    share decoders, and are one call of their pipeline if only prompts and seed differ."""
     max_rows: int = Field(default=_BATCHING.max_rows, ge=1)
     """Maximum number of rows in one forward."""
     min_gain: float = Field(default=_BATCHING.min_gain, ge=0)

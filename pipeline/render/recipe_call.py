@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
@@ -40,6 +41,7 @@ from framefleet.pipeline.recipes.catalog import KnownRecipes
 from framefleet.pipeline.recipes.recipe import frames_read
 from framefleet.pipeline.recipes.second_model import AROUND_SIBLINGS, SecondModels
 from framefleet.pipeline.render.clock import Clock
+from framefleet.pipeline.render.fused.joint_calls import joint_at_work
 from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.scheduler_steps import NO_KEEP, StepTrace
@@ -179,7 +181,8 @@ class RecipeCall:
         process = PROCESS.preserved() if recipe.is_own else nullcontext()
         watch = tail.watch if tail else nullcontext()
         with working_on([row.adapters]), watch, process, changes_noted() as num_changed:
-            output = recipe.render(pipe, replace(request, arguments=opened))
+            whole = replace(request, arguments=opened)
+            output = row.joint.output(pipe, request) if row.joint else recipe.render(pipe, whole)
         if tail:
             tail.end()  # before pixels are made: the row's code does not look at these
         rendered: result.Rendered = self._finish(result.to_rendered, output, pipe)
@@ -270,19 +273,23 @@ class Looks:
         call.apply_defaults()
         name = next(iter(call.arguments))
         images = call.arguments[name]
-        if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
+        num_rows = len(joint.requests) if (joint := joint_at_work()) else 1
+        is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+        is_kept = is_tensor and images.ndim == num_dimensions and images.shape[1] in (3, 4)
+        if call.arguments["output_type"] != "np" or not is_kept or len(images) != num_rows:
             return self._now(original, *args, **kwargs)
 
-        def postprocess(part: Tensor, output_type: str) -> Any:
-            if output_type == "np":
-                self._tail.look()
-            call.arguments |= {name: part, "output_type": output_type}
-            return original(*call.args, **call.kwargs)
+        def late(row: int) -> LateFrames:
+            own = inspect.BoundArguments(call.signature, OrderedDict(call.arguments))
+            if flags := own.arguments.get("do_denormalize"):  # one for each row
+                own.arguments["do_denormalize"] = flags[row : row + 1]
 
-        return LateFrames(images, postprocess)
+            def postprocess(part: Tensor, output_type: str) -> Any:
+                if output_type == "np":
+                    self._tail.look()
+                own.arguments |= {name: part, "output_type": output_type}
+                return original(*own.args, **own.kwargs)
 
+            return LateFrames(images[row : row + 1], postprocess)
 
-def _is_one(images: Any, num_dimensions: int) -> bool:
-    """Whether this is one clip or image that can be kept."""
-    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
-    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)
+        return [late(row) for row in range(num_rows)] if joint else late(0)

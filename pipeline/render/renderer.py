@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -12,11 +12,12 @@ from functools import partial
 import torch
 from tqdm.auto import tqdm
 
+from framefleet.pipeline.errors import message_of
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
 from framefleet.pipeline.metrics import WORKER_SECONDS
-from framefleet.pipeline.model.guardrail import Blocked
+from framefleet.pipeline.model.guardrail import Blocked, Guardrail
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
@@ -39,7 +40,9 @@ from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, StateWatch, second_try
+from framefleet.pipeline.render.fused.joint_calls import JointError, joint_at_work
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
+from framefleet.pipeline.render.joint_rows import ENOUGH, JointRows
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.prompt_readers import PromptReaders
 from framefleet.pipeline.render.recipe_call import RecipeCall, Tails
@@ -136,6 +139,11 @@ class Renderer:
         self._rows = RowQueue(self._auditor.apart, all_alone=not is_shared)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptReaders(model.pipe.components.values())
+        self._joint = JointRows(self._prompts, self._try)
+        # A guardrail notes what it changes, and not of which row.
+        has_guardrail = any(isinstance(part, Guardrail) for part in model.pipe.components.values())
+        is_simple = self._tails.is_able and not model.placer and not has_guardrail
+        self._may_join = self.batching.mode == "fast" and is_simple
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
@@ -284,18 +292,19 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
-            if error := self._rehearsal.refusal(row.request):
-                return self._given_out([failure_of(error, row)])
-            if row.is_plain:
-                task = self._plain_task(row)
-                self._charges.work_on({task: row})
-                self._charges.charge()
-                return self._given_out([self._outcome(task, row)])
-            self._start(row)
-        self._charges.work_on(self._rows.under_way)
         was_found = self._watch.found
         try:
+            while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
+                if error := self._rehearsal.refusal(row.request):
+                    return self._given_out([failure_of(error, row)])
+                if row.is_plain:
+                    task = self._plain_task(row)
+                    self._charges.work_on({task: row})
+                    self._charges.charge()
+                    return self._given_out([self._outcome(task, row)])
+                for each in self._group(row):
+                    self._start(each)
+            self._charges.work_on(self._rows.under_way)
             with self._seen():
                 finished = self._batcher.step(self._around_rows)
             if finished and not self._rows.has_others(finished):
@@ -410,21 +419,52 @@ class Renderer:
         if self._places:
             self._places.finish()
 
+    def _group(self, row: RenderRow) -> list[RenderRow]:
+        """Return a row that was taken, and others that one call of the pipeline renders with it."""
+        if not self._may_join or row.is_alone or self._batcher.reach < ENOUGH:
+            return [row]
+        self._rows.add(row)  # it is not lost if a trial ends by AttentionChanged
+        room = min(self._rows.room(row, self.capacity), self._batcher.reach)
+        rows = self._joint.group(row, self._rows.waiting, room)
+        self._rows.take_out(rows)
+        return rows
+
+    def _try(self, rows: Sequence[RenderRow], tasks: list[RowTask]) -> None:
+        """Render rows by tasks whose calls are kept, before others go on."""
+        batcher = Batcher(self.forwards)
+        for row in rows:
+            tasks.append(batcher.start(self._task(row)))
+            tasks[-1].history = []
+        try:
+            with self.clock.spending("probe"), self._seen():
+                while batcher.tasks:
+                    batcher.step(self._around_rows)
+        finally:
+            batcher.cancel()
+
+    def _task(self, row: RenderRow, thread: RowThread | None = None) -> RowTask:
+        journal, holds_loras = self._hand_over.journal(row), partial(self._loras.hold, row.adapters)
+        call = partial(self._call, row)
+        task = RowTask(call, row.draws, journal, before_turn=holds_loras, thread=thread)
+        if row.joint:
+            row.joint.add(task)
+        return task
+
     def _start(self, row: RenderRow) -> None:
+        self._joint.num_rows += 1
         self._reset()
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
             self._expected = frozenset(self._loaded.differences())
-        call, thread = partial(self._call, row), None
+        thread = None
         is_surrounded = not self._recipes[row.request.recipe].is_batched
-        if not is_surrounded and self._tails.has_look(row.request.recipe):
+        if not is_surrounded and not row.joint and self._tails.has_look(row.request.recipe):
             if self._at_home is None:
                 self._at_home = ExitStack()
                 self._at_home.enter_context(networks_at_home())
-            thread = RowThread(call, around=self._as_here, news=self._batcher.news)
-        journal, holds_loras = self._hand_over.journal(row), partial(self._loras.hold, row.adapters)
-        task = RowTask(call, row.draws, journal, before_turn=holds_loras, thread=thread)
+            thread = RowThread(partial(self._call, row), around=self._as_here, news=self._batcher.news)
+        task = self._task(row, thread)
         if is_surrounded:
             self._batcher.start_alone(task, self._around_one)
         else:
@@ -497,6 +537,12 @@ class Renderer:
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
             return None
+        if isinstance(task.error, JointError):
+            if isinstance(task.error.__cause__, Exception):  # else the row that made the call was dropped
+                self._joint.refuse(row, message_of(task.error.__cause__))
+            row.checkpoint = self._hand_over.checkpoint(row, task)
+            self._rows.add_again(row)
+            return None
         outcome, is_own = self._ended(task, row), self._call.is_own(row)
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
@@ -532,7 +578,7 @@ class Renderer:
 
     @property
     def _row_at_work(self) -> RenderRow | None:
-        task = self._batcher.current
+        task = joint.tasks[joint.place] if (joint := joint_at_work()) else self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
     def _begin_again(self) -> None:

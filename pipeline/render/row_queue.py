@@ -24,6 +24,7 @@ from framefleet.pipeline.outputs.frames.result import Rendered, audio_sha256
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask
+from framefleet.pipeline.render.fused.joint_calls import JointCall
 from framefleet.pipeline.render.row_seconds import ClipSeconds, RowSeconds
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity
@@ -47,6 +48,7 @@ class RenderRow:
     earlier: Mapping[str, float] = field(default_factory=dict)  # the seconds that it took there
     compute_s: float = 0.0  # its share of the model's time here, all beginnings included
     worked_s: float = 0.0  # see `Charges`
+    joint: JointCall | None = None  # of its pipeline, if that renders other rows too
     adapters: RowAdapters = field(init=False)  # its LoRAs
     kind: str = field(init=False)  # what an audit of it speaks for
 
@@ -101,6 +103,14 @@ class RowQueue:
         rows = [*self.under_way.values(), *islice(self._waiting, 1)]
         limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
+
+    def room(self, row: RenderRow, capacity: int) -> int:
+        """Return how many rows of this one's kind may start now."""
+        return min(capacity, self._limits.get(row.kind, capacity)) - len(self.under_way)
+
+    def take_out(self, rows: Collection[RenderRow]) -> None:
+        """Let these rows wait no longer."""
+        self._waiting = deque(row for row in self._waiting if row not in rows)
 
     def has_others(self, tasks: Collection[RowTask]) -> bool:
         """Whether rows besides these are under way, and not away."""

@@ -33,6 +33,7 @@ from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.concatenation import Layout
 from framefleet.pipeline.render.fused.exact import are_equal
+from framefleet.pipeline.render.fused.joint_calls import row_by_row
 from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
@@ -271,6 +272,7 @@ class SharedCalls:
         # Not texts: a row that waits to share a call does not see that another row encodes the same text.
         self.shared = {} if mode == "exact" else decoders
         self._timed = self._methods if mode == "exact" else texts
+        self._by_row = {} if mode == "exact" else encoders.called
         denoisers = model.denoisers()  # their calls are parked before their forwards
         self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
         self._pictures = Memo(copies_objects=True)
@@ -296,6 +298,7 @@ class SharedCalls:
                 stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
             for name, method in self._methods.items():
                 stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+            stack.enter_context(intercept(self._by_row, row_by_row))
             yield
 
     def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

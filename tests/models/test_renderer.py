@@ -184,7 +184,8 @@ def _counted(model: Model, renderer: Renderer, requests: list[Request]) -> tuple
 def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_step_again(
     model: Model,
 ) -> None:
-    batching, requests = Batching(min_gain=0, mode="fast"), [_request(seed) for seed in range(12)]
+    batching = Batching(min_gain=0, mode="fast")
+    requests = [_request(seed, guidance_scale=2.0 + seed) for seed in range(12)]  # no two are one call
     _, needed = _counted(model, Renderer(model, batching, audit=Audit(every=0)), requests)
     renderer = Renderer(model, batching, audit=Audit(every=0))
     refused = list[str]()

@@ -61,6 +61,7 @@ class Count:
             ("texts encoded", len(calls.texts), len(set(calls.texts))),
             ("pictures encoded", len(calls.pictures), len(set(calls.pictures))),
             ("forwards of rows", calls.num_forwards, plain.num_forwards),
+            ("scheduler steps", calls.num_steps, plain.num_steps // AT_ONCE.get(self.way, 1)),
             ("decodes", calls.num_decodes, plain.num_decodes),
             ("conversions in the way", calls.num_conversions, 0),
             ("waits in the way", self.waits or 0, WITH_WAITS.get(self.way, 0)),
@@ -77,6 +78,7 @@ class Count:
             "texts encoded": f"{len(calls.texts)} of {len(set(calls.texts))} (plain {len(plain.texts)})",
             "pictures encoded": f"{len(calls.pictures)} of {len(set(calls.pictures))}",
             "forwards of rows": f"{calls.num_forwards} (plain {plain.num_forwards})",
+            "scheduler steps": f"{calls.num_steps} (plain {plain.num_steps})",
             "decodes": f"{calls.num_decodes} (plain {plain.num_decodes})",
             "conversions in the way": calls.num_conversions,
             "waits in the way": "" if self.waits is None else f"{self.waits} of {WITH_WAITS[self.way]}",
@@ -154,6 +156,8 @@ WAYS = {
     ),
     "image to video": Way(model="wan_i2v", recipe="image_to_video"),
 }
+# How many rows are one call of a pipeline.
+AT_ONCE = {"batched, fast": NUM_ROWS}
 # The waits that each may have: a picture is compared with those of other rows on the device.
 WITH_WAITS = {"alone": 0, "cached steps": 0, "own recipe": 0, "image to video": 2}
 
@@ -170,7 +174,8 @@ def measured(name: str, folder: Path) -> Count:
     with meter.counting() as calls:
         renderer = way.renderer(model, folder)
         if way.is_warm:
-            render(renderer, [replace(row, arguments=row.arguments | {"prompt": "warm"}) for row in rows])
+            warm = [row.arguments | {"prompt": "warm" * (1 + place % 2)} for place, row in enumerate(rows)]
+            render(renderer, [replace(row, arguments=own) for row, own in zip(rows, warm, strict=True)])
             calls.clear()
         render(renderer, rows)
     return Count(way=name, num_rows=len(rows), num_workers=1, calls=meter.calls, plain=plain.calls)

@@ -46,6 +46,7 @@ class Calls:
     texts: list[bytes] = field(default_factory=list)
     pictures: list[bytes] = field(default_factory=list)
     num_forwards: int = 0
+    num_steps: int = 0  # of noise schedulers
     num_decodes: int = 0
     num_loads: int = 0
     _since_forward: dict[int, int] = field(default_factory=lambda: defaultdict(int))
@@ -59,7 +60,7 @@ class Calls:
         self.texts.clear()
         self.pictures.clear()
         self._since_forward.clear()
-        self.num_forwards = self.num_decodes = self.num_loads = 0
+        self.num_forwards = self.num_steps = self.num_decodes = self.num_loads = 0
 
 
 class Meter:
@@ -74,6 +75,8 @@ class Meter:
         for pipe in pipes:
             for name, network in modules_of(pipe, ("",)).items():
                 self._methods |= self._counted(name, network)
+            if scheduler := getattr(pipe, "scheduler", None):
+                self._methods[type(scheduler), "step"] = self._step
 
     @contextmanager
     def counting(self) -> Iterator[Calls]:
@@ -102,6 +105,9 @@ class Meter:
             self._rows += working_rows()
             for row in working_rows():
                 self.calls._since_forward.pop(id(row), None)
+
+    def _step(self, *_: Any, **__: Any) -> None:
+        self.calls.num_steps += 1
 
     def _encode_text(self, _: Any, *args: Any, **kwargs: Any) -> None:
         self.calls.texts.append(_digest(args, kwargs))

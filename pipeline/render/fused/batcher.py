@@ -23,6 +23,7 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.checkpoint import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.joint_calls import JointCall, joined_rows, joint_at_work
 from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, stay
 
 
@@ -61,6 +62,8 @@ class RowTask:
         self._is_ending = False
         self.call: Call | None = None
         self.result: Result | None = None
+        self.is_held: Callable[[], bool] = lambda: False  # see `JointCall`
+        self.history: list[tuple[Call, Result]] | None = None  # all its calls, if somebody compares them
 
     @property
     def is_finished(self) -> bool:
@@ -152,7 +155,7 @@ class Batcher:
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
         task = self.current
-        if task is None or self._hub is None or len(self.tasks) == 1:
+        if task is None or joint_at_work() or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
         task.pause(self._hub)
@@ -202,6 +205,7 @@ class Batcher:
             self._hub = greenlet.getcurrent()
             for task in self.tasks.values():
                 is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
+                is_held = is_held or task.is_held()
                 has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
                 if task.call is None and has_turn and not is_held:
                     task.resume()
@@ -254,6 +258,8 @@ class Batcher:
         task, method = self.current, self._forwards.methods[name]
         if task is None or self._hub is None or is_private() or not method.is_as_it_was:
             return forward(*args, **kwargs)
+        if joint := joint_at_work():
+            return self._park_rows(task, joint, name, args, kwargs)
         is_alone = task.surroundings is not None
         if not is_alone:
             stay()
@@ -276,6 +282,19 @@ class Batcher:
         if result.error is not None:
             raise result.error
         return result.value
+
+    def _park_rows(self, task: RowTask, joint: JointCall, name: str, args: Any, kwargs: Any) -> Any:
+        """Stop a task before a call for several rows, until each of these has the result of its own."""
+        assert self._hub is not None
+        for row, (own_args, own_kwargs) in zip(joint.tasks, joint.calls(name, args, kwargs), strict=True):
+            if not row.is_finished:
+                row.call = parse_call(name, own_args, own_kwargs, task.draws)
+        task.pause(self._hub)
+        # Of a row that was dropped, any result: nobody looks at it.
+        results = [task.result if row.is_finished else row.result for row in joint.tasks]
+        for error in (result.error for result in results if result and result.error):
+            raise error
+        return joined_rows([result.value for result in results if result])
 
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
@@ -307,6 +326,8 @@ class Batcher:
             for place, result in zip(places, results, strict=True):
                 task, call = parked[place]
                 task.call, task.result = None, result
+                if task.history is not None:
+                    task.history.append((call, result))
                 if self._forwards.is_denoising(call):
                     task.forward_s += share_s
                     self._note_forward(task, call, result, started)
