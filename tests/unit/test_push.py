@@ -15,8 +15,9 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from framefleet import Store
+from framefleet.pipeline.guards.redaction import without_folder
 from framefleet.plugins.export import push
-from framefleet.plugins.export.card import _card, _public, _size_category
+from framefleet.plugins.export.card import _card, _size_category
 from tests.answering import Answering, answered_by
 from tests.commands import command
 from tests.hub_server import set_constants
@@ -209,5 +210,5 @@ def test_a_card_says_how_large_a_dataset_is_in_the_words_of_the_hub(num_rows: in
 
 @pytest.mark.parametrize("model", ["/home/me/models/wan", "../models/wan/", "file:///srv/wan"])
 def test_a_card_names_a_local_model_without_its_folder(model: str) -> None:
-    assert _public(model) == "wan"
-    assert _public("org/wan@main") == "org/wan@main"
+    assert without_folder(model) == "wan"
+    assert without_folder("org/wan@main") == "org/wan@main"
