@@ -48,7 +48,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def resumable(command: Callable[..., None]) -> Callable[..., None]:
-    """Mark a command that goes on where it was when it is run again; it says so when it is interrupted."""
+    """Mark a command that can be run again to continue: if it is interrupted, its last line says so."""
     command.__dict__["is_resumable"] = True
     return command
 

@@ -180,11 +180,12 @@ def survey_rows(
         valid = [row for row in rows if isinstance(row, IdentifiedRow)]
         if look_at:
             look_at(valid)
-        for row in valid if source else ():
-            cells = batch.slice(row.index - first, 1).to_pylist()[0]
-            if source and (remark := source.remark(cells, row.request())):
-                num_remarks += 1
-                remarked = remarked or f"row {row.index}: {remark}"
+        if source:
+            for row in valid:
+                cells = batch.slice(row.index - first, 1).to_pylist()[0]
+                if remark := source.remark(cells, row.request()):
+                    num_remarks += 1
+                    remarked = remarked or f"row {row.index}: {remark}"
         index.add([(row.index, row.row_id) for row in valid], [row.lane for row in valid])
         index.leave_out(row.index for row in rows if isinstance(row, InvalidRow))
         watch.show(Checked(num_rows=survey.num_rows))

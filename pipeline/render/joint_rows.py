@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.rows.prompt_lengths import PROMPT, texts_of
 
 log = logging.getLogger(__name__)
-# So many alike rows must be there before two of them are tried: the trial takes what four short ones do.
+# Least number of alike rows for a trial, which takes as long as four short rows.
 ENOUGH = 4
 _STEPS = 2  # in a trial: what the second is given, the first has made
 _BETWEEN = 32  # rows from trial to trial: tables may have some rows of each of many looks
@@ -49,7 +50,10 @@ class JointRows:
     def group(self, row: RenderRow, waiting: Iterable[RenderRow], room: int) -> list[RenderRow]:
         """Return `row`, and those that one call renders with it. room: for how many rows."""
         look = _look(row)
-        rows = [row, *(one for one in waiting if look and one is not row and _look(one) == look)][:room]
+        if look is None or all(self._lengths.get(key, {}) is None for key in _keys(look)):
+            return [row]
+        others = (one for one in waiting if one is not row and _look(one) == look)
+        rows = [row, *islice(others, max(room - 1, 0))]
         if len(rows) < 2:
             return [row]
         own = self._length(row)
@@ -68,7 +72,7 @@ class JointRows:
 
     def refuse(self, row: RenderRow, why: str) -> None:
         """Render such rows by calls of their own from now on."""
-        keys = [(_look(row), True), (_look(row), False)]
+        keys = _keys(_look(row))
         if any(self._lengths.get(key) for key in keys):
             log.info("rows of %s are not rendered together by one call: %s", row.kind, why)
         self._lengths |= dict.fromkeys(keys)
@@ -108,6 +112,10 @@ def _look(row: RenderRow) -> Hashable | None:
     if row.is_alone or row.checkpoint or row.request.recipe != "generate" or not (texts and are_numbers):
         return None
     return row.request.scheduler, row.adapters.asked, repr(([*texts], others))
+
+
+def _keys(look: Hashable) -> list[tuple[Hashable, bool]]:
+    return [(look, True), (look, False)]
 
 
 def _calls(tasks: Iterable[RowTask]) -> Iterator[Call]:

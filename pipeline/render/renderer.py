@@ -140,7 +140,7 @@ class Renderer:
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptReaders(model.pipe.components.values())
         self._joint = JointRows(self._prompts, self._try)
-        # A guardrail notes what it changes, and not of which row.
+        # A guardrail does not say which row it changed.
         has_guardrail = any(isinstance(part, Guardrail) for part in model.pipe.components.values())
         is_simple = self._tails.is_able and not model.placer and not has_guardrail
         self._may_join = self.batching.mode == "fast" and is_simple

@@ -102,6 +102,9 @@ def s3_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[s
     return chosen
 
 
+CHECKSUMS_REFUSED = "%s refuses S3's newer checksums: going on without them"
+
+
 def without_checksums(url: str, options: Mapping[str, Any], error: BaseException) -> dict[str, Any] | None:
     """Return options without S3's newer checksums if the store may have refused these; else None."""
     config = options.get("config_kwargs", {})
@@ -208,7 +211,7 @@ class ObjectStore:
             self.options["config_kwargs"] = config
             self.reopen()
             raise
-        log.warning("%s refuses S3's newer checksums: going on without them", public_url(self.url))
+        log.warning(CHECKSUMS_REFUSED, public_url(self.url))
         return answer
 
     def reopen(self) -> None:

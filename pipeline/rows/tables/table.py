@@ -30,7 +30,7 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.stores.object_store import stamp_of, without_checksums
+from framefleet.pipeline.outputs.stores.object_store import CHECKSUMS_REFUSED, stamp_of, without_checksums
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, trouble_of, why_unread
 from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
@@ -318,7 +318,7 @@ def open_table(
             table = open_table(
                 place, plain, arguments=arguments, outage_s=outage_s, has_answered=has_answered
             )
-            log.warning("%s refuses S3's newer checksums: going on without them", shown)
+            log.warning(CHECKSUMS_REFUSED, shown)
             return table
         if is_ours:
             raise

@@ -142,7 +142,7 @@ def plan_columns(
         if name not in targets:
             raise JobError(f"columns.{name}: training reads no {name!r}", did_you_mean(name, targets))
         if column not in schema.names:
-            problem = f"columns.{name} names the column {column!r}, but the table has no such column"
+            problem = f"columns.{name} names the column {column!r}, but the table has none"
             raise JobError(problem, did_you_mean(column, schema.names))
     # Of records, and of picks, also what images and videos their clips were made from.
     clip = {spec.kind: CLIP} if is_picks(schema.names) else {}
