@@ -86,7 +86,12 @@ class Replayer:
                 raise ModelError(problem, f"give the folder of the right one: {option}")
         if self._model is None or recorded.model != self._settings:
             self._model = None  # free its memory before the next is loaded
-            self._model, self._settings = load(recorded.model), recorded.model
+            try:
+                self._model, self._settings = load(recorded.model), recorded.model
+            except ModelError as error:
+                if self._given.model or self._given.models:
+                    raise
+                raise ModelError(error.problem, f"if it has moved, add --model PLACE. {error.fix}") from None
         model = self._model
         check_files(recorded, model.digests, model.settings.name)
         request = check_again(recorded.request, model.spec, recipe)
