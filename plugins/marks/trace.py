@@ -33,6 +33,7 @@ from framefleet.pipeline.errors import CONTROLS
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.embedded_text import row_id_in
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
+from framefleet.pipeline.outputs.media.media_settings import LOSSY
 from framefleet.plugins.keep.replay.recorded_row import is_opened
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
@@ -400,7 +401,8 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     yield from differences
     if not differences and marks.contents.sha256:
         same = (found.record["marked_sha256"], found.record["frames_sha256"])
-        yield "the frames are the same" if marks.contents.sha256 in same else "encoded again"
+        copied = "copied or encoded again" if found.format in LOSSY else "encoded again"
+        yield "the frames are the same" if marks.contents.sha256 in same else copied
     elif not differences:
         yield "another file, whose content was not compared"
 

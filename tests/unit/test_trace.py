@@ -140,6 +140,14 @@ def test_many_frames_are_not_called_equal_unseen(tmp_path: Path) -> None:
     assert (found.found_by, found.changes) == ("tags", ("another file, whose content was not compared",))
 
 
+def test_a_copy_with_loss_is_not_said_to_be_encoded_again(tmp_path: Path) -> None:
+    store = write_output(tmp_path / "out", ROWS[:1])
+    (path,) = store.list("clips")
+    (copy := tmp_path / "copy.mp4").write_bytes(store.read(path) + b"\0\0\0\x08free")
+    [found] = framefleet.trace(copy, outputs=tmp_path / "out")
+    assert (found.found_by, found.changes) == ("tags", ("copied or encoded again",))
+
+
 def as_png(frame: Frames) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "PNG")
