@@ -351,13 +351,16 @@ class Driver:
         for failed in report.failed:
             self._fail(worker, failed, fleet)
         self._halt = self._halt or report.halt
+        failed_now = {failed.row_id for failed in report.failed}
         for row_id in report.saved if worker not in self._spoiled else ():
             pending = self._pending.get(row_id)
             self._checkpoints.add(row_id)
             self._tally.counts.add(SAVED_CHECKPOINTS)
             if worker not in self._leaving:
                 self._lanes.of(worker).dispatcher.saved(worker, row_id)
-            if pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
+            if pending is None and row_id in failed_now:
+                self._checkpoints.failed(row_id)
+            elif pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
                 self._checkpoints.drop([row_id])
         for row_id in report.handed_back:
             self._committer.note(logging.INFO, worker, row_id, "handed back")

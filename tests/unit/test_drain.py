@@ -36,6 +36,7 @@ from framefleet.cluster.worker.messages import (
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.engine import Engine
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.rows.identity import LaneKey
 from tests.driving import StandIns, begun, drive, hello_of, left_of
@@ -57,6 +58,7 @@ class Workers(StandIns):
     at: dict[int, Callable[[], Event | None]] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)  # once
     hopeless: set[str] = field(default_factory=set)  # that fail each time
+    keeps: bool = False  # something of each row that fails, told with that
     enders: Collection[int] = ()  # seeds of rows that have their worker end, each time
     with_notice: bool = False  # of its machine; else the worker is sent a signal
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
@@ -124,7 +126,10 @@ class Workers(StandIns):
         row_id = rows.pop(0).row_id
         if row_id in self.failing | self.hopeless:
             self.failing.discard(row_id)
+            if self.keeps:
+                self.store.write(checkpoint_path(row_id), b"an id")
             return WorkerReport(
+                saved=(row_id,) if self.keeps else (),
                 failed=(Failed(row_id=row_id, error_type="E", message="", traceback=""),),
                 remarks=(Remark(text="tried again alone", level=logging.INFO, row_id=row_id),),
             )
@@ -256,6 +261,24 @@ def test_a_row_that_failed_begins_again_and_what_led_to_its_end_is_logged_before
     assert summary and (summary.done, summary.failed) == (NUM_ROWS - 3, 1)
     log = [line.message for line in Output(resolved.store).log(second)]
     assert log[-3:-1] == ["tried again alone", "E: "] and log[-1].startswith("given up: "), log
+
+
+def test_what_an_engine_keeps_of_a_row_that_fails_at_once_is_there_for_retry(
+    run: Run, resolved: ResolvedJob, tmp_path: Path
+) -> None:
+    run(at={1: interrupt})
+    first, _ = sorted((tmp_path / "out" / CHECKPOINTS).iterdir())
+    engine = Engine(type="of a test", model="none")
+    with begun(resolved, beat_s=600) as (_, index, lock):
+        left = left_of(resolved, index, lock)
+        lanes = {
+            key: replace(lane, setup=replace(lane.setup, model=replace(lane.setup.model, engine=engine)))
+            for key, lane in left.lanes.items()
+        }
+        hello = hello_of(resolved)
+        workers = Workers(resolved.store, hello, lock=lock, hopeless={first.stem}, keeps=True)
+        assert drive(replace(left, lanes=lanes), workers).failed == 1
+    assert [*(tmp_path / "out" / CHECKPOINTS).iterdir()] == [first]
 
 
 def test_checkpoints_of_rows_that_have_a_record_are_swept_at_the_start(
