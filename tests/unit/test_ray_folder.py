@@ -73,6 +73,7 @@ _PROGRAMS = {
     "python": f'case "$*" in *ray.init*) ;; *) exec {sys.executable} "$@";; esac',
     "framefleet": 'while [ $(cat "$NOTES" | wc -l) -lt "$MACHINES" ]; do /bin/sleep 0.1; done',
     "sleep": "",
+    "timeout": "",  # removes the folder at the end: only root could remove a stranger's
     "ssh": 'shift; cd "$FAR"; exec sh -c "$*"',
     "srun": 'while case "$1" in -*) ;; *) false;; esac; do shift; done; exec "$@"',
 }
