@@ -1,8 +1,10 @@
 """Break the core at random, one small change at a time, and print which tests notice.
 
-For each mutant it runs `make test` and, where that passes, the whole suite (`make test-all`). A failing test
-counts if it also fails alone, and passes without the mutant. Not mutated: annotations, f-strings, flags of
-`@dataclass`, calls of loggers, lines that are not ASCII, and conditions and operators over several lines.
+For each mutant it runs `make test` and, where that passes, the whole suite (`make test-all`). To be quick it
+asks the nearest files first (`make test-changed`): what fails there and belongs to `make test` counts for it.
+A failing test counts if it also fails alone, and passes without the mutant. Not mutated: annotations,
+f-strings, flags of `@dataclass`, calls of loggers, lines that are not ASCII, and conditions and operators
+over several lines.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from pathlib import Path
 from random import Random
 from types import CodeType
 
-from tests.changed import module_of
+from tests.changed import module_of, nearest_tests
+from tests.durations import last_full_run
+from tests.tiers import ROOMS_S, rooms_to_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_LIMIT_S = 3600
@@ -180,6 +184,12 @@ def first_failure(clone: Path, target: str, unreliable: list[str]) -> str:
         unreliable.append(failure[1])
 
 
+def belongs_to_make_test(test: str, path: str) -> bool:
+    """Whether `make test` runs a test after a change of one file."""
+    rooms = rooms_to_run(nearest_tests({path}), last_full_run(), *ROOMS_S)
+    return last_full_run().seconds(test) is None or test.partition("::")[0] in rooms
+
+
 def run(clone: Path, *command: str, **variables: str) -> tuple[int | None, str]:
     """Return exit status, None after the time limit, and output; kill what is left of the command."""
     outer = {"CI", "MAKEFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "RAY_ADDRESS"}
@@ -249,7 +259,11 @@ def main() -> None:
                 for target in targets:
                     # `make test-all` runs what `make test` does.
                     is_caught = verdicts and verdicts[0] != "no"
-                    verdicts.append("yes" if is_caught else first_failure(clone, target, unreliable))
+                    near = "" if verdicts else first_failure(clone, "test-changed", unreliable)
+                    if near.startswith("tests/") and belongs_to_make_test(near, mutant.path):
+                        verdicts.append(near)
+                    else:
+                        verdicts.append("yes" if is_caught else first_failure(clone, target, unreliable))
                 rows.append(verdicts)
                 say(mutant.row(*verdicts))
         finally:
