@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -122,12 +123,12 @@ class JobRunner:
     # Of two runners of a job, the one with the lower number calls the other.
     order: ClassVar[int] = 0
 
+    @abstractmethod
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: RunJob) -> Summary:
         """Render the job, or jobs made from it, in several runs; return how that ended.
 
         run: renders one job, through the other runners whose section it has.
         """
-        raise NotImplementedError
 
     def plan(
         self, job: Job, watch: Watch, wanted: Any, *, run: Callable[..., Any], table: str | None = None
@@ -223,4 +224,19 @@ def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:
 
 def notes(store: Store) -> list[str]:
     """Return what listeners say about an output."""
-    return [line for listener in listeners() for line in listener.notes(store)]
+    return _said(lambda listener: listener.notes(store))
+
+
+def lines_at_end(store: Store) -> list[str]:
+    """Return what listeners say when a job has ended."""
+    return _said(lambda listener: listener.ending_lines(store))
+
+
+def _said(ask: Callable[[Any], Sequence[str]]) -> list[str]:
+    """Return the lines of all listeners; those that raise are warned of, as the clips are there."""
+    lines: list[str] = []
+    for listener in listeners():
+        place = f"{type(listener).__module__}:{type(listener).__name__}"
+        with noted(), blamed_on("listener", place, "asked"):
+            lines += ask(listener)
+    return lines

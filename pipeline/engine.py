@@ -7,6 +7,7 @@ loads no model and does not import torch.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,13 +115,13 @@ class Engine(Strict):
         """Return the settings that decide clips, as JSON: they are part of every row's identity."""
         return {"type": self.type, "model": self.model}
 
+    @abstractmethod
     def spec(self) -> PipelineSpec:
         """Return what rows may ask for. Raises UserError if it is already clear that it cannot render."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, store: Store) -> EngineSession:
         """Return a session. store: the job's output."""
-        raise NotImplementedError
 
     @property
     def digest(self) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, distributions
+from inspect import getattr_static
 from itertools import chain
 from traceback import walk_tb
 from typing import Any, Literal, TypeAlias
@@ -106,6 +107,8 @@ _BASES = {
     "families": "framefleet.pipeline.model.families.family:Family",
     "recipes": "framefleet.pipeline.recipes.recipe:Recipe",
 }
+# Fields whose names only one plugin may have.
+_OF_ONE = ("columns", "placements", "engines", "tables", "export_formats", "job_kinds", "inner_outputs")
 _loading: list[str] = []  # the plugin being imported
 
 
@@ -159,6 +162,11 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
     for section in sections.keys() & loaded.sections.keys():
         problem = f"plugin {name}: another plugin has the section {section!r}"
         raise PluginError(problem, "uninstall one of them")
+    for door in _OF_ONE:
+        there = {key for other in loaded.plugins.values() for key in getattr(other, door)}
+        for key in getattr(plugin, door).keys() & there:
+            problem = f"plugin {name}: another plugin has {key!r} in its `{door}`"
+            raise PluginError(problem, "rename it, or uninstall one of them")
     for door, names in (("runner", ran), ("file step", plugin.file_steps)):
         if unknown := [section for section in names if section not in known]:
             problem = f"plugin {name}: it has a {door} for the section {unknown[0]!r}, which no plugin adds"
@@ -173,7 +181,9 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
 def refuse_section(section: str, problem: str) -> None:
     """Count the plugin with this section as one that cannot be used."""
     loaded = _loaded()
-    name = next(name for name, plugin in loaded.plugins.items() if section in plugin.sections)
+    having = (name for name, plugin in loaded.plugins.items() if section in plugin.sections)
+    if (name := next(having, None)) is None:  # it was refused for another of its sections
+        return
     for own in loaded.plugins.pop(name).sections:
         del loaded.sections[own]
     loaded.runners[:] = [runner for runner in loaded.runners if runner.section in loaded.sections]
@@ -226,7 +236,10 @@ def columns_of_sections(*, is_late: bool) -> Mapping[str, Callable[..., Any]]:
     """Return by section the function that returns its columns, late or not; imported when called."""
 
     def call(name: str, place: str, *arguments: Any) -> Any:
-        return named(name, place)(*arguments)
+        if isinstance(columns := named(name, place)(*arguments), Iterable):
+            return columns
+        problem = f"plugin {name}: {place} returned {type(columns).__name__}, and no columns"
+        raise PluginError(problem, "have it return a list of columns, which may be empty")
 
     return {
         section: partial(call, name, place)
@@ -253,9 +266,13 @@ def inner_outputs() -> Mapping[str, str]:
 
 
 def listeners() -> list[Any]:
-    """Return one of each class of listeners that plugins add."""
-    places = [(name, place) for name, plugin in plugins().items() for place in plugin.listeners]
-    return [_made(name, place, "listeners") for name, place in places]
+    """Return one of each class of listeners that plugins add, without those that cannot be made."""
+    found = list[Any]()
+    for name, plugin in plugins().items():
+        for place in plugin.listeners:
+            with noted():
+                found.append(_made(name, place, "listeners"))
+    return found
 
 
 def by_name(
@@ -297,9 +314,10 @@ def plugin_raising(error: BaseException) -> str:
     modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
     packages = {__name__.partition(".")[0]: ""}
     for name, plugin in [*plugins().items()][len(_OURS) :]:
-        places = [*plugin.sections.values(), *plugin.file_steps.values(), *plugin.runners, *plugin.listeners]
-        places += chain.from_iterable(plugin.commands.values())
-        packages |= {place.partition(":")[0].partition(".")[0]: name for place in places}
+        values = [getattr(plugin, each.name) for each in fields(plugin)]
+        entries = chain.from_iterable(one.values() if isinstance(one, Mapping) else one for one in values)
+        texts = chain.from_iterable([entry] if isinstance(entry, str) else entry for entry in entries)
+        packages |= {text.partition(":")[0].partition(".")[0]: name for text in texts if ":" in text}
     tops = [module.partition(".")[0] for module in reversed(modules)]
     return next((packages[top] for top in tops if top in packages), "")
 
@@ -346,6 +364,10 @@ def _subclass(plugin: str, place: _Place, door: str) -> Any:
     if not (isinstance(value, type) and issubclass(value, expected)):
         problem = f"plugin {plugin}: {place} is not a subclass of {expected.__name__}"
         raise PluginError(problem, "repair or uninstall its package")
+    members = ((name, getattr_static(value, name)) for name in dir(value))
+    if missing := [name for name, member in members if getattr(member, "__isabstractmethod__", False)]:
+        problem = f"plugin {plugin}: {place} lacks {', '.join(missing)}, which {expected.__name__} asks for"
+        raise PluginError(problem, "add what is missing, or uninstall its package")
     return value
 
 

@@ -64,6 +64,7 @@ class Claim(Written):
 
     framefleet: str = ""
     job: ClaimedJob
+    file_steps: list[str] = []  # the sections whose steps changed files
     recipe_digest: str | None = None
     model_files: dict[str, str] = {}
 

@@ -236,8 +236,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
         return f"to set it for every row, write `defaults: {line}`"
     if len(key) == 1:
         return (
-            f"if it is an argument of the model, it belongs in `defaults: {{{word}: ...}}`; "
-            "`framefleet schema` prints every key"
+            f"if it is an argument of the model, it belongs in `defaults: {{{word}: ...}}`; `framefleet "
+            "schema` prints every key, with those of installed plugins"
         )
     return f"known here: {', '.join(siblings or elsewhere)}"
 

@@ -397,7 +397,7 @@ if TYPE_CHECKING:
         """A `CoreJob` with the sections of plugins, each by its name."""
 
 else:
-    for _name in sections().keys() & CoreJob.model_fields.keys():
+    for _name in sorted(sections().keys() & CoreJob.model_fields.keys()):
         refuse_section(_name, f"it adds the section {_name!r}, which every job file has")
     _added = {}
     for _name, _section in sections().items():

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.jobs.doors import job_kinds
+from framefleet.jobs.doors import file_steps, job_kinds
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, fit_of, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
@@ -96,7 +96,9 @@ def claim(resolved: ResolvedJob) -> None:
         changing = {key: now[key] for key in ("output", *_CHANGING)}
         # Models and LoRAs that only rows of earlier runs name stay.
         job = {**before, **changing, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
-        description = {**theirs, "job": job}
+        steps = [*dict.fromkeys([*claimed.file_steps, *description["file_steps"]])]
+        is_written &= steps == claimed.file_steps
+        description = {**theirs, "job": job, "file_steps": steps}
         try:
             is_written &= read_claim(resolved.store) is not None
         except (FileNotFoundError, JobError):  # it was read from parts
@@ -123,6 +125,7 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": _job_values(resolved),
+        "file_steps": [name for name, step in resolved.steps.items() if step.changes_file],
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
         **{names.get(key, key): value for key, value in model.items()},
     }
@@ -222,7 +225,9 @@ def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Return a line for each difference that makes these two different jobs; [] if they are the same."""
     names = {*sections_with_steps(theirs["job"]), *sections_with_steps(ours["job"])}
-    theirs, ours, lines = _decisive(theirs, names), _decisive(ours, names), []
+    gone = [name for name in theirs.get("file_steps", ()) if name not in file_steps()]
+    lines = [f"  {name}: {theirs['job'].get(name)} there, of a plugin that is not here" for name in gone]
+    theirs, ours = _decisive(theirs, names), _decisive(ours, names)
     for key in sorted({*theirs, *ours}):
         texts = (str(values.get(key, "unset")) for values in (theirs, ours))
         there, here = (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..." for text in texts)

@@ -112,9 +112,9 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return the lines to print when a job has ended."""
-    from framefleet.jobs.doors import notes
+    from framefleet.jobs.doors import lines_at_end, notes
     from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.plugin import inner_outputs, listeners
+    from framefleet.pipeline.plugin import inner_outputs
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
@@ -154,12 +154,12 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     ]
     lines += [*summary.unused, *notes(store)]
     lines += [f"records: {store.url_of(RECORDS)}", *_problem_lines(summary, store)]
-    return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
+    return [*lines, *lines_at_end(store)]
 
 
 def _problem_lines(summary: Summary, store: Store) -> list[str]:
     """Return lines that say why rows have no clip."""
-    lines = [gone_line(summary.gone, store.url_of(""))] if summary.gone else []
+    lines = [gone_line(summary.gone)] if summary.gone else []
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
         lines.append(f"finished clips are kept; to continue: {summary.to_continue}")

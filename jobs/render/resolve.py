@@ -132,7 +132,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         if cache := model.settings.options.cache:
             with naming_model(place_of(name)):
                 check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
-    wait_for(watch, "opening the table")
+    wait_for(watch, "opening the table" if job.rows_place else "reading the sweep")
     fit, job = job.inputs.fit, _with_fit(job, opened, recipe, store)
     of_rows = job if table is None else job.with_rows_in(table).model_copy(update={"sweep": Sweep()})
     recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()

@@ -220,10 +220,10 @@ def share_text(share: float) -> str:
     return f"{math.ceil(100 * share / step - 1e-9) * step:.{digits}f} %"
 
 
-def gone_line(gone: Gone, output: str) -> str:
+def gone_line(gone: Gone) -> str:
     """Return a line about clips of an output that are gone."""
     checked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
     return (
         f"damaged: {count_text(gone.num_gone, 'clip')} with a record, gone or of another size{checked}"
-        f", e.g. {gone.example}; `{command('repair', output)}` renders such clips again"
+        f", e.g. {gone.example}; `{command('repair', 'JOB.YAML')}` renders such clips again"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -84,9 +85,9 @@ class Placer:
     def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
         """Raise ModelError if `num` devices cannot compute the denoisers, which may be without weights."""
 
+    @abstractmethod
     def place(self, pipe: Any) -> None:
         """Put the networks of a pipeline on the devices, in place of `pipe.to(device)`."""
-        raise NotImplementedError
 
     def begin(self, *, is_exact: bool) -> None:
         """Called before rows are rendered. is_exact: they must have the same bits as on one device."""

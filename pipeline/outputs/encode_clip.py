@@ -68,8 +68,8 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     fps, fps_source = rate_of(clip, media)
     frames, sound = clip.frames, audio
     for step in steps:
-        frames = None if frames is None else step.frames(frames, of)
-        sound = None if sound is None else step.sound(sound, of)
+        frames = None if frames is None else step.changed(frames, of)
+        sound = None if sound is None else step.returned("sound", step.sound(sound, of), Audio)
     sent = _as_sent(clip, media, steps, fps)
     lengths = _lengths(clip, frames, media, fps, fps_source)
     tags = file_tags(clip, media.embed, fps=lengths["fps"] if fps_source == "row" else None)
@@ -112,6 +112,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     second = None
     for step in steps:
         if (derived := step.second_file(of)) is not None:
+            derived = step.returned("second_file", derived, type(clip))
             plain = StepInput(clip=derived, media=replace(media, previews=False), read=of.read)
             second = encode_input(plain, [other for other in steps if other is not step])
             of_clip, names = second.record, ("bytes", "height", "width", "num_frames", "fps")
@@ -149,10 +150,14 @@ def encode_file(
     tags: Mapping[str, str],
 ) -> bytes:
     """Return the file of frames and sound that steps have changed already."""
-    added = {key: text for step in steps for key, text in step.tags(of).items()}
+    added = {
+        step.returned("tags", key, str): step.returned("tags", text, str)
+        for step in steps
+        for key, text in step.returned("tags", step.tags(of), dict).items()
+    }
     content = encode(frames, media=of.media, fps=fps, metadata={**tags, **added}, audio=sound)
     for step in steps:
-        content = step.file(content, of)
+        content = step.returned("file", step.file(content, of), bytes)
     return content
 
 

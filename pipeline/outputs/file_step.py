@@ -6,10 +6,12 @@ nothing here.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import RenderError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.frames.frames import Pictures
     from framefleet.pipeline.outputs.frames.result import Audio
     from framefleet.pipeline.outputs.media.media_settings import Media
+
+OfMethod = TypeVar("OfMethod")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +92,9 @@ class FileStep:
         return None
 
     @classmethod
+    @abstractmethod
     def open(cls, section: Any, *, folder: str | None) -> Self | None:
         """Return the step that a section asks for, or None; `folder` is the job file's. Raises UserError."""
-        raise NotImplementedError
 
     def check(self, media: Media) -> None:
         """Raise JobError if it does not work with files of this format."""
@@ -108,7 +112,10 @@ class FileStep:
 
     @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> FileStep | None:
-        """Return the step that makes a row's file again. section: as in job.json. Raises JobError."""
+        """Return the step that makes a row's file again. section: as in job.json. Raises JobError.
+
+        None: there is none, and rows whose frames it has changed are not replayed.
+        """
         return None
 
     # -- On a worker --
@@ -134,6 +141,21 @@ class FileStep:
     def second_file(self, of: StepInput) -> Clip | None:
         """Return another clip to store, in the same format. Only one step of a job may return one."""
         return None
+
+    def returned(self, method: str, value: Any, kind: type[OfMethod]) -> OfMethod:
+        """Return what one of these methods has returned. Raises RenderError if it is of another type."""
+        if isinstance(value, kind):
+            return value
+        problem = f"`{method}` returned {type(value).__name__}"
+        raise RenderError(problem, f"have it return {kind.__name__}")
+
+    def changed(self, frames: Pictures, of: StepInput) -> Pictures:
+        """Return the result of `frames`. Raises RenderError if it is of another form."""
+        made = self.returned("frames", self.frames(frames, of), np.ndarray)
+        if made.ndim != frames.ndim or made.dtype != frames.dtype:
+            problem = f"`frames` returned {made.dtype} of the shape {made.shape}"
+            raise RenderError(problem, f"have it return what it got: {frames.dtype} of {frames.shape}")
+        return made
 
 
 def added_columns(steps: Mapping[str, FileStep], columns: Iterable[ClipColumn]) -> pa.Schema:

@@ -29,17 +29,25 @@ def generate(pipe: Any, request: Request) -> Any:
 
 
 def _by_name() -> dict[str, Recipe]:
-    """Return `generate` and plugins' recipes. For those of other packages, row_ids depend on the code."""
+    """Return `generate` and plugins' recipes. Those of other packages are treated like a user's functions."""
     by_name = {"generate": recipe_from(generate)}
     for recipe in recipes():
-        is_ours = recipe.function.__module__.startswith("framefleet.")
-        own = recipe if is_ours else replace(recipe, digest=source_digest(recipe.function))
+        own = recipe
+        if not recipe.function.__module__.startswith("framefleet."):
+            try:
+                checked = _recipe_of(recipe.name, recipe.function)
+            except RecipeError as error:
+                log.warning("a plugin's recipe is not used: %s", error)
+                continue
+            own = replace(recipe, digest=checked.digest, is_batched=checked.is_batched)
         if by_name.setdefault(recipe.name, own) is not own:
             log.warning("a plugin's recipe %r is not used: another one has this name", recipe.name)
     return by_name
 
 
-BUILT_IN = _by_name()
+def is_of_user(name: str) -> bool:
+    """Whether a recipe's code is not framefleet's: `module:function`, or a recipe of another package."""
+    return ":" in name or (name in BUILT_IN and BUILT_IN[name].is_own)
 
 
 def find_recipe(name: str, folder: str | None = None) -> Recipe:
@@ -97,6 +105,9 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
         ) from None
     digest, is_batched = source_digest(function), getattr(function, BATCHED, False)
     return Recipe(name=name, function=function, digest=digest, is_batched=is_batched)
+
+
+BUILT_IN = _by_name()
 
 
 class KnownRecipes(dict[str, Recipe]):

@@ -62,7 +62,8 @@ class Recipe:
     function: Callable[..., Any]
     # SHA-256 of its source file; None for framefleet's recipes, which the version covers.
     digest: str | None = None
-    is_batched: bool = True  # its rows may be rendered together; users say so with `framefleet.recipe`
+    # Its rows may be rendered together. Not read where the code is not framefleet's: see `recipe`.
+    is_batched: bool = True
     needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
     makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
     # From the recipe's own arguments and those of the pipeline to problems between them.

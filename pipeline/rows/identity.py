@@ -22,6 +22,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+from framefleet.pipeline.recipes.catalog import is_of_user
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, each_input, inputs_in, is_model
 
@@ -180,5 +181,4 @@ def lane_of(request: Request) -> LaneKey:
 
 @functools.cache  # called for every row
 def lane_named(model: str, recipe: str) -> LaneKey:
-    """recipe: the row's; a user's recipe is `module:function`."""
-    return LaneKey(model, recipe if ":" in recipe else "")
+    return LaneKey(model, recipe if is_of_user(recipe) else "")

@@ -201,7 +201,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     }
     stdout.print(counted("", numbers))
     if plan.gone:
-        stdout.say(gone_line(plan.gone, plan.output))
+        stdout.say(gone_line(plan.gone))
     for name, one in models.items():
         origin = "column or sweep" if plan.sweep else "column"
         table = Table(f"argument of {name}" if name else "argument", origin, "default", box=box.SIMPLE_HEAD)

@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Option
 
 from framefleet.api.commands import AsJson, OutputToRead, StorageSets, resumable, stderr, stdout
-from framefleet.api.errors import count_text
+from framefleet.api.errors import count_text, names_text
 
 _RowIds = Annotated[list[str] | None, Option("--row", metavar="ROW_ID", help="Row to forget; repeatable.")]
 _Where = Annotated[
@@ -48,5 +48,7 @@ def forget_command(
     else:
         files = count_text(forgotten.num_deleted, "file")
         stdout.say(f"forgotten: {rows}; {files} deleted, {forgotten.num_rewritten:,} rewritten")
+    if forgotten.pages:
+        stderr.say(f"deleted whole, to be made again: {names_text(forgotten.pages)}")
     for line in forgotten.left:
         stderr.say(f"not deleted: {line}")

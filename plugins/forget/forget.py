@@ -48,6 +48,7 @@ class Forgotten(Overview):
     num_deleted: int  # files
     num_rewritten: int  # files from which rows were removed
     left: tuple[str, ...]  # a line for each other place with these rows
+    pages: tuple[str, ...] = ()  # deleted, although they showed other rows too; they can be made again
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -122,6 +123,7 @@ def forget_rows(
             num_deleted=sum(one.num_deleted for one in removals),
             num_rewritten=sum(one.num_rewritten for one in removals),
             left=left,
+            pages=tuple(sorted({page for one in removals for page in one.pages if not page.startswith(".")})),
         )
 
 
@@ -200,5 +202,5 @@ def _left(root: Store, stores: Collection[Store], texts: RowTexts, claim: Claim 
         yield f"{rows} of an interrupted run without a record yet; run the job, then forget again"
     yield (
         "exports, packs, sheets, uploaded datasets and models trained on these clips; search them for the "
-        f"row_ids in {root.url_of(FORGOTTEN)}"
+        f"row_ids that {root.url_of(FORGOTTEN)} has afterwards"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +49,7 @@ class Removal:
     columns: frozenset[str]  # in the condition
     num_deleted: int = 0
     num_rewritten: int = 0
+    pages: set[str] = field(default_factory=set)  # deleted whole, with what they show of other rows
 
     @property
     def store(self) -> Store:
@@ -101,6 +102,7 @@ class Removal:
             if values is None or not self.texts.rows_by_text.keys().isdisjoint(values):
                 self._delete([_STATE])
         derived = (*_DERIVED, *(path for path, kind in files_of_plugins().items() if kind == "derived"))
+        self.pages.update(path for path in derived if self.store.list(path) or self.store.exists(path))
         self._delete(path for folder in derived for path in self.store.list(folder))
         self._delete(path for path in derived if self.store.exists(path))
         for path in (*self.store.list(PICK_FILES), PICKS):

@@ -5,7 +5,6 @@ The format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -28,7 +27,7 @@ _FIELD = re.compile(r"\{(video_key|(chunk_index|file_index)(?::0?(\d)d)?)\}")
 def _plain_table(content: bytes, file: str) -> pa.Table:
     """Return a table as it was written, for an exact copy."""
     try:
-        return pq.read_table(io.BytesIO(content))
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except pa.ArrowException as error:
         raise TableError(f"{file} cannot be read: {error}", "download it again") from None
 

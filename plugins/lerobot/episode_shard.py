@@ -6,7 +6,6 @@ meta/info.json last, without which no reader accepts a folder as a dataset.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +96,9 @@ class EpisodeShard(ShardWriter):
         notes = {
             note["row_id"]: note
             for path in target.place.list(_NOTES)
-            for note in pq.read_table(io.BytesIO(target.place.read(path))).to_pylist()
+            for note in pq.ParquetFile(pa.BufferReader(target.place.read(path)))
+            .read(use_threads=False)
+            .to_pylist()
         }
         write_dataset(replace(augmented, looks=looks), notes, _provenance(selection), target)
         num_of_source = len({look.episode for look in looks})

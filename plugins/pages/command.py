@@ -127,7 +127,7 @@ def sheet_command(
     ] = None,
     sets: StorageSets = None,
 ) -> None:
-    """Draw the clips of an output in one picture: three frames of each, in the order of their table.
+    """Draw the clips of an output in one picture: three frames of each, in the order that their rows had.
 
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """

@@ -103,7 +103,8 @@ def _named(name: str, folder: str | None) -> ClipColumn:
         fix = either(did_you_mean(name, [*OWN_SCORES, *others]), "name yours as module:function")
         raise JobError(f"scores: there is no score {name!r}", fix)
     place = others.get(name, name)
-    function = named_function(place, "score", folder=folder)
+    what = f"score {name!r} of a plugin," if name in others else "score"
+    function = named_function(place, what, folder=folder)
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:

@@ -157,7 +157,7 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
             Text(f"machines and workers no longer used: {num_blocked:,}; the job's log says why", "red")
         )
     if status.gone:
-        lines.append(Text(one_line(gone_line(status.gone, status.output)), "red"))
+        lines.append(Text(one_line(gone_line(status.gone)), "red"))
     if status.over_budget:
         lines.append(Text(f"stopped: {one_line(status.over_budget)}"))
     if status.driver.error:

@@ -63,6 +63,15 @@ def test_an_installed_plugin_adds_a_score_a_recipe_formats_and_a_command(tmp_pat
     assert refused.returncode == 2 and "use webdataset, " in refused.stderr and ", zip" in refused.stderr
     verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "out")
     assert verified.returncode == 0, verified.stderr
+    recipes = ["generate", "unguided"] * 4
+    mixed = [row | {"recipe": recipe} for row, recipe in zip(prompt_rows(8), recipes, strict=True)]
+    values = job_values(write_table(tmp_path / "m.parquet", mixed), tmp_path / "mixed", arrays={"npy": True})
+    both = run(tmp_path / "installed", "-m", "framefleet", "render", write_job(tmp_path / "m.yaml", values))
+    assert both.returncode == 0, both.stderr
+    alone = [row["batch_size"] for row in records_of(tmp_path / "mixed") if row["recipe"] == "unguided"]
+    assert alone == [1] * 4
+    verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "mixed")
+    assert verified.returncode == 0, verified.stderr
     (tmp_path / "paint.py").write_text(dedent(PAINT))
     engine = {"type": "program", "model": "paint", "program": [sys.executable, str(tmp_path / "paint.py")]}
     values = {"table": str(table), "output": str(tmp_path / "painted"), "engine": engine}

@@ -18,6 +18,7 @@ from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.engine import Engine, EngineSession
 from framefleet.pipeline.metrics import LOAD, STORE_BYTES, WORKER_SECONDS
 from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -205,6 +206,9 @@ class CountedEngine(Engine):
     """Counts its sessions that are open."""
 
     open_sessions: ClassVar[int] = 0
+
+    def spec(self) -> PipelineSpec:
+        raise AssertionError("only jobs ask for it")
 
     def start(self, store: Store) -> EngineSession:
         CountedEngine.open_sessions += 1

@@ -350,6 +350,17 @@ def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
         yield resolved
 
 
+def test_an_output_whose_files_a_plugin_has_changed_does_not_go_on_without_it(resolved: ResolvedJob) -> None:
+    claimed = json.loads(resolved.store.read(CLAIM))
+    assert claimed["file_steps"] == []
+    claimed["job"]["tint"], claimed["file_steps"] = {"red": 40}, ["tint"]
+    resolved.store.write(CLAIM, json.dumps(claimed).encode())
+    check_claim(resolved)  # no clip is there yet
+    render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
+    with pytest.raises(JobError, match=r"tint: {'red': 40} there, of a plugin that is not here"):
+        check_claim(resolved)
+
+
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_a_lost_job_json_is_written_again_and_another_job_is_refused(
     lose: Callable[[Store], None], resolved: ResolvedJob

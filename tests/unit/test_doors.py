@@ -13,12 +13,15 @@ import pytest
 
 from framefleet import PluginError, Store, read_records
 from framefleet.jobs.cli import command_line
+from framefleet.jobs.doors import notes
 from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.guards.own_python import python
-from framefleet.pipeline.plugin import broken_plugins, families, plugins, recipes
+from framefleet.pipeline.plugin import broken_plugins, families, listeners, plugins, recipes
+from framefleet.pipeline.rows.tables.table import open_table
 from tests.commands import command
+from tests.jobs import write_job
 from tests.small_output import rendered
 
 Install = Callable[..., None]
@@ -121,8 +124,11 @@ BROKEN = [  # source, what its Plugin has (M: the module), what is said
     (SECTION, "sections={'marks': 'M:S'}", "another plugin has the section 'marks'"),
     (f"{SECTION}    b: int", "sections={'mine': 'M:S'}", "M:S cannot be made without arguments: Validation"),
     ("", "file_steps={'mine': 'M:S'}", "it has a file step for the section 'mine', which no plugin adds"),
-    ("class R(JobRunner): pass", "runners=['M:R']", "it has a runner for the section ''"),
+    ("class R(JobRunner): pass", "runners=['M:R']", "M:R lacks render, which JobRunner asks for"),
+    ("class R(JobRunner): render = 1", "runners=['M:R']", "it has a runner for the section ''"),
     ("class R: section = 'post'", "runners=['M:R']", "M:R is not a subclass of JobRunner"),
+    ("", "export_formats={'hf': 'M:F'}", "another plugin has 'hf' in its `export_formats`"),
+    ("class L(Listener):\n    def __init__(self): [][0]", "listeners=['M:L']", "M:L cannot be made"),
     ("F = 3", "families=['M:F']", "M:F cannot be used: TypeError"),
     ("F = [3]", "recipes=['M:F']", "M:F cannot be used: TypeError: it is not a sequence of Recipe"),
     ("F = [3]", "families=['M:F']", "M:F cannot be used: TypeError: it is not a sequence of Family"),
@@ -145,6 +151,7 @@ def test_a_plugin_that_cannot_be_used_is_named_and_stops_only_jobs_that_may_need
     assert command("--version").exit_code == command("stop", "--help").exit_code == 0
     families()
     recipes()
+    listeners()
     (error,) = broken_plugins()
     assert error.problem.startswith("plugin broken") and in_package(problem) in error.problem
     job = {"table": "t", "output": "o", "model": "m"}
@@ -152,6 +159,55 @@ def test_a_plugin_that_cannot_be_used_is_named_and_stops_only_jobs_that_may_need
     with pytest.raises(PluginError) as raised:
         load_job({**job, "theirs": {}})
     assert (raised.value, raised.value.exit_code) == (error, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "values", "problem"),
+    [
+        (
+            "from framefleet.pipeline.outputs.file_step import FileStep\nclass F(FileStep): pass",
+            "file_steps={'mine': 'M:F'}",
+            "M:F lacks open, which FileStep asks for",
+        ),
+        ("def f(section, folder): ...", "columns_of_sections={'mine': 'M:f'}", "M:f returned NoneType"),
+    ],
+)
+def test_what_a_section_lacks_is_named_where_a_job_has_it(
+    install: Install, tmp_path: Path, code: str, values: str, problem: str
+) -> None:
+    values = f"sections={{'mine': 'M:S'}}, {values}"
+    install("broken", source(SECTION + code, values), value="broken_package:PLUGIN")
+    job = write_job(tmp_path / "job.yaml", {"table": "t", "output": "o", "model": "m", "mine": {"a": 2}})
+    planned = run(tmp_path, "plan", job)
+    assert planned.returncode == 2, planned.stderr
+    assert f"plugin broken: {in_package(problem)}" in planned.stderr.splitlines()[0]
+
+
+def test_a_source_of_rows_is_no_folder_of_videos_unless_it_has_any(install: Install, tmp_path: Path) -> None:
+    code = """
+        import pyarrow as pa
+        from framefleet.api import Plugin
+        from framefleet.pipeline.rows.tables.table_source import TableSource
+
+        class Lines(TableSource):
+            def rows(self, filesystem, path, location):
+                return pa.table({"prompt": ["a fox"]}) if path.endswith("lines") else ["a fox"]
+
+        PLUGIN = Plugin(tables={"lines": "lines_package:Lines"})
+    """
+    install("lines", code, value="lines_package:PLUGIN")
+    table = open_table(f"lines://{tmp_path}/lines")
+    assert (table.num_rows, table.media) == (1, None)
+    with pytest.raises(PluginError, match="`rows` of Lines returned list"):
+        open_table(f"lines://{tmp_path}/others")
+
+
+def test_a_listener_that_raises_hides_no_line_of_others(install: Install, tmp_path: Path) -> None:
+    code = "class L(Listener):\n    def notes(self, store): return [][0]"
+    install("broken", source(code, "listeners=['M:L']"), value="broken_package:PLUGIN")
+    assert notes(Store(str(tmp_path))) == []
+    (error,) = broken_plugins()
+    assert error.problem.startswith("listener: broken_package:L cannot be asked: IndexError")
 
 
 def test_two_plugins_of_one_name_are_not_both_used(install: Install) -> None:
@@ -166,18 +222,22 @@ def test_a_package_adds_a_recipe_whose_code_decides_row_ids(install: Install, tm
         "from framefleet.pipeline.recipes.recipe import recipe_from\n"
         "def loop(pipe, request): ...\n"
         "def extend(pipe, request): ...\n"
-        "RECIPES = [recipe_from(loop), recipe_from(extend)]\n"
+        "def narrow(pipe): ...\n"
+        "RECIPES = [recipe_from(loop), recipe_from(extend), recipe_from(narrow)]\n"
     )
     code = (
         "from framefleet.pipeline.recipes.catalog import BUILT_IN\n"
-        "print(len(BUILT_IN['loop'].digest), BUILT_IN['extend'].digest)"
+        "from framefleet.pipeline.rows.identity import lane_named\n"
+        "loop = BUILT_IN['loop']\n"
+        "print(len(loop.digest), loop.is_batched, BUILT_IN['extend'].digest, *lane_named('', 'loop'))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert shown.stdout == "64 None\n"
+    assert shown.stdout == "64 False None  loop\n"
     assert "a plugin's recipe 'extend' is not used" in shown.stderr
+    assert "recipe 'narrow' takes (pipe), not (pipe, request)" in shown.stderr
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -187,7 +247,8 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_broken_plugin_stops_no_command_that_opens_no_job(install: Install, tmp_path: Path) -> None:
-    install("broken", source(SECTION, "sections={'media': 'M:S'}"), value="broken_package:PLUGIN")
+    values = "sections={'media': 'M:S', 'model': 'M:S'}"
+    install("broken", source(SECTION, values), value="broken_package:PLUGIN")
     problem = "plugin broken: it adds the section 'media', which every job file has"
     stopped = run(tmp_path, "stop", "nowhere").stderr.splitlines()
     assert "nowhere does not exist" in stopped[0] and stopped[-1].startswith(f"warning: {problem}; ")

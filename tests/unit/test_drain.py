@@ -36,9 +36,9 @@ from framefleet.cluster.worker.messages import (
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.engine import Engine
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.rows.identity import LaneKey
+from framefleet.plugins.engines.settings import VideosApi
 from tests.driving import StandIns, begun, drive, hello_of, left_of
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.rows import RECORD
@@ -268,7 +268,7 @@ def test_what_an_engine_keeps_of_a_row_that_fails_at_once_is_there_for_retry(
 ) -> None:
     run(at={1: interrupt})
     first, _ = sorted((tmp_path / "out" / CHECKPOINTS).iterdir())
-    engine = Engine(type="of a test", model="none")
+    engine = VideosApi(type="videos_api", model="none", urls=["http://127.0.0.1:1"])
     with begun(resolved, beat_s=600) as (_, index, lock):
         left = left_of(resolved, index, lock)
         lanes = {

@@ -105,6 +105,26 @@ def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) 
     assert (value if method == "none" else "no weights") in failed.message
 
 
+@pytest.mark.parametrize(
+    ("method", "value", "problem"),
+    [
+        ("frames", None, "`frames` returned NoneType"),
+        ("frames", CLIP.frames[0], "`frames` returned uint8 of the shape (16, 16, 3)"),
+        ("frames", CLIP.frames / 2, "`frames` returned float64 of the shape (2, 16, 16, 3)"),
+        ("tags", {"comment": 3}, "`tags` returned int"),
+        ("tags", [], "`tags` returned list"),
+        ("file", None, "`file` returned NoneType"),
+        ("second_file", b"", "`second_file` returned bytes"),
+    ],
+)
+def test_what_a_method_may_not_return_is_named(
+    tmp_path: Path, method: str, value: object, problem: str
+) -> None:
+    step = type("Strange", (FileStep,), {method: lambda self, *of: value})()
+    failed = stored(Store(str(tmp_path)), steps={"arrays": step})
+    assert isinstance(failed, Failed) and failed.message.startswith(f"file step arrays: {problem}")
+
+
 def test_columns_are_measured_on_the_frames_as_rendered_and_nothing_is_read(tmp_path: Path) -> None:
     looked_at = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -47,12 +49,29 @@ from tests.outputs import committed_row_ids, records_in, write_records, write_sc
 from tests.rows import NOON, failure, record, row_id
 from tests.small_output import rendered
 
+COUNT_THREADS = """
+import os, sys
+from framefleet import Store
+from framefleet.pipeline.outputs.parts.part_file import read_part
+threads = lambda: [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+before = threads()
+assert len(read_part(Store(sys.argv[1]), sys.argv[2], None)) == 3
+print(len([name for name in threads() if "jemalloc" not in name]) - len(before))
+"""
 CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])
 NOTHING = pa.schema([])
 
 
 def records(store: Store, carried: pa.Schema = NOTHING, run: str = "r1") -> PartWriter:
     return PartWriter(store, "records", record_schema(carried), run=run)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_no_thread_of_arrow_holds_a_part_when_python_ends(tmp_path: Path) -> None:
+    part = write_records(tmp_path, "r1", range(3))
+    command = [sys.executable, "-c", COUNT_THREADS, str(tmp_path), part]
+    counted = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(counted.stdout) <= 0
 
 
 def carried_row(number: int) -> pa.RecordBatch:

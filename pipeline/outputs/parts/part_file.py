@@ -146,7 +146,9 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
     chosen = [chunk for chunk in chunks if is_chosen[chunk.path_in_schema]]
     _check_bytes(sum(chunk.total_uncompressed_size for chunk in chosen))
     _check_bytes(8 * sum(chunk.num_values for chunk in chosen))
-    table = file.read(names).select(names)
+    # Threads of Arrow would let go of `content` later, and end the process if Python is ending then.
+    # https://github.com/apache/arrow/issues/33975
+    table = file.read(names, use_threads=False).select(names)
     _check_bytes(sum(map(_unpacked_bytes, table.columns)))
     columns = [
         _as_text(table[field.name], field) if field.name in names else pa.nulls(len(table), field.type)

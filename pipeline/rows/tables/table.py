@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from framefleet.pipeline.errors import FramefleetError, TableError, names_text
+from framefleet.pipeline.errors import FramefleetError, PluginError, TableError, names_text
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
@@ -172,7 +172,7 @@ class Table:
         """The column that names files (image or video) if the table is a folder; else None."""
         if not isinstance(self.sources[0].filesystem, ListedFolder):
             return None
-        return "image" if "image" in self.schema.names else "video"
+        return next((name for name in ("image", "video") if name in self.schema.names), None)
 
     @property
     def num_rows(self) -> int | None:
@@ -295,6 +295,9 @@ def open_table(
         else:
             made = partial(source.rows, filesystem, path, shown)
             rows = patience.ride_out(made) if has_answered else made()
+            if not isinstance(rows, pa.Table):
+                problem = f"{shown}: `rows` of {type(source).__name__} returned {type(rows).__name__}"
+                raise PluginError(problem, "have it return a pyarrow.Table")
             filesystem = ListedFolder(_as_parquet(rows))
             paths, root, folder = [f"{path.rstrip('/')}/rows.parquet"], path, path
         if media_column(paths[0]):

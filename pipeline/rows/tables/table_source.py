@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,12 +24,12 @@ class TableSource:
         """Return the folder or URL for the text after `SCHEME://`: paths in cells start there."""
         return place
 
+    @abstractmethod
     def rows(self, filesystem: Any, path: str, location: str) -> pa.Table:
         """Return the rows. filesystem, path: the folder's, from fsspec. location: for messages.
 
         Raises TableError.
         """
-        raise NotImplementedError
 
     def remark(self, cells: Mapping[str, Any], request: Request) -> str | None:
         """Return what is unusual about a row that can be rendered, for `plan` and `render`."""

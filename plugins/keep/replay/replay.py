@@ -78,6 +78,10 @@ class Replayer:
         media = media_again(job, recorded.record)
         media = replace(media, fps=recorded.record.fps or media.fps)  # whatever it came from
         steps = recorded_row.steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
+        if not steps and (recorded.record.marked_sha256 or recorded.record.marked_audio_sha256):
+            which = " and ".join(recorded.claim.file_steps) or "a plugin"
+            problem = f"{which} changed what is in its file, and cannot do that again"
+            raise JobError(problem, "write `again` in that plugin; `verify --files` only reads files")
         second_models = open_second_models(recorded.second_models)
         for reference in filter(is_model, recorded.request.arguments.values()):
             if (second := second_models[reference["name"]]).digest != reference["digest"]:
@@ -91,7 +95,8 @@ class Replayer:
             except ModelError as error:
                 if self._given.model or self._given.models:
                     raise
-                raise ModelError(error.problem, f"if it has moved, add --model PLACE. {error.fix}") from None
+                fix = f"if it has moved, add --model PLACE; else {error.fix}"
+                raise ModelError(error.problem, fix) from None
         model = self._model
         check_files(recorded, model.digests, model.settings.name)
         request = check_again(recorded.request, model.spec, recipe)

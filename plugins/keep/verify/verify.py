@@ -63,7 +63,7 @@ from framefleet.pipeline.outputs.media.media import decode_floats
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Embed
 from framefleet.pipeline.outputs.output import claim_in_parts_as, recorded_clip
 from framefleet.pipeline.outputs.parts.records import values_of
-from framefleet.pipeline.rows.identity import lane_named
+from framefleet.pipeline.recipes.catalog import BUILT_IN, is_of_user
 from framefleet.plugins.keep.damage import (
     ClipIndex,
     Damage,
@@ -270,7 +270,7 @@ def verified_rows(
     for record in records:
         try:
             # Rows of a user's recipe get a process each; others are rendered in this one.
-            if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
+            if record.recipe in (given.recipe, *BUILT_IN) and is_of_user(record.recipe):
                 replayed = replay_alone(output, record, given)
             else:
                 replayed = replayer.replay(recorded_of(opened, claim, record, given))
