@@ -92,13 +92,16 @@ def _by_model(section: ModelScore) -> _Model:
 
 
 def _named(name: str, folder: str | None) -> ClipColumn:
+    others = columns_of_plugins()
+    if name in (*OWN_SCORES, _TEXT, *BY_MODEL) and name in others:
+        problem = f"scores: {name!r} is a score of framefleet, and of an installed plugin"
+        raise JobError(problem, f"write {others[name]}, rename the plugin's score, or uninstall it")
     if name in OWN_SCORES:
         return OWN_SCORES[name]
     if name == _TEXT:
         return _of_model(_TEXT, model_scores.open_text())
     if name in BY_MODEL:
         raise JobError(f"scores: {name} needs a model", f"write it as `{BY_MODEL[name]}`")
-    others = columns_of_plugins()
     if ":" not in name and name not in others:
         fix = either(did_you_mean(name, [*OWN_SCORES, *others]), "name yours as module:function")
         raise JobError(f"scores: there is no score {name!r}", fix)

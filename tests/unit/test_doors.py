@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from framefleet import PluginError, Store, read_records
+from framefleet import JobError, PluginError, Store, read_records
 from framefleet.jobs.cli import command_line
 from framefleet.jobs.doors import notes
 from framefleet.jobs.job.columns import step_columns
@@ -20,6 +20,8 @@ from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.plugin import broken_plugins, families, listeners, plugins, recipes
 from framefleet.pipeline.rows.tables.table import open_table
+from framefleet.plugins.scores.clip_scores import open_scores
+from framefleet.plugins.scores.section import ScoresSection
 from tests.commands import command
 from tests.jobs import write_job
 from tests.small_output import rendered
@@ -200,6 +202,14 @@ def test_a_source_of_rows_is_no_folder_of_videos_unless_it_has_any(install: Inst
     assert (table.num_rows, table.media) == (1, None)
     with pytest.raises(PluginError, match="`rows` of Lines returned list"):
         open_table(f"lines://{tmp_path}/others")
+
+
+def test_a_score_that_framefleet_has_too_is_refused(install: Install) -> None:
+    values = "columns={'sharpness': 'M:f', 'crisp': 'M:f'}"
+    install("sharp", source("def f(frames, record): return 1", values, "sharp"), value="sharp_package:PLUGIN")
+    assert [score.name for score in open_scores(ScoresSection(["crisp"]))] == ["crisp"]
+    with pytest.raises(JobError, match="'sharpness' is a score of framefleet, and of an installed plugin"):
+        open_scores(ScoresSection(["sharpness"]))
 
 
 def test_a_listener_that_raises_hides_no_line_of_others(install: Install, tmp_path: Path) -> None:

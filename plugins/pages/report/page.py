@@ -84,7 +84,9 @@ def _headline(report: Report) -> Iterator[tuple[str, str, bool]]:
     yield "rows failed", f"{rows.failed:,}", rows.failed > 0
     if cost:
         unit = report.unit.removesuffix("s")
-        yield f"cost, at a price of {cost.price_per_gpu_hour:g} per {unit}", f"{cost.total:,.2f}", False
+        with_others = "".join(f", with {name}" for name in cost.inner_gpu_hours)
+        title = f"cost, at a price of {cost.price_per_gpu_hour:g} per {unit}{with_others}"
+        yield title, f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "cost per clip", rounded(cost.per_clip, 4), False
     yield report.unit, rounded(report.gpu_hours), False
