@@ -91,7 +91,9 @@ class _Command(_Plain, TyperCommand):
         except Exception as failure:
             error: Any = failure  # NoSuchOption, for which Typer exports no name
             is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
-            if is_unknown and "--sweep" in options:
+            if is_unknown and "--set" in options and error.option_name in ("--output", "--table", "--model"):
+                error.message += f"; write --set {error.option_name.removeprefix('--')}=PLACE"
+            elif is_unknown and "--sweep" in options:
                 error.message += "; for an argument of the model, write --set defaults.NAME=VALUE"
                 error.message += " or --sweep NAME=VALUES"
             cause: Any = error.__cause__

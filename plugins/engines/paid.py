@@ -14,6 +14,7 @@ from framefleet.api.texts import parse_json
 
 _FOLDER = "engine"
 _ROUNDING = 1e-9  # of sums
+_TURN_S = 0.5  # between two looks at what is under way
 
 
 class Paid:
@@ -27,18 +28,14 @@ class Paid:
         self._under_way = 0.0  # cost of requests without an answer yet
 
     @contextmanager
-    def paying(self, price: float) -> Iterator[Callable[[], None]]:
+    def paying(self, price: float, wait: Callable[[float], None]) -> Iterator[Callable[[], None]]:
         """Reserve the price of a request; yield a function to call if it is due. Raises Halted.
 
-        Until then it counts in this process only, and afterwards in the output.
+        Until then it counts in this process only, and afterwards in the output. wait: called with seconds
+        while requests without an answer, which may turn out to cost nothing, leave no room for this one.
         """
-        with self._lock:
-            before = self._others() + self.cost + self._under_way if self._max_cost is not None else 0.0
-            if self._max_cost is not None and before + price > self._max_cost + _ROUNDING:
-                paid = f"all runs together paid {before:.2f} of {self._max_cost:.2f}"
-                fix = "raise engine.max_cost, and run the same command again"
-                raise Halted(f"engine.max_cost is reached: {paid}", fix, "spent")
-            self._under_way += price
+        while not self._reserve(price):
+            wait(_TURN_S)
         is_paid = False
 
         def note() -> None:
@@ -56,6 +53,21 @@ class Paid:
             if not is_paid:
                 with self._lock:
                     self._under_way -= price
+
+    def _reserve(self, price: float) -> bool:
+        """Return whether there is room for a price now. Raises Halted if there will be none."""
+        with self._lock:
+            if self._max_cost is not None:
+                paid = self._others() + self.cost
+                room = self._max_cost + _ROUNDING - paid
+                if price > room:
+                    said = f"all runs together paid {paid:.2f} of {self._max_cost:.2f}"
+                    fix = "raise engine.max_cost, and run the same command again"
+                    raise Halted(f"engine.max_cost is reached: {said}", fix, "spent")
+                if self._under_way + price > room:
+                    return False
+            self._under_way += price
+            return True
 
     def _others(self) -> float:
         """Return what other processes and earlier runs have paid."""

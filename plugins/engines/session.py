@@ -166,7 +166,7 @@ class Session(EngineSession):
             fields |= {"response_format": "b64_json", "n": 1}
             is_json = not files
         number = self._number(row)
-        with self._paid.paying(self._price(row)) as note_cost:
+        with self._paid.paying(self._price(row), row.wait) as note_cost:
             try:
                 answer = self._web.post(
                     f"{server.url}/{path}",

@@ -38,15 +38,15 @@ def terms_of(name: str) -> Terms | None:
     return next((terms for pattern, terms in _known_terms().items() if re.fullmatch(pattern, name)), None)
 
 
-def license_line(license: License) -> str:
-    """Return a license in one line, with its unusual terms."""
+def license_line(license: License, key: str = "model.license") -> str:
+    """Return a license in one line, with its unusual terms. key: of the job, which sets it."""
     if license.source == "unknown":
         published = ""
         if license.usual:
             published = f"; weights published for its class are licensed under {license.usual}"
             others = terms_of(license.usual)
             published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
-        return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
+        return f"unknown: neither the model's card nor a preset says{published}; set `{key}`"
     says = "preset" if license.source == "preset" else f"according to the {license.source}"
     source = f"{license.name} ({says})"
     terms = terms_of(license.name)

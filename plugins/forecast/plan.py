@@ -173,7 +173,7 @@ def _plan(
             options = {"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()}
         plans[name] = ModelPlan(
             model=settings.name,
-            license=license_line(model.license),
+            license=license_line(model.license, "engine.license" if settings.engine else "model.license"),
             pipeline=spec.class_name,
             code=code.title if (code := code_of(spec.class_name)) else None,
             preset=spec.preset.name if spec.preset else None,

@@ -189,6 +189,7 @@ def test_what_nobody_says_is_unknown(card: str | None, tmp_path: Path) -> None:
     found = license_of(model(tmp_path, card), None, None)
     assert (found.name, found.source, terms_of(found.name)) == ("unknown", "unknown", None)
     assert "set `model.license`" in license_line(found)
+    assert "set `engine.license`" in license_line(found, "engine.license")
     usual = license_of(model(tmp_path, card), None, None, usual="minimax-h3")
     assert (usual.name, usual.source) == ("unknown", "unknown"), "what is usual is not recorded"
     published = "weights published for its class are licensed under minimax-h3: not for use, outputs"

@@ -21,6 +21,7 @@ from framefleet.cluster.driver.epoch_lock import HELD
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import (
     CLIP_BYTES,
+    ENGINE_MONEY,
     JOB_ROWS,
     METRICS,
     ROW_OUTCOMES,
@@ -150,6 +151,13 @@ def test_a_page_is_small_and_names_who_has_no_name(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert len(page) < 60_000
     assert {"adopted", "cost, at a price of 36 per worker hour"} <= tags_and_texts(page)[1]
+
+
+def test_what_an_engine_charged_stands_beside_the_cost_of_workers(tmp_path: Path) -> None:
+    progress = replace(UNDER_WAY, figures={ENGINE_MONEY.key(): 5.27})
+    write_driver(write_output(tmp_path, rows()), ended=True, progress=progress)
+    assert framefleet.report(str(tmp_path), price=2.5).overview()["paid to servers"] == "5.27"
+    assert {"paid to servers besides", "5.27"} <= tags_and_texts((tmp_path / "report.html").read_text())[1]
 
 
 def test_what_records_say_is_no_html_no_formula_and_no_control(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -342,15 +342,29 @@ def test_no_clip_is_created_that_would_cost_more_than_is_allowed(vllm: VideosSer
     assert len(vllm.ids()) == before + 2  # each costs 0.5 and 5/8 s of 0.8
 
 
+def unasked(seconds: float) -> None:
+    raise AssertionError("nothing is under way")
+
+
+def test_a_request_waits_for_one_that_may_turn_out_to_cost_nothing(tmp_path: Path) -> None:
+    paid = Paid(Store(str(tmp_path)), 1.5)
+    with ExitStack() as refused:
+        refused.enter_context(paid.paying(1.0, unasked))
+        with paid.paying(1.0, lambda seconds: refused.close()) as note:
+            note()
+    with pytest.raises(Halted, match=r"paid 1\.00 of 1\.50"), paid.paying(1.0, unasked):
+        pass
+
+
 def test_a_clip_that_is_paid_and_not_fetched_yet_counts_once(tmp_path: Path) -> None:
     paid = Paid(Store(str(tmp_path)), 2.0)
-    with paid.paying(1.0) as note:
+    with paid.paying(1.0, unasked) as note:
         note()
-        with paid.paying(1.0):
+        with paid.paying(1.0, unasked):
             assert paid.cost == 1.0
-        with paid.paying(1.0) as note_second:
+        with paid.paying(1.0, unasked) as note_second:
             note_second()
-        with pytest.raises(Halted, match=r"paid 2\.00 of 2\.00"), paid.paying(1.0):
+        with pytest.raises(Halted, match=r"paid 2\.00 of 2\.00"), paid.paying(1.0, unasked):
             pass
 
 
@@ -358,7 +372,10 @@ def test_a_clip_that_is_paid_and_not_fetched_yet_counts_once(tmp_path: Path) -> 
 def test_nothing_is_paid_while_it_is_not_known_what_was(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "paid-1.json").write_bytes(content)
-    with pytest.raises(Halted, match=r"paid-1\.json is damaged"), Paid(Store(str(tmp_path)), 2.0).paying(1.0):
+    with (
+        pytest.raises(Halted, match=r"paid-1\.json is damaged"),
+        Paid(Store(str(tmp_path)), 2.0).paying(1.0, unasked),
+    ):
         pass
 
 

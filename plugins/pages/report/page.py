@@ -14,7 +14,7 @@ from framefleet.api.commands import duration
 from framefleet.api.errors import bytes_text, count_text, escaped, rounded
 from framefleet.api.texts import canonical_json
 from framefleet.jobs.show.watch import VAGUE, share_text
-from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
+from framefleet.pipeline.metrics import BUSY, ENGINE_MONEY, LOAD, WORKER_SECONDS
 from framefleet.plugins.pages.report import charts
 from framefleet.plugins.pages.report.values import Report
 
@@ -89,6 +89,8 @@ def _headline(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield title, f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "cost per clip", rounded(cost.per_clip, 4), False
+    if paid := ENGINE_MONEY.total(report.spent):
+        yield "paid to servers besides", f"{paid:,.2f}", False
     yield report.unit, rounded(report.gpu_hours), False
     if seconds := report.throughput.wall_s:
         yield "from first to last row", duration(seconds), False

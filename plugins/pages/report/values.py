@@ -12,6 +12,7 @@ from framefleet.api.commands import Overview
 from framefleet.api.errors import count_text, rounded
 from framefleet.api.outputs import FailedRow
 from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 
@@ -185,6 +186,7 @@ class Report(Overview):
             "time": f"{rounded(self.gpu_hours, 4)} {self.unit}",
             "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
             "cost": None if cost is None else rounded(cost.total, 4),
+            "paid to servers": f"{paid:,.2f}" if (paid := ENGINE_MONEY.total(self.spent)) else None,
             "yield": self.clip_yield.text() if self.clip_yield else None,
         }
 
