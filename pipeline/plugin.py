@@ -150,7 +150,7 @@ def noted(errors: list[PluginError] | None = None) -> Iterator[None]:
         yield
     except PluginError as error:
         errors = _loaded().errors if errors is None else errors
-        if error not in errors:
+        if str(error) not in map(str, errors):  # each time that it is asked for
             errors.append(error)
 
 

@@ -151,9 +151,10 @@ def test_a_plugin_that_cannot_be_used_is_named_and_stops_only_jobs_that_may_need
 ) -> None:
     install("broken", source(code, values), value="broken_package:PLUGIN")
     assert command("--version").exit_code == command("stop", "--help").exit_code == 0
-    families()
-    recipes()
-    listeners()
+    for _ in range(2):
+        families()
+        recipes()
+        listeners()
     (error,) = broken_plugins()
     assert error.problem.startswith("plugin broken") and in_package(problem) in error.problem
     job = {"table": "t", "output": "o", "model": "m"}
