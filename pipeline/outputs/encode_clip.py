@@ -68,7 +68,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
     fps, fps_source = rate_of(clip, media)
     frames, sound = clip.frames, audio
     for step in steps:
-        frames = None if frames is None else step.changed(frames, of)
+        frames = None if frames is None else step.changed_frames(frames, of)
         sound = None if sound is None else step.returned("sound", step.sound(sound, of), Audio)
     sent = _as_sent(clip, media, steps, fps)
     lengths = _lengths(clip, frames, media, fps, fps_source)

@@ -149,7 +149,7 @@ class FileStep:
         problem = f"`{method}` returned {type(value).__name__}"
         raise RenderError(problem, f"have it return {kind.__name__}")
 
-    def changed(self, frames: Pictures, of: StepInput) -> Pictures:
+    def changed_frames(self, frames: Pictures, of: StepInput) -> Pictures:
         """Return the result of `frames`. Raises RenderError if it is of another form."""
         made = self.returned("frames", self.frames(frames, of), np.ndarray)
         if made.ndim != frames.ndim or made.dtype != frames.dtype:
