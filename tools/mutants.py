@@ -255,15 +255,13 @@ def main() -> None:
                 (clone / mutant.path).write_text(mutant.apply(texts[mutant.path]), "utf-8")
                 git(clone, "-c", "user.name=mutants", "-c", "user.email=@", "commit", "-qam", mutant.kind)
                 git(clone, "tag", "-f", "mutant")
-                verdicts = list[str]()
-                for target in targets:
+                near = first_failure(clone, "test-changed", unreliable) if targets else ""
+                is_of_test = near.startswith("tests/") and belongs_to_make_test(near, mutant.path)
+                verdicts = [near] if is_of_test else list[str]()
+                for target in targets[len(verdicts) :]:
                     # `make test-all` runs what `make test` does.
                     is_caught = verdicts and verdicts[0] != "no"
-                    near = "" if verdicts else first_failure(clone, "test-changed", unreliable)
-                    if near.startswith("tests/") and belongs_to_make_test(near, mutant.path):
-                        verdicts.append(near)
-                    else:
-                        verdicts.append("yes" if is_caught else first_failure(clone, target, unreliable))
+                    verdicts.append("yes" if is_caught else first_failure(clone, target, unreliable))
                 rows.append(verdicts)
                 say(mutant.row(*verdicts))
         finally:

@@ -24,10 +24,15 @@ _MOST_BYTES = 1 << 28  # per file of meta/; enough for a million episodes
 _FIELD = re.compile(r"\{(video_key|(chunk_index|file_index)(?::0?(\d)d)?)\}")
 
 
+def parquet_table(content: bytes) -> pa.Table:
+    """Return a table as it was written, read without threads: see pipeline/outputs/parts/part_file.py."""
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
 def _plain_table(content: bytes, file: str) -> pa.Table:
     """Return a table as it was written, for an exact copy."""
     try:
-        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        return parquet_table(content)
     except pa.ArrowException as error:
         raise TableError(f"{file} cannot be read: {error}", "download it again") from None
 

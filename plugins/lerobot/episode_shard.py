@@ -22,7 +22,7 @@ from framefleet.api.exports import Selection, ShardWriter, Target, plain_cell
 from framefleet.api.jobs import claim_of
 from framefleet.api.outputs import RECORDS, Output, Store, rows_of, told_arguments
 from framefleet.api.texts import public_url
-from framefleet.plugins.lerobot.dataset import VIDEO_PATH, Dataset, numbered_path
+from framefleet.plugins.lerobot.dataset import VIDEO_PATH, Dataset, numbered_path, parquet_table
 from framefleet.plugins.lerobot.dataset_files import Augmented, file_numbers, write_dataset
 from framefleet.plugins.lerobot.episodes import Episodes
 from framefleet.plugins.lerobot.looks import looks_in, without
@@ -96,9 +96,7 @@ class EpisodeShard(ShardWriter):
         notes = {
             note["row_id"]: note
             for path in target.place.list(_NOTES)
-            for note in pq.ParquetFile(pa.BufferReader(target.place.read(path)))
-            .read(use_threads=False)
-            .to_pylist()
+            for note in parquet_table(target.place.read(path)).to_pylist()
         }
         write_dataset(replace(augmented, looks=looks), notes, _provenance(selection), target)
         num_of_source = len({look.episode for look in looks})

@@ -16,7 +16,7 @@ from framefleet.api.texts import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.plugin import columns_of_plugins
 from framefleet.plugins.scores import measures, model_scores
-from framefleet.plugins.scores.names import BY_MODEL
+from framefleet.plugins.scores.names import BY_MODEL, WITHOUT_MODEL
 from framefleet.plugins.scores.section import (
     AestheticSection,
     ModelScore,
@@ -93,7 +93,7 @@ def _by_model(section: ModelScore) -> _Model:
 
 def _named(name: str, folder: str | None) -> ClipColumn:
     others = columns_of_plugins()
-    if name in (*OWN_SCORES, _TEXT, *BY_MODEL) and name in others:
+    if name in (*WITHOUT_MODEL, *BY_MODEL) and name in others:
         problem = f"scores: {name!r} is a score of framefleet, and of an installed plugin"
         raise JobError(problem, f"write {others[name]}, rename the plugin's score, or uninstall it")
     if name in OWN_SCORES:
