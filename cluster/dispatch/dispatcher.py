@@ -85,6 +85,7 @@ class Dispatcher:
         self._paces = paces or Paces()
         self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
+        self._num_expected = 0
         self._closed = False
 
     @property
@@ -131,6 +132,10 @@ class Dispatcher:
     def reopen(self) -> None:
         """More rows will be added, as rows that were done must be rendered again."""
         self._closed = False
+
+    def expect(self, num_workers: int) -> None:
+        """So many workers are there or on their way: the last rows are shared out among all of them."""
+        self._num_expected = num_workers
 
     def join(self, worker: str, *, at: Whereabouts = (), room: int = 0, is_new: bool = True) -> None:
         """The worker is ready. Give each process a new name: reports are distinguished by worker and row.
@@ -372,14 +377,15 @@ class Dispatcher:
 
     def _lease_rows(self, num_held: int, shape: str) -> int:
         """Return how many rows of a shape to lease to a worker that has `num_held` rows."""
+        row_s = self._paces.seconds_per_row(shape)
         share = None
         if self._closed:
-            num_workers = len(self._seats)
+            num_workers = max(len(self._seats), self._num_expected)
+            even = -(-len(self._held) // num_workers) - num_held
             share = -(-len(self._waiting) // (num_workers * self._leases_per_worker))
             # Ever smaller leases would be ever smaller forwards, which cost nearly as much as full ones.
-            even = -(-len(self._held) // num_workers) - num_held
-            share = max(share, min(self._paces.batch_size(shape), even))
-        return self._size.rows(seconds_per_row=self._paces.seconds_per_row(shape), share=share)
+            share = max(share, min(self._paces.batch_size(shape), even)) if row_s is not None else max(0, even)
+        return self._size.rows(seconds_per_row=row_s, share=share)
 
     def _release(self, worker: str, row_id: str) -> Entry | None:
         """Take the row out of the worker's hands; None when it is not there."""

@@ -136,8 +136,8 @@ class LeaseSize:
     def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
         """Return how many rows fit the target; an unmeasured shape gets the least.
 
-        share: rows left for each lease slot of the fleet, once the table is exhausted. It goes below
-        `min_rows` so that workers finish together.
+        share: at most so many, once the table is exhausted; perhaps none. It goes below `min_rows` so that
+        workers finish together.
         """
         if seconds_per_row is None:
             fitting = self.min_rows
@@ -145,7 +145,7 @@ class LeaseSize:
             fitting = self.max_rows
         else:
             fitting = max(self.min_rows, int(self.target_s / seconds_per_row))
-        return fitting if share is None else max(1, min(fitting, share))
+        return fitting if share is None else min(fitting, share)
 
 
 class Paces:

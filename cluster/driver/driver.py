@@ -148,6 +148,7 @@ class Driver:
         arrived = fleet.wait(WAIT_S)
         self._run.lock.check_seen()
         self._heed_requests(fleet)
+        self._lanes.expect(fleet.num_serving())
         for event in arrived:
             self._follow(event, fleet)
         self._committer.flush_due(time.monotonic())

@@ -92,6 +92,11 @@ class Lanes:
         lane.load_s = load_s
         return lane
 
+    def expect(self, num_workers: Mapping[LaneKey, int]) -> None:
+        """So many workers each lane has, or will have soon."""
+        for key, lane in self._by_key.items():
+            lane.dispatcher.expect(num_workers[key])
+
     def of(self, worker: str) -> Lane:
         """Return a worker's lane; for one that never joined any, a lane in which it has no rows."""
         return self._of_worker.get(worker) or next(iter(self))

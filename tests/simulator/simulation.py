@@ -177,6 +177,7 @@ class Simulation:
             self._rest(worker, now)
 
     def _ask(self, worker: SimulatedWorker, now: float) -> None:
+        self.dispatcher.expect(len(self._workers) + self._num_starting)
         while lease := self.dispatcher.lease(worker.name, now):
             for leased in lease.rows:
                 self._hold(leased.row, worker)

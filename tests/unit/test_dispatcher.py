@@ -149,7 +149,7 @@ def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:
         (1000.0, None, 8),  # at least one forward
         (2.0, 5, 5),  # near the end: share what is left
         (1000.0, 3, 3),
-        (None, 0, 1),
+        (None, 0, 0),
     ],
 )
 def test_lease_size(seconds_per_row: float | None, share: int | None, rows: int) -> None:
@@ -180,8 +180,31 @@ def test_time_without_rows_does_not_count_as_rendering() -> None:
 
 
 def test_near_the_end_every_lease_slot_gets_its_share() -> None:
-    dispatcher = dispatcher_with("x" * 16, workers="ABCD", min_rows=8, closed=True)
-    assert ids(lease(dispatcher, "A")) == "0 1"
+    dispatcher = dispatcher_with("x" * 24, workers="ABCD", min_rows=8)
+    lease(dispatcher, "A")
+    dispatcher.done("A", "0", 1.0)
+    dispatcher.close()
+    assert ids(lease(dispatcher, "B")) == "8 9"
+
+
+@pytest.mark.parametrize(("num_workers", "sizes"), [(1, [8, 8]), (2, [8, 8]), (4, [8]), (8, [4])])
+def test_rows_of_an_unmeasured_shape_are_shared_out_evenly_in_whole_forwards(
+    num_workers: int, sizes: list[int]
+) -> None:
+    dispatcher = dispatcher_with("x" * 32, workers="", min_rows=8, closed=True)
+    dispatcher.expect(num_workers)
+    for number in range(num_workers):
+        join(dispatcher, str(number))  # the others are on their way
+        leases = iter(partial(dispatcher.lease, str(number), 0.0), None)
+        assert [len(granted.rows) for granted in leases] == sizes
+
+
+def test_a_worker_gets_more_rows_of_a_short_table_once_others_are_slower() -> None:
+    dispatcher = dispatcher_with("x" * 8, workers="AB", min_rows=4, closed=True)
+    assert [ids(lease(dispatcher, worker)) for worker in "AB"] == ["0 1 2 3", "4 5 6 7"]
+    for row_id in "0123":
+        dispatcher.done("A", row_id, 8.0, batch_size=1.0)
+    assert ids(lease(dispatcher, "A", 100.0)) in "4567", "a copy"
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [6, 5, 4, 3]), (8, [8, 8, 4, 4])])
