@@ -175,7 +175,6 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     """Print a plan. shown: an earlier one, whose arguments are not repeated."""
     from framefleet.jobs.show.watch import gone_line
     from framefleet.pipeline.errors import SHAPE_ORDER
-    from framefleet.pipeline.rows.tables.column_checks import as_argument
 
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {count_text(plan.num_rows, 'row')}"
@@ -215,12 +214,9 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
         if before:
             table.add_row("others", "", "as above")
         stdout.print(table)
-    columns = [name for name, _ in plan.lookalikes]
-    if others := [name for column, name in plan.carried.items() if column not in columns]:
-        more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
-        stdout.say(f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}")
-    for column, name in plan.lookalikes:
-        stdout.say(f"carried, though named like an argument: {column}; {as_argument(column, name)}")
+    if carried := [*plan.carried.values()]:
+        more = f" and {len(carried) - _MAX_NAMES:,} more" if len(carried) > _MAX_NAMES else ""
+        stdout.say(f"carried into the records: {', '.join(carried[:_MAX_NAMES])}{more}")
     shapes = {
         f"{shape} of prompt" if shape.endswith(" tokens") else shape: num
         for shape, num in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]
