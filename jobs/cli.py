@@ -22,6 +22,7 @@ from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
+from framefleet.pipeline.errors import setting
 from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.plugin import broken_plugins
@@ -92,7 +93,7 @@ class _Command(_Plain, TyperCommand):
             error: Any = failure  # NoSuchOption, for which Typer exports no name
             is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
             if is_unknown and "--set" in options and error.option_name in ("--output", "--table", "--model"):
-                error.message += f"; write --set {error.option_name.removeprefix('--')}=PLACE"
+                error.message += f"; write {setting(error.option_name.removeprefix('--'), 'PLACE')}"
             elif is_unknown and "--sweep" in options:
                 error.message += "; for an argument of the model, write --set defaults.NAME=VALUE"
                 error.message += " or --sweep NAME=VALUES"

@@ -60,7 +60,8 @@ def nearest_tests(changed: Collection[str] | None) -> Mapping[str, int]:
 
     A module of tests is as near as what it imports is: 0 for a test that changed itself or a helper of its
     own, 1 for one of what it imports of ours. A test is also as near as 1 to a file that is not a module if
-    its text, or that of a helper, names it. `EVERYWHERE` where what changed is unknown, or concerns all.
+    its text, or that of a helper, names it, and to each module if it reads the text of all. `EVERYWHERE`
+    where what changed is unknown, or concerns all.
     """
     if changed is not None and not changed:
         return {}
@@ -70,7 +71,7 @@ def nearest_tests(changed: Collection[str] | None) -> Mapping[str, int]:
     is_everywhere = changed is None or bool(OF_ALL & set(changed))
     for path in changed or ():
         if modules := _modules_of(path):
-            distances |= dict.fromkeys(modules, 0)
+            distances = dict.fromkeys(_readers(), 1) | distances | dict.fromkeys(modules, 0)
         elif naming := list(_naming(path)):
             distances |= dict.fromkeys(naming, 1)
         elif not path.endswith((".md", ".py")):  # a Python file without a module is gone, or is a script
@@ -128,6 +129,13 @@ def _naming(path: str) -> Iterator[str]:
     for module in _graph().modules:
         if module.startswith(("tests.", "tools.")) and any(word in _text(module) for word in words):
             yield module
+
+
+@cache
+def _readers() -> list[str]:
+    """Return the unit tests that read the text of all modules."""
+    tests = (module for module in _graph().modules if ".unit.test_" in module)
+    return [test for test in tests if re.search(r'glob\(.*\*\.py"', _text(test))]
 
 
 @cache

@@ -381,10 +381,10 @@ class Dispatcher:
         share = None
         if self._closed:
             num_workers = max(len(self._seats), self._num_expected)
-            even = -(-len(self._held) // num_workers) - num_held
+            even = max(0, -(-len(self._held) // num_workers) - num_held)
             share = -(-len(self._waiting) // (num_workers * self._leases_per_worker))
             # Ever smaller leases would be ever smaller forwards, which cost nearly as much as full ones.
-            share = max(share, min(self._paces.batch_size(shape), even)) if row_s is not None else max(0, even)
+            share = even if row_s is None else max(share, min(self._paces.batch_size(shape), even))
         return self._size.rows(seconds_per_row=row_s, share=share)
 
     def _release(self, worker: str, row_id: str) -> Entry | None:

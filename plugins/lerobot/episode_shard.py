@@ -58,7 +58,7 @@ class EpisodeShard(ShardWriter):
         cls, selection: Selection, output: Output, options: Mapping[str, Any], watch: Watch
     ) -> Augmented:
         dataset, source = _source_of(output, options)
-        looks, num_left = looks_in(selection, dataset)
+        looks, num_left = looks_in(selection, dataset, output)
         if num_left:
             watch.say(f"note: left out: {count_text(num_left, 'look')} without clips of all cameras")
         selection.keep_only(sorted(row_id for look in looks for row_id in look.clips.values()))

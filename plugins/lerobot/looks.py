@@ -6,15 +6,17 @@ A look becomes an episode of the exported dataset. Looks that lack a camera are 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from framefleet.api.clips import inputs_in
 from framefleet.api.errors import JobError, count_text
 from framefleet.api.exports import Selection
-from framefleet.api.outputs import RECORDS, recorded_path, rows_of, told_arguments
+from framefleet.api.outputs import RECORDS, Output, recorded_path, rows_of, told_arguments
 from framefleet.api.texts import canonical_json
 from framefleet.plugins.lerobot.dataset import Dataset
 from framefleet.plugins.lerobot.episodes import CAMERA, EPISODE
@@ -31,10 +33,11 @@ class Look:
     clips: Mapping[str, str]  # row_id by camera
 
 
-def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
+def looks_in(selection: Selection, dataset: Dataset, output: Output) -> tuple[list[Look], int]:
     """Return the complete looks, by episode and place in the table, and the number of incomplete ones.
 
-    dataset: the source. Raises JobError for clips that do not match it.
+    dataset: the source. output: whose records are selected. Raises JobError for clips that do not match the
+    source.
     """
     cameras, lengths = dataset.cameras, dataset.lengths()
     for name in (EPISODE, CAMERA):
@@ -60,18 +63,24 @@ def looks_in(selection: Selection, dataset: Dataset) -> tuple[list[Look], int]:
     if several := next((camera for camera, of_camera in sizes.items() if len(of_camera) > 1), None):
         of_camera = " and ".join(f"{width} x {height}" for height, width in sorted(sizes[several]))
         raise JobError(f"clips of {several} are {of_camera}", "choose clips of one size with --where")
+    to_come = _cameras(output.rows()) - _cameras(output.records([CAMERA]))  # none of their clips is there yet
+    wanted = {*sizes, *to_come}
     looks = [
         Look(episode=key[0], place=places[key], clips=clips)
         for key, clips in groups.items()
-        if clips.keys() == sizes.keys()
+        if clips.keys() == wanted
     ]
     if groups and not looks:
         (episode, _), clips = next(iter(groups.items()))
-        lacking = " and ".join(sorted(sizes.keys() - clips.keys()))
+        lacking = " and ".join(sorted(wanted - clips.keys()))
         row_id = next(iter(clips.values()))
         problem = f"no look has all cameras; the one with row {row_id}, episode {episode}, lacks {lacking}"
-        raise JobError(problem, _ALIKE)
+        raise JobError(problem, "render the rest of the job first" if to_come else _ALIKE)
     return sorted(looks, key=lambda look: (look.episode, look.place)), len(groups) - len(looks)
+
+
+def _cameras(tables: Iterable[pa.Table]) -> set[str]:
+    return {camera for table in tables for camera in table[CAMERA].unique().to_pylist()}
 
 
 def _settings_of(row: Mapping[str, Any]) -> str:

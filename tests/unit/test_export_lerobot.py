@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import JobError, Store
+from framefleet import JobError, Output, Store
 from framefleet.api.clips import Frames, Media, encode, open_media
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.stores.folder import Folder
@@ -200,6 +200,16 @@ def test_a_look_without_all_cameras_is_left_out(tmp_path: Path) -> None:
     )
     assert "left out: 1 look without clips of all cameras" in result.output, result.output
     assert len(episodes_of(tmp_path / "new")) == 5
+
+
+def test_looks_whose_cameras_are_not_rendered_yet_are_not_those_of_fewer_cameras(tmp_path: Path) -> None:
+    looks(tmp_path)
+    rows = pa.table({"row_index": [12], "row_id": ["0" * 32], "camera": ["top"]})  # of a job that was killed
+    writer = Output.open(str(tmp_path / "out")).writer("rows", rows.schema)
+    writer.add(rows.to_batches()[0], {})
+    writer.flush()
+    with pytest.raises(JobError, match=r"lacks top(.|\n)*render the rest of the job first"):
+        export(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_a_changed_test_is_run_itself() -> None:
         ("constraints.txt", "tests/cluster/test_kills.py", EVERYWHERE),
         (f"{'un'}known.bin", "tests/cluster/test_kills.py", EVERYWHERE),
         ("docs/tables.md", "tests/cluster/test_kills.py", None),
+        ("jobs/cli.py", "tests/unit/test_text.py", 1),  # it reads all modules
     ],
 )
 def test_a_test_is_as_near_as_what_it_and_its_helpers_import_or_name(
