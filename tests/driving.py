@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import cast
@@ -31,6 +32,10 @@ class StandIns:
     has_too_many = False
 
     def grow(self, num_rows: int) -> None: ...
+
+    def num_serving(self) -> Counter[LaneKey]:
+        """None is on its way."""
+        return Counter()
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None: ...
 

@@ -17,7 +17,7 @@ changes or the server starts. The faults by step, and what their values mean (tr
     content:  html, status, empty, half, octet (no media type), json_content (an error with status 200)
     clip:     slow_s: seconds before it is rendered
               never_done
-              failed: the error message
+              failed: the error message, which may begin with a code and ": "
               frames: how many more; size: another one, e.g. "32x16"; fps: another rate
               unsteady: other bits whenever the same request is repeated
               level: one clip in N, see `is_spoilt`

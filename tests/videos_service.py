@@ -416,7 +416,8 @@ class Service:
         }
         if job.error:
             shown["status"] = "expired" if job.error == "expired" else "failed"
-            shown["error"] = {"code": "generation_failed", "message": self._echoing(job.error)}
+            code, _, message = job.error.rpartition(": ")
+            shown["error"] = {"code": code or "generation_failed", "message": self._echoing(message)}
         if is_gateway:
             shown["polling_url"] = f"http://127.0.0.1:{self._port}/v1/videos/{job.id}"
         if self._dialect == "sglang":

@@ -125,7 +125,7 @@ class EngineRows:
         self._news = threading.Condition()
         self._rows: dict[str, _Work] = {}
         self._ended: list[Outcome | LeftRow] = []
-        self.halt: Halted | None = None
+        self._halt: Halted | None = None
 
     @property
     def num_active(self) -> int:
@@ -133,7 +133,12 @@ class EngineRows:
 
     @property
     def room(self) -> int:
-        return 0 if self.halt else self._session.room() - len(self._rows)
+        return 0 if self._halt else self._session.room() - len(self._rows)
+
+    @property
+    def halt(self) -> Halted | None:
+        """Why no more rows begin; if the budget is spent, once those under way, which are paid, have ended."""
+        return None if self._halt and self._halt.why == "spent" and self._rows else self._halt
 
     def figures(self) -> Mapping[str, float]:
         return self._session.figures()
@@ -198,7 +203,7 @@ class EngineRows:
         except Left:
             outcome = LeftRow(row_id)
         except Halted as error:
-            self.halt = Halted(public_text(error.problem), error.fix, error.why)
+            self._halt = Halted(public_text(error.problem), error.fix, error.why)
             outcome = LeftRow(row_id)
         except Exception as error:  # the row's own failure; the driver decides
             text = traceback.format_exc()

@@ -12,7 +12,7 @@ if [ "${SCHEDULE:-}" ]; then how='scheduled run'; else how='run --detach'; fi
 exec hf jobs $how --name framefleet --flavor "${FLAVOR:-h200}" --timeout 12h --attempts 3 \
     --secrets HF_TOKEN --secrets-file "${SECRETS:-$HOME/.framefleet-secrets}" \
     --volume "$folder:/job" "$@" \
-    ${SCHEDULE:+"$SCHEDULE"} "${IMAGE:-registry.example.org/framefleet:0.1.0}" \
+    ${SCHEDULE:+"$SCHEDULE"} "${IMAGE:-registry.example.org/framefleet:0.2.0}" \
     sh -c 'trap "kill \$driver" TERM
 framefleet render /job/job.yaml --set retries.checkpoint_every_s=300 &
 driver=$!

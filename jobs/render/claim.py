@@ -20,6 +20,7 @@ from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import absolute_paths, without_scheme
 from framefleet.jobs.job.schema import sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, sections_with_steps
+from framefleet.pipeline.engine import engine_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
@@ -229,8 +230,8 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
     lines = [f"  {name}: {theirs['job'].get(name)} there, of a plugin that is not here" for name in gone]
     theirs, ours = _decisive(theirs, names), _decisive(ours, names)
     for key in sorted({*theirs, *ours}):
-        texts = (str(values.get(key, "unset")) for values in (theirs, ours))
-        there, here = (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..." for text in texts)
+        told = ("unset" if values.get(key) is None else str(values[key]) for values in (theirs, ours))
+        there, here = (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..." for text in told)
         is_one_sided = key not in theirs or key not in ours
         is_other = theirs.get(key, "unset") != ours.get(key, "unset")
         if is_other and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
@@ -243,6 +244,8 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
+    if engine := job.get("engine"):
+        values |= {"engine": engine_of(engine).deciding(), "model_digest": None}  # which is of these settings
     if table := job.get("table"):  # if this output, or the one around it, stores the table: only the folder
         output = str(job.get("output")).rstrip("/")
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)

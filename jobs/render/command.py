@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
+_MAX_KINDS = 20
 _IDLE = {
     "pipeline": "the pipeline's Python",
     "frames": "frames to be converted",
@@ -214,8 +215,10 @@ def retry_command(
     else:
         store = Store(loaded.output, loaded.storage_options)
         if not quiet:
-            kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
-            stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")
+            wanted = f" with {', '.join(sorted(error_types))}" if error_types else ""
+            kinds = ", ".join(f"{kind} ({num:,})" for kind, num in failed.num_others.most_common(_MAX_KINDS))
+            line = f"nothing to retry: no row of {store.url_of('')} failed{wanted}"
+            stderr.say(line + f"; there are {kinds}" * bool(kinds))
         if as_json:
             nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
             stdout.say(nothing.to_json())

@@ -320,6 +320,7 @@ class FailedRows:
     """Rows that failed, of inner outputs too. examples: one message for each type of error."""
 
     num_by_type: Counter[str] = field(default_factory=Counter)
+    num_others: Counter[str] = field(default_factory=Counter)  # with errors that were not asked for
     examples: dict[str, str] = field(default_factory=dict)
     row_ids: set[str] = field(default_factory=set)
 
@@ -348,7 +349,9 @@ def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
     """Return the failed rows of a job and its inner outputs: those with these error types, or all."""
     failed = FailedRows()
     for row in Output.open(job.output, job.storage_options).failures():
-        if not error_types or row.error_type in error_types:
+        if error_types and row.error_type not in error_types:
+            failed.num_others[row.error_type] += 1
+        else:
             failed.num_by_type[row.error_type] += 1
             failed.examples.setdefault(row.error_type, row.message)
             failed.row_ids.add(row.row_id)

@@ -1,4 +1,4 @@
-"""Add up what all runs of a job have paid, and stop before they exceed `max_cost`."""
+"""Add up what all runs of a job have paid, its drafts too, and stop before they exceed `max_cost`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from framefleet.api.engines import Halted
+from framefleet.api.errors import JobError
 from framefleet.api.outputs import Store
 from framefleet.api.texts import parse_json
+from framefleet.pipeline.plugin import inner_outputs
 
 _FOLDER = "engine"
 _ROUNDING = 1e-9  # of sums
 _TURN_S = 0.5  # between two looks at what is under way
+
+
+def paid_before(store: Store, *, but: str = "") -> float:
+    """Return what all processes of all runs have paid for an output, and for its inner and outer outputs.
+
+    but: a path to leave out. Raises JobError if a file is damaged.
+    """
+    above, name = store.above()
+    outer, total = above if name in inner_outputs() else store, 0.0
+    for one in (outer, *map(outer.below, inner_outputs())):
+        for path in one.list(_FOLDER):
+            with suppress(FileNotFoundError):
+                try:
+                    total += 0.0 if path == but else float(parse_json(one.read(path))["cost"])
+                except (ValueError, LookupError, TypeError):
+                    problem = f"{one.url_of(path)} is damaged, and it says what was paid"
+                    raise JobError(problem, 'write {"cost": ...} into it') from None
+    return total
 
 
 class Paid:
@@ -44,7 +64,7 @@ class Paid:
                 is_paid = True
                 self._under_way -= price
                 self.cost += price
-                if self._max_cost is not None:
+                if price:
                     self._store.write(self._path, json.dumps({"cost": self.cost}).encode())
 
         try:
@@ -58,7 +78,10 @@ class Paid:
         """Return whether there is room for a price now. Raises Halted if there will be none."""
         with self._lock:
             if self._max_cost is not None:
-                paid = self._others() + self.cost
+                try:
+                    paid = paid_before(self._store, but=self._path) + self.cost
+                except JobError as error:
+                    raise Halted(error.problem, error.fix, "job") from None
                 room = self._max_cost + _ROUNDING - paid
                 if price > room:
                     said = f"all runs together paid {paid:.2f} of {self._max_cost:.2f}"
@@ -68,16 +91,3 @@ class Paid:
                     return False
             self._under_way += price
             return True
-
-    def _others(self) -> float:
-        """Return what other processes and earlier runs have paid."""
-        total = 0.0
-        for path in self._store.list(_FOLDER):
-            if path != self._path:
-                with suppress(FileNotFoundError):
-                    try:
-                        total += float(parse_json(self._store.read(path))["cost"])
-                    except (ValueError, LookupError, TypeError):
-                        problem = f"{self._store.url_of(path)} is damaged, and it says what was paid"
-                        raise Halted(problem, 'write {"cost": ...} into it', "job") from None
-        return total

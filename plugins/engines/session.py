@@ -35,6 +35,7 @@ _DONE = ("completed", "complete", "succeeded")
 _FAILED = ("failed", "cancelled", "canceled", "expired", "error")
 _UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running")
 _REFUSED = (400, 413, 415, 422)
+_OF_CONTENT = ("moderation", "content_policy", "safety")  # in codes of clips that no server makes
 _ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: not about the clip
 _TURN_S = 0.05  # between two looks at whether the first row was taken
 _LOOK_S = 1.0  # between two looks at a silent server
@@ -292,11 +293,16 @@ class Session(EngineSession):
             if state in _DONE:
                 break
             if state in _FAILED:
-                self._failed(row, made)
                 reason = said.get("error") or state
-                message = reason.get("message", reason) if isinstance(reason, Mapping) else reason
+                code, message = "", reason
+                if isinstance(reason, Mapping):
+                    code, message = str(reason.get("code") or ""), reason.get("message", reason)
                 problem = public_text(f"{made.server.name}: {message}")[:300]  # it may repeat the key
-                raise EndpointError(problem, "see what it says")
+                if any(word in code.lower() for word in _OF_CONTENT):
+                    self._ended(row, made)
+                    raise RowError(problem, "change the row")
+                self._failed(row, made)
+                raise EndpointError(problem, "look at the server's log, or run the same command again")
             if said and state not in _UNDER_WAY:
                 self._servers.silent(made.server)
             if (now := time.monotonic()) > until:

@@ -240,9 +240,11 @@ def report_command(
     write_report(store, made)
     if made.cost:
         unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
-        hours = f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}"
-        inner = "".join(f", {name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items())
-        stdout.say(f"cost: {cost.total:,.2f} ({hours}{inner})")
+        parts = [f"{name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items()]
+        if price is not None:
+            parts = [f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}", *parts]
+        parts += [f"paid to servers: {cost.paid:,.2f}"] * bool(cost.paid)
+        stdout.say(f"cost: {cost.total:,.2f} ({', '.join(parts)})")
     if made.clip_yield:
         stdout.say(f"yield: {made.clip_yield.text()}")
         if accepted and not made.clip_yield.num_accepted:

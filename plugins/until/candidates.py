@@ -162,6 +162,7 @@ class Candidates:
         num_of_part = Counter[_Part]()
         refused = defaultdict[int, set[_Part]](set)  # parts by that number
         without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
+        recorded = self._recorded() if self._forgotten else set()
         batches, valid = list[pa.RecordBatch](), list[int]()
         for first, batch in resolved.table.batches():
             rows, carried = list(resolved.rows.read(first, batch)), resolved.rows.carried.of(batch)
@@ -173,7 +174,9 @@ class Candidates:
                     cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
                 part = tuple(str(cells.get(name)) for name in self._together)
                 number, num_of_part[part] = num_of_part[part], num_of_part[part] + 1
-                if isinstance(row, IdentifiedRow) and row.row_id in self._forgotten:
+                is_forgotten = isinstance(row, IdentifiedRow) and row.row_id in self._forgotten
+                if is_forgotten and recorded.isdisjoint(self._with_later_seeds(request)):
+                    survey.num_forgotten += 1
                     continue
                 if not isinstance(row, IdentifiedRow):
                     if own.issuperset(self._together):  # else its part is not known
@@ -205,6 +208,7 @@ class Candidates:
             batches.append(batch.select(resolved.table.schema.names))
         resolved.finder.prefetch(())  # frees the files that it kept for the next rows
         self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
+        survey.say_forgotten(self._watch)
         survey.find_places(resolved.table)
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
         if not by_stratum:
@@ -213,6 +217,16 @@ class Candidates:
             )
         sets = {values: self._sets(values, by_number, refused) for values, by_number in by_stratum.items()}
         return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
+
+    def _recorded(self) -> set[bytes]:
+        tables = row_ids_in(self._store, live_parts(self._store))
+        row_ids = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
+        return {*map(bytes.fromhex, row_ids - self._forgotten)}
+
+    def _with_later_seeds(self, request: Request) -> Iterator[bytes]:
+        """Yield the row_ids of a row's clips with later seeds: one that is left keeps a forgotten row here."""
+        for number in range(1, self.section.at_most):
+            yield self._row_id(replace(request, seed=(request.seed + number) % (MAX_SEED + 1)))
 
     def _sets(
         self,

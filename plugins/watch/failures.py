@@ -55,7 +55,8 @@ def failures_command(
             stdout.say(json.dumps(failure_values(row)))
     else:
         _show_by_type(opened, is_wanted, limit, traceback)
-        _show_invalid(opened, limit=limit)
+        if not error_types:
+            _show_invalid(opened, limit=limit)
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import framefleet
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.request import Request
@@ -99,6 +100,23 @@ def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp
         assert f"server {name}: 5 rows" in command("status", tmp_path / "out").output
         assert command("render", job, "--set", "engine.max_cost=20").exit_code == 0
         assert len(server.ids()) == 9
+        cost = framefleet.report(str(tmp_path / "out")).cost
+        assert cost is not None and cost.paid == cost.total == 9.0
+
+
+def test_clips_that_are_paid_are_waited_for_and_drafts_count_too(tmp_path: Path) -> None:
+    drafts = {"num_inference_steps": 2, "keep": {"share": 1.0, "by": "sharpness"}}
+    engine = {"max_cost": 7.0, "price": {"clip": 1.0}}
+    with videos_server("vllm", faults={"slow_s": 1.0, "idempotent": True}) as server:
+        job = job_with(tmp_path, [server], 5, engine=engine, draft=drafts, scores=["sharpness"])
+        ended = command("render", job)
+        assert (ended.exit_code, len(server.ids())) == (1, 7), ended.output
+        assert "all runs together paid 7.00 of 7.00" in ended.output
+        assert len(records_of(tmp_path / "out")) == 2 and len(records_of(tmp_path / "out/drafts")) == 5
+        assert command("render", job, "--set", "engine.max_cost=10").exit_code == 0
+        assert len(server.ids()) == 10
+    cost = framefleet.report(str(tmp_path / "out")).cost
+    assert cost is not None and cost.paid == 10.0
 
 
 def test_frames_of_a_server_are_those_of_plain_diffusers_and_a_judge_chooses_among_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
     broken.unlink()
     refused = command("retry", out)
     assert refused.exit_code == 2 and "framefleet retry JOB.YAML" in refused.stderr, refused.output
-    assert "nothing to retry" in command("retry", job, "--error", "KeyError").stderr
+    told = command("retry", job, "--error", "KeyError").stderr
+    assert re.search(r"nothing to retry: no row of .* failed with KeyError; there are ", told), told
     retried = command("retry", job, "--json")
     assert (retried.exit_code, json.loads(retried.stdout)["done"]) == (0, 1), retried.output
     assert "1 row failed with ValueError, e.g. broken" in retried.stderr

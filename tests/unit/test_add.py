@@ -119,9 +119,7 @@ def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any
     planned = framefleet.plan(values, table=ROWS[:7])
     assert (planned.counts.done, planned.to_render) == (7, 1)
     fewer = [{name: row[name] for name in row.keys() - {"seed", "tag"}} for row in ROWS[:7]]
-    with pytest.raises(
-        TableError, match=r"has no column 'seed', 'tag'.*\n.*add these columns to the table too"
-    ):
+    with pytest.raises(TableError, match=r"has no columns 'seed', 'tag'.*\n.*add what is missing"):
         framefleet.plan(values, table=fewer)
 
 

@@ -32,7 +32,7 @@ from tests.jobs import job_values, write_table
 from tests.outputs import committed, write_driver
 from tests.rows import FAILURE, record
 from tests.small_output import PROMPT, rendered
-from tests.unit.test_until import job_with
+from tests.unit.test_until import commit, job_with
 
 EMAIL = "alice@example.com"
 TEXTS = (EMAIL, f"{PROMPT} 2", f"{PROMPT} 4", "a word about Alice", "Alice rewritten")
@@ -278,6 +278,29 @@ def test_until_asks_for_no_more_clips_of_a_row_that_was_forgotten(tmp_path: Path
         left = {row.row_id for row in candidates.ask(0)}
         assert [group.values["prompt"] for group in candidates.groups] == ["b", "c"]
     assert own not in left and second in left
+
+
+def test_until_makes_good_for_one_of_several_clips_that_was_forgotten(tmp_path: Path) -> None:
+    said = list[str]()
+
+    class Listening(Callback):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    job, watch = job_with(tmp_path), Listening()
+    with closing(Candidates(job, watch)) as candidates:
+        rows = candidates.extend(0, 2)
+        commit(job, [(row, 0.9) for row in rows])
+    own, later = (row.row_id.hex() for row in rows)
+    Store(job.output).write("forgotten.json", json.dumps([own]).encode())
+    with closing(Candidates(job, watch)) as candidates:
+        again = candidates.resume()
+        assert [row.row_id.hex() for row in again] == [later]
+        assert [group.num_needed for group in candidates.groups] == [1, 2, 2]
+    Store(job.output).write("forgotten.json", json.dumps([own, later]).encode())
+    with closing(Candidates(job, watch)) as candidates:
+        assert [group.values["prompt"] for group in candidates.groups] == ["b", "c"]
+    assert [line for line in said if "so not rendered: 1 row" in line]
 
 
 def test_an_output_that_a_job_writes_to_is_left_alone(out: Path) -> None:

@@ -21,7 +21,6 @@ from framefleet.cluster.driver.epoch_lock import HELD
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import (
     CLIP_BYTES,
-    ENGINE_MONEY,
     JOB_ROWS,
     METRICS,
     ROW_OUTCOMES,
@@ -153,11 +152,18 @@ def test_a_page_is_small_and_names_who_has_no_name(tmp_path: Path) -> None:
     assert {"adopted", "cost, at a price of 36 per worker hour"} <= tags_and_texts(page)[1]
 
 
-def test_what_an_engine_charged_stands_beside_the_cost_of_workers(tmp_path: Path) -> None:
-    progress = replace(UNDER_WAY, figures={ENGINE_MONEY.key(): 5.27})
-    write_driver(write_output(tmp_path, rows()), ended=True, progress=progress)
-    assert framefleet.report(str(tmp_path), price=2.5).overview()["paid to servers"] == "5.27"
-    assert {"paid to servers besides", "5.27"} <= tags_and_texts((tmp_path / "report.html").read_text())[1]
+def test_what_all_runs_paid_to_servers_is_part_of_the_cost(tmp_path: Path) -> None:
+    store = write_output(tmp_path, rows())
+    write_driver(store, ended=True)
+    store.write("engine/paid-1.json", b'{"cost": 5.0}')
+    store.write("drafts/engine/paid-2.json", b'{"cost": 0.27}')
+    without = framefleet.report(str(tmp_path), price=36.0, write=False).cost
+    assert framefleet.report(str(tmp_path)).overview()["paid to servers"] == "5.27"
+    assert {"cost, 5.27 of it paid to servers", "5.27"} <= tags_and_texts(
+        (tmp_path / "report.html").read_text()
+    )[1]
+    assert without is not None and without.total == 5.27 + without.gpu_hours * 36
+    assert without.per_clip == without.total / len(rows())
 
 
 def test_what_records_say_is_no_html_no_formula_and_no_control(tmp_path: Path) -> None:

@@ -157,6 +157,17 @@ def test_a_clip_that_the_server_says_has_failed_is_created_anew_by_the_next_atte
         assert rows.render().frames.shape == (5, 16, 32, 3)
 
 
+def test_a_clip_that_is_refused_once_it_is_made_is_the_rows_own_failure(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(failed="moderation_blocked: not this")
+    with (
+        closing(Rows(tmp_path, vllm)) as rows,
+        pytest.raises(RowError, match=r"not this\nhint: change the row"),
+    ):
+        rows.render()
+
+
 def test_a_clip_of_which_the_server_says_nothing_is_given_up(vllm: VideosServer, tmp_path: Path) -> None:
     vllm.set_faults(status={"value": 502, "at": ["poll"]})
     rows = Rows(tmp_path, vllm, timeout_s=0.3)

@@ -202,11 +202,13 @@ class Table:
         for other in others:
             own, names = self.schema.names, other.schema.names
             if missing := [name for name in names if name not in own]:
-                problem = f"has no column {names_text(missing)}, but rows that were added to it do"
-                fix = "add these columns to the table too, empty where its rows have no value"
+                columns = "no column" if len(missing) == 1 else "no columns"
+                problem = f"has {columns} {names_text(missing)}, but rows that were added to it do"
+                fix = "add what is missing, empty where its rows have no value"
             elif more := [name for name in own if name not in names]:
-                problem = f"has the column {names_text(more)}, but rows that were added to it do not"
-                fix = "leave these columns out of the table, or choose another output"
+                columns = "the column" if len(more) == 1 else "the columns"
+                problem = f"has {columns} {names_text(more)}, but rows that were added to it do not"
+                fix = "use the table that they were added to, with its columns, or another output"
             else:
                 problem = "has its columns in another order than rows that were added to it"
                 fix = f"write them in this order: {', '.join(map(repr, names))}"

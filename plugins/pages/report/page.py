@@ -14,7 +14,7 @@ from framefleet.api.commands import duration
 from framefleet.api.errors import bytes_text, count_text, escaped, rounded
 from framefleet.api.texts import canonical_json
 from framefleet.jobs.show.watch import VAGUE, share_text
-from framefleet.pipeline.metrics import BUSY, ENGINE_MONEY, LOAD, WORKER_SECONDS
+from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.plugins.pages.report import charts
 from framefleet.plugins.pages.report.values import Report
 
@@ -85,12 +85,11 @@ def _headline(report: Report) -> Iterator[tuple[str, str, bool]]:
     if cost:
         unit = report.unit.removesuffix("s")
         with_others = "".join(f", with {name}" for name in cost.inner_gpu_hours)
-        title = f"cost, at a price of {cost.price_per_gpu_hour:g} per {unit}{with_others}"
-        yield title, f"{cost.total:,.2f}", False
+        at = f", at a price of {cost.price_per_gpu_hour:g} per {unit}" if cost.price_per_gpu_hour else ""
+        paid = f", {cost.paid:,.2f} of it paid to servers" if cost.paid else ""
+        yield f"cost{at}{with_others}{paid}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "cost per clip", rounded(cost.per_clip, 4), False
-    if paid := ENGINE_MONEY.total(report.spent):
-        yield "paid to servers besides", f"{paid:,.2f}", False
     yield report.unit, rounded(report.gpu_hours), False
     if seconds := report.throughput.wall_s:
         yield "from first to last row", duration(seconds), False

@@ -16,6 +16,7 @@ from framefleet.api.models import is_denoiser
 from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
+from framefleet.plugins.engines.paid import paid_before
 from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
@@ -84,7 +85,8 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
     inner = {name: figures_of(one.store) for name, one in Output(store).inner.items()}
     inner_hours = {name: WORKER_SECONDS.total(one) / 3600 * (gpus or 1.0) for name, one in inner.items()}
-    all_hours = hours + sum(inner_hours.values())
+    all_hours, paid = hours + sum(inner_hours.values()), paid_before(store)
+    cost = all_hours * (price or 0.0) + paid if paid or price is not None else None
     reported, by_remark = status.audits, dict(figures.remarks.most_common())
     share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
     return values.Report(
@@ -113,17 +115,16 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
         gpu_idle=gpu_idle(WORKER_SECONDS.by_label(spent), figures.environments),
         gpu_hours=hours,
         cost=None
-        if price is None
+        if cost is None
         else values.Cost(
-            price_per_gpu_hour=price,
+            price_per_gpu_hour=price or 0.0,
             gpu_hours=all_hours,
             inner_gpu_hours=inner_hours,
-            total=all_hours * price,
-            per_clip=all_hours * price / figures.num_rows if figures.num_rows else None,
+            paid=paid,
+            total=cost,
+            per_clip=cost / figures.num_rows if figures.num_rows else None,
         ),
-        clip_yield=_yield_of(
-            store, spent, inner, accepted=accepted, hour_price=price and price * (gpus or 1.0)
-        ),
+        clip_yield=_yield_of(store, spent, inner, accepted=accepted, cost=cost),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
@@ -221,12 +222,12 @@ def _yield_of(
     inner: Mapping[str, Mapping[str, float]],
     *,
     accepted: str | None,
-    hour_price: float | None,
+    cost: float | None,
 ) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
     spent: what all drivers counted. inner: the same of each inner output, by its name.
-    accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
+    accepted: a condition on records in SQL; None accepts all. cost: of everything.
     """
     # First: a condition that cannot be is refused also where there is nothing to divide by.
     of_accepted = None if accepted is None else _sums(_records(store, accepted))
@@ -244,14 +245,13 @@ def _yield_of(
         "loading": own.get(LOAD, 0.0),
         "waiting": sum(waited for cause, waited in own.items() if cause not in (*BUSY, LOAD)),
     }
-    hours = whole_s / 3600
     return values.Yield(
         accepted=accepted,
         num_clips=num_clips,
         num_accepted=num_accepted,
         seconds={name: part for name, part in seconds.items() if part or name == "accepted clips"},
         networks_share=sum(whole.get(cause, 0.0) for cause in NETWORKS) / whole_s,
-        cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
+        cost_per_accepted=cost / num_accepted if cost is not None and num_accepted else None,
     )
 
 

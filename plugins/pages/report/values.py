@@ -12,7 +12,6 @@ from framefleet.api.commands import Overview
 from framefleet.api.errors import count_text, rounded
 from framefleet.api.outputs import FailedRow
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 
@@ -102,11 +101,15 @@ class ModelTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Cost of the job, including inner outputs. gpu_hours: of the report and of inner outputs."""
+    """Cost of the job, including inner outputs. gpu_hours: of the report and of inner outputs.
+
+    paid: to servers, by the `price` of the job's engine; part of `total`.
+    """
 
     price_per_gpu_hour: float
     gpu_hours: float
     inner_gpu_hours: Mapping[str, float]  # of these, by the inner output's name
+    paid: float
     total: float
     per_clip: float | None
 
@@ -164,7 +167,7 @@ class Report(Overview):
     gpus_per_worker: float
     gpu_idle: Mapping[str, float]  # of workers with several GPUs: idle share, by the networks on each
     gpu_hours: float  # worker hours, times the GPUs of each; of a worker without a GPU its own hours
-    cost: Cost | None  # None without a price
+    cost: Cost | None  # None without any price
     clip_yield: Yield | None  # None if drivers counted nothing
     failures_by_type: Mapping[str, int]
     failures: tuple[FailedAlike, ...]  # by message, the most frequent first
@@ -186,7 +189,7 @@ class Report(Overview):
             "time": f"{rounded(self.gpu_hours, 4)} {self.unit}",
             "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
             "cost": None if cost is None else rounded(cost.total, 4),
-            "paid to servers": f"{paid:,.2f}" if (paid := ENGINE_MONEY.total(self.spent)) else None,
+            "paid to servers": f"{cost.paid:,.2f}" if cost and cost.paid else None,
             "yield": self.clip_yield.text() if self.clip_yield else None,
         }
 
