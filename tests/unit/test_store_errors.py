@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import pytest
@@ -183,6 +184,26 @@ def test_one_that_is_never_answered_ends(others_are_answered: bool, num_asked: i
     with pytest.raises(TimeoutError):
         there.ride_out(request)
     assert request.num_asked == num_asked
+
+
+def test_a_store_that_hangs_is_noticed_before_its_library_gives_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retries, "TOLD_AFTER_S", 0.05)
+    monkeypatch.setattr(retries, "_LOOK_S", 0.01)
+    there, may_answer = Patience("s3://bucket/run", 300), threading.Event()
+    with ThreadPoolExecutor() as threads:
+        large = threads.submit(there.ride_out, may_answer.wait)
+        time.sleep(0.2)
+        assert there.silent_s == 0.0
+        small = threads.submit(there.ride_out, may_answer.wait, is_small=True)
+        while not caplog.messages:
+            assert not small.done()
+            time.sleep(0.01)
+        assert there.silent_s > 0.05 and "has not answered for 0 s (no answer to a small" in caplog.text
+        may_answer.set()
+        assert large.result() and small.result()
+    assert there.silent_s == 0.0 and "answers again, after 0 s" in caplog.text
 
 
 def test_an_answer_that_comes_in_time_is_had_and_so_is_an_error() -> None:

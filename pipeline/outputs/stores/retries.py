@@ -15,9 +15,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
@@ -202,6 +202,7 @@ FIRST_ANSWER_S = 30.0
 MAX_REFUSALS = 8
 _FIRST_REFUSALS = 2
 TOLD_AFTER_S, TOLD_EVERY_S = 10.0, 60.0
+_LOOK_S = 2.0  # between two looks at requests under way
 # Never the same for two: thousands of writers must not come back at once.
 _PAUSE = wait_random_exponential(multiplier=0.2, max=5)
 
@@ -221,15 +222,25 @@ class Patience:
         self.has_answered = False  # ever, to this process or to the one whose store this is a copy of
         self.counts = Counts()
         self._answered_at = -math.inf  # when it last did
-        self._lock = threading.Lock()  # guards the three below
-        self._silent_since: float | None = None  # its first failure since it last answered anybody
+        self._lock = threading.Lock()  # guards what is below
+        # When it failed, or should have answered, for the first time since it last answered anybody.
+        self._silent_since: float | None = None
         self._logged_at: float | None = None
         self._is_logged = False  # whether the log says that it is silent now
+        self._under_way = dict[object, float]()  # small requests: when they were made
+        self._watcher: threading.Thread | None = None
 
-    def ride_out(self, ask: Callable[[], Reply], *, reopen: Callable[[], None] | None = None) -> Reply:
+    def ride_out(
+        self,
+        ask: Callable[[], Reply],
+        *,
+        reopen: Callable[[], None] | None = None,
+        is_small: bool = False,
+    ) -> Reply:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
 
         reopen: reads credentials again, before a refused request is repeated; None: refusals are final.
+        is_small: it is answered at once, so that the store is silent while it is not.
         A request that has waited for too long is made once more if others were answered while it waited.
         """
         failing_since: float | None = None
@@ -239,7 +250,8 @@ class Patience:
         def ask_once() -> Reply:
             nonlocal asked_at
             asked_at = time.monotonic()
-            return ask()
+            with self._watched() if is_small else nullcontext():
+                return ask()
 
         def may_pass(error: BaseException) -> bool:
             nonlocal failing_since, is_last, num_refused
@@ -275,13 +287,40 @@ class Patience:
         since = self._silent_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def _is_in_time(self, error: BaseException, failing_since: float) -> bool:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notice if a small request is not answered: its library waits for a minute or two."""
+        mine = object()
+        with self._lock:
+            self._under_way[mine] = time.monotonic()
+            if self._watcher is None or not self._watcher.is_alive():  # as in a process that was forked
+                self._watcher = threading.Thread(target=self._watch, name="silent store", daemon=True)
+                self._watcher.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._under_way[mine]
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            with self._lock:
+                if not self._under_way:
+                    self._watcher = None
+                    return
+                since = max(self._answered_at, min(self._under_way.values()))
+            if time.monotonic() - since >= TOLD_AFTER_S:
+                self._is_in_time("no answer to a small request", since)
+
+    def _is_in_time(self, error: BaseException | str, failing_since: float) -> bool:
         """Return whether a request that has failed since then is repeated; log that now and then."""
         now = time.monotonic()
         limit_s = self.limit_s if self.has_answered else min(self.limit_s, FIRST_ANSWER_S)
+        why = error if isinstance(error, str) else f"{type(error).__name__}: {in_a_line(error)}"
         with self._lock:
             if self._silent_since is None:
-                self._silent_since = now
+                self._silent_since = failing_since if isinstance(error, str) else now
             failing_s = now - min(self._silent_since, failing_since)
             is_due = self._logged_at is None or now - self._logged_at >= TOLD_EVERY_S
             is_logged = TOLD_AFTER_S <= failing_s < limit_s and is_due
@@ -293,7 +332,7 @@ class Patience:
                 "as possible",
                 self.where,
                 failing_s,
-                public_text(f"{type(error).__name__}: {in_a_line(error)}"),
+                public_text(why),
                 limit_s - failing_s,
             )
         return failing_s < limit_s

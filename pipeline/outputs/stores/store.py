@@ -31,6 +31,7 @@ from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored,
 
 # What s3fs takes; it passes others on to libraries below it, which refuse them.
 _S3_OPTIONS = ("key", "secret", "token", "anon", "profile", "endpoint_url", "client_kwargs", "config_kwargs")
+_SMALL_BYTES = 1 << 20  # are written at once
 _NO_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ class Store:
 
     def write(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, replacing what was there."""
-        self._ask("write", path, lambda at: self._backend.write(at, content))
+        is_small = len(content) <= _SMALL_BYTES
+        self._ask("write", path, lambda at: self._backend.write(at, content), is_small=is_small)
         self.counts.add(STORE_BYTES, len(content), "written")
 
     def upload(self, path: str, source: Path) -> None:
@@ -141,7 +143,7 @@ class Store:
                 return self._backend.read(at, len(content) + 1) == content
             return True
 
-        if not self._ask("create", path, is_ours):
+        if not self._ask("create", path, is_ours, is_small=len(content) <= _SMALL_BYTES):
             raise errors.StoreConflict(
                 f"{self.url_of(path)} exists already, with other bytes",
                 "if nothing else writes to this output, choose another one",
@@ -157,7 +159,7 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Return whether a file is at `path`."""
-        return self._ask("look for", path, self._backend.exists)
+        return self._ask("look for", path, self._backend.exists, is_small=True)
 
     def list(self, folder: str) -> list[str]:
         """Return the paths of all files below `folder`, at any depth, sorted; [] if it is absent."""
@@ -169,7 +171,7 @@ class Store:
 
     def stat(self, path: str) -> Stored:
         """Return what is stored at `path`. Raises FileNotFoundError if it is absent."""
-        return self._ask("look for", path, self._backend.stat, may_be_absent=True)
+        return self._ask("look for", path, self._backend.stat, may_be_absent=True, is_small=True)
 
     def move(self, path: str, to: str) -> None:
         """Move a file, replacing what was there; a link stays a link, so nothing behind it is copied."""
@@ -205,6 +207,7 @@ class Store:
         *,
         may_be_absent: bool = False,
         may_be_root: bool = False,
+        is_small: bool = False,
     ) -> retries.Reply:
         """Return the backend's answer to a request about `path`, which is repeated as needed."""
         checked = path if may_be_root and not path else _checked(path)
@@ -212,8 +215,9 @@ class Store:
         is_remote = isinstance(backend, ObjectStore)
         try:
             if isinstance(backend, ObjectStore):
-                return self._patience.ride_out(partial(backend.ask, ask), reopen=backend.reopen)
-            return self._patience.ride_out(ask)
+                ask = partial(backend.ask, ask)
+                return self._patience.ride_out(ask, reopen=backend.reopen, is_small=is_small)
+            return self._patience.ride_out(ask, is_small=is_small)
         except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has its own errors, e.g. botocore's
