@@ -119,6 +119,15 @@ class Engine(Strict):
     def spec(self) -> PipelineSpec:
         """Return what rows may ask for. Raises UserError if it is already clear that it cannot render."""
 
+    def cost(self, request: Request) -> float:
+        """Return what a row's clip costs, by the job's price. Raises RowError if that is not known."""
+        return 0.0
+
+    @property
+    def limit(self) -> float | None:
+        """What all runs of the job may cost; None: anything."""
+        return None
+
     @abstractmethod
     def start(self, store: Store) -> EngineSession:
         """Return a session. store: the job's output."""

@@ -137,7 +137,7 @@ class EngineRows:
 
     @property
     def halt(self) -> Halted | None:
-        """Why no more rows begin; if the budget is spent, once those under way, which are paid, have ended."""
+        """Why no more rows begin. If all is spent: once those under way, which are paid, have ended."""
         return None if self._halt and self._halt.why == "spent" and self._rows else self._halt
 
     def figures(self) -> Mapping[str, float]:

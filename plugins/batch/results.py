@@ -62,6 +62,7 @@ class BatchSummary(Overview):
         }
 
 
+_OF_ROWS = ("RowError", "InputError")  # the row is refused, by a server too, and would be again
 # A row's record, or why it has none; None if it is not rendered yet.
 _Outcome = Mapping[str, Any] | Refusal | None
 
@@ -105,14 +106,20 @@ def _put(file: Path, place: Path) -> None:
         raise JobError(f"{place} cannot be written: {error.problem}", "choose another file") from None
 
 
+def refusal_of(error_type: str, message: str) -> Refusal:
+    """Return how the API would say why a row failed."""
+    if error_type in _OF_ROWS:
+        return Refusal(code="invalid_value", message=message)
+    return Refusal(code="server_error", message=f"{error_type}: {message}", status_code=500)
+
+
 def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
     """Return the outcomes of each line's rows, by custom_id. Keeps only a few values per row in memory.
 
     A line is missing until a run has read its row.
     """
     by_row: dict[str, _Outcome] = {
-        row.row_id: Refusal(code=row.error_type, message=row.message, status_code=500)
-        for row in output.failures()
+        row.row_id: refusal_of(row.error_type, row.message) for row in output.failures()
     }
     for table in output.records(_COLUMNS):
         by_row |= {record["row_id"]: record for record in rows_of(table, output.url)}

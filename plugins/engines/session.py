@@ -26,7 +26,7 @@ from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.received import clip_received
 from framefleet.plugins.engines.servers import Server, Servers
 from framefleet.plugins.engines.web import HttpAnswer, OutOfReach, Silent, Web
-from framefleet.plugins.engines.words import fields_of, file_word, length_asked
+from framefleet.plugins.engines.words import fields_of, file_word
 
 if TYPE_CHECKING:
     from framefleet.plugins.engines.settings import _Servers
@@ -167,7 +167,7 @@ class Session(EngineSession):
             fields |= {"response_format": "b64_json", "n": 1}
             is_json = not files
         number = self._number(row)
-        with self._paid.paying(self._price(row), row.wait) as note_cost:
+        with self._paid.paying(engine.cost(row.request), row.wait) as note_cost:
             try:
                 answer = self._web.post(
                     f"{server.url}/{path}",
@@ -273,16 +273,6 @@ class Session(EngineSession):
         if kind is None or kind.kind != "image":
             raise RowError(f"image is {kind or 'not an image'}", "use a PNG or JPEG")
         return {file_word(self._engine.kind): (content, f"image/{kind.name}")}
-
-    def _price(self, row: EngineRow) -> float:
-        price = self._engine.price
-        if price is None:
-            return 0.0
-        seconds = length_asked(row.request.arguments) if price.second else 0.0
-        if seconds is None:
-            fix = "set `seconds`, or `num_frames` and `fps`"
-            raise RowError("its price is per second, but it does not set its length", fix)
-        return price.clip + price.second * seconds
 
     def _wait_for(self, row: EngineRow, made: _Made) -> None:
         """Wait until what was created is done. Raises _Forgotten, Halted."""

@@ -9,15 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from framefleet.api.clips import Request
 from framefleet.api.engines import Engine, engine_spec, is_plain_address
-from framefleet.api.errors import JobError
+from framefleet.api.errors import JobError, RowError
 from framefleet.api.models import PipelineSpec
 from framefleet.api.outputs import Store
 from framefleet.api.sections import Strict
 from framefleet.api.texts import keep_secrets
 from framefleet.plugins.engines.session import Session
-from framefleet.plugins.engines.web import Web
-from framefleet.plugins.engines.words import parameters_for
+from framefleet.plugins.engines.web import Silent, Web
+from framefleet.plugins.engines.words import length_asked, parameters_for
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,10 @@ class _Servers(Engine):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_cost is not None and self.price is None:
-            raise ValueError("given with a `price`, which `max_cost` needs, e.g. {clip: 0.1}")
+            raise JobError("engine.max_cost needs engine.price", "add it, e.g. `price: {clip: 0.1}`")
         if ours := sorted(_OURS & self.options.keys()):
-            raise ValueError(f"without {ours[0]} in `options`, which framefleet sets itself")
+            problem = f"engine.options has {ours[0]!r}, which framefleet sets itself"
+            raise JobError(problem, "leave it out")
         return self
 
     def deciding(self) -> dict[str, Any]:
@@ -97,6 +99,19 @@ class _Servers(Engine):
         made: Literal["video", "image"] = "video" if self.kind == "videos" else "image"
         return engine_spec(self.type, made, parameters_for(self.kind, takes), row_rules=ROW_RULES)
 
+    def cost(self, request: Request) -> float:
+        if self.price is None:
+            return 0.0
+        seconds = length_asked(request.arguments) if self.price.second else 0.0
+        if seconds is None:
+            fix = "set `seconds`, or `num_frames` and `fps`"
+            raise RowError("its price is per second, but it does not set its length", fix)
+        return self.price.clip + self.price.second * seconds
+
+    @property
+    def limit(self) -> float | None:
+        return self.max_cost
+
     def start(self, store: Store) -> Session:
         return Session(self, store)
 
@@ -116,17 +131,28 @@ class ImagesApi(_Servers):
 def told_words(web: Web, urls: Collection[str], kind: str, model: str) -> Collection[str] | None:
     """Return the fields that the first server to answer says it accepts; None if it does not say.
 
-    Raises JobError if it says that it has other models.
+    Raises JobError if it refuses the key, or says that it has other models.
     """
+    why = list[str]()
     for url in urls:
-        models = web.look(f"{url}/models")
+        place, models = f"{url}/models", None
+        try:
+            answer = web.get(place)
+            if answer.status == 401:
+                raise JobError(f"{place} answered 401: {answer.text()}", "check the key in `api_key_env`")
+            models = answer.json() if answer.is_good else None
+            why.append(f"{place} answered {answer.status}")
+        except Silent as error:
+            why.append(error.problem)
+        except ValueError:
+            why.append(f"{place} did not answer in JSON")
         names = [one["id"] for one in _list(models, "data") if isinstance(one, Mapping) and "id" in one]
         if names and model not in names:
             shown = ", ".join(map(str, names[:5]))
             raise JobError(f"engine.model is {model!r}, but {url} has {shown}", "use one that it has")
         if models is not None:
             return web.form_of(url, kind)[1]
-    log.warning("no server says which models it has, e.g. %s/models: is it there?", next(iter(urls)))
+    log.warning("no server says which models it has: %s", why[0])
     return None
 
 

@@ -232,6 +232,8 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
             f"lanes: {len(plan.lanes)}, which do not share processes, so models are loaded at least "
             f"{len(plan.lanes)} times: {'; '.join(parts)}"
         )
+    if plan.charge:
+        stdout.say(f"cost: about {plan.charge:,.2f} for the rows to render, by the price of the engine")
     if plan.audits:
         stdout.say(audits_line(plan.audits, plan.counts.pending))
     for name, one in models.items():

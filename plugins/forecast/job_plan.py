@@ -101,6 +101,7 @@ class JobPlan(Overview, ModelPlan):
     prediction: Prediction | None = None  # with --probe
     audits: AuditPlan | None = None  # None: no audits, or the rows are not known yet
     gone: Gone | None = None  # recorded clips that are missing
+    charge: float = 0.0  # of servers for the rows to render, by the engine's price
     limit: int | None = None  # number of rows read from the start of the table; None: all
     before: tuple[str, ...] = ()  # lines on what runs before
 
@@ -129,6 +130,7 @@ class JobPlan(Overview, ModelPlan):
             "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
             "model": f"{self.model} ({self.pipeline})",
             "memory": memory.summary if memory else None,
+            "cost": f"about {self.charge:,.2f}" if self.charge else None,
             "audits": f"about {count_text(round(self.audits.num_audits), 'row')}" if self.audits else None,
             "output": self.output,
         }

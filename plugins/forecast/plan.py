@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.api.clips import clip_fps, each_input
+from framefleet.api.clips import Request, clip_fps, each_input
 from framefleet.api.commands import Callback, Watch
-from framefleet.api.errors import JobError, count_text
+from framefleet.api.engines import Engine
+from framefleet.api.errors import JobError, RowError, count_text
 from framefleet.api.jobs import Job, load_job, runners_of
 from framefleet.api.models import FRAME_PARAMETERS
+from framefleet.api.outputs import Store
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import public_url
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
@@ -37,6 +39,7 @@ from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.engines.paid import paid_before
 from framefleet.plugins.forecast.cut_prompts import CutPrompts
 from framefleet.plugins.forecast.hollow import Shapes, probe_shapes
 from framefleet.plugins.forecast.job_plan import (
@@ -122,13 +125,15 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         for name, second_model in resolved.second_models.items():
             with naming_model(f"second_models.{name}"):
                 check_second_model_fits(second_model)
-        is_called = wanted.hollow or wanted.probe
+        is_called, charges = wanted.hollow or wanted.probe, Charges()
         probed = {name: Shapes() for name in own} if is_called else {}
         cut = {name: CutPrompts(model.configs) for name, model in resolved.models.items()}
 
         def look_at(rows: Sequence[IdentifiedRow]) -> None:
             for name, cut_prompts in cut.items():
                 cut_prompts.add(row for row in rows if row.model == name)
+            for row in rows if len(own) < len(resolved.models) else ():
+                charges.add(resolved.models[row.model].settings.engine, row.request())
             for row in rows if is_called else ():
                 probed[row.model].add(row.index, row.request())
 
@@ -152,7 +157,34 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
             prediction = predict_job(resolved, index, watch, num_audits=num_audits)
         if table:  # made by a runner from the job's table
             plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
-        return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
+        charge = charges.of(index.counts().pending)
+        charges.check(charge, resolved.store)
+        return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit, charge=charge)
+
+
+class Charges:
+    """What servers charge for the rows that it is shown."""
+
+    def __init__(self) -> None:
+        self._total, self._num_rows, self._limit = 0.0, 0, math.inf
+
+    def add(self, engine: Engine | None, request: Request) -> None:
+        if engine:
+            self._limit = math.inf if engine.limit is None else engine.limit
+            self._num_rows += 1
+            with suppress(RowError):  # it will fail, and cost nothing
+                self._total += engine.cost(request)
+
+    def of(self, num_rows: int) -> float:
+        """Return what so many rows cost, on average."""
+        return self._total / self._num_rows * num_rows if self._num_rows else 0.0
+
+    def check(self, charge: float, store: Store) -> None:
+        """Warn if that is more than may still be paid."""
+        if charge and math.isfinite(self._limit) and charge > (left := self._limit - paid_before(store)):
+            log.warning(
+                "the rows to render cost about %.2f, but only %.2f is left of engine.max_cost", charge, left
+            )
 
 
 def _plan(

@@ -85,6 +85,9 @@ def prove(
     tree = Tree(hashes)
     claim_of(opened.store)  # raises if job.json is invalid
     job = parse_json(opened.store.read(CLAIM))
+    if engine := job["job"].get("engine"):
+        problem = f"rows of {opened.url} were made by the engine {engine.get('model')} and cannot be replayed"
+        raise JobError(problem, "compare its clips with those of a model, with `framefleet audit`")
     take_out_folders(job)
     root, num_rows = tree.root.hex(), len(hashes)
     proven = Proven(

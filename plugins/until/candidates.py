@@ -224,7 +224,7 @@ class Candidates:
         return {*map(bytes.fromhex, row_ids - self._forgotten)}
 
     def _with_later_seeds(self, request: Request) -> Iterator[bytes]:
-        """Yield the row_ids of a row's clips with later seeds: one that is left keeps a forgotten row here."""
+        """Yield the row_ids of a row with later seeds. If one has a record, a forgotten row stays here."""
         for number in range(1, self.section.at_most):
             yield self._row_id(replace(request, seed=(request.seed + number) % (MAX_SEED + 1)))
 

@@ -93,6 +93,9 @@ def test_a_clip_that_came_to_nothing_is_created_anew_by_retry(tmp_path: Path) ->
 def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp_path: Path) -> None:
     with videos_server("sglang") as server:
         job = job_with(tmp_path, [server], 9, engine={"max_cost": 5.0, "price": {"clip": 1.0}})
+        planned = command("plan", job)
+        assert "cost: about 9.00 for the rows to render" in planned.stdout, planned.output
+        assert "about 9.00, but only 5.00 is left of engine.max_cost" in planned.output
         ended = command("render", job)
         assert (ended.exit_code, len(server.ids())) == (1, 5)
         assert "engine.max_cost is reached: all runs together paid 5.00 of 5.00" in ended.output
@@ -105,7 +108,7 @@ def test_a_run_ends_at_what_it_may_cost_and_status_says_what_each_server_did(tmp
 
 
 def test_clips_that_are_paid_are_waited_for_and_drafts_count_too(tmp_path: Path) -> None:
-    drafts = {"num_inference_steps": 2, "keep": {"share": 1.0, "by": "sharpness"}}
+    drafts = {"num_inference_steps": 2, "keep": {"best": 1, "per": "prompt", "by": "sharpness"}}
     engine = {"max_cost": 7.0, "price": {"clip": 1.0}}
     with videos_server("vllm", faults={"slow_s": 1.0, "idempotent": True}) as server:
         job = job_with(tmp_path, [server], 5, engine=engine, draft=drafts, scores=["sharpness"])

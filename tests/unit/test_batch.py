@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.plugins.batch.lines import error_line, read_lines
+from framefleet.plugins.batch.lines import Line, error_line, read_lines
+from framefleet.plugins.batch.results import refusal_of
 from framefleet.plugins.batch.words import EDITS_URL, IMAGES_URL, VIDEOS_URL, Refusal, row_of
 from tests.commands import command
 from tests.configs import SD, write_model
@@ -32,6 +33,18 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> PipelineSpec:
 def test_a_body_is_a_row(wan: PipelineSpec, body: dict[str, Any]) -> None:
     row = {"prompt": "a fox", **body}
     assert row_of(row | {"quality": "auto", "user": "me", "n": body.get("n")}, VIDEOS_URL, wan) == row
+
+
+@pytest.mark.parametrize(("error_type", "status"), [("RowError", 400), ("InputError", 400), ("OSError", 500)])
+def test_a_row_that_is_refused_is_the_requests_fault(error_type: str, status: int) -> None:
+    refusal = refusal_of(error_type, "answered 400: no")
+    line = Line(number=1, custom_id="a")
+    answer = json.loads(error_line(line, refusal))["response"]
+    assert (answer["status_code"], error_type in answer["body"]["error"]["message"]) == (
+        status,
+        status == 500,
+    )
+    assert answer["body"]["error"]["type"] == ("server_error" if status == 500 else "invalid_request_error")
 
 
 @pytest.mark.parametrize(

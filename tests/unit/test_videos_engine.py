@@ -410,8 +410,8 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
     [
         ({"urls": []}, "engine.urls"),
         ({"urls": ["http://user:secret@host/v1"]}, "engine.urls.0"),
-        ({"max_cost": 3.0}, "given with a `price`"),
-        ({"options": {"seed": 3}}, "without seed in `options`"),
+        ({"max_cost": 3.0}, "engine.max_cost needs engine.price"),
+        ({"options": {"seed": 3}}, "engine.options has 'seed'"),
         ({"type": "videos"}, "did you mean 'videos_api'"),
         ({"type": ["videos_api"]}, "engine.type is"),
         ({3: "videos_api"}, "unknown key `engine.3`"),
@@ -422,6 +422,16 @@ def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[Any, Any],
     usual = {"type": "videos_api", "model": "m", "urls": ["http://127.0.0.1:1/v1"]}
     with pytest.raises(FramefleetError, match=says):
         _ = engine_of({**usual, **values}).key  # type: ignore[attr-defined]
+
+
+def test_why_no_server_says_what_it_has_is_told(vllm: VideosServer, caplog: pytest.LogCaptureFixture) -> None:
+    vllm.set_faults()
+    values = {"type": "videos_api", "model": "synthetic", "urls": [vllm.url]}
+    with pytest.raises(JobError, match=r"/models answered 401(.|\n)*check the key in `api_key_env`"):
+        engine_of(values).spec()
+    for url, why in ((vllm.url.removesuffix("/v1"), "answered 404"), ("http://127.0.0.1:1/v1", "connect")):
+        engine_of({**values, "urls": [url], "api_key_env": "VIDEOS_KEY"}).spec()
+        assert why in caplog.messages[-1]
 
 
 def test_another_model_than_the_servers_is_refused(vllm: VideosServer) -> None:
