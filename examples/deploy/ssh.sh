@@ -38,8 +38,8 @@ mkdir -m 700 "$RAY_TMPDIR" 2>/dev/null ||
     { [ -O "$RAY_TMPDIR" ] && [ ! -L "$RAY_TMPDIR" ] && chmod 700 "$RAY_TMPDIR"; } ||
     { echo "error: $RAY_TMPDIR cannot be made, or is not yours" >&2; exit 2; }
 exec "$@" >"$0.log" 2>&1'
-stop='kill $(cat "$0.pid"); while kill -0 $(cat "$0.pid"); do sleep 0.2; done 2>/dev/null
-dir=$(cat "$0.dir") && rm -rf "${dir:?}/ray" && rmdir "$dir"; rm -f "$0.pid" "$0.log" "$0.dir"'
+stop='kill $(cat "$0.pid") 2>/dev/null; while kill -0 $(cat "$0.pid"); do sleep 0.2; done 2>/dev/null
+dir=$(cat "$0.dir") && rm -rf "${dir:?}/ray" && rmdir "$dir" 2>/dev/null; rm -f "$0.pid" "$0.log" "$0.dir"'
 remote() { echo "./.framefleet-$run-$1"; } # in the home folder there, which several machines may share
 
 end() {

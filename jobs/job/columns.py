@@ -62,7 +62,7 @@ def check_recorded(columns: Iterable[ClipColumn], store: Store) -> None:
 
 def check_late(columns: Iterable[ClipColumn], records: pa.Schema, arguments: Collection[str]) -> None:
     """Raise JobError for a column or argument that late columns name and no record will have."""
-    names = {*records.names, *arguments}
+    names = [*records.names, *sorted(arguments)]
     for column in late_columns(columns):
         for name in column.placeholders:
             if name not in names:

@@ -94,15 +94,15 @@ def show_render(
     if as_json:
         stdout.say(summary.to_json())
     is_shown = not quiet and (not as_json or stderr.about is not None)
-    return show_ending(summary) if is_shown else summary.exit_code
+    return show_ending(summary, limit) if is_shown else summary.exit_code
 
 
-def show_ending(summary: Summary) -> int:
+def show_ending(summary: Summary, limit: int | None = None) -> int:
     """Print how a job ended, its inner outputs first; return the exit code, which a JSON log ends with."""
     for name, ended in {**summary.inner, "": summary}.items():
         assert ended.store is not None  # of every summary that `render_job` returns
         problems = _problem_lines(ended, ended.store)
-        for line in ending_lines(ended, ended.store):
+        for line in ending_lines(ended, ended.store, limit):
             level = "warning" if line in problems else "info"
             stderr.say(f"{name}: {line}" if name else line, level=level)
     if stderr.about is not None:
@@ -111,15 +111,16 @@ def show_ending(summary: Summary) -> int:
     return summary.exit_code
 
 
-def ending_lines(summary: Summary, store: Store) -> list[str]:
-    """Return the lines to print when a job has ended."""
+def ending_lines(summary: Summary, store: Store, limit: int | None = None) -> list[str]:
+    """Return the lines to print when a job has ended. limit: of its rows."""
     from framefleet.jobs.doors import lines_at_end, notes
     from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.plugin import inner_outputs
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
-        lines = ["nothing to do: every row has a record"] if is_all else []
+        rows = "every row" if limit is None else f"each of the first {count_text(limit, 'row')}"
+        lines = [f"nothing to do: {rows} has a record"] if is_all else []
         if summary.is_none_kept:
             kinds = [section for name, section in inner_outputs().items() if name in summary.inner]
             lines = [f"no {kind} was kept: none meets `{kind}.keep`" for kind in kinds]

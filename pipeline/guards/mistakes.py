@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -77,7 +77,7 @@ def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the fix for a name that does not exist."""
-    names = list(known)
+    names = sorted(known) if isinstance(known, Set) else list(known)  # the same in each run
     longer = [name for name in names if len(word) > 2 and word in name]
     if near := nearest(word, names, cutoff=0.62) or nearest(word, longer, cutoff=0):
         return f"did you mean {near[0]!r}?"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.api.commands import Overview
-from framefleet.api.errors import FleetError, JobError
+from framefleet.api.errors import FleetError, JobError, count_text
 from framefleet.api.outputs import dated
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, missing_gpu, shares
 from framefleet.jobs.job.paths import absolute_path
@@ -130,11 +130,15 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
         answers = run_on(machines, check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
     worker = shares(fleet, machines)
-    if (not targets.only or "fleet" in targets.only) and not worker.room(machines):
-        problem = f"no machine has room for a worker, which needs {worker}"
-        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others, "
-        fix += "else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
-        yield replace(machine.warning(problem, fix), machine=address, check="fleet")
+    if not targets.only or "fleet" in targets.only:
+        if room := worker.room(machines):
+            fits = machine.ok(f"room for {count_text(room, 'worker')}, each of which needs {worker}")
+        else:
+            problem = f"no machine has room for a worker, which needs {worker}"
+            fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others,"
+            fix += " else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
+            fits = machine.warning(problem, fix)
+        yield replace(fits, machine=address, check="fleet")
     for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(machine.error(answer.problem, answer.fix), machine=name, check="libraries")

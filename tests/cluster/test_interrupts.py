@@ -54,7 +54,10 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     jobs.check_whole(out)
     refused = command("stop", out)
     assert refused.exit_code == 2 and "no job writes to" in refused.stderr
-    assert command("render", tmp_path / "job.yaml", "--limit", "2").exit_code == 0
+    for _ in range(2):
+        limited = command("render", tmp_path / "job.yaml", "--limit", "2")
+        assert limited.exit_code == 0
+    assert "nothing to do: each of the first 2 rows has a record" in limited.stderr
 
 
 def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
