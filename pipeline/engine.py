@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, shown
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, nearest, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.families.registry import family_of
@@ -28,8 +29,10 @@ from framefleet.pipeline.outputs.clips import SentFile
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import by_name
+from framefleet.pipeline.plugin import by_name, inner_outputs
 from framefleet.pipeline.request import Request
+
+PAID = "engine"  # folder of an output: files of engines with {"cost": ...}, what a process has paid
 
 
 class Halted(Exception):
@@ -181,6 +184,24 @@ def engine_of(value: Any) -> Engine:
         )
         raise JobError(problem, did_you_mean(kind, kinds))
     return settings_of(made, value, place="engine", fix="see docs/reference/job.md")
+
+
+def paid_before(store: Store, *, but: str = "") -> float:
+    """Return what all processes of all runs have paid for an output, and for its inner and outer outputs.
+
+    but: a path to leave out. Raises JobError if a file is damaged.
+    """
+    above, name = store.above()
+    outer, total = above if name in inner_outputs() else store, 0.0
+    for one in (outer, *map(outer.below, inner_outputs())):
+        for path in one.list(PAID):
+            with suppress(FileNotFoundError):
+                try:
+                    total += 0.0 if path == but else float(parse_json(one.read(path))["cost"])
+                except (ValueError, LookupError, TypeError):
+                    problem = f"{one.url_of(path)} is damaged, and it says what was paid"
+                    raise JobError(problem, 'write {"cost": ...} into it') from None
+    return total
 
 
 def engine_spec(

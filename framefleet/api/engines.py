@@ -6,6 +6,7 @@ from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from framefleet.pipeline.engine import (
+        PAID as PAID,
         Engine as Engine,
         EngineClip as EngineClip,
         EngineRow as EngineRow,
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         Halted as Halted,
         Left as Left,
         engine_spec as engine_spec,
+        paid_before as paid_before,
     )
     from framefleet.pipeline.guards.hosts import (
         is_plain_address as is_plain_address,

@@ -6,35 +6,14 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from framefleet.api.engines import Halted
+from framefleet.api.engines import PAID, Halted, paid_before
 from framefleet.api.errors import JobError
 from framefleet.api.outputs import Store
-from framefleet.api.texts import parse_json
-from framefleet.pipeline.plugin import inner_outputs
 
-_FOLDER = "engine"
 _ROUNDING = 1e-9  # of sums
 _TURN_S = 0.5  # between two looks at what is under way
-
-
-def paid_before(store: Store, *, but: str = "") -> float:
-    """Return what all processes of all runs have paid for an output, and for its inner and outer outputs.
-
-    but: a path to leave out. Raises JobError if a file is damaged.
-    """
-    above, name = store.above()
-    outer, total = above if name in inner_outputs() else store, 0.0
-    for one in (outer, *map(outer.below, inner_outputs())):
-        for path in one.list(_FOLDER):
-            with suppress(FileNotFoundError):
-                try:
-                    total += 0.0 if path == but else float(parse_json(one.read(path))["cost"])
-                except (ValueError, LookupError, TypeError):
-                    problem = f"{one.url_of(path)} is damaged, and it says what was paid"
-                    raise JobError(problem, 'write {"cost": ...} into it') from None
-    return total
 
 
 class Paid:
@@ -42,7 +21,7 @@ class Paid:
 
     def __init__(self, store: Store, max_cost: float | None) -> None:
         self._store, self._max_cost = store, max_cost
-        self._path = f"{_FOLDER}/paid-{uuid.uuid4().hex}.json"
+        self._path = f"{PAID}/paid-{uuid.uuid4().hex}.json"
         self._lock = threading.Lock()
         self.cost = 0.0  # of this process
         self._under_way = 0.0  # cost of requests without an answer yet

@@ -13,7 +13,7 @@ from typing import Any
 
 from framefleet.api.clips import Request, clip_fps, each_input
 from framefleet.api.commands import Callback, Watch
-from framefleet.api.engines import Engine
+from framefleet.api.engines import Engine, paid_before
 from framefleet.api.errors import JobError, RowError, count_text
 from framefleet.api.jobs import Job, load_job, runners_of
 from framefleet.api.models import FRAME_PARAMETERS
@@ -39,7 +39,6 @@ from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.engines.paid import paid_before
 from framefleet.plugins.forecast.cut_prompts import CutPrompts
 from framefleet.plugins.forecast.hollow import Shapes, probe_shapes
 from framefleet.plugins.forecast.job_plan import (
@@ -125,7 +124,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         for name, second_model in resolved.second_models.items():
             with naming_model(f"second_models.{name}"):
                 check_second_model_fits(second_model)
-        is_called, charges = wanted.hollow or wanted.probe, Charges()
+        is_called, charges = wanted.hollow or wanted.probe, PricedRows()
         probed = {name: Shapes() for name in own} if is_called else {}
         cut = {name: CutPrompts(model.configs) for name, model in resolved.models.items()}
 
@@ -162,7 +161,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit, charge=charge)
 
 
-class Charges:
+class PricedRows:
     """What servers charge for the rows that it is shown."""
 
     def __init__(self) -> None:

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import framefleet
+from framefleet.api.engines import paid_before
 from framefleet.api.models import is_denoiser
 from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
-from framefleet.plugins.engines.paid import paid_before
 from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
