@@ -35,9 +35,11 @@ def test_every_machine_of_a_healthy_cluster_is_checked(
     )
     late = f"no result after {machine.LIMIT_S:.0f} s"  # beside all others, on a busy machine
     assert all(one.text == late for one in diagnosis.results if one.state == "error"), diagnosis.results
-    assert {one.check for one in diagnosis.results} == {*checks_of(Targets(store="")), "ports"}
+    assert {one.check for one in diagnosis.results} == {*checks_of(Targets(store="")), "ports", "fleet"}
     assert max(one.seconds for one in diagnosis.results) <= 2 * machine.LIMIT_S
-    assert len({one.machine for one in diagnosis.results}) == 1
+    (fleet,) = (one for one in diagnosis.results if one.check == "fleet")  # of all machines together
+    assert fleet.text.startswith("room for ")
+    assert len({one.machine for one in diagnosis.results} - {fleet.machine}) == 1
     texts = [one.text for one in diagnosis.results]
     alone = framefleet.doctor(
         address=ray_cluster, store=s3_server.url, storage_options=s3_server.storage_options, only=["store"]
