@@ -191,8 +191,8 @@ def paid_before(store: Store, *, but: str = "") -> float:
 
     but: a path to leave out. Raises JobError if a file is damaged.
     """
-    above, name = store.above()
-    outer, total = above if name in inner_outputs() else store, 0.0
+    is_inner = store.url_of("").rpartition("/")[2] in inner_outputs()
+    outer, total = store.above() if is_inner else store, 0.0
     for one in (outer, *map(outer.below, inner_outputs())):
         for path in one.list(PAID):
             with suppress(FileNotFoundError):

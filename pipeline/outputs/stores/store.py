@@ -82,10 +82,9 @@ class Store:
         """Return a store whose root is a folder of this one."""
         return Store(f"{self._url}/{_checked(folder)}", self._options, outage_s=self._patience.limit_s)
 
-    def above(self) -> tuple[Store, str]:
-        """Return a store whose root is the folder that this one is in, and the name it has there."""
-        above, _, name = self._url.rpartition("/")
-        return Store(above, self._options, outage_s=self._patience.limit_s), name
+    def above(self) -> Store:
+        """Return a store whose root is the folder that this one is in."""
+        return Store(self._url.rpartition("/")[0], self._options, outage_s=self._patience.limit_s)
 
     @property
     def silent_s(self) -> float:
