@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,13 @@ from tools.benchmarks.table import MAX_ROWS
 
 
 def render_fleet(
-    table: Path, model: Path, output: Path, *, workers: int, mode: Literal["exact", "fast"]
+    table: Path,
+    model: Path,
+    output: Path,
+    *,
+    workers: int,
+    mode: Literal["exact", "fast"],
+    on_progress: Callable[[framefleet.Progress], None] | None = None,
 ) -> framefleet.Summary:
     """Render on a Ray that is started for it; records go to output/records."""
     summary = framefleet.render(
@@ -21,7 +28,8 @@ def render_fleet(
             "batching": {"mode": mode, "max_rows": MAX_ROWS},
             "audit": {"every": 0},  # of 64 rows the first ones would be a large share: see audit.py
             "fleet": {"workers": workers},
-        }
+        },
+        on_progress=on_progress,
     )
     assert not summary.failed, f"{summary.failed} rows failed; see {output}/failures"
     return summary
