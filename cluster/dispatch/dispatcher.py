@@ -134,7 +134,7 @@ class Dispatcher:
         self._closed = False
 
     def expect(self, num_workers: int) -> None:
-        """So many workers are there or on their way: the last rows are shared out among all of them."""
+        """Set the number of workers, with those on their way: the last rows are shared out among all."""
         self._num_expected = num_workers
 
     def join(self, worker: str, *, at: Whereabouts = (), room: int = 0, is_new: bool = True) -> None:

@@ -136,8 +136,8 @@ class LeaseSize:
     def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
         """Return how many rows fit the target; an unmeasured shape gets the least.
 
-        share: at most so many, once the table is exhausted; perhaps none. It goes below `min_rows` so that
-        workers finish together.
+        share: the most that there may be once the table is exhausted, also 0. It goes below `min_rows` so
+        that workers finish together.
         """
         if seconds_per_row is None:
             fitting = self.min_rows

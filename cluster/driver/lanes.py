@@ -93,7 +93,7 @@ class Lanes:
         return lane
 
     def expect(self, num_workers: Mapping[LaneKey, int]) -> None:
-        """So many workers each lane has, or will have soon."""
+        """Tell each lane how many workers it has, with those on their way."""
         for key, lane in self._by_key.items():
             lane.dispatcher.expect(num_workers[key])
 

@@ -124,15 +124,17 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         for name, second_model in resolved.second_models.items():
             with naming_model(f"second_models.{name}"):
                 check_second_model_fits(second_model)
-        is_called, charges = wanted.hollow or wanted.probe, PricedRows()
+        is_called = wanted.hollow or wanted.probe
+        priced = PricedRows(engine) if (engine := resolved.first.settings.engine) else None
         probed = {name: Shapes() for name in own} if is_called else {}
         cut = {name: CutPrompts(model.configs) for name, model in resolved.models.items()}
 
         def look_at(rows: Sequence[IdentifiedRow]) -> None:
             for name, cut_prompts in cut.items():
                 cut_prompts.add(row for row in rows if row.model == name)
-            for row in rows if len(own) < len(resolved.models) else ():
-                charges.add(resolved.models[row.model].settings.engine, row.request())
+            if priced:
+                for row in rows:
+                    priced.add(row.request())
             for row in rows if is_called else ():
                 probed[row.model].add(row.index, row.request())
 
@@ -156,34 +158,32 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
             prediction = predict_job(resolved, index, watch, num_audits=num_audits)
         if table:  # made by a runner from the job's table
             plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
-        charge = charges.of(index.counts().pending)
-        charges.check(charge, resolved.store)
+        charge = priced.charge(index.counts().pending, resolved.store) if priced else 0.0
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit, charge=charge)
 
 
 class PricedRows:
-    """What servers charge for the rows that it is shown."""
+    """What an engine charges for the rows that it is shown."""
 
-    def __init__(self) -> None:
-        self._total, self._num_rows, self._limit = 0.0, 0, math.inf
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._total, self._num_rows = engine, 0.0, 0
 
-    def add(self, engine: Engine | None, request: Request) -> None:
-        if engine:
-            self._limit = math.inf if engine.limit is None else engine.limit
-            self._num_rows += 1
-            with suppress(RowError):  # it will fail, and cost nothing
-                self._total += engine.cost(request)
+    def add(self, request: Request) -> None:
+        self._num_rows += 1
+        with suppress(RowError):  # it will fail, and cost nothing
+            self._total += self._engine.cost(request)
 
-    def of(self, num_rows: int) -> float:
-        """Return what so many rows cost, on average."""
-        return self._total / self._num_rows * num_rows if self._num_rows else 0.0
+    def charge(self, num_rows: int, store: Store) -> float:
+        """Return the mean cost of a row, times a number of rows; warn if the job may not pay that any more.
 
-    def check(self, charge: float, store: Store) -> None:
-        """Warn if that is more than may still be paid."""
-        if charge and math.isfinite(self._limit) and charge > (left := self._limit - paid_before(store)):
+        store: the job's output.
+        """
+        charge, limit = self._total / max(1, self._num_rows) * num_rows, self._engine.limit
+        if charge and limit is not None and charge > (left := limit - paid_before(store)):
             log.warning(
                 "the rows to render cost about %.2f, but only %.2f is left of engine.max_cost", charge, left
             )
+        return charge
 
 
 def _plan(

@@ -40,11 +40,9 @@ def test_a_row_that_is_refused_is_the_requests_fault(error_type: str, status: in
     refusal = refusal_of(error_type, "answered 400: no")
     line = Line(number=1, custom_id="a")
     answer = json.loads(error_line(line, refusal))["response"]
-    assert (answer["status_code"], error_type in answer["body"]["error"]["message"]) == (
-        status,
-        status == 500,
-    )
-    assert answer["body"]["error"]["type"] == ("server_error" if status == 500 else "invalid_request_error")
+    error = answer["body"]["error"]
+    assert (answer["status_code"], error_type in error["message"]) == (status, status == 500)
+    assert error["type"] == ("server_error" if status == 500 else "invalid_request_error")
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ class Patience:
             if failing_since is None:
                 failing_since = time.monotonic()
             if trouble == "unreachable":
-                will_pass = self._is_in_time(error, failing_since)
+                will_pass = self._is_in_time(f"{type(error).__name__}: {in_a_line(error)}", failing_since)
                 if not will_pass and not is_last:
                     will_pass = is_last = self._answered_at > asked_at
             else:
@@ -310,17 +310,22 @@ class Patience:
                     self._watcher = None
                     return
                 since = max(self._answered_at, min(self._under_way.values()))
-            if time.monotonic() - since >= TOLD_AFTER_S:
+                is_silent = time.monotonic() - since >= TOLD_AFTER_S
+                if is_silent and self._silent_since is None:
+                    self._silent_since = since
+            if is_silent:
                 self._is_in_time("no answer to a small request", since)
 
-    def _is_in_time(self, error: BaseException | str, failing_since: float) -> bool:
-        """Return whether a request that has failed since then is repeated; log that now and then."""
+    def _is_in_time(self, why: str, failing_since: float) -> bool:
+        """Return whether a request that has failed since then is repeated; log that now and then.
+
+        why: what happened last.
+        """
         now = time.monotonic()
         limit_s = self.limit_s if self.has_answered else min(self.limit_s, FIRST_ANSWER_S)
-        why = error if isinstance(error, str) else f"{type(error).__name__}: {in_a_line(error)}"
         with self._lock:
             if self._silent_since is None:
-                self._silent_since = failing_since if isinstance(error, str) else now
+                self._silent_since = now
             failing_s = now - min(self._silent_since, failing_since)
             is_due = self._logged_at is None or now - self._logged_at >= TOLD_EVERY_S
             is_logged = TOLD_AFTER_S <= failing_s < limit_s and is_due
