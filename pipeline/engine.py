@@ -67,6 +67,7 @@ class EngineRow:
     read: Callable[[str], bytes]  # the content of an input that the row names, by its `uri`
     wait: Callable[[float], None]  # seconds; raises Left if this run must stop
     say: Callable[[str], None]  # logs a line about the row, also in the output's logs/
+    make_room: Callable[[], None] = lambda: None  # to call before decoding: waits for a place in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,11 @@ class Engine(Strict):
     def limit(self) -> float | None:
         """What all runs of the job may cost; None: anything."""
         return None
+
+    @property
+    def places(self) -> int:
+        """How many rows one process can have under way, for the size of leases."""
+        return 64
 
     @abstractmethod
     def start(self, store: Store) -> EngineSession:

@@ -112,6 +112,7 @@ def _stored(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Return what an export wrote, by path, without its own notes."""
-    found = (path for path in folder.rglob("*") if path.is_file() and ".framefleet" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    """Return what an export wrote, by path, without its own notes, and files that it is just writing."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shown = (path for path in paths if not any(part.startswith(".framefleet") for part in path.parts))
+    return {path.as_posix(): (folder / path).read_bytes() for path in shown}

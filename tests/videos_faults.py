@@ -9,11 +9,14 @@ changes or the server starts. The faults by step, and what their values mean (tr
               drop_answer: create the job, then close the connection without an answer
               redirect_create: 302 to another host
               html: a page with status 200, in place of an id
+              as_url: an address in place of an image's bytes
               idempotent: whether requests with the same Idempotency-Key get one id (without: gateways only)
     poll:     forget: the id is unknown from now on
               expire: the same, once the clip is done; with "status" the job says so
               html: a proxy's page with status 200
               status: this status code, with an error that is not about the clip
+              absent: 404, though it has the clip
+              state: a word for how far it is
     content:  html, status, empty, half, octet (no media type), json_content (an error with status 200)
     clip:     slow_s: seconds before it is rendered
               never_done

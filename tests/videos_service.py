@@ -247,7 +247,7 @@ class Service:
             seed = {"seed": words["seed"] + number} if "seed" in words else {}
             async with self._rendering:
                 image = png((await asyncio.to_thread(self._frames, words | seed, picture))[0])
-            if fields.get("response_format") == "url":
+            if fields.get("response_format") == "url" or self._faults.value("as_url"):
                 name = f"{uuid.uuid4().hex}.png"
                 (self._folder / name).write_bytes(image)
                 images.append({"url": f"{self._other_host}/files/{name}"})
@@ -341,10 +341,14 @@ class Service:
         job = self._job(request)
         self._note("poll", id=job.id)
         self._be_busy(job.prompt, "poll")
+        if self._faults.value("absent", job.prompt, "poll"):
+            raise Refused(404, "Video not found")
         if (status := self._faults.value("status", job.prompt, "poll")) is not None:
             return self._not_now(status)
         if self._faults.value("html", job.prompt, "poll"):
             return web.Response(text=_PAGE, content_type="text/html")
+        if state := self._faults.value("state", job.prompt, "poll"):
+            return self._answer(self._shown(job) | {"status": state})
         is_error = job.error and self._dialect == "vllm"  # it puts failures into the status code, too
         return self._answer(self._shown(job), 500 if is_error else 200)
 
@@ -445,6 +449,8 @@ class Service:
             return await self._send(request, job)
         if not name.endswith(".png") or not (self._folder / name).exists():
             raise web.HTTPNotFound
+        if (status := self._faults.value("status", "", "content")) is not None:
+            return self._not_now(status)
         return web.Response(body=(self._folder / name).read_bytes(), content_type="image/png")
 
 

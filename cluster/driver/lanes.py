@@ -62,9 +62,11 @@ class Lanes:
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
         for key, plan in plans.items():
-            run, paces, max_rows = self._run, Paces(), plan.setup.batching.max_rows
+            run, paces, engine = self._run, Paces(), plan.setup.model.engine
+            max_rows = engine.places if engine else plan.setup.batching.max_rows
             dispatcher = Dispatcher(
-                run.retries,
+                # A copy of an engine's row would be paid too.
+                run.retries.model_copy(update={"copies": False}) if engine else run.retries,
                 size=LeaseSize(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S),
                 order=order_of(run.order, paces),
                 paces=paces,

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.5  # the longest wait for a row to end, before new ones are looked for
 _KEPT = "engine"  # in the metadata of a checkpoint without tensors
 _MAX_KEPT_BYTES = 1 << 16
+_MOST_DECODED = 8  # clips in memory; 81 frames of 720p take a quarter of a gigabyte
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class _Work:
     since: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     is_left: threading.Event = field(default_factory=threading.Event)
+    is_decoded: bool = False  # it has one of the places for clips in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class EngineRows:
         self._rows: dict[str, _Work] = {}
         self._ended: list[Outcome | LeftRow] = []
         self._halt: Halted | None = None
+        self._places = threading.Semaphore(_MOST_DECODED)
 
     @property
     def num_active(self) -> int:
@@ -166,18 +169,20 @@ class EngineRows:
             self._news.wait_for(lambda: self._ended, timeout=_LOOK_S)
             ended, self._ended = self._ended, []
         for outcome in ended:
-            del self._rows[outcome.row_id]
+            self._end(outcome.row_id)
         return ended
 
-    def drain(self) -> list[Outcome | LeftRow]:
-        """Stop all rows as soon as they can be left."""
+    def _end(self, row_id: str) -> None:
+        if self._rows.pop(row_id).is_decoded:
+            self._places.release()
+
+    def drain(self) -> Iterator[Outcome | LeftRow]:
+        """Stop all rows as soon as they can be left, and yield each when it has ended."""
         for work in self._rows.values():
             work.is_left.set()
-        ended: list[Outcome | LeftRow] = []
         while self._rows:
-            ended += self.step()
+            yield from self.step()
         self._session.close()
-        return ended
 
     def drop(self, row_id: str) -> None:
         """Stop a row, and report nothing more about it."""
@@ -185,7 +190,7 @@ class EngineRows:
         with self._news:
             self._news.wait_for(lambda: any(outcome.row_id == row_id for outcome in self._ended))
             self._ended = [outcome for outcome in self._ended if outcome.row_id != row_id]
-        del self._rows[row_id]
+        self._end(row_id)
 
     def _run(self, row_id: str, work: _Work) -> None:
         outcome: Outcome | LeftRow
@@ -198,6 +203,7 @@ class EngineRows:
                 read=partial(self._read, work.request),
                 wait=partial(_wait, work.is_left),
                 say=partial(log.warning, extra={"row_id": row_id}),
+                make_room=partial(self._make_room, work),
             )
             outcome = self._clip(row_id, work, self._session.render(row))
         except Left:
@@ -215,6 +221,11 @@ class EngineRows:
         with self._news:
             self._ended.append(outcome)
             self._news.notify_all()
+
+    def _make_room(self, work: _Work) -> None:
+        if not work.is_decoded:
+            self._places.acquire()
+            work.is_decoded = True
 
     def _clip(self, row_id: str, work: _Work, made: EngineClip) -> Clip:
         model, took_s = self._setup.model, time.monotonic() - work.since

@@ -260,7 +260,8 @@ class Worker:
                     self._checkpointer.look(renderer)
                 if self._is_drained:
                     break
-                renderer.drain()  # no row is under way; this ends what an engine has started
+                # No row is under way; this ends what an engine has started.
+                self._deliver(renderer.drain(), renderer)
             with self._news:
                 for assignment in self._inbox.take_all():
                     self._tell(handed_back=assignment.row_id)

@@ -91,6 +91,9 @@ def open_engine(job: Job, engine: Engine) -> OpenedModel:
     for key in _OF_PLAIN_CALLS:
         if getattr(job, key) != fields[key].get_default(call_default_factory=True):
             raise JobError(f"{key} is of no use to an engine, which calls no pipeline here", "leave it out")
+    if engine.limit is not None and job.fleet.max_workers != 1:
+        problem = "engine.max_cost needs fleet.workers: 1, since one process must know of all requests"
+        raise JobError(problem, "set it; one worker asks all servers")
     weights = engine.weights()
     return OpenedModel(
         settings=ModelSettings(path=engine.name, device="cpu", engine=engine, license=engine.license),

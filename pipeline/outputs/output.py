@@ -235,7 +235,8 @@ class Output:
 
     def holding(self, row_ids: Collection[str]) -> Output:
         """Return the output with only those parts of its records that have any of these rows."""
-        wanted, parts = pa.array(row_ids, pa.string()), live_parts(self.store)
+        wanted = pa.array(row_ids, pa.string())
+        parts = live_parts(self.store) if self._parts is None else self._parts
         tables = zip(parts, row_states.row_ids_in(self.store, parts), strict=True)
         matching = (part for part, table in tables if pc.any(pc.is_in(table["row_id"], wanted)).as_py())
         return replace(self, _parts=tuple(matching))

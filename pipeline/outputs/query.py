@@ -26,6 +26,8 @@ from framefleet.pipeline.plugin import command_adding, section_adding
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
+# A quoted name, or a text.
+_LITERAL = re.compile(r"""("(?:[^"]|"")*")|[eE]'(?:\\.|''|[^'\\])*'|'(?:''|[^'])*'""", re.DOTALL)
 _TEXT_AS_NUMBER = re.compile(r"VARCHAR\b.*(explicit|type) cast")
 _BEFORE_VALUE = r"(?:[=>,]|\b(?i:in\s*\(|i?like))\s*"  # before a text without quotes
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
@@ -78,12 +80,12 @@ def check_where(columns: pa.Schema, condition: str, *, place: str = "where", sou
 
 
 def columns_in(condition: str, columns: pa.Schema, *, place: str = "where") -> list[str]:
-    """Return the columns that a condition may be about: those whose name occurs in it.
+    """Return the columns that a condition may be about: those whose name occurs in it, not in a literal.
 
     Records of several tables may have names that only differ in case, which SQL takes for one: the column is
     meant whose case the condition has. Raises JobError if it has several of them, or none.
     """
-    text = plain_name(condition)
+    text = plain_name(_LITERAL.sub(lambda found: found[1] or "", condition))
     by_name: dict[str, list[str]] = {}
     for name in columns.names:
         if plain_name(name) in text or '"' in name:

@@ -7,9 +7,10 @@ distances are stored in audits/<name>/ of the output, so the same call continues
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,10 @@ import pyarrow as pa
 
 from framefleet.api.clips import ClipColumn
 from framefleet.api.commands import Callback, ClipsPace, ClipsProgress, Watch, wait_for
+from framefleet.api.engines import PAID, paid_before
 from framefleet.api.errors import JobError
 from framefleet.api.jobs import Job, Progress, below, load_job, storage_options, store_of_job
-from framefleet.api.outputs import Output
+from framefleet.api.outputs import Output, Store
 from framefleet.api.texts import canonical_json, public_url
 from framefleet.jobs.job.columns import check_recorded
 from framefleet.jobs.job.output import base_of
@@ -152,10 +154,22 @@ def _itself(job: Job, output: Output, watch: Watch) -> Partner:
     name = "again"
 
     def render(rows: Sequence[AskedRow]) -> Output:
-        row_ids = [row["row_id"] for row in rows]
-        return Output(render_again(job, f"{_FOLDER}/{name}/{_CLIPS}", row_ids, watch))
+        row_ids, place = [row["row_id"] for row in rows], f"{_FOLDER}/{name}/{_CLIPS}"
+        with _paid_together(output.store, output.store.below(place)) if job.engine else nullcontext():
+            return Output(render_again(job, place, row_ids, watch))
 
     return Partner(title="itself, rendered again", name=name, render=render, key="row_id")
+
+
+@contextmanager
+def _paid_together(ours: Store, theirs: Store) -> Iterator[None]:
+    """Let a limit on what an output may cost count these clips too, and the output count them afterwards."""
+    of_output, of_audit = f"{PAID}/output.json", f"{PAID}/audit.json"
+    theirs.write(of_output, json.dumps({"cost": paid_before(ours, but=of_audit)}).encode())
+    try:
+        yield
+    finally:
+        ours.write(of_audit, json.dumps({"cost": paid_before(theirs, but=of_output)}).encode())
 
 
 def _name_of(text: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from framefleet.api import Listener, Plugin
-from framefleet.api.errors import FramefleetError
+from framefleet.api.errors import FramefleetError, count_text
 
 if TYPE_CHECKING:
     from framefleet.api.commands import Watch
@@ -35,8 +35,13 @@ class AuditListener(Listener):
     def rendered(self, job: Job, watch: Watch) -> None:
         if job.audit.against is None:
             return
+        from framefleet.api.jobs import store_of_job
+        from framefleet.api.outputs import Output
         from framefleet.plugins.audit.audit import audit_job
 
+        if num_left := Output(store_of_job(job)).counts().left:  # as after a budget, or --limit
+            watch.say(f"audit: {count_text(num_left, 'row')} left; all are compared when they have ended")
+            return
         try:
             report = audit_job(job, watch)
         except FramefleetError as error:  # the clips' records are complete anyway

@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.parts.seals import (
     Sealed,
     column_parts,
     column_seal,
+    epoch_path,
     epochs_of,
     numbered_run,
     parts_in,
@@ -149,6 +150,20 @@ class ColumnLock(EpochLock[ColumnWriter]):
             f"{self._store.url_of('')}: {are} being filled by {holder or 'another process'}",
             "wait for it to end, and run the same command again",
         )
+
+
+def check_idle(store: Store) -> None:
+    """Raise JobError if a process fills columns of an output now."""
+    newest = max(epochs_of(store, COLUMN_LOCKS), default=0)
+    before = ColumnWriter.read(store, newest)
+    for epoch in (newest, *before.others) if before else ():
+        writer = ColumnWriter.read(store, epoch)
+        if writer and not writer.is_gone():
+            file = store.url_of(epoch_path(epoch, COLUMN_LOCKS))
+            raise JobError(
+                f"{store.url_of('')}: {' and '.join(writer.columns)} may be being filled by {writer}",
+                f"wait for it to end; if its machine is gone, delete {file}",
+            )
 
 
 def refused_clips(store: Store) -> Mapping[str, int]:

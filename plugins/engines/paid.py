@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from framefleet.api.engines import PAID, Halted, paid_before
 from framefleet.api.errors import JobError
@@ -25,6 +26,7 @@ class Paid:
         self._lock = threading.Lock()
         self.cost = 0.0  # of this process
         self._under_way = 0.0  # cost of requests without an answer yet
+        self._stored, self._storing = 0.0, threading.Lock()
 
     @contextmanager
     def paying(self, price: float, wait: Callable[[float], None]) -> Iterator[Callable[[], None]]:
@@ -43,8 +45,7 @@ class Paid:
                 is_paid = True
                 self._under_way -= price
                 self.cost += price
-                if price:
-                    self._store.write(self._path, json.dumps({"cost": self.cost}).encode())
+            self._keep()
 
         try:
             yield note
@@ -57,10 +58,7 @@ class Paid:
         """Return whether there is room for a price now. Raises Halted if there will be none."""
         with self._lock:
             if self._max_cost is not None:
-                try:
-                    paid = paid_before(self._store, but=self._path) + self.cost
-                except JobError as error:
-                    raise Halted(error.problem, error.fix, "job") from None
+                paid = self._before + self.cost
                 room = self._max_cost + _ROUNDING - paid
                 if price > room:
                     said = f"all runs together paid {paid:.2f} of {self._max_cost:.2f}"
@@ -70,3 +68,18 @@ class Paid:
                     return False
             self._under_way += price
             return True
+
+    @cached_property  # with a limit, no other process pays meanwhile: see `open_engine`
+    def _before(self) -> float:
+        """Return what other processes have paid. Raises Halted."""
+        try:
+            return paid_before(self._store, but=self._path)
+        except JobError as error:
+            raise Halted(error.problem, error.fix, "job") from None
+
+    def _keep(self) -> None:
+        """Store what this process has paid; one request may do it for several clips."""
+        with self._storing:
+            if (cost := self.cost) > self._stored:
+                self._store.write(self._path, json.dumps({"cost": cost}).encode())
+                self._stored = cost

@@ -11,6 +11,7 @@ import binascii
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 
 _DONE = ("completed", "complete", "succeeded")
 _FAILED = ("failed", "cancelled", "canceled", "expired", "error")
-_UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running")
+_UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running", "starting", "created")
 _REFUSED = (400, 413, 415, 422)
 _OF_CONTENT = ("moderation", "content_policy", "safety")  # in codes of clips that no server makes
 _ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: not about the clip
 _TURN_S = 0.05  # between two looks at whether the first row was taken
 _LOOK_S = 1.0  # between two looks at a silent server
 _TRIES = 3  # to fetch a file that is none, and to create at servers that answer with faults
+_ABSENCES = 8  # answers that it has no such clip, in a row: of several servers at one address, others have it
 _LATER = "run the same command again when it answers"
 
 
@@ -54,6 +56,7 @@ class _Made:
     server: Server
     id: str
     number: int = 0
+    num_absent: int = 0  # answers in a row that the server has no such clip
     file: str | None = None  # once it is done: where its content is, if the server says so
     content: bytes | None = field(default=None, repr=False)  # that came at once
 
@@ -73,8 +76,9 @@ class Session(EngineSession):
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
         self._num_ended: dict[str, int] = {}  # ids of a row that ended without a clip
         self._num_faults: dict[str, int] = {}  # of servers that were to create a row's clip
+        self._unknown = ""  # the last state that a server named, and that we do not know
         self._first = threading.Lock()  # held to create, until a server has taken a row
-        self._has_taken = bool(store.list(RECORDS))  # by an earlier run
+        self._has_taken = self._has_sent = bool(store.list(RECORDS))  # a server: a row, a clip; in any run
         self._halt: Halted | None = None  # why no more rows are created
         self._is_over = threading.Event()
         threading.Thread(target=self._look_for_silent, name="silent servers", daemon=True).start()
@@ -98,19 +102,26 @@ class Session(EngineSession):
                         made = self._create(row, server)
                         if made is None:
                             continue  # it is busy or silent, so try another place
-                    if made.content is None:
+                    if made.id:
                         self._wait_for(row, made)
                     clip = self._clip(row, made)
                 except _Forgotten as error:
                     num_forgotten += 1
                     if num_forgotten > 1:
-                        raise EndpointError(f"{server.name}: {error}, again", "look at the server") from None
+                        problem, fix = f"{server.name}: {error}, again", "look at the server"
+                        if not self._has_sent:  # each row would be paid twice, and lead to no clip
+                            problem += "; it has taken rows, and sent no clip"
+                            raise self._halted(Halted(problem, fix, "job")) from None
+                        raise EndpointError(problem, fix) from None
                     row.say(f"row {row.row_id}: {server.name}: {error}; it is created again")
                     if made:
                         self._ended(row, made)
                     made = None
                     continue
                 self._servers.done(server)
+                self._has_sent = True
+                self._num_ended.pop(row.row_id, None)
+                self._num_faults.pop(row.row_id, None)
                 return clip
 
     def _kept(self, row: EngineRow) -> _Made | None:
@@ -151,8 +162,12 @@ class Session(EngineSession):
             try:
                 return self._created(row, server)
             except Halted as error:
-                self._halt = error
-                raise
+                raise self._halted(error) from None
+
+    def _halted(self, error: Halted) -> Halted:
+        """No further row is created."""
+        self._halt = error
+        return error
 
     def _created(self, row: EngineRow, server: Server) -> _Made | None:
         engine = self._engine
@@ -191,7 +206,7 @@ class Session(EngineSession):
             self._servers.taken(server)
             try:
                 made = self._made(answer, server, number)
-                if made.content is None:
+                if made.id:
                     row.keep(made.kept)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 problem = f"{server.name} answered {answer.text()} ({error})"
@@ -208,13 +223,12 @@ class Session(EngineSession):
         said = answer.json()
         if self._engine.kind == "images":
             one = said["data"][0]
-            if one.get("b64_json"):
-                try:
-                    content = base64.b64decode(one["b64_json"], validate=True)
-                except binascii.Error as error:
-                    raise ValueError(str(error)) from None
-            else:
-                content = self._web.get(str(one["url"]), is_file=True).content
+            if not one.get("b64_json"):
+                return _Made(server, "", number, file=str(one["url"]))
+            try:
+                content = base64.b64decode(one["b64_json"], validate=True)
+            except binascii.Error as error:
+                raise ValueError(str(error)) from None
             return _Made(server, "", number, content=content)
         if not isinstance(said["id"], str) or not said["id"] or "/" in said["id"]:
             raise ValueError("it has no id")
@@ -239,7 +253,7 @@ class Session(EngineSession):
                 if not self._has_taken:  # or else it is this row's value
                     raise Halted(said, "leave it out, or give another value", "job")
             raise RowError(said, "change the row")
-        if status in (429, 503):  # it is loading, or busy
+        if status in (429, *_ABSENT):  # it is loading, or busy
             self._servers.answered(server)
             self._servers.busy(server, retry_after_s(answer.headers))
             return
@@ -293,8 +307,9 @@ class Session(EngineSession):
                     raise RowError(problem, "change the row")
                 self._failed(row, made)
                 raise EndpointError(problem, "look at the server's log, or run the same command again")
-            if said and state not in _UNDER_WAY:
-                self._servers.silent(made.server)
+            if said and state not in (*_UNDER_WAY, self._unknown):
+                self._unknown = state
+                row.say(f"row {row.row_id}: {made.server.name} says {state!r}; waiting")
             if (now := time.monotonic()) > until:
                 self._failed(row, made)
                 problem = f"{made.server.name} has not made it in {self._engine.timeout_s:g} s"
@@ -309,10 +324,9 @@ class Session(EngineSession):
             answer = self._web.get(f"{server.url}/videos/{made.id}")
             if answer.status in (404, 410):
                 self._servers.answered(server)
-                raise _Forgotten(f"it has forgotten {made.id}")
-            if answer.status in (401, 403):  # the clip is paid, and its id is kept
-                problem = f"{server.name} answered {answer.status}: {answer.text()}"
-                raise Halted(problem, "check the key that `api_key_env` names", "job")
+                self._absent(made)
+                return {}
+            self._check_key(server, answer)
             if answer.status == 429:
                 self._servers.answered(server)
                 self._servers.busy(server, retry_after_s(answer.headers))
@@ -321,9 +335,22 @@ class Session(EngineSession):
                 said = answer.json()  # whatever else it is: that of a clip that failed may be 500
         if isinstance(said, Mapping) and "status" in said:
             self._servers.answered(server)
+            made.num_absent = 0
             return said
         self._silent(server)
         return {}
+
+    def _absent(self, made: _Made) -> None:
+        """A server says that it has no such clip. Raises _Forgotten once it has said so often enough."""
+        made.num_absent += 1
+        if made.num_absent >= _ABSENCES:
+            raise _Forgotten(f"it has forgotten {made.id or made.file}")
+
+    def _check_key(self, server: Server, answer: HttpAnswer) -> None:
+        """Raise Halted if a server refuses the key: the clip is paid, and its id is kept."""
+        if answer.status in (401, 403):
+            problem = f"{server.name} answered {answer.status}: {answer.text()}"
+            raise self._halted(Halted(problem, "check the key that `api_key_env` names", "job"))
 
     def _silent(self, server: Server) -> None:
         """A server does not say or send what it has made: raise _Forgotten where that is so for long."""
@@ -341,6 +368,7 @@ class Session(EngineSession):
                 content = self._fetched(made) if made.content is None else made.content
                 if self._web.has_key(content):
                     raise RenderError("the server sent a file that contains the key", "check the server")
+                row.make_room()
                 clip = clip_received(content, row.request.arguments, self._engine.kind)
                 where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
                 return replace(clip, environment=where)
@@ -357,12 +385,15 @@ class Session(EngineSession):
 
     def _fetched(self, made: _Made) -> bytes:
         """Return the file of an id. Raises _Forgotten, Silent."""
-        url, timeout_s = f"{made.server.url}/videos/{made.id}/content", self._engine.timeout_s
-        answer = self._web.get(url, timeout_s=timeout_s, is_file=True)
-        if answer.status in (404, 405) and made.file:
-            answer = self._web.get(urljoin(url, made.file), timeout_s=timeout_s, is_file=True)
+        url = f"{made.server.url}/videos/{made.id}/content"
+        places = [url] * bool(made.id) + ([urljoin(url, made.file)] if made.file else [])
+        for place in places:
+            answer = self._web.get(place, timeout_s=self._engine.timeout_s, is_file=True)
+            if answer.status not in (401, 403, 404, 405):
+                break
+        self._check_key(made.server, answer)
         if answer.status in (404, 410):
-            raise _Forgotten(f"the clip of {made.id} is gone")
+            self._absent(made)
         if not answer.is_good:
             raise Silent(f"{made.server.name} answered {answer.status}: {answer.text()}", _LATER)
         return answer.content
@@ -384,5 +415,5 @@ class Session(EngineSession):
                 try:
                     if self._web.get(f"{server.url}/models", timeout_s=5.0).status < 500:
                         self._servers.answered(server)
-                except (Silent, RuntimeError):  # a stopped event loop raises RuntimeError
+                except (Silent, CancelledError, RuntimeError):  # the session has ended
                     continue

@@ -112,6 +112,10 @@ class _Servers(Engine):
     def limit(self) -> float | None:
         return self.max_cost
 
+    @property
+    def places(self) -> int:
+        return self.parallel * len(self.urls)
+
     def start(self, store: Store) -> Session:
         return Session(self, store)
 

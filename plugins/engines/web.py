@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 _MAX_TEXT_BYTES = 64 << 20  # of an image in JSON
 _MAX_REDIRECTS = _MAX_REFERENCES = 5
+_MAX_SHOWN_BYTES = 1 << 16
 _LOOK_S = 30.0  # for an answer that takes no rendering
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -56,7 +57,8 @@ class HttpAnswer:
         return parse_json(self.content)
 
     def text(self) -> str:
-        return public_text(" ".join(self.content[:2000].decode("utf-8", "replace").split())[:300])
+        """Return its beginning as one line, without the key: it is hidden before the text is cut."""
+        return public_text(" ".join(self.content[:_MAX_SHOWN_BYTES].decode("utf-8", "replace").split()))[:300]
 
 
 class Web:
@@ -77,6 +79,8 @@ class Web:
 
     def close(self) -> None:
         async def end() -> None:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
             for session in self._sessions.values():
                 await session.close()
 

@@ -172,7 +172,8 @@ def export_command(
         to_options = options.get("to_options") or theirs
         exported = export_chosen(opened, to, to_options, choice, watch)
         url = hub.push(exported.place, watch) if hub else None
-    is_each_picked = where is None and not in_table and file == "clip" and format != "preferences"
+    has_all = not format.startswith(("preferences", "trajectories", "lerobot"))
+    is_each_picked = where is None and not in_table and file == "clip" and has_all
     if choice.picks is not None and is_each_picked:
         num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
         if num_unknown := len(choice.picks) - num_picked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -324,10 +324,10 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
             clips[prompt].append((min(row["row_indices"], default=0), row["seed"], row["row_id"]))
     names = {}
     for prompt, of_prompt in clips.items():
-        seeds = [seed for _, seed, _ in of_prompt]
-        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        seed, num_clips = Counter(seed for _, seed, _ in of_prompt).most_common(1)[0]
+        if num_clips > 1 and prompt:
             raise JobError(
-                f"{prompt[:100]!r} has {seeds.count(twice[0])} clips with the seed {twice[0]}",
+                f"{prompt[:100]!r} has {num_clips} clips with the seed {seed}",
                 "choose clips of one setting with --where; VBench compares models at one setting",
             )
         for index, (_, _, row_id) in enumerate(sorted(of_prompt)):

@@ -138,7 +138,7 @@ def pairs_of(selection: Selection, choice: ExportChoice) -> list[Pair]:
     Raises JobError if there is no pair.
     """
     by, margin = choice.by or STARS, choice.margin or 0.0
-    groups: dict[str, list[Rated]] = defaultdict(list)
+    groups: dict[tuple[str, Split | None], list[Rated]] = defaultdict(list)
     columns = [] if by in (STARS, PICKED) else [by]
     for table in selection.rows(*columns, *_SIZE, "arguments"):
         for row, name in zip(rows_of(table, RECORDS), file_names(table), strict=True):
@@ -148,8 +148,9 @@ def pairs_of(selection: Selection, choice: ExportChoice) -> list[Pair]:
                 rating = row[by]
             if rating is None or math.isnan(rating):
                 continue
-            prompt = prompt_of(row)
-            groups[_equal_parts(row, prompt)].append(
+            prompt, share = prompt_of(row), choice.validation
+            split = None if share is None else split_of(prompt or row["row_id"], share)  # as its clip is
+            groups[_equal_parts(row, prompt), split].append(
                 Rated(
                     row_id=row["row_id"],
                     file_name=_file_name(name),
@@ -159,9 +160,7 @@ def pairs_of(selection: Selection, choice: ExportChoice) -> list[Pair]:
                 )
             )
     pairs = []
-    for alike in groups.values():
-        validation = choice.validation
-        split = None if validation is None else split_of(alike[0].prompt or alike[0].row_id, validation)
+    for (_, split), alike in groups.items():
         best = islice(_by_margin(alike, margin), choice.max_pairs or MAX_PAIRS)
         pairs += [Pair(split=split, chosen=chosen, rejected=rejected) for chosen, rejected in best]
     if not pairs:

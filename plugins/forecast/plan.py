@@ -300,7 +300,8 @@ def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     taken = plan.spec.settable()
     sizes = [name for name in (*FRAME_PARAMETERS, "height", "width") if name in taken]
     seconds = ["seconds"] if plan.seconds is not None else []
-    names = dict.fromkeys([*columns, *plan.base, *sizes, *seconds, "seed", "scheduler", "fps"])
+    scheduler = ["scheduler"] if plan.scheduler.class_name else []  # an engine has none here
+    names = dict.fromkeys([*columns, *plan.base, *sizes, *seconds, "seed", *scheduler, "fps"])
     values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
     return tuple(
         Argument(name=name, value=value, origin=origin, column=columns.get(name))

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from framefleet.api.commands import Callback, Overview, Watch, wait_for
 from framefleet.api.errors import JobError, count_text
@@ -35,6 +37,7 @@ from framefleet.api.outputs import (
 )
 from framefleet.pipeline.outputs.layout import FORGOTTEN
 from framefleet.pipeline.plugin import inner_outputs
+from framefleet.plugins.columns.column_lock import check_idle
 from framefleet.plugins.forget.removal import Removal, table_folders
 from framefleet.plugins.forget.texts import RowTexts, nested_texts
 
@@ -87,13 +90,15 @@ def forget_rows(
     stores = [*outputs_in(output.store).values()]
     with ExitStack() as exits:
         locks = [] if dry_run else [exits.enter_context(DriverLock(one, renders=False)) for one in stores]
+        for store in stores if locks else ():
+            check_idle(store)
         wait_for(watch, "looking for the rows")
         files = [OutputFiles(store) for store in stores]
         earlier = frozenset[str]().union(*(one.forgotten() for one in files))
         matches = _named_rows(files, row_ids, earlier)
-        columns = frozenset[str]()
+        columns, lacking = frozenset[str](), frozenset[str]()
         if where is not None:
-            chosen, columns = _chosen_rows(files, where)
+            chosen, columns, lacking = _chosen_rows(files, where)
             matches |= chosen
         matches |= _linked_rows(stores, matches)
         texts = RowTexts.of(stores, earlier | matches)
@@ -101,6 +106,9 @@ def forget_rows(
         renamed = (claim.job.model_extra or {}).get("columns") if claim else None
         texts.columns |= {*nested_texts(renamed)}  # their names in the job's table
         left = tuple(_left(output.store, stores, texts, claim)) if texts.row_ids else ()
+        if lacking:
+            names = " and ".join(sorted(lacking))
+            left = (f"rows without a record, which have no {names} yet: name them by other columns", *left)
         # Tables are in the outermost folder, even if its own rows were not started.
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
         if locks:
@@ -131,21 +139,21 @@ def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier:
     """Return the full row_ids. Raises JobError if no row has one of them."""
     if not row_ids:
         return set()
+    whole = {row_id: {one.whole_row_id(row_id) for one in files} for row_id in row_ids}
+    wanted = pa.array({*chain(*whole.values())}, pa.string())
     columns = (ids for one in files for ids in one.row_ids(one.parts(RECORDS, FAILURES, ROWS)))
-    there = {row_id for ids in columns for row_id in ids.to_pylist()}
-    whole_ids = set()
-    for row_id in row_ids:
-        whole = {one.whole_row_id(row_id) for one in files}
-        if not whole & (there | {*earlier}):
+    there = {row_id for ids in columns for row_id in ids.filter(pc.is_in(ids, wanted)).to_pylist()}
+    for row_id, meant in whole.items():
+        if meant.isdisjoint(there | {*earlier}):
             raise files[0].no_record(row_id)
-        whole_ids |= whole & there
-    return whole_ids
+    return there
 
 
-def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], frozenset[str]]:
+def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], frozenset[str], frozenset[str]]:
     """Return the rows for which a condition is true, in records, failures or rows/, and its columns.
 
-    Raises JobError for an invalid condition.
+    And those that some of these places lack, where no row is chosen. Raises JobError for an invalid
+    condition.
     """
     sources = [source for one in files for source in _sources(one)]
     fields = {field.name: field for schema, _ in sources for field in schema}
@@ -153,12 +161,13 @@ def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], fr
         tables = ((one, part) for one in files for part in one.parts(*table_folders()))
         fields = {field.name: field for one, part in tables for field in one.schema(part)}
     columns = frozenset(columns_in(where, pa.schema(fields.values())))
-    chosen = set[str]()
+    chosen, lacking = set[str](), frozenset[str]()
     for schema, read in sources:
+        lacking |= columns - {*schema.names}
         if columns <= {*schema.names}:
             for table in rows_where(iter(read([*{"row_id", *columns}])), where, [*fields]):
                 chosen.update(table["row_id"].to_pylist())
-    return chosen, columns
+    return chosen, columns, lacking
 
 
 def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:
@@ -190,17 +199,18 @@ def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str
 def _left(root: Store, stores: Collection[Store], texts: RowTexts, claim: Claim | None) -> Iterator[str]:
     """Yield other places where these rows are or may be, which this command cannot reach."""
     table = claim.job.table if claim else None
-    if claim and table and not table.startswith(f"{claim.job.output.rstrip('/')}/"):
+    here = f"{claim.job.output.rstrip('/')}/" if claim else root.url_of("")
+    if claim and table and not table.startswith(here):
         yield f"the job's table, {table}; delete these rows there, too"
     if claim and (own_texts := {*nested_texts(claim.model_dump())} & texts.rows_by_text.keys()):
         yield f"the job file, which has {count_text(len(own_texts), 'text')} of theirs; change it"
-    if texts.inputs:
-        files = count_text(len(texts.inputs), "image or video file")
-        yield f"{files} that they name, e.g. {min(texts.inputs)}"
+    if inputs := [uri for uri in texts.inputs if not uri.startswith(here)]:
+        files = count_text(len(inputs), "image or video file")
+        yield f"{files} that they name, e.g. {min(inputs)}"
     if unknown := {row_id for store in stores for row_id in OutputFiles(store).uncommitted()} - texts.row_ids:
         rows = count_text(len(unknown), "row")
         yield f"{rows} of an interrupted run without a record yet; run the job, then forget again"
     yield (
-        "exports, packs, sheets, uploaded datasets and models trained on these clips; search them for the "
-        f"row_ids that {root.url_of(FORGOTTEN)} has afterwards"
+        "exports, packs, sheets, uploaded datasets, models trained on these clips, and old versions that a "
+        f"bucket keeps; search them for the row_ids that {root.url_of(FORGOTTEN)} has afterwards"
     )

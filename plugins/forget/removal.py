@@ -68,6 +68,10 @@ class Removal:
         for path in (path for folder in table_folders() for path in self.store.list(folder)):
             if path.endswith(".parquet"):
                 self._empty_table(path)
+            elif path.endswith(".jsonl"):  # as `framefleet batch` writes it
+                self._empty_lines(path)
+            elif PurePosixPath(path).name in self.texts.own_files:
+                self._delete([path])
         for part in self.held.parts(layout.INVALID):
             table = self.held.table(part)
             self._keep(part, table, self._are_others(table))
@@ -106,12 +110,8 @@ class Removal:
         self._delete(path for folder in derived for path in self.store.list(folder))
         self._delete(path for path in derived if self.store.exists(path))
         for path in (*self.store.list(PICK_FILES), PICKS):
-            lines = self.store.read(path).splitlines(keepends=True) if self.store.exists(path) else []
-            rest = [line for line in lines if self.texts.row_ids.isdisjoint(_texts_of(line) or ())]
-            if len(rest) < len(lines):
-                self.lock.check()
-                self.store.write(path, b"".join(rest))
-                self.num_rewritten += 1
+            if self.store.exists(path):
+                self._empty_lines(path)
         self.num_rewritten += self.lock.forget_errors()
 
     # -- What names them --
@@ -156,6 +156,15 @@ class Removal:
     def _replace(self, part: Part, table: pa.Table, *, job: str | None = None) -> None:
         self.held.rewrite(part, table, job=job)
         self.num_rewritten += 1
+
+    def _empty_lines(self, path: str) -> None:
+        """Write JSON lines again without the rows."""
+        lines = self.store.read(path).splitlines(keepends=True)
+        rest = [line for line in lines if not self.texts.are_of(_json_of(line))]
+        if len(rest) < len(lines):
+            self.lock.check()
+            self.store.write(path, b"".join(rest))
+            self.num_rewritten += 1
 
     def _empty_table(self, path: str) -> None:
         """Write a table again without the rows. A table that a job names stays, even if it is empty."""
@@ -218,3 +227,12 @@ def _texts_of(content: bytes) -> set[str] | None:
         return {*nested_texts(parse_json(content))}
     except ValueError:
         return None
+
+
+def _json_of(line: bytes) -> dict[str, Any]:
+    """Return a line's object; {} for anything else."""
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

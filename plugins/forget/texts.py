@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -55,6 +56,11 @@ class RowTexts:
                 texts.rows_by_text.pop(text, None)
         return texts
 
+    @property
+    def own_files(self) -> set[str]:
+        """The names of images and videos that no other row names."""
+        return {PurePosixPath(uri).name for uri in self.inputs & self.rows_by_text.keys()}
+
     def are_of(self, cells: Mapping[str, Any]) -> bool:
         """Whether the cells of a row in another table show that it is one of these.
 
@@ -93,8 +99,8 @@ def _rows_in(store: Store) -> Iterator[Mapping[str, Any]]:
     schema = output.schema()
     own = [one.name for one in schema if one.name not in _OURS and is_text(one.type)]
     yield from _rows_of(output.records(["row_id", "arguments", *own]))
-    for folder in (FAILURES, ROWS):
-        yield from _rows_of(output.tables(folder))
+    for table in (table for folder in (FAILURES, ROWS) for table in output.tables(folder)):
+        yield from _rows_of([table.select([one.name for one in table.schema if is_text(one.type)])])
 
 
 def _rows_of(tables: Iterable[pa.Table]) -> Iterator[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from framefleet.api.clips import Request, clip_fps
@@ -45,11 +46,13 @@ LAW_COLUMNS = (
 _ARGUMENT_TYPES = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
 _TOLERANCE = 1e-3  # of a rate: 23.976 and 24000/1001 are one
 # Rates that a row may have given a still: its record has none. The row_id tells which it was.
-_RATES = (
-    *map(float, range(1, 1001)),
-    *(round(rate / 1.001, 3) for rate in (24, 30, 60, 120)),
-    *(hundredths / 100 for hundredths in range(10, 10_000) if hundredths % 100),
+_ROUND = (
+    *(round(rate / 1.001, 3) for rate in range(1, 241)),
+    *(thirds / 3 for thirds in range(1, 361)),
+    *(hundredths / 100 for hundredths in range(10, 10_000)),
 )
+_NARROW = np.array(_ROUND, "float32").tolist()  # of a column of float32
+_RATES = tuple(dict.fromkeys([*map(float, range(1, 1001)), *_ROUND, *_NARROW]))
 
 
 class RecordLaw:

@@ -145,14 +145,14 @@ def pack_rows(
     if not chosen:
         raise opened.no_records()
     with new_folder(folder):
-        without_script = _write(folder, output, opened, claim, chosen, given)
+        without_script = _write(folder, opened, claim, chosen, given)
         paths = (path for path in folder.rglob("*") if path.is_file() and path.name != UNFINISHED)
         digest = write_list(Store(str(folder)), [path.relative_to(folder).as_posix() for path in paths])
     return Packed(folder=str(folder), digest=digest, row_ids=tuple(chosen), without_script=without_script)
 
 
 def _write(
-    folder: Path, output: str, opened: Output, claim: Claim, row_ids: Sequence[str], given: Given
+    folder: Path, opened: Output, claim: Claim, row_ids: Sequence[str], given: Given
 ) -> dict[str, str]:
     """Write the pack for these rows; return why some have no script."""
     holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), {*row_ids}
@@ -182,7 +182,7 @@ def _write(
     without_script = {}
     for record in records:
         try:
-            script = replay_script(output, record["row_id"], given)
+            script = replay_script(holding, record["row_id"], given)
         except FramefleetError as error:
             without_script[record["row_id"]] = error.problem
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from math import exp, lgamma
 
 _CONFIDENCE = 0.95
 
@@ -30,23 +29,12 @@ def most_off(num_rows: int, *, num_drawn: int, num_off: int) -> int:
     The largest number for which drawing num_off or fewer, without replacement, has a probability above 5 %
     (hypergeometric distribution; like Clopper and Pearson's bound if few of many are drawn).
     """
+    from scipy.stats import hypergeom  # takes half a second to import
+
     totals = range(num_off, num_rows - (num_drawn - num_off) + 1)
-
-    def is_refuted(total: int) -> bool:
-        ways = (_log_ways(num_rows, num_drawn, total, off) for off in range(num_off + 1))
-        return sum(map(exp, ways)) <= 1 - _CONFIDENCE
-
-    return num_off + bisect_left(totals, True, key=is_refuted) - 1
-
-
-def _log_ways(num_rows: int, num_drawn: int, total: int, off: int) -> float:
-    """Return the logarithm of the probability of drawing `off` of the `total` rows that are off."""
-    if off > total or num_drawn - off > num_rows - total:
-        return float("-inf")
-    return (
-        _log_comb(total, off) + _log_comb(num_rows - total, num_drawn - off) - _log_comb(num_rows, num_drawn)
+    is_refuted = bisect_left(
+        totals,
+        True,
+        key=lambda total: hypergeom.cdf(num_off, num_rows, total, num_drawn) <= 1 - _CONFIDENCE,
     )
-
-
-def _log_comb(count: int, chosen: int) -> float:
-    return lgamma(count + 1) - lgamma(chosen + 1) - lgamma(count - chosen + 1)
+    return num_off + is_refuted - 1

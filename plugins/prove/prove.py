@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from framefleet.api.commands import Overview
-from framefleet.api.errors import JobError
+from framefleet.api.errors import JobError, bytes_text, count_text
 from framefleet.api.jobs import claim_of
 from framefleet.api.outputs import CLAIM, RECORDS, Output, OutputFiles, Store, rows_of
 from framefleet.api.sections import AtLeastOne
@@ -22,6 +22,7 @@ from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.prove.certificate import (
     CERTIFICATE,
     CERTIFICATE_PAGE,
+    MAX_BYTES,
     MAX_COIN,
     MAX_DRAWN,
     MISSING,
@@ -115,6 +116,10 @@ def prove(
         ],
     )
     certificate = certificate.model_copy(update={"digest": certificate.own_digest})
+    content = certificate.model_dump_json(indent=1).encode()
+    if len(content) > MAX_BYTES:
+        problem = f"a certificate of {count_text(len(positions), 'row')} has {bytes_text(len(content))}"
+        raise JobError(f"{problem}; {bytes_text(MAX_BYTES)} can be read", "draw fewer rows (--rows)")
     folder = Path(folder or f"{PurePosixPath(opened.url.rstrip('/')).name}-certificate")
     with new_folder(folder):
         place = Store(str(folder))
@@ -122,7 +127,7 @@ def prove(
             copy_inputs(opened.store, record, given, place)
             copy_files(opened, record, place)  # to see how far another machine's bits are
         place.write(CERTIFICATE_PAGE, certificate_page(certificate).encode("utf-8", "replace"))
-        place.write(CERTIFICATE, certificate.model_dump_json(indent=1).encode())
+        place.write(CERTIFICATE, content)
     return replace(proven, folder=str(folder), row_ids=tuple(row_ids))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -122,6 +123,13 @@ def test_clips_that_are_paid_are_waited_for_and_drafts_count_too(tmp_path: Path)
     assert cost is not None and cost.paid == 10.0
 
 
+def test_all_places_of_a_server_are_filled_however_slow_it_is(tmp_path: Path) -> None:
+    with videos_server("vllm", faults={"slow_s": 2.0}) as server:
+        assert command("render", job_with(tmp_path, [server], 24, engine={"parallel": 24})).exit_code == 0
+        events = [entry["event"] for entry in server.log("post", "render")]
+    assert events.index("render") == 24
+
+
 def test_frames_of_a_server_are_those_of_plain_diffusers_and_a_judge_chooses_among_them(
     tmp_path: Path,
 ) -> None:
@@ -173,8 +181,11 @@ def test_what_is_asked_of_job_files_and_outputs_of_engines(tmp_path: Path) -> No
     with videos_server("vllm") as server:
         job = job_with(tmp_path, [server], 2)
         planned = command("plan", job)
-        assert planned.exit_code == 0 and "memory" not in planned.output
+        assert planned.exit_code == 0 and not re.search("memory|scheduler", planned.stdout)
         assert command("plan", job, "--hollow").exit_code == 2
+        paid = ("engine.price.clip=1", "engine.max_cost=5", "fleet.workers=2")
+        refused = command("plan", job, *(f"--set={one}" for one in paid))
+        assert "engine.max_cost needs fleet.workers: 1" in refused.output
         assert "recipe is of no use to an engine" in command("plan", job, "--set", "recipe=refine").output
         assert command("render", job).exit_code == 0
         refused = command("render", job, "--set", "model=/models/wan", "--set", f"output={tmp_path / 'x'}")

@@ -118,6 +118,11 @@ class SeveralLanes(FaultySimulation):
         self._coming[lane] -= 1
         super()._join(worker, now)
 
+    def _expect(self) -> None:
+        serving = Counter(self._routed.lane_of[name] for name in self._workers) + self._coming
+        for lane, dispatcher in self._routed.by_lane.items():
+            dispatcher.expect(serving[lane])
+
     def _go_on(self, worker: Any, now: float) -> None:
         super()._go_on(worker, now)
         if not worker.is_alive or worker.held or worker.storing or now < worker.cut_until:

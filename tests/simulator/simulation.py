@@ -176,8 +176,11 @@ class Simulation:
         else:
             self._rest(worker, now)
 
-    def _ask(self, worker: SimulatedWorker, now: float) -> None:
+    def _expect(self) -> None:
         self.dispatcher.expect(len(self._workers) + self._num_starting)
+
+    def _ask(self, worker: SimulatedWorker, now: float) -> None:
+        self._expect()
         while lease := self.dispatcher.lease(worker.name, now):
             for leased in lease.rows:
                 self._hold(leased.row, worker)

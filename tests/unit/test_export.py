@@ -387,6 +387,7 @@ def test_datasets_opens_carried_columns_of_any_type(
         rendered(Store(str(tmp_path / "large/out")), 1, carried={"mine": pa.array([2**63], pa.uint64())})
         with pytest.raises(JobError, match="'mine' holds 9223372036854775808"):
             exported(tmp_path / "large", "hf")
+        assert exported(tmp_path / "large", "folder", "folder").exists()
 
 
 def test_what_was_swept_is_among_the_columns(tmp_path: Path) -> None:

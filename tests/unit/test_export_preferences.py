@@ -96,6 +96,16 @@ def test_clips_of_a_prompt_are_paired_by_what_rates_them(
             assert clip == (tmp_path / "out" / records[number]["path"]).read_bytes()
 
 
+def test_clips_without_a_prompt_are_paired_within_their_split(tmp_path: Path) -> None:
+    carried = {"prompt": [""] * 9, "sharp": [number / 9 for number in range(9)]}
+    rendered(Store(str(tmp_path / "out")), 9, carried=carried)
+    to = tmp_path / "to"
+    framefleet.export(str(tmp_path / "out"), str(to), format="preferences", by="sharp", validation=0.5)
+    for split in ("train", "validation"):
+        for row in loaded(tmp_path, split=split):
+            assert all(Path(row[side]["path"]).exists() for side in ("chosen", "rejected"))
+
+
 def test_pictures_are_also_in_the_columns_that_diffusers_reads(tmp_path: Path) -> None:
     records = rendered(Store(str(tmp_path / "out")), carried=CARRIED, format="png")
     to = tmp_path / "to"

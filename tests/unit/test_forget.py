@@ -25,6 +25,7 @@ from framefleet.pipeline.outputs.parts.pending_clips import intent_path
 from framefleet.pipeline.outputs.parts.records import failure_schema, invalid_schema, record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.until.candidates import Candidates
 from framefleet.plugins.words.prompts import _questions, write_prompts
 from tests.commands import command
@@ -233,6 +234,54 @@ def test_rows_that_were_never_rendered_leave_the_tables_too(tmp_path: Path) -> N
     assert done.stdout.startswith("forgotten: 0 rows; 0 files deleted, 1 rewritten"), done.output
     assert pq.read_table(tmp_path / "tables/added-1.parquet")["prompt"].to_pylist() == ["rain", None]
     assert not (tmp_path / "forgotten.json").exists()
+
+
+def test_rows_of_a_batch_leave_its_table_and_its_pictures(tmp_path: Path) -> None:
+    job = {"table": f"{tmp_path}/tables/a.jsonl", "output": str(tmp_path)}
+    store = Store(str(tmp_path))
+    store.write("job.json", json.dumps({"job": job}).encode())
+    rows = [{"prompt": name, "custom_id": name[0]} for name in ("Alice", "rain", "snow")]
+    pictures = [f"{tmp_path}/tables/{name}.png" for name in ("of-alice", "of-both", "of-both")]
+    for path in {*pictures}:
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(b"a picture")
+    records = [values_of(record(number)) for number in range(3)]
+    for values, row, picture in zip(records, rows, pictures, strict=True):
+        values["arguments"] = json.dumps({"prompt": row["prompt"], "image": {"uri": picture, "sha256": "0"}})
+    writer = PartWriter(
+        store, "failures", failure_schema(pa.schema([("custom_id", pa.string())])), run=new_run(1)
+    )
+    for values, row in zip(records, rows, strict=True):
+        failed = values_of(FAILURE) | {name: values[name] for name in ("row_id", "arguments")}
+        writer.add(pa.RecordBatch.from_pylist([{"custom_id": row["custom_id"]}]), failed)
+    writer.flush()
+    lines = [row | {"image": picture} for row, picture in zip(rows, pictures, strict=True)]
+    store.write("tables/a.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    done = framefleet.forget(str(tmp_path), where="custom_id = 'A'")
+    left = [json.loads(line)["prompt"] for line in (tmp_path / "tables/a.jsonl").read_text().splitlines()]
+    assert left == ["rain", "snow"]
+    assert not Path(pictures[0]).exists() and Path(pictures[1]).exists()
+    assert words_in(tmp_path, ("Alice",)) == [] and "image" not in "".join(done.left)
+
+
+def test_a_value_with_the_name_of_a_column_hides_no_row(tmp_path: Path) -> None:
+    """`security` has `uri` in it, which rows without a record do not have."""
+    store = Store(str(tmp_path))
+    rendered(store, 2, carried={"email": ["ana@security.com"] * 2})
+    rows = {"row_index": [2], "row_id": ["d" * 32], "email": ["ana@security.com"]}
+    write_parquet(store, "rows/part-000000.parquet", rows | {"at": pa.array([10**18], pa.timestamp("us"))})
+    store.write("job.json", b'{"job": {}}')
+    assert framefleet.forget(str(tmp_path), where="email = 'ana@security.com'", dry_run=True).num_rows == 3
+    some = framefleet.forget(str(tmp_path), where="email = 'ana@security.com' and seed >= 0", dry_run=True)
+    assert some.num_rows == 2 and "rows without a record, which have no seed yet" in some.left[0]
+
+
+def test_nothing_is_forgotten_while_a_judge_answers(out: Path) -> None:
+    with (
+        ColumnLock(Store(str(out)), pa.schema([("caption", pa.string())])),
+        pytest.raises(JobError, match="caption may be being filled by pid"),
+    ):
+        framefleet.forget(str(out), where=f"email = '{EMAIL}'")
 
 
 def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> None:

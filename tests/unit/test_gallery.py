@@ -209,9 +209,12 @@ def test_what_did_not_change_is_not_written_again_and_what_nothing_names_goes(tm
         "gallery/version.js",
     }
     assert store.read("gallery/version.js") == version
+    identity = manifest_of(store)["identity"]
     write_output(tmp_path, [{"prompt": "another"}], run="r2")
+    store.write("job.json", b'{"job": {"sweep": {"seed": [1]}}}')
     write_gallery(store)
     assert store.read("gallery/version.js") != version
+    assert manifest_of(store)["identity"] == identity  # as browsers keep stars under it
     columns = manifest_of(store)["tables"]["records"]["columns"]
     named = {block["file"] for column in columns for block in column["blocks"] if "file" in block}
     assert {Path(path).stem for path in store.list("gallery/data")} == named

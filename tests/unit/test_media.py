@@ -108,11 +108,15 @@ def test_a_clip_larger_than_memory_bears_is_refused(media: Media, monkeypatch: p
     assert len(decode(clip)) == 4
 
 
-def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded() -> None:
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+@pytest.mark.parametrize("read", [decode, clip_header])
+@pytest.mark.parametrize("side", [13_000, 20_000])  # Pillow itself opens the first
+def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded(
+    side: int, read: Callable[[bytes], object]
+) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     with pytest.raises(StoreError, match="pixels"):
-        decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1 << 20) + b"IDAT")
+        read(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1 << 20) + b"IDAT")
 
 
 @pytest.mark.parametrize("kind", SOUNDS)

@@ -65,6 +65,7 @@ def refusal(output: str, condition: str) -> JobError:
         ("seed IN (SELECT * FROM range(2)) -- a note", [0, 1]),
         ("large = 9223372036854775807", [2]),
         ("true", [0, 1, 2]),
+        ("prompt <> 'sharpness isn''t \"x' AND prompt != E'it\\'s a path'", [0, 1]),
         ("NULL", []),
     ],
 )

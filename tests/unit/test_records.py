@@ -317,6 +317,7 @@ def write_part(folder: Path, row: dict[str, Any], *, times: int = 1) -> None:
 
 SOUND = Audio(samples=np.zeros((2, 8000), np.float32), sample_rate=8000)
 RATES = (0.1, 0.5, 7.5, 12.5, 23.976, 23.98, 24.0, 29.97, 59.94, 99.5, 240.0, 300.0, 1000.0)
+RATES += (8 / 3, 14.985, float(np.float32(29.97)))
 STILL: tuple[MediaFormat, ...] = ("png", "png.zip")  # webp and gif are slower
 
 

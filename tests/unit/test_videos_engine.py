@@ -26,7 +26,7 @@ from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.servers import Servers
 from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.settings import ROW_RULES
-from framefleet.plugins.engines.web import OutOfReach, Web
+from framefleet.plugins.engines.web import HttpAnswer, OutOfReach, Web
 from framefleet.plugins.engines.words import parameters_for
 from tests.videos_server import VideosServer, videos_server
 
@@ -113,6 +113,8 @@ def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_
         {"status": {"value": 503, "first": 9, "at": ["content"]}},
         {"status": {"value": 429, "first": 2, "at": ["poll"]}},
         {"status": {"value": 502, "first": 3, "at": ["poll"]}},
+        {"absent": {"first": 3}},  # of several servers at one address, another has it
+        {"state": {"value": "warming up", "first": 2}},
         {"octet": True},
         {"slow_s": 0.2},
         {"drop_answer": {"first": 1}, "idempotent": True},
@@ -185,6 +187,37 @@ def test_a_key_that_is_refused_later_ends_the_run_and_the_id_is_kept(
             rows.render()
         assert rows.render().frames.shape == (5, 16, 32, 3)
     assert len(vllm.posts()) == before + 1
+
+
+def test_a_file_that_is_refused_ends_the_run_and_is_fetched_by_the_next(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(status={"value": 403, "at": ["content"], "first": 1})
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm)) as rows:
+        with pytest.raises(Halted, match="answered 403"):
+            rows.render()
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+    assert len(vllm.posts()) == before + 1
+
+
+def test_an_image_is_fetched_until_it_is_there(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults(as_url=True, status={"value": 503, "at": ["content"], "first": 2})
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm, type="images_api")) as rows:
+        image = {name: _ARGUMENTS[name] for name in ("prompt", "width", "height")}
+        assert rows.render(**image, num_frames=None, fps=None).frames.shape == (1, 16, 32, 3)
+    assert len(vllm.posts()) == before + 1
+
+
+def test_rows_are_not_all_paid_where_no_clip_ever_comes(vllm: VideosServer, tmp_path: Path) -> None:
+    vllm.set_faults(absent=True)
+    before = len(vllm.posts())
+    with closing(Rows(tmp_path, vllm)) as rows:
+        for _ in range(2):
+            with pytest.raises(Halted, match=r"again; it has taken rows, and sent no clip"):
+                rows.render()
+    assert len(vllm.posts()) == before + 2
 
 
 def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer, tmp_path: Path) -> None:
@@ -337,6 +370,8 @@ def test_the_key_is_in_no_message_and_no_clip(vllm: VideosServer, tmp_path: Path
             except (FramefleetError, Halted) as error:
                 assert _KEY not in str(error)
             assert _KEY not in json.dumps([rows.said, dict(rows.kept)])
+    cut = HttpAnswer(status=500, headers={}, content=b"x" * 290 + _KEY.encode())
+    assert "sk-" not in cut.text()
 
 
 def test_no_clip_is_created_that_would_cost_more_than_is_allowed(vllm: VideosServer, tmp_path: Path) -> None:

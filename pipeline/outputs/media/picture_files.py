@@ -230,6 +230,7 @@ def read_pillow_tags(media_bytes: bytes) -> dict[str, str]:
 def pillow_header(media_bytes: bytes) -> ClipHeader:
     with _opened(media_bytes) as image:
         size = {"height": image.height, "width": image.width}
+        check_pixels(image.width, image.height, 1)
         tags = _tags_of(image)
         num_frames = 1 if image.format == "PNG" else int(tags.pop(_COUNT))
         return ClipHeader(tags=tags, **size, num_frames=num_frames)

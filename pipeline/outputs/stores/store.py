@@ -309,11 +309,13 @@ _MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megaby
 Value = TypeVar("Value")
 
 
-def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = PUT_BACK) -> Value:
+def read_json(
+    store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = PUT_BACK, most: int = _MAX_BYTES
+) -> Value:
     """Return what a file of the output says. Raises FileNotFoundError if it is absent. fix: of damage."""
-    content = store.read(path, _MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise not_ours(store.url_of(path), f"it has more than {_MAX_BYTES:,} bytes", fix)
+    content = store.read(path, most + 1)
+    if len(content) > most:
+        raise not_ours(store.url_of(path), f"it has more than {most:,} bytes", fix)
     return read_as(kind, content, store.url_of(path), fix=fix)
 
 

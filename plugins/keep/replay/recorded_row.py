@@ -137,9 +137,9 @@ class Recorded:
     output: Output
 
 
-def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
-    """Return a committed row. Raises JobError if it has no record."""
-    opened = Output(Store(dated(output), given.storage_options))
+def find_recorded(output: str | Output, row_id: str, given: Given = NOTHING) -> Recorded:
+    """Return a committed row. output: one that is open, e.g. with few parts. JobError without a record."""
+    opened = output if isinstance(output, Output) else Output(Store(dated(output), given.storage_options))
     claim, record = claim_of(opened.store), opened.record(row_id)
     return recorded_of(opened.holding([record.row_id]), claim, record, given)
 

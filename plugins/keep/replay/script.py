@@ -23,6 +23,7 @@ from framefleet.api.models import (
     source_of,
     weights_of,
 )
+from framefleet.api.outputs import Output
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.lora import (
@@ -108,12 +109,12 @@ print(f"the same sound: {{digest}}")
 """
 
 
-def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> str:
+def replay_script(output: str | Path | Output, row_id: str, given: Given = NOTHING) -> str:
     """Return the script for one row. It exits with 0 if frames and sound are as recorded, else with 1.
 
     given: what the output is not trusted with; its values are written into the script.
     """
-    recorded = find_recorded(str(output), row_id, given)
+    recorded = find_recorded(str(output) if isinstance(output, Path) else output, row_id, given)
     recipe = recorded.request.recipe
     if recipe != "generate":
         module = "" if recipe in BUILT_IN else "; send its module too"

@@ -130,7 +130,7 @@ def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bo
             damages.add(damage)
     damages.show()
     driver = newest_holder(store)
-    is_at_work = driver is not None and not driver.is_gone()  # such a driver merges parts all the time
+    is_at_work = driver is not None and not driver.is_gone()  # it may still write
     is_doubled = damages.num_found["late"] > 0 and not is_at_work
     if damages.num_damages:
         stderr.say(

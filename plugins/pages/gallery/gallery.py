@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -56,6 +56,7 @@ INDEX, _MANIFEST, _VERSION, _AXES = (
 )
 BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 DATA = (_MANIFEST, _VERSION)  # besides the blocks
+_IDENTITY = re.compile(rb"\bidentity\W+([0-9a-f]{16})\b")  # in a manifest
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 _AT_ONCE = 64  # clips waiting for a thread
@@ -131,12 +132,7 @@ def write_gallery(
         blocks.finish()
     check()
     manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables, "notes": lines}
-    # Stays when the output is moved: browsers keep stars under it.
-    try:
-        claim = store.read(layout.CLAIM, _MAX_CLAIM)
-    except FileNotFoundError:
-        claim = store.url_of("").encode()
-    manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
+    manifest |= {"output": store.url_of(""), "identity": _identity(store, there)}
     manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(manifest, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -146,6 +142,17 @@ def write_gallery(
     store.write(_VERSION, script("newest", version))
     store.delete_many(filter(BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
+
+
+def _identity(store: Store, there: Collection[str]) -> str:
+    """Return under what browsers keep stars: it stays when the output is moved, and when its job changes."""
+    if _MANIFEST in there and (earlier := _IDENTITY.findall(store.read(_MANIFEST))):
+        return str(earlier[-1].decode())
+    try:
+        claim = store.read(layout.CLAIM, _MAX_CLAIM)
+    except FileNotFoundError:
+        claim = store.url_of("").encode()
+    return hashlib.sha256(claim).hexdigest()[:16]
 
 
 class _Blocks:
