@@ -189,6 +189,8 @@ class _Place:
     name: str
     streak: _Streak = field(default_factory=_Streak)
     rests_until: float = 0.0
+    failed_at: str = ""  # a worker's machine at its last fault
+    last_fault: int = 0  # the number of the last one that counts
     unused: str | None = None  # why it is no longer used
     error: FramefleetError | None = None  # ours, if that is the reason
 
@@ -202,14 +204,18 @@ class Hosts:
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
+        self._placed: dict[str, int] = {}  # how many faults there had been when it came there
         self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be the cause
-        self._num_done = self._num_blocked = self._num_given_up = self._num_gone = 0
+        self._num_faults = self._num_done = self._num_blocked = self._num_given_up = self._num_gone = 0
         self._busy: set[str] = set()  # processes that have had rows ever since the first row was given up
 
     def placed(self, worker: str, host: str, name: str) -> None:
         """A process of the worker is on this machine. name: the machine's, for people."""
         self._hosts.setdefault(host, _Place(name))
         self._at[worker] = host
+        self._placed[worker] = self._num_faults
+        if (own := self._worker(worker)).failed_at not in ("", host):
+            own.streak = _Streak()  # those were faults of another machine, or of its network
 
     def done(self, worker: str, row_id: str = "") -> None:
         """The worker has rendered a row: it is sound, and so is its machine. The row did not kill others."""
@@ -252,9 +258,15 @@ class Hosts:
         fault = _Fault({*loss.rows} if kind == "died" else set(), is_theirs=bool(loss.given_up))
         self._busy = self._busy & {*loss.busy} if self._num_given_up else {*loss.busy}
         self._num_given_up += len(loss.given_up)
-        for faulty in (own, place):
-            if faulty:
-                faulty.streak.add(fault, num_done=self._num_done)
+        own.failed_at = host
+        self._num_faults += 1
+        own.streak.add(fault, num_done=self._num_done)
+        if place:
+            # One event may strike all processes of a machine, e.g. a network that fails for a moment.
+            is_same = place.streak.faults and self._placed.get(worker, 0) < place.last_fault
+            if kind == "died" or not is_same:
+                place.last_fault = self._num_faults
+                place.streak.add(fault, num_done=self._num_done)
         for row_id in fault.rows:
             self._in_doubt.setdefault(row_id, []).append(fault)
         for row_id in loss.given_up:
@@ -282,6 +294,11 @@ class Hosts:
         """The machine is out of reach, as another lane has seen."""
         if place := self._hosts.get(host):
             place.rests_until = max(place.rests_until, until)
+
+    @property
+    def num_gone(self) -> int:
+        """How many workers lost their machine since the last row was done."""
+        return self._num_gone
 
     def host_of(self, worker: str) -> str | None:
         return self._at.get(worker)

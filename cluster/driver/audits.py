@@ -127,6 +127,11 @@ class Audits:
             if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < schedule.MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
 
+    def left(self, worker: str) -> None:
+        """The worker's process has ended."""
+        for workers in self._workers.values():
+            workers.discard(worker)
+
     def spoiled(self, worker: str, audited: Audited) -> set[str]:
         """Return the workers whose processes cannot be trusted after an audit that this worker made.
 

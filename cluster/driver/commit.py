@@ -180,10 +180,13 @@ class Committer:
         return failure
 
     def note(self, level: int, worker: str, row_id: str, message: str) -> None:
-        """Log what happened to a row, at most `MAX_LOG_LINES` times in a run."""
+        """Log what happened to a row, at most `MAX_LOG_LINES` times in a run; then that there is more."""
         self._num_lines += 1
-        if self._num_lines > MAX_LOG_LINES:
+        if self._num_lines > MAX_LOG_LINES + 1:
             return
+        if self._num_lines > MAX_LOG_LINES:
+            level, worker, row_id = logging.WARNING, "", ""
+            message = f"{MAX_LOG_LINES:,} lines were logged; of what happened later in this run, none are"
         now, name, text = datetime.now(UTC), logging.getLevelName(level).lower(), public_text(message)
         line = LogLine(at=now, level=name, worker=worker, row_id=row_id, message=text[:_MAX_MESSAGE])
         self._writing.do(partial(self._log.add, None, asdict(line)))

@@ -314,6 +314,7 @@ class Driver:
         else:
             own.dispatcher.lost(worker)
             self._tally.left(worker, "drained")
+            self._audits.left(worker)
             fleet.retire(worker, lane)
 
     def _has_rows(self, worker: str) -> bool:
@@ -436,6 +437,7 @@ class Driver:
         cause = event.cause
         self._handed_back.pop(event.worker, None)
         self._tally.left(event.worker, "lost")
+        self._audits.left(event.worker)
         if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be the cause, which must not be blamed on rows again
         rows = lane.dispatcher.rows_of(event.worker)
@@ -458,6 +460,7 @@ class Driver:
         for worker in event.workers:
             given_up += self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
+            self._audits.left(worker)
         for row in [*given_up, *self._lanes.lose(event.lane, event.error)]:
             self._give_up(row)
         if not self._lanes.left():

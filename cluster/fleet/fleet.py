@@ -495,7 +495,8 @@ class Fleet:
         hosts, blocked = self._lanes.of(lane), self._lanes.blocked([lane])
         is_placed = any(slot.lane == lane and slot.state != "pending" for slot in self._slots.values())
         slots = [*self._slots.values(), *self._resting, *self._losses.values()]
-        is_full = bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
+        # Machines that have gone may come again; `_unready` says for how long they are waited for.
+        is_full = bool(blocked) and not hosts.num_gone and self._are_all(blocked)
         is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not is_full
         num_workers = max(self._settings.max_workers or 0, self._num_slots)
         problem = hosts.despair(num_workers) if is_placed or is_one_left else NO_MACHINE
@@ -505,6 +506,11 @@ class Fleet:
             "\n".join([problem, *hosts.unused]),
             "look for the cause there, then run the same command again to continue",
         )
+
+    def _are_all(self, blocked: Collection[str]) -> bool:
+        """Whether there are machines with room for workers, and all of them are blocked."""
+        alive, room = self._machines.alive, self._shares.room
+        return bool(room(alive)) and not room(alive, but=blocked)
 
     def _unready(self, lane: LaneKey) -> FleetError | None:
         """Return an error if a lane has waited too long for its first worker, or the next one.

@@ -34,6 +34,7 @@ _SUDDEN = "connection error code 2"
 _MAX_CHARACTERS = 400
 # A store that restarts is out of reach for everybody, and the first to reach it again are seconds ahead.
 CUT_OFF_S = 60.0
+RECOVERY_S = 90.0  # a request that hangs may last a minute, and the pause after it some seconds
 _GONE = ("node has died", "node was terminated")
 
 
@@ -137,16 +138,26 @@ class Storing:
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}  # by worker
+        self._first: dict[str, float] = {}  # by silent worker: when another was first seen to store meanwhile
 
     def stored(self, worker: str, *, now: float) -> None:
         self._last[worker] = now
 
     def is_cut_off(self, worker: str, *, silent_s: float, now: float) -> bool:
-        """Return whether the store does not answer this worker only. silent_s: for how long."""
+        """Return whether the store does not answer this worker only. silent_s: for how long.
+
+        After an outage for all, some store again while others still wait for a request that hangs, or for
+        their next try: so others must have stored for as long as these may last.
+        """
         if silent_s < CUT_OFF_S:
             return False
         began = now - silent_s
-        return any(at > began + CUT_OFF_S / 2 for other, at in self._last.items() if other != worker)
+        last = max((at for other, at in self._last.items() if other != worker), default=began)
+        if last <= began + CUT_OFF_S / 2:
+            return False
+        if self._first.get(worker, began) <= began:  # of an earlier silence
+            self._first[worker] = last
+        return last - self._first[worker] >= RECOVERY_S
 
 
 def cause_to_end(
@@ -165,7 +176,7 @@ def cause_to_end(
         return Cause(reason=reason, kind="machine", suspects=suspects, is_able=is_able)
     if is_cut_off:
         reason = f"the output has not answered it for {report.store_silent_s:.0f} s, but answers others"
-        return Cause(reason=reason, kind="machine")
+        return Cause(reason=reason, kind="machine", suspects=())
     if report.writing_s > faults.longest_writing_s:
         if report.measuring:
             section, row_id = report.measuring

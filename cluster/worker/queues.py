@@ -18,6 +18,7 @@ from queue import Full, Queue
 from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerSetup
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.columns import ClipColumn, ColumnValues, measure
@@ -88,6 +89,12 @@ class Inbox:
 _MIN_WRITERS = 2
 # Clips that may wait for a writer, about 100 MB each at 480p; when full, rendering waits for the store.
 _MAX_QUEUED = 4
+
+
+def _not_to_raise(error: BaseException) -> RowError:
+    return RowError(f"its code raised {type(error).__name__}: {error}", "have it raise an Exception")
+
+
 _LOOK_S = 0.2  # between two looks at what they are doing
 
 
@@ -142,13 +149,15 @@ class Writers:
                 self._held = (*self._held, work)
             try:
                 news: StoredRow | Failed = self._stored(clip, attempt, work)
-            except Exception as error:  # the row's own failure, or the store's: the driver decides
-                news = Failed.of(clip.row_id, error, traceback.format_exc(), step=self._step_raising(error))
+            except BaseException as error:  # the row's own failure, or the store's: the driver decides
+                # A step's code may raise SystemExit, of which threads end without a word.
+                told = error if isinstance(error, Exception) else _not_to_raise(error)
+                news = Failed.of(clip.row_id, told, traceback.format_exc(), step=self._step_raising(error))
             with self._lock:
                 self._held = tuple(other for other in self._held if other is not work)
             self._report(news)
 
-    def _step_raising(self, error: Exception) -> str:
+    def _step_raising(self, error: BaseException) -> str:
         """Return the section of the file step whose method an error comes from; "" for none."""
         owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
         steps = self.setup.steps.items()

@@ -111,7 +111,7 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
         raise JobError(f"{about}videos", "use mp4 or mkv, or png.zip for a png of each frame")
     if media.format == "png" and spec.has_layers:
         raise JobError(f"{about}layers", "use png.zip, or mkv")
-    native = spec.fps_of({**spec.defaults(), **job.defaults})
+    native = spec.fps_of({**spec.defaults(), **job.defaults, **job.overrides})
     if spec.has_sound and media.audio and native and media.fps not in (None, native):
         problem, fix = out_of_step(media.fps or native, native).args
         raise JobError(f"media.fps: {problem}", fix)

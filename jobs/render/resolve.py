@@ -296,6 +296,7 @@ def open_rows(
                 file_steps=tuple(steps.values()),
                 fit="stretch" if job.engine else job.inputs.fit,
                 text_words=table.text_words if isinstance(table, Swept) else (),
+                media=media_of(job, spec),
             )
     mistakes.report()
     if isinstance(table, Swept):

@@ -38,6 +38,7 @@ MISSPELT = ("secret", "token", "password", "credential", "credentials", "signatu
 # because people forget to escape `/`, `?` and `#` in it. Bounded, because text comes from anywhere.
 USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?#]*@)", re.DOTALL)
 URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
+_OF_OBJECTS = ("s3://", "s3a://", "gs://", "gcs://", "memory://", "file://", "local://")
 MIN_LENGTH = 6  # shorter secrets would be removed from ordinary words too
 
 _secrets: set[str] = set()
@@ -45,7 +46,13 @@ _secrets: set[str] = set()
 
 def public_url(url: str) -> str:
     """Return a URL without what may be secret: user, password and query (signatures); a path unchanged."""
-    return USERINFO.sub("", url).partition("?")[0] if "://" in url else url
+    return without_query(USERINFO.sub("", url)) if "://" in url else url
+
+
+def without_query(url: str) -> str:
+    """Return a URL without its query. In names of objects, `?` is a character unless it looks like one."""
+    plain, _, query = url.partition("?")
+    return url if url.startswith(_OF_OBJECTS) and "=" not in query else plain
 
 
 def without_folder(place: str) -> str:

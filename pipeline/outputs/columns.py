@@ -99,7 +99,7 @@ def measure(
         begin(column)
         try:
             values[column.name] = cell_asked_for(column, frames, full_record)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.info("%s of row %s", column.name, record.get("row_id"), exc_info=True)
             errors[column.name] = why_missing(error)
     return ColumnValues(values=values, errors=errors)
@@ -115,7 +115,7 @@ def cell_asked_for(column: ClipColumn, frames: Frames | None, record: Mapping[st
     return cell
 
 
-def why_missing(error: Exception) -> str:
+def why_missing(error: BaseException) -> str:
     """Return the message for an error of a column's function."""
     message = error.problem if isinstance(error, FramefleetError) else str(error)
     if not message or not isinstance(error, FramefleetError | NoValue | OSError):

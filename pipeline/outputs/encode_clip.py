@@ -20,7 +20,7 @@ from framefleet.pipeline.outputs.file_step import FileStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import encode, preview_of
-from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media, out_of_step
+from framefleet.pipeline.outputs.media.media_settings import SAME_RATE, VIDEOS, Media, out_of_step
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
 
 log = logging.getLogger(__name__)
-_STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
 # Values that a record takes over unchanged.
 _OF_CLIP = ["row_id", "frames_sha256", "model", "model_digest", "license", "batch_size", "started_at"]
 _OF_CLIP += ["peak_memory_bytes", "num_prompt_tokens", "is_prompt_cut"]
@@ -133,7 +132,7 @@ def encode_input(of: StepInput, steps: Collection[FileStep]) -> EncodedClip:
 def _as_sent(clip: Clip, media: Media, steps: Collection[FileStep], fps: float) -> bytes | None:
     """Return the file that an engine has sent, if it is what the job asks for."""
     rate = clip.native_fps
-    is_of_rate = rate is None or abs(fps - rate) <= rate / _STEP
+    is_of_rate = rate is None or abs(fps - rate) <= rate / SAME_RATE
     is_whole = media.audio or clip.audio is None
     if steps or clip.sent is None or clip.sent.format != media.format or not (is_of_rate and is_whole):
         return None
@@ -170,7 +169,7 @@ def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
     source = next((name for name, rate in rates.items() if rate), "framefleet")
     if audio and media.audio and num_frames:
         native = clip.native_fps or of_sound
-        if source in ("row", "job") and native and abs(fps - native) > native / _STEP:
+        if source in ("row", "job") and native and abs(fps - native) > native / SAME_RATE:
             raise out_of_step(fps, native)
         if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
             log.warning(

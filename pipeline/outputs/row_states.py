@@ -216,7 +216,9 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
         parts = [*live_parts(store), *(part for at in (LOGS, FAILURES, ROWS) for part in parts_in(store, at))]
         row_id = whole_row_id(store, row_id, parts) or row_id
     for table in read_parts(store, [part.path for part in parts_in(store, LOGS)], LOG_FIELDS):
-        lines = table if row_id is None else table.filter(pc.equal(table["row_id"], row_id))
+        # A line without a row says that a run has logged no more, of any row.
+        is_theirs = pc.is_in(table["row_id"], pa.array([row_id or "", ""]))
+        lines = table if row_id is None else table.filter(is_theirs)
         num_lines += len(lines)
         yield from (LogLine(**row) for row in rows_of(lines, store.url_of(LOGS)))
     if row_id is None:

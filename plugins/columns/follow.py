@@ -46,13 +46,13 @@ def fill_all(filling: Filling, watch: Watch) -> bool:
 
 def fill_at_end(job: Job, watch: Watch) -> None:
     """Fill the columns for chosen clips only."""
-    columns, store = _at_end(open_columns(job, late_alone=True)), store_of_job(job)
+    columns, store = at_end(open_columns(job, late_alone=True)), store_of_job(job)
     if columns and parts_in(store, RECORDS):
         with ExitStack() as held:
             _finish(Filling(store, columns), held, threading.Event(), watch)
 
 
-def _at_end(columns: Sequence[ClipColumn]) -> list[ClipColumn]:
+def at_end(columns: Sequence[ClipColumn]) -> list[ClipColumn]:
     """Return columns with a condition, whose result may change until all rows have ended."""
     return [column for column in columns if column.where is not None]
 
@@ -78,8 +78,8 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
     An endpoint that is down delays nothing; its columns stay null. Entering raises UserError.
     """
     store, late = store_of_job(job), open_columns(job, late_alone=True)
-    if at_end := _at_end(late):
-        Filling(store, at_end)  # raises now, before rows are rendered
+    if conditional := at_end(late):
+        Filling(store, conditional)  # raises now, before rows are rendered
     if not (columns := [column for column in late if column.where is None]):
         yield
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import worker_variables
 
 _CONNECT_S = 3.0
+_AT_ONCE = 64  # connections of a machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,8 @@ def run_on(
 
 def meet(machines: Sequence[Machine], *, timeout_s: float) -> dict[str, Any]:
     """Let each machine connect to Ray on all others, and to a free port of this process."""
-    with socket.create_server((get_node_ip_address(), 0)) as here:
+    # Nobody accepts: all connections wait in the backlog.
+    with socket.create_server((get_node_ip_address(), 0), backlog=2 * len(machines) + 8) as here:
         places = {machine.name: (machine.address, machine.port) for machine in machines}
         places["the driver's machine, a free port"] = here.getsockname()[:2]
         sent = time.time()
@@ -89,11 +92,15 @@ def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:
 
 def _connect_to(places: Mapping[str, tuple[str, int]]) -> tuple[float, tuple[str, ...], float]:
     """Runs on a machine: return start and end, by its own clock, and the places that it did not reach."""
-    began = time.time()
-    unreachable = []
-    for name, (address, port) in places.items():
+
+    def problem(name: str, address: str, port: int) -> str:
         try:
             socket.create_connection((address, port), timeout=_CONNECT_S).close()
         except OSError as error:
-            unreachable.append(f"{name} at {address}:{port} ({error})")
-    return began, tuple(unreachable), time.time()
+            return f"{name} at {address}:{port} ({error})"
+        return ""
+
+    began = time.time()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        answers = [*threads.map(lambda name: problem(name, *places[name]), places)]
+    return began, tuple(filter(None, answers)), time.time()

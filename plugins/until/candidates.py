@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count, islice, product
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,6 +48,7 @@ from framefleet.pipeline.outputs.parts.seals import (
 from framefleet.pipeline.outputs.row_states import added_in, forgotten_rows, row_ids_in
 from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.columns.column_lock import ColumnLock
@@ -55,6 +57,8 @@ from framefleet.plugins.until.marks import MARKS, write_marks
 from framefleet.plugins.until.names import UNTIL
 from framefleet.plugins.until.section import UntilSection
 
+# All records are read again for at most a twentieth of the time, or once a minute.
+_READING_SHARE, _MOST_PAUSE_S = 0.05, 60.0
 _MODEL = ("model", "model_name")  # names for a row's model in `per`
 
 
@@ -122,6 +126,7 @@ class Candidates:
         self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # rows that are tried again
         self._seen = set(self._earlier)
         self._scores = set[str]()  # parts of scores seen so far
+        self._next = 0.0  # when all records may be read again
 
     def close(self) -> None:
         self._resolved.close()
@@ -157,10 +162,11 @@ class Candidates:
         resolved, survey = self._resolved, self.survey
         names = [*self.section.per, *self.section.share, *self._together]
         own = {*names} & {*resolved.rows.carried.names.values()}
+        is_known = own.issuperset(names)  # also of rows that cannot be rendered
         # By stratum: the places, by the number of the row among those with the same part, and by part.
         by_stratum: dict[tuple[str, ...], dict[int, dict[_Part, int]]] = {}
-        num_of_part = Counter[_Part]()
-        refused = defaultdict[int, set[_Part]](set)  # parts by that number
+        num_of_part = Counter[tuple[tuple[str, ...] | None, _Part]]()  # in a stratum
+        refused = defaultdict[tuple[tuple[str, ...], int], set[_Part]](set)  # by stratum and that number
         without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
         recorded = self._recorded() if self._forgotten else set()
         batches, valid = list[pa.RecordBatch](), list[int]()
@@ -173,27 +179,23 @@ class Candidates:
                     request = row.request()
                     cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
                 part = tuple(str(cells.get(name)) for name in self._together)
-                number, num_of_part[part] = num_of_part[part], num_of_part[part] + 1
+                stratum = None
+                if isinstance(row, IdentifiedRow) or is_known:
+                    with suppress(TableError):  # raised below for a row that can be rendered
+                        stratum = self._stratum(row, cells)
+                number = num_of_part[stratum, part]
+                num_of_part[stratum, part] += 1
                 is_forgotten = isinstance(row, IdentifiedRow) and row.row_id in self._forgotten
                 if is_forgotten and recorded.isdisjoint(self._with_later_seeds(request)):
                     survey.num_forgotten += 1
                     continue
                 if not isinstance(row, IdentifiedRow):
-                    if own.issuperset(self._together):  # else its part is not known
-                        refused[number].add(part)
+                    if stratum is not None:
+                        refused[stratum, number].add(part)
                     if self._job.on_invalid == "skip":
                         self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
                     continue
-                values = tuple(str(cells.get(name)) for name in self.section.per)
-                for column, shares in self.section.share.items():
-                    cell = cells.get(column)
-                    value = _key_of(cell, shares)
-                    if value is None:
-                        raise TableError(
-                            f"row {row.index}: {column} is {shown(cell)}, but until.share.{column} lacks it",
-                            f"use one of {', '.join(shares)}, or add its share",
-                        )
-                    values = (*values, value)
+                values = self._stratum(row, cells)
                 bare = self._row_id(replace(request, seed=0))
                 other, theirs = without_seed.setdefault(bare, (row.index, values))
                 if theirs != values:
@@ -215,8 +217,23 @@ class Candidates:
             raise TableError(
                 f"table {resolved.table.location}: all its rows were forgotten", "add other rows"
             )
-        sets = {values: self._sets(values, by_number, refused) for values, by_number in by_stratum.items()}
+        left_out = refused if is_known or self._job.on_invalid != "skip" else None
+        sets = {values: self._sets(values, by_number, left_out) for values, by_number in by_stratum.items()}
         return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
+
+    def _stratum(self, row: IdentifiedRow | InvalidRow, cells: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a row's values of `per` and `share`. Raises TableError for one without a share."""
+        values = tuple(str(cells.get(name)) for name in self.section.per)
+        for column, shares in self.section.share.items():
+            cell = cells.get(column)
+            value = _key_of(cell, shares)
+            if value is None:
+                raise TableError(
+                    f"row {row.index}: {column} is {shown(cell)}, but until.share.{column} lacks it",
+                    f"use one of {', '.join(shares)}, or add its share",
+                )
+            values = (*values, value)
+        return values
 
     def _recorded(self) -> set[bytes]:
         tables = row_ids_in(self._store, live_parts(self._store))
@@ -230,9 +247,9 @@ class Candidates:
 
     def _sets(
         self,
-        values: Sequence[str],
+        values: tuple[str, ...],
         by_number: Mapping[int, Mapping[_Part, int]],
-        refused: Mapping[int, Collection[_Part]],
+        refused: Mapping[tuple[tuple[str, ...], int], Collection[_Part]] | None,
     ) -> list[Together]:
         """Return the rows of a stratum that are accepted together. values: of its columns.
 
@@ -243,10 +260,14 @@ class Candidates:
         whole = [
             tuple(places.values())
             for number, places in by_number.items()
-            if places.keys() == {*parts, *refused.get(number, ())}
+            if places.keys() == {*parts, *(refused or {}).get((values, number), ())}
         ]
-        if len(whole) < len(by_number) and self._job.on_invalid != "skip" and not self._forgotten:
-            lacking = next(places for places in by_number.values() if len(places) < len(parts))
+        few = (
+            places
+            for number, places in by_number.items()
+            if len(places) < len(parts) and refused is not None and (values, number) not in refused
+        )
+        if not self._forgotten and (lacking := next(few, None)) is not None:
             missing = next(part for part in parts if part not in lacking)
             row = self._rows[next(iter(lacking.values()))].index
             raise TableError(
@@ -316,13 +337,16 @@ class Candidates:
 
         It also reads all parts if there are new scores and some clips were not judged.
         """
-        scores = {part.path for part in column_parts(self._store)}
-        scores, self._scores = scores - self._scores, scores
-        if anew or (scores and any(acceptance.UNJUDGED in group.outcomes for group in self.groups)):
+        began, scores = time.monotonic(), {part.path for part in column_parts(self._store)}
+        are_new = bool(scores - self._scores)
+        is_open = are_new and any(acceptance.UNJUDGED in group.outcomes for group in self.groups)
+        if is_all := anew or (is_open and began >= self._next):
             self._seen = set(self._earlier)
             self._outcomes |= dict.fromkeys(self._places, acceptance.UNRENDERED)
             for group in self.groups:
                 group.outcomes[:] = bytes(len(group.outcomes))
+        if is_all or not is_open:  # else they are read later, since that takes long
+            self._scores = scores
         changed = set[bytes]()
         records, failures = (
             [part for part in parts if part.path not in self._seen]
@@ -340,6 +364,9 @@ class Candidates:
             changed.add(key)
         for at, place in {self._places[key] for key in changed if key in self._places}:
             self.groups[at].outcomes[place] = self._outcome_of(self._asked[at][place])
+        if is_all:
+            ended = time.monotonic()
+            self._next = ended + min(_MOST_PAUSE_S, (ended - began) / _READING_SHARE)
 
     def _outcome_of(self, row_ids: Sequence[bytes]) -> int:
         return acceptance.outcome_of(
@@ -349,15 +376,18 @@ class Candidates:
     def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
         """Yield the rows of parts of records, each with its outcome."""
         where, there = self.section.where, record_schema_of(self._store, parts)
-        refused = [name for one in self._judged.names if (name := REFUSED.format(one)) in there.names]
-        names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused]
+        refused = {one: name for one in self._judged.names if (name := REFUSED.format(one)) in there.names}
+        names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused.values()]
         for table in record_tables(self._store, list(dict.fromkeys(names)), parts):
             table = with_nulls(table, self._judged)  # a run may lack a score
             outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
-            # A clip that a judge has refused for good counts as judged, and does not pass.
-            is_open = f"({where}\n) IS NULL" + "".join(
-                f" AND coalesce(\"{name}\", '') = ''" for name in refused
-            )
+            # A value that a judge has refused for good will not come.
+            may_come = [
+                f"{_quoted(name)} IS NULL"
+                + (f" AND coalesce({_quoted(refused[name])}, '') = ''" if name in refused else "")
+                for name in self._judged.names
+            ]
+            is_open = f"({where}\n) IS NULL AND ({' OR '.join(may_come) or 'true'})"
             for condition, outcome in ((where, acceptance.PASSED), (is_open, acceptance.UNJUDGED)):
                 (rows,) = rows_where(iter([table]), condition)
                 outcomes |= dict.fromkeys(rows["row_id"].to_pylist(), outcome)
@@ -453,3 +483,9 @@ class Candidates:
             return marks[place[0]][place[1]] if place else (False, True)
 
         write_marks(self._store, lock, mark_of)
+
+
+def _quoted(name: str) -> str:
+    """Return a column's name as SQL."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'

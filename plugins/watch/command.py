@@ -57,6 +57,11 @@ def _make_request(output: str, sets: StorageSets, what: str, verb: str) -> str:
     opened = output_at(output, sets)
     driver = ask_driver(opened, what)
     stdout.say(f"asked the driver on {driver.host} (pid {driver.pid}) to {verb}")
+    if driver.state == "silent":
+        since = f" for {driver.told_s:,.0f} s" if driver.told_s else ""
+        stderr.say(
+            f"it has reported nothing{since}, and may have been killed; see {command('status', opened.url)}"
+        )
     return opened.url
 
 

@@ -100,6 +100,7 @@ class _Endpoint:
         self._ended, self._lock, self._loop = threading.Event(), threading.Lock(), asyncio.new_event_loop()
         self._session: ClientSession | None = None
         threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True).start()
+        self._turns: dict[int, threading.Semaphore] = {}  # by the number of requests at once
         self._next = 0.0  # earliest time of the next request, by time.monotonic()
         self._num_requests = self._num_answered = self._num_unanswered = 0
         self._cost = 0.0
@@ -176,8 +177,11 @@ class _Endpoint:
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Failed) and error.may_pass),
             reraise=True,
         )
+        with self._lock:
+            turns = self._turns.setdefault(section.parallel, threading.Semaphore(section.parallel))
         try:
-            value = attempts(attempt)
+            with turns:  # threads for all questions may be more
+                value = attempts(attempt)
         except _Failed as error:
             trial = _TRIAL if isinstance(content, str) else [{"type": "text", "text": _TRIAL}]
             with self._trial:  # others wait here and use the same outcome

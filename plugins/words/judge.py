@@ -13,7 +13,7 @@ from framefleet.api.outputs import RECORDS, Output
 from framefleet.jobs.job.columns import open_columns
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.plugins.columns.fill import Filling
-from framefleet.plugins.columns.follow import fill_all, jobs_of_outputs
+from framefleet.plugins.columns.follow import at_end, fill_all, jobs_of_outputs
 from framefleet.plugins.words.endpoint import counting_requests
 
 
@@ -50,6 +50,10 @@ def judge_clips(
         if columns := open_columns(one, late_alone=True):
             if name:
                 watch.say(f"{name}:")
-            with Filling(store_of_job(one), columns, again=again) as filling:
-                is_whole &= fill_all(filling, watch)
+            # A condition may be about what the others answer.
+            in_turn = [column for column in columns if column.where is None], at_end(columns)
+            fillings = [Filling(store_of_job(one), some, again=again) for some in in_turn if some]
+            for filling in fillings:
+                with filling:
+                    is_whole &= fill_all(filling, watch)
     return is_whole

@@ -166,6 +166,8 @@ def write_prompts(
                 watch.say(f"prompts: left out: {count_text(len(refused), 'prompt')}, e.g. {reason}")
             answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
             left = {}
+        if keys and later == keys:  # as for `retry`, which writes none
+            raise TableError(f"{where}: its prompts were not written yet", "run `framefleet render`")
         place = None
         if not left and (later < keys or not is_sound):
             has_problems = bool(refused) or not is_sound
@@ -325,9 +327,12 @@ def _ask_all(resolved: ResolvedJob, left: Mapping[str, int], watch: Watch) -> di
         # Only one process asks for all others, so that each has one answer.
         with DriverLock(store, renders=False) as lock:
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
-            until_stop = takewhile(lambda _: STOP not in lock.asked, questions)
+            there = written_in(store)  # also by a run that has ended since
+            left_now = (row for row in questions if row.key not in there)
+            until_stop = takewhile(lambda _: STOP not in lock.asked, left_now)
             try:
-                take(first, answer)
+                if first.key not in there:
+                    take(first, answer)
                 each_answer(until_stop, ask_for, take, parallel=section.parallel, end=end_requests)
             finally:
                 writer.flush()

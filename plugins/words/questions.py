@@ -97,7 +97,7 @@ class Question:
                 opened = open_arguments(sizes, reader.read)[name]
                 return self._shown(opened if isinstance(opened, list) else [opened])
         except InputError as error:
-            raise NoAnswer(error.problem, is_final=False) from None
+            raise NoAnswer(error.problem) from None
 
 
 def _text(text: str) -> dict[str, Any]:

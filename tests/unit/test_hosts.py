@@ -72,6 +72,25 @@ def test_faults_of_several_workers_in_turn_do_not_end_one_while_others_are_sound
     assert hosts.is_blocked("a"), "none of them is sound any more"
 
 
+@pytest.mark.parametrize("kind", ["silent", "machine"])
+def test_one_event_that_strikes_all_workers_of_a_machine_is_one_fault(kind: LossKind) -> None:
+    hosts, workers = Hosts(FaultPolicy()), "stuvwxyz"
+    for wave in range(3):
+        for worker in workers:
+            hosts.placed(worker, "a", "machine a")
+        assert not hosts.is_blocked("a"), wave
+        for worker in workers:
+            assert hosts.fault(worker, "no answer for 13 s", kind=kind, now=0.0) is not None
+    assert hosts.is_blocked("a")
+
+
+def test_faults_on_other_machines_are_not_those_of_the_last_one() -> None:
+    hosts = Hosts(FaultPolicy())
+    hosts.placed("good", "c", "machine c")
+    assert [fault(hosts, "w", host, "silent") for host in "abc"] == [True] * 3
+    assert not hosts.unused
+
+
 def test_what_every_start_there_would_say_again_blocks_the_machine_at_once() -> None:
     hosts = Hosts(FaultPolicy())
     hosts.placed("good", "a", "machine a")

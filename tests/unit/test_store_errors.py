@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from fsspec.registry import known_implementations
 from s3fs.errors import translate_boto_error
 
 from framefleet import Store, UserError
-from framefleet.cluster.fleet.losses import CUT_OFF_S, Storing
+from framefleet.cluster.fleet.losses import CUT_OFF_S, RECOVERY_S, Storing
 from framefleet.pipeline.errors import StoreError, StoreTrouble, TableError
 from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
@@ -129,7 +130,6 @@ NOW = 1000.0
     ("stored_by", "ago_s", "silent_s", "is_cut_off"),
     [
         ("worker-1", CUT_OFF_S + 1, CUT_OFF_S, False),  # the store is silent to all
-        ("worker-1", 1, CUT_OFF_S - 1, False),
         ("worker-1", 1, CUT_OFF_S, True),
         ("worker-0", 1, CUT_OFF_S, False),  # what it stored itself says nothing of others
     ],
@@ -139,7 +139,21 @@ def test_a_worker_whose_store_is_silent_while_others_store_is_cut_off_after_a_mi
 ) -> None:
     storing = Storing()
     storing.stored(stored_by, now=NOW - ago_s)
-    assert storing.is_cut_off("worker-0", silent_s=silent_s, now=NOW) == is_cut_off
+    assert not storing.is_cut_off("worker-0", silent_s=silent_s, now=NOW)  # all may just have got it back
+    storing.stored(stored_by, now=NOW - ago_s + RECOVERY_S)
+    later = {"silent_s": silent_s + RECOVERY_S, "now": NOW + RECOVERY_S}
+    assert storing.is_cut_off("worker-0", **later) == is_cut_off
+
+
+def test_after_an_outage_for_all_no_worker_is_ended(seed: int = 7) -> None:
+    rng, storing, outage_s = random.Random(seed), Storing(), 300.0
+    back = {f"worker-{number}": outage_s + rng.uniform(0, 65) for number in range(100)}
+    for second in range(int(outage_s) + 300):
+        for worker, at in back.items():
+            if second >= at:
+                storing.stored(worker, now=float(second))
+            else:
+                assert not storing.is_cut_off(worker, silent_s=float(second), now=float(second))
 
 
 LIMIT_S = 0.5

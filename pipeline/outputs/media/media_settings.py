@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast, get_args
 
-from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
+from framefleet.pipeline.errors import FramefleetError, JobError, Refused, RenderError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
@@ -45,6 +45,7 @@ ANIMATIONS: tuple[MediaFormat, ...] = ("webp", "gif")
 ZIPS: tuple[MediaFormat, ...] = ("png.zip", "exr.zip")
 SOUNDS: tuple[MediaFormat, ...] = ("flac", "wav")
 LOSSY: tuple[MediaFormat, ...] = ("mp4", "webm", "webp", "gif")
+SAME_RATE = 1000  # rates that differ by less than this part are the same: 23.976 and 24000/1001
 # Browsers take faster ones for mistakes, and show them at 10 frames per second.
 _MOST_FPS: dict[MediaFormat, int] = {"gif": 50, "webp": 100}
 
@@ -94,6 +95,16 @@ class Media:
         if not self.audio and self.format in SOUNDS:
             problem = f"media.audio is false, but {self.format} only holds sound"
             raise JobError(problem, "leave it at true")
+
+    def refusal(self, fps: float, native_fps: float | None) -> Refused | None:
+        """Return why a clip cannot have this rate. native_fps: for which its sound is made, if it has one."""
+        try:
+            check_pace(fps, self.format, RenderError)
+            if native_fps and abs(fps - native_fps) > native_fps / SAME_RATE:
+                raise out_of_step(fps, native_fps)
+        except RenderError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+        return None
 
     @property
     def codec(self) -> VideoEncoder:

@@ -76,7 +76,8 @@ def decode_zip(media_bytes: bytes) -> Pictures:
 
 
 def _frame_files(members: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {name: members[name] for name in sorted(members) if name.endswith((".png", ".exr"))}
+    in_order = sorted(members, key=lambda name: (len(name), name))  # the 10,001st is 10000.png
+    return {name: members[name] for name in in_order if name.endswith((".png", ".exr"))}
 
 
 def _decoded(name: str, content: bytes, num_frames: int) -> npt.NDArray[Any]:

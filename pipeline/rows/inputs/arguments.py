@@ -90,13 +90,25 @@ class ReadAhead:
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="read")
         self._lock = threading.Lock()  # of `_reads`
         self._reads: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._num_bytes = 0  # of reads that are done
 
     def start(self, uri: str) -> Future[bytes] | None:
         """Start to read, and return the future; None if the cache is full."""
         with self._lock:
-            if uri not in self._reads and self._num_bytes() < self._max_bytes:
-                self._reads[uri] = self._threads.submit(self._read, uri)
+            if uri not in self._reads and self._num_bytes < self._max_bytes:
+                self._reads[uri] = self._threads.submit(self._read_one, uri)
             return self._reads.get(uri)
+
+    def _read_one(self, uri: str) -> bytes:
+        try:
+            content = self._read(uri)
+        except BaseException:
+            with self._lock:
+                del self._reads[uri]
+            raise
+        with self._lock:
+            self._num_bytes += len(content)
+        return content
 
     def read(self, uri: str) -> bytes:
         """Return the bytes at `uri`, or raise what reading them raised. A failed read is not cached."""
@@ -108,14 +120,8 @@ class ReadAhead:
             with self._lock:
                 if uri in self._reads:
                     self._reads.move_to_end(uri)
-                excess = self._num_bytes() - self._max_bytes
-                for address, read in list(self._reads.items()):
-                    if read.done() and read.exception():
-                        del self._reads[address]
-                    elif read.done() and excess > 0:
-                        excess -= len(read.result())
-                        del self._reads[address]
-
-    def _num_bytes(self) -> int:
-        done = (read for read in self._reads.values() if read.done() and not read.exception())
-        return sum(len(read.result()) for read in done)
+                done = (address for address, one in self._reads.items() if one.done())
+                while self._num_bytes > self._max_bytes and (oldest := next(done, None)) is not None:
+                    self._num_bytes -= len(self._reads[oldest].result())
+                    del self._reads[oldest]
+                    done = (address for address, one in self._reads.items() if one.done())

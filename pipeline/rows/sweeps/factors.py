@@ -290,6 +290,8 @@ def _text(pieces: Sequence[str | Choices]) -> WildcardText:
 
 
 TEXT_KINDS: tuple[ArgumentKind, ...] = ("str", "image", "video", "model")
+# Those whose values may be texts with {names}, e.g. a seed that is in a column.
+FILLED_KINDS: tuple[ArgumentKind, ...] = (*TEXT_KINDS, "int", "images", "list[image]")
 Indices = NDArray[np.int64]
 _SHOWN = 100  # characters of a line in a message
 _MAX_BYTES = 64 << 20  # a million prompts as people write them

@@ -191,7 +191,11 @@ def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
     if written.num is not None:
         if written.num > MAX_VALUES:
             raise JobError(f"{place}.num is {written.num:,}, but the limit is {MAX_VALUES:,}", "use fewer")
-        parts = [number / max(written.num - 1, 1) for number in range(written.num)]
+        most = max(written.num - 1, 1)
+        if is_whole and written.scale != "log" and float(first).is_integer() and float(last).is_integer():
+            low, way = int(first), int(last) - int(first)
+            return list(dict.fromkeys(low + (2 * way * k + most) // (2 * most) for k in range(written.num)))
+        parts = [number / most for number in range(written.num)]
         numbers = [number_between(first, last, part, is_log=written.scale == "log") for part in parts]
         return list(dict.fromkeys(map(round, numbers))) if is_whole else numbers
     if written.scale == "log":

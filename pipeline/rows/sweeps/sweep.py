@@ -18,7 +18,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, Refused, count_text, shown
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
-from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
+from framefleet.pipeline.rows.sweeps.factors import FILLED_KINDS, TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
@@ -96,10 +96,11 @@ def _templates(
     """
     templates: dict[str, frozenset[str]] = {}
     for column in varied:
-        texts = column.some() if column.kind in (*TEXT_KINDS, "int") else []
+        texts = column.some() if column.kind in FILLED_KINDS else []
         parts = [_parts(text) for text in texts if isinstance(text, str) and "{" in text]
         if any(len(some) > 1 for some in parts):  # else the texts are plain
             templates[column.name] = frozenset(name for some in parts for _, name in some if name)
+    _check_words(varied, {*table_columns, *(column.name for column in varied)})
     words = {*table_columns, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
@@ -112,6 +113,18 @@ def _templates(
                 f"{{{{{word}}}}} stands for the text {{{word}}}",
             )
     return templates
+
+
+def _check_words(varied: Sequence[Column], names: Collection[str]) -> None:
+    """Raise JobError for a word of texts that itself uses one: only texts of arguments are filled in."""
+    for column in varied:
+        texts = (text for text in column.some() if isinstance(text, str)) if column.kind is None else ()
+        inner = next((name for text in texts for _, name in _parts(text) if name in names), None)
+        if inner:
+            raise JobError(
+                f"sweep.{column.name} uses {{{inner}}}, but is itself a word of other texts",
+                f"write {{{inner}}} into the texts that use {{{column.name}}}",
+            )
 
 
 def _check_length(swept: Swept, where: str) -> None:

@@ -211,8 +211,8 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
 
 
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
-    """Return the field with a type that fits later cells too."""
-    field = field.remove_metadata()
+    """Return the field with a type that fits later cells too, and added files without the column."""
+    field = field.remove_metadata().with_nullable(True)
     if pa.types.is_dictionary(field.type):
         field = field.with_type(field.type.value_type)
     if field.type in _VIEWS:

@@ -23,7 +23,7 @@ MEANINGS = {  # for notes
     SECONDS: "is rendered as the nearest number of frames that the model takes",
     N: "says how many clips a row makes: each becomes a separate row, with the next seed",
 }
-_SIDES = ("width", "height")
+SIDES = ("width", "height")
 _SIZE = re.compile(r"\s*([1-9]\d{0,4})\s*[xX×*]\s*([1-9]\d{0,4})\s*", re.ASCII)  # Wan's own: 1280*720
 _AUTO = "auto"  # the model's default size
 _MAX_SECONDS = 3600
@@ -37,7 +37,7 @@ def words_of(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:
     """Return the words that rows of a model may use: those that are not arguments of the model itself."""
     own = spec.parameters.keys() | {parameter.name for parameter in recipe.parameters()}
     fits = {
-        SIZE_WORD: own.issuperset(_SIDES),
+        SIZE_WORD: own.issuperset(SIDES),
         SECONDS: frames_name(spec) is not None and "duration_s" not in own,
         N: True,
     }
@@ -97,7 +97,7 @@ def with_sides(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     size = check_size(values[SIZE_WORD])
     if isinstance(size, Refused):
         return dict(values)  # refused later, like any other value
-    for name, side in zip(_SIDES, size or (), strict=False):
+    for name, side in zip(SIDES, size or (), strict=False):
         if others.setdefault(name, side) != side:
             of_size = f"{section}.{SIZE_WORD} is {shown(values[SIZE_WORD])}"
             problem = f"{of_size}, but {section}.{name} is {shown(others[name])}"
@@ -112,7 +112,7 @@ def sides_in(
 
     own: the arguments that the row itself sets.
     """
-    for name, side in zip(_SIDES, size, strict=True):
+    for name, side in zip(SIDES, size, strict=True):
         checked: Any = check_argument(name, side, "int", spec)
         if isinstance(checked, Refused):
             checked = Refused(reason=f"for its {name}, {checked.reason}", fix=checked.fix)

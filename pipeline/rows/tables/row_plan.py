@@ -26,6 +26,7 @@ from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.file_step import FileStep
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.catalog import BUILT_IN, recipe_of_row
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -78,6 +79,7 @@ def plan_rows(
     file_steps: Collection[FileStep] = (),
     fit: signature.Fit | None = "stretch",
     text_words: Collection[str] = (),
+    media: Media | None = None,
 ) -> RowPlan:
     """Return the plan for tables with this schema. Raises TableError or JobError if no row could be read.
 
@@ -93,6 +95,7 @@ def plan_rows(
         models: a column with a meaning only for others is carried under a name that no argument has.
     fit: how pictures get the proportions of the row's size; None: see `fit_row`.
     text_words: names that texts of a sweep use; they are not words of `other_words.py` then.
+    media: how clips are stored, which may refuse a rate.
     """
     finder = finder or rows.Finder()
     meant_otherwise = {*text_words, *(columns or {}).values()} - (columns or {}).keys()
@@ -197,6 +200,7 @@ def plan_rows(
         places=tuple(files),
         fitting=tuple(name for name in fitting_names(spec) if name in files),
         fit=fit,
+        media=media,
         is_sized=any({**defaults, **overrides}.get(name) is not None for name in SIZES),
     )
 

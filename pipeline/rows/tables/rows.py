@@ -27,12 +27,20 @@ from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
 from framefleet.pipeline.rows.inputs.fit import SIZE, SIZES, Fitted, fit_row, without_size
 from framefleet.pipeline.rows.inputs.video_parts import as_text, bounded, split_part
 from framefleet.pipeline.rows.tables.limits import frames_problem, late_problems, listed_steps
-from framefleet.pipeline.rows.tables.other_words import SECONDS, SIZE_WORD, frames_in, frames_name, sides_in
+from framefleet.pipeline.rows.tables.other_words import (
+    SECONDS,
+    SIDES,
+    SIZE_WORD,
+    frames_in,
+    frames_name,
+    sides_in,
+)
 from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.file_step import FileStep
+    from framefleet.pipeline.outputs.media.media_settings import Media
     from framefleet.pipeline.rows.inputs.pictures import Described
 
 
@@ -255,6 +263,7 @@ class RowPlan:
     fitting: tuple[str, ...] = ()  # of these, arguments whose pictures get the proportions of the row's size
     fit: signature.Fit | None = "stretch"  # how they get them; None: see `fit_row`
     is_sized: bool = False  # the job sets a size
+    media: Media | None = None  # how clips are stored
 
     def rows(self, first_index: int, batch: pa.RecordBatch) -> Iterator[CheckedRow | InvalidRow]:
         """Yield every row of the batch in order. first_index: the position of the first."""
@@ -309,7 +318,8 @@ class RowPlan:
             arguments = passed
         fitted = None
         if self.places and not problems:
-            is_sized = self.is_sized or not own.isdisjoint(SIZES)
+            is_auto = special.get(SIZE_WORD, ()) is None
+            is_sized = (self.is_sized and not is_auto) or not own.isdisjoint(SIZES)
             arguments, fitted, refused = fit_row(
                 arguments, self.fitting, self.spec, fit=self.fit, is_sized=is_sized
             )
@@ -324,6 +334,11 @@ class RowPlan:
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
         fps: float | None = special.get("fps")
+        if fps is not None and self.media and not recipe.is_own:
+            has_sound = self.spec.has_sound and self.media.audio
+            native = self.spec.fps_of(arguments) if has_sound and arguments.get("num_frames") != 1 else None
+            refused_rate = self.media.refusal(fps, native)
+            problems += [Problem(self._column("fps"), fps, refused_rate)] if refused_rate else []
         if fps is None and "duration_s" in arguments:  # the rate decides how many frames that is
             fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         if not problems:
@@ -359,6 +374,11 @@ class RowPlan:
     ) -> Iterator[Problem]:
         """Turn size and seconds into arguments; yield their problems. own: names that the row or job sets."""
         of_row = own - self.overridden
+        if special.get(SIZE_WORD, ()) is None:  # "auto"
+            usual = self.spec.defaults()
+            for name in {*SIDES} - own:
+                arguments.pop(name, None)
+                arguments |= {name: usual[name]} if name in usual else {}
         if (size := special.get(SIZE_WORD)) is not None:
             for name, side in sides_in(size, arguments, of_row, self.spec):
                 if name in self.overridden:

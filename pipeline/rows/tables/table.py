@@ -13,6 +13,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat, takewhile
@@ -27,7 +28,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from framefleet.pipeline.errors import FramefleetError, PluginError, TableError, names_text
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
+from framefleet.pipeline.guards.redaction import (
+    check_url,
+    keep_secrets,
+    public_text,
+    public_url,
+    without_query,
+)
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.stores.object_store import CHECKSUMS_REFUSED, stamp_of, without_checksums
@@ -52,6 +59,7 @@ _OF_SYSTEMS |= {"system volume information", "thumbs.db", "desktop.ini", "__maco
 _ABOUT = {"readme", "license"}  # files in most data sets of the hub
 _MOST_ENDINGS = 8  # in a message
 _MAX_PROMPT = 65_536  # bytes, the same as for a cell
+_NUM_READERS, _AT_ONCE = 16, 256  # threads, and files that wait for them
 _MAX_TEXT = 256 << 20  # bytes of all prompts, which are in memory
 
 
@@ -74,7 +82,13 @@ def media_column(path: str) -> str | None:
 
 
 def list_media(
-    filesystem: Any, files: Sequence[str], below: Collection[str], *, folder: str, location: str
+    filesystem: Any,
+    files: Sequence[str],
+    below: Collection[str],
+    *,
+    folder: str,
+    location: str,
+    patience: Patience,
 ) -> ListedFolder:
     """Return the table of these images or videos. below: all files of the folder. Raises TableError."""
     columns = {media_column(path): path for path in files if not path.lower().endswith(".gif")}
@@ -84,14 +98,19 @@ def list_media(
         problem = f"{location} has images and videos: {both}"
         raise TableError(problem, "use a folder with only images or only videos")
     names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
-    places = [f"./{name}" if name[0].isspace() else name for name in names]  # cells are stripped
+    # Cells are stripped, and may be lists.
+    places = [f"./{name}" if name[0].isspace() or name[0] == "[" else name for name in names]
     rows: dict[Any, Any] = {next(iter(columns)): places, "file": names}
     texts = prompt_files(files, below)
     size, prompts = 0, dict[str, str]()
-    for text in sorted(texts.values()):
+
+    def read(text: str) -> bytes:
         if isinstance(filesystem, LocalFileSystem):
             check_regular(text)
-        content = filesystem.cat_file(text, 0, _MAX_PROMPT + 1)
+        return patience.ride_out(lambda: filesystem.cat_file(text, 0, _MAX_PROMPT + 1))
+
+    def take(text: str, content: bytes) -> None:
+        nonlocal size
         size += len(content)
         if len(content) > _MAX_PROMPT or size > _MAX_TEXT:
             of = f"{text} is" if len(content) > _MAX_PROMPT else f"the prompts in {location} are"
@@ -101,6 +120,12 @@ def list_media(
             prompts[text] = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
+
+    paths = sorted(texts.values())
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            list(map(take, some, readers.map(read, some)))
     if texts:
         rows["prompt"] = [prompts.get(texts.get(path, "")) for path in files]
     return ListedFolder(
@@ -251,7 +276,7 @@ class Table:
 def folder_of(location: str) -> str:
     """Return the folder of a table, or the table itself if it is a folder: paths in cells start there."""
     location = table_source(location)[1]
-    plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
+    plain = without_query(location) if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
     is_there = "://" not in location and os.path.lexists(plain)  # its name may look like a pattern
     fixed = next((i for i, part in enumerate(parts) if not is_there and has_magic(part)), len(parts))
@@ -304,7 +329,9 @@ def open_table(
             paths, root, folder = [f"{path.rstrip('/')}/rows.parquet"], path, path
         if media_column(paths[0]):
             below = _below(filesystem, folder, shown)
-            filesystem = list_media(filesystem, paths, below, folder=folder, location=shown)
+            filesystem = list_media(
+                filesystem, paths, below, folder=folder, location=shown, patience=patience
+            )
             paths, root = [f"{folder.rstrip('/')}/files.parquet"], folder
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
