@@ -20,6 +20,7 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.request import Request, urlopen
@@ -27,6 +28,7 @@ from urllib.request import Request, urlopen
 SERVER = [sys.executable, __file__, "-p"]  # and a port
 SCRIPT: list[dict[str, Any]] = []
 LOG: list[dict[str, Any]] = []
+ACTIVE: Counter[str] = Counter()  # requests under way, by model
 LOCK = threading.Lock()
 
 
@@ -70,8 +72,13 @@ class Handler(BaseHTTPRequestHandler):
             behaviour = fitting[0] if fitting else {}
             if fitting and not behaviour.keys() & {"always", "for"}:
                 SCRIPT.remove(behaviour)
-            LOG.append({"body": body, "key": self.headers["Authorization"], "path": self.path})
+            ACTIVE[body["model"]] += 1
+            at_once = ACTIVE[body["model"]]
+            own = {"key": self.headers["Authorization"], "path": self.path, "at_once": at_once}
+            LOG.append({"body": body, **own})
         time.sleep(behaviour.get("wait_s", 0))
+        with LOCK:
+            ACTIVE[body["model"]] -= 1
         if "status" in behaviour:
             return self._send(behaviour["status"], '{"error": "as told"}', behaviour.get("headers", {}))
         schema = body["response_format"]["json_schema"]["schema"]["properties"]["answer"]

@@ -327,7 +327,7 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
         seed, num_clips = Counter(seed for _, seed, _ in of_prompt).most_common(1)[0]
         if num_clips > 1 and prompt:
             raise JobError(
-                f"{prompt[:100]!r} has {num_clips} clips with the seed {seed}",
+                f"{prompt[:100]!r} has {count_text(num_clips, 'clip')} with the seed {seed}",
                 "choose clips of one setting with --where; VBench compares models at one setting",
             )
         for index, (_, _, row_id) in enumerate(sorted(of_prompt)):

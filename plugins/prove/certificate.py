@@ -23,7 +23,7 @@ from framefleet.plugins.prove.tree import leaf_hash, root_from
 
 CERTIFICATE, CERTIFICATE_PAGE = "certificate.json", "certificate.html"
 MAX_DRAWN = 10_000  # in one certificate, some 40 MB
-MAX_BYTES = 256 << 20
+MAX_CERTIFICATE_BYTES = 256 << 20
 MAX_COIN = 1000  # characters
 MISSING = "is_missing"  # replaces the columns of a record for a row without one
 _Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -83,7 +83,7 @@ def read_certificate(store: Store, path: str) -> Certificate:
     """Read a certificate. Raises JobError if it was altered."""
     where = store.url_of(path)
     try:
-        certificate = read_json(store, path, _CERTIFICATE, most=MAX_BYTES)
+        certificate = read_json(store, path, _CERTIFICATE, most=MAX_CERTIFICATE_BYTES)
     except FileNotFoundError:
         raise JobError(f"{where} does not exist", "give the folder of a certificate") from None
     try:

@@ -22,7 +22,7 @@ from framefleet.plugins.keep.replay.given import NOTHING, Given
 from framefleet.plugins.prove.certificate import (
     CERTIFICATE,
     CERTIFICATE_PAGE,
-    MAX_BYTES,
+    MAX_CERTIFICATE_BYTES,
     MAX_COIN,
     MAX_DRAWN,
     MISSING,
@@ -117,9 +117,11 @@ def prove(
     )
     certificate = certificate.model_copy(update={"digest": certificate.own_digest})
     content = certificate.model_dump_json(indent=1).encode()
-    if len(content) > MAX_BYTES:
+    if len(content) > MAX_CERTIFICATE_BYTES:
         problem = f"a certificate of {count_text(len(positions), 'row')} has {bytes_text(len(content))}"
-        raise JobError(f"{problem}; {bytes_text(MAX_BYTES)} can be read", "draw fewer rows (--rows)")
+        raise JobError(
+            f"{problem}; {bytes_text(MAX_CERTIFICATE_BYTES)} can be read", "draw fewer rows (--rows)"
+        )
     folder = Path(folder or f"{PurePosixPath(opened.url.rstrip('/')).name}-certificate")
     with new_folder(folder):
         place = Store(str(folder))

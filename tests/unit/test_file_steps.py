@@ -97,6 +97,16 @@ def stored(store: Store, **more: Any) -> StoredRow | Failed:
     return news.get(timeout=60)
 
 
+class Exiting(FileStep):
+    def file(self, content: bytes, of: StepInput) -> bytes:
+        raise SystemExit(3)
+
+
+def test_code_that_wants_to_exit_fails_its_row_and_ends_no_writer(tmp_path: Path) -> None:
+    failed = stored(Store(str(tmp_path)), steps={"exits": Exiting()})
+    assert isinstance(failed, Failed) and "its code raised SystemExit: 3" in failed.message
+
+
 @pytest.mark.parametrize("method", ["frames", "tags", "file", "second_file", "none"])
 def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) -> None:
     failed = stored(Store(str(tmp_path)), steps={"plain": FileStep(), "arrays": Faulty(method)})

@@ -413,6 +413,26 @@ def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) 
     assert changed.exit_code == 2 and "another question" in changed.stderr
 
 
+def test_captions_follow_the_answers_of_a_judge(store: Store, chat: Chat) -> None:
+    """In one call, also where no record has had an answer before."""
+    rendered(store, 4)
+    caption = {"url": chat.url, "model": "eye", "where": "quality >= 0", "column": "short"}
+    assert command("judge", job_file(store, judge=[question(chat)], captions=caption)).exit_code == 0
+    assert None not in [row["short"] for row in columns(store, "short")]
+
+
+MODELS = ("eye", "other")
+
+
+def test_each_question_has_its_own_number_of_requests_at_once(store: Store, chat: Chat) -> None:
+    rendered(store, 6)
+    chat.will({"wait_s": 0.2, "always": True})
+    few, many = question(chat, parallel=1), question(chat, name="look", model="other", parallel=6)
+    assert command("judge", job_file(store, judge=[many, few])).exit_code == 0
+    most = {name: [one["at_once"] for one in chat.log if one["body"]["model"] == name] for name in MODELS}
+    assert max(most["eye"]) == 1 < max(most["other"])
+
+
 class Troubled(Store):
     """A store that raises these errors, where it has them, for clips that are read and what is created."""
 
@@ -525,6 +545,7 @@ def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Ch
         ({"judge": [{"options": {"a": {"b": math.inf}}}]}, "judge.0.options"),
         ({"judge": [{"max_cost": 1}]}, "price"),
         ({"judge": [{"options": {"stream": True}}]}, "stream"),
+        ({"judge": [{"options": {"extra": [{"Api-Key": "sk"}]}}]}, "Api-Key"),
         ({"judge": [{"api_key_evn": "X"}]}, "api_key_env"),
         ({"captions": {"url": "https://example.org/v1"}}, "captions"),
     ],

@@ -119,6 +119,13 @@ def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded(
         read(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1 << 20) + b"IDAT")
 
 
+def test_frames_of_a_zip_keep_their_order_beyond_ten_thousand() -> None:
+    frames = np.zeros((10_002, 1, 1, 3), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 0, 0, 1] = np.divmod(np.arange(10_002), 256)
+    found = decode(encode(frames, media=Media(format="png.zip"), fps=16, metadata={}))
+    assert np.array_equal(found, frames)
+
+
 @pytest.mark.parametrize("kind", SOUNDS)
 def test_sound_longer_than_memory_is_refused(kind: MediaFormat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av_file, "MOST_SAMPLES", 10_000)

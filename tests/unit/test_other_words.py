@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.repeated_table import repeated
@@ -49,6 +51,9 @@ def row_of(spec: PipelineSpec, cells: dict[str, Any], **job: Any) -> CheckedRow 
         ({"size": "832x480"}, {}, (832, 480, 81)),
         ({"size": " 64 * 32 "}, {}, (64, 32, 81)),
         ({"size": "auto"}, {}, (832, 480, 81)),
+        ({"size": "auto"}, {"defaults": {"size": "64x32"}}, (832, 480, 81)),
+        ({"size": "auto", "height": 48}, {"defaults": {"size": "64x32"}}, (832, 48, 81)),
+        ({"size": "auto"}, {"overrides": {"size": "64x32"}}, (64, 32, 81)),
         ({"size": "64x32", "height": 32}, {}, (64, 32, 81)),
         ({"size": "64x32"}, {"overrides": {"height": 48}}, (64, 48, 81)),
         ({"height": 48}, {"defaults": {"size": "64x32"}}, (64, 48, 81)),
@@ -72,6 +77,26 @@ def test_size_and_seconds_are_the_arguments_that_they_mean(
     assert isinstance(row, CheckedRow), row
     as_arguments = row_of(models["wan"], {**plain, **({"fps": 8} if "fps" in cells else {})})
     assert isinstance(as_arguments, CheckedRow) and row.request == as_arguments.request, "the same row_id"
+
+
+@pytest.mark.parametrize(
+    ("format", "fps", "is_fine"),
+    [("gif", 50, True), ("gif", 60, False), ("webp", 120, False), ("mp4", 120, True)],
+)
+def test_a_rate_that_no_file_can_have_is_refused_before_rendering(
+    format: Any, fps: float, is_fine: bool, models: dict[str, PipelineSpec]
+) -> None:
+    row = row_of(models["wan"], {"fps": fps}, media=Media(format=format))
+    assert isinstance(row, CheckedRow) == is_fine, row
+
+
+def test_a_rate_out_of_step_with_the_sound_is_refused_before_rendering(
+    models: dict[str, PipelineSpec],
+) -> None:
+    spec = replace(models["wan"], returns=models["wan"].returns | {"sound"})
+    for fps, audio, is_fine in ((16, True, True), (30, True, False), (30, False, True)):
+        row = row_of(spec, {"fps": fps}, media=Media(audio=audio))
+        assert isinstance(row, CheckedRow) == is_fine, row
 
 
 @pytest.mark.parametrize(

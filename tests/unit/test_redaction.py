@@ -40,6 +40,8 @@ from framefleet.pipeline.rows.tables.table import open_table
         ("ftp://me:pa#55?word@host/x", "ftp://host/x"),
         ("ftp://me:p@5/5@host/x", "ftp://host/x"),
         ("az://box/x?sv=1&sig=abc", "az://box/x"),
+        ("s3://bucket/x?X-Amz-Signature=abc", "s3://bucket/x"),
+        ("s3://bucket/who_am_i?.png", "s3://bucket/who_am_i?.png"),
     ],
 )
 def test_a_url_is_shown_without_user_password_and_query(url: str, shown: str) -> None:

@@ -40,6 +40,7 @@ KINDS: dict[str, ArgumentKind] = {
     "num_inference_steps": "int",
     "guidance_scale": "float",
     "sigmas": "list[float]",
+    "images": "images",
 }
 
 
@@ -94,6 +95,9 @@ STEPS = "num_inference_steps"
         (STEPS, ["0-2", 7, "10-11"], [0, 1, 2, 7, 10, 11]),
         (STEPS, {"from": 4, "to": 64, "num": 5, "scale": "log"}, [4, 8, 16, 32, 64]),
         (STEPS, {"from": 1, "to": 4, "num": 9}, [1, 2, 3, 4]),
+        ("seed", {"from": 2**53 + 1, "to": 2**53 + 1, "num": 1}, [2**53 + 1]),
+        ("seed", {"from": 0, "to": 2**53 + 1, "num": 3}, [0, 2**52 + 1, 2**53 + 1]),
+        ("seed", {"from": 9, "to": 0, "num": 4}, [9, 6, 3, 0]),
         (STEPS, {"from": 1.0, "to": 2.0}, [1, 2]),
         ("negative_prompt", [None, "blurry"], [None, "blurry"]),  # null is the job's default
         ("sigmas", [[1, 0.5]], ["[1,0.5]"]),
@@ -110,6 +114,11 @@ def test_words_of_a_template_are_crossed_and_kept() -> None:
     found = rows({"prompt": "a {color} {shape}", "color": ["red", "blue"], "shape": ["ring"]})
     colors = ("red", "blue")
     assert found == [{"prompt": f"a {color} ring", "color": color, "shape": "ring"} for color in colors]
+
+
+def test_places_of_several_images_are_filled_in_too() -> None:
+    found = rows({"prompt": "a", "images": "p/{name}.png", "name": ["x", "y"]})
+    assert [row["images"] for row in found] == ["p/x.png", "p/y.png"]
 
 
 def test_lines_of_a_text_file_are_values(tmp_path: Path) -> None:
@@ -173,6 +182,11 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean {color}?"),
     ({"prompt": "a {color}", "seed": "0-3"}, "uses {color}", "sweep: {color: [...]}"),
     ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
+    (
+        {"prompt": "a {x}", "x": ["red {seed}"], "seed": "0-1"},
+        "sweep.x uses {seed}, but is itself",
+        "write {seed}",
+    ),
     ({"prompt": "a {color", "color": ["red"]}, "sweep.prompt has {color without", "write {color}"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "use fewer values"),

@@ -118,6 +118,16 @@ def test_partitions_that_people_name_by_hand_keep_their_signs(value: str, tmp_pa
     assert rows(tmp_path / "t") == rows(folder / "p.parquet") == rows(folder) == wanted
 
 
+def test_columns_that_must_not_be_null_are_columns_like_others(tmp_path: Path) -> None:
+    """As writers of Java and Rust declare them; files that are added may lack such a column."""
+    schema = pa.schema([pa.field("prompt", pa.string(), nullable=False), pa.field("id", pa.int64())])
+    for name, one in (("oil", schema), ("ink", schema.set(0, pa.field("prompt", pa.string())))):
+        (tmp_path / f"style={name}").mkdir()
+        pq.write_table(pa.table({"prompt": [name], "id": [1]}, one), tmp_path / f"style={name}/p.parquet")
+    assert [row["prompt"] for row in rows(tmp_path)] == ["ink", "oil"]
+    assert all(field.nullable for field in open_table(str(tmp_path)).schema)
+
+
 @pytest.mark.parametrize("value", [b"%ff", b"\xff", b"a%C3"])
 def test_a_partition_that_is_not_utf_8_is_refused(value: bytes, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/style=" + value

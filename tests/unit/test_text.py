@@ -50,7 +50,7 @@ NEVER_ONE = {
     ),
     "one is no mistake": (
         *("{len(candidates)} files", "{array.shape[0]} clips", "{len(matches)} rows"),
-        *("{len(arrays)} frames", "{len(shapes)} different shapes", "{seeds.count(twice[0])} clips"),
+        *("{len(arrays)} frames", "{len(shapes)} different shapes"),
     ),
     "one has words of its own": (
         *("%d frames", "{len(plan.lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),

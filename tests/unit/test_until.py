@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store, UserError
+from framefleet import Store, TableError, UserError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -170,11 +170,12 @@ def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
     """Commit records with this sharpness, as workers would have."""
     with closing(resolve_job(job, Callback())) as resolved:
         claim(resolved)
-        schema = record_schema(NO_COLUMNS, added=added_columns(resolved.steps, resolved.columns))
+        added = added_columns(resolved.steps, resolved.columns)
+        schema = record_schema(NO_COLUMNS, added=added)
         writer = PartWriter(resolved.store, "records", schema, run=f"r{9 - len(rows)}")
         for row, sharpness in rows:
             one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
-            writer.add(None, one | {"accepted": None, "surplus": None})
+            writer.add(None, dict.fromkeys(added.names) | one)
         writer.flush()
 
 
@@ -217,6 +218,32 @@ def test_a_camera_that_is_refused_leaves_out_the_others_of_its_episode(tmp_path:
     job = job_with(tmp_path, rows, per=["episode"], together=["camera"], accepted=1)
     with closing(Candidates(job.model_copy(update={"on_invalid": "skip"}), Callback())) as candidates:
         assert [group.values for group in candidates.groups] == [{"episode": "1"}]
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_an_episode_that_lacks_a_camera_takes_none_of_another(tmp_path: Path, on_invalid: str) -> None:
+    """Also where rows may be left out: this one is not refused, it is not there."""
+    episodes = ((0, "front"), (0, "wrist"), (1, "front"), (2, "front"), (2, "wrist"))
+    rows = [{"prompt": f"{number} by {camera}", "camera": camera} for number, camera in episodes]
+    job = job_with(tmp_path, rows, per=[], together=["camera"], accepted=1)
+    with pytest.raises(TableError, match="row 3 has no other row with camera = wrist in its group"):
+        Candidates(job.model_copy(update={"on_invalid": on_invalid}), Callback())
+
+
+def test_a_refused_answer_is_no_verdict_while_another_may_come(tmp_path: Path) -> None:
+    both = {"scores": ["sharpness", "motion"]}
+    job = job_with(tmp_path, ROWS[:1], job=both, where="sharpness > 0.5 or motion > 0.5")
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 2)
+        commit(job, [(row, None) for row in asked])
+        (refused,) = refusal_fields([OWN_SCORES["sharpness"]])
+        with ColumnLock(candidates._store, pa.schema([OWN_SCORES["sharpness"].field]), [refused]) as lock:
+            clip = {"row_id": asked[0].row_id.hex(), "media_sha256": record(0).media_sha256}
+            lock.put(clip, {refused.name: "a judge says nothing of it"})
+            lock.flush()
+        candidates.read()
+        (group,) = candidates.groups
+        assert group.marks() == [None, None]
 
 
 def write_marks_of(candidates: Candidates, job: Job) -> None:
