@@ -406,7 +406,7 @@ def llms_page() -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"(?<!e\.g)(?<=\.)\s", " ".join(text.split()))[0].rstrip(":")
+    return re.split(r"(?<!e\.g\.)(?<=\.)\s", " ".join(text.split()))[0].rstrip(":")
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         keep_secrets as keep_secrets,
         public_text as public_text,
         public_url as public_url,
+        secret_in as secret_in,
         without_folder as without_folder,
     )
 else:

@@ -63,7 +63,8 @@ def load_job(
     options = {"table": table, "model": model, "output": output}
     texts = {option: text for option, text in options.items() if text is not None}
     if file is not None:
-        resolve_paths(values, file, replaced=set_values(sets) | texts)
+        of_model = {"model": {"path": model}} if isinstance(values.get("model"), dict) and model else {}
+        resolve_paths(values, file, replaced={**set_values(sets), **texts, **of_model})
     for option, text in texts.items():
         _check_text(text, f"--{option}")
         # A model given as an option replaces the path of a mapping, and keeps its dtype.
@@ -147,7 +148,7 @@ def check_gpu(job: TableJob, places: Mapping[Key, str] = _NOWHERE) -> None:
 
 def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | None:
     """Return the kind of a job file, with what --set adds; None: it is rendered. Raises JobError."""
-    values = _read(Path(path))[0] if path is not None else {}
+    values = _read(Path(path), keep=True)[0] if path is not None else {}
     return job_kind([*values, *set_values(sets)])
 
 
@@ -231,7 +232,11 @@ def places(texts: Sequence[str], option: str) -> dict[str, str]:
     return {name: place for name, _, place in pairs}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+_piped: dict[Path, str] = {}  # what was read of a pipe, to be read once more
+
+
+def _read(path: Path, *, keep: bool = False) -> tuple[dict[str, Any], dict[Key, str]]:
+    """Return a file's values, and where they are. keep: it is read again; a pipe has its text only once."""
     if path.suffix not in JOB_FILES:
         from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
 
@@ -241,8 +246,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     try:
         if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
             check_regular(path)
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read(MAX_CHARACTERS + 1)
+        if (text := _piped.pop(path, "")) == "":
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(MAX_CHARACTERS + 1)
+        if keep and not path.is_file():
+            _piped[path] = text
     except OSError as error:
         raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
     except UnicodeDecodeError as error:
@@ -297,8 +305,10 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     at: dict[Any, Any] = values
     for index, part in enumerate(key[:-1]):
         below = at.get(part)
-        if isinstance(below, str) and (key[: index + 1] == ("model",) or (index == 1 and key[0] in NAMED)):
+        if isinstance(below, str) and _is_of_file(key[: index + 1]):
             below = {"path": below}
+        elif isinstance(below, str) and key[index] == "placement":
+            below = {"type": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]
         above = key[: index + 1]
@@ -308,6 +318,12 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
     for replaced in [other for other in places if other[: len(key)] == key]:  # lines of a file
         del places[replaced]
     places[key] = place
+
+
+def _is_of_file(key: Key) -> bool:
+    """Return whether a text at this key is short for {path: text}."""
+    is_named = len(key) == 2 and key[0] in NAMED
+    return is_named or key in (("model",), ("audit", "against", "model")) or key[-2:-1] == ("parts",)
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:

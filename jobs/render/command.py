@@ -68,7 +68,7 @@ def _imports_ahead(job: Job) -> AbstractContextManager[None]:
 
     model = next(iter(job.by_name.values()))
     is_new = "://" not in job.output and not os.path.exists(os.path.join(job.output, RECORDS))
-    may_begin = is_new and may_fork(job.fleet, device=model.device)
+    may_begin = is_new and job.engine is None and may_fork(job.fleet, device=model.device)
     return warm_ahead(threads=model.threads) if may_begin else nullcontext()
 
 
@@ -93,6 +93,10 @@ def show_render(
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary.to_json())
+    if quiet:
+        for ended in (*summary.inner.values(), summary):
+            for line in _problem_lines(ended, ended.store) if ended.store else ():
+                stderr.say(line, level="warning")
     is_shown = not quiet and (not as_json or stderr.about is not None)
     return show_ending(summary, limit) if is_shown else summary.exit_code
 

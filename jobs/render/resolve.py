@@ -134,7 +134,10 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
                 check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     wait_for(watch, "opening the table" if job.rows_place else "reading the sweep")
     fit, job = job.inputs.fit, _with_fit(job, opened, recipe, store)
-    of_rows = job if table is None else job.with_rows_in(table).model_copy(update={"sweep": Sweep()})
+    of_rows = job if table is None else job.with_rows_in(table)
+    if table is not None and job.rows_place is None:  # its rows are those of a sweep, with a seed each
+        defaults = {name: value for name, value in job.defaults.items() if name != N}
+        of_rows = of_rows.model_copy(update={"defaults": defaults})
     recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()
     added = added_in(store)
     with mistakes.noted():
@@ -147,6 +150,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             steps=steps,
             plugin_columns=plugin_columns,
             added=added if table is None else (),
+            are_made=table is not None,
         )
         check_model_column(of_rows, source)
         columns = joined_columns(list(plans.values()))
@@ -254,12 +258,14 @@ def open_rows(
     steps: Mapping[str, FileStep],
     plugin_columns: Sequence[ClipColumn] = (),
     added: Collection[str] = (),
+    *,
+    are_made: bool = False,
 ) -> tuple[RowSource, dict[str, RowPlan]]:
     """Return where rows come from, and how those of each model become requests.
 
     The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
     gets those that rows name. steps, plugin_columns: what adds columns to records. added: files of rows in
-    the job's output.
+    the job's output. are_made: as for `table_of_job`.
     """
     own = recipes[job.recipe]
     called: dict[str, PipelineSpec] = {}
@@ -267,7 +273,7 @@ def open_rows(
         with naming_model(place_of(name)):
             called[name] = spec_for(own, model.spec)
             check_free(steps, plugin_columns, meanings(called[name], own), called[name].class_name)
-    table = table_of_job(job, called.values(), own, added)
+    table = table_of_job(job, called.values(), own, added, are_made=are_made)
     ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
     ours |= {*added_columns(steps, plugin_columns).names}
     columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
@@ -364,11 +370,17 @@ def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
 
 
 def table_of_job(
-    job: Job, called: Collection[PipelineSpec], recipe: Recipe, added: Iterable[str]
+    job: Job,
+    called: Collection[PipelineSpec],
+    recipe: Recipe,
+    added: Iterable[str],
+    *,
+    are_made: bool = False,
 ) -> RowSource:
     """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
 
-    called: the pipelines that the recipe calls, one for each model.
+    called: the pipelines that the recipe calls, one for each model. are_made: the rows may be those of the
+    sweep already.
     """
     table = None
     of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
@@ -384,6 +396,13 @@ def table_of_job(
                 f"use a model that starts from one, or map the {kind} to an argument with `columns:`; "
                 "to render the prompts that its files say, add --read-metadata",
             )
+    swept = {*job.sweep.factors, *(job.sweep.sample.over if job.sweep.sample else ())}
+    if (
+        are_made
+        and table
+        and not {job.columns.get(name, name) for name in swept}.isdisjoint(table.schema.names)
+    ):
+        job = job.model_copy(update={"sweep": Sweep()})
     sweep, kinds = job.sweep, joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)])
     is_used = f"{{{N}}}" in str(sweep) or N in {*job.columns.values()} - job.columns.keys()
     if not is_used and all(N in words_of(spec, recipe) for spec in called):

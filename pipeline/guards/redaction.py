@@ -38,6 +38,7 @@ MISSPELT = ("secret", "token", "password", "credential", "credentials", "signatu
 # because people forget to escape `/`, `?` and `#` in it. Bounded, because text comes from anywhere.
 USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?#]*@)", re.DOTALL)
 URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
+_SECRETS = {"api_key", "apikey", "x_api_key", "authorization", "access_token", "password", "secret"}
 _OF_OBJECTS = ("s3://", "s3a://", "gs://", "gcs://", "memory://", "file://", "local://")
 MIN_LENGTH = 6  # shorter secrets would be removed from ordinary words too
 
@@ -104,6 +105,19 @@ def public_value(value: Any) -> Any:
 def keep_secrets(values: Any) -> None:
     """From now on, hide the secrets in these values: those with a secret key, and those in URLs."""
     _secrets.update(_worth_hiding(values))
+
+
+def secret_in(value: Any) -> str | None:
+    """Return the first name of a secret in options of a request, which are stored; None if there is none.
+
+    Only names that mean nothing else: many parameters have `key` or `token` in theirs.
+    """
+    if isinstance(value, Mapping):
+        names = (str(name) for name in value if str(name).lower().replace("-", "_") in _SECRETS)
+        return next(names, None) or secret_in([*value.values()])
+    if isinstance(value, list):
+        return next(filter(None, map(secret_in, value)), None)
+    return None
 
 
 @lru_cache

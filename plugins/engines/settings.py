@@ -15,7 +15,7 @@ from framefleet.api.errors import JobError, RowError
 from framefleet.api.models import PipelineSpec
 from framefleet.api.outputs import Store
 from framefleet.api.sections import Strict
-from framefleet.api.texts import keep_secrets
+from framefleet.api.texts import keep_secrets, secret_in
 from framefleet.plugins.engines.session import Session
 from framefleet.plugins.engines.web import Silent, Web
 from framefleet.plugins.engines.words import length_asked, parameters_for
@@ -73,6 +73,9 @@ class _Servers(Engine):
     def _fits(self) -> Self:
         if self.max_cost is not None and self.price is None:
             raise JobError("engine.max_cost needs engine.price", "add it, e.g. `price: {clip: 0.1}`")
+        if secret := secret_in(self.options):  # job.json has them
+            problem = f"engine.options has {secret!r}, and is stored in the output"
+            raise JobError(problem, "name the environment variable with the key in `engine.api_key_env`")
         if ours := sorted(_OURS & self.options.keys()):
             problem = f"engine.options has {ours[0]!r}, which framefleet sets itself"
             raise JobError(problem, "leave it out")

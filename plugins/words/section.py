@@ -6,7 +6,7 @@ Light to import, since every job file is read with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
@@ -14,12 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.api.engines import is_plain_address
 from framefleet.api.sections import ListSection, MustBe, Section, as_list
+from framefleet.api.texts import secret_in
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 _PATH = "/chat/completions"
 _OUR_KEYS = {"model", "messages", "response_format", "n", "stream"}
-# job.json has the options, so no secret may be among them.
-_SECRETS = {"api_key", "apikey", "x_api_key", "authorization", "access_token", "password", "secret"}
+
 
 Words = Annotated[str, Field(min_length=1)]
 Identifier = Annotated[
@@ -36,19 +36,6 @@ def _checked_url(url: str) -> str:
     if url.rstrip("/").endswith(_PATH):
         raise PydanticCustomError("url", f"given without its end {_PATH}, which framefleet adds")
     return url
-
-
-def _names(value: JsonValue) -> Iterator[str]:
-    """Yield the names in JSON, at any depth."""
-    if isinstance(value, dict):
-        yield from value
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _names(inner)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
 
 
 class PriceSection(Section):
@@ -94,12 +81,9 @@ class EndpointSection(Section):
             raise PydanticCustomError(
                 "price", "given with `price`, as `max_cost` is: {input: 2.5, output: 10}"
             )
-        if secret := next((name for name in _names(self.options) if _plain(name) in _SECRETS), None):
-            raise PydanticCustomError(
-                "options",
-                "without {key} in `options`; name its environment variable in `api_key_env`",
-                {"key": secret},
-            )
+        if secret := secret_in(self.options):  # job.json has them
+            wanted = "without {key} in `options`; name its environment variable in `api_key_env`"
+            raise PydanticCustomError("options", wanted, {"key": secret})
         if ours := sorted(_OUR_KEYS & self.options.keys()):
             raise PydanticCustomError(
                 "options", "without {key} in `options`, which framefleet sets itself", {"key": ours[0]}

@@ -157,6 +157,29 @@ def test_a_set_value_is_yaml_and_wins_over_the_file(tmp_path: Path) -> None:
     assert load_job(path, ["model.dtype={default: bf16, vae: fp32}"]).model.dtype == dtype
     path = write(tmp_path, "table: t\noutput: o\nmodel: {path: old, dtype: fp16}\n")
     assert load_job(path, model="new").model == ModelSection(path="new", dtype="fp16")
+    path = write(tmp_path, "table: t\noutput: o\nmodel: {path: old, lock: a.lock.json}\n")
+    assert load_job(path, model="/new").model.lock == str(tmp_path / "a.lock.json"), "next to the file"
+
+
+def test_a_set_value_below_a_short_form_keeps_it(tmp_path: Path) -> None:
+    model = "{path: m, placement: ulysses, parts: {vae: v.safetensors}}"
+    path = write(tmp_path, f"table: t\noutput: o\nmodel: {model}\naudit: {{against: {{model: big}}}}\n")
+    sets = [f"model.parts.vae.sha256={'a' * 64}", "audit.against.model.dtype=fp32"]
+    job = load_job(path, ["model.placement.devices=2", *sets])
+    assert job.model and job.model.placement and job.audit.against
+    assert (job.model.placement.type, job.model.placement.devices) == ("ulysses", 2)
+    assert job.model.parts["vae"].path.endswith("v.safetensors")
+    assert (job.audit.against.model.path, job.audit.against.model.dtype) == ("big", "fp32")
+
+
+def test_a_job_file_may_be_a_pipe_of_a_shell() -> None:
+    read, write_to = os.pipe()
+    os.write(write_to, LEAST.encode())
+    os.close(write_to)
+    with os.fdopen(read):
+        place = f"/dev/fd/{read}"
+        assert job_kind_of(place) is None
+        assert load_job(place).model.path == "folder"
 
 
 def test_a_key_without_a_value_means_its_default(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from framefleet.jobs.job.file import load_job
@@ -229,6 +230,26 @@ def test_n_clips_are_rows_of_every_source_unless_the_word_means_something_else(
     assert len(requests) == len(read) == len(rows)
     for request, (prompt, seed) in zip(requests, rows, strict=True):
         assert request.arguments["prompt"] == prompt and seed in (None, request.seed)
+
+
+@pytest.mark.parametrize(
+    ("job", "made", "rows"),
+    [
+        ({"defaults": {"n": 2}, "sweep": {"prompt": ["a", "b"]}, "table": None}, {"seed": 1}, [("a", 1)]),
+        ({"sweep": {"seed": "0-3"}}, {"seed": 2}, [("a", 2)]),
+        ({"sweep": {"seed": "0-1"}}, {}, [("a", 0), ("a", 1)]),  # as of old files, whose values it replaces
+    ],
+)
+def test_rows_that_were_made_of_a_sweep_are_not_swept_again(
+    job: dict[str, Any], made: dict[str, Any], rows: list[Any], tmp_path: Path
+) -> None:
+    pq.write_table(pa.Table.from_pylist([{"prompt": "a", **made}]), tmp_path / "made.parquet")
+    values = job_values(tmp_path / "t.csv", tmp_path / "out", defaults={}) | job
+    with closing(resolve_job(load_job(values), Callback(), str(tmp_path / "made.parquet"))) as resolved:
+        batches = list(resolved.table.batches())
+        read = [row for first, batch in batches for row in resolved.rows.read(first, batch)]
+    requests = [row.request() for row in read if isinstance(row, IdentifiedRow)]
+    assert [(one.arguments["prompt"], one.seed) for one in requests] == rows
 
 
 def test_a_request_of_python_has_a_size_and_is_one_row(models: dict[str, PipelineSpec]) -> None:

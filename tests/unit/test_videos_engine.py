@@ -450,6 +450,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
         ({"type": "videos"}, "did you mean 'videos_api'"),
         ({"type": ["videos_api"]}, "engine.type is"),
         ({3: "videos_api"}, "unknown key `engine.3`"),
+        ({"options": {"extra": {"API-Key": "sk"}}}, "engine.options has 'API-Key', and is stored"),
         ({"api_key_env": "NOT_SET"}, "is not set"),
     ],
 )
