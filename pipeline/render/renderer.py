@@ -529,6 +529,8 @@ class Renderer:
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
+        if row.joint:
+            row.joint.end()
         if isinstance(task.error, CameBack):
             self._tails.unlearn(row.request.recipe)
             self._rows.add_again(row)

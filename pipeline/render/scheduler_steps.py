@@ -205,6 +205,9 @@ class StepTrace:
         mode = self._keep.latents
         if mode == "all" or number in mode or any(one < 0 for one in mode):
             self._latents[number] = latents.detach().clone()  # pipelines may write to theirs
+        # Of those counted from the end, no later step can make this one.
+        if mode != "all" and (passed := number + min(mode, default=0)) < number and passed not in mode:
+            self._latents.pop(passed, None)
 
 
 class _Noise(TorchFunctionMode):

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from framefleet.api.models import source_of, torch_dtype
 from framefleet.api.outputs import Store, read_json
 from framefleet.api.texts import parse_json
+from framefleet.pipeline.model.specs.model_index import index_file
 from framefleet.plugins.train.task import TrainingTask
 from framefleet.plugins.train.world import World, whole_tensor
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from framefleet.plugins.train.run import Training  # which imports this
 
 _MODEL, _MARKER = "model", "finished.json"
-_INDEX = "model_index.json"
 # A file is uploaded as one, and read into memory by those who load it.
 MAX_FILE_SIZE = "2GB"
 
@@ -88,11 +88,12 @@ def _write_model(training: Training, task: TrainingTask, world: World) -> None:
                     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if not world.is_first:
             return
-        training.store.delete(f"{_MODEL}/{_INDEX}")  # of a shorter training that this one went on with
+        index = index_file(training.files)
+        training.store.delete(f"{_MODEL}/{index}")  # of a shorter training that this one went on with
         for path in sorted(Path(scratch).rglob("*")):
             if path.is_file():
                 training.store.upload(f"{_MODEL}/{path.relative_to(scratch).as_posix()}", path)
-        for file in [*sorted(own - {_INDEX}), _INDEX]:
+        for file in [*sorted(own - {index}), index]:
             training.store.upload(f"{_MODEL}/{file}", source / file)
 
 

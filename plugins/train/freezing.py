@@ -30,6 +30,8 @@ def choose_parameters(
     trained: components by name. only, freeze: of the job; see `matching_names`. lora: only adapters.
     """
     weights = weights_by_name(trained)
+    heads = {name.partition(".")[0] for name in weights}
+    freeze = [one for one in freeze if (head := one.removesuffix(".*")) in heads or not is_denoiser(head)]
     names = set(matching_names(weights, only=only, freeze=freeze))
     chosen = {name: w for name, w in weights.items() if name in names and (is_lora(name) or not lora)}
     if not chosen:

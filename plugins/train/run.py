@@ -10,6 +10,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -65,7 +66,8 @@ def run_training(training: Training, world: World, tell: Tell, is_ending: Callab
     says so, a checkpoint is written, after which `tell` may raise.
     """
     try:
-        _Run(training, world, tell if world.is_first else lambda _: None, is_ending).run()
+        with _repeatable(world.device):
+            _Run(training, world, tell if world.is_first else lambda _: None, is_ending).run()
     except Exception as error:  # torch has no single class for it
         if not is_out_of_memory(error):
             raise
@@ -76,17 +78,30 @@ def run_training(training: Training, world: World, tell: Tell, is_ending: Callab
         ) from error
 
 
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Make what torch computes repeatable, and leave it as it was: Python's caller may go on with it."""
+    with warnings.catch_warnings():
+        # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+        if device.type != "cuda":
+            yield
+            return
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # On by default with it, for programs that read memory before they write it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
 class _Run:
     def __init__(self, training: Training, world: World, tell: Tell, is_ending: Callable[[], bool]) -> None:
         self._training, self._world, self._tell, self._is_ending = training, world, tell, is_ending
         self._settings, self._store = training.settings, training.store
-        if world.device.type == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with it only
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # On by default with it, for programs that read memory before they write it.
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # Under autocast, norms of fp32 weights: that no fused kernel takes them is nothing to act on.
-        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         tell("loading the model")
         # Batches of a training are what they are: nothing depends on how their products are summed.
         options = training.model.options.model_copy(update={"matmul": DEFAULT})

@@ -43,6 +43,26 @@ def test_out_of_memory_above_three_rows_halves_and_every_row_gets_its_result(is_
     assert max(denoiser.rows) == 2
 
 
+def test_no_row_is_run_again_because_another_ran_out_of_memory() -> None:
+    """It may have changed its arguments, as a model with a cache does."""
+
+    class Full(Denoiser):
+        fails_at = 3
+
+        def forward(self, latents: Tensor, timestep: Tensor, table: Tensor | None = None) -> Any:
+            if latents.shape[0] == 1 and latents.flatten()[0] == self.fails_at:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            seen.append(float(latents.flatten()[0]))
+            return super().forward(latents, timestep, table)
+
+    seen: list[float] = []
+    denoiser = Full()
+    recipes = [lambda i=i: steps(denoiser, float(i), 1) for i in (1, 2, 3)]
+    tasks = render(batcher_of(denoiser), *recipes)
+    assert [task.error is None for task in tasks] == [True, True, False]
+    assert seen.count(1.0) == seen.count(2.0) == 1
+
+
 def test_the_tensors_of_a_forward_that_ran_out_of_memory_are_gone_before_the_next() -> None:
     class Full(Denoiser):
         full: weakref.ref[Tensor] | None = None

@@ -233,7 +233,10 @@ def _signed(body: Any, **tensors: Tensor) -> bytes:
         _signed({name: value for name, value in _PLAIN.items() if name != "calls"}),
         _signed(_PLAIN, **{"0": torch.zeros(1)}),
         *(_signed(_PLAIN | {"calls": calls}) for calls in (3, [["unet", ["0"], 1, False]])),
-        *(_signed(_PLAIN | {"calls": [["unet", *call, False]]}) for call in ((10**12, 1), ([], "x"))),
+        *(
+            _signed(_PLAIN | {"calls": [["unet", *call, False]]})
+            for call in ((10**12, 1), ([], "x"), ([], 0), ([], -9))
+        ),
         *(_signed(_PLAIN | {"seconds": _SECONDS | {"encode_s": seconds}}) for seconds in (-1.0, 1e400)),
         *(_signed(_PLAIN | wrong) for wrong in ({"more": 1}, {"was_batched": 1}, {"seconds": {}})),
         *(_signed(_PLAIN | {"started_at": wrong}) for wrong in ("yesterday", 5)),

@@ -126,6 +126,15 @@ def test_no_place_of_a_video_is_kept_in_the_output(surveyor: Surveyor, tmp_path:
     assert kept.num_rows == 1 and "s3cr3t" not in str(kept.to_pylist())
 
 
+def test_a_video_that_was_refused_is_looked_at_again(surveyor: Surveyor, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", [{"video": "a.mkv", "prompt": "x"}])
+    clip(tmp_path / "a.mkv", num_frames=2)
+    assert not [*surveyor(table)] and len(surveyor.refused) == 1
+    clip(tmp_path / "a.mkv", num_frames=9)
+    assert [row.bucket.num_frames for row in surveyor(table)] == [9]
+    assert [row.bucket.num_frames for row in surveyor(table)] == [9] and len(surveyor.opened) == 2
+
+
 def test_rows_say_how_often_an_epoch_has_them(surveyor: Surveyor, tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv")
     row = {"video": "a.mkv", "prompt": "a ball"}

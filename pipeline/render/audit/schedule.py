@@ -244,7 +244,7 @@ MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
 
 def size_class(batch_size: float) -> int:
     """Return 0 for forwards of one row, 1 for up to 2 rows, 2 for up to 4, 3 for up to 8, ..."""
-    return max(0, math.ceil(math.log2(batch_size - 1e-6)))  # it is a mean, of floats
+    return max(0, math.ceil(math.log2(max(batch_size, 1.0) - 1e-6)))  # it is a mean, of floats
 
 
 class AuditedKinds:

@@ -35,6 +35,7 @@ from framefleet.pipeline.request import Request
 
 # Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
 MAX_KEPT_BYTES = 4 << 30
+_MOST_ROWS = 1 << 16  # of a forward
 
 
 class Made(NamedTuple):
@@ -291,6 +292,8 @@ def _checkpoint(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RowCh
     made = []
     for module, names, rows, is_again in body["calls"]:
         outputs = tuple(tensors[name] for name in names)
+        if not 1 <= int(rows) <= _MOST_ROWS:
+            raise ValueError(f"a forward of {rows} rows")
         made.append(Made(str(module), outputs, int(rows), bool(is_again)))
     seconds = {name: float(body["seconds"][name]) for name in _SECONDS}
     if not all(0 <= value < math.inf for value in seconds.values()):

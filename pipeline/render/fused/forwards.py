@@ -250,16 +250,23 @@ class Forwards:
         return output
 
     def _try_size(self, calls: Sequence[Call]) -> list[Result]:
-        """Run the calls one by one for their results, then learn what this many at once give."""
-        alone = []
-        for call in calls:
-            with self._watching(call):
-                alone.append(clocked(partial(self._run_alone, call)))
-        pairs = zip(calls, alone, strict=True)
-        outputs = [with_holders(output, *call.arguments()) for call, (output, _) in pairs]
+        """Run the calls one by one for their results, then learn what this many at once give.
+
+        No call is run again for another's error: it may have changed its arguments.
+        """
+        alone = [clocked(partial(self._run_one, call)) for call in calls]
+        results = [result for result, _ in alone]
+        if errors := [result.error for result in results if result.error]:
+            if any(isinstance(error, AdaptersRescaled) for error in errors):
+                self._rescaled.add(self._company.look(calls[0]))
+            elif any(map(is_out_of_memory, errors)):
+                self._trials.halve(calls)
+            return results
+        pairs = zip(calls, results, strict=True)
+        outputs = [with_holders(result.value, *call.arguments()) for call, result in pairs]
         with self.spending("probe"):
             self._trials.learn(calls, outputs, alone_s=min(seconds for _, seconds in alone))
-        return [Result(output, None, 1) for output, _ in alone]
+        return results
 
 
 def second_try(wait: Callable[[], None]) -> Around:

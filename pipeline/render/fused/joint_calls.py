@@ -61,7 +61,14 @@ class JointCall:
                 _at_work.reset(token)
         if self._outputs is None:
             raise JointError from self._error
-        return self._outputs[self.requests.index(request)]
+        place = self.requests.index(request)
+        output, self._outputs[place] = self._outputs[place], None  # which may be on the GPU
+        return output
+
+    def end(self) -> None:
+        """Hold nothing of its rows any more, once all have ended: they hold this call, too."""
+        if all(task.is_finished for task in self.tasks):
+            self.tasks, self._error = [], None
 
     def calls(self, name: str, args: Any, kwargs: Any, *, is_text: bool = False) -> list[Any]:
         """Return the (args, kwargs) of each row's own call. Raises JointError if a row alone has none such.

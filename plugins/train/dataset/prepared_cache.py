@@ -129,13 +129,13 @@ class PreparedRows:
     def _open(self, number: int) -> Shard:
         path = self._path(number)
         if "://" not in (place := self._store.url_of(path)):
-            return Shard(Path(place))
+            return Shard(Path(place), place)
         cache = cache_folder() / "prepared"
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache) as folder:
             copy = Path(folder, "shard.safetensors")
             self._store.download(path, copy)
-            return Shard(copy)  # mapped: it stays readable without its name
+            return Shard(copy, place)  # mapped: it stays readable without its name
 
     def _plan(self) -> int:
         """Return the number of rows in a shard, as it was settled when the first one was made."""
@@ -227,8 +227,9 @@ def shard_bytes(rows: Sequence[Prepared]) -> bytes:
 class Shard:
     """An open file; only the tensors that are asked for come into memory."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, place: str) -> None:
+        """place: what messages call it."""
+        self._place = place
         try:
             self._file = safe_open(path, framework="pt")
             self._rows: list[dict[str, str]] = parse_json(self._file.metadata()[_METADATA])
@@ -244,5 +245,5 @@ class Shard:
 
     def _damaged(self, error: Exception) -> JobError:
         return JobError(
-            f"{self._path} is not a file of prepared rows: {error}", "delete it: training writes it again"
+            f"{self._place} is not a file of prepared rows: {error}", "delete it: training writes it again"
         )

@@ -66,7 +66,7 @@ def survey(
             for offset, why in readable_rows.refused.items():
                 refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
             cells = columns.videos(readable_rows.cells)
-            videos.look_at([cell for cell in cells if cell is not None])
+            videos.look_at([cell for cell in cells if cell is not None], buckets)
             for place, (arguments, problems) in enumerate(columns.arguments(readable_rows.cells)):
                 offset = readable_rows.offsets[place]
                 video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
@@ -105,12 +105,13 @@ class _Videos:
         self._writer = output.writer(_FOLDER, _SCHEMA)
         self._written = time.monotonic()
 
-    def look_at(self, cells: Sequence[Any]) -> None:
-        """Read what is not known yet, many at a time, and keep it."""
+    def look_at(self, cells: Sequence[Any], buckets: Sequence[Bucket]) -> None:
+        """Read what is not known yet, many at a time, and keep it. What was refused may be mended by now."""
         places = dict.fromkeys(self._locate(cell) for cell in cells)
         uris = [uri for uri in places if isinstance(uri, str)]
         for uri in uris:
-            if (recalled := self._known.pop((_place(uri), self._kind), None)) is not None:
+            recalled = self._known.pop((_place(uri), self._kind), None)
+            if recalled is not None and not isinstance(choose_bucket(buckets, recalled), Refused):
                 self._index.remember(uri, self._kind, recalled)
         new = [uri for uri in uris if not self._index.knows(uri, self._kind)]
         self._index.prefetch((uri, self._kind) for uri in new)
