@@ -66,19 +66,19 @@ class Handler(BaseHTTPRequestHandler):
             with LOCK:
                 SCRIPT[:] = body
             return self._send(200, "{}")
-        text = json.dumps(body["messages"], ensure_ascii=False)
+        text, model = json.dumps(body["messages"], ensure_ascii=False), body.get("model", "")
         with LOCK:
             fitting = [one for one in SCRIPT if one.get("for", "") in text]
             behaviour = fitting[0] if fitting else {}
             if fitting and not behaviour.keys() & {"always", "for"}:
                 SCRIPT.remove(behaviour)
-            ACTIVE[body["model"]] += 1
-            at_once = ACTIVE[body["model"]]
+            ACTIVE[model] += 1
+            at_once = ACTIVE[model]
             own = {"key": self.headers["Authorization"], "path": self.path, "at_once": at_once}
             LOG.append({"body": body, **own})
         time.sleep(behaviour.get("wait_s", 0))
         with LOCK:
-            ACTIVE[body["model"]] -= 1
+            ACTIVE[model] -= 1
         if "status" in behaviour:
             return self._send(behaviour["status"], '{"error": "as told"}', behaviour.get("headers", {}))
         schema = body["response_format"]["json_schema"]["schema"]["properties"]["answer"]
