@@ -293,7 +293,7 @@ def _checkpoint(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RowCh
     for module, names, rows, is_again in body["calls"]:
         outputs = tuple(tensors[name] for name in names)
         if not 1 <= int(rows) <= _MOST_ROWS:
-            raise ValueError(f"a forward of {rows} rows")
+            raise ValueError(f"not a number of rows: {rows}")
         made.append(Made(str(module), outputs, int(rows), bool(is_again)))
     seconds = {name: float(body["seconds"][name]) for name in _SECONDS}
     if not all(0 <= value < math.inf for value in seconds.values()):
