@@ -230,17 +230,17 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
     lines = [f"  {name}: {theirs['job'].get(name)} there, of a plugin that is not here" for name in gone]
     theirs, ours = _decisive(theirs, names), _decisive(ours, names)
     for key in sorted({*theirs, *ours}):
-        texts = (_told(values[key]) if key in values else "unset" for values in (theirs, ours))
+        # A null removes a default, which a missing key does not.
+        null = "null" if theirs.get(key) is None and ours.get(key) is None else "unset"
+        values = (theirs.get(key, "unset"), ours.get(key, "unset"))
+        texts = (null if value is None else str(value) for value in values)
         there, here = (text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..." for text in texts)
         is_one_sided = key not in theirs or key not in ours
-        is_other = theirs.get(key, "unset") != ours.get(key, "unset")
-        if is_other and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
+        if values[0] != values[1] and not (
+            is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))
+        ):
             lines.append(f"  {key}: {there} there, {here} here")
     return lines
-
-
-def _told(value: Any) -> str:
-    return "null" if value is None else str(value)
 
 
 def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -99,6 +99,12 @@ def test_an_adopted_clip_keeps_its_preview_if_that_was_stored(tmp_path: Path, is
     assert found.record.preview_path == (stored.preview_path if is_there else None)
 
 
+def test_a_null_that_removes_a_default_is_told_from_a_key_that_is_not_set() -> None:
+    job = {"loras": {}, "second_models": {}, "media": {}}
+    without, with_ = ({"job": job | {"defaults": values}} for values in ({}, {"negative_prompt": None}))
+    assert differences_of(without, with_) == ["  defaults.negative_prompt: unset there, null here"]
+
+
 def test_a_job_goes_on_with_previews_or_without() -> None:
     job = {"loras": {}, "second_models": {}, "media": {"crf": 18}}
     with_, without = ({"job": job | {"media": {**job["media"], "previews": on}}} for on in (True, False))

@@ -61,7 +61,7 @@ class JointCall:
                 _at_work.reset(token)
         if self._outputs is None:
             raise JointError from self._error
-        place = self.requests.index(request)
+        place = next(at for at, one in enumerate(self.requests) if one is request)  # there may be equal ones
         output, self._outputs[place] = self._outputs[place], None  # which may be on the GPU
         return output
 
