@@ -46,7 +46,6 @@ class JointRows:
         self.num_rows = 0  # that have started
         # By look, and whether prompts differ in length; None: it cannot be done.
         self._lengths: dict[tuple[Hashable, bool], Lengths | None] = {}
-        self._tried_sizes: dict[Hashable, tuple[int, int]] = {}  # by look: prompts in a trial, from and to
 
     def group(self, row: RenderRow, waiting: Iterable[RenderRow], room: int) -> list[RenderRow]:
         """Return `row`, and those that one call renders with it. room: for how many rows."""
@@ -60,22 +59,10 @@ class JointRows:
         own = self._length(row)
         alike = [one for one in rows if self._length(one) == own]
         unlike = [one for one in rows if one not in alike]
-        if sizes := self._tried_sizes.get(look):  # others may be padded in another way
-            unlike = [
-                one for one in unlike if all(sizes[0] <= self._size(of) <= sizes[1] for of in (row, one))
-            ]
-            rows = [row, *(one for one in rows[1:] if one in alike or one in unlike)]
-            if len(rows) < 2:
-                return [row]
         key = (look, bool(unlike))
         is_due = self.num_rows >= _BETWEEN * len(self._lengths)
         if is_due and key not in self._lengths and len(rows) >= ENOUGH:
-            by_size = sorted(rows, key=self._size)
-            ends = [by_size[0], by_size[-1]]
-            is_even = not unlike or self._size(ends[0]) == self._size(ends[1])
-            self._lengths[key] = self._tried([row, (unlike or rows[1:])[0]] if is_even else ends)
-            if unlike:
-                self._tried_sizes[look] = self._size(ends[0]), self._size(ends[1])
+            self._lengths[key] = self._tried([row, (unlike or rows[1:])[0]])
         if lengths := self._lengths.get(key):
             joint = JointCall([one.request for one in rows], lambda: lengths)
             for one in rows:
@@ -95,11 +82,6 @@ class JointRows:
         reading, texts = self._prompts.reading(row.request), dict(texts_of(row.request.arguments))
         prompt = texts.pop(PROMPT, None)
         return reading.num_tokens if reading else prompt, texts
-
-    def _size(self, row: RenderRow) -> int:
-        """Return how long its prompt is, in tokens where they are known."""
-        reading = self._prompts.reading(row.request)
-        return reading.num_tokens if reading else len(str(row.request.arguments.get(PROMPT)))
 
     def _tried(self, rows: Sequence[RenderRow]) -> Lengths | None:
         """Return how calls of such rows look, if each gets by one call what it gets alone; else None."""
