@@ -91,10 +91,6 @@ _MIN_WRITERS = 2
 _MAX_QUEUED = 4
 
 
-def _not_to_raise(error: BaseException) -> RowError:
-    return RowError(f"its code raised {type(error).__name__}: {error}", "have it raise an Exception")
-
-
 _LOOK_S = 0.2  # between two looks at what they are doing
 
 
@@ -150,9 +146,11 @@ class Writers:
             try:
                 news: StoredRow | Failed = self._stored(clip, attempt, work)
             except BaseException as error:  # the row's own failure, or the store's: the driver decides
-                # A step's code may raise SystemExit, of which threads end without a word.
-                told = error if isinstance(error, Exception) else _not_to_raise(error)
-                news = Failed.of(clip.row_id, told, traceback.format_exc(), step=self._step_raising(error))
+                step, failure = self._step_raising(error), error
+                if not isinstance(failure, Exception):  # such as SystemExit, which ends a thread silently
+                    problem = f"its code raised {type(error).__name__}: {error}"
+                    failure = RowError(problem, "have it raise an Exception")
+                news = Failed.of(clip.row_id, failure, traceback.format_exc(), step=step)
             with self._lock:
                 self._held = tuple(other for other in self._held if other is not work)
             self._report(news)

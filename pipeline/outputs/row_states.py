@@ -216,11 +216,10 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
         parts = [*live_parts(store), *(part for at in (LOGS, FAILURES, ROWS) for part in parts_in(store, at))]
         row_id = whole_row_id(store, row_id, parts) or row_id
     for table in read_parts(store, [part.path for part in parts_in(store, LOGS)], LOG_FIELDS):
-        # A line without a row says that a run has logged no more, of any row.
-        is_theirs = pc.is_in(table["row_id"], pa.array([row_id or "", ""]))
-        lines = table if row_id is None else table.filter(is_theirs)
-        num_lines += len(lines)
-        yield from (LogLine(**row) for row in rows_of(lines, store.url_of(LOGS)))
+        if row_id is not None:  # a line without a row says that a run has logged no more, of any row
+            table = table.filter(pc.is_in(table["row_id"], pa.array([row_id, ""])))
+        num_lines += len(table)
+        yield from (LogLine(**row) for row in rows_of(table, store.url_of(LOGS)))
     if row_id is None:
         return
     try:

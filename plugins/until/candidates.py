@@ -378,16 +378,16 @@ class Candidates:
         where, there = self.section.where, record_schema_of(self._store, parts)
         refused = {one: name for one in self._judged.names if (name := REFUSED.format(one)) in there.names}
         names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused.values()]
+        # A value that a judge has refused for good will not come.
+        may_come = [
+            f"{_quoted(name)} IS NULL"
+            + (f" AND coalesce({_quoted(refused[name])}, '') = ''" if name in refused else "")
+            for name in self._judged.names
+        ]
+        is_open = f"({where}\n) IS NULL AND ({' OR '.join(may_come) or 'true'})"
         for table in record_tables(self._store, list(dict.fromkeys(names)), parts):
             table = with_nulls(table, self._judged)  # a run may lack a score
             outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
-            # A value that a judge has refused for good will not come.
-            may_come = [
-                f"{_quoted(name)} IS NULL"
-                + (f" AND coalesce({_quoted(refused[name])}, '') = ''" if name in refused else "")
-                for name in self._judged.names
-            ]
-            is_open = f"({where}\n) IS NULL AND ({' OR '.join(may_come) or 'true'})"
             for condition, outcome in ((where, acceptance.PASSED), (is_open, acceptance.UNJUDGED)):
                 (rows,) = rows_where(iter([table]), condition)
                 outcomes |= dict.fromkeys(rows["row_id"].to_pylist(), outcome)

@@ -177,22 +177,11 @@ def test_a_clip_of_which_the_server_says_nothing_is_given_up(vllm: VideosServer,
         rows.render()
 
 
+@pytest.mark.parametrize("step", ["poll", "content"])
 def test_a_key_that_is_refused_later_ends_the_run_and_the_id_is_kept(
-    vllm: VideosServer, tmp_path: Path
+    vllm: VideosServer, tmp_path: Path, step: str
 ) -> None:
-    vllm.set_faults(status={"value": 403, "at": ["poll"], "first": 1})
-    before = len(vllm.posts())
-    with closing(Rows(tmp_path, vllm)) as rows:
-        with pytest.raises(Halted, match="answered 403"):
-            rows.render()
-        assert rows.render().frames.shape == (5, 16, 32, 3)
-    assert len(vllm.posts()) == before + 1
-
-
-def test_a_file_that_is_refused_ends_the_run_and_is_fetched_by_the_next(
-    vllm: VideosServer, tmp_path: Path
-) -> None:
-    vllm.set_faults(status={"value": 403, "at": ["content"], "first": 1})
+    vllm.set_faults(status={"value": 403, "at": [step], "first": 1})
     before = len(vllm.posts())
     with closing(Rows(tmp_path, vllm)) as rows:
         with pytest.raises(Halted, match="answered 403"):

@@ -103,14 +103,7 @@ def list_media(
     rows: dict[Any, Any] = {next(iter(columns)): places, "file": names}
     texts = prompt_files(files, below)
     size, prompts = 0, dict[str, str]()
-
-    def read(text: str) -> bytes:
-        if isinstance(filesystem, LocalFileSystem):
-            check_regular(text)
-        return patience.ride_out(lambda: filesystem.cat_file(text, 0, _MAX_PROMPT + 1))
-
-    def take(text: str, content: bytes) -> None:
-        nonlocal size
+    for text, content in _read_each(filesystem, sorted(texts.values()), patience):
         size += len(content)
         if len(content) > _MAX_PROMPT or size > _MAX_TEXT:
             of = f"{text} is" if len(content) > _MAX_PROMPT else f"the prompts in {location} are"
@@ -120,17 +113,25 @@ def list_media(
             prompts[text] = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
-
-    paths = sorted(texts.values())
-    with ThreadPoolExecutor(_NUM_READERS) as readers:
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            list(map(take, some, readers.map(read, some)))
     if texts:
         rows["prompt"] = [prompts.get(texts.get(path, "")) for path in files]
     return ListedFolder(
         _as_parquet(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}))
     )
+
+
+def _read_each(filesystem: Any, paths: Sequence[str], patience: Patience) -> Iterator[tuple[str, bytes]]:
+    """Yield each path with its bytes, up to one more than a prompt may have."""
+
+    def read(path: str) -> bytes:
+        if isinstance(filesystem, LocalFileSystem):
+            check_regular(path)
+        return patience.ride_out(lambda: filesystem.cat_file(path, 0, _MAX_PROMPT + 1))
+
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            yield from zip(some, readers.map(read, some), strict=True)
 
 
 def _as_parquet(table: pa.Table) -> bytes:
