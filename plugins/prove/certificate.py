@@ -132,9 +132,12 @@ def _sha256(text: str) -> str:
 _PAGE = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>framefleet certificate</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>body {{ font: 1rem/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-td, th {{ text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; overflow-wrap: anywhere }}
+pre, section {{ overflow-x: auto }} section table {{ min-width: 36rem }}
+td, th {{ text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top }}
+td {{ overflow-wrap: anywhere }}
 </style></head><body>
 <h1>{count:,} of {num_rows:,} rows, drawn by a coin</h1>
 <p>First all records were sealed, then the coin drew these rows. Anybody with the weights can render them
@@ -146,9 +149,9 @@ page.</p>
 <tr><th>coin</th><td>{coin}</td></tr>
 <tr><th>rows</th><td>{num_rows:,}, of which {count:,} were drawn</td></tr></table>
 <h2>To render again</h2>
-<table><tr><th>position</th><th>row</th><th>prompt</th><th>seed</th><th>model</th></tr>
+<section><table><tr><th>position</th><th>row</th><th>prompt</th><th>seed</th><th>model</th></tr>
 {rows}
-</table></body></html>
+</table></section></body></html>
 """
 
 

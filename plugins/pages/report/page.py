@@ -156,7 +156,8 @@ def _charts(report: Report) -> Iterator[str]:
         series = [1, *[2] * (len(seconds) - 1)]
         chart = charts.bars_chart(seconds, numbers, what="What became of the time", series=series)
         rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
-        yield html_card("What became of the time", f"{gain.text()}.{rule}", chart)
+        text = gain.text()
+        yield html_card("What became of the time", f"{text[0].upper()}{text[1:]}.{rule}", chart)
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[: charts.MAX_BARS]
         chart = _counts_chart("Failures", types, series=[2] * len(types))
