@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def demo_command(
     if words and len(words) > 1 and all(word.isascii() and " " not in word for word in words):
         problem = f"there are {len(words)} prompts of one word each"
         raise JobError(problem, f"put each prompt in quotes: {command('demo', ' '.join(words))}")
+    if file := next(filter(os.path.isfile, words or []), None):
+        raise JobError(f"{file} is a file, and the demo renders prompts", "name it as `table` in a job file")
     job = prepare_demo(output, words or [], read_size(size) if size else None, num_seeds=seeds)
     for hint in filter(None, map(hint_about, words or [])):
         stderr.say(f"hint: {hint}")
