@@ -141,13 +141,14 @@ def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
     assert shown.getvalue().splitlines() == ["1 row checked", "2 rows checked", "training"]
 
 
-TEN_HOURS_AGO = time.monotonic() - 36_001  # give or take what tests take
+def ten_hours_ago() -> float:
+    return time.monotonic() - 36_001
 
 
 def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> None:
     on, shown = console()
-    clock, model = Clock(), Awaited(what="reading", since=TEN_HOURS_AGO)
-    ray = Awaited(what="starting Ray", since=TEN_HOURS_AGO)
+    clock, model = Clock(), Awaited(what="reading", since=ten_hours_ago())
+    ray = Awaited(what="starting Ray", since=ten_hours_ago())
     with Lines(on, clock=clock) as lines:
         for now in range(12):
             clock.now = now / 2
@@ -161,9 +162,9 @@ def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> Non
 def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves() -> None:
     terminal, shown = console(force_terminal=True)
     with Screen(terminal) as screen:
-        screen.show(Awaited(what="starting Ray", since=TEN_HOURS_AGO))
+        screen.show(Awaited(what="starting Ray", since=ten_hours_ago()))
     assert "starting Ray (10:" in shown.getvalue()
-    assert text_of(Awaited(what="starting Ray", since=TEN_HOURS_AGO)).startswith("starting Ray (10:")
+    assert text_of(Awaited(what="starting Ray", since=ten_hours_ago())).startswith("starting Ray (10:")
 
 
 def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
