@@ -104,10 +104,11 @@ class RunJob(Protocol):
 class More(Protocol):
     """Adds rows to a run, depending on its records. Called while no rows wait, with the lock held."""
 
-    def __call__(self, num_rows: int) -> str | None:
+    def __call__(self, num_rows: int, heed: Callable[[], None]) -> str | None:
         """Return the path, in the output, of a table with more rows in the same columns; None: no rows.
 
         num_rows: how many rows workers need now so that none is idle; 0: they have enough for the moment.
+        heed: to be called often while it takes long, so that the driver goes on; what it raises ends this.
         Also takes rows that people have added to the job since, and raises UserError if it cannot.
         """
 

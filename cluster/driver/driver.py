@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp
@@ -76,6 +77,7 @@ class Driver:
         self._num_tables = 0
         self._has_more = False  # more rows, for which there may be too few workers
         self._extension = _Extension()
+        self._listened_at = 0.0
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
@@ -145,7 +147,15 @@ class Driver:
         return self._stop.is_asked or self._has_failed or is_spent
 
     def _turn(self, fleet: Fleet) -> None:
-        arrived = fleet.wait(WAIT_S)
+        self._listen(fleet, WAIT_S)
+        if not (self._is_ending or self._lanes.finished):
+            is_due = self._run.is_extended and self._extension.is_due(self._progress(), self._lanes)
+            if is_due or self._num_tables != self._run.lock.num_tables:
+                self._take_added(fleet)
+
+    def _listen(self, fleet: Fleet, wait_s: float) -> None:
+        """Follow what happens, and give workers rows that wait."""
+        arrived = fleet.wait(wait_s)
         self._run.lock.check_seen()
         self._heed_requests(fleet)
         self._lanes.expect(fleet.num_serving())
@@ -162,9 +172,19 @@ class Driver:
         if not (self._is_ending or self._lanes.finished):
             now = datetime.now().astimezone()
             self._over_budget = self._run.over_budget(progress.spent, now=now)
-            is_due = self._run.is_extended and self._extension.is_due(progress, self._lanes)
-            if is_due or self._num_tables != self._run.lock.num_tables:
-                self._take_added(fleet)
+        self._listened_at = time.monotonic()
+
+    def _listen_meanwhile(self, fleet: Fleet) -> None:
+        """Go on while rows that were added are checked. Raises _CutShort if the run ends."""
+        if time.monotonic() - self._listened_at < WAIT_S:
+            return
+        try:
+            self._listen(fleet, 0.0)
+            self._lanes.fill()
+        except errors.TableError as error:  # not of the rows that are checked
+            raise _CutShort from error
+        if self._is_ending:
+            raise _CutShort
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
@@ -221,12 +241,17 @@ class Driver:
         self._num_tables = self._run.lock.num_tables
         if self._run.is_extended:
             self._committer.flush()
-        for more in self._lanes.take_added(self._extension.num_needed(self._lanes)):
-            level = logging.INFO if self._run.is_extended else logging.WARNING
-            log.log(level, "rows added to the table, to be rendered after it: %s", more.num_new)
-            self._tally.added(more.num_new, num_done=more.num_done)
-            fleet.open({key: lane.setup for key, lane in more.lanes.items()})
-            self._has_more = True
+        num_needed, heed = self._extension.num_needed(self._lanes), partial(self._listen_meanwhile, fleet)
+        try:
+            for more in self._lanes.take_added(num_needed, heed):
+                level = logging.INFO if self._run.is_extended else logging.WARNING
+                log.log(level, "rows added to the table, to be rendered after it: %s", more.num_new)
+                self._tally.added(more.num_new, num_done=more.num_done)
+                fleet.open({key: lane.setup for key, lane in more.lanes.items()})
+                self._has_more = True
+        except _CutShort as cut_short:  # these rows are left to the next run
+            if cut_short.__cause__:
+                raise cut_short.__cause__ from None
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
         """Commit a row whose clip an earlier run finished; return whether there is such a clip."""
@@ -519,6 +544,10 @@ class Driver:
                 "give the job machines of that kind, or set `fleet.same_gpu: false`",
             )
         return Cause(reason=error.problem, kind="refused", error=error)
+
+
+class _CutShort(Exception):
+    """The run ends before rows that were added are checked."""
 
 
 @dataclass(slots=True)

@@ -153,12 +153,12 @@ class Lanes:
         for lane in self:
             lane.dispatcher.reopen()
 
-    def take_added(self, num_rows: int) -> Iterator[Added]:
+    def take_added(self, num_rows: int, heed: Callable[[], None]) -> Iterator[Added]:
         """Take rows that were added, and yield them: each feed reads its own after all others.
 
-        num_rows: needed now.
+        num_rows: needed now. heed: called often meanwhile; what it raises ends this.
         """
-        while added := self._run.more(num_rows):
+        while added := self._run.more(num_rows, heed):
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
             for key in new:

@@ -171,6 +171,12 @@ class DriverLock(EpochLock[Holder]):
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
         self._write()  # if that fails, the next beat writes it
 
+    def check_not_stopped(self) -> None:
+        """Raise KeyboardInterrupt if this driver was asked to end before it has workers. Makes no request."""
+        if STOP in self.asked:
+            log.warning("asked to end by `framefleet stop`, before the first row")
+            raise KeyboardInterrupt
+
     def forget_errors(self) -> int:
         """Remove the errors of earlier drivers from their files; return how many had one."""
         earlier = (epoch for epoch in seals.epochs_of(self._store) if epoch != self.epoch)

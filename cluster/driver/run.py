@@ -64,9 +64,9 @@ class Run(Rendering):
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
     # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
-    # Puts rows that were added to the table since into the index; None if there are none. Its parameter is
-    # how many rows workers need now.
-    more: Callable[[int], Added | None] = lambda num_rows: None
+    # Puts rows that were added to the table since into the index; None if there are none. Its parameters are
+    # how many rows workers need now, and what it calls often meanwhile, whose errors end it.
+    more: Callable[[int, Callable[[], None]], Added | None] = lambda num_rows, heed: None
     is_extended: bool = False  # whether rows are added depending on the records, not by people
 
     @property

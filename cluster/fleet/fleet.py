@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
 LOADING_SILENCE_S = 120.0
+_TURN_S = 1.0  # of a driver, at most: one that took longer was suspended, or did not listen
 HELD_S = 10.0  # of waiting for room: a process of ours that has just ended holds some for a moment
 
 
@@ -289,7 +290,7 @@ class Fleet:
 
     def wait(self, timeout_s: float) -> list[events.Event]:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
-        self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
+        self._clock.tick(time.monotonic(), at_most=_TURN_S)
         self._check_cluster()
         now = time.monotonic()
         for slot in [slot for slot in self._resting if slot.starts_at <= now]:

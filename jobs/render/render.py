@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
+from framefleet.cluster.driver.lock import PAUSE, DriverLock, check_not_stopped
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.run import Run
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
@@ -130,10 +130,10 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             with DriverLock(resolved.store, can_pause=True) as lock:
                 claim(resolved)
                 earlier_runs.finish_taking_back(resolved.store, index, lock)
-                gone = mark_done(resolved, index, watch)
+                gone = mark_done(resolved, index, watch, lock.check_not_stopped)
                 if not recalled:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
-                    row_parts.write_rows(resolved, index, lock)
+                    row_parts.write_rows(resolved, index, lock, heed=lock.check_not_stopped)
                     row_parts.remember_survey(resolved, survey)
                 if scope.limit is not None:
                     scope = replace(scope, only=[row_id for _, row_id in index.pending_in(0, scope.limit)])
@@ -169,7 +169,7 @@ def render_pending(
     scope: Scope,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
-    write_invalid(resolved, index, run=run_id)
+    write_invalid(resolved, index, run=run_id, heed=lock.check_not_stopped)
     if scope.on_start:
         scope.on_start()
     counts = index.counts()
@@ -258,10 +258,8 @@ def _drive(run: Run, resolved: ResolvedJob, watch: Watch, start: Start, stays: C
 
         def waiting() -> None:
             watch.show(awaited)
-            if STOP in run.lock.asked and not stop.is_asked:
-                log.warning("asked to end by `framefleet stop`, before the first row")
-                stop.ask()
             stop.check()
+            run.lock.check_not_stopped()
 
         start.is_urgent = lambda: stop.is_urgent
         summary = Driver(run, on_progress=watch.show, stop=stop).run(start.fleet(waiting))

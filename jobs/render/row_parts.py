@@ -19,7 +19,7 @@ import hashlib
 import logging
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
@@ -68,10 +68,17 @@ _NOTES = f"{ROWS}/_written.json"
 _NOTED = TypeAdapter(dict[str, tuple[str, str]])
 
 
-def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int = 0) -> None:
+def write_rows(
+    resolved: ResolvedJob,
+    index: RowIndex,
+    hold: Hold,
+    *,
+    start: int = 0,
+    heed: Callable[[], None] = lambda: None,
+) -> None:
     """Make rows/ match the table. index: of the whole table. Needs the output's lock.
 
-    start: the first row that may be missing or wrong.
+    start: the first row that may be missing or wrong. heed: called often; what it raises ends this.
     """
     store, carried = resolved.store, resolved.rows.carried
     schema = row_schema(carried.schema(resolved.table.schema))
@@ -82,6 +89,7 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
     is_changed = False
     pieces_from = _pieces(resolved.table, len(parts) * _ROWS_IN_PART)
     for number, pieces in groupby(pieces_from, key=lambda piece: piece[0] // _ROWS_IN_PART):
+        heed()
         path = _part(number)
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file = Path(folder, "part.parquet")
@@ -259,8 +267,8 @@ class Additions:
         self._table = resolved.table if isinstance(resolved.table, Table) else None
         self._seen = {*resolved.added}
 
-    def take(self, num_rows: int = 0) -> Added | None:
-        """Take the rows of the oldest new file; None if there is none. num_rows: as in `More`.
+    def take(self, num_rows: int = 0, heed: Callable[[], None] = lambda: None) -> Added | None:
+        """Take the rows of the oldest new file; None if there is none. num_rows, heed: as in `More`.
 
         A file that cannot be used is left to the next run, which reports it too.
         """
@@ -269,16 +277,16 @@ class Additions:
         if self._more:  # a runner adds rows, and takes in all new files
             files = [*self._new_files()]
             try:
-                added_path = self._more(num_rows)
+                added_path = self._more(num_rows, heed)
             except UserError as error:
                 for file in files:
                     _warn(file, error)
                 return None
             self._lock.promise(files)
-            return self._taken(added_path) if added_path else None
+            return self._taken(added_path, heed) if added_path else None
         for path in self._new_files():
             try:
-                added = self._taken(path)
+                added = self._taken(path, heed)
             except TableError as error:
                 _warn(path, error)
             else:
@@ -292,13 +300,13 @@ class Additions:
                 self._seen.add(path)
                 yield path
 
-    def _taken(self, path: str) -> Added:
+    def _taken(self, path: str, heed: Callable[[], None]) -> Added:
         assert self._table is not None
         table = with_added(self._table, self._resolved.job, [path])
         first, index = self._survey.num_rows, self._index
         resolved = replace(self._resolved, table=table)
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
-            survey = survey_rows(resolved, new, Callback(), start=first)
+            survey = survey_rows(resolved, new, Callback(), look_at=lambda _: heed(), start=first)
             self._lock.check()
             rows = new.row_ids_in(first, survey.num_rows)
             index.add(rows, new.lanes_at([position for position, _ in rows]))
@@ -308,9 +316,9 @@ class Additions:
         self._table, self._resolved = table, resolved
         self._survey += survey
         num_done = self._mark_done(first) if index.num_foreign else 0
-        write_rows(resolved, index, self._lock, start=first)
+        write_rows(resolved, index, self._lock, start=first, heed=heed)
         remember_survey(resolved, self._survey)
-        write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
+        write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first, heed=heed)
         return Added(
             table=table,
             lanes=plan_lanes(resolved, index, self._survey),

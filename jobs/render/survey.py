@@ -245,10 +245,12 @@ def check_valid_rows(
     )
 
 
-def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: int = 0) -> None:
+def write_invalid(
+    resolved: ResolvedJob, index: RowIndex, *, run: str, start: int = 0, heed: Callable[[], None]
+) -> None:
     """Put the rows that the job skips under invalid/, in place of those of earlier runs.
 
-    start: the first row to look at; what is there about earlier rows stays.
+    start: the first row to look at; what is there about earlier rows stays. heed: as in `mark_done`.
     """
     if resolved.job.on_invalid != "skip":
         if not start:  # rows that an earlier run skipped are valid now
@@ -257,6 +259,7 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
 
     def left_out() -> Iterator[LeftOut]:
         for first, batch in resolved.table.batches(start=start) if index.num_left_out else ():
+            heed()
             if first < start:
                 continue
             places = index.left_out_in(first, batch.num_rows)
@@ -299,15 +302,18 @@ def reasons(row: InvalidRow) -> dict[str, object]:
     return {"row_index": row.index, "reason": problems, "fix": fixes}
 
 
-def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
+def mark_done(
+    resolved: ResolvedJob, index: RowIndex, watch: Watch, heed: Callable[[], None] = lambda: None
+) -> Gone | None:
     """Note in the index which rows have a record, and report rows that have two.
 
-    Returns which clips are gone, as far as a quick look shows.
+    heed: called often; what it raises ends this. Returns which clips are gone, as far as a quick look shows.
     """
     num_records, parts = 0, [part.path for part in live_parts(resolved.store)]
     for records in read_parts(resolved.store, parts, _DONE):
         index.mark_done(ids_of(records["row_id"]), first_positions_of(records["row_indices"]))
         num_records += len(records)
+        heed()
     if index.num_doubled:
         watch.say(
             f"note: more than one record: {count_text(index.num_doubled, 'row')}, as parts were copied "

@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count, islice, product
@@ -89,8 +89,16 @@ class SeedRow(NamedTuple):
 class Candidates:
     """The groups of a job, and the rows that they have asked for. Keeps the job's table in memory."""
 
-    def __init__(self, job: Job, watch: Watch, table: str | None = None, added: str | None = None) -> None:
-        """table: replaces the job's. added: a file with rows after the others.
+    def __init__(
+        self,
+        job: Job,
+        watch: Watch,
+        table: str | None = None,
+        added: str | None = None,
+        *,
+        heed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """table: replaces the job's. added: a file with rows after the others. heed: as in `More`.
 
         Raises UserError for invalid groups.
         """
@@ -113,7 +121,7 @@ class Candidates:
             self.survey = Survey()  # of the table
             self._rows: list[IdentifiedRow] = []
             self._left_out: list[LeftOut] = []
-            self.groups, self._seeds = self._grouped(self._read_table())
+            self.groups, self._seeds = self._grouped(self._read_table(heed))
         except BaseException:
             self.close()
             raise
@@ -157,7 +165,7 @@ class Candidates:
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
-    def _read_table(self) -> dict[tuple[str, ...], list[Together]]:
+    def _read_table(self, heed: Callable[[], None]) -> dict[tuple[str, ...], list[Together]]:
         """Read the table; return the places of its rows by their values of `per` and `share`."""
         resolved, survey = self._resolved, self.survey
         names = [*self.section.per, *self.section.share, *self._together]
@@ -173,6 +181,7 @@ class Candidates:
         for first, batch in resolved.table.batches():
             rows, carried = list(resolved.rows.read(first, batch)), resolved.rows.carried.of(batch)
             survey.add(rows)
+            heed()
             for row in rows:
                 cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
                 if isinstance(row, IdentifiedRow):
@@ -412,15 +421,15 @@ class Candidates:
                 rows += self._take(at, of_place)
         return rows
 
-    def take_added(self) -> tuple[Candidates, list[SeedRow]]:
+    def take_added(self, heed: Callable[[], None] = lambda: None) -> tuple[Candidates, list[SeedRow]]:
         """Return candidates that include rows added to the table since, and the rows to ask for.
 
-        Raises UserError if these make groups invalid.
+        heed: as in `More`. Raises UserError if these make groups invalid.
         """
         if not self._has_own_table or (added := added_in(self._store)) == self._added:
             return self, []
         self._added = added  # so that invalid rows are tried only once
-        new = Candidates(self._job, self._watch)
+        new = Candidates(self._job, self._watch, heed=heed)
         new._folder, new._num_files, new._written = self._folder, self._num_files, self._written
         new._earlier, new._seen = self._earlier, set(self._earlier)
         self.close()

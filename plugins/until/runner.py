@@ -9,6 +9,7 @@ The rows that are asked for depend on the time of judgements; the accepted ones 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +58,9 @@ class UntilRunner(JobRunner):
             for line in candidates.survey.invalid_lines():
                 watch.say(f"left out: {line}")
 
-            def more(num_rows: int) -> str | None:
+            def more(num_rows: int, heed: Callable[[], None]) -> str | None:
                 nonlocal candidates
-                candidates, rows = candidates.take_added()
+                candidates, rows = candidates.take_added(heed)
                 candidates.list_left_out()
                 candidates.read()
                 rows += candidates.ask(num_rows)

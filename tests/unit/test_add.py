@@ -19,6 +19,7 @@ import pytest
 
 import framefleet
 from framefleet import FramefleetError, Store, Summary, TableError
+from framefleet.cluster.driver import driver
 from framefleet.cluster.driver.lock import Holder
 from framefleet.cluster.driver.stop import Stop
 from framefleet.jobs.job.file import load_job
@@ -44,7 +45,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
     return job_values(write_table(tmp_path / "t.parquet", ROWS[:7]), tmp_path / "out")
 
 
-def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None = None) -> Summary | None:
+def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], object]] | None = None) -> Summary | None:
     """Render the job by workers that finish a row at each turn. Return None where it was interrupted."""
     resolved = resolve_job(load_job(values), Callback())
     with closing(resolved), begun(resolved, beat_s=0.05) as (survey, index, lock):
@@ -53,9 +54,9 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         lock.promise(resolved.added)
         run = replace(left_of(resolved, index, lock), more=Additions(resolved, survey, index, lock).take)
 
-        def then(what: Callable[[], None]) -> None:
+        def then(what: Callable[[], object]) -> None:
             what()
-            lock.num_tables += 1  # as its next beat sees
+            lock._look()  # as its next beat does
 
         turns = {turn: partial(then, what) for turn, what in (at or {}).items()}
         workers = Workers(resolved.store, hello_of(resolved), at=turns)
@@ -81,7 +82,7 @@ def check_whole(values: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 @pytest.mark.parametrize("turn", [1, 4])  # while rows wait, and as the last are under way
 def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str, Any]) -> None:
-    summary = run(values, at={turn: lambda: framefleet.add(values, LATER, wait_s=0) and None})
+    summary = run(values, at={turn: partial(framefleet.add, values, LATER, wait_s=0)})
     assert summary and (summary.done, summary.failed) == (9, 0)
     check_whole(values, [*ROWS[:7], *LATER])
     with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
@@ -89,6 +90,17 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
         assert recalled and recalled.num_rows == 10, "the next run need not check the table again"
     again = run(values)
     assert again and again.done == 0
+    check_whole(values, [*ROWS[:7], *LATER])
+
+
+def test_a_job_is_stopped_while_it_checks_rows_that_are_added(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver, "WAIT_S", 0)
+    add, stop = partial(framefleet.add, values, LATER, wait_s=0), partial(framefleet.stop, values["output"])
+    assert run(values, at={1: add, 2: stop}) is None
+    assert "rows added" not in caplog.text and records_of(values["output"])
+    run(values)
     check_whole(values, [*ROWS[:7], *LATER])
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -143,6 +143,26 @@ def test_a_job_that_is_to_stop_as_it_ends_begins_no_other_run(
     monkeypatch.setattr(module, "DriverLock", AskedLate)
     with pytest.raises(KeyboardInterrupt):
         command(job)
+
+
+class AskedEarly(DriverLock):
+    """Is asked to end as it begins."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._store.write(request_path(self.epoch, STOP), b"")
+        self._look()
+        return self
+
+
+def test_a_job_that_is_to_stop_before_its_first_row_writes_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(render, "DriverLock", AskedEarly)
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    with pytest.raises(KeyboardInterrupt):
+        framefleet.render(job_values(table, tmp_path / "out"))
+    assert "before the first row" in caplog.text and not (tmp_path / "out" / "rows").exists()
 
 
 def test_a_job_that_is_to_stop_while_ray_starts_waits_no_longer(
