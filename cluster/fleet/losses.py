@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,8 +182,9 @@ def cause_to_end(
             section, row_id = report.measuring
             reason = f"it hung: a function of `{section}` has not returned for {report.writing_s:.0f} s"
             return Cause(reason=reason, kind="died", suspects=(row_id,))
-        reason = f"it hung: encoding and storing a clip has taken {report.writing_s:.0f} s so far"
-        return Cause(reason=reason, kind="machine")
+        doing = "storing" if report.is_storing else "encoding"
+        reason = f"it hung: {doing} a clip has taken {report.writing_s:.0f} s so far"
+        return Cause(reason=reason, kind="machine", suspects=() if report.is_storing else None)
     if report.still_s > longest_still_s:
         rows = count_text(len(report.rendering), "row")
         reason = f"it hung: no progress for {report.still_s:.0f} s with {rows}"
@@ -216,6 +217,10 @@ class LaneHosts:
             for other in self._by_lane.values():
                 other.rest(host, now + SILENT_REST_S)
         return starts_at
+
+    def use_again(self, alive: Collection[str]) -> None:
+        for hosts in self._by_lane.values():
+            hosts.use_again(alive)
 
     def blocked(self, lanes: Iterable[LaneKey]) -> set[str]:
         """Return the machines that none of these lanes uses any more."""

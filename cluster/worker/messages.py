@@ -157,6 +157,7 @@ class WorkerReport:
     still_s: float = 0.0  # since the rows that it renders last made progress; 0 while it waits for others
     store_silent_s: float = 0.0  # since the output last answered, if it does not answer now
     writing_s: float = 0.0  # for how long one of its clips has been encoded, measured or stored
+    is_storing: bool = False  # what has taken this long: the store, not the clip
     # The section whose column has not returned its value for this long, and the row of the clip.
     measuring: tuple[str, str] | None = None
     rendering: tuple[str, ...] = ()  # the rows that `still_s` is about, if that is long

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from queue import Full, Queue
@@ -99,8 +99,8 @@ class _Held:
     """A clip that a writer has, since when, and what it does with it."""
 
     row_id: str
+    doing: Literal["encoding", "storing"]
     since: float = field(default_factory=time.monotonic)
-    doing: Literal["encoding", "storing"] = "encoding"
     measuring: str | None = None  # the section whose column finds its values
 
 
@@ -130,29 +130,38 @@ class Writers:
                 is_taken = True
 
     def slowest(self) -> dict[str, Any]:
-        """Return, for a report, how long a writer has had its clip at most, and what measures that clip."""
+        """Return, for a report, how long a writer has had its clip at most, and what it does with it."""
         oldest = min(self._held, key=lambda held: held.since, default=None)
         if oldest is None:
             return {}
         measuring = (oldest.measuring, oldest.row_id) if oldest.measuring else None
-        return {"writing_s": time.monotonic() - oldest.since, "measuring": measuring}
+        is_storing, writing_s = oldest.doing == "storing", time.monotonic() - oldest.since
+        return {"writing_s": writing_s, "is_storing": is_storing, "measuring": measuring}
+
+    @contextmanager
+    def holding(self, row_id: str, doing: Literal["encoding", "storing"]) -> Iterator[_Held]:
+        """Count what the block does with a row as the work of a writer."""
+        work = _Held(row_id, doing)
+        with self._lock:
+            self._held = (*self._held, work)
+        try:
+            yield work
+        finally:
+            with self._lock:
+                self._held = tuple(other for other in self._held if other is not work)
 
     def _run(self) -> None:
         while True:
             clip, attempt = self._clips.get()
-            work = _Held(clip.row_id)
-            with self._lock:
-                self._held = (*self._held, work)
             try:
-                news: StoredRow | Failed = self._stored(clip, attempt, work)
+                with self.holding(clip.row_id, "encoding") as work:
+                    news: StoredRow | Failed = self._stored(clip, attempt, work)
             except BaseException as error:  # the row's own failure, or the store's: the driver decides
                 step, failure = self._step_raising(error), error
                 if not isinstance(failure, Exception):  # such as SystemExit, which ends a thread silently
                     problem = f"its code raised {type(error).__name__}: {error}"
                     failure = RowError(problem, "have it raise an Exception")
                 news = Failed.of(clip.row_id, failure, traceback.format_exc(), step=step)
-            with self._lock:
-                self._held = tuple(other for other in self._held if other is not work)
             self._report(news)
 
     def _step_raising(self, error: BaseException) -> str:

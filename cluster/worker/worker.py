@@ -333,7 +333,8 @@ class Worker:
                 self._writers.put(outcome, attempt=attempt, spending=renderer.clock.spending)
             elif isinstance(outcome, Failure):
                 if outcome.half_done:  # stored first, as the next attempt continues from there
-                    with renderer.clock.spending("store"):
+                    held = self._writers.holding(outcome.row_id, "storing")
+                    with renderer.clock.spending("store"), held:
                         self._checkpointer.keep_now(outcome.half_done, is_over=False)
                 failed = messages.Failed.of(
                     outcome.row_id, outcome.error, outcome.traceback, room=renderer.room_bytes

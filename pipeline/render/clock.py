@@ -28,7 +28,7 @@ from framefleet.pipeline.render.row_seconds import ClipSeconds, gpu_event
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
 # What others do: bring rows and their inputs, and take clips. It may take any time.
-_OTHERS = {"rows", "inputs", "upload", "media"}
+_OTHERS = {"rows", "inputs", "upload", "media", "store"}
 # A cause interrupts those of a lower rank alone, so that what an audit or a probe calls counts as theirs.
 _RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4, compile=4)
 

@@ -126,9 +126,10 @@ def test_a_thread_stands_still_from_its_last_turn_on_but_not_while_it_waits_for_
         assert clock.still_s() == 7
     moments.now += 1
     assert clock.still_s() == 1, "between two forwards"
-    with clock.spending("upload"):
-        moments.now += 100
-        assert clock.still_s() == 0
+    for cause in ("upload", "store"):
+        with clock.spending(cause):
+            moments.now += 100
+            assert clock.still_s() == 0
 
 
 def test_a_gpu_that_still_works_is_not_idle(moments: Moments) -> None:

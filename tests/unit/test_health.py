@@ -125,6 +125,7 @@ def failed(blame: str, *, is_final: bool = False) -> WorkerReport:
 LONG_S = FaultPolicy(stall_s=30).longest_writing_s + 1
 
 
+STORING = WorkerReport(writing_s=LONG_S, is_storing=True)
 SCORING = WorkerReport(writing_s=LONG_S, measuring=("scores", "it"))
 STILL = [WorkerReport(still_s=seconds, rendering=("it",)) for seconds in (29, 31)]
 
@@ -137,10 +138,11 @@ STILL = [WorkerReport(still_s=seconds, rendering=("it",)) for seconds in (29, 31
         ([ONE_DONE, *[failed("worker")] * 3], 1, "machine", 1, "OSError: bad"),  # or the row has caused it
         ([failed("worker"), failed("row", is_final=True)], 1, "machine", 1, "OSError: bad"),
         ([ONE_DONE, *[SCORING] * 3], 1, "died", 1, "a function of `scores` has not returned for"),
-        ([WorkerReport(writing_s=LONG_S)], 0, "machine", 0, "encoding and storing a clip has taken"),
+        ([WorkerReport(writing_s=LONG_S)], 0, "machine", 0, "encoding a clip has taken"),
+        ([ONE_DONE, *[STORING] * 9], 0, "machine", 0, "storing a clip has taken"),
         (STILL, 0, "died", 1, "it hung: no progress for 31 s with 1 row"),
     ],
-    ids=["machine", "memory", "worker", "worker, then row", "score", "writing", "hung"],
+    ids=["machine", "memory", "worker", "worker, then row", "score", "encoding", "storing", "hung"],
 )
 def test_a_fault_costs_the_row_an_attempt_only_where_the_row_may_be_why(
     reports: list[WorkerReport],
