@@ -313,6 +313,12 @@ class Hosts:
         streaks = [place.streak for place in self._hosts.values()]
         return any(streak.num_faults > 1 and streak.since == self._num_done for streak in streaks)
 
+    def use_again(self, alive: Collection[str]) -> None:
+        """Use the workers again that were barred on machines which are not among those alive any more."""
+        for own in self._workers.values():
+            if own.unused and own.failed_at and own.failed_at not in alive:
+                own.unused, own.error, own.streak = None, None, _Streak()
+
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None
 

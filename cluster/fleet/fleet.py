@@ -265,7 +265,7 @@ class Fleet:
         starts_at = self._lanes.fault(slot.lane, slot.name, lost.cause, loss=loss, now=time.monotonic())
         if self.has_too_many:
             self._num_slots -= 1
-        elif starts_at is not None or len(self._lanes_open()) > 1:  # other lanes may do better there
+        else:  # also one that is barred: other lanes may do better there, or its machine may be replaced
             slot.state, slot.host, slot.starts_at = "to start", None, starts_at or time.monotonic() + REST_S
             self._resting.append(slot)
         for place in set(self.unused) - set(unused):
@@ -464,6 +464,7 @@ class Fleet:
         now = self._clock.seconds
         if self._machines.num_looks != self._num_looks:
             self._num_looks, self._heard = self._machines.num_looks, now
+            self._lanes.use_again({machine.node_id for machine in self._machines.alive})
             self._fill()
         try:
             self._machines.check(silent_s=now - self._heard, limit_s=self._settings.silence_s)

@@ -58,7 +58,11 @@ def test_one_bad_worker_among_good_ones_is_not_replaced_and_its_machine_goes_on(
         is_replaced.append(fault(hosts, "bad", "a"))
         hosts.done("good")
     assert is_replaced == [True, True, False]
+    hosts.use_again({"a"})
     assert hosts.unused == ("bad is no longer used: CUDA error",)
+    hosts.use_again({"b"})
+    assert not hosts.is_barred("bad"), "another machine has taken the place of its own"
+    assert [fault(hosts, "bad", "b") for _ in range(2)] == [True, True] and not hosts.unused
 
 
 def test_faults_of_several_workers_in_turn_do_not_end_one_while_others_are_sound() -> None:
