@@ -22,7 +22,8 @@ from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER, wi
 from framefleet.pipeline.request import quickly_pickled
 
 CellValue = bool | int | float | str | None
-REFUSED = "{}_refused"  # the column that says why a clip will never have a value
+REFUSED = "{}_refused"  # the column that says why a clip has no value
+_NOT_YET = "not answered: "  # begins a reason that holds for one run
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,16 @@ class NoValue(Exception):
     """A column has no value for this clip; the text says why. is_final: nor will it have one later."""
 
     is_final = True
+
+
+def refusal(error: Exception) -> str:
+    """Return why a clip has no value, for its column `REFUSED`."""
+    return ("" if getattr(error, "is_final", True) else _NOT_YET) + why_missing(error)
+
+
+def is_for_good(reason: str | None) -> bool:
+    """Return whether a clip will never have a value, by what `REFUSED` says."""
+    return bool(reason) and not str(reason).startswith(_NOT_YET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

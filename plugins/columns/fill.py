@@ -1,8 +1,8 @@
 """Fill missing columns of an output's clips, as parts in scores/.
 
 A question is identified by the clip and its column's digest, so equal questions are asked once, for all
-columns. If a value is refused, `<column>_refused` says so, and the question is not asked again. If there is
-no answer, nothing is written, and a later pass asks again.
+columns. If a value is refused, `<column>_refused` says so, and the question is not asked again, or only by
+the next run. If nobody answers now, nothing is written, and a later pass asks again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from framefleet.pipeline.outputs.columns import (
     CellValue,
     NoValue,
     cell_asked_for,
+    is_for_good,
     may_answer_later,
+    refusal,
     refusal_fields,
     why_missing,
 )
@@ -67,8 +69,8 @@ class _Outcome:
     """The outcome for one clip, by column. later: no answer now, or its clip cannot be read."""
 
     values: dict[str, CellValue] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)  # why it will never have a value
-    errors: dict[str, str] = field(default_factory=dict)  # why it has no value in this run
+    refused: dict[str, str] = field(default_factory=dict)  # why it has none, for the column `REFUSED`
+    errors: dict[str, str] = field(default_factory=dict)  # likewise, in this run
     later: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # columns whose function has returned
     damage: str = ""
@@ -241,7 +243,7 @@ class Filling:
                 lacking.append(name)
             elif record.get(name) is not None:
                 self._answered.add(name)
-            elif record.get(REFUSED.format(name)) and not self._again:
+            elif is_for_good(record.get(REFUSED.format(name))) and not self._again:
                 if not is_count:
                     self.num_left[name] += 1
                     self.num_refused[name] += 1
@@ -304,8 +306,8 @@ class Filling:
                 self._troubles[name] = error
                 self._num_faults[name] += 1 if isinstance(error, OSError) else _MAX_FAULTS
                 outcome.later.append(name)
-            elif column.is_late and getattr(error, "is_final", True):
-                outcome.refused[name] = why_missing(error)
+            elif column.is_late:
+                outcome.refused[name] = refusal(error)
             else:
                 outcome.errors[name] = why_missing(error)
         else:
@@ -343,7 +345,7 @@ class Filling:
         self._refusals = [one for one in self._refusals if one[1] not in self._answered]
         for record, name, message in refusals:
             self._lock.put(record, {REFUSED.format(name): message})
-            self.num_refused[name] += 1
+            self.num_refused[name] += is_for_good(message)
 
     # -- Clips --
 

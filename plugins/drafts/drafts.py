@@ -25,7 +25,7 @@ from framefleet.jobs.job.steps import for_choice
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
-from framefleet.pipeline.outputs.columns import REFUSED, late_columns
+from framefleet.pipeline.outputs.columns import REFUSED, is_for_good, late_columns
 from framefleet.pipeline.outputs.file_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.output import FRAMES_OF
@@ -150,7 +150,7 @@ def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable
         refused = REFUSED.format(name)
         tables = records_where(drafted.store, ["row_id", name, refused], None)
         rows = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
-        lacking = {row["row_id"]: bool(row.get(refused)) for row in rows if is_wanted(row["row_id"])}
+        lacking = {row["row_id"]: is_for_good(row.get(refused)) for row in rows if is_wanted(row["row_id"])}
         if not lacking:
             continue
         text = f"drafts without {name}, which decides the choice: {len(lacking):,}"

@@ -204,10 +204,11 @@ def test_clips_that_get_no_answer_delay_no_others(mood: dict[str, Any], store: S
     chat.will()
     is_final = mood.get("status", 200) < 429 and "wait_s" not in mood
     is_final &= mood.get("raw", "") != "x" * (5 << 20)
+    refused = [row["quality_refused"] for row in columns(store, "quality_refused")]
+    assert [bool(one) for one in refused] == [True, True, True, False, False, True, False]
+    assert [one.startswith("not answered: ") for one in refused if one] == [not is_final] * 4
     again = command("judge", job)
     if is_final:
-        refused = [row["quality_refused"] for row in columns(store, "quality_refused")]
-        assert [bool(one) for one in refused] == [True, True, True, False, False, True, False]
         assert (again.exit_code, len(chat.log)) == (1, num_asked), "nobody is asked again"
         assert "judge JOB.YAML --again, as 4 were refused for good" in again.stderr
         again = command("judge", job, "--again")
