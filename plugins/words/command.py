@@ -44,7 +44,7 @@ def prompts_command(
             "--from",
             metavar="FILE",
             help="Replace written prompts with those in this file, in the format of --json: JSON lines with "
-            "original_prompt and prompt.",
+            "original_prompt, prompt and, if an original has several, question.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -55,6 +55,7 @@ def prompts_command(
     Nothing is rendered. After a correction, the next run renders rows with this prompt again.
     """
     import json
+    from collections import Counter
 
     from framefleet.api.jobs import watch_on
     from framefleet.plugins.words import prompts
@@ -62,9 +63,12 @@ def prompts_command(
     texts = None if corrections is None else prompts.corrections_in(corrections)
     with watch_on(stderr) as watch:
         written = prompts.corrected_prompts(job, watch, sets or [], corrections=texts)
-    for original, text in written.items():
+    num_texts = Counter(row.original for row in written)
+    for row in written:
+        question = row.question if num_texts[row.original] > 1 else None
         if as_json:
-            row = {prompts.ORIGINAL: original, "prompt": text}
-            stdout.say(json.dumps(row, ensure_ascii=False))
+            line = {prompts.ORIGINAL: row.original, "prompt": row.prompt}
+            line |= {} if question is None else {prompts.QUESTION_KEY: question}
+            stdout.say(json.dumps(line, ensure_ascii=False))
         else:
-            stdout.say(f"{original}\n    {text}")
+            stdout.say(f"{question or row.original}\n    {row.prompt}")

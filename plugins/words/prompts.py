@@ -50,7 +50,9 @@ from framefleet.plugins.words.section import (
 )
 
 ORIGINAL = "original_prompt"
+QUESTION_KEY = "question"
 _SECTION, _PROMPT = "prompts", "prompt"  # section of a job; argument
+Corrections = Mapping[str, str] | Mapping[str | tuple[str, str], str]  # by original, or also by question
 _FIELDS = pa.schema([(name, pa.string()) for name in ("key", ORIGINAL, _PROMPT)])
 
 
@@ -63,20 +65,31 @@ class WrittenTable:
     place: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenPrompt:
+    """A text that an endpoint wrote. question: None if it is not known, as without the job."""
+
+    key: str
+    original: str
+    question: str | None
+    prompt: str
+
+
 def prompts(
     job: Job | str | Path | Mapping[str, Any],
     *,
     corrections: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Write the missing prompts of a job, and return all of them by their originals.
+    """Write the missing prompts of a job, and return all of them by their originals: the last of several.
 
     job: a job file's path or content, or an output, whose prompts are only read. corrections: texts that
     replace written ones, by their originals; the next run renders their rows again. sets: e.g.
     "storage_options.key=...". Raises as `render` does, TableError for a prompt that gets no answer or a
     correction of an unknown prompt, and EndpointError.
     """
-    return corrected_prompts(job, Callback(), sets, corrections=corrections)
+    written = corrected_prompts(job, Callback(), sets, corrections=corrections)
+    return {row.original: row.prompt for row in written}
 
 
 @counting_requests()
@@ -85,20 +98,21 @@ def corrected_prompts(
     watch: Watch,
     sets: Sequence[str],
     *,
-    corrections: Mapping[str, str] | None,
-) -> dict[str, str]:
-    """Do what `prompts` does, reporting to `watch`."""
+    corrections: Corrections | None,
+) -> list[WrittenPrompt]:
+    """Do what `prompts` does, reporting to `watch`, and return each text."""
     if corrections is None and isinstance(job, str | Path) and ("://" in str(job) or os.path.isdir(job)):
         output = Store(str(job), storage_options(sets))
         if written := written_in(output):
-            return _by_original(written.values())
+            rows = ((key, row[ORIGINAL], row[_PROMPT]) for key, row in written.items())
+            return [WrittenPrompt(key=key, original=a, question=None, prompt=b) for key, a, b in rows if b]
         raise JobError(f"{output.url_of('')} has no written prompts", "use the job file to write them")
     job = load_job(job, sets)
     store = store_of_job(job)
     write_prompts(job, watch)
     if corrections is not None:
-        watch.say(f"{count_text(replace_prompts(store, corrections), 'prompt')} replaced")
-    return _by_original(written_in(store).values())
+        watch.say(f"{count_text(replace_prompts(store, _written_for(job), corrections), 'prompt')} replaced")
+    return _written_for(job)
 
 
 def rewrite_of(job: Job) -> RewriteSection:
@@ -185,13 +199,20 @@ def written_in(store: Store) -> dict[str, dict[str, str]]:
     return {row["key"]: row for table in read_parts(store, paths, _FIELDS) for row in table.to_pylist()}
 
 
-def _by_original(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {row[ORIGINAL]: row[_PROMPT] for row in rows if row[_PROMPT]}
+def _written_for(job: Job) -> list[WrittenPrompt]:
+    """Return the texts for the questions of a job, in the order of its table."""
+    texts = {key: row[_PROMPT] for key, row in written_in(store_of_job(job)).items() if row[_PROMPT]}
+    with closing(resolve_job(job, Callback())) as resolved:
+        rows = {row.key: row for row in _questions(resolved) if row.key in texts}
+    return [
+        WrittenPrompt(key=key, original=str(row.text), question=row.question, prompt=texts[key])
+        for key, row in rows.items()
+    ]
 
 
-def corrections_in(file: Path) -> dict[str, str]:
-    """Return the prompts in a file of JSON lines, by their originals. Raises TableError if it is invalid."""
-    texts = {}
+def corrections_in(file: Path) -> Corrections:
+    """Return the prompts in a file of JSON lines. Raises TableError if it is invalid."""
+    texts: dict[str | tuple[str, str], str] = {}
     try:
         lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeError) as error:
@@ -205,34 +226,41 @@ def corrections_in(file: Path) -> dict[str, str]:
         if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
             problem = f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}"
             raise TableError(problem, "write it like the output of `framefleet prompts JOB.YAML --json`")
-        texts[original] = text
+        key = (original, str(row[QUESTION_KEY])) if QUESTION_KEY in row else original
+        if texts.setdefault(key, text) != text:
+            problem = f"{file}, line {number}: another text for the prompt {shown(original)}"
+            raise TableError(problem, "leave out one of the two")
     return texts
 
 
-def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
-    """Replace written prompts; return how many have changed. texts: by original prompt.
+def replace_prompts(store: Store, written: Sequence[WrittenPrompt], texts: Corrections) -> int:
+    """Replace written prompts; return how many have changed.
 
     If several texts were written for one original, because other cells of its rows differ, the last of them,
-    which `framefleet prompts` shows, changes nothing. Raises TableError for an unknown original.
+    which `prompts` returns, changes nothing without its question. Raises TableError for an unknown original.
     """
-    written = written_in(store)
-    last = _by_original(written.values())
-    if unknown := [text for text in texts if text not in last]:
-        problem = f"{store.url_of(ANSWERS)} has no text for the prompt {shown(unknown[0])}"
+    last = {row.original: row.prompt for row in written}
+    there = last.keys() | {(row.original, row.question) for row in written}
+    if unknown := [key for key in texts if key not in there]:
+        original = unknown[0] if isinstance(unknown[0], str) else unknown[0][0]
+        problem = f"{store.url_of(ANSWERS)} has no text for the prompt {shown(original)}"
         raise TableError(problem, "copy `original_prompt` from `framefleet prompts JOB.YAML --json`")
-    for original, text in texts.items():
+    for key, text in texts.items():
         try:
             checked_answer(None, text)
         except ValueError as error:
+            original = key if isinstance(key, str) else key[0]
             raise TableError(f"the new prompt for {shown(original)}: {error}", "correct it") from None
+    new = {key: text for key, text in texts.items() if not isinstance(key, str) or last[key] != text}
     with DriverLock(store, renders=False) as lock:
-        writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
-        new = {original: text for original, text in texts.items() if text != last[original]}
-        changed = [row for row in written.values() if new.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
-        for row in changed:
-            writer.add(None, row | {_PROMPT: texts[row[ORIGINAL]]})
+        writer, num_changed = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch)), 0
+        for row in written:
+            text = new.get((row.original, row.question or ""), new.get(row.original, row.prompt))
+            if text != row.prompt:
+                writer.add(None, {"key": row.key, ORIGINAL: row.original, _PROMPT: text})
+                num_changed += 1
         writer.flush()
-    return len(changed)
+    return num_changed
 
 
 class _Row(NamedTuple):

@@ -283,3 +283,20 @@ def test_a_list_that_nobody_edited_changes_no_prompt_of_two_questions(tmp_path: 
             framefleet.prompts(file, corrections={"a fox": unusable})  # type: ignore[dict-item]
     framefleet.prompts(file, corrections={"a fox": "a red fox"})
     assert [row["prompt"] for row in rows_rendered(load_job(file))] == ["a red fox"] * 2
+
+
+def test_texts_of_two_questions_about_a_prompt_are_shown_and_corrected_by_question(
+    tmp_path: Path, chat: Chat
+) -> None:
+    rows = [{"prompt": "a fox", "style": style} for style in ("photo", "anime")]
+    command("prompts", job_file(tmp_path, chat, rows, question="Write about {prompt}"))
+    file = job_file(tmp_path, chat, rows, question="Write: {prompt}, as {style}")
+    written = command("prompts", file, "--json").stdout
+    for style in ("photo", "anime"):
+        question = f"Write: a fox, as {style}"
+        assert f"{question}\n    In golden light: {question}" in command("prompts", file).stdout
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text(written.replace("light: Write: a fox, as photo", "light: a red fox"), "utf-8")
+    assert "1 prompt replaced" in command("prompts", file, "--from", edited).stderr
+    changed = [row["prompt"] for row in rows_rendered(load_job(file))]
+    assert changed == ["In golden light: a red fox", "In golden light: Write: a fox, as anime"]
