@@ -14,7 +14,7 @@ changes or the server starts. The faults by step, and what their values mean (tr
     poll:     forget: the id is unknown from now on
               expire: the same, once the clip is done; with "status" the job says so
               html: a proxy's page with status 200
-              status: this status code, with an error that is not about the clip
+              status: this status code, with an error that is not about the clip; also at create
               absent: 404, though it has the clip
               state: a word for how far it is
     content:  html, status, empty, half, octet (no media type), json_content (an error with status 200)

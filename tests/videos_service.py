@@ -268,6 +268,8 @@ class Service:
             if self._faults.value("html", prompt, "create"):
                 raise web.HTTPOk(text=_PAGE, content_type="text/html")
             self._be_busy(prompt, "create")
+            if status := self._faults.value("status", prompt, "create"):
+                raise Refused(status, "Internal Server Error")
             if (name := self._faults.value("bill_422", prompt)) is not None:
                 raise Refused(422, "Extra inputs are not permitted", str(name), "extra_forbidden")
             if not are_images and request.content_type not in CONTENT_TYPES[self._dialect]:

@@ -122,9 +122,10 @@ class Servers:
             server.count(now)
             server.down_since = now if server.down_since is None else server.down_since
 
-    def busy(self, server: Server, pause_s: float | None) -> None:
-        """Note that it is busy. pause_s: for how long, if it says so."""
+    def busy(self, server: Server, pause_s: float | None, *, why: str = "") -> None:
+        """Note that it is busy. pause_s: for how long, if it says so. why: what it says instead of that."""
         with self._lock:
+            server.why = why or server.why
             server.pause_s = pause_s or min(2 * server.pause_s or _LOAD_S / 8, 4 * _LOAD_S)
             now = time.monotonic()
             server.next_at = now + server.pause_s

@@ -40,6 +40,7 @@ _OF_CONTENT = ("moderation", "content_policy", "safety")  # in codes of clips th
 _ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: not about the clip
 _TURN_S = 0.05  # between two looks at whether the first row was taken
 _LOOK_S = 1.0  # between two looks at a silent server
+_RESTART_S = 60.0  # of a server that answers all rows with faults: meanwhile, these are not about the row
 _TRIES = 3  # to fetch a file that is none, and to create at servers that answer with faults
 _ABSENCES = 8  # answers that it has no such clip, in a row: of several servers at one address, others have it
 _LATER = "run the same command again when it answers"
@@ -65,6 +66,15 @@ class _Made:
         return {"url": self.server.url, "id": self.id, "number": self.number}
 
 
+@dataclass(slots=True)
+class _Faults:
+    """Of servers that were to create a row's clip. num: those that count against the row."""
+
+    num_taken: int  # rows that servers had taken at the last one
+    num: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
 class Session(EngineSession):
     def __init__(self, engine: _Servers, store: Store) -> None:
         self._engine = engine
@@ -75,7 +85,8 @@ class Session(EngineSession):
         self._output = f"-{sha256(store.url_of('').encode()).hexdigest()[:8]}"
         self._forms: dict[str, tuple[bool, Any]] = {}  # by URL: whether it takes JSON, and which words
         self._num_ended: dict[str, int] = {}  # ids of a row that ended without a clip
-        self._num_faults: dict[str, int] = {}  # of servers that were to create a row's clip
+        self._faults: dict[str, _Faults] = {}  # by row, until it is taken or fails
+        self._num_taken = 0  # rows, by all servers
         self._unknown = ""  # the last state that a server named, and that we do not know
         self._first = threading.Lock()  # held to create, until a server has taken a row
         self._has_taken = self._has_sent = bool(store.list(RECORDS))  # a server: a row, a clip; in any run
@@ -121,7 +132,7 @@ class Session(EngineSession):
                 self._servers.done(server)
                 self._has_sent = True
                 self._num_ended.pop(row.row_id, None)
-                self._num_faults.pop(row.row_id, None)
+                self._faults.pop(row.row_id, None)
                 return clip
 
     def _kept(self, row: EngineRow) -> _Made | None:
@@ -198,12 +209,14 @@ class Session(EngineSession):
             except Silent as error:
                 note_cost()
                 row.say(f"row {row.row_id}: {error.problem}; it may have been created there")
-                self._fault(row, server, error)
+                self._servers.silent(server, error.problem)
+                self._count_fault(row, error)
                 return None
             if not answer.is_good:
                 self._not_created(row, server, answer, is_json=is_json, fields=fields)
                 return None
             self._servers.taken(server)
+            self._num_taken += 1
             try:
                 made = self._made(answer, server, number)
                 if made.id:
@@ -258,14 +271,19 @@ class Session(EngineSession):
             self._servers.busy(server, retry_after_s(answer.headers))
             return
         row.say(f"row {row.row_id}: {said}")
-        self._fault(row, server, EndpointError(said, "check the server"))
+        self._servers.answered(server)
+        self._servers.busy(server, retry_after_s(answer.headers), why=said)
+        faults = self._faults.setdefault(row.row_id, _Faults(self._num_taken))
+        are_others_taken, faults.num_taken = self._num_taken > faults.num_taken, self._num_taken
+        if are_others_taken or time.monotonic() - faults.since > _RESTART_S:
+            self._count_fault(row, EndpointError(said, "check the server"))
 
-    def _fault(self, row: EngineRow, server: Server, error: EndpointError) -> None:
-        """Leave a server that could not take a row; raise the error if that happens to the row again."""
-        self._servers.silent(server, error.problem)
-        self._num_faults[row.row_id] = self._num_faults.get(row.row_id, 0) + 1
-        if self._num_faults[row.row_id] >= _TRIES:
-            del self._num_faults[row.row_id]
+    def _count_fault(self, row: EngineRow, error: EndpointError) -> None:
+        """Count that a server could not take a row; raise the error if that happens to the row again."""
+        faults = self._faults.setdefault(row.row_id, _Faults(self._num_taken))
+        faults.num += 1
+        if faults.num >= _TRIES:
+            del self._faults[row.row_id]
             raise error
 
     def _form(self, server: Server) -> tuple[bool, Any]:

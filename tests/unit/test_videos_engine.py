@@ -22,6 +22,7 @@ from framefleet.pipeline.engine import engine_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.plugins.engines import servers, session
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.servers import Servers
 from framefleet.plugins.engines.session import Session
@@ -221,11 +222,11 @@ def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer
 
 
 def test_a_server_whose_clips_fail_for_ever_pauses_no_longer_than_a_busy_one() -> None:
-    servers = Servers(["http://a/v1", "http://b/v1"], 1)
-    failing, busy = servers
+    every = Servers(["http://a/v1", "http://b/v1"], 1)
+    failing, busy = every
     for _ in range(2000):
-        servers.failed(failing)
-        servers.busy(busy, None)
+        every.failed(failing)
+        every.busy(busy, None)
     assert failing.next_at == pytest.approx(busy.next_at, abs=1)
 
 
@@ -282,6 +283,24 @@ def test_no_server_that_answers_ends_the_run(vllm: VideosServer, tmp_path: Path)
         rows = Rows(tmp_path, server, api_key_env=None, patience_s=0.3)
         with closing(rows), pytest.raises(Halted, match="none of 1 server has answered, or accepted a row"):
             rows.render()
+
+
+def test_faults_of_a_server_count_against_a_row_only_while_it_takes_others_or_last(
+    vllm: VideosServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_LOAD_S", 0.1)
+    vllm.set_faults(status={"value": 500, "at": ["create"], "first": 8})
+    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+        assert rows.render().frames.shape == (5, 16, 32, 3)
+        vllm.set_faults(status={"value": 500, "at": ["create"], "prompt": "wolf"})
+        failing = threads.submit(rows.render, uuid.uuid4().hex, prompt="a wolf")
+        while not failing.done():
+            rows.render(uuid.uuid4().hex)
+        with pytest.raises(EndpointError, match="answered 500"):
+            failing.result()
+        monkeypatch.setattr(session, "_RESTART_S", 0)
+        with pytest.raises(EndpointError, match="answered 500"):
+            rows.render(uuid.uuid4().hex, prompt="a wolf")
 
 
 def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
