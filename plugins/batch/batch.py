@@ -12,7 +12,7 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,14 @@ from framefleet.api.jobs import below, load_job, store_of_job
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
-from framefleet.plugins.batch.results import CUSTOM_ID, Batch, BatchSummary, write_results
+from framefleet.plugins.batch.results import (
+    CUSTOM_ID,
+    Batch,
+    BatchSummary,
+    listing_refusals,
+    write_refusals,
+    write_results,
+)
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal, row_of
 
 if TYPE_CHECKING:
@@ -66,7 +73,8 @@ def batch(
         output=output,
         sets=sets,
     )
-    render(opened.job, on_progress=on_progress)
+    with listing_refusals(opened):
+        render(opened.job, on_progress=on_progress)
     return write_results(opened)
 
 
@@ -86,7 +94,7 @@ def open_batch(
     lines = [*read_lines(file)]
     sound = ((line.url, line.body) for line in lines if line.body is not None)
     if (first := next(sound, None)) is None:
-        raise _nothing_in(file, lines)
+        raise _nothing_in(file, lines, errors)
     named = first[1].get("model")
     if not model and not (isinstance(named, str) and named):
         raise TableError(f"{file}: the first request names no model", "give --model")
@@ -113,7 +121,7 @@ def open_batch(
         except Refusal as refusal:
             lines[at] = replace(line, refusal=refusal)
     if not rows:
-        raise _nothing_in(file, lines)
+        raise _nothing_in(file, lines, errors)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     table = f"{TABLES}/{sha256(text).hexdigest()[:32]}.jsonl"
     if not store.exists(table):
@@ -134,7 +142,9 @@ def _check_places(*places: Path) -> None:
             raise JobError(f"{place} is no file of this machine", "write results and errors to files here")
 
 
-def _nothing_in(file: Path, lines: Iterable[Line]) -> TableError:
+def _nothing_in(file: Path, lines: Sequence[Line], errors: Path) -> TableError:
+    """Return the error for a file whose lines are all refused; list them in the file of errors."""
+    write_refusals(lines, errors, {})
     refused = (f"line {line.number:,}: {line.refusal.message}" for line in lines if line.refusal)
     example = next(refused, "it is empty")
     return TableError(f"{file} has no request that can be rendered, e.g. {example}", "correct its lines")

@@ -59,12 +59,13 @@ def batch_command(
     """
     from framefleet.jobs.render.command import show_render
     from framefleet.plugins.batch.batch import open_batch
-    from framefleet.plugins.batch.results import write_results
+    from framefleet.plugins.batch.results import listing_refusals, write_results
 
     opened = open_batch(
         file, results, errors=errors, model=model, engine=engine, output=output, sets=sets or []
     )
-    code = show_render(opened.job, quiet=quiet)
+    with listing_refusals(opened):
+        code = show_render(opened.job, quiet=quiet)
     summary = write_results(opened)
     if as_json:
         stdout.say(json.dumps(asdict(summary)))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.api.commands import Overview
-from framefleet.api.errors import JobError, StoreError, count_text
+from framefleet.api.commands import Callback, Overview
+from framefleet.api.errors import JobError, StoreError, TableError, count_text
 from framefleet.api.jobs import store_of_job
 from framefleet.api.outputs import Output, Store, rows_of
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.render.survey import reasons
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.batch.lines import Line, error_line, result_line
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
 
@@ -99,6 +103,40 @@ def write_results(opened: Batch) -> BatchSummary:
     return BatchSummary(results=str(results), errors=place, output=output.url, **counts)
 
 
+def write_refusals(lines: Sequence[Line], errors: Path, refusals: Mapping[str, Refusal]) -> None:
+    """Write the file of errors if every line is refused. refusals: by custom_id."""
+    refused = [(line, line.refusal or refusals.get(line.custom_id)) for line in lines]
+    answers = [error_line(line, refusal) for line, refusal in refused if refusal]
+    if not answers or len(answers) < len(lines):
+        return
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        (file := Path(folder, "errors")).write_text("".join(answers), "utf-8")
+        _put(file, errors)
+
+
+@contextmanager
+def listing_refusals(opened: Batch) -> Iterator[None]:
+    """Write the file of errors if the block raises TableError because no row can be rendered."""
+    try:
+        yield
+    except TableError:
+        refusals = dict[str, Refusal]()
+        with closing(resolve_job(opened.job, Callback())) as resolved:
+            for first, batch in resolved.table.batches():
+                for row in resolved.rows.read(first, batch):
+                    if isinstance(row, InvalidRow):
+                        custom_id, cells = batch.column(CUSTOM_ID)[row.index - first].as_py(), reasons(row)
+                        refusals[custom_id] = _invalid(str(cells["reason"]), str(cells["fix"]))
+        write_refusals(opened.lines, opened.errors, refusals)
+        raise
+
+
+def _invalid(reason: str, fix: str) -> Refusal:
+    # The reason starts with the column, which has the same name in the API.
+    name, message = reason.partition(" ")[0], f"{reason}; {fix}" if fix else reason
+    return Refusal(code="invalid_value", message=message, name=name)
+
+
 def _put(file: Path, place: Path) -> None:
     try:
         Store(str(place.absolute().parent)).upload(place.name, file)
@@ -127,9 +165,7 @@ def _outcomes(output: Output) -> Mapping[str, list[_Outcome]]:
     for table in output.invalid_rows():
         columns = (table[name].to_pylist() for name in (CUSTOM_ID, "reason", "fix"))
         for custom_id, reason, fix in zip(*columns, strict=True):
-            # The reason starts with the column, which has the same name in the API.
-            name, message = reason.partition(" ")[0], f"{reason}; {fix}" if fix else reason
-            by_line[custom_id].append(Refusal(code="invalid_value", message=message, name=name))
+            by_line[custom_id].append(_invalid(reason, fix))
     for table in output.rows():
         for custom_id, row_id in zip(table[CUSTOM_ID].to_pylist(), table["row_id"].to_pylist(), strict=True):
             by_line[custom_id].append(by_row.get(row_id))

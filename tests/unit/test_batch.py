@@ -14,6 +14,7 @@ from framefleet.plugins.batch.results import refusal_of
 from framefleet.plugins.batch.words import EDITS_URL, IMAGES_URL, VIDEOS_URL, Refusal, row_of
 from tests.commands import command
 from tests.configs import SD, write_model
+from tests.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,16 @@ def test_files_that_would_be_lost_are_refused_before_anything_is_rendered(
     ended = command("batch", "in.jsonl", *options, "--model", "nowhere")
     assert ended.exit_code == 2 and ("two of" in ended.stderr or "no file" in ended.stderr), ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("body", ["a fox", {"prompt": "a fox", "cfg": 7}, {"prompt": "a fox", "height": 33}])
+def test_lines_that_are_all_refused_are_listed_in_the_file_of_errors(body: Any, tmp_path: Path) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": VIDEOS_URL, "body": body}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line))
+    words = ["-o", str(tmp_path / "out.jsonl"), "--model", str(tiny("wan"))]
+    ended = command("batch", tmp_path / "in.jsonl", *words, "--set", "model.device=cpu")
+    (refused,) = (tmp_path / "out.errors.jsonl").read_text().splitlines()
+    assert ended.exit_code == 2 and json.loads(refused)["response"]["status_code"] == 400, ended.stderr
 
 
 @pytest.mark.parametrize(
