@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.guards.json_text import (
         canonical_json as canonical_json,
         parse_json as parse_json,
+        parse_object as parse_object,
     )
     from framefleet.pipeline.guards.mistakes import (
         did_you_mean as did_you_mean,

@@ -44,6 +44,15 @@ def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> An
     raise ValueError(too_deep)
 
 
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return an object in JSON; {} where the text is something else."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def canonical_json(value: Any) -> str:
     """Return the one spelling of `value`: sorted keys, no spaces, text unescaped, floats as Python's repr.
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from framefleet.api.errors import ModelError
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_object
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.rows.prompt_lengths import Count, TextReader, reader_for, texts_read, token_counter
@@ -52,10 +52,10 @@ class CutPrompts:
         for file in sorted(configs.glob(f"*/{_CONFIG}")):
             try:
                 with open(file, "rb") as stream:
-                    content = parse_json(stream.read(_MAX_CONFIG_BYTES))
-            except (OSError, ValueError):  # `plan` reports it for the model
-                content = None
-            config, counter = content if isinstance(content, dict) else {}, _Counter(file.parent)
+                    config = parse_object(stream.read(_MAX_CONFIG_BYTES))
+            except OSError:  # `plan` reports it for the model
+                config = {}
+            counter = _Counter(file.parent)
             name, longest = str(config.get("tokenizer_class")), config.get("model_max_length")
             self._readers.append(TextReader(class_name=name, max_length=longest, count=counter))
             self._counters.append(counter)

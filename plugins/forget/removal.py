@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from framefleet.api.outputs import DriverLock, HeldOutput, Part, Store, read_json, rows_where
-from framefleet.api.texts import canonical_json, parse_json
+from framefleet.api.texts import canonical_json, parse_json, parse_object
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.plugin import files_of_plugins
 from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
@@ -160,7 +160,7 @@ class Removal:
     def _empty_lines(self, path: str) -> None:
         """Write JSON lines again without the rows."""
         lines = self.store.read(path).splitlines(keepends=True)
-        rest = [line for line in lines if not self.texts.are_of(_json_of(line))]
+        rest = [line for line in lines if not self.texts.are_of(parse_object(line))]
         if len(rest) < len(lines):
             self.lock.check()
             self.store.write(path, b"".join(rest))
@@ -227,12 +227,3 @@ def _texts_of(content: bytes) -> set[str] | None:
         return {*nested_texts(parse_json(content))}
     except ValueError:
         return None
-
-
-def _json_of(line: bytes) -> dict[str, Any]:
-    """Return a line's object; {} for anything else."""
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -28,7 +28,7 @@ from framefleet.api.commands import Overview
 from framefleet.api.engines import file_kind
 from framefleet.api.errors import JobError, StoreError, count_text
 from framefleet.api.outputs import MAX_CLIP_BYTES, ROW_ID, Output
-from framefleet.api.texts import parse_json, public_url
+from framefleet.api.texts import parse_object, public_url
 from framefleet.pipeline.errors import CONTROLS
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.embedded_text import row_id_in
@@ -88,11 +88,7 @@ class TracedRecord:
     @property
     def marks(self) -> Mapping[str, Any]:
         """The marks of its clip, as recorded. Not trusted."""
-        try:
-            content = parse_json(self.record["marks"] or "{}")
-        except ValueError:
-            content = None
-        return content if isinstance(content, dict) else {}
+        return parse_object(self.record["marks"] or "")
 
     @property
     def certificate(self) -> str | None:

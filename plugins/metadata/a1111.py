@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_object
 from framefleet.pipeline.outputs.embedded_text import FIELD, NEGATIVE
 from framefleet.plugins.metadata.cells import Told, Unreadable, told
 
@@ -77,11 +77,8 @@ def _unquoted(value: str) -> str:
 
 
 def _row_of(text: str) -> Mapping[str, Any]:
-    try:
-        row = parse_json(text)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict) or not isinstance(row.get("arguments"), dict):
+    row = parse_object(text)
+    if not isinstance(row.get("arguments"), dict):
         raise Unreadable("its framefleet metadata is damaged")
     return row
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_object
 from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SOUND
 from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, to_pixels
 
@@ -144,9 +144,7 @@ class Extras:
 def kept_in(extra_outputs: str | None) -> KeptSteps:
     """Return what is kept of a row's steps, by the text in its record; nothing if that is not ours."""
     try:
-        values = parse_json(extra_outputs or "{}")
-        is_there = isinstance(values, dict) and KEPT in values
-        return _KEPT.validate_python(values[KEPT]) if is_there else KeptSteps()
+        return _KEPT.validate_python(parse_object(extra_outputs or "").get(KEPT, {}))
     except ValueError:
         return KeptSteps()
 

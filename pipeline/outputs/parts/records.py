@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError, not_ours
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.json_text import canonical_json, parse_object
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.request import each_input, quickly_pickled
@@ -212,11 +212,7 @@ def public_arguments(arguments: Mapping[str, Any]) -> str:
 
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a record; {} if they cannot be read, as it may be anybody's."""
-    try:
-        arguments = parse_json(record.get("arguments") or "{}")
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
+    return parse_object(record.get("arguments") or "")
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_json, parse_object
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, models_in
 from framefleet.pipeline.rows.identity import lane_named
@@ -84,11 +84,7 @@ def not_compared(num_equal: int, *, recipe: str = "") -> str:
 
 def remark_of(environment: str) -> str | None:
     """Return the remark in a record's environment, which may be anybody's text; None: there is none."""
-    try:
-        values = parse_json(environment)
-    except ValueError:
-        return None
-    remark = values.get(AUDIT) if isinstance(values, dict) else None
+    remark = parse_object(environment).get(AUDIT)
     return remark if isinstance(remark, str) else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.api.texts import canonical_json, parse_json
+from framefleet.api.texts import canonical_json, parse_object
 from framefleet.pipeline.render.audit.verdict import AUDIT, EQUAL, NOT_COMPARED, PLAINLY, UNREPEATABLE
 
 COLUMNS = [
@@ -140,7 +140,7 @@ class Figures:
             self.model_s[key] = self.model_s.get(key, 0.0) + (row[f"{COMPUTE}_sum"] or 0.0)
         for environment, rows in _grouped(table, ["environment"]):
             # The environment without the remark on the audit.
-            values, place, remark = mapping_in(environment), environment, None
+            values, place, remark = parse_object(environment), environment, None
             if AUDIT in values:
                 remark, place = values.pop(AUDIT), canonical_json(values)
             tally(self.environments, place, rows, "{}")
@@ -161,7 +161,7 @@ class Figures:
         columns = (table[name].to_pylist() for name in ("worker", "node", "idle_causes"))
         for name, node, causes in zip(*columns, strict=True):
             sums = self._worker(name, node).idle
-            for cause, value in list(mapping_in(causes or "").items())[:20]:
+            for cause, value in list(parse_object(causes or "").items())[:20]:
                 is_sound = isinstance(value, int | float) and 0 <= value < _MAX_S
                 if is_sound and (cause[:40] in sums or len(sums) < MAX_CAUSES):
                     sums[cause[:40]] = sums.get(cause[:40], 0.0) + float(value)
@@ -200,12 +200,3 @@ def tally(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
     name = name if name in counter or len(counter) < MAX_NAMES else others
     counter[name] += rows
     return name
-
-
-def mapping_in(text: str) -> dict[str, Any]:
-    """Return the mapping in JSON of a record; {} where the text is something else."""
-    try:
-        content = parse_json(text)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -15,6 +15,7 @@ import framefleet
 from framefleet.api.engines import paid_before
 from framefleet.api.models import is_denoiser
 from framefleet.api.outputs import FailedRow, Output, OutputCounts, Store, preview_path
+from framefleet.api.texts import parse_object
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
 from framefleet.plugins.pages.report import values
@@ -24,7 +25,6 @@ from framefleet.plugins.pages.report.figures import (
     MAX_NAMES,
     THE_REST,
     Figures,
-    mapping_in,
     positive,
     tally,
 )
@@ -128,7 +128,7 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
-            values.UsedEnvironment(rows=rows, values=mapping_in(text))
+            values.UsedEnvironment(rows=rows, values=parse_object(text))
             for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
         ),
         models=tuple(
@@ -151,7 +151,7 @@ def gpu_idle(spent: Mapping[str, float], environments: Counter[str]) -> dict[str
 
     A GPU is busy while one of its networks computes. What plain calls take is of the first one's.
     """
-    environment = next((mapping_in(text) for text, _ in environments.most_common(1)), {})
+    environment = next((parse_object(text) for text, _ in environments.most_common(1)), {})
     texts = str(environment.get("placed") or "").split("; ")[:_MAX_GPUS]
     placed = [names.split(", ") for names in texts]
     whole = sum(seconds for cause, seconds in spent.items() if cause != LOAD)
