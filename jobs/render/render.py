@@ -35,7 +35,7 @@ from framefleet.jobs.show.progress import progress_bar, serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import StoreError, TableError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
-from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.json_text import parse_object
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
@@ -207,16 +207,14 @@ def render_pending(
         watch.say(f"note: {path}-* has disappeared during this run; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
-    tried = None
-    if scope.only is not None:
-        tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
     # Rows of earlier runs' failures were tried again: each has a record or a new failure.
     failures = (part for part in parts_in(store, FAILURES) if part.epoch <= lock.epoch)
     earlier = [part.path for part in failures if part.run != run_id]
     lock.check()
-    if tried is None:
+    if scope.only is None:
         store.delete_many(earlier)
     else:
+        tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
         replaced = new_run(lock.epoch)
         for number, path in enumerate(earlier, start=1):
             replace_part(store, path, tried, run=replaced, number=number, hold=lock)
@@ -307,9 +305,8 @@ def run_of(
 def _first_device(store: Store) -> str:
     """Return the device that rendered the first record of an output; "" if there is none."""
     for _, records in tables_by_part(store, fields_named(FIRST_FIELDS, "environment")):
-        environment = parse_json(records["environment"][0].as_py()) if len(records) else None
-        if isinstance(environment, dict):
-            return device_name(environment)
+        if len(records):
+            return device_name(parse_object(records["environment"][0].as_py()))
     return ""
 
 

@@ -61,7 +61,7 @@ def index_file(files: Container[str]) -> str:
 
 
 def parse_index(content: bytes, where: str) -> ModelIndex:
-    return _of_its_kind(index_of(parse_object(content, where), where))
+    return _of_its_kind(index_of(_parse_settings(content, where), where))
 
 
 def read_index(folder: Path) -> ModelIndex:
@@ -93,7 +93,7 @@ def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
     return ModelIndex(class_name=index["_class_name"], components=components, values=index, where=where)
 
 
-def parse_object(content: bytes, where: str) -> dict[str, Any]:
+def _parse_settings(content: bytes, where: str) -> dict[str, Any]:
     """Return a JSON object. Raises ModelError for anything else."""
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{where} has more than {MAX_JSON_BYTES:,} bytes", "download the model again")
@@ -112,7 +112,7 @@ def read_object(path: Path, fix: str = "download the model again") -> dict[str, 
     """Return the JSON object in a settings file. Raises ModelError. fix: for a missing file."""
     if not path.is_file():  # reading a pipe would wait
         raise ModelError(f"{path} does not exist", fix)
-    return parse_object(read_first(path, MAX_JSON_BYTES + 1), str(path))
+    return _parse_settings(read_first(path, MAX_JSON_BYTES + 1), str(path))
 
 
 def _of_its_kind(index: ModelIndex) -> ModelIndex:
