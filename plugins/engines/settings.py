@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
@@ -97,7 +98,7 @@ class _Servers(Engine):
         return key
 
     def spec(self) -> PipelineSpec:
-        with Web(self.urls, self.key) as web:
+        with closing(Web(self.urls, self.key)) as web:
             takes = told_words(web, self.urls, self.kind, self.model)
         made: Literal["video", "image"] = "video" if self.kind == "videos" else "image"
         return engine_spec(self.type, made, parameters_for(self.kind, takes), row_rules=ROW_RULES)

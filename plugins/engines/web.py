@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from framefleet.api.engines import is_public, public_sockets
@@ -62,7 +62,7 @@ class HttpAnswer:
 
 
 class Web:
-    """A context manager. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, urls: Collection[str], key: str | None) -> None:
         self._hosts = {_host(url) for url in urls}
@@ -70,12 +70,6 @@ class Web:
         self._loop = asyncio.new_event_loop()
         self._sessions: dict[bool, ClientSession] = {}  # by whether they may connect to any address
         threading.Thread(target=self._loop.run_forever, name="servers", daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         async def end() -> None:

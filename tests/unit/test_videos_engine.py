@@ -357,7 +357,7 @@ def test_a_wrong_key_and_a_redirect_end_the_run(
 def test_a_server_on_the_internet_leads_into_no_private_network(
     url: str, is_read: bool, vllm: VideosServer
 ) -> None:
-    with Web([url], None) as web:
+    with closing(Web([url], None)) as web:
         if is_read:
             assert web.get(f"{vllm.url}/models", is_file=True).status
         else:
@@ -498,7 +498,7 @@ def test_a_page_that_refers_to_itself_says_nothing() -> None:
             body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
             return {"paths": {"/v1/videos": {"post": body}}, "components": {"schemas": {"A": schema}}}
 
-    with Looking(["http://127.0.0.1:1/v1"], None) as web:
+    with closing(Looking(["http://127.0.0.1:1/v1"], None)) as web:
         assert web.form_of("http://127.0.0.1:1/v1", "videos") == (None, None)
 
 
