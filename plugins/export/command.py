@@ -218,11 +218,8 @@ def _show(exported: Exported, format: str) -> None:
     for split, num_rows in exported.splits.items():
         hint = "" if num_rows else ": too few prompts for this --validation"
         stderr.say(f"{split}: {count_text(num_rows, 'row')}{hint}")
+    clips = count_text(exported.num_rows, "clip")
+    text = f"{clips} in {count_text(exported.num_shards, 'shard')}"
     if exported.num_pairs is not None:
-        pairs, clips = count_text(exported.num_pairs, "pair"), count_text(exported.num_rows, "clip")
-        stderr.say(f"{pairs} of {clips}; {by_name('export_formats')[format]().read_by}")
-        return
-    shards = count_text(exported.num_shards, "shard")
-    stderr.say(
-        f"{count_text(exported.num_rows, 'clip')} in {shards}; {by_name('export_formats')[format]().read_by}"
-    )
+        text = f"{count_text(exported.num_pairs, 'pair')} of {clips}"
+    stderr.say(f"{text}; {by_name('export_formats')[format]().read_by}")

@@ -191,7 +191,7 @@ def export_chosen(
             names=names,
             prepared=prepared,
         )
-        damages = write_shards(selection, choice, plan, target, watch)
+        damages = write_shards(selection, kind, plan, target, watch)
         left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
         lost = {damage.row_id for damage in left_out}
         num_pairs = None if pairs is None else preferences.write_pairs(pairs, lost, target)
@@ -251,13 +251,12 @@ def _language_models(output: Output) -> list[tuple[str, str]]:
 
 def write_shards(
     selection: Selection,
-    choice: ExportChoice,
+    kind: type[shard_writer.ShardWriter],
     plan: shard.ExportPlan,
     target: shard_writer.Target,
     watch: Watch,
 ) -> dict[int, list[Damage]]:
     """Write the shards that are missing; return the damaged clips that were left out, by shard number."""
-    kind: type[shard_writer.ShardWriter] = by_name("export_formats")[choice.format]()
     # Write shards with missing rows again, since clips may have been repaired.
     names = [kind.path_of(planned.name) for planned in plan.shards]
     wanting = {Path(path).stem for path in target.place.list(f"{shard.NOTES}/left-out")}
