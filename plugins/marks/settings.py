@@ -156,14 +156,6 @@ class ClipMarks:
     def __bool__(self) -> bool:
         return self.sign is not None or bool(self.watermarks) or self.label
 
-    def names(self) -> tuple[str, ...]:
-        """Return the marks of a clip, as text."""
-        signed = ["C2PA manifest"] * (self.sign is not None)
-        if self.sign and self.sign.time_authority:
-            signed = ["C2PA manifest with a time stamp"]
-        watermarks = [f"watermark {one.name}" for one in self.watermarks]
-        return (*signed, *watermarks, *["AIGC and IPTC label"] * self.label)
-
 
 assert {*OF_FRAMES, *OF_SOUND} == {*get_args(WatermarkName)}
 

@@ -75,7 +75,11 @@ class MarkStep(FileStep):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.marks.names()
+        signing = self.marks.sign
+        stamped = " with a time stamp" if signing and signing.time_authority else ""
+        watermarks = [f"watermark {one.name}" for one in self.marks.watermarks]
+        label = ["AIGC and IPTC label"] * self.marks.label
+        return (*[f"C2PA manifest{stamped}"] * (signing is not None), *watermarks, *label)
 
     def check(self, media: Media) -> None:
         if self.marks.sign and media.format not in settings.SIGNED:
