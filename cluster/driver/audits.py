@@ -77,18 +77,14 @@ class Audits:
             is_in_time = schedule.is_affordable(
                 self._share, time, num_open=num_open, longest_s=self._longest_s
             )
-            if not (self._has_differing or (is_next and is_in_time)):
+            # No share limits audits once rows of any kind differed, in this run or before.
+            if not (self._adoption.apart or (is_next and is_in_time)):
                 self._schedule.pass_over(kind)
             elif self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
                 self._due.add(row_id)
         if row_id not in self._due and self._share is None and self._schedule.pays(kind):
             self._due.add(row_id)
         return row_id in self._due
-
-    @property
-    def _has_differing(self) -> bool:
-        """Whether rows of any kind differed, in this run or before, so that no share limits audits."""
-        return bool(self._adoption.apart)
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for an adopted clip: nobody here could choose it for an audit."""

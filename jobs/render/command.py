@@ -137,23 +137,22 @@ def ending_lines(summary: Summary, store: Store, limit: int | None = None) -> li
             sizes = count_text(num_sizes, "batch size")
             lines.append(f"reused after a check: {sizes} from earlier runs on this machine")
     lines += server_lines(summary.figures, summary.elapsed_s) or idle_lines(summary)
-    audits = [
+    lines += [
         f"audit: rows of {kind} differ if they are not rendered by plain calls, so each was"
         for kind in summary.apart
     ]
     if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
-        audits.append(f"audit: {num_again:,.0f} of these rows had a record, which was replaced")
-    audits += [
+        lines.append(f"audit: {num_again:,.0f} of these rows had a record, which was replaced")
+    lines += [
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
     ]
     if summary.apart:
         consequence = "rows of kinds that differ are plain calls from now on, batched ones are rendered again"
-        audits.append(f"audit: {consequence}")
+        lines.append(f"audit: {consequence}")
     if summary.audits and summary.done:
         prefix = "audit: of other kinds, " if summary.apart else "audit: "
-        audits.append(prefix + audit_line(summary.audits, summary.done))
-    lines += audits
+        lines.append(prefix + audit_line(summary.audits, summary.done))
     lines += [
         f"{failed.section}: {count_text(failed.num, 'clip')} without {name}, e.g. {failed.example}"
         for name, failed in summary.lacking.items()

@@ -76,7 +76,9 @@ def write_dataset(
         data_files = _write_frames(augmented, episodes, starts, target)
         columns = {**_episode_columns(augmented, data_files, starts)}
         columns |= _episode_statistics(augmented, episodes, starts, notes)
-        _write_table(_with_columns(episodes, columns), _EPISODES, target)
+        table = target.scratch / "table.parquet"
+        pq.write_table(_with_columns(episodes, columns), table)
+        place.upload(_EPISODES, table)
         _write_json(STATS, _all_statistics(augmented, starts, notes), target)
         place.upload(PROVENANCE, file)
         _write_json(INFO, _info_of(augmented, starts, notes), target)
@@ -272,12 +274,6 @@ def _with_columns(table: pa.Table, columns: Mapping[str, Sequence[Any]]) -> pa.T
             field = table.schema.field(place)
             table = table.set_column(place, field, pa.array(cells, field.type))
     return table
-
-
-def _write_table(table: pa.Table, path: str, target: Target) -> None:
-    file = target.scratch / "table.parquet"
-    pq.write_table(table, file)
-    target.place.upload(path, file)
 
 
 def _write_json(path: str, content: Mapping[str, Any], target: Target) -> None:

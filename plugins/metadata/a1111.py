@@ -32,7 +32,9 @@ def read_text(text: str) -> Told:
     known = {"seed", "steps", "size", "cfg scale", FIELD}
     others: dict[str, Any] = {k: value for k, value in fields.items() if k.lower() not in known}
     if FIELD in fields:
-        row = _row_of(fields[FIELD])
+        row = parse_object(fields[FIELD])
+        if not isinstance(row.get("arguments"), dict):
+            raise Unreadable("its framefleet metadata is damaged")
         others |= {name: row[name] for name in _CARRIED if name in row}
         return told(FIELD, prompts | _arguments(row), others)
     size = _SIZE.fullmatch(by_name.get("size", ""))
@@ -74,13 +76,6 @@ def _unquoted(value: str) -> str:
             return value
         return str(text)
     return value.strip()
-
-
-def _row_of(text: str) -> Mapping[str, Any]:
-    row = parse_object(text)
-    if not isinstance(row.get("arguments"), dict):
-        raise Unreadable("its framefleet metadata is damaged")
-    return row
 
 
 def _arguments(row: Mapping[str, Any]) -> dict[str, object]:

@@ -378,9 +378,8 @@ class Candidates:
             self._next = ended + min(_MOST_PAUSE_S, (ended - began) / _READING_SHARE)
 
     def _outcome_of(self, row_ids: Sequence[bytes]) -> int:
-        return acceptance.outcome_of(
-            [self._outcomes.get(row_id, acceptance.UNRENDERED) for row_id in row_ids]
-        )
+        outcomes = [self._outcomes.get(row_id, acceptance.UNRENDERED) for row_id in row_ids]
+        return next(outcome for outcome in acceptance.FIRST if outcome in outcomes)
 
     def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
         """Yield the rows of parts of records, each with its outcome."""
