@@ -35,8 +35,6 @@ def place_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """A job's model."""
-
     settings: ModelSettings  # by absolute path, or by commit
     weights: Weights
     configs: Path  # the folder of its small files

@@ -60,8 +60,6 @@ from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel(OpenedModel):
-    """A model of a run."""
-
     files: Mapping[str, str]  # what loading it reads, each with its SHA-256
     rows: TableRows  # those that name it
     update: ModelUpdate | None = None  # of its weights since, which the row_ids count

@@ -43,7 +43,6 @@ class Loaded:
         return next((what for what in self.differences() if what not in expected), None)
 
     def differences(self) -> Iterator[str]:
-        """Yield all differences, in words."""
         for name in self._networks:
             yield from self._differences_of(name)
 
@@ -71,7 +70,6 @@ class Loaded:
                 state.restore()
 
     def restore(self) -> None:
-        """Restore the networks."""
         for name, network in self._networks.items():
             for method in _own_methods(network).keys() - self._methods[name].keys():
                 del vars(network)[method]

@@ -184,7 +184,6 @@ def failed_tables(store: Store) -> Iterator[pa.Table]:
 
 
 def _among(row_ids: set[str], tables: Iterator[pa.Table]) -> set[str]:
-    """Return which of these row_ids are in the tables."""
     wanted = pa.array(row_ids, pa.string())
     return {
         row_id

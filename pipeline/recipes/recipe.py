@@ -130,7 +130,6 @@ def recipe_from(function: Callable[..., Any], *needs: str, **more: Any) -> Recip
 
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
-    """Return the pipelines of diffusers that `recipe` calls on this model."""
     first = recipe.pipeline(spec.class_name, spec.configs)
     then = recipe.then(spec.class_name, spec.configs) if recipe.then else None
     return [class_named(name) for name in dict.fromkeys((first, then)) if name]

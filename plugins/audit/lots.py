@@ -47,7 +47,6 @@ class Lots:
         return max(len(self.num_rows), round(self.share * self.num_rows.total()))
 
     def has(self, row_id: str, kind: str) -> bool:
-        """Whether a row is to be compared."""
         return self.is_by_odds(row_id) or self._lot(row_id) == self._lowest[self.counted(kind)]
 
     def is_by_odds(self, row_id: str) -> bool:
@@ -55,7 +54,6 @@ class Lots:
         return self._lot(row_id) < self.share
 
     def counted(self, kind: str) -> str:
-        """Return the kind that a row counts for."""
         is_new = kind not in self.num_rows and len(self.num_rows) >= MAX_KINDS
         return _OTHERS if is_new else kind
 

@@ -49,7 +49,6 @@ def _needs_more(row: AskedRow) -> bool:
 
 
 def _fit_of(rows: Iterable[AskedRow]) -> str:
-    """Return the `fit` of the pictures in these rows."""
     pictures = [one for row in rows for value in told_arguments(row).values() for one in inputs_in(value)]
     fits = {str(one.get("fit", "stretch")) for one in pictures}
     return "pad" if "pad" in fits else "crop" if fits & {"area", "crop"} else "stretch"

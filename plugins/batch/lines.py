@@ -116,7 +116,6 @@ def _missing(name: str, wanted: str, value: object) -> Refusal:
 
 
 def error_line(line: Line, refusal: Refusal) -> str:
-    """Return the error line for a request."""
     of_whom = "server_error" if refusal.status_code >= 500 else "invalid_request_error"
     error = {"message": refusal.message, "type": of_whom, "param": refusal.name, "code": refusal.code}
     short = {"code": refusal.code, "message": f"line {line.number:,}: {refusal.message}"}

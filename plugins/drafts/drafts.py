@@ -287,8 +287,6 @@ def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DraftedPlan(JobPlan):
-    """The plan for the full rows, with the plan for their drafts."""
-
     drafts: JobPlan  # for every row
     most_kept: int  # maximum number of full rows
     keep: str  # how they are chosen, as text

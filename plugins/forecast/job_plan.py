@@ -141,8 +141,6 @@ class JobPlan(Overview, ModelPlan):
 
 
 class PlanRun(Protocol):
-    """Plans a run of a job."""
-
     def __call__(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None
     ) -> JobPlan: ...

@@ -33,7 +33,6 @@ class Terms:
 
 
 def terms_of(name: str) -> Terms | None:
-    """Return the known terms of a license, or None."""
     name = name.lower()
     return next((terms for pattern, terms in _known_terms().items() if re.fullmatch(pattern, name)), None)
 

@@ -34,7 +34,6 @@ _PLACE = "framefleet_place"  # column with a row's place in its table, while a c
 
 
 def table_folders() -> list[str]:
-    """Return the folders with tables of a job's rows."""
     return [layout.TABLES, *(path for path, kind in files_of_plugins().items() if kind == "rows")]
 
 

@@ -212,7 +212,6 @@ class ClipIndex:
             self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def forget(self, part: str) -> None:
-        """Remove the records of a part."""
         query = "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)"
         self._db.execute(query, (part,))
 

@@ -106,7 +106,6 @@ class EpisodeShard(ShardWriter):
 
 
 def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Store]:
-    """Return the dataset in the job's table."""
     table = claim_of(output.store).job.table or ""
     scheme, _, place = table.partition("://")
     if scheme != _SCHEME:

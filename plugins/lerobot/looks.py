@@ -113,5 +113,4 @@ def _named(row: Mapping[str, Any]) -> str:
 
 
 def without(looks: Collection[Look], lost: Collection[str | None]) -> list[Look]:
-    """Return the looks without lost clips."""
     return [look for look in looks if not {*look.clips.values()} & {*lost}]

@@ -32,7 +32,6 @@ _NUM_CODED = len(_GENERATORS) * (sum(_CODED) + _MEMORY)
 
 
 def payload_of(row_id: str, num_bits: int) -> Bits:
-    """Return the payload for a watermark of this length."""
     num_id, num_check = _shares(num_bits)
     digits = _bits_of(bytes.fromhex(row_id))[:num_id]
     message = np.concatenate([digits, _checksum(digits, num_check)])

@@ -43,7 +43,6 @@ MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for t
 
 
 def way_of(options: Options) -> Way:
-    """Return the way that a job's options ask for."""
     choice = options.offload
     kind = choice if isinstance(choice, str) else getattr(choice, "type", "none")
     offload: OffloadWay = kind if kind in OFFLOADS else "none"

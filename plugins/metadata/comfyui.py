@@ -72,7 +72,6 @@ class Graph:
     nodes: Mapping[str, NodeInputs]
 
     def linked(self, inputs: NodeInputs, name: str) -> NodeInputs | None:
-        """Return the node that an input is linked to."""
         link = inputs.get(name)
         return self.nodes.get(str(link[0])) if _is_link(link) else None
 

@@ -100,7 +100,6 @@ def _public(value: Any) -> Any:
 
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
-    """Return the message."""
     content, output = json.loads(summary.to_json()) if summary else None, store_of_job(job).url_of("")
     message: dict[str, object] = {"output": output, "summary": content, "error": None}
     if summary:

@@ -62,8 +62,6 @@ def start_trainers(settings: FleetSettings, *, threads: int, device: str) -> Ite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainers:
-    """The processes of one training."""
-
     settings: FleetSettings
     threads: int
     num_workers: int

@@ -79,8 +79,6 @@ _Part: TypeAlias = tuple[str, ...]  # a row's values of the columns of `together
 
 
 class SeedRow(NamedTuple):
-    """A row of the table with a seed."""
-
     row_id: bytes
     place: int  # of the table's row, among the valid ones
     seed: int

@@ -60,7 +60,6 @@ def failures_command(
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
-    """Return the values that --json prints for a failed row."""
     is_of = {f"is_{section}": row.inner == name for name, section in inner_outputs().items()}
     return asdict(row) | is_of | {"failed_at": row.failed_at.isoformat()}
 

@@ -81,7 +81,6 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
 
 
 def as_values(status: Status) -> dict[str, Any]:
-    """Return the values for --json."""
     failures = [failure_values(row) | {"traceback": None} for row in status.last_failures]
     driver = asdict(status.driver)
     del driver["progress"]  # its values are also in the status

@@ -62,8 +62,6 @@ def enabling(
 
 
 class StepCache:
-    """One cache on the denoisers of one model."""
-
     def __init__(self, cache: Cache, modules: Mapping[str, Any]) -> None:
         self._cache, self._modules = cache, modules
         if isinstance(cache, CacheDit):

@@ -62,7 +62,6 @@ def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tu
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
-    """Return the components of a folder."""
     return components_of(
         model_index.read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()]
     )

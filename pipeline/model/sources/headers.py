@@ -35,8 +35,6 @@ _PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One entry of a header."""
-
     name: str
     dtype: str  # in safetensors' spelling (F32, BF16)
     shape: tuple[int, ...]

@@ -33,7 +33,6 @@ _MAX_SHOWN = 5
 
 
 def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of each file."""
     names = list(files)
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         return dict(zip(names, threads.map(lambda name: sha256_of(folder / name), names), strict=True))

@@ -138,7 +138,6 @@ def _methods(made: type) -> dict[str, ast.FunctionDef]:
 
 
 def module_source(made: type) -> ast.Module:
-    """Return the parsed source of a class's module."""
     file = inspect.getsourcefile(made)
     return _source(file) if file else ast.Module(body=[], type_ignores=[])
 

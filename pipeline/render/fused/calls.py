@@ -52,8 +52,6 @@ class CallKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
-    """One row's call of a module."""
-
     module: str
     leaves: list[Any]  # of the arguments, in order; a list of the row's batch is one leaf
     structure: Hashable

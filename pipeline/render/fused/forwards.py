@@ -130,8 +130,6 @@ class StateWatch:
 
 
 class Forwards:
-    """Forwards of some denoisers."""
-
     def __init__(
         self,
         modules: Mapping[str, nn.Module],

@@ -496,7 +496,6 @@ def _table_folder(folder: str) -> str:
 
 
 def _no_table(filesystem: Any, path: str, location: str) -> TableError:
-    """Return the error for a path that is not a table."""
     name = PurePosixPath(path).name
     try:
         names = [PurePosixPath(near).name for near in filesystem.ls(filesystem._parent(path), detail=False)]

@@ -160,7 +160,6 @@ class TableBlocks:
         self._num_blocks = self.num_rows = 0
 
     def add(self, table: pa.Table, roles: Mapping[str, Role]) -> None:
-        """Take one block."""
         names = [name for name in table.column_names if name not in self._columns]
         for name in names:
             blocks = [{"all": None} for _ in range(self._num_blocks)]

@@ -148,7 +148,6 @@ class Figures:
             self.remarks[next(starts, NOT_COMPARED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
-        """Add up what each worker did."""
         measured = {name: positive(table[COMPUTE if name == "busy_s" else name]) for name in _SUMMED}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         wanted = [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]

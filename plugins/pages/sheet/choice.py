@@ -28,8 +28,6 @@ MAX_AXIS_VALUES = 10_000  # values of a column that are read; the first of them 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChoice:
-    """Which clips to show."""
-
     rows: str | None = None  # a column whose values are at the left
     columns: str | None = None  # and at the top
     where: str | None = None  # SQL on columns

@@ -153,7 +153,6 @@ def _stored(value: Any, index: int) -> Tensor:
 
 
 def _value(row: Prepared, i: int, common: Any, *, is_dropped: bool) -> Any:
-    """Return leaf `i` of a row."""
     stored = row.get(f"{_OWN}{i}")
     if is_dropped and f"{_EMPTY}{i}" in row:
         stored = row[f"{_EMPTY}{i}"]
