@@ -222,16 +222,6 @@ def command_adding(column: str) -> Sequence[str]:
     return next((columns[column] for columns in by_column if column in columns), ())
 
 
-def record_columns() -> Mapping[str, str]:
-    """Return the columns that plugins add to all records, with Arrow's names for their types."""
-    return {name: kind for plugin in plugins().values() for name, kind in plugin.record_columns.items()}
-
-
-def columns_of_plugins() -> Mapping[str, str]:
-    """Return the places of the plugins' scoring functions, by name of the score."""
-    return {name: place for plugin in plugins().values() for name, place in plugin.columns.items()}
-
-
 def columns_of_sections(*, is_late: bool) -> Mapping[str, Callable[..., Any]]:
     """Return by section the function that returns its columns, late or not; imported when called."""
 
@@ -286,17 +276,7 @@ def by_name(
     }
 
 
-def families() -> Sequence[Any]:
-    """Return the families of models that plugins know."""
-    return _values_of("families")
-
-
-def recipes() -> Sequence[Any]:
-    """Return the recipes that plugins add."""
-    return _values_of("recipes")
-
-
-def _values_of(door: Literal["families", "recipes"]) -> list[Any]:
+def values_of_plugins(door: Literal["families", "recipes"]) -> list[Any]:
     """Return the values of the plugins' sequences, which are all of one class."""
     values: list[Any] = []
     for name, plugin in plugins().items():

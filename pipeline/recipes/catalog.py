@@ -12,7 +12,7 @@ from typing import Any
 from framefleet.pipeline.errors import RecipeError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.plugin import recipes
+from framefleet.pipeline.plugin import values_of_plugins
 from framefleet.pipeline.recipes.recipe import BATCHED, Recipe, recipe_from
 from framefleet.pipeline.request import Request
 
@@ -31,7 +31,7 @@ def generate(pipe: Any, request: Request) -> Any:
 def _by_name() -> dict[str, Recipe]:
     """Return `generate` and plugins' recipes. Those of other packages are treated like a user's functions."""
     by_name = {"generate": recipe_from(generate)}
-    for recipe in recipes():
+    for recipe in values_of_plugins("recipes"):
         own = recipe
         if not recipe.function.__module__.startswith("framefleet."):
             try:

@@ -14,7 +14,7 @@ from framefleet.api.clips import ClipColumn, Frames
 from framefleet.api.errors import JobError
 from framefleet.api.texts import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
-from framefleet.pipeline.plugin import columns_of_plugins
+from framefleet.pipeline.plugin import plugins
 from framefleet.plugins.scores import measures, model_scores
 from framefleet.plugins.scores.names import BY_MODEL, WITHOUT_MODEL
 from framefleet.plugins.scores.section import (
@@ -92,7 +92,7 @@ def _by_model(section: ModelScore) -> _Model:
 
 
 def _named(name: str, folder: str | None) -> ClipColumn:
-    others = columns_of_plugins()
+    others = {name: place for plugin in plugins().values() for name, place in plugin.columns.items()}
     if name in (*WITHOUT_MODEL, *BY_MODEL) and name in others:
         problem = f"scores: {name!r} is a score of framefleet, and of an installed plugin"
         raise JobError(problem, f"write {others[name]}, rename the plugin's score, or uninstall it")

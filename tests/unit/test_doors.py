@@ -18,7 +18,7 @@ from framefleet.jobs.job.columns import step_columns
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.guards.own_python import python
-from framefleet.pipeline.plugin import broken_plugins, families, listeners, plugins, recipes
+from framefleet.pipeline.plugin import broken_plugins, listeners, plugins, values_of_plugins
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.scores.clip_scores import open_scores
 from framefleet.plugins.scores.section import ScoresSection
@@ -152,8 +152,8 @@ def test_a_plugin_that_cannot_be_used_is_named_and_stops_only_jobs_that_may_need
     install("broken", source(code, values), value="broken_package:PLUGIN")
     assert command("--version").exit_code == command("stop", "--help").exit_code == 0
     for _ in range(2):
-        families()
-        recipes()
+        values_of_plugins("families")
+        values_of_plugins("recipes")
         listeners()
     (error,) = broken_plugins()
     assert error.problem.startswith("plugin broken") and in_package(problem) in error.problem

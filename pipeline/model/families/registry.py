@@ -16,7 +16,7 @@ from framefleet.pipeline.model.families.family import (
     redrawn,
     trained,
 )
-from framefleet.pipeline.plugin import families
+from framefleet.pipeline.plugin import values_of_plugins
 
 # Messages list them in this order, also below.
 IMAGE_FAMILIES = (
@@ -230,7 +230,7 @@ IMAGES_FROM_TEXT = "black-forest-labs/FLUX.1-dev"
 VIDEOS_FROM_TEXT = "a VideoCrafter2 folder"
 _NOT_INHERITED = ("note", "download_gb")
 # Messages list them in this order.
-FAMILIES: tuple[Family, ...] = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *families())
+FAMILIES: tuple[Family, ...] = (*VIDEO_FAMILIES, *IMAGE_FAMILIES, *values_of_plugins("families"))
 _NONE = Family(prefix="")  # factors from autoencoder and denoiser, no default size
 
 

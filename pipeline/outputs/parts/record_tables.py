@@ -31,7 +31,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import Part, column_parts, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.plugin import command_adding, record_columns, section_adding
+from framefleet.pipeline.plugin import command_adding, plugins, section_adding
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
@@ -93,7 +93,8 @@ class _Columns:
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
         there = _schemas_of(store, parts)
-        added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in record_columns().items()])
+        columns = (column for plugin in plugins().values() for column in plugin.record_columns.items())
+        added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns])
         names = (field.name for schema in there for field in schema if not may_come_later(field))
         taken = frozenset([*RECORD_FIELDS.names, *names])
         kinds = {
