@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from framefleet.api.errors import ModelError
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_object
 from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
@@ -50,10 +50,9 @@ class TextPart:
 
 def _model_type(config: Path) -> str | None:
     try:
-        content = parse_json(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a folder of something else
+        return parse_object(config.read_bytes()).get("model_type")
+    except OSError:  # a folder of something else
         return None
-    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def _part(
