@@ -109,14 +109,8 @@ def _joy_parts(network: type[Any]) -> dict[str, Any]:
 def z_image_omni() -> diffusers.DiffusionPipeline:
     parts = z_images.z_image().components
     parts["transformer"] = diffusers.ZImageTransformer2DModel(**z_images.TRANSFORMER, siglip_feat_dim=32)
-    siglip = transformers.Siglip2VisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_patches=16,
-        patch_size=8,
-    )
+    sizes = {name: size for name, size in encoders.SIGHT.items() if name != "image_size"}
+    siglip = transformers.Siglip2VisionConfig(**sizes, num_patches=16)
     processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
     return diffusers.ZImageOmniPipeline(
         **parts, siglip=transformers.Siglip2VisionModel(siglip), siglip_processor=processor

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.encoders import TEXT_WIDTH, byte_parts, t5
 from tests.tinies.table import FRAMES_9, IMAGE, LARGER, TWO_LAYERS, Tinies, of
 
 CHANNELS = 4  # of the latents; the picture's stand beside them
@@ -33,13 +32,7 @@ def _parts(*, snr_shift_scale: float = 1.0, **settings: Any) -> dict[str, Any]:
         snr_shift_scale=snr_shift_scale,
         timestep_spacing="trailing",
     )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": t5(),
-        "vae": vae,
-        "scheduler": scheduler,
-        "transformer": _transformer(**settings),
-    }
+    return byte_parts(t5(), vae, _transformer(**settings), scheduler)
 
 
 def _transformer(**settings: Any) -> diffusers.CogVideoXTransformer3DModel:

@@ -7,9 +7,9 @@ from typing import Any
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH
-from tests.tinies.image import UNET_CHANNELS, sd, sd3, sdxl, unet, unet_xl
-from tests.tinies.image_edits import UNSAFE, sd_parts
-from tests.tinies.table import EDIT, IMAGE, REDRAWN, Tinies, of, parts
+from tests.tinies.image import UNET_CHANNELS, sd3, sdxl, unet, unet_xl
+from tests.tinies.image_edits import sd_parts
+from tests.tinies.table import CONTROLLED, EDIT, FILLED, IMAGE, MASKED, REDRAWN, Tinies, of, parts
 from tests.tinies.video import animatediff
 
 
@@ -72,6 +72,10 @@ def _sd3_controlled(extra_channels: int = 0) -> dict[str, Any]:
     return parts(sd3()) | {"controlnet": network}
 
 
+def _sd3_perturbed() -> dict[str, Any]:
+    return parts(sd3()) | {"pag_applied_layers": "blocks.0"}
+
+
 def _moving() -> dict[str, Any]:
     """Return AnimateDiff's parts, with the ControlNet of its U-Net as that is of pictures."""
     return controlled(parts(animatediff()) | {"unet": unet()})
@@ -100,51 +104,29 @@ _CLIP = IMAGE | {"num_frames": 4}
 TINIES: Tinies = {
     "sd_controlnet": of("StableDiffusionControlNetPipeline", sd_controlled, IMAGE, "image"),
     "sd_controlnets": (sd_controlnets, IMAGE, {"image": 2}),
-    "sd_controlnet_img2img": of(
-        "StableDiffusionControlNetImg2ImgPipeline", sd_controlled, EDIT, "image", "control_image"
-    ),
-    "sd_controlnet_inpaint": of(
-        "StableDiffusionControlNetInpaintPipeline",
-        sd_controlled,
-        EDIT,
-        "image",
-        "mask_image",
-        "control_image",
-    ),
+    "sd_controlnet_img2img": of("StableDiffusionControlNetImg2ImgPipeline", sd_controlled, EDIT, *CONTROLLED),
+    "sd_controlnet_inpaint": of("StableDiffusionControlNetInpaintPipeline", sd_controlled, EDIT, *FILLED),
     "sdxl_controlnet": of("StableDiffusionXLControlNetPipeline", sdxl_controlled, IMAGE, "image"),
     "sdxl_controlnet_img2img": of(
-        "StableDiffusionXLControlNetImg2ImgPipeline", sdxl_controlled, EDIT, "image", "control_image"
+        "StableDiffusionXLControlNetImg2ImgPipeline", sdxl_controlled, EDIT, *CONTROLLED
     ),
     "sdxl_instruct_pix2pix": (sdxl_instruct_pix2pix, IMAGE, ("image",)),
     "sd_pag": of("StableDiffusionPAGPipeline", sd_parts, IMAGE),
     "sd_pag_img2img": of("StableDiffusionPAGImg2ImgPipeline", sd_parts, REDRAWN, "image"),
     "sdxl_pag": of("StableDiffusionXLPAGPipeline", sdxl, IMAGE),
-    "sd3_pag": (
-        lambda: diffusers.StableDiffusion3PAGPipeline(**parts(sd3()), pag_applied_layers="blocks.0"),
-        IMAGE,
-        (),
-    ),
-    "sd_pag_inpaint": of("StableDiffusionPAGInpaintPipeline", sd_parts, EDIT, "image", "mask_image"),
+    "sd3_pag": of("StableDiffusion3PAGPipeline", _sd3_perturbed, IMAGE),
+    "sd_pag_inpaint": of("StableDiffusionPAGInpaintPipeline", sd_parts, EDIT, *MASKED),
     "sd_controlnet_pag": of("StableDiffusionControlNetPAGPipeline", sd_controlled, IMAGE, "image"),
     "sd_controlnet_pag_inpaint": of(
-        "StableDiffusionControlNetPAGInpaintPipeline",
-        sd_controlled,
-        EDIT,
-        "image",
-        "mask_image",
-        "control_image",
+        "StableDiffusionControlNetPAGInpaintPipeline", sd_controlled, EDIT, *FILLED
     ),
     "sdxl_pag_img2img": of("StableDiffusionXLPAGImg2ImgPipeline", sdxl, REDRAWN, "image"),
-    "sdxl_pag_inpaint": of("StableDiffusionXLPAGInpaintPipeline", sdxl, EDIT, "image", "mask_image"),
+    "sdxl_pag_inpaint": of("StableDiffusionXLPAGInpaintPipeline", sdxl, EDIT, *MASKED),
     "sdxl_controlnet_pag": of("StableDiffusionXLControlNetPAGPipeline", sdxl_controlled, IMAGE, "image"),
     "sdxl_controlnet_pag_img2img": of(
-        "StableDiffusionXLControlNetPAGImg2ImgPipeline", sdxl_controlled, EDIT, "image", "control_image"
+        "StableDiffusionXLControlNetPAGImg2ImgPipeline", sdxl_controlled, EDIT, *CONTROLLED
     ),
-    "sd3_pag_img2img": (
-        lambda: diffusers.StableDiffusion3PAGImg2ImgPipeline(**parts(sd3()), pag_applied_layers="blocks.0"),
-        EDIT,
-        ("image",),
-    ),
+    "sd3_pag_img2img": of("StableDiffusion3PAGImg2ImgPipeline", _sd3_perturbed, EDIT, "image"),
     "animatediff_controlnet": of("AnimateDiffControlNetPipeline", _moving, _CLIP, conditioning_frames=4),
     "animatediff_sparse": (
         _sparse,
@@ -158,31 +140,17 @@ TINIES: Tinies = {
         video=4,
         conditioning_frames=4,
     ),
-    "sd_adapter": (
-        lambda: diffusers.StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
-        IMAGE,
-        ("image",),
-    ),
+    "sd_adapter": of("StableDiffusionAdapterPipeline", lambda: _adapted(sd_parts()), IMAGE, "image"),
     "sdxl_adapter": of("StableDiffusionXLAdapterPipeline", lambda: _adapted(parts(sdxl())), IMAGE, "image"),
     "sdxl_controlnet_inpaint": of(
-        "StableDiffusionXLControlNetInpaintPipeline",
-        sdxl_controlled,
-        EDIT,
-        "image",
-        "mask_image",
-        "control_image",
+        "StableDiffusionXLControlNetInpaintPipeline", sdxl_controlled, EDIT, *FILLED
     ),
     "sdxl_union": of("StableDiffusionXLControlNetUnionPipeline", _union, IMAGE | _MODE, "control_image"),
     "sdxl_union_img2img": of(
-        "StableDiffusionXLControlNetUnionImg2ImgPipeline", _union, EDIT | _MODE, "image", "control_image"
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline", _union, EDIT | _MODE, *CONTROLLED
     ),
     "sdxl_union_inpaint": of(
-        "StableDiffusionXLControlNetUnionInpaintPipeline",
-        _union,
-        EDIT | _MODE,
-        "image",
-        "mask_image",
-        "control_image",
+        "StableDiffusionXLControlNetUnionInpaintPipeline", _union, EDIT | _MODE, *FILLED
     ),
     "sd3_controlnet": of("StableDiffusion3ControlNetPipeline", _sd3_controlled, IMAGE, "control_image"),
     "sd3_controlnet_inpaint": of(

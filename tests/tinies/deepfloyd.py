@@ -9,9 +9,11 @@ from diffusers.pipelines.deepfloyd_if import IFWatermarker
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.image_edits import UNSAFE
 from tests.tinies.kandinsky import cross_attending_unet
-from tests.tinies.table import IMAGE, REDRAWN, Tinies, of
+from tests.tinies.table import IMAGE, MASKED, REDRAWN, Tinies, of
 
+_SMALLER = ("image", "original_image")
 _AS_WRITTEN = {"clean_caption": False}  # cleaning needs packages that are not there
 
 
@@ -43,30 +45,24 @@ def _parts(**settings: Any) -> dict[str, Any]:
         "scheduler": diffusers.DDPMScheduler(
             thresholding=True, sample_max_value=1.5, variance_type="learned_range"
         ),
-        "safety_checker": None,
-        "feature_extractor": None,
         "watermarker": None,
-        "requires_safety_checker": False,
+        **UNSAFE,
     }
 
 
 TINIES: Tinies = {
     "if": of("IFPipeline", _base, IMAGE | _AS_WRITTEN),
     "if_img2img": of("IFImg2ImgPipeline", _base, REDRAWN | _AS_WRITTEN, "image"),
-    "if_inpaint": of("IFInpaintingPipeline", _base, REDRAWN | _AS_WRITTEN, "image", "mask_image"),
+    "if_inpaint": of("IFInpaintingPipeline", _base, REDRAWN | _AS_WRITTEN, *MASKED),
     "if_sr": of("IFSuperResolutionPipeline", _larger, IMAGE | _AS_WRITTEN, "image"),
-    "if_sr_img2img": (
-        # It alone loads with a watermarker only, which marks PIL images and no arrays.
-        lambda: diffusers.IFImg2ImgSuperResolutionPipeline(**_larger() | {"watermarker": IFWatermarker()}),
+    # It alone loads with a watermarker only, which marks PIL images and no arrays.
+    "if_sr_img2img": of(
+        "IFImg2ImgSuperResolutionPipeline",
+        lambda: _larger() | {"watermarker": IFWatermarker()},
         REDRAWN | _AS_WRITTEN,
-        ("image", "original_image"),
+        *_SMALLER,
     ),
     "if_sr_inpaint": of(
-        "IFInpaintingSuperResolutionPipeline",
-        _larger,
-        REDRAWN | _AS_WRITTEN,
-        "image",
-        "original_image",
-        "mask_image",
+        "IFInpaintingSuperResolutionPipeline", _larger, REDRAWN | _AS_WRITTEN, *_SMALLER, "mask_image"
     ),
 }

@@ -20,8 +20,8 @@ from torch import nn
 from tests.tinies import encoders
 from tests.tinies.image import NOISE, sd, sdxl, unet, unet_xl
 from tests.tinies.image_edits import UNSAFE
-from tests.tinies.table import IMAGE, ONE_LAYER, REDRAWN, STEPS, TWO_LAYERS, Tinies, parts
-from tests.tinies.untexted import pixel_unet
+from tests.tinies.table import IMAGE, MASKED, ONE_LAYER, REDRAWN, STEPS, TWO_LAYERS, Tinies, Tiny, of, parts
+from tests.tinies.untexted import pixel_parts, pixel_unet
 
 # ControlNet-XS has counterparts of these alone.
 _XS: dict[str, Any] = {
@@ -31,30 +31,40 @@ _XS: dict[str, Any] = {
 }
 
 
-def fitted(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPipeline:
-    """Return a pipeline of what its constructor names: `given`, or else what Stable Diffusion has."""
-    names = inspect.signature(made).parameters
-    pool = parts(sdxl() if "text_encoder_2" in names else sd()) | UNSAFE | given
-    return made(**{name: pool[name] for name in names if name in pool})
+def fitted(
+    kind: str, call: dict[str, Any], made_of: Callable[[], dict[str, Any]] = dict, *inputs: str
+) -> Tiny:
+    """Return the row of a pipeline of what its constructor names: `made_of`, or what Stable Diffusion has."""
+
+    def pool() -> dict[str, Any]:
+        names = inspect.signature(getattr(diffusers, kind)).parameters
+        given = parts(sdxl() if "text_encoder_2" in names else sd()) | UNSAFE | made_of()
+        return {name: given[name] for name in names if name in given}
+
+    return of(kind, pool, call, *inputs)
 
 
-def _sighted(**given: Any) -> dict[str, Any]:
+def _sighted() -> dict[str, Any]:
     """Return what reads a picture as CLIP does."""
     return {
         "image_encoder": encoders.projected_vision(image_size=32, patch_size=8),
         "feature_extractor": encoders.image_processor(image_size=32),
-        **given,
     }
 
 
-def _control_xs(made: Callable[..., DiffusionPipeline], denoiser: Any) -> DiffusionPipeline:
+def _parallel() -> dict[str, Any]:
+    scheduler = diffusers.DDIMParallelScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False)
+    return {"scheduler": scheduler}
+
+
+def _control_xs(denoiser: Any) -> dict[str, Any]:
     adapter = diffusers.ControlNetXSAdapter.from_unet(
         denoiser, size_ratio=1, conditioning_embedding_out_channels=(8, 8, 8, 8)
     )
-    return fitted(made, unet=denoiser, controlnet=adapter)
+    return {"unet": denoiser, "controlnet": adapter}
 
 
-def _depth() -> DiffusionPipeline:
+def _depth() -> dict[str, Any]:
     estimator = transformers.DPTConfig(
         image_size=32,
         patch_size=8,
@@ -67,12 +77,11 @@ def _depth() -> DiffusionPipeline:
         neck_hidden_sizes=[8] * 4,
         fusion_hidden_size=8,
     )
-    return fitted(
-        diffusers.StableDiffusionDepth2ImgPipeline,
-        unet=unet(in_channels=5, out_channels=4),
-        depth_estimator=transformers.DPTForDepthEstimation(estimator),
-        feature_extractor=transformers.DPTImageProcessorPil(size={"height": 32, "width": 32}),
-    )
+    return {
+        "unet": unet(in_channels=5, out_channels=4),
+        "depth_estimator": transformers.DPTForDepthEstimation(estimator),
+        "feature_extractor": transformers.DPTImageProcessorPil(size={"height": 32, "width": 32}),
+    }
 
 
 def _checked() -> dict[str, Any]:
@@ -103,34 +112,29 @@ def _vqvae() -> Any:
     )
 
 
-def _stable_unclip(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
-    return fitted(
-        made,
+def _unclip() -> dict[str, Any]:
+    return {
         **_sighted(),
-        prior_tokenizer=encoders.clip_tokenizer(),
-        prior_text_encoder=encoders.projected_clip(encoders.TEXT_WIDTH),
-        prior=_prior(),
-        prior_scheduler=diffusers.DDPMScheduler(
+        "prior_tokenizer": encoders.clip_tokenizer(),
+        "prior_text_encoder": encoders.projected_clip(encoders.TEXT_WIDTH),
+        "prior": _prior(),
+        "prior_scheduler": diffusers.DDPMScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
         ),
-        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=encoders.TEXT_WIDTH),
-        image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        unet=unet(
+        "image_normalizer": StableUnCLIPImageNormalizer(embedding_dim=encoders.TEXT_WIDTH),
+        "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        "unet": unet(
             class_embed_type="projection", projection_class_embeddings_input_dim=2 * encoders.TEXT_WIDTH
         ),
-    )
+    }
 
 
 def _prior(**settings: Any) -> Any:
-    return diffusers.PriorTransformer(
-        **ONE_LAYER,
-        embedding_dim=encoders.TEXT_WIDTH,
-        **settings,
-    )
+    return diffusers.PriorTransformer(**ONE_LAYER, embedding_dim=encoders.TEXT_WIDTH, **settings)
 
 
-def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPipeline:
-    """Return one that draws a body in 3D, and then pictures from around it."""
+def _shap_e(**given: Any) -> dict[str, Any]:
+    """Return those of one that draws a body in 3D, and then pictures from around it."""
     prior = _prior(
         num_embeddings=32,
         embedding_proj_dim=encoders.TEXT_WIDTH,
@@ -143,26 +147,25 @@ def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPi
         added_emb_type=None,
         **given,
     )
-    return fitted(
-        made,
-        text_encoder=encoders.projected_clip(encoders.TEXT_WIDTH),
-        image_encoder=encoders.vision(image_size=32, patch_size=8),
-        image_processor=encoders.image_processor(image_size=32),
-        prior=prior,
-        shap_e_renderer=ShapERenderer(
+    return {
+        "text_encoder": encoders.projected_clip(encoders.TEXT_WIDTH),
+        "image_encoder": encoders.vision(image_size=32, patch_size=8),
+        "image_processor": encoders.image_processor(image_size=32),
+        "prior": prior,
+        "shap_e_renderer": ShapERenderer(
             param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)),
             d_latent=encoders.TEXT_WIDTH,
             d_hidden=8,
             n_output=12,
             background=(0.1, 0.1, 0.1),
         ),
-        scheduler=diffusers.HeunDiscreteScheduler(
+        "scheduler": diffusers.HeunDiscreteScheduler(
             beta_schedule="exp", num_train_timesteps=1024, prediction_type="sample", use_karras_sigmas=True
         ),
-    )
+    }
 
 
-def _unidiffuser() -> DiffusionPipeline:
+def _unidiffuser() -> dict[str, Any]:
     network = diffusers.UniDiffuserModel(
         text_dim=encoders.TEXT_WIDTH,
         clip_img_dim=encoders.TEXT_WIDTH,
@@ -186,94 +189,67 @@ def _unidiffuser() -> DiffusionPipeline:
     # Its head is the table of tokens again, and safetensors takes no two names of one memory.
     decoder.transformer.lm_head.weight = nn.Parameter(decoder.transformer.lm_head.weight.clone())
     words = encoders.roberta_tokenizer()
-    return fitted(
-        diffusers.UniDiffuserPipeline,
+    return {
         **_sighted(),
-        clip_image_processor=encoders.image_processor(image_size=32),
-        clip_tokenizer=encoders.clip_tokenizer(),
-        text_decoder=decoder,
-        text_tokenizer=transformers.GPT2Tokenizer(vocab=words.get_vocab(), merges=[]),
-        unet=network,
-    )
+        "clip_image_processor": encoders.image_processor(image_size=32),
+        "clip_tokenizer": encoders.clip_tokenizer(),
+        "text_decoder": decoder,
+        "text_tokenizer": transformers.GPT2Tokenizer(vocab=words.get_vocab(), merges=[]),
+        "unet": network,
+    }
 
 
-def _versatile_variation() -> DiffusionPipeline:
-    return fitted(
-        diffusers.VersatileDiffusionImageVariationPipeline,
-        image_feature_extractor=encoders.image_processor(image_size=32),
-        image_encoder=encoders.projected_vision(image_size=32, patch_size=8),
-        image_unet=unet(),
-    )
+def _versatile_variation() -> dict[str, Any]:
+    sight = _sighted()
+    return sight | {"image_feature_extractor": sight["feature_extractor"], "image_unet": unet()}
 
 
 _ZERO = STEPS | {"height": 32, "width": 32, "video_length": 3, "t0": 0, "t1": 1}
 TINIES: Tinies = {
-    "cycle_diffusion": (
-        lambda: fitted(diffusers.CycleDiffusionPipeline),
-        REDRAWN | {"source_prompt": "a red cube"},
-        ("image",),
+    "cycle_diffusion": fitted(
+        "CycleDiffusionPipeline", REDRAWN | {"source_prompt": "a red cube"}, dict, "image"
     ),
-    "sd_attend": (
-        lambda: fitted(diffusers.StableDiffusionAttendAndExcitePipeline),
+    "sd_attend": fitted(
+        "StableDiffusionAttendAndExcitePipeline",
         STEPS | {"height": 64, "width": 64, "token_indices": [2, 3], "attn_res": [8, 8]},
-        (),
     ),
-    "sd_control_xs": (
-        lambda: _control_xs(diffusers.StableDiffusionControlNetXSPipeline, unet(**_XS)),
-        IMAGE,
-        ("image",),
+    "sd_control_xs": fitted(
+        "StableDiffusionControlNetXSPipeline", IMAGE, lambda: _control_xs(unet(**_XS)), "image"
     ),
-    "sdxl_control_xs": (
-        lambda: _control_xs(diffusers.StableDiffusionXLControlNetXSPipeline, unet_xl(**_XS)),
-        IMAGE,
-        ("image",),
+    "sdxl_control_xs": fitted(
+        "StableDiffusionXLControlNetXSPipeline", IMAGE, lambda: _control_xs(unet_xl(**_XS)), "image"
     ),
-    "sd_model_editing": (lambda: fitted(diffusers.StableDiffusionModelEditingPipeline), IMAGE, ()),
-    "sd_paradigms": (
-        lambda: fitted(
-            diffusers.StableDiffusionParadigmsPipeline,
-            scheduler=diffusers.DDIMParallelScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
-        ),
-        IMAGE | {"parallel": 3},
-        (),
-    ),
-    "sd_depth": (_depth, REDRAWN, ("image",)),
-    "text_to_video_zero": (lambda: fitted(diffusers.TextToVideoZeroPipeline, **_checked()), _ZERO, ()),
-    "text_to_video_zero_xl": (
-        lambda: fitted(
-            diffusers.TextToVideoZeroSDXLPipeline, scheduler=diffusers.DDIMScheduler(), image_encoder=None
-        ),
+    "sd_model_editing": fitted("StableDiffusionModelEditingPipeline", IMAGE),
+    "sd_paradigms": fitted("StableDiffusionParadigmsPipeline", IMAGE | {"parallel": 3}, _parallel),
+    "sd_depth": fitted("StableDiffusionDepth2ImgPipeline", REDRAWN, _depth, "image"),
+    "text_to_video_zero": fitted("TextToVideoZeroPipeline", _ZERO, _checked),
+    "text_to_video_zero_xl": fitted(
+        "TextToVideoZeroSDXLPipeline",
         _ZERO,
-        (),
+        lambda: {"scheduler": diffusers.DDIMScheduler(), "image_encoder": None},
     ),
-    "pndm": (lambda: diffusers.PNDMPipeline(pixel_unet(), diffusers.PNDMScheduler()), STEPS, ()),
+    "pndm": of("PNDMPipeline", lambda: pixel_parts(diffusers.PNDMScheduler()), STEPS),
     "karras_ve": (_karras_ve, STEPS, ()),
-    "repaint": (
-        lambda: diffusers.RePaintPipeline(pixel_unet(), diffusers.RePaintScheduler()),
+    "repaint": of(
+        "RePaintPipeline",
+        lambda: pixel_parts(diffusers.RePaintScheduler()),
         STEPS | {"jump_length": 2, "jump_n_sample": 2},
-        ("image", "mask_image"),
+        *MASKED,
     ),
-    "ldm_unconditional": (
-        lambda: diffusers.LDMPipeline(_vqvae(), pixel_unet(), diffusers.DDIMScheduler()),
-        STEPS,
-        (),
+    "ldm_unconditional": of(
+        "LDMPipeline", lambda: {"vqvae": _vqvae(), **pixel_parts(diffusers.DDIMScheduler())}, STEPS
     ),
-    "stable_unclip": (
-        lambda: _stable_unclip(diffusers.StableUnCLIPPipeline),
-        IMAGE | {"prior_num_inference_steps": 2},
-        (),
-    ),
-    "stable_unclip_img2img": (
-        lambda: _stable_unclip(diffusers.StableUnCLIPImg2ImgPipeline),
-        IMAGE,
-        ("image",),
-    ),
-    "shap_e": (lambda: _shap_e(diffusers.ShapEPipeline), STEPS | {"frame_size": 32}, ()),
-    "shap_e_img2img": (
-        lambda: _shap_e(diffusers.ShapEImg2ImgPipeline, embedding_proj_norm_type="layer"),
+    "stable_unclip": fitted("StableUnCLIPPipeline", IMAGE | {"prior_num_inference_steps": 2}, _unclip),
+    "stable_unclip_img2img": fitted("StableUnCLIPImg2ImgPipeline", IMAGE, _unclip, "image"),
+    "shap_e": fitted("ShapEPipeline", STEPS | {"frame_size": 32}, _shap_e),
+    "shap_e_img2img": fitted(
+        "ShapEImg2ImgPipeline",
         STEPS | {"frame_size": 32},
-        ("image",),
+        lambda: _shap_e(embedding_proj_norm_type="layer"),
+        "image",
     ),
-    "unidiffuser": (_unidiffuser, IMAGE, ()),
-    "versatile_variation": (_versatile_variation, IMAGE, ("image",)),
+    "unidiffuser": fitted("UniDiffuserPipeline", IMAGE, _unidiffuser),
+    "versatile_variation": fitted(
+        "VersatileDiffusionImageVariationPipeline", IMAGE, _versatile_variation, "image"
+    ),
 }

@@ -15,7 +15,16 @@ from transformers import (
     T5Gemma2TextConfig,
 )
 
-from tests.tinies.encoders import BARE_CHAT, IMAGE_WIDTH, SIGHT, TEXT_WIDTH, language_model, t5
+from tests.tinies.encoders import (
+    BARE_CHAT,
+    IMAGE_WIDTH,
+    SIGHT,
+    TEXT_WIDTH,
+    TURNS,
+    byte_parts,
+    language_model,
+    t5,
+)
 from tests.tinies.image import image_autoencoder
 from tests.tinies.table import ONE_LAYER, ONE_OF_EACH, TWO_LAYERS
 from tests.tinies.wan import CHANNELS, wan_parts
@@ -35,13 +44,8 @@ def mochi() -> diffusers.DiffusionPipeline:
         decoder_block_out_channels=(32, 32, 32, 32),
         layers_per_block=(1, 1, 1, 1, 1),
     )
-    return diffusers.MochiPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
-    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    return diffusers.MochiPipeline(**byte_parts(t5(), vae, transformer, scheduler))
 
 
 def allegro() -> diffusers.DiffusionPipeline:
@@ -64,13 +68,8 @@ def allegro() -> diffusers.DiffusionPipeline:
         norm_num_groups=2,
         sample_size=16,  # of a tile, which is 24 frames long: less than one is left black
     )
-    return diffusers.AllegroPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=diffusers.EulerAncestralDiscreteScheduler(),
-    )
+    scheduler = diffusers.EulerAncestralDiscreteScheduler()
+    return diffusers.AllegroPipeline(**byte_parts(t5(), vae, transformer, scheduler))
 
 
 def latte() -> diffusers.DiffusionPipeline:
@@ -89,21 +88,12 @@ def latte() -> diffusers.DiffusionPipeline:
         norm_elementwise_affine=False,
         video_length=4,
     )
-    return diffusers.LattePipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=t5(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.DDIMScheduler(clip_sample=False),
-    )
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    return diffusers.LattePipeline(**byte_parts(t5(), image_autoencoder(), transformer, scheduler))
 
 
 def easyanimate() -> diffusers.DiffusionPipeline:
-    text = language_model(2) | {
-        "bos_token_id": None,
-        "eos_token_id": 1,  # ByT5's
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-    }
+    text = language_model(2, bos_token_id=None, eos_token_id=1, rope_parameters=TURNS)  # ByT5's
     sight = {"depth": 1, "embed_dim": 32, "hidden_size": TEXT_WIDTH, "num_heads": 2}
     transformer = diffusers.EasyAnimateTransformer3DModel(
         **ONE_LAYER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import diffusers
 import transformers
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import ByT5Tokenizer
@@ -34,6 +35,15 @@ SIGHT: dict[str, Any] = {
     "patch_size": 8,
 }
 PATCH = 14  # pixels of a picture that Qwen sees as one
+QWEN_SIGHT: dict[str, Any] = {
+    "depth": 1,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 64,
+    "out_hidden_size": 32,
+    "patch_size": PATCH,
+}
+TURNS: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
 # What Qwen's texts have in place of pictures and around them, and their ids: after ByT5's bytes.
 MARKS = {
     "image_token": "<|image_pad|>",
@@ -99,11 +109,11 @@ def qwen(num_added: int = 0) -> transformers.Qwen2_5_VLForConditionalGeneration:
         vocab_size=384 + num_added,
         bos_token_id=None,
         eos_token_id=1,  # ByT5's
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        rope_parameters=TURNS,
     )
-    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
-    sight |= {"patch_size": PATCH}
-    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=sight, image_token_id=PICTURE_ID)
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text, vision_config=QWEN_SIGHT, image_token_id=PICTURE_ID
+    )
     return transformers.Qwen2_5_VLForConditionalGeneration(config)
 
 
@@ -138,14 +148,10 @@ def causal_llama() -> transformers.LlamaForCausalLM:
 
 
 def qwen3_vl(*, num_layers: int) -> transformers.Qwen3VLForConditionalGeneration:
-    text = language_model(num_layers, head_dim=16)
-    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
-    sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
-    sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
     return transformers.Qwen3VLForConditionalGeneration(
         transformers.Qwen3VLConfig(
-            text_config=text,
-            vision_config=sight,
+            text_config=language_model(num_layers, head_dim=16, rope_parameters=TURNS),
+            vision_config=QWEN_SIGHT | {"deepstack_visual_indexes": [0]},
             image_token_id=PICTURE_ID,
             video_token_id=VIDEO_ID,
             vision_start_token_id=START_ID,
@@ -226,6 +232,23 @@ def _byte_alphabet() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's byte alphabet ...
     spare = (chr(256 + i) for i in range(256 - len(printable)))  # ... and its stand-ins for the rest
     return [chr(b) if b in printable else next(spare) for b in range(256)]
+
+
+def byte_parts(text_encoder: Any, vae: Any, transformer: Any, scheduler: Any) -> dict[str, Any]:
+    """Return the parts of a pipeline that reads its prompt byte by byte."""
+    return {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": text_encoder,
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": scheduler,
+    }
+
+
+def hunyuan_autoencoder() -> diffusers.AutoencoderKLHunyuanVideo:
+    return diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
+    )
 
 
 def template_tokenizer(template: str, count: int) -> ByT5Tokenizer:

@@ -10,13 +10,23 @@ from transformers import ByT5Tokenizer, Qwen3_5Config, Qwen3_5ForConditionalGene
 from tests.tinies import encoders
 from tests.tinies.encoders import TEXT_WIDTH, chat_tokenizer, clip, clip_tokenizer, mistral3, qwen3, t5
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import CHAT, LARGER, ONE_OF_EACH, REDRAWN, Tinies, modular_of, of
+from tests.tinies.table import (
+    CHAT,
+    CONTROLLED,
+    FILLED,
+    LARGER,
+    MASKED,
+    ONE_OF_EACH,
+    REDRAWN,
+    Tinies,
+    modular_of,
+    of,
+)
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 BLOCKS: dict[str, Any] = ONE_OF_EACH | {"joint_attention_dim": TEXT_WIDTH}
-_BESIDE = {"in_channels": 2 * PACKED, "out_channels": PACKED}  # the picture's latents beside the noise
 # The masked picture's latents, and the mask of every pixel: 8 x 8 for each latent.
-_FILLED = _BESIDE | {"in_channels": 2 * PACKED + 2 * 2 * 64}
+_FILLED = {"in_channels": 2 * PACKED + 2 * 2 * 64, "out_channels": PACKED}
 _KONTEXT = LARGER | {"max_area": 1024, "_auto_resize": False}
 
 
@@ -29,6 +39,11 @@ def _flux_controlled() -> dict[str, Any]:
         **BLOCKS, in_channels=PACKED, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 6, 6]
     )
     return flux_parts() | {"controlnet": controlnet}
+
+
+def _beside() -> dict[str, Any]:
+    """The picture's latents beside the noise."""
+    return flux_parts(in_channels=2 * PACKED, out_channels=PACKED)
 
 
 def flux_parts(**settings: Any) -> dict[str, Any]:
@@ -55,13 +70,8 @@ def _chroma_parts() -> dict[str, Any]:
         approximator_hidden_dim=32,
         approximator_layers=1,
     )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": t5(),
-        "vae": image_autoencoder(),
-        "transformer": transformer,
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
-    }
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return encoders.byte_parts(t5(), image_autoencoder(), transformer, scheduler)
 
 
 def _bria_parts() -> dict[str, Any]:
@@ -157,17 +167,13 @@ def flux2() -> diffusers.DiffusionPipeline:
     )
 
 
-def flux2_klein() -> diffusers.DiffusionPipeline:
-    return diffusers.Flux2KleinPipeline(**_klein_parts(), is_distilled=True)
-
-
-def flux2_klein_base() -> diffusers.DiffusionPipeline:
-    return diffusers.Flux2KleinPipeline(**_klein_parts(), is_distilled=False)
-
-
-def _klein_parts() -> dict[str, Any]:
+def flux2_klein() -> dict[str, Any]:
     text = {"tokenizer": chat_tokenizer(), "text_encoder": qwen3(num_layers=28)}
-    return _flux2_parts(guidance_embeds=False) | text
+    return _flux2_parts(guidance_embeds=False) | text | {"is_distilled": True}
+
+
+def flux2_klein_base() -> dict[str, Any]:
+    return flux2_klein() | {"is_distilled": False}
 
 
 def _flux2_parts(*, guidance_embeds: bool) -> dict[str, Any]:
@@ -220,51 +226,31 @@ TINIES: Tinies = {
     # Distilled: guidance is no input of its network.
     "flux_schnell": of("FluxPipeline", lambda: flux_parts(guidance_embeds=False), LARGER),
     "flux_img2img": of("FluxImg2ImgPipeline", flux_parts, LARGER | REDRAWN, "image"),
-    "flux_inpaint": of("FluxInpaintPipeline", flux_parts, LARGER | REDRAWN, "image", "mask_image"),
+    "flux_inpaint": of("FluxInpaintPipeline", flux_parts, LARGER | REDRAWN, *MASKED),
     "flux_kontext": of("FluxKontextPipeline", flux_parts, _KONTEXT, "image"),
-    "flux_fill": of("FluxFillPipeline", lambda: flux_parts(**_FILLED), LARGER, "image", "mask_image"),
-    "flux_control": of("FluxControlPipeline", lambda: flux_parts(**_BESIDE), LARGER, "control_image"),
-    "flux_control_img2img": of(
-        "FluxControlImg2ImgPipeline",
-        lambda: flux_parts(**_BESIDE),
-        LARGER | REDRAWN,
-        "image",
-        "control_image",
-    ),
+    "flux_fill": of("FluxFillPipeline", lambda: flux_parts(**_FILLED), LARGER, *MASKED),
+    "flux_control": of("FluxControlPipeline", _beside, LARGER, "control_image"),
+    "flux_control_img2img": of("FluxControlImg2ImgPipeline", _beside, LARGER | REDRAWN, *CONTROLLED),
     "chroma": of("ChromaPipeline", _chroma_parts, LARGER),
     "chroma_img2img": of("ChromaImg2ImgPipeline", _chroma_parts, LARGER | REDRAWN, "image"),
     "bria": of("BriaPipeline", _bria_parts, LARGER),
     "ovis": (ovis, CHAT, ()),
-    "flux_control_inpaint": of(
-        "FluxControlInpaintPipeline",
-        lambda: flux_parts(**_BESIDE),
-        LARGER | REDRAWN,
-        "image",
-        "control_image",
-        "mask_image",
-    ),
+    "flux_control_inpaint": of("FluxControlInpaintPipeline", _beside, LARGER | REDRAWN, *FILLED),
     "flux_controlnet": of("FluxControlNetPipeline", _flux_controlled, LARGER, "control_image"),
     "flux_controlnet_img2img": of(
-        "FluxControlNetImg2ImgPipeline", _flux_controlled, LARGER | REDRAWN, "image", "control_image"
+        "FluxControlNetImg2ImgPipeline", _flux_controlled, LARGER | REDRAWN, *CONTROLLED
     ),
     "flux_controlnet_inpaint": of(
-        "FluxControlNetInpaintPipeline",
-        _flux_controlled,
-        LARGER | REDRAWN,
-        "image",
-        "mask_image",
-        "control_image",
+        "FluxControlNetInpaintPipeline", _flux_controlled, LARGER | REDRAWN, *FILLED
     ),
-    "flux_kontext_inpaint": of("FluxKontextInpaintPipeline", flux_parts, _KONTEXT, "image", "mask_image"),
+    "flux_kontext_inpaint": of("FluxKontextInpaintPipeline", flux_parts, _KONTEXT, *MASKED),
     "flux2": (flux2, CHAT, ()),
-    "flux2_klein": (flux2_klein, CHAT, ()),
-    "flux2_klein_base": (flux2_klein_base, CHAT, ()),
-    "flux2_klein_inpaint": (
-        lambda: diffusers.Flux2KleinInpaintPipeline(**_klein_parts(), is_distilled=False),
-        REDRAWN | {"max_sequence_length": 256},
-        ("image", "mask_image"),
+    "flux2_klein": of("Flux2KleinPipeline", flux2_klein, CHAT),
+    "flux2_klein_base": of("Flux2KleinPipeline", flux2_klein_base, CHAT),
+    "flux2_klein_inpaint": of(
+        "Flux2KleinInpaintPipeline", flux2_klein_base, REDRAWN | {"max_sequence_length": 256}, *MASKED
     ),
     "ernie": (ernie, LARGER, ()),
     # Keys and values of the given picture are computed in the first step alone.
-    "flux2_klein_kv": (lambda: diffusers.Flux2KleinKVPipeline(**_klein_parts(), is_distilled=True), CHAT, ()),
+    "flux2_klein_kv": of("Flux2KleinKVPipeline", flux2_klein, CHAT),
 }

@@ -43,12 +43,7 @@ def framepack() -> diffusers.DiffusionPipeline:
     transformer = diffusers.HunyuanVideoFramepackTransformer3DModel(
         **sizes(), has_image_proj=True, image_proj_dim=encoders.IMAGE_WIDTH, has_clean_x_embedder=True
     )
-    return diffusers.HunyuanVideoFramepackPipeline(
-        **parts(),
-        transformer=transformer,
-        image_encoder=siglip(),
-        feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
-    )
+    return diffusers.HunyuanVideoFramepackPipeline(**parts(), transformer=transformer, **_siglip())
 
 
 def hunyuan_1_5() -> diffusers.DiffusionPipeline:
@@ -56,15 +51,13 @@ def hunyuan_1_5() -> diffusers.DiffusionPipeline:
 
 
 def hunyuan_1_5_i2v() -> diffusers.DiffusionPipeline:
-    return diffusers.HunyuanVideo15ImageToVideoPipeline(
-        **_parts_of_1_5("i2v"),
-        image_encoder=siglip(),
-        feature_extractor=SiglipImageProcessor(size={"height": 32, "width": 32}),
-    )
+    return diffusers.HunyuanVideo15ImageToVideoPipeline(**_parts_of_1_5("i2v"), **_siglip())
 
 
-def siglip() -> SiglipVisionModel:
-    return SiglipVisionModel(SiglipVisionConfig(**encoders.SIGHT | {"num_hidden_layers": 2}))
+def _siglip() -> dict[str, Any]:
+    config = SiglipVisionConfig(**encoders.SIGHT | {"num_hidden_layers": 2})
+    reader = SiglipImageProcessor(size={"height": 32, "width": 32})
+    return {"image_encoder": SiglipVisionModel(config), "feature_extractor": reader}
 
 
 def sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
@@ -80,15 +73,12 @@ def sizes(*, in_channels: int = CHANNELS) -> dict[str, Any]:
 
 
 def parts() -> dict[str, Any]:
-    vae = diffusers.AutoencoderKLHunyuanVideo(
-        latent_channels=CHANNELS, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
-    )
     return {
         "tokenizer": encoders.llama_tokenizer(),
         "text_encoder": encoders.llama(),
         "tokenizer_2": encoders.clip_tokenizer(),
         "text_encoder_2": encoders.clip(),
-        "vae": vae,
+        "vae": encoders.hunyuan_autoencoder(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
     }
 
@@ -217,9 +207,7 @@ def _controlled() -> dict[str, Any]:
 TINIES: Tinies = {
     "hunyuan_dit": of("HunyuanDiTPipeline", _parts, _ANY_SIZE),
     "hunyuan_dit_controlnet": of("HunyuanDiTControlNetPipeline", _controlled, _ANY_SIZE, "control_image"),
-    "hunyuan_dit_pag": (
-        lambda: diffusers.HunyuanDiTPAGPipeline(**_parts(), pag_applied_layers="blocks.1"),
-        _ANY_SIZE,
-        (),
+    "hunyuan_dit_pag": of(
+        "HunyuanDiTPAGPipeline", lambda: _parts() | {"pag_applied_layers": "blocks.1"}, _ANY_SIZE
     ),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip, qwen, t5
+from tests.tinies.encoders import TEXT_WIDTH, byte_parts, clip, clip_tokenizer, projected_clip, qwen, t5
 from tests.tinies.table import ONE_OF_EACH, TWO_LAYERS
 
 UNET_CHANNELS = (16, 32)
@@ -85,13 +85,13 @@ def unet(**settings: Any) -> diffusers.UNet2DConditionModel:
 
 
 def unet_xl(**settings: Any) -> diffusers.UNet2DConditionModel:
-    return unet(
-        cross_attention_dim=2 * TEXT_WIDTH,  # both encoders' hidden states side by side
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
-        **settings,
-    )
+    both: dict[str, Any] = {
+        "cross_attention_dim": 2 * TEXT_WIDTH,  # both encoders' hidden states side by side
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + TEXT_WIDTH,  # six numbers of sizes, pooled text
+    }
+    return unet(**both | settings)
 
 
 def image_autoencoder(channels: int = 4, *, levels: int = 4) -> diffusers.AutoencoderKL:
@@ -162,10 +162,5 @@ def hunyuan_image_refiner() -> diffusers.DiffusionPipeline:
         spatial_compression_ratio=4,
         temporal_compression_ratio=1,
     )
-    return diffusers.HunyuanImageRefinerPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=qwen(),
-        vae=autoencoder,
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=4.0),
-    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=4.0)
+    return diffusers.HunyuanImageRefinerPipeline(**byte_parts(qwen(), autoencoder, transformer, scheduler))

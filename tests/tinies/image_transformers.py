@@ -10,7 +10,7 @@ from transformers import ByT5Tokenizer
 
 from tests.random_weights import byte_text_encoder
 from tests.tinies import encoders
-from tests.tinies.encoders import TEXT_WIDTH, clip_tokenizer, language_model, projected_clip, t5
+from tests.tinies.encoders import TEXT_WIDTH, byte_parts, clip_tokenizer, language_model, projected_clip, t5
 from tests.tinies.image import image_autoencoder
 from tests.tinies.table import HEADS, IMAGE, LARGEST, ONE_OF_EACH, REDRAWN, TWO_LAYERS, UNBINNED, Tinies, of
 
@@ -22,13 +22,7 @@ def _pixart_parts() -> dict[str, Any]:
         cross_attention_dim=32,
         caption_channels=encoders.TEXT_WIDTH,
     )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": encoders.t5(),
-        "vae": image_autoencoder(),
-        "transformer": transformer,
-        "scheduler": diffusers.DPMSolverMultistepScheduler(),
-    }
+    return byte_parts(t5(), image_autoencoder(), transformer, diffusers.DPMSolverMultistepScheduler())
 
 
 def aura_flow() -> diffusers.DiffusionPipeline:
@@ -41,13 +35,9 @@ def aura_flow() -> diffusers.DiffusionPipeline:
         caption_projection_dim=32,
         pos_embed_max_size=64,
     )
-    return diffusers.AuraFlowPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=byte_text_encoder(encoders.TEXT_WIDTH),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73),
-    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73)
+    text_encoder = byte_text_encoder(encoders.TEXT_WIDTH)
+    return diffusers.AuraFlowPipeline(**byte_parts(text_encoder, image_autoencoder(), transformer, scheduler))
 
 
 _COGVIEW: dict[str, Any] = {
@@ -65,27 +55,20 @@ _COGVIEW: dict[str, Any] = {
 def cogview3() -> diffusers.DiffusionPipeline:
     transformer = diffusers.CogView3PlusTransformer2DModel(**_COGVIEW)
     return diffusers.CogView3PlusPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=encoders.t5(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.CogVideoXDDIMScheduler(),
+        **byte_parts(t5(), image_autoencoder(), transformer, diffusers.CogVideoXDDIMScheduler())
     )
 
 
 def cogview4() -> diffusers.DiffusionPipeline:
-    return diffusers.CogView4Pipeline(
-        **_cogview4_parts(), transformer=diffusers.CogView4Transformer2DModel(**_COGVIEW)
-    )
+    return diffusers.CogView4Pipeline(**_cogview4_parts(_COGVIEW))
 
 
 def cogview4_control() -> diffusers.DiffusionPipeline:
     """The picture's latents beside the noise."""
-    transformer = diffusers.CogView4Transformer2DModel(**_COGVIEW | {"in_channels": 8})
-    return diffusers.CogView4ControlPipeline(**_cogview4_parts(), transformer=transformer)
+    return diffusers.CogView4ControlPipeline(**_cogview4_parts(_COGVIEW | {"in_channels": 8}))
 
 
-def _cogview4_parts() -> dict[str, Any]:
+def _cogview4_parts(sizes: dict[str, Any]) -> dict[str, Any]:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         base_shift=0.25,
         max_shift=0.75,
@@ -93,12 +76,8 @@ def _cogview4_parts() -> dict[str, Any]:
         use_dynamic_shifting=True,
         time_shift_type="linear",
     )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": encoders.glm(),
-        "vae": image_autoencoder(),
-        "scheduler": scheduler,
-    }
+    transformer = diffusers.CogView4Transformer2DModel(**sizes)
+    return byte_parts(encoders.glm(), image_autoencoder(), transformer, scheduler)
 
 
 def lumina() -> diffusers.DiffusionPipeline:
@@ -111,12 +90,9 @@ def lumina() -> diffusers.DiffusionPipeline:
         multiple_of=16,
         cross_attention_dim=encoders.TEXT_WIDTH,
     )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return diffusers.LuminaPipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=encoders.gemma2(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        **byte_parts(encoders.gemma2(), image_autoencoder(), transformer, scheduler)
     )
 
 
@@ -133,12 +109,9 @@ def lumina2() -> diffusers.DiffusionPipeline:
         axes_dim_rope=(4, 6, 6),
         cap_feat_dim=encoders.TEXT_WIDTH,
     )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0)
     return diffusers.Lumina2Pipeline(
-        tokenizer=ByT5Tokenizer(),
-        text_encoder=encoders.gemma2(),
-        vae=image_autoencoder(),
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        **byte_parts(encoders.gemma2(), image_autoencoder(), transformer, scheduler)
     )
 
 
@@ -301,23 +274,19 @@ TINIES: Tinies = {
     "cogview3": (cogview3, IMAGE, ()),
     "cogview4": (cogview4, IMAGE, ()),
     "lumina2": (lumina2, IMAGE, ()),
-    "prx": (
-        lambda: diffusers.PRXPipeline(**_prx_parts(in_channels=4), vae=image_autoencoder()),
-        IMAGE | UNBINNED,
-        (),
+    "prx": of(
+        "PRXPipeline", lambda: _prx_parts(in_channels=4) | {"vae": image_autoencoder()}, IMAGE | UNBINNED
     ),
     "hidream": (hidream, LARGEST | {"max_sequence_length": 64}, ()),
-    "pixart_sigma_pag": (
-        lambda: diffusers.PixArtSigmaPAGPipeline(**_pixart_parts(), pag_applied_layers="blocks.1"),
+    "pixart_sigma_pag": of(
+        "PixArtSigmaPAGPipeline",
+        lambda: _pixart_parts() | {"pag_applied_layers": "blocks.1"},
         IMAGE | UNBINNED,
-        (),
     ),
     "cogview4_control": (cogview4_control, IMAGE, ("control_image",)),
     # Without an autoencoder: it denoises pixels.
-    "prx_pixel": (
-        lambda: diffusers.PRXPixelPipeline(**_prx_parts(in_channels=3), prompt_max_tokens=64),
-        IMAGE | UNBINNED,
-        (),
+    "prx_pixel": of(
+        "PRXPixelPipeline", lambda: _prx_parts(in_channels=3) | {"prompt_max_tokens": 64}, IMAGE | UNBINNED
     ),
     "lumina": (lumina, IMAGE, ()),
     "amused": of("AmusedPipeline", _parts, IMAGE),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import diffusers
 
 from tests.tinies.encoders import TEXT_WIDTH, qwen3_vl, sight_processor, sight_tokenizer
-from tests.tinies.table import STEPS, Tinies
+from tests.tinies.table import STEPS, Tinies, of
 
 
-def dreamlite(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.DiffusionPipeline:
+def _parts() -> dict[str, Any]:
     denoiser = diffusers.DreamLiteUNetModel(
         sample_size=8,
         in_channels=4,
@@ -30,18 +30,18 @@ def dreamlite(made: Callable[..., diffusers.DiffusionPipeline]) -> diffusers.Dif
         num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1),
     )
-    return made(
-        text_encoder=qwen3_vl(num_layers=2),
-        tokenizer=sight_tokenizer(),
-        processor=sight_processor(),
-        vae=autoencoder,
-        unet=denoiser,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-    )
+    return {
+        "text_encoder": qwen3_vl(num_layers=2),
+        "tokenizer": sight_tokenizer(),
+        "processor": sight_processor(),
+        "vae": autoencoder,
+        "unet": denoiser,
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
 
 
 _SIZE = STEPS | {"height": 32, "width": 32, "max_sequence_length": 100}
 TINIES: Tinies = {
-    "dreamlite": (lambda: dreamlite(diffusers.DreamLitePipeline), _SIZE, ()),
-    "dreamlite_mobile": (lambda: dreamlite(diffusers.DreamLiteMobilePipeline), _SIZE, ()),
+    "dreamlite": of("DreamLitePipeline", _parts, _SIZE),
+    "dreamlite_mobile": of("DreamLiteMobilePipeline", _parts, _SIZE),
 }

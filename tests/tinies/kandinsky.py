@@ -11,7 +11,7 @@ from transformers import ByT5Tokenizer
 
 from tests.tinies import encoders
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, qwen, template_tokenizer
-from tests.tinies.table import ONE_LAYER, REDRAWN, STEPS, Tinies, of
+from tests.tinies.table import MASKED, ONE_LAYER, REDRAWN, STEPS, Tinies, of
 
 CHANNELS = 4  # of the latents
 
@@ -58,15 +58,12 @@ def kandinsky_6() -> diffusers.DiffusionPipeline:
 
 
 def _parts() -> dict[str, Any]:
-    vae = diffusers.AutoencoderKLHunyuanVideo(
-        latent_channels=CHANNELS, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
-    )
     return {
         "tokenizer": ByT5Tokenizer(),
         "text_encoder": qwen(),
         "tokenizer_2": clip_tokenizer(),
         "text_encoder_2": clip(),
-        "vae": vae,
+        "vae": encoders.hunyuan_autoencoder(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
     }
 
@@ -93,7 +90,6 @@ def _sizes() -> dict[str, Any]:
 
 _SIZE = STEPS | {"height": 64, "width": 64}
 _PRIOR = _SIZE | {"prior_num_inference_steps": 2}
-_INPAINT = ("image", "mask_image")
 
 
 def _second(in_channels: int = 4) -> dict[str, Any]:
@@ -221,12 +217,12 @@ TINIES: Tinies = {
     "kandinsky21_img2img": of(
         "KandinskyImg2ImgCombinedPipeline", _first, _PRIOR | {"strength": 0.5}, "image"
     ),
-    "kandinsky21_inpaint": of("KandinskyInpaintCombinedPipeline", lambda: _first(9), _PRIOR, *_INPAINT),
+    "kandinsky21_inpaint": of("KandinskyInpaintCombinedPipeline", lambda: _first(9), _PRIOR, *MASKED),
     "kandinsky22": of("KandinskyV22CombinedPipeline", _second, _PRIOR),
     "kandinsky22_img2img": of(
         "KandinskyV22Img2ImgCombinedPipeline", _second, _PRIOR | {"strength": 0.5}, "image"
     ),
-    "kandinsky22_inpaint": of("KandinskyV22InpaintCombinedPipeline", lambda: _second(9), _PRIOR, *_INPAINT),
+    "kandinsky22_inpaint": of("KandinskyV22InpaintCombinedPipeline", lambda: _second(9), _PRIOR, *MASKED),
     "kandinsky3": of("Kandinsky3Pipeline", _third, _SIZE),
     "kandinsky3_img2img": of("Kandinsky3Img2ImgPipeline", _third, REDRAWN, "image"),
 }

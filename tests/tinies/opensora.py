@@ -9,15 +9,13 @@ from transformers import ByT5Tokenizer
 
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
-from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, t5
+from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, hunyuan_autoencoder, t5
 from tests.tinies.table import ONE_OF_EACH
 
 
 def opensora() -> diffusers.DiffusionPipeline:
-    vae = diffusers.AutoencoderKLHunyuanVideo(
-        latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2
-    )
-    return OpenSoraPipeline(vae=vae, transformer=_transformer(patch_size=2, channels=4), **_others())
+    transformer = _transformer(patch_size=2, channels=4)
+    return OpenSoraPipeline(vae=hunyuan_autoencoder(), transformer=transformer, **_others())
 
 
 def opensora_dc() -> diffusers.DiffusionPipeline:

@@ -16,7 +16,7 @@ from tests.tinies.encoders import (
     template_tokenizer,
 )
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import CHAT, LARGER, LARGEST, ONE_LAYER, ONE_OF_EACH, TWO_LAYERS, Tinies, of
+from tests.tinies.table import CHAT, LARGER, LARGEST, MASKED, ONE_LAYER, ONE_OF_EACH, TWO_LAYERS, Tinies, of
 
 PACKED = 16  # four latent channels in 2 x 2 patches
 
@@ -50,10 +50,9 @@ def _parts() -> dict[str, Any]:
     }
 
 
-def krea2_deep() -> diffusers.DiffusionPipeline:
+def krea2_deep() -> dict[str, Any]:
     """With an encoder of as many layers as the published one: of a modular pipeline they cannot be chosen."""
-    layers = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
-    return diffusers.Krea2Pipeline(**_krea2_parts(layers), is_distilled=False)
+    return _krea2_parts((2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35))
 
 
 def _krea2_parts(layers: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
@@ -227,14 +226,14 @@ def qwen_2_1() -> diffusers.DiffusionPipeline:
 
 TINIES: Tinies = {
     "qwen_img2img": of("QwenImageImg2ImgPipeline", _parts, CHAT | {"strength": 0.5}, "image"),
-    "qwen_inpaint": of("QwenImageInpaintPipeline", _parts, CHAT | {"strength": 0.5}, "image", "mask_image"),
+    "qwen_inpaint": of("QwenImageInpaintPipeline", _parts, CHAT | {"strength": 0.5}, *MASKED),
     "qwen_edit": of("QwenImageEditPipeline", edit_parts, CHAT | LARGEST, "image"),
     "qwen_edit_inpaint": of(
-        "QwenImageEditInpaintPipeline", edit_parts, CHAT | LARGEST | {"strength": 0.5}, "image", "mask_image"
+        "QwenImageEditInpaintPipeline", edit_parts, CHAT | LARGEST | {"strength": 0.5}, *MASKED
     ),
     "qwen_edit_plus": of("QwenImageEditPlusPipeline", edit_parts, CHAT | LARGEST, "image"),
-    "krea2": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=False), CHAT, ()),
-    "krea2_turbo": (lambda: diffusers.Krea2Pipeline(**_krea2_parts(), is_distilled=True), CHAT, ()),
+    "krea2": of("Krea2Pipeline", lambda: _krea2_parts() | {"is_distilled": False}, CHAT),
+    "krea2_turbo": of("Krea2Pipeline", lambda: _krea2_parts() | {"is_distilled": True}, CHAT),
     "nucleus": (nucleus, LARGER | {"max_sequence_length": 1024}, ()),
     "longcat": (longcat, LARGER | {"enable_prompt_rewrite": False}, ()),
     "qwen_controlnet": of("QwenImageControlNetPipeline", _controlled, CHAT, "control_image"),

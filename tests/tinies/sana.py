@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-from transformers import ByT5Tokenizer
 
-from tests.tinies.encoders import TEXT_WIDTH, gemma2
+from tests.tinies.encoders import TEXT_WIDTH, byte_parts, gemma2
 from tests.tinies.table import LARGER, ONE_LAYER, REDRAWN, TWO_LAYERS, UNBINNED, Tinies, of
 from tests.tinies.wan import CHANNELS, wan_parts
 
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
 _LEVELS = 6  # 32 pixels to a latent, as in the real one
 
 
@@ -34,15 +34,8 @@ _BLOCKS: dict[str, Any] = {
 
 def _parts(**settings: Any) -> dict[str, Any]:
     transformer = diffusers.SanaTransformer2DModel(**_BLOCKS, **settings)
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": gemma2(),
-        "vae": _autoencoder(),
-        "transformer": transformer,
-        "scheduler": diffusers.DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
-    }
+    scheduler = diffusers.DPMSolverMultistepScheduler(**FLOW | {"flow_shift": 3.0})
+    return byte_parts(gemma2(), _autoencoder(), transformer, scheduler)
 
 
 def _autoencoder() -> diffusers.AutoencoderDC:
@@ -65,22 +58,16 @@ def _autoencoder() -> diffusers.AutoencoderDC:
     )
 
 
-FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 8.0}
-
-
 def sana_video() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaVideoPipeline(
-        **_video_parts(), scheduler=diffusers.DPMSolverMultistepScheduler(**FLOW)
-    )
+    return diffusers.SanaVideoPipeline(**_video_parts(diffusers.DPMSolverMultistepScheduler(**FLOW)))
 
 
 def sana_video_i2v() -> diffusers.DiffusionPipeline:
-    return diffusers.SanaImageToVideoPipeline(
-        **_video_parts(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0)
-    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0)
+    return diffusers.SanaImageToVideoPipeline(**_video_parts(scheduler))
 
 
-def _video_parts() -> dict[str, Any]:
+def _video_parts(scheduler: Any) -> dict[str, Any]:
     transformer = diffusers.SanaVideoTransformer3DModel(
         in_channels=CHANNELS,
         out_channels=CHANNELS,
@@ -91,23 +78,14 @@ def _video_parts() -> dict[str, Any]:
         caption_channels=TEXT_WIDTH,
         sample_size=8,
     )
-    parts = wan_parts()
-    return {
-        "tokenizer": parts["tokenizer"],
-        "text_encoder": gemma2(),
-        "vae": parts["vae"],
-        "transformer": transformer,
-    }
+    return byte_parts(gemma2(), wan_parts()["vae"], transformer, scheduler)
 
 
 TINIES: Tinies = {
     "sana": of("SanaPipeline", _parts, LARGER | UNBINNED),
     "sana_sprint": of("SanaSprintPipeline", _sprint_parts, LARGER | UNBINNED),
     "sana_sprint_img2img": of(
-        "SanaSprintImg2ImgPipeline",
-        _sprint_parts,
-        LARGER | UNBINNED | REDRAWN,
-        "image",
+        "SanaSprintImg2ImgPipeline", _sprint_parts, LARGER | UNBINNED | REDRAWN, "image"
     ),
     "sana_pag": of(
         "SanaPAGPipeline",

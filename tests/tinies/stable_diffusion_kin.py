@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceTrainer
 from transformers import ByT5Tokenizer
 
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, image_processor, projected_vision
-from tests.tinies.image import NOISE, image_autoencoder, sd, unet
+from tests.tinies.image import NOISE, image_autoencoder, sd, unet, unet_xl
 from tests.tinies.image_edits import sd_parts
 from tests.tinies.table import IMAGE, REDRAWN, STEPS, Tinies, of, parts
 
@@ -100,16 +100,15 @@ def ldm3d() -> diffusers.DiffusionPipeline:
     return _ldm3d(channels=4)
 
 
-def marigold_intrinsics() -> diffusers.DiffusionPipeline:
+def _intrinsics() -> dict[str, Any]:
     names = {"target_names": ["albedo", "roughness"]}
-    return diffusers.MarigoldIntrinsicsPipeline(
-        **_estimating(num_maps=2), prediction_type="intrinsics", target_properties=names
-    )
+    return _estimating("intrinsics", num_maps=2) | {"target_properties": names}
 
 
-def _estimating(*, num_maps: int = 1) -> dict[str, Any]:
+def _estimating(kind: str, *, num_maps: int = 1) -> dict[str, Any]:
     latents = 4 * num_maps
-    return parts(sd()) | _DEFAULTS | {"unet": unet(in_channels=4 + latents, out_channels=latents)}
+    denoiser = unet(in_channels=4 + latents, out_channels=latents)
+    return parts(sd()) | _DEFAULTS | {"unet": denoiser, "prediction_type": kind}
 
 
 def _ldm3d(*, channels: int) -> diffusers.DiffusionPipeline:
@@ -123,14 +122,8 @@ def _ldm3d(*, channels: int) -> diffusers.DiffusionPipeline:
         norm_num_groups=2,
         sample_size=64,
     )
-    given = parts(sd()) | {"vae": autoencoder}
-    return diffusers.StableDiffusionLDM3DPipeline(
-        **given,
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
-    )
+    given = sd_parts() | {"vae": autoencoder, "image_encoder": None}
+    return diffusers.StableDiffusionLDM3DPipeline(**given)
 
 
 _MAPS = STEPS | {"processing_resolution": 16}
@@ -149,12 +142,8 @@ def _parts() -> dict[str, Any]:
         add_qkv_bias=True,
         original_rope=True,
     )
-    denoiser = unet(
-        encoder_hid_dim=TEXT_WIDTH,
-        encoder_hid_dim_type="text_proj",
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,  # six numbers of sizes, and the pooled text
+    denoiser = unet_xl(
+        cross_attention_dim=TEXT_WIDTH, encoder_hid_dim=TEXT_WIDTH, encoder_hid_dim_type="text_proj"
     )
     return {
         "tokenizer": tokenizer,
@@ -201,17 +190,9 @@ TINIES: Tinies = {
     "ldm3d": (ldm3d, IMAGE, ()),
     # As Intel/ldm3d: the depth is 16 bits in two channels of a second picture.
     "ldm3d_rgb": (lambda: _ldm3d(channels=6), IMAGE, ()),
-    "marigold_depth": (
-        lambda: diffusers.MarigoldDepthPipeline(**_estimating(), prediction_type="depth"),
-        _MAPS,
-        ("image",),
-    ),
-    "marigold_normals": (
-        lambda: diffusers.MarigoldNormalsPipeline(**_estimating(), prediction_type="normals"),
-        _MAPS,
-        ("image",),
-    ),
-    "marigold_intrinsics": (marigold_intrinsics, _MAPS, ("image",)),
+    "marigold_depth": of("MarigoldDepthPipeline", lambda: _estimating("depth"), _MAPS, "image"),
+    "marigold_normals": of("MarigoldNormalsPipeline", lambda: _estimating("normals"), _MAPS, "image"),
+    "marigold_intrinsics": of("MarigoldIntrinsicsPipeline", _intrinsics, _MAPS, "image"),
     "kolors": of("KolorsPipeline", _parts, _CALL),
     "kolors_img2img": of("KolorsImg2ImgPipeline", _parts, REDRAWN | {"max_sequence_length": 64}, "image"),
     "kolors_pag": of("KolorsPAGPipeline", _parts, _CALL),

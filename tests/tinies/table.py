@@ -25,6 +25,10 @@ CHAT = LARGER | {"max_sequence_length": 256}  # room for what is written around 
 FRAMES_5 = IMAGE | {"num_frames": 5}
 FRAMES_9 = IMAGE | {"num_frames": 9}
 UNBINNED = {"use_resolution_binning": False}
+# What a row starts from.
+MASKED = ("image", "mask_image")
+CONTROLLED = ("image", "control_image")
+FILLED = ("image", "mask_image", "control_image")
 # Of transformers.
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 16}
 ONE_LAYER = HEADS | {"num_layers": 1}

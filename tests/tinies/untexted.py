@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 
 from tests.tinies.image import UNET_CHANNELS, image_autoencoder
-from tests.tinies.table import STEPS, TWO_LAYERS, Tinies
+from tests.tinies.table import STEPS, TWO_LAYERS, Tinies, of
 
 
 def dit() -> diffusers.DiffusionPipeline:
@@ -37,6 +37,10 @@ def ldm_super_resolution() -> diffusers.DiffusionPipeline:
     )
 
 
+def pixel_parts(scheduler: Any, **settings: Any) -> dict[str, Any]:
+    return {"unet": pixel_unet(**settings), "scheduler": scheduler}
+
+
 def pixel_unet(**settings: Any) -> diffusers.UNet2DModel:
     return diffusers.UNet2DModel(
         sample_size=16,
@@ -51,19 +55,13 @@ def pixel_unet(**settings: Any) -> diffusers.UNet2DModel:
 
 
 TINIES: Tinies = {
-    "ddpm": (lambda: diffusers.DDPMPipeline(pixel_unet(), diffusers.DDPMScheduler()), STEPS, ()),
-    "ddim": (lambda: diffusers.DDIMPipeline(pixel_unet(), diffusers.DDIMScheduler()), STEPS, ()),
-    "score_sde_ve": (
-        lambda: diffusers.ScoreSdeVePipeline(pixel_unet(), diffusers.ScoreSdeVeScheduler()),
-        STEPS,
-        (),
-    ),
-    "consistency": (
-        lambda: diffusers.ConsistencyModelPipeline(
-            pixel_unet(num_class_embeds=10), diffusers.CMStochasticIterativeScheduler()
-        ),
+    "ddpm": of("DDPMPipeline", lambda: pixel_parts(diffusers.DDPMScheduler()), STEPS),
+    "ddim": of("DDIMPipeline", lambda: pixel_parts(diffusers.DDIMScheduler()), STEPS),
+    "score_sde_ve": of("ScoreSdeVePipeline", lambda: pixel_parts(diffusers.ScoreSdeVeScheduler()), STEPS),
+    "consistency": of(
+        "ConsistencyModelPipeline",
+        lambda: pixel_parts(diffusers.CMStochasticIterativeScheduler(), num_class_embeds=10),
         STEPS | {"class_labels": 3},
-        (),
     ),
     "dit": (dit, STEPS | {"class_labels": [1]}, ()),
     "ldm_super_resolution": (ldm_super_resolution, STEPS, ("image",)),

@@ -6,11 +6,10 @@ from typing import Any
 
 import diffusers
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
-from transformers import ByT5Tokenizer
 
 from tests.tinies import encoders
 from tests.tinies.image import NOISE, UNET_CHANNELS, image_autoencoder, unet, unet_xl
-from tests.tinies.table import IMAGE, STEPS, TWO_LAYERS, Tinies
+from tests.tinies.table import IMAGE, STEPS, TWO_LAYERS, Tinies, of
 
 
 def ltx() -> diffusers.DiffusionPipeline:
@@ -38,13 +37,7 @@ def ltx_parts() -> dict[str, Any]:
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     )
-    return {
-        "tokenizer": ByT5Tokenizer(),
-        "text_encoder": encoders.t5(),
-        "vae": vae,
-        "transformer": transformer,
-        "scheduler": ltx_scheduler(),
-    }
+    return encoders.byte_parts(encoders.t5(), vae, transformer, ltx_scheduler())
 
 
 def ltx_unshifted() -> dict[str, Any]:
@@ -148,20 +141,18 @@ def adapter(**settings: Any) -> diffusers.MotionAdapter:
     )
 
 
-_LEVELS: dict[str, Any] = {
-    "sample_size": 8,
-    "block_out_channels": (16, 32),
-    "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
-    "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
-
-
-def _unet_3d() -> diffusers.UNet3DConditionModel:
-    return diffusers.UNet3DConditionModel(
-        **_LEVELS, cross_attention_dim=encoders.TEXT_WIDTH, attention_head_dim=8
+def _modelscope() -> dict[str, Any]:
+    denoiser = diffusers.UNet3DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=encoders.TEXT_WIDTH,
+        attention_head_dim=8,
     )
+    return _parts() | {"unet": denoiser}
 
 
 def _parts() -> dict[str, Any]:
@@ -177,17 +168,14 @@ _FRAMES_4 = IMAGE | {"num_frames": 4}
 
 
 TINIES: Tinies = {
-    "animatediff_v2v": (
-        lambda: diffusers.AnimateDiffVideoToVideoPipeline(**_parts(), unet=unet(), motion_adapter=adapter()),
+    "animatediff_v2v": of(
+        "AnimateDiffVideoToVideoPipeline",
+        lambda: _parts() | {"unet": unet(), "motion_adapter": adapter()},
         IMAGE | {"strength": 0.8},
-        {"video": 4},
+        video=4,
     ),
     "animatediff_xl": (animatediff_xl, _FRAMES_4, ()),
     "pia": (pia, _FRAMES_4, ("image",)),
-    "modelscope": (lambda: diffusers.TextToVideoSDPipeline(**_parts(), unet=_unet_3d()), _FRAMES_4, ()),
-    "modelscope_v2v": (
-        lambda: diffusers.VideoToVideoSDPipeline(**_parts(), unet=_unet_3d()),
-        STEPS | {"strength": 0.8},
-        {"video": 4},
-    ),
+    "modelscope": of("TextToVideoSDPipeline", _modelscope, _FRAMES_4),
+    "modelscope_v2v": of("VideoToVideoSDPipeline", _modelscope, STEPS | {"strength": 0.8}, video=4),
 }

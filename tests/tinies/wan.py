@@ -12,9 +12,8 @@ from tests.tinies.encoders import IMAGE_WIDTH, TEXT_WIDTH, image_processor, proj
 from tests.tinies.table import FRAMES_5, FRAMES_9, HEADS, IMAGE, LARGER, TWO_LAYERS, Tinies, modular_of, of
 
 CHANNELS = 4  # of the latents
-CONDITIONED = (
-    3 * CHANNELS
-)  # beside them a mask of four, one for each frame of a latent, and the picture's latents
+# Beside them a mask of four, one for each frame of a latent, and the picture's latents.
+CONDITIONED = 3 * CHANNELS
 
 
 def wan() -> diffusers.DiffusionPipeline:
@@ -41,12 +40,8 @@ def wan_ti2v() -> diffusers.DiffusionPipeline:
 
 def wan_i2v() -> diffusers.DiffusionPipeline:
     """Wan 2.1's kind: the picture's latents beside the noise, and its CLIP embedding beside the text."""
-    return diffusers.WanImageToVideoPipeline(
-        **wan_parts(),
-        transformer=_transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32),
-        image_encoder=vision(image_size=32, patch_size=8),
-        image_processor=image_processor(image_size=32),
-    )
+    transformer = _transformer(in_channels=CONDITIONED, image_dim=IMAGE_WIDTH, added_kv_proj_dim=32)
+    return diffusers.WanImageToVideoPipeline(**_sighted_parts(), transformer=transformer)
 
 
 def wan_i2v_moe() -> diffusers.DiffusionPipeline:
@@ -83,12 +78,7 @@ def wan_animate() -> diffusers.DiffusionPipeline:
         face_encoder_num_heads=2,
         inject_face_latents_blocks=1,
     )
-    return diffusers.WanAnimatePipeline(
-        **wan_parts(),
-        transformer=transformer,
-        image_encoder=vision(image_size=32, patch_size=8),
-        image_processor=image_processor(image_size=32),
-    )
+    return diffusers.WanAnimatePipeline(**_sighted_parts(), transformer=transformer)
 
 
 def lucy() -> diffusers.DiffusionPipeline:
@@ -98,6 +88,12 @@ def lucy() -> diffusers.DiffusionPipeline:
 def wan_parts(*, channels: int = CHANNELS) -> dict[str, Any]:
     vae = diffusers.AutoencoderKLWan(**_autoencoder_settings(channels), dim_mult=[1, 1, 1, 1])
     return _text_parts() | {"vae": vae}
+
+
+def _sighted_parts() -> dict[str, Any]:
+    """Return those of Wan and what reads a picture as CLIP does."""
+    sight = {"image_encoder": vision(image_size=32, patch_size=8)}
+    return wan_parts() | sight | {"image_processor": image_processor(image_size=32)}
 
 
 def _ti2v_parts() -> dict[str, Any]:
@@ -176,13 +172,8 @@ def chronoedit() -> diffusers.DiffusionPipeline:
     transformer = diffusers.ChronoEditTransformer3DModel(
         **network_sizes(in_channels=CONDITIONED), image_dim=IMAGE_WIDTH, added_kv_proj_dim=32
     )
-    parts = wan_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)}
-    return diffusers.ChronoEditPipeline(
-        **parts,
-        transformer=transformer,
-        image_encoder=vision(image_size=32, patch_size=8),
-        image_processor=image_processor(image_size=32),
-    )
+    parts = _sighted_parts() | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)}
+    return diffusers.ChronoEditPipeline(**parts, transformer=transformer)
 
 
 def _flow_map_parts() -> dict[str, Any]:
@@ -247,9 +238,8 @@ def wan_animate_2() -> diffusers.ModularPipeline:
         diffusers.WanAnimate2ModularPipeline,
         {
             **wan_parts(channels=ANIMATE_CHANNELS),
-            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
-                shift=5.0
-            ),  # its steps are given a generator
+            # Its steps are given a generator.
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
             "transformer": transformer,
             "image_encoder": CLIPVisionModel(sight),
         },
@@ -265,10 +255,8 @@ TINIES: Tinies = {
     # How much of a prompt it reads is fixed, see rows/tables/limits.py.
     "wan_i2v": (wan_i2v, FRAMES_5 | {"max_sequence_length": 512}, ("image",)),
     "wan_i2v_moe": (wan_i2v_moe, _SHORT, ("image",)),
-    "wan_v2v": (
-        lambda: diffusers.WanVideoToVideoPipeline(**wan_parts(), transformer=_transformer()),
-        IMAGE | {"strength": 0.8, "max_sequence_length": 32},
-        {"video": 5},
+    "wan_v2v": of(
+        "WanVideoToVideoPipeline", wan, IMAGE | {"strength": 0.8, "max_sequence_length": 32}, video=5
     ),
     "wan_vace": (wan_vace, _SHORT, ()),
     "wan_animate": (

@@ -9,7 +9,7 @@ from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
 from tests.tinies.encoders import TEXT_WIDTH, language_model
 from tests.tinies.image import image_autoencoder
-from tests.tinies.table import EDIT, IMAGE, LARGER, Tinies, of
+from tests.tinies.table import EDIT, FILLED, IMAGE, LARGER, MASKED, Tinies, of
 
 TRANSFORMER = {
     "in_channels": 4,
@@ -49,17 +49,12 @@ def _controlled(**settings: Any) -> dict[str, Any]:
 TINIES: Tinies = {
     "z_image": (z_image, LARGER, ()),
     "z_image_img2img": of("ZImageImg2ImgPipeline", z_image, EDIT, "image"),
-    "z_image_inpaint": of("ZImageInpaintPipeline", z_image, EDIT, "image", "mask_image"),
+    "z_image_inpaint": of("ZImageInpaintPipeline", z_image, EDIT, *MASKED),
     "z_image_controlnet": of(
         "ZImageControlNetPipeline", lambda: _controlled(control_in_dim=4), IMAGE, "control_image"
     ),
     # It is shown latents, mask and the masked picture's latents side by side.
     "z_image_controlnet_inpaint": of(
-        "ZImageControlNetInpaintPipeline",
-        lambda: _controlled(control_in_dim=9),
-        IMAGE,
-        "image",
-        "mask_image",
-        "control_image",
+        "ZImageControlNetInpaintPipeline", lambda: _controlled(control_in_dim=9), IMAGE, *FILLED
     ),
 }
