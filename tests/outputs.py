@@ -38,7 +38,7 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
@@ -59,6 +59,16 @@ UNDER_WAY = Progress(
     mean_batch=2.0,
     workers=(WorkerState(name="worker-0", state="rendering", node="here", rows_in_hand=2, rows_done=3),),
 )
+
+
+class Held:
+    """The lock of a driver that nobody takes over."""
+
+    epoch = 1
+
+    def check(self) -> None: ...
+
+    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None: ...
 
 
 def write_output(

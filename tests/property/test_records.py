@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -29,12 +28,12 @@ from framefleet.pipeline.outputs.parts.records import (
     row_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import Part, parts_in
+from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.pages.gallery.blocks import shown_failures
 from tests.jobs import all_columns
 from tests.long import examples
-from tests.outputs import committed_row_ids, write_part
+from tests.outputs import Held, committed_row_ids, write_part
 from tests.rows import failure, record
 
 WORDS = st.text(max_size=8).filter(lambda text: text.isprintable())
@@ -121,18 +120,6 @@ _STEPS = st.lists(
     st.tuples(st.sampled_from(["done", "failed", "withdrawn", "forgotten", "compacted", "table"]), _IDS),
     max_size=8,
 )
-
-
-class Held:
-    """The lock of a driver that nobody takes over."""
-
-    epoch = 1
-
-    def check(self) -> None:
-        pass
-
-    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None:
-        pass
 
 
 @dataclass(slots=True)

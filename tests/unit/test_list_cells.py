@@ -104,27 +104,6 @@ def told(spec: PipelineSpec, cells: dict[str, Any]) -> str:
     return told_of(read(spec, cells))
 
 
-@pytest.mark.parametrize("name", ["t.parquet", "t.jsonl", "t.csv"])
-def test_every_format_holds_lists(flux: PipelineSpec, tmp_path: Path, name: str) -> None:
-    rows: list[dict[str, Any]] = [{"prompt": "a", "sigmas": SIGMAS}, {"prompt": "b", "sigmas": None}]
-    if name == "t.parquet":
-        pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
-    elif name == "t.jsonl":
-        whole = rows[0] | {"sigmas": [1, 0.75, 0.5, 0.25]}
-        (tmp_path / name).write_text("\n".join(map(json.dumps, [rows[1], whole])))
-    else:
-        (tmp_path / name).write_text(f'prompt,sigmas\na,"{SIGMAS}"\nb,\n')
-    table = open_table(str(tmp_path / name), arguments=argument_columns(flux, {}))
-    plan = plan_rows(table.schema, flux)
-    found = [row for first, batch in table.batches() for row in plan.rows(first, batch)]
-    requests = {row.request.arguments["prompt"]: row.request for row in found if isinstance(row, CheckedRow)}
-    row = read(flux, {"sigmas": SIGMAS})
-    assert isinstance(row, CheckedRow)
-    assert requests["a"] == row.request
-    assert requests["a"].arguments["sigmas"] == SIGMAS
-    assert "sigmas" not in requests["b"].arguments
-
-
 def test_a_list_says_how_many_steps_there_are(flux: PipelineSpec) -> None:
     assert arguments(flux, {"sigmas": SIGMAS})["num_inference_steps"] == 4
     defaults = {"sigmas": SIGMAS, "num_inference_steps": 9}
@@ -468,13 +447,6 @@ def test_a_strangers_file_may_say_anything_of_odd_cells(cell: Any, tmp_path: Pat
         assert all(len(line) < 999 for line in cell_told(tmp_path / "t.parquet", wan))
     with suppress(TableError):
         assert [batch.num_rows for _, batch in open_table(str(tmp_path / "alone.parquet")).batches()] == [1]
-
-
-def test_batches_without_odd_cells_have_the_schema_of_the_table(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl").write_text(lines(before=3))
-    table = open_table(str(tmp_path / "t.jsonl"))
-    assert all(batch.schema.equals(table.schema) for _, batch in table.batches())
-    assert ODD_CELLS not in table.schema.names
 
 
 _CELLS = st.one_of(

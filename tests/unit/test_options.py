@@ -119,13 +119,6 @@ def test_numbers_that_json_does_not_hold_are_refused(cache: dict[str, Any]) -> N
     assert "finite" in refusal(cache=cache).fix
 
 
-def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> None:
-    said = ["model.cache=pyramid", "model.offload.type=group"]
-    job = load_job(None, said, table="t", output="o", model="m")
-    assert job.model.options == read_options({"cache": "pyramid", "offload": {"type": "group"}})
-    assert load_job({"table": "t", "output": "o", "model": "m"}).model.options == Options()
-
-
 @pytest.mark.parametrize(
     ("model", "problem", "fix"),
     [

@@ -28,7 +28,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.until.marks import MARKS
 from tests import made_up_workers
 from tests.driving import hello_of
-from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, render_by
 
 PAGE = (Path(__file__).parents[2] / "docs/output.md").read_text("utf-8")
@@ -105,12 +105,3 @@ def test_python_runs(
     (code,) = [block for block in BLOCKS if block.startswith(mark)]
     exec(compile(code, "output.md", "exec"), {})
     assert capsys.readouterr().out
-
-
-def test_arguments_are_columns_beside_what_the_table_carries(folder: Path) -> None:
-    record = all_columns(Store(str(folder / "run-7")), "records").to_pylist()[0]
-    names = list(record)
-    assert names[:3] == ["tag", "prompt", "negative_prompt"]
-    assert names[-len(RECORD_FIELDS) :] == RECORD_FIELDS.names
-    assert {"num_inference_steps", "guidance_scale", "max_sequence_length"} < {*names}
-    assert record["max_sequence_length"] == 32

@@ -22,7 +22,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, write_table
-from tests.unit.test_row_parts import Held
+from tests.outputs import Held
 
 ROWS = [
     {"prompt": "a cat", "seed": 1, "num_frames": 5, "tag": "x"},

@@ -15,14 +15,13 @@ import pyarrow.parquet
 import pytest
 from hypothesis import example, given, strategies
 
-from framefleet.cluster.driver.feed import pending_rows
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.options import option_sets
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
+from framefleet.jobs.render.survey import Survey, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
@@ -31,7 +30,6 @@ from framefleet.pipeline.rows.sweeps.sweep import Swept, open_sweep
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.jobs import ROOT, job_values
-from tests.outputs import committed
 
 KINDS: dict[str, ArgumentKind] = {
     "prompt": "str",
@@ -320,19 +318,6 @@ def surveyed(job: ResolvedJob, index: RowIndex) -> Survey:
     return survey_rows(job, index, Callback())
 
 
-def test_rows_of_a_sweep_are_fed_as_those_of_a_table(tmp_path: Path) -> None:
-    with closing(resolved(tmp_path)) as job, closing(RowIndex()) as index:
-        assert surveyed(job, index).num_rows == 12
-        assert index.counts().duplicates == 3  # `a fox` has no colour
-        rows = list(pending_rows(job.table, job.rows, index))
-        assert [row.payload.request.arguments["prompt"] for row in rows[::3]] == [
-            "a red ball",
-            "a blue ball",
-            "a fox",
-        ]
-        assert rows[0].payload.carried.to_pylist() == [{"color": "red"}]
-
-
 def test_an_output_tells_the_sweep_that_made_it(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a fox\n")
     more = {"negative_prompt": "no {color} {file}", "file": ["x", "y"]}  # words may be called so
@@ -372,17 +357,6 @@ def test_what_is_secret_is_not_written_down(section: dict[str, Any], tmp_path: P
     with closing(resolved(tmp_path)) as job:
         claim(replace(job, job=load_job(job.job.model_dump() | section)))
     assert "s3cr3t" not in (tmp_path / "out/job.json").read_text()
-
-
-def test_what_is_new_in_a_sweep_is_all_that_is_rendered(tmp_path: Path) -> None:
-    file = committed(tmp_path, 2, sweep={"guidance_scale": [1, 3]})
-    longer = load_job(file, ["sweep.guidance_scale=[2, 3, 1]", "sweep.negative_prompt=[null, blurry]"])
-    with closing(resolve_job(longer, Callback())) as job, closing(RowIndex()) as index:
-        claim(job)
-        surveyed(job, index)
-        mark_done(job, index, Callback())
-        assert (index.counts().rows, index.counts().done) == (12, 4)
-    assert claim_in(tmp_path)["sweep"] == longer.sweep.model_dump()
 
 
 @pytest.mark.parametrize(

@@ -92,13 +92,6 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_files_and_a_glob_takes_
         assert [row["prompt"] for row in rows(open_table(str(tmp_path / place)))] == names
 
 
-def test_any_fsspec_url_is_read() -> None:
-    with fsspec.open("memory://tables/t.parquet", "wb") as file:
-        pa.parquet.write_table(ROWS, file)
-    assert rows(open_table("memory://tables/t.parquet")) == ROWS.to_pylist()
-    assert rows(open_table("memory://tables")) == ROWS.to_pylist()
-
-
 def test_a_table_is_listed_anew_each_time() -> None:
     before = Failing.num_refreshed
     with pytest.raises(TableError, match="does not exist"):
