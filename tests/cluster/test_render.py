@@ -8,7 +8,6 @@ import os
 import re
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,15 +68,6 @@ def test_records_hold_what_was_carried_and_what_was_rendered(rendered: Path) -> 
     assert first["worker"].startswith("worker-")
     tags = read_metadata(Path(first["uri"]).read_bytes())
     assert (tags["row_id"], tags["prompt"], tags["seed"]) == (first["row_id"], ROWS[3]["prompt"], "3")
-
-
-def test_rows_that_are_one_clip_keep_what_each_of_them_carries(rendered: Path) -> None:
-    rows = duckdb.sql(f"FROM '{rendered}/out/rows/*.parquet' ORDER BY row_index").to_arrow_table().to_pylist()
-    assert [row["tag"] for row in rows] == [row["tag"] for row in ROWS]
-    assert rows[0]["row_id"] == rows[8]["row_id"]
-    assert {row["row_id"] for row in rows} == {
-        record["row_id"] for record in jobs.records_of(rendered / "out")
-    }
 
 
 def test_job_json_says_what_made_the_output(rendered: Path) -> None:

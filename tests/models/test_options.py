@@ -150,17 +150,6 @@ def test_joined_products_are_those_of_every_block_and_not_next_to_loras(tmp_path
         load_model(tiny("wan"), fuse_qkv=True, loras={"style": save_lora("wan", "style", tmp_path)})
 
 
-def test_an_option_gives_a_row_another_identity_and_its_default_does_not() -> None:
-    def row_id(**options: Any) -> str:
-        (clip,) = unaudited(load_model(tiny("wan"), **options)).render(requests(num_inference_steps=1)[:1])
-        return clip.row_id
-
-    left_alone = row_id()
-    assert row_id(vae_tiling=False, cache=None) == left_alone
-    assert row_id(vae_tiling=True) != left_alone
-    assert row_id(cache="first_block") == row_id(cache={"type": "first_block", "threshold": 0.05})
-
-
 def size_bytes(module: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
 

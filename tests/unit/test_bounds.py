@@ -131,13 +131,6 @@ def test_values_are_shown_on_one_line() -> None:
     assert shown(HUGE) == "a whole number of 16,610 bits"
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> PipelineSpec:
-    vae = {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4}
-    configs = {"vae": vae, "transformer": {"patch_size": 2}, "scheduler": FLOW}
-    return inspect_model(write_model(tmp_path, "OpenSoraPipeline", configs))
-
-
 @pytest.mark.parametrize(
     ("name", "inside", "outside"),
     [
@@ -162,17 +155,6 @@ def test_a_call_is_told_its_argument_and_value() -> None:
     check_ranges({"fps": None, "eta": 1})
     with pytest.raises(ValueError, match="`fps` is 0: it must be from 1 to 1000"):
         check_ranges({"eta": 0.5, "fps": 0})
-
-
-def test_a_row_is_told_its_column_value_and_fix(spec: PipelineSpec) -> None:
-    table = pa.RecordBatch.from_pydict({"prompt": ["a"], "motion": [-3], "frame_rate": [100_000]})
-    plan = plan_rows(table.schema, spec, columns={"motion_score": "motion"})
-    (row,) = plan.rows(0, table)
-    assert isinstance(row, InvalidRow)
-    assert sorted(row.messages()) == [
-        ("row 0: frame_rate is 100000, but it must be from 1 to 1000", "use 1 to 1000"),
-        ("row 0: motion is -3, but it must be from 1 to 15", "use 1 to 15"),
-    ]
 
 
 LEVELS = {"block_out_channels": [1, 2, 3, 4], "temporal_compression_ratio": 4}

@@ -32,6 +32,7 @@ from framefleet.plugins.engines.words import parameters_for
 from tests.videos_server import VideosServer, videos_server
 
 _ARGUMENTS = {"prompt": "a fox", "width": 32, "height": 16, "num_frames": 5, "fps": 8.0}
+_SHAPE = (5, 16, 32, 3)
 _KEY = "sk-secret-of-the-tests"
 
 
@@ -64,9 +65,18 @@ class Rows:
         self.said: list[str] = []
         self.is_left = threading.Event()
         self.row_id = uuid.uuid4().hex  # as some servers remember whose ids they gave out
+        self._counts = [(server, len(server.posts()), len(server.ids())) for server in servers]
 
     def close(self) -> None:
         self.session.close()
+
+    def num_posts(self) -> int:
+        """Return how many POSTs its servers have got since it began."""
+        return sum(len(server.posts()) - before for server, before, _ in self._counts)
+
+    def num_ids(self) -> int:
+        """Return how many ids its servers have given out since it began."""
+        return sum(len(server.ids()) - before for server, _, before in self._counts)
 
     def render(self, row_id: str = "", seed: int = 1, **arguments: Any) -> EngineClip:
         row_id = row_id or self.row_id
@@ -87,13 +97,20 @@ class Rows:
             raise Left
 
 
+@pytest.fixture
+def rows(vllm: VideosServer, tmp_path: Path) -> Iterator[Rows]:
+    vllm.set_faults()
+    with closing(Rows(tmp_path, vllm)) as rows:
+        yield rows
+
+
 def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_path: Path) -> None:
     each.set_faults()
     before = len(each.posts())
     with closing(Rows(tmp_path, each)) as rows:
         clip = rows.render(seed=7)
     (post,) = (post for post in each.posts()[before:] if "id" in post)
-    assert (clip.frames.shape, clip.fps) == ((5, 16, 32, 3), 8.0)
+    assert (clip.frames.shape, clip.fps) == (_SHAPE, 8.0)
     assert clip.sent is not None and clip.sent.format == "mp4"
     assert post["headers"]["Idempotency-Key"].startswith(rows.row_id)
     assert (post["body"]["size"], str(post["body"]["seed"])) == ("32x16", "7")
@@ -122,12 +139,10 @@ def test_each_dialect_makes_the_clip_that_was_asked_for(each: VideosServer, tmp_
     ],
     ids=json.dumps,
 )
-def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, faults: Any) -> None:
+def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, rows: Rows, faults: Any) -> None:
     vllm.set_faults(**faults)
-    before = len(vllm.ids())
-    with closing(Rows(tmp_path, vllm)) as rows:
-        assert rows.render().frames.shape == (5, 16, 32, 3)
-    assert len(vllm.ids()) == before + 1
+    assert rows.render().frames.shape == _SHAPE
+    assert rows.num_ids() == 1
 
 
 @pytest.mark.parametrize(
@@ -143,31 +158,27 @@ def test_a_fault_that_passes_costs_no_clip(vllm: VideosServer, tmp_path: Path, f
     ],
 )
 def test_what_is_not_the_clip_that_was_asked_for_fails_its_row(
-    vllm: VideosServer, tmp_path: Path, faults: Any, says: str
+    vllm: VideosServer, rows: Rows, faults: Any, says: str
 ) -> None:
     vllm.set_faults(**faults)
-    with closing(Rows(tmp_path, vllm)) as rows, pytest.raises(RenderError, match=says):
+    with pytest.raises(RenderError, match=says):
         rows.render()
 
 
 def test_a_clip_that_the_server_says_has_failed_is_created_anew_by_the_next_attempt(
-    vllm: VideosServer, tmp_path: Path
+    vllm: VideosServer, rows: Rows
 ) -> None:
     vllm.set_faults(failed={"value": "out of luck", "first": 1}, idempotent=True)
-    with closing(Rows(tmp_path, vllm)) as rows:
-        with pytest.raises(EndpointError, match="out of luck"):
-            rows.render()
-        assert rows.render().frames.shape == (5, 16, 32, 3)
+    with pytest.raises(EndpointError, match="out of luck"):
+        rows.render()
+    assert rows.render().frames.shape == _SHAPE
 
 
 def test_a_clip_that_is_refused_once_it_is_made_is_the_rows_own_failure(
-    vllm: VideosServer, tmp_path: Path
+    vllm: VideosServer, rows: Rows
 ) -> None:
     vllm.set_faults(failed="moderation_blocked: not this")
-    with (
-        closing(Rows(tmp_path, vllm)) as rows,
-        pytest.raises(RowError, match=r"not this\nhint: change the row"),
-    ):
+    with pytest.raises(RowError, match=r"not this\nhint: change the row"):
         rows.render()
 
 
@@ -180,34 +191,29 @@ def test_a_clip_of_which_the_server_says_nothing_is_given_up(vllm: VideosServer,
 
 @pytest.mark.parametrize("step", ["poll", "content"])
 def test_a_key_that_is_refused_later_ends_the_run_and_the_id_is_kept(
-    vllm: VideosServer, tmp_path: Path, step: str
+    vllm: VideosServer, rows: Rows, step: str
 ) -> None:
     vllm.set_faults(status={"value": 403, "at": [step], "first": 1})
-    before = len(vllm.posts())
-    with closing(Rows(tmp_path, vllm)) as rows:
-        with pytest.raises(Halted, match="answered 403"):
-            rows.render()
-        assert rows.render().frames.shape == (5, 16, 32, 3)
-    assert len(vllm.posts()) == before + 1
+    with pytest.raises(Halted, match="answered 403"):
+        rows.render()
+    assert rows.render().frames.shape == _SHAPE
+    assert rows.num_posts() == 1
 
 
 def test_an_image_is_fetched_until_it_is_there(vllm: VideosServer, tmp_path: Path) -> None:
     vllm.set_faults(as_url=True, status={"value": 503, "at": ["content"], "first": 2})
-    before = len(vllm.posts())
     with closing(Rows(tmp_path, vllm, type="images_api")) as rows:
         image = {name: _ARGUMENTS[name] for name in ("prompt", "width", "height")}
         assert rows.render(**image, num_frames=None, fps=None).frames.shape == (1, 16, 32, 3)
-    assert len(vllm.posts()) == before + 1
+    assert rows.num_posts() == 1
 
 
-def test_rows_are_not_all_paid_where_no_clip_ever_comes(vllm: VideosServer, tmp_path: Path) -> None:
+def test_rows_are_not_all_paid_where_no_clip_ever_comes(vllm: VideosServer, rows: Rows) -> None:
     vllm.set_faults(absent=True)
-    before = len(vllm.posts())
-    with closing(Rows(tmp_path, vllm)) as rows:
-        for _ in range(2):
-            with pytest.raises(Halted, match=r"again; it has taken rows, and sent no clip"):
-                rows.render()
-    assert len(vllm.posts()) == before + 2
+    for _ in range(2):
+        with pytest.raises(Halted, match=r"again; it has taken rows, and sent no clip"):
+            rows.render()
+    assert rows.num_posts() == 2
 
 
 def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer, tmp_path: Path) -> None:
@@ -217,7 +223,7 @@ def test_a_server_whose_clips_all_fail_does_not_get_every_row(vllm: VideosServer
             with pytest.raises(EndpointError, match="out of memory"):
                 rows.render()
             for number in range(4):
-                assert rows.render(f"{number:032}").frames.shape == (5, 16, 32, 3)
+                assert rows.render(f"{number:032}").frames.shape == _SHAPE
         assert len(broken.ids()) == 1
 
 
@@ -230,12 +236,9 @@ def test_a_server_whose_clips_fail_for_ever_pauses_no_longer_than_a_busy_one() -
     assert failing.next_at == pytest.approx(busy.next_at, abs=1)
 
 
-def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(
-    vllm: VideosServer, tmp_path: Path
-) -> None:
+def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(vllm: VideosServer, rows: Rows) -> None:
     vllm.set_faults(slow_s=1.0)
-    before = len(vllm.posts())
-    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads:
         under_way = threads.submit(rows.render)
         while not rows.kept:
             assert not under_way.done(), under_way.result()
@@ -243,19 +246,17 @@ def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(
         with pytest.raises(Left):
             under_way.result()
         rows.is_left.clear()
-        assert rows.render().frames.shape == (5, 16, 32, 3)
-    assert len(vllm.posts()) == before + 1
+        assert rows.render().frames.shape == _SHAPE
+    assert rows.num_posts() == 1
 
 
 @pytest.mark.parametrize("fault", ["forget", "expire"])
 def test_a_forgotten_id_is_created_once_more_and_that_is_said(
-    vllm: VideosServer, tmp_path: Path, fault: str
+    vllm: VideosServer, rows: Rows, fault: str
 ) -> None:
     vllm.set_faults(**{fault: {"first": 1}})
-    before = len(vllm.ids())
-    with closing(Rows(tmp_path, vllm)) as rows:
-        assert rows.render().frames.shape == (5, 16, 32, 3)
-    assert len(vllm.ids()) == before + 2
+    assert rows.render().frames.shape == _SHAPE
+    assert rows.num_ids() == 2
     assert any("it is created again" in line for line in rows.said)
 
 
@@ -267,7 +268,7 @@ def test_rows_of_a_dead_server_go_to_another(vllm: VideosServer, tmp_path: Path)
             while not any(kept["url"] == server.url for kept in [*rows.kept.values()] if "url" in kept):
                 pass
             server.kill()
-            assert [one.result().frames.shape for one in some] == [(5, 16, 32, 3)] * 2
+            assert [one.result().frames.shape for one in some] == [_SHAPE] * 2
         server.restart()
     assert any("has not answered" in line for line in rows.said)
 
@@ -304,41 +305,34 @@ def test_faults_of_a_server_count_against_a_row_only_while_it_takes_others_or_la
 
 
 def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
-    vllm: VideosServer, tmp_path: Path
+    vllm: VideosServer, rows: Rows
 ) -> None:
     vllm.set_faults(bill_422="fps")
-    before = len(vllm.posts())
-    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor() as threads:
         some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(4)]
         assert any(isinstance(one.exception(), Halted) for one in some)
-    assert len(vllm.posts()) == before + 1
+    assert rows.num_posts() == 1
 
 
 @pytest.mark.parametrize("num_good", [0, 1])
 def test_an_answer_without_an_id_ends_the_run_before_a_second_row_is_paid(
-    num_good: int, vllm: VideosServer, tmp_path: Path
+    num_good: int, vllm: VideosServer, rows: Rows
 ) -> None:
     """A server that has taken rows may say nonsense once, for one row."""
-    vllm.set_faults()
-    with closing(Rows(tmp_path, vllm)) as rows:
-        for number in range(num_good):
-            rows.render(f"{number:032}")
-        vllm.set_faults(html={"at": ["create"]})
-        before = len(vllm.posts())
-        with pytest.raises(EndpointError if num_good else Halted, match="502 Bad Gateway"):
-            rows.render()
-    assert len(vllm.posts()) == before + 1
-
-
-def test_a_value_that_is_refused_after_other_rows_fails_its_row_alone(
-    vllm: VideosServer, tmp_path: Path
-) -> None:
-    vllm.set_faults(bill_422={"value": "fps", "prompt": "owl"})
-    with closing(Rows(tmp_path, vllm)) as rows:
+    for number in range(num_good):
+        rows.render(f"{number:032}")
+    vllm.set_faults(html={"at": ["create"]})
+    with pytest.raises(EndpointError if num_good else Halted, match="502 Bad Gateway"):
         rows.render()
-        with pytest.raises(RowError, match="does not take fps as '8'"):
-            rows.render("1" * 32, prompt="an owl")
-        assert rows.render("2" * 32).frames.shape == (5, 16, 32, 3)
+    assert rows.num_posts() == num_good + 1
+
+
+def test_a_value_that_is_refused_after_other_rows_fails_its_row_alone(vllm: VideosServer, rows: Rows) -> None:
+    vllm.set_faults(bill_422={"value": "fps", "prompt": "owl"})
+    rows.render()
+    with pytest.raises(RowError, match="does not take fps as '8'"):
+        rows.render("1" * 32, prompt="an owl")
+    assert rows.render("2" * 32).frames.shape == _SHAPE
 
 
 def test_a_wrong_key_and_a_redirect_end_the_run(
@@ -366,12 +360,8 @@ def test_a_server_on_the_internet_leads_into_no_private_network(
 
 
 def test_the_key_is_in_no_message_and_no_clip(vllm: VideosServer, tmp_path: Path) -> None:
-    for faults in (
-        {"echo_key": True, "failed": "no"},
-        {"echo_key": True, "bill_422": "fps"},
-        {"echo_key": True},
-    ):
-        vllm.set_faults(**faults)
+    for faults in ({"failed": "no"}, {"bill_422": "fps"}, {}):
+        vllm.set_faults(echo_key=True, **faults)
         with closing(Rows(tmp_path, vllm)) as rows:
             try:
                 rows.render()
@@ -384,10 +374,8 @@ def test_the_key_is_in_no_message_and_no_clip(vllm: VideosServer, tmp_path: Path
 
 def test_no_clip_is_created_that_would_cost_more_than_is_allowed(vllm: VideosServer, tmp_path: Path) -> None:
     vllm.set_faults()
-    before, settings = (
-        len(vllm.ids()),
-        {"price": {"clip": 0.5, "second": 0.8}, "max_cost": 2.1, "parallel": 4},
-    )
+    settings = {"price": {"clip": 0.5, "second": 0.8}, "max_cost": 2.1, "parallel": 4}
+    before = len(vllm.ids())
     for _ in range(2):  # runs of one output
         with closing(Rows(tmp_path, vllm, **settings)) as rows, ThreadPoolExecutor() as threads:
             some = [threads.submit(rows.render, uuid.uuid4().hex) for _ in range(4)]
