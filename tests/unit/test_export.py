@@ -20,6 +20,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.commands import command
+from tests.outputs import write_part
 from tests.rows import own_row_id
 from tests.small_output import PROMPT, files, rendered
 
@@ -172,12 +173,8 @@ def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[
     with pytest.raises(JobError, match="the table was not recorded"):
         exported(tmp_path, "parquet", in_table=True)
     row_ids = [row["row_id"] for row in records[:5]] + ["f" * 32]
-    writer = PartWriter(
-        out, "rows", pa.schema([("row_index", pa.int64()), ("row_id", pa.string())]), run=new_run(0)
-    )
-    for number, row_id in enumerate(row_ids):
-        writer.add(None, {"row_index": number, "row_id": row_id})
-    writer.flush()
+    rows = pa.table({"row_index": range(6), "row_id": row_ids})
+    write_part(out, "rows", rows.schema, rows.to_pylist(), new_run(0))
     everything = command("export", tmp_path / "out", tmp_path / "all", "--format=parquet")
     assert "note: 2 clips of rows that left the table; --in-table leaves them out" in everything.stderr
     present = command("export", tmp_path / "out", tmp_path / "to", "--format=parquet", "--in-table")

@@ -30,7 +30,7 @@ from framefleet.plugins.until.candidates import Candidates
 from framefleet.plugins.words.prompts import _questions, write_prompts
 from tests.commands import command
 from tests.jobs import job_values, write_table
-from tests.outputs import committed, write_driver
+from tests.outputs import committed, write_driver, write_part
 from tests.rows import FAILURE, record
 from tests.small_output import PROMPT, rendered
 from tests.unit.test_until import commit, job_with
@@ -45,13 +45,9 @@ def emails(count: int) -> list[str]:
     return [EMAIL if number in (2, 4) else f"user-{number}@example.com" for number in range(count)]
 
 
-def write_part(store: Store, folder: str, columns: Mapping[str, list[Any]]) -> None:
-    """Write a part of plain columns."""
+def write_columns(store: Store, folder: str, columns: Mapping[str, list[Any]]) -> None:
     table = pa.table(dict(columns))
-    writer = PartWriter(store, folder, table.schema, run=new_run(1))
-    for row in table.to_pylist():
-        writer.add(None, row)
-    writer.flush()
+    write_part(store, folder, table.schema, table.to_pylist(), new_run(1))
 
 
 def write_parquet(store: Store, path: str, columns: Mapping[str, list[Any]]) -> None:
@@ -87,13 +83,13 @@ def out(tmp_path: Path) -> Path:
         [f"of {EMAIL}" if email == EMAIL else "x" for email in emails(7)],
         ["newer"] * 2 + [None] * 5,
     ):
-        write_part(store, "scores", {"row_id": row_ids, "media_sha256": clips, "caption": captions})
+        write_columns(store, "scores", {"row_id": row_ids, "media_sha256": clips, "caption": captions})
     table = {"prompt": [*prompts, SHARED, SHARED], "email": [*emails(7), EMAIL, "x"], "seed": list(range(9))}
     for path in ("tables/" + "a" * 32, "chosen/" + "b" * 16, "chosen/0123456789abcdef/000001", "prompts/c"):
         write_parquet(store, f"{path}.parquet", table)
     write_parquet(store, "tables/added-1.parquet", {"prompt": [SHARED], "email": [EMAIL]})
     answers = {"key": ["k1", "k2"], "original_prompt": [prompts[2], "x"], "prompt": ["Alice rewritten", "y"]}
-    write_part(store, "answers", answers)
+    write_columns(store, "answers", answers)
     store.write("until.json", json.dumps({"groups": [{"values": {"prompt": prompts[4]}}]}).encode())
     job = {
         "table": "/data/people.csv",
@@ -227,9 +223,8 @@ def test_rows_that_were_never_rendered_leave_the_tables_too(tmp_path: Path) -> N
     store, texts = Store(str(tmp_path)), {"prompt": ["Alice", "rain", None], "seed": [1, 2, 3]}
     store.write("job.json", b'{"job": {}}')
     write_parquet(store, "tables/added-1.parquet", texts)
-    write_part(
-        store, "answers", {"key": ["a", "b"], "original_prompt": ["Alice", "x"], "prompt": ["A.", "y"]}
-    )
+    answers = {"key": ["a", "b"], "original_prompt": ["Alice", "x"], "prompt": ["A.", "y"]}
+    write_columns(store, "answers", answers)
     done = command("forget", tmp_path, "--where", "prompt = 'Alice'")
     assert done.stdout.startswith("forgotten: 0 rows; 0 files deleted, 1 rewritten"), done.output
     assert pq.read_table(tmp_path / "tables/added-1.parquet")["prompt"].to_pylist() == ["rain", None]
@@ -292,7 +287,7 @@ def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> N
         claim(resolved)
         keys = [row.key for row in _questions(resolved)]
     answers = {"key": keys, "original_prompt": ["Alice", "rain"], "prompt": ["Alice in gold", "rain in gold"]}
-    write_part(Store(job.output), "answers", answers)
+    write_columns(Store(job.output), "answers", answers)
     commit_rows(job, write_prompts(job, Callback()).place)
     framefleet.forget(job.output, where="original_prompt = 'Alice'")
     assert words_in(tmp_path / "out", ("Alice",)) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from framefleet import OutputInUse, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.table import open_table
@@ -30,7 +28,7 @@ from framefleet.plugins.train.dataset.columns import plan_columns
 from tests.commands import command
 from tests.gallery_output import run_scripts, write_output
 from tests.jobs import ROOT
-from tests.outputs import committed
+from tests.outputs import committed, write_part
 from tests.rows import record
 
 HOSTILE = (
@@ -129,12 +127,10 @@ def test_a_record_names_no_file_but_a_clip_of_its_own(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     write_gallery(store)
     assert manifest_of(store)["tables"]["records"]["rows"] == 0
-    writer = PartWriter(store, "records", RECORD_FIELDS, run="r1")
     bad = ("../../etc/passwd", "javascript:alert(1)", "https://x.test/y.mp4", "clips/00/../x.mp4")
-    for number, path in enumerate(bad):
-        row = replace(record(number), path=path, uri=path, preview_path="https://x.test/z.webp")
-        writer.add(None, values_of(row))
-    writer.flush()
+    shown = {"preview_path": "https://x.test/z.webp"}
+    rows = [record(number, path=path, uri=path, **shown) for number, path in enumerate(bad)]
+    write_part(store, "records", RECORD_FIELDS, map(values_of, rows))
     write_gallery(store)
     assert column_of(store, "path") == column_of(store, "preview_path") == [None] * len(bad)
     assert b"x.test" not in store.read("gallery/manifest.js")

@@ -158,7 +158,6 @@ def test_the_model_below_a_folder_or_a_url_is_named(tmp_path: Path) -> None:
             "line 3: sweep.prompt has 'prompts.txt'",
             "{prompt: {file: prompts.txt}",
         ),
-        ("tabel: t.csv", "unknown key `tabel`", "did you mean `table`?"),
     ],
 )
 def test_a_job_is_refused_with_the_line_that_mends_it(

@@ -28,7 +28,7 @@ from framefleet.pipeline.outputs.parts.seals import (
     sweep_late,
 )
 from framefleet.plugins.columns.column_lock import ColumnLock, ColumnWriter
-from tests.outputs import committed_row_ids, records_in
+from tests.outputs import committed_row_ids, records_in, write_part
 from tests.rows import record
 from tests.small_output import rendered
 
@@ -226,10 +226,9 @@ def send_elsewhere(store: Store, epoch: int) -> None:
 def test_the_later_epoch_counts_whatever_the_clock_says(store: Store) -> None:
     rendered(store, 2)
     schema = pa.schema([("row_id", pa.string()), *QUALITY])  # as version 0.1.0 writes and names parts
-    old = PartWriter(store, SCORES, schema, run=f"000000-99990101T120000-{'a' * 8}")
-    for row in framefleet.read_records(store.url_of("")).to_pylist():
-        old.add(None, {"row_id": row["row_id"], "quality": 1.0})
-    old.flush()
+    rows = framefleet.read_records(store.url_of(""), columns=["row_id"]).to_pylist()
+    run = f"000000-99990101T120000-{'a' * 8}"
+    write_part(store, SCORES, schema, [row | {"quality": 1.0} for row in rows], run)
     assert quality(store) == [1.0, 1.0]
     for value in (2.0, 3.0):
         with lock(store) as ours:

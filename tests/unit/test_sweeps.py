@@ -228,12 +228,6 @@ def test_a_table_that_gives_the_same_or_makes_too_many_rows_is_refused(tmp_path:
         swept({"seed": "0-99999999"}, tmp_path / "t.csv")
 
 
-def test_a_job_has_a_table_or_a_sweep() -> None:
-    with pytest.raises(JobError) as caught:
-        load_job({"output": "out", "model": "m"})
-    assert caught.value.problem == "the job has no `table`, and no `sweep`"
-
-
 def test_a_sweep_is_written_as_it_was_read() -> None:
     sweep = {"prompt": ["a"], "seed": ["0-3"], "guidance_scale": {"from": 1, "to": 9, "step": 2}}
     said = job_of(sweep).model_dump()["sweep"]

@@ -21,7 +21,6 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.columns import refusal_fields
 from framefleet.pipeline.outputs.file_step import added_columns
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     NO_COLUMNS,
@@ -30,7 +29,6 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.columns.column_lock import ColumnLock
 from framefleet.plugins.forecast.plan import PlanOptions, plan_job
@@ -39,6 +37,7 @@ from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
 from framefleet.plugins.until.marks import MARKS, copy_marks, marks_lock, write_marks
 from tests.jobs import job_values, write_table
+from tests.outputs import write_part
 from tests.rows import FAILURE, record
 
 UNTIL: dict[str, Any] = {"accepted": 2, "per": ["prompt"], "where": "sharpness > 0.4", "at_most": 6}
@@ -172,11 +171,9 @@ def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
         claim(resolved)
         added = added_columns(resolved.steps, resolved.columns)
         schema = record_schema(NO_COLUMNS, added=added)
-        writer = PartWriter(resolved.store, "records", schema, run=f"r{9 - len(rows)}")
-        for row, sharpness in rows:
-            one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
-            writer.add(None, dict.fromkeys(added.names) | one)
-        writer.flush()
+        none = dict.fromkeys(added.names) | values_of(record(0))
+        own = ({"seed": row.seed, "row_id": row.row_id.hex(), "sharpness": one} for row, one in rows)
+        write_part(resolved.store, "records", schema, [none | one for one in own], f"r{9 - len(rows)}")
 
 
 def test_cameras_of_an_episode_have_one_seed_and_are_accepted_together(tmp_path: Path) -> None:
@@ -309,10 +306,9 @@ def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
     drafts = out.below("drafts")
 
     def record_rows(store: Store, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        writer = PartWriter(store, "records", record_schema(columns, added=MARKS), run="r1")
-        for number, row in enumerate(rows):
-            writer.add(None, values_of(record(number)) | dict.fromkeys(MARKS.names) | row)
-        writer.flush()
+        unmarked = dict.fromkeys(MARKS.names)
+        values = [values_of(record(number)) | unmarked | row for number, row in enumerate(rows)]
+        write_part(store, "records", record_schema(columns, added=MARKS), values)
 
     row_ids = [f"{number:032x}" for number in range(4)]
     record_rows(drafts, NO_COLUMNS, [{"row_id": row_id} for row_id in row_ids])
@@ -342,13 +338,9 @@ def test_rows_that_failed_stay_failed_when_others_are_added(tmp_path: Path) -> N
         asked = candidates.extend(0, 5)
         commit(job, [(asked[0], 0.9)])
         store = Store(job.output)
-        for folder, row_ids in (("rows", asked), ("failures", asked[1:4])):
-            schema = FAILURE_FIELDS if folder == "failures" else fields_named(RECORD_FIELDS, "row_id")
-            writer = PartWriter(store, folder, schema, run=new_run(1))
-            for row in row_ids:
-                values = values_of(FAILURE) if folder == "failures" else {}
-                writer.add(None, values | {"row_id": row.row_id.hex()})
-            writer.flush()
+        row_ids = [{"row_id": row.row_id.hex()} for row in asked]
+        write_part(store, "rows", fields_named(RECORD_FIELDS, "row_id"), row_ids)
+        write_part(store, "failures", FAILURE_FIELDS, [values_of(FAILURE) | one for one in row_ids[1:4]])
         commit(job, [(asked[3], 0.1), (asked[1], 0.8)])  # whatever the order, a record counts
         candidates.read()
         outcomes = bytes(candidates.groups[0].outcomes)

@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of, steps_again
 from tests.commands import command
+from tests.outputs import write_part
 from tests.rows import own_row_id
 from tests.tiny import build
 from tests.unit.test_script import ENVIRONMENT, ROW_ID, output_with
@@ -289,9 +290,7 @@ def test_packing_opens_no_models_and_says_what_whoever_renders_them_has_to_give(
     path = clip_path(row_id, ".mp4")
     store.create(path, clip)
     store.delete_all("records")
-    writer = Output(store).writer("records", RECORD_FIELDS)
-    writer.add(None, values | {"row_id": row_id, "path": path, "uri": path})
-    writer.flush()
+    write_part(store, "records", RECORD_FIELDS, [values | {"row_id": row_id, "path": path, "uri": path}])
     packed = command("pack", output, tmp_path / "pack", "--row", row_id)
     assert packed.exit_code == 0 and "no script for 1 row" in packed.stderr, packed.output
     page = (tmp_path / "pack/README.md").read_text()

@@ -17,12 +17,11 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
-from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.keep.verify import verify as verify_module
 from tests.jobs import prompt_rows, write_table
-from tests.outputs import committed
+from tests.outputs import committed, write_part
 from tests.rows import record
 
 Run = tuple[Job, Collection[str], list[str]]
@@ -47,10 +46,9 @@ def row_ids_of(resolved: ResolvedJob) -> list[str]:
 
 
 def commit(out: Path, row_id: str, extra_outputs: str | None = None) -> None:
-    writer = PartWriter(Store(str(out)), "records", RECORD_FIELDS, run=f"r{row_id}")
     changed = {"row_id": row_id, "path": clip_path(row_id, ".mp4"), "extra_outputs": extra_outputs}
-    writer.add(None, values_of(record(0)) | changed)
-    writer.flush()
+    row = values_of(record(0)) | changed
+    write_part(Store(str(out)), "records", RECORD_FIELDS, [row], f"r{row_id}")
 
 
 def test_rows_that_were_added_are_in_its_table(runs: list[Run], tmp_path: Path) -> None:
