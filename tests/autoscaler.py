@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +18,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from tests.servers import free_port
-from tests.warm.process import start
+from tests.servers import free_port, ray_head
 
 IDLE_S = 6.0  # until a machine without a worker is taken away
 OBJECT_STORE_BYTES = 80_000_000  # Ray wants 75 MB
@@ -39,37 +36,24 @@ class Provider(FakeMultiNodeProvider):  # type: ignore[misc]
 @contextmanager
 def autoscaled_cluster(*, max_machines: int) -> Iterator[str]:
     """Yield the address of the head, which has no CPU to give."""
-    address = f"127.0.0.1:{free_port()}"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="as-", ignore_cleanup_errors=True) as name:  # short: sockets
         folder = Path(name)
         (folder / "cluster.yaml").write_text(json.dumps(_config(address, max_machines)))
-        with open(folder / "log", "w") as log:
-            head = start(
-                *("-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-                *("--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", "--num-cpus=0"),
-                *("--include-dashboard=false", f"--object-store-memory={OBJECT_STORE_BYTES}"),
-                *(f"--autoscaling-config={folder / 'cluster.yaml'}", f"--temp-dir={folder / 'ray'}"),
-                env={
-                    "RAY_FAKE_CLUSTER": "1",
-                    "RAY_enable_autoscaler_v2": "1",
-                    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-                    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-                    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-                },
-                is_cold=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            deadline = time.monotonic() + READY_WITHIN_S
-            while "Ray runtime started." not in (folder / "log").read_text():
-                assert head.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
+        options = ("--num-cpus=0", "--include-dashboard=false", f"--object-store-memory={OBJECT_STORE_BYTES}")
+        with ray_head(
+            folder,
+            port,
+            *options,
+            f"--autoscaling-config={folder / 'cluster.yaml'}",
+            RAY_FAKE_CLUSTER="1",
+            RAY_enable_autoscaler_v2="1",
+            AUTOSCALER_UPDATE_INTERVAL_S="1",
+            RAY_CLOUD_INSTANCE_ID=FAKE_HEAD_NODE_ID,
+            RAY_OVERRIDE_NODE_ID_FOR_TESTING=FAKE_HEAD_NODE_ID,
+        ):
             yield address
-        finally:
-            head.terminate()
-            head.wait()
             for pid in _processes_of(folder):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

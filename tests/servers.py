@@ -55,6 +55,31 @@ def moto(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def ray_head(folder: Path, port: int, *options: str, **env: str) -> Iterator[None]:
+    """Run the head of a Ray cluster on loopback. folder: of its files; a short name, as of its sockets."""
+    log = folder / "log"
+    with open(log, "w") as output:
+        head = start(
+            *("-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder / 'ray'}", *options),
+            env=env,
+            is_cold=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while "Ray runtime started." not in log.read_text():
+            assert head.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        head.terminate()
+        head.wait()
+
+
+@contextmanager
 def listening(command: list[str], folder: Path) -> Iterator[str]:
     """Yield the endpoint of a server that is started here. command: its port is added. folder: of its log."""
     port, log = free_port(), folder / "log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +18,7 @@ import framefleet
 from framefleet import Store
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
-from tests.servers import S3Server, free_port
-from tests.warm.process import start
+from tests.servers import S3Server, free_port, ray_head
 
 CANARY = f"c4n4ry{uuid.uuid4().hex}"
 PORTS = ("dashboard-agent-listen-port", "ray-client-server-port")  # those that are fixed, if not said
@@ -38,28 +36,12 @@ def cluster_with_job_server() -> Iterator[tuple[str, Path]]:
     server = f"http://127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="js-", ignore_cleanup_errors=True) as name:  # short: sockets
         folder = Path(name)
-        with open(folder / "log", "w") as log:
-            head = start(
-                *("-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-                *("--node-ip-address=127.0.0.1", f"--port={free_port()}", "--num-cpus=3"),
-                *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"),
-                *(f"--dashboard-port={server.rpartition(':')[2]}", "--object-store-memory=134217728"),
-                *(f"--{name}={free_port()}" for name in PORTS),
-                env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-                is_cold=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            deadline = time.monotonic() + 120
-            while "Ray runtime started." not in (folder / "log").read_text():
-                assert head.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
+        options = [f"--{name}={free_port()}" for name in PORTS]
+        options += ["--num-cpus=3", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+        options += [f"--dashboard-port={server.rpartition(':')[2]}", "--object-store-memory=134217728"]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        with ray_head(folder, free_port(), *options, PATH=path):
             yield server, folder
-        finally:
-            head.terminate()
-            head.wait()
 
 
 def seen_by_others(server: str) -> str:

@@ -148,7 +148,7 @@ def test_the_date_in_options_and_destinations_is_todays_too(tmp_path: Path) -> N
     assert not (tmp_path / "night-{date}").exists()
 
 
-@pytest.mark.parametrize("at", ["host", "80000", "-1"])
+@pytest.mark.parametrize("at", ["host", "here:x", "80000", "-1"])
 def test_a_port_for_metrics_is_a_port(at: str, tmp_path: Path) -> None:
     job = {"model": "m", "sweep": {"prompt": "a"}, "output": str(tmp_path / "out")}
     ended = command("render", write_job(tmp_path / "job.yaml", job), f"--metrics-port={at}", exits=2)
