@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from framefleet import load_model
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -66,18 +65,3 @@ def prepared(task: DenoiserTask, name: str, *, count: int = 3, start: int = INDE
 def row_of(name: str, index: int) -> TrainingRow:
     arguments = arguments_of(name, f"a ball that bounces {index} times")
     return TrainingRow(index=index, video="", sha256="", arguments=arguments, bucket=bucket_of(name))
-
-
-def descend(
-    task: DenoiserTask, rows: list[Prepared], weights: dict[str, torch.nn.Parameter], *, steps: int
-) -> float:
-    """Train on always the same noise; return the last loss for one of the first."""
-    optimizer = torch.optim.AdamW(weights.values(), lr=3e-3)
-    losses = []
-    for _ in range(steps):
-        loss = task.loss(rows, torch.Generator().manual_seed(0))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses[-1] / losses[0]

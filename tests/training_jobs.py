@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,18 @@ def batches_of(
         for i, (bucket, count) in enumerate(zip(buckets, counts, strict=True))
     )
     return Batches(rows, settings(**more), world_size=world_size)
+
+
+def descend(
+    task: Any, rows: list[Prepared], weights: Iterable[nn.Parameter], *, steps: int, rate: float = 3e-3
+) -> list[float]:
+    """Train on always the same noise; return the losses."""
+    optimizer = torch.optim.AdamW(weights, lr=rate)
+    losses = []
+    for _ in range(steps):
+        loss = task.loss(rows, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
