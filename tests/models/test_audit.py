@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import logging
 from collections import Counter
@@ -30,17 +29,13 @@ from tests import hidden_state
 from tests.driven import WorkersHere, render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import all_outcomes, loaded
 from tools.benchmarks.audits_simulated import simulate
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "remembers": hidden_state.remembers,
     "wanders": hidden_state.wanders,
 }
-
-
-@functools.cache
-def _model() -> Model:
-    return load_model(tiny("wan"), dtype="fp32")
 
 
 def _renderer(model: Model, every: int, mode: Any = "exact") -> Renderer:
@@ -70,15 +65,13 @@ def _stepped(renderer: Renderer, rows: list[Request], audited: tuple[int, ...] =
     """Submit rows, of which those of these seeds are audited; return the clips of all."""
     for row in rows:
         renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed in audited)
-    clips = []
-    while renderer.num_active:
-        clips += renderer.step()
+    clips = all_outcomes(renderer)
     assert all(isinstance(clip, Clip) for clip in clips)
     return clips  # type: ignore[return-value]
 
 
 def _is_plain(clip: Clip, row: Request) -> bool:
-    plain = to_frames(RECIPES[row.recipe](copy.copy(_model().pipe), row))
+    plain = to_frames(RECIPES[row.recipe](copy.copy(loaded("wan").pipe), row))
     return np.array_equal(clip.frames, plain)
 
 
@@ -89,9 +82,9 @@ def _verdicts(renderer: Renderer) -> list[Verdict]:
 def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rows, unaudited = _requests("remembers", [4, 3, 4, 5, 4]), _renderer(_model(), every=0)
+    rows, unaudited = _requests("remembers", [4, 3, 4, 5, 4]), _renderer(loaded("wan"), every=0)
     assert not all(_is_plain(clip, rows[seed]) for seed, clip in _clips(unaudited, rows[:4]).items())
-    renderer = _renderer(_model(), every=1000)
+    renderer = _renderer(loaded("wan"), every=1000)
     with caplog.at_level(logging.WARNING, "framefleet"):
         clips = _clips(renderer, rows)
     assert all(_is_plain(clips[row.seed], row) for row in rows)
@@ -105,7 +98,7 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
 
 
 def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> None:
-    renderer, rows = _renderer(_model(), every=1000), _requests("wanders", [2, 3, 2, 3])
+    renderer, rows = _renderer(loaded("wan"), every=1000), _requests("wanders", [2, 3, 2, 3])
     clips = _clips(renderer, rows)
     assert _verdicts(renderer) == ["unrepeatable"]
     assert all(clip.was_batched for clip in clips.values())
@@ -115,7 +108,7 @@ def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> N
 
 
 def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
-    renderer = _renderer(_model(), every=1)
+    renderer = _renderer(loaded("wan"), every=1)
     remarks = {
         clip.row_id: clip.environment["audit"]
         for clip in _stepped(renderer, _requests("generate", [2] * 4), audited=(1, 3))
@@ -140,7 +133,7 @@ def test_an_audit_is_made_between_rows_and_none_begins_again(cache: dict[str, An
 
 
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
-    renderer = _renderer(_model(), every=1)
+    renderer = _renderer(loaded("wan"), every=1)
     (clip,) = _clips(renderer, _requests("generate", [2])).values()
     assert _verdicts(renderer) == ["equal"] and clip.environment["audit"] == EQUAL
 
@@ -173,7 +166,7 @@ def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
     rows, states, frames = _requests("generate", [2, 3, 4]), [], []
     for every in (1, 0):
         torch.manual_seed(5)
-        renderer = _renderer(_model(), every=every)
+        renderer = _renderer(loaded("wan"), every=every)
         clips = _clips(renderer, rows)
         states.append(torch.get_rng_state())
         frames.append([clips[row.seed].frames_sha256 for row in rows])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,20 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Clip, Failure, Model, Request, Store, StoreError, load_model
+from framefleet import Clip, Failure, Model, Request, Store, StoreError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.embeddings import MAX_WAITING_BYTES, Embeddings
-from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.tiny import SMALLEST
+from tests.unaudited import calls_of, loaded, unaudited
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one
 CALL = (("text_encoder",), None, (b"ids",))
 OUTPUT = ([torch.ones(2, 3)], None)
 
 
-def _model(name: str, **settings: Any) -> Model:
-    return load_model(tiny(name), dtype="fp32", **settings)
-
-
 @pytest.fixture(scope="module")
 def wan() -> Model:
-    return _model("wan")
+    return loaded("wan")
 
 
 def _requests(name: str) -> list[Request]:
@@ -47,19 +43,6 @@ def _render(model: Model, store: Store | None, name: str = "wan") -> dict[int, s
         assert isinstance(outcome, Clip), outcome.traceback
         digests[outcome.request.seed] = outcome.frames_sha256
     return digests
-
-
-@contextmanager
-def _counted(model: Model) -> Iterator[list[str]]:
-    """The names of the encoders that are really called."""
-    calls: list[str] = []
-
-    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        return original(*args, **kwargs)
-
-    with intercept(model.text_encoders(), count):
-        yield calls
 
 
 def _entries(store: Store, count: int) -> list[str]:
@@ -80,12 +63,12 @@ def _until(is_so: Callable[[], bool]) -> None:
 def test_frames_are_equal_off_cold_and_warm_and_a_warm_store_calls_each_encoder_once_to_prove_it(
     name: str, tmp_path: Path
 ) -> None:
-    model, store = _model(name), Store(str(tmp_path))
+    model, store = loaded(name), Store(str(tmp_path))
     off = _render(model, None, name)
-    with _counted(model) as cold_calls:
+    with calls_of(model.text_encoders()) as cold_calls:
         cold = _render(model, store, name)
     entries = _entries(store, len(cold_calls))
-    with _counted(model) as warm_calls:
+    with calls_of(model.text_encoders()) as warm_calls:
         warm = _render(model, store, name)
     assert off == cold == warm
     assert len(cold_calls) == (4 if name == "flux" else 3)  # two encoders, no negative prompt
@@ -94,7 +77,7 @@ def test_frames_are_equal_off_cold_and_warm_and_a_warm_store_calls_each_encoder_
 
 
 def test_models_that_share_an_encoder_share_entries(wan: Model, tmp_path: Path) -> None:
-    store, other = Store(str(tmp_path)), _model("wan_moe")
+    store, other = Store(str(tmp_path)), loaded("wan_moe")
     assert other.digest != wan.digest
     Embeddings(store, wan, {}).keep(CALL, OUTPUT)
     _entries(store, 1)
@@ -125,7 +108,7 @@ def test_a_damaged_entry_is_encoded_again_and_replaced(
     first, *_ = _entries(store, 3)
     whole = store.read(first)
     store.write(first, whole[:-1] + bytes([whole[-1] ^ 1]))
-    with caplog.at_level(logging.WARNING), _counted(wan) as calls:
+    with caplog.at_level(logging.WARNING), calls_of(wan.text_encoders()) as calls:
         assert _render(wan, store) == cold
     assert len(calls) == 2  # and one to prove the others
     assert "is encoded again" in caplog.text and first in caplog.text
@@ -147,7 +130,7 @@ def test_entries_that_are_whole_and_wrong_are_found_at_their_first_use_and_repla
         assert _render(wan, store) != right
     entries = _entries(store, 3)
     wrong = [store.read(entry) for entry in entries]
-    with caplog.at_level(logging.WARNING), _counted(wan) as calls:
+    with caplog.at_level(logging.WARNING), calls_of(wan.text_encoders()) as calls:
         assert _render(wan, store) == right
         _until(lambda: _are_replaced(store, entries, wrong))
     assert len(calls) == 3 and caplog.text.count("differs from a new encoding; replaced") == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from typing import Any
 
@@ -11,23 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Clip, Model, Request, load_model
+from framefleet import Clip, Model, Request
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.guidance import open_guidance
 from tests.long import long_but
-from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.tiny import SMALLEST
+from tests.unaudited import loaded, unaudited
 
 NUM_STEPS = 5
 SCHEDULES = ("linear(6, 2)", "cosine(2, 5.3)", "oscillating(7, 1)", "interval(4, 0.2, 0.8)")
 VALUES = [5.3 + (2 - 5.3) * (1 + math.cos(math.pi * (i / (NUM_STEPS - 1)))) / 2 for i in range(NUM_STEPS)]
 NAMES = ("wan", "wan_moe", "cogvideox", "sd", "ltx", "flux")
-
-
-@functools.cache
-def _model(name: str, dtype: str) -> Model:
-    return load_model(tiny(name), dtype=dtype)  # type: ignore[arg-type]
 
 
 def _request(name: str, seed: int, guidance: float | str, **more: Any) -> Request:
@@ -46,7 +40,7 @@ def _alone(model: Model, row: Request) -> Frames:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", long_but(NAMES, "wan", "sd", "flux"))
 def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: str, dtype: str) -> None:
-    model = _model(name, dtype)
+    model = loaded(name, dtype)
     rows = [_request(name, seed, guidance) for seed, guidance in enumerate((5.3, *SCHEDULES))]
     by_seed = {clip.request.seed: clip for clip in unaudited(model).render(rows) if isinstance(clip, Clip)}
     clips = [by_seed[row.seed] for row in rows]
@@ -61,7 +55,7 @@ def test_rows_of_schedules_and_numbers_share_forwards_and_keep_their_bits(name: 
 
 @pytest.mark.parametrize(("name", "dtype"), [("cogvideox", "fp32"), ("sd", "bf16"), ("ltx", "fp32")])
 def test_a_schedule_renders_what_diffusers_own_way_to_change_the_scale_does(name: str, dtype: str) -> None:
-    model, row = _model(name, dtype), _request(name, 3, "cosine(2, 5.3)")
+    model, row = loaded(name, dtype), _request(name, 3, "cosine(2, 5.3)")
 
     def set_next(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         pipe._guidance_scale = VALUES[step + 1] if step + 1 < NUM_STEPS else None
@@ -74,7 +68,7 @@ def test_a_schedule_renders_what_diffusers_own_way_to_change_the_scale_does(name
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_schedule_renders_what_a_loop_by_hand_does(dtype: str) -> None:
-    row, pipe = _request("wan", 3, "cosine(2, 5.3)"), _model("wan", dtype).pipe
+    row, pipe = _request("wan", 3, "cosine(2, 5.3)"), loaded("wan", dtype).pipe
     given = {**open_guidance(row.arguments), "generator": row.generator(), "output_type": "latent"}
     found = copy.copy(pipe)(**given).frames
     with torch.no_grad():

@@ -16,7 +16,6 @@ import torch
 from diffusers import WanPipeline
 
 from framefleet import Audit, Batching, Clip, HalfDone, Model, Renderer, Request, load_model
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.verdict import kind_of
@@ -25,6 +24,7 @@ from tests import hidden_state
 from tests.media_files import sha256
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
+from tests.unaudited import all_outcomes, calls_of, loaded
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "a red ball", "num_inference_steps": 5},
@@ -85,11 +85,6 @@ CASES = {
 }
 
 
-@functools.cache
-def _model(name: str = "wan") -> Model:
-    return load_model(tiny(name), dtype="fp32")
-
-
 EXACT = Batching(max_rows=3, min_gain=0)
 
 
@@ -110,10 +105,7 @@ def _digests(outcomes: Iterable[Outcome | HalfDone]) -> Digests:
 def _ended(renderer: Renderer, rows: Iterable[tuple[str, Request, bytes | None]]) -> list[Outcome]:
     for row_id, request, checkpoint in rows:
         renderer.submit(request, row_id, checkpoint)
-    ended = []
-    while renderer.num_active:
-        ended += renderer.step()
-    return ended
+    return all_outcomes(renderer)
 
 
 def _undisturbed(renderer: Renderer, rows: Rows) -> Digests:
@@ -145,21 +137,16 @@ def _state(half: HalfDone) -> RowCheckpoint:
 @pytest.mark.parametrize("name", CASES)
 def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_most(name: str) -> None:
     case = CASES[name]
-    model, rows, forwards = _model(case.model), case.rows(), []
+    model, rows = loaded(case.model), case.rows()
 
-    def count(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        forwards.append(name)
-        return forward(*args, **kwargs)
-
-    with intercept(model.denoisers(), count):
+    with calls_of(model.denoisers()) as forwards:
         clips = _undisturbed(_renderer(model, 1), rows)
     num_forwards = len(forwards)
     for num_steps in random.Random(name).sample(range(1, case.steps), 2):
         found, halves = _taken_off(_renderer(model), rows, num_steps)
         made = sum(len(_state(half).made) for half in halves)
         assert halves and made
-        forwards.clear()
-        with intercept(model.denoisers(), count):
+        with calls_of(model.denoisers()) as forwards:
             found |= _digests(_gone_on(_renderer(model, 1), halves))
         assert found == clips
         if len(halves) == len(rows):
@@ -168,11 +155,11 @@ def test_rows_go_on_from_random_steps_with_equal_bits_and_repeat_one_step_at_mos
 
 @functools.cache
 def _of_wan() -> Digests:
-    return _undisturbed(_renderer(_model(), 1), CASES["Wan"].rows())
+    return _undisturbed(_renderer(loaded("wan"), 1), CASES["Wan"].rows())
 
 
 def test_rows_that_are_saved_go_on_here_and_elsewhere() -> None:
-    rows, renderer, saved, found = CASES["Wan"].rows(), _renderer(_model()), {}, []
+    rows, renderer, saved, found = CASES["Wan"].rows(), _renderer(loaded("wan")), {}, []
     assert renderer.save() == []
     for row_id, request in rows.items():
         renderer.submit(request, row_id)
@@ -181,25 +168,25 @@ def test_rows_that_are_saved_go_on_here_and_elsewhere() -> None:
         saved |= {half.row_id: half for half in renderer.save()}
     assert _digests(found) == _of_wan()
     assert saved.keys() == rows.keys()
-    assert _digests(_gone_on(_renderer(_model()), saved.values())) == _of_wan()
+    assert _digests(_gone_on(_renderer(loaded("wan")), saved.values())) == _of_wan()
 
 
 def test_a_row_may_be_taken_off_again_and_again_and_its_record_counts_all() -> None:
     rows = dict([*CASES["Wan"].rows().items()][:1])
     began = datetime.now(UTC)
-    (row,) = _taken_off(_renderer(_model()), rows, 2)[1]
+    (row,) = _taken_off(_renderer(loaded("wan")), rows, 2)[1]
     seconds, num_made = [0.0], [0]
     for num_steps in (0, 3, 2, 4):  # at first it waits; of the others the first makes a forward again
         seconds.append(_state(row).seconds["denoise_s"])
         num_made.append(len(_state(row).made))
-        renderer = _renderer(_model())
+        renderer = _renderer(loaded("wan"))
         renderer.submit(row.request, row.row_id, row.checkpoint)
         for _ in range(num_steps):
             renderer.step()
         waited, (row,) = row, renderer.drain()  # type: ignore[assignment]
         assert num_steps or waited.checkpoint == row.checkpoint
     assert num_made == [0, 2, 2, 4, 5]
-    (clip,) = _gone_on(_renderer(_model()), [row])
+    (clip,) = _gone_on(_renderer(loaded("wan")), [row])
     assert isinstance(clip, Clip) and clip.frames_sha256 == _of_wan()[clip.row_id]
     assert seconds == sorted(seconds) and seconds[-1] < clip.seconds["denoise_s"]
     assert began <= clip.started_at <= began + timedelta(minutes=10)
@@ -223,9 +210,9 @@ class Remembering(WanPipeline):
 
 
 def test_variables_of_a_pipelines_call_are_what_they_were() -> None:
-    pipe = copy.copy(_model().pipe)
+    pipe = copy.copy(loaded("wan").pipe)
     pipe.__class__ = Remembering
-    model, rows = replace(_model(), pipe=pipe), CASES["Wan"].rows()
+    model, rows = replace(loaded("wan"), pipe=pipe), CASES["Wan"].rows()
     clips = _undisturbed(_renderer(model, 1), rows)
     assert clips != _of_wan()
     found, halves = _taken_off(_renderer(model), rows, 7)
@@ -237,9 +224,9 @@ def test_rows_of_fast_batching_go_on_and_audits_speak_for_rows_that_were_batched
 ) -> None:
     rows = CASES["Wan"].rows()
     for batching, verdicts in ((Batching(mode="fast", min_gain=0), []), (EXACT, ["equal"] * 3)):
-        found, halves = _taken_off(Renderer(_model(), batching, audit=Audit(every=1)), rows, 7)
+        found, halves = _taken_off(Renderer(loaded("wan"), batching, audit=Audit(every=1)), rows, 7)
         assert all(half.checkpoint for half in halves)
-        second = Renderer(_model(), replace(batching, max_rows=1), audit=Audit(every=1))
+        second = Renderer(loaded("wan"), replace(batching, max_rows=1), audit=Audit(every=1))
         assert (found | _digests(_gone_on(second, halves))).keys() == rows.keys()
         assert [audited.verdict for audited in second.take_audits()] == verdicts
     assert not caplog.records
@@ -248,9 +235,9 @@ def test_rows_of_fast_batching_go_on_and_audits_speak_for_rows_that_were_batched
 def test_what_audits_would_look_at_is_not_given_out_as_a_renderer_ends() -> None:
     rows = CASES["Wan"].rows()
     for num_steps in (8, 9):
-        found, halves = _taken_off(_renderer(_model(), every=1000), rows, num_steps)
+        found, halves = _taken_off(_renderer(loaded("wan"), every=1000), rows, num_steps)
         assert len(found) + len(halves) == 3
-        renderer = _renderer(_model(), every=1000)
+        renderer = _renderer(loaded("wan"), every=1000)
         assert len(_gone_on(renderer, halves)) == len(halves)
         assert len(renderer.take_audits()) == bool(halves)
 
@@ -275,8 +262,8 @@ def test_rows_of_a_network_that_keeps_state_begin_again_and_the_log_says_so_once
 
 def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.LogCaptureFixture) -> None:
     rows = dict([*CASES["Wan"].rows().items()][1:2])
-    (half,) = _taken_off(_renderer(_model()), rows, 6)[1]
-    known, renderer = _state(half), _renderer(_model(), 1)
+    (half,) = _taken_off(_renderer(loaded("wan")), rows, 6)[1]
+    known, renderer = _state(half), _renderer(loaded("wan"), 1)
     *first, last = known.made
     wide, other = last._replace(tensors=(torch.zeros(1, 16, 64, 64, 64),)), last._replace(module="vae")
     changed = last._replace(tensors=(last.tensors[0] + 1,))
@@ -304,8 +291,8 @@ def test_a_checkpoint_that_anybody_changed_costs_time_and_no_bit(caplog: pytest.
 def test_rows_of_a_kind_that_was_set_apart_do_not_go_on_from_what_company_made() -> None:
     case = replace(CASES["Wan"], recipe="remembers")
     rows = case.rows()
-    _, halves = _taken_off(_renderer(_model(), remembers=hidden_state.remembers), rows, 7)
-    renderer = _renderer(_model(), remembers=hidden_state.remembers)
+    _, halves = _taken_off(_renderer(loaded("wan"), remembers=hidden_state.remembers), rows, 7)
+    renderer = _renderer(loaded("wan"), remembers=hidden_state.remembers)
     renderer.set_apart(kind_of(next(iter(rows.values()))))
-    alone = _renderer(_model(), 1, remembers=hidden_state.remembers)
+    alone = _renderer(loaded("wan"), 1, remembers=hidden_state.remembers)
     assert _digests(_gone_on(renderer, halves)) == _undisturbed(alone, rows)

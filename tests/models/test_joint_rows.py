@@ -17,23 +17,18 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
-from framefleet import Batching, Clip, HalfDone, Model, Renderer, Request, load_model
+from framefleet import Batching, Clip, HalfDone, Model, Renderer, Request
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.render.fused.joint_calls import JointCall, joined_rows
 from tests.long import long_but
-from tests.tiny import SMALLEST, tiny
-from tests.unaudited import clips_in_order, unaudited
+from tests.tiny import SMALLEST
+from tests.unaudited import all_outcomes, clips_in_order, loaded, unaudited
 
 NUM_ROWS = 4
 FAST = Batching(mode="fast", min_gain=0, max_rows=NUM_ROWS, remember=False)
 PROMPTS = ("a red ball", "a paper boat by the sea at night", "rain", "two foxes in the snow")
 # Prompts of the first are padded to a fixed length, those of the others to the longest.
 PADDED, LONGEST = ("wan", "cogvideox", "sd", "flux", "ltx"), ("cogview4",)
-
-
-@functools.cache
-def _model(name: str = "wan") -> Model:
-    return load_model(tiny(name), dtype="fp32")
 
 
 def _rows(name: str = "wan", prompts: tuple[str, ...] = PROMPTS, **more: Any) -> list[Request]:
@@ -74,7 +69,7 @@ def _are_as_alone(model: Model, clips: list[Clip]) -> bool:
 @pytest.mark.parametrize("name", long_but([*PADDED, *LONGEST], "wan", "cogvideox", "sd", "cogview4"))
 @pytest.mark.parametrize("are_mixed", [False, True])
 def test_rows_of_one_call_are_those_of_calls_of_their_own(name: str, are_mixed: bool) -> None:
-    model, renderer = _model(name), unaudited(_model(name), FAST)
+    model, renderer = loaded(name), unaudited(loaded(name), FAST)
     rows = _rows(name, PROMPTS if are_mixed else PROMPTS[:1])
     clips_in_order(renderer, rows)  # in which it is tried
     with _counted(model) as counts:
@@ -94,8 +89,8 @@ def test_rows_of_one_call_are_those_of_calls_of_their_own(name: str, are_mixed: 
 def test_rows_are_calls_of_their_own_in_exact_mode_and_where_there_is_more_to_them(
     mode: Any, max_rows: int, more: dict[str, Any]
 ) -> None:
-    renderer = unaudited(_model(), replace(FAST, mode=mode, max_rows=max_rows))
-    with _counted(_model()) as counts:
+    renderer = unaudited(loaded("wan"), replace(FAST, mode=mode, max_rows=max_rows))
+    with _counted(loaded("wan")) as counts:
         clips_in_order(renderer, _rows(**more))
     assert counts["__call__"] == NUM_ROWS
 
@@ -137,9 +132,9 @@ class Full(WanPipeline):
 
 
 def _of_class(kind: type[WanPipeline]) -> Model:
-    pipe = copy.copy(_model().pipe)
+    pipe = copy.copy(loaded("wan").pipe)
     pipe.__class__ = kind
-    return replace(_model(), pipe=pipe)
+    return replace(loaded("wan"), pipe=pipe)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +164,7 @@ def test_rows_of_a_pipeline_that_does_not_take_several_are_calls_of_their_own(
 
 def _begun(num_steps: int) -> tuple[Renderer, dict[str, Request]]:
     """Return a renderer that is so many steps into a call for several rows, and these."""
-    renderer = unaudited(_model(), FAST)
+    renderer = unaudited(loaded("wan"), FAST)
     clips_in_order(renderer, _rows())
     rows = {f"{row.seed:032x}": renderer._check(row, row.seed)[0] for row in _rows(num_inference_steps=5)}
     for row_id, request in rows.items():
@@ -180,9 +175,7 @@ def _begun(num_steps: int) -> tuple[Renderer, dict[str, Request]]:
 
 
 def _ended(renderer: Renderer) -> list[Clip]:
-    outcomes = []
-    while renderer.num_active:
-        outcomes += renderer.step()
+    outcomes = all_outcomes(renderer)
     assert all(isinstance(outcome, Clip) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, Clip)]
 
@@ -191,14 +184,14 @@ def test_rows_of_one_call_go_on_elsewhere_each_by_itself() -> None:
     renderer, rows = _begun(5)
     halves = [half for half in renderer.drain() if isinstance(half, HalfDone)]
     assert {half.row_id for half in halves} == rows.keys()
-    second = unaudited(_model(), FAST)
+    second = unaudited(loaded("wan"), FAST)
     for half in halves:
         assert half.checkpoint is not None
         second.submit(half.request, half.row_id, half.checkpoint)
-    with _counted(_model()) as counts:
+    with _counted(loaded("wan")) as counts:
         clips = _ended(second)
     assert counts["__call__"] == NUM_ROWS
-    assert _are_as_alone(_model(), clips)
+    assert _are_as_alone(loaded("wan"), clips)
 
 
 @pytest.mark.parametrize("place", [0, 2])
@@ -208,7 +201,7 @@ def test_a_row_that_is_dropped_keeps_no_other_of_its_call_from_ending(place: int
     renderer.drop(dropped)
     clips = _ended(renderer)
     assert {clip.row_id for clip in clips} == rows.keys() - {dropped}
-    assert _are_as_alone(_model(), clips)
+    assert _are_as_alone(loaded("wan"), clips)
     renderer, rows = _begun(3)
     for row_id in rows:
         renderer.drop(row_id)

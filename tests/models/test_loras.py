@@ -28,7 +28,6 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import ServiceError
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import Lora, fetch_lora
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -37,7 +36,7 @@ from tests.jobs import job_values, prompt_rows, write_table
 from tests.loras import DIALECTS, clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.tiny import SMALLEST, tiny
 from tests.two_models import two_model_rows, two_models
-from tests.unaudited import unaudited
+from tests.unaudited import calls_of, unaudited
 
 Files = Callable[[str], dict[str, Path]]
 
@@ -83,15 +82,9 @@ def sd(files: Files) -> Model:
 
 
 def test_a_prompt_is_encoded_once_for_all_rows_whose_loras_leave_the_encoder_alone(sd: Model) -> None:
-    calls: list[str] = []
-
-    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        return original(*args, **kwargs)
-
     table = lora_rows("sd", [None, "detail", "style", "style:0.5", "detail:2", "none"])
     same = [Request(arguments={**row.arguments, "prompt": "海", "guidance_scale": 1.0}) for row in table]
-    with intercept({"text_encoder": sd.pipe.text_encoder}, count):
+    with calls_of(sd.text_encoders()) as calls:
         assert all(isinstance(clip, Clip) for clip in unaudited(sd, Batching()).render(same))
     assert len(calls) == 3  # without style, with style, with half of it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,7 +16,6 @@ from diffusers import ErnieImagePipeline, WanPipeline
 from transformers import Ministral3Config, Ministral3ForCausalLM
 
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model, replay
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.demo.prepare import MODEL
 from tests.commands import command
@@ -25,7 +24,7 @@ from tests.jobs import job_values, records_of, write_job, write_table
 from tests.tinies.encoders import chat_tokenizer
 from tests.tinies.flux_kin import ernie
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import clips_in_order, unaudited
+from tests.unaudited import calls_of, clips_in_order, loaded, unaudited
 
 PROMPTS = (
     "a red ball",
@@ -82,12 +81,7 @@ KINDS: list[tuple[str, str | None, int]] = [
 
 
 def test_lengths_and_negative_prompts_of_mixed_rows_are_plain_diffusers_and_each_is_encoded_once() -> None:
-    model, calls = load_model(tiny("wan"), dtype="fp32"), list[torch.Tensor]()
-
-    def count(name: str, original: Callable[..., Any], ids: torch.Tensor, *args: Any) -> Any:
-        calls.append(ids)
-        return original(ids, *args)
-
+    model = loaded("wan")
     rows = [
         Request(
             arguments=SMALLEST["wan"]
@@ -97,7 +91,7 @@ def test_lengths_and_negative_prompts_of_mixed_rows_are_plain_diffusers_and_each
         )
         for seed, (prompt, negative, length) in enumerate([*KINDS, *KINDS])
     ]
-    with intercept(model.text_encoders(), count):
+    with calls_of(model.text_encoders()) as calls:
         clips = clips_in_order(unaudited(model, Batching(max_rows=4, min_gain=0)), rows)
     pipe = WanPipeline.from_pretrained(tiny("wan"), dtype=torch.float32)
     for row, clip in zip(rows, clips, strict=True):

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from framefleet import Clip, Model, Request, load_model
+from framefleet import Clip, Model, Request
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from tests.tiny import SMALLEST, tiny
-from tests.unaudited import clips_in_order, unaudited
+from tests.tiny import SMALLEST
+from tests.unaudited import clips_in_order, loaded, unaudited
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑")
 FPS = 4.0
@@ -102,11 +102,6 @@ def _request(recipe: str, name: str, seed: int, **more: Any) -> Request:
     return Request(arguments=arguments, seed=seed, recipe=recipe, fps=FPS if recipe == "extend" else None)
 
 
-@functools.cache
-def _model(name: str, dtype: str) -> Model:
-    return load_model(tiny(name), dtype=dtype)  # type: ignore[arg-type]
-
-
 def _rendered(model: Model, rows: list[Request]) -> list[Clip]:
     return clips_in_order(unaudited(model), rows)
 
@@ -125,7 +120,7 @@ def _alone(model: Model, row: Request) -> Frames:
     ],
 )
 def test_rows_that_share_forwards_equal_rows_rendered_alone(recipe: str, name: str, dtype: str) -> None:
-    model = _model(name, dtype)
+    model = loaded(name, dtype)
     rows = [_request(recipe, name, seed) for seed in range(NUM_ROWS)]
     clips = _rendered(model, rows)
     for clip, row in zip(clips, rows, strict=True):
@@ -136,7 +131,7 @@ def test_rows_that_share_forwards_equal_rows_rendered_alone(recipe: str, name: s
 
 
 def test_rows_of_several_recipes_share_one_model() -> None:
-    model = _model("wan", "fp32")
+    model = loaded("wan", "fp32")
     recipes = ("refine", "extend", "video_to_video", "refine")
     rows = [_request(recipe, "wan", seed) for seed, recipe in enumerate(recipes)]
     rows.append(Request(arguments=SMALLEST["wan"] | {"prompt": "海"}, seed=9))
@@ -146,7 +141,7 @@ def test_rows_of_several_recipes_share_one_model() -> None:
 
 @pytest.mark.parametrize("name", ["wan", "sdxl"])
 def test_a_sibling_leaves_nothing_on_the_components(name: str) -> None:
-    model = _model(name, "bf16")
+    model = loaded(name, "bf16")
     modules = [part for part in model.pipe.components.values() if isinstance(part, torch.nn.Module)]
 
     def state() -> list[Any]:
@@ -169,7 +164,7 @@ def _plain(name: str, row: Request, *left_out: str) -> tuple[Any, dict[str, Any]
     """Return the pipeline, and what its calls in a script are given. left_out: of the recipe alone."""
     given = {key: value for key, value in _opened(row.arguments).items() if key not in left_out}
     generator = torch.Generator("cpu").manual_seed(row.seed)
-    return _model(name, "fp32").pipe, given | {"generator": generator, "output_type": "np"}
+    return loaded(name, "fp32").pipe, given | {"generator": generator, "output_type": "np"}
 
 
 def _uint8(output: Any) -> Frames:
@@ -183,7 +178,7 @@ def _images(frames: Frames, size: tuple[int, int] | None = None) -> list[Image.I
 
 
 def _is_rendered(name: str, row: Request, frames: Frames) -> bool:
-    return np.array_equal(frames, _rendered(_model(name, "fp32"), [row])[0].frames)
+    return np.array_equal(frames, _rendered(loaded(name, "fp32"), [row])[0].frames)
 
 
 def _video_to_video(pipe: Any) -> Any:

@@ -13,10 +13,10 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.findings import surroundings
 from tests.loras import save_lora
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import calls_of
 
 ROWS = 3
 EXACT = Batching(max_rows=ROWS, min_gain=1e-9)  # whatever the clock says
@@ -29,19 +29,13 @@ def model() -> Model:
 
 def rendered(model: Model, batching: Batching = EXACT) -> tuple[dict[int, Any], Counter[int], int]:
     """Return frames by seed, forwards by their rows, and how many sizes were remembered."""
-    forwards: Counter[int] = Counter()
-
-    def count(name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        forwards[len(kwargs["hidden_states"])] += 1
-        return forward(*args, **kwargs)
-
     renderer = Renderer(model, batching, audit=Audit(every=0))
     requests = [
         Request(arguments=SMALLEST["wan"] | {"prompt": "a red ball"}, seed=seed) for seed in range(ROWS)
     ]
-    with intercept(model.denoisers(), count):
+    with calls_of(model.denoisers(), lambda *_, **named: len(named["hidden_states"])) as forwards:
         clips = [clip for clip in renderer.render(requests) if isinstance(clip, Clip)]
-    return {clip.request.seed: clip.frames for clip in clips}, forwards, renderer.num_remembered
+    return {clip.request.seed: clip.frames for clip in clips}, Counter(forwards), renderer.num_remembered
 
 
 def test_a_second_renderer_searches_nothing_and_its_frames_are_the_same(model: Model) -> None:

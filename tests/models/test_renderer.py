@@ -24,7 +24,7 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.unaudited import all_outcomes, calls_of, unaudited
 
 WAN = SMALLEST["wan"] | {"prompt": "a red ball"}
 GROWING = Batching(min_gain=0)
@@ -171,13 +171,7 @@ def test_a_row_that_does_not_fit_alone_fails_as_out_of_memory(model: Model, wher
 
 def _counted(model: Model, renderer: Renderer, requests: list[Request]) -> tuple[list[Outcome], int]:
     """Render them; return what becomes of them and how many row-forwards that took."""
-    rows: list[int] = []
-
-    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        rows.append(kwargs["hidden_states"].shape[0])
-        return original(*args, **kwargs)
-
-    with intercept({"transformer": model.pipe.transformer}, count):
+    with calls_of(model.denoisers(), lambda *_, **named: len(named["hidden_states"])) as rows:
         return list(renderer.render(requests)), sum(rows)
 
 
@@ -216,10 +210,7 @@ def test_what_fits_nowhere_says_how_far_it_came(model: Model) -> None:
     assert isinstance(failure, Failure) and failure.half_done
     renderer = unaudited(model)
     renderer.submit(_request(3), failure.row_id, failure.half_done.checkpoint)
-    ended: list[Outcome] = []
-    while renderer.num_active:
-        ended += renderer.step()
-    assert _is_plain(model, ended[0])
+    assert _is_plain(model, all_outcomes(renderer)[0])
 
 
 def test_a_call_that_torch_made_with_other_kernels_for_want_of_memory_is_made_again(
@@ -284,18 +275,13 @@ def test_a_language_model_encodes_a_prompt_once_too(name: str, times: int) -> No
 
 def test_an_encoder_whose_layers_a_pipeline_reads_is_called_for_each_row(model: Model) -> None:
     """As JoyImage's and Qwen-Image 2.1's do, by a hook around the call."""
-    calls: list[str] = []
-
-    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        return original(*args, **kwargs)
 
     def read(*_: Any) -> None:
         """Look at what a layer returns."""
 
     read.__module__ = "diffusers.pipelines.joyimage.pipeline_joyimage_edit"
     layer = [*model.pipe.text_encoder.modules()][-1]
-    with intercept({"text_encoder": model.pipe.text_encoder}, count):
+    with calls_of(model.text_encoders()) as calls:
         hook = layer.register_forward_hook(read)
         list(Renderer(model, audit=Audit(every=0)).render([_request(seed) for seed in range(3)]))
         hook.remove()

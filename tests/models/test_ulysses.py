@@ -23,6 +23,7 @@ from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
 from framefleet.plugins.placement import lockstep
 from framefleet.plugins.placement.ulysses import Ulysses
 from tests.tiny import SMALLEST, tiny
+from tests.unaudited import all_outcomes
 from tests.warm.process import start
 from tools.placements import narrow
 
@@ -172,10 +173,7 @@ def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: M
 
 def ended(made: Renderer) -> Failure:
     """Render the only row of a renderer; return how it failed for a rank."""
-    outcomes: list[object] = []
-    while made.num_active:
-        outcomes += made.step()
-    (failure,) = outcomes
+    (failure,) = all_outcomes(made)
     assert isinstance(failure, Failure) and isinstance(failure.error, BrokenWorker)
     return failure
 
