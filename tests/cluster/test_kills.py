@@ -65,8 +65,9 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
     for folder in _folders(tmp_path):
         process = jobs.start_render(_job(folder, ROWS))
         _wait_for_clips(folder / "out", len(ROWS) // 2, process)
-        _kill(process)
-        left, committed = _num_clips(folder / "out"), len(jobs.records_of(folder / "out"))
+        process.kill()  # the driver only: what it started must notice by itself
+        process.communicate(timeout=60)
+        left, committed = jobs.num_clips(folder / "out"), len(jobs.records_of(folder / "out"))
         if left < len(ROWS):
             break
     assert left < len(ROWS)
@@ -82,24 +83,14 @@ def _job(folder: Path, rows: list[dict[str, object]], address: str | None = None
     return jobs.write_job(folder / "job.yaml", jobs.job_values(table, folder / "out", address=address))
 
 
-def _num_clips(output: Path) -> int:
-    return len(list(output.glob("clips/*/*.mp4")))
-
-
 def _wait_for_clips(output: Path, count: int, process: subprocess.Popen[str]) -> None:
     """Wait until the driver has claimed the output, and so many clips are there."""
     deadline = time.monotonic() + 120
-    while not (output / "job.json").exists() or _num_clips(output) < count:
+    while not (output / "job.json").exists() or jobs.num_clips(output) < count:
         assert time.monotonic() < deadline, f"no {count} clips in time"
         if process.poll() is not None:
             return  # a resumed job may have nothing left to do
         time.sleep(0.05)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kill the driver only; what it started must notice by itself."""
-    process.kill()
-    process.communicate(timeout=60)
 
 
 @pytest.mark.promise("Its frames equal those of", "It does not matter which rows shared a batch")

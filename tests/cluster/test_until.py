@@ -15,7 +15,7 @@ import framefleet
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import idle_shares
 from tests.commands import command
-from tests.jobs import holder_of, job_values, start_render, write_job, write_table
+from tests.jobs import holder_of, job_values, num_clips, start_render, write_job, write_table
 from tests.servers import S3Server
 
 GROUPS = [{"prompt": f"a ball of colour {number}", "tag": str(number)} for number in range(12)]
@@ -80,10 +80,6 @@ def check_complete(output: Path) -> set[str]:
     assert sum(record["surplus"] for record in records) == sum(group.num_surplus for group in groups)
     assert not any(record["surplus"] and record["accepted"] for record in records)
     return accepted_in(output)
-
-
-def num_clips(output: Path) -> int:
-    return sum(1 for _ in output.glob("clips/*/*"))
 
 
 def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_so(
