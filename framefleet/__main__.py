@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 _INTERRUPTED = 130  # as in `jobs.show.console`, whose import may be what is interrupted
 
 
 def main() -> None:
     """Run one command and end with its exit code."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # plugins are not found there, and torch does not load
+        print("error: the current folder has been deleted\nhint: change to another folder", file=sys.stderr)
+        sys.exit(2)
     try:
         from framefleet.jobs.cli import main as run
 
@@ -24,6 +30,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not sys.flags.safe_path and sys.path[0] == os.getcwd():
-        del sys.path[0]  # a stranger's modules may lie there
+    with suppress(FileNotFoundError):  # see `main`
+        if not sys.flags.safe_path and sys.path[0] == os.getcwd():
+            del sys.path[0]  # a stranger's modules may lie there
     main()

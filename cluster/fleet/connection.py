@@ -165,6 +165,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         warn_of_open_folder()
         yield joined
         return
+    _check_token()
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -257,6 +258,19 @@ def needs_token(where: str) -> FleetError:
         f"{where} requires a token, but this process has none, or another",
         "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the cluster's token",
     )
+
+
+def _check_token() -> None:
+    """Raise FleetError for a file of a token that Ray cannot read, as it would abort this process."""
+    place = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not place or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    try:
+        why = "" if Path(place).read_bytes().strip() else "which is empty"
+    except OSError as error:
+        why = f"which cannot be read: {error.strerror}"
+    if why:
+        raise _to_correct(f"RAY_AUTH_TOKEN_PATH names {place}, {why}", "name the file with the cluster's token")
 
 
 def _to_correct(problem: str, fix: str) -> FleetError:

@@ -71,6 +71,20 @@ def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str)
     assert refusal.value.exit_code == connection.needs_token("the Ray cluster").exit_code == 2
 
 
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
+def test_a_token_that_ray_cannot_read_is_named(
+    address: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    for place, why in ((tmp_path / "tokn", "cannot be read: No such file"), (tmp_path / "token", "is empty")):
+        (tmp_path / "token").write_text("\n")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place))
+        with pytest.raises(FleetError, match=f"RAY_AUTH_TOKEN_PATH names {place}, which {why}") as refusal:
+            with connect(address, num_cpus=1):
+                """It is joined."""
+        assert refusal.value.exit_code == 2
+
+
 @pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
 def test_a_client_of_ray_is_no_job_server(variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if variable:
