@@ -270,7 +270,8 @@ def _check_token() -> None:
     except OSError as error:
         why = f"which cannot be read: {error.strerror}"
     if why:
-        raise _to_correct(f"RAY_AUTH_TOKEN_PATH names {place}, {why}", "name the file with the cluster's token")
+        problem = f"RAY_AUTH_TOKEN_PATH names {place}, {why}"
+        raise _to_correct(problem, "name the file with the cluster's token")
 
 
 def _to_correct(problem: str, fix: str) -> FleetError:

@@ -24,17 +24,20 @@ import framefleet
 from framefleet.cluster.worker import messages
 from framefleet.cluster.worker.checkpointer import Checkpointer
 from framefleet.cluster.worker.queues import Arrived, Inbox, Writers
+from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.engine_rows import EngineRows, LeftRow
     from framefleet.pipeline.model.model import Model
+    from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -91,6 +94,16 @@ class Notice:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.is_given = True  # and no more here: other code of this thread may hold any lock
+
+
+def _check_store(store: Store) -> None:
+    """Raise StoreError if this machine may not read the output: the driver's keys may not be known here."""
+    try:
+        store.exists(CLAIM)
+    except StoreError as error:
+        if error.kind == "refused":
+            error.fix = f"on {socket.gethostname()}, where Ray is started: {error.fix}"
+            raise
 
 
 class Worker:
@@ -235,6 +248,7 @@ class Worker:
             while True:
                 setup = self._next
                 self._have(setup)
+                _check_store(setup.store)
                 for section, step in setup.steps.items():
                     self._doing = f"preparing the file step {section}"
                     step.prepare()

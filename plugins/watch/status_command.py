@@ -160,7 +160,7 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.over_budget:
         lines.append(Text(f"stopped: {one_line(status.over_budget)}"))
     if status.driver.error:
-        lines.append(Text(f"stopped: {one_line(status.driver.error)}", "red"))
+        lines.append(Text(f"stopped: {one_line('; '.join(status.driver.error.splitlines()))}", "red"))
     if status.num_left and status.driver.state == "ended":
         lines.append(Text(f"to continue: {one_line(status.to_continue or 'run the same command again')}"))
     if status.num_failed:

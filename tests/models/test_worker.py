@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from framefleet import Audit, Batching, Inputs, Request, Store
+from framefleet import Audit, Batching, Inputs, Request, Store, StoreError
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.engine import Engine, EngineSession
@@ -128,6 +129,21 @@ def outage() -> Iterator[threading.Event]:
     is_over = threading.Event()
     yield is_over
     is_over.set()
+
+
+def test_a_machine_without_keys_of_the_store_is_named_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    store = Store("s3://clips/run-7", {"endpoint_url": "http://127.0.0.1:1"})
+    setup = worker_setup("wan", store, Inputs([str(tmp_path)]))
+    with pytest.raises(StoreError, match="Unable to locate credentials") as refusal:
+        started_worker(replace(setup, model=ModelSettings(path=str(tmp_path / "nothing"))))
+    assert "where Ray is started: set AWS_ACCESS_KEY_ID" in refusal.value.fix
+    assert pickle.loads(pickle.dumps(refusal.value)).exit_code == 2, "as Ray brings it to the driver"
 
 
 def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outage: threading.Event) -> None:

@@ -247,9 +247,9 @@ def test_the_error_that_ended_the_last_run_is_shown(tmp_path: Path) -> None:
     keep_secrets({"password": "hunter2-of-the-store"})
     store = write_output(tmp_path, [record(1)])
     with pytest.raises(FleetError), DriverLock(store):
-        raise FleetError("no worker could load hunter2-of-the-store", "give another model")
+        raise FleetError("no model\nno worker could load hunter2-of-the-store", "give another model")
     shown = command("status", tmp_path).stdout
-    assert "stopped: FleetError: no worker could load ***\n" in shown
+    assert "stopped: FleetError: no model; no worker could load ***\n" in shown
     assert json.loads(command("status", tmp_path, "--json").stdout)["driver"]["error"].endswith("load ***")
     with pytest.raises(KeyboardInterrupt), DriverLock(store):
         raise KeyboardInterrupt
