@@ -79,9 +79,9 @@ def test_a_token_that_ray_cannot_read_is_named(
     for place, why in ((tmp_path / "tokn", "cannot be read: No such file"), (tmp_path / "token", "is empty")):
         (tmp_path / "token").write_text("\n")
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place))
-        with pytest.raises(FleetError, match=f"RAY_AUTH_TOKEN_PATH names {place}, which {why}") as refusal:
-            with connect(address, num_cpus=1):
-                """It is joined."""
+        named = f"RAY_AUTH_TOKEN_PATH names {place}, which {why}"
+        with pytest.raises(FleetError, match=named) as refusal, connect(address, num_cpus=1):
+            """It is joined."""
         assert refusal.value.exit_code == 2
 
 
