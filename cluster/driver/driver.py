@@ -147,14 +147,14 @@ class Driver:
         return self._stop.is_asked or self._has_failed or is_spent
 
     def _turn(self, fleet: Fleet) -> None:
-        self._listen(fleet, WAIT_S)
+        progress = self._listen(fleet, WAIT_S)
         if not (self._is_ending or self._lanes.finished):
-            is_due = self._run.is_extended and self._extension.is_due(self._progress(), self._lanes)
+            is_due = self._run.is_extended and self._extension.is_due(progress, self._lanes)
             if is_due or self._num_tables != self._run.lock.num_tables:
                 self._take_added(fleet)
 
-    def _listen(self, fleet: Fleet, wait_s: float) -> None:
-        """Follow what happens, and give workers rows that wait."""
+    def _listen(self, fleet: Fleet, wait_s: float) -> Progress:
+        """Follow what happens, give workers rows that wait, and return the progress that is told."""
         arrived = fleet.wait(wait_s)
         self._run.lock.check_seen()
         self._heed_requests(fleet)
@@ -173,6 +173,7 @@ class Driver:
             now = datetime.now().astimezone()
             self._over_budget = self._run.over_budget(progress.spent, now=now)
         self._listened_at = time.monotonic()
+        return progress
 
     def _listen_meanwhile(self, fleet: Fleet) -> None:
         """Go on while rows that were added are checked. Raises _CutShort if the run ends."""

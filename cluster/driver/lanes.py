@@ -95,7 +95,7 @@ class Lanes:
         return lane
 
     def expect(self, num_workers: Mapping[LaneKey, int]) -> None:
-        """Tell each lane how many workers it has, also counting those that still start."""
+        """Tell each lane how many workers it has, including those that are starting."""
         for key, lane in self._by_key.items():
             lane.dispatcher.expect(num_workers[key])
 

@@ -10,7 +10,7 @@ that were replaced, merged or late, and weights of a fleet that is gone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -98,10 +98,14 @@ def check_not_stopped(store: Store, epoch: int, state: str) -> frozenset[str]:
     Returns its other requests.
     """
     requests = requests_to(store, epoch)
+    _raise_if_stopped(requests, state)
+    return requests
+
+
+def _raise_if_stopped(requests: Collection[str], state: str) -> None:
     if STOP in requests:
         log.warning("asked to end by `framefleet stop`%s", state)
         raise KeyboardInterrupt
-    return requests
 
 
 class DriverLock(EpochLock[Holder]):
@@ -173,9 +177,7 @@ class DriverLock(EpochLock[Holder]):
 
     def check_not_stopped(self) -> None:
         """Raise KeyboardInterrupt if this driver was asked to end before it has workers. Makes no request."""
-        if STOP in self.asked:
-            log.warning("asked to end by `framefleet stop`, before the first row")
-            raise KeyboardInterrupt
+        _raise_if_stopped(self.asked, ", before the first row")
 
     def forget_errors(self) -> int:
         """Remove the errors of earlier drivers from their files; return how many had one."""

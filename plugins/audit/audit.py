@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -230,9 +230,13 @@ def _compare(partner: Partner, output: Output, watch: Watch, *, share: float, le
         output.store.write(f"{REPORTS}/{partner.name}.json", report.to_json().encode())
         if partner.key != "row_id":  # repeating itself does not show how exact it is
             wait_for(watch, f"writing {_EXACTNESS} of records")
-            with ColumnLock(output.store, pa.schema([_COLUMN.field])) as lock:
-                for row, _ in pairs.both():
-                    if row.get(_EXACTNESS) != report.exactness:
-                        lock.put(row, {_EXACTNESS: report.exactness})
-                lock.flush()
+            _write_exactness(output, (ours for ours, _ in pairs.both()), report.exactness)
     return report
+
+
+def _write_exactness(output: Output, rows: Iterable[AskedRow], exactness: str) -> None:
+    with ColumnLock(output.store, pa.schema([_COLUMN.field])) as lock:
+        for row in rows:
+            if row.get(_EXACTNESS) != exactness:
+                lock.put(row, {_EXACTNESS: exactness})
+        lock.flush()

@@ -70,7 +70,7 @@ class _Outcome:
 
     values: dict[str, CellValue] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # why it has none, for the column `REFUSED`
-    errors: dict[str, str] = field(default_factory=dict)  # likewise, in this run
+    errors: dict[str, str] = field(default_factory=dict)  # why a column without `REFUSED` has none
     later: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # columns whose function has returned
     damage: str = ""

@@ -68,12 +68,15 @@ def arrays_of(content: bytes, row_id: str) -> dict[str, npt.NDArray[Any]]:
         by_step = {step + (num_steps + 1) * (step < 0): tensors[name] for step, name in steps.items()}
         numbers = sorted(by_step)
         latents = np.concatenate([_array(by_step[step]) for step in numbers])
-        names = [name.split(".") for name in filter(_OTHER_ARRAY.fullmatch, tensors)]
-        names.sort(key=lambda parts: [part.zfill(4) for part in parts])
-        others = {name: _array(tensors[name]) for name in map(".".join, names)}
+        names = sorted(filter(_OTHER_ARRAY.fullmatch, tensors), key=_order)
+        others = {name: _array(tensors[name]) for name in names}
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise not_ours(RECORDS, f"the arrays of {row_id} are no trajectory: {error}") from None
     return {LATENTS: latents, STEPS: np.array(numbers), **others}
+
+
+def _order(name: str) -> list[str]:
+    return [part.zfill(4) for part in name.split(".")]
 
 
 def _array(tensor: Any) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from framefleet.api.outputs import Output, Store, read_json
 from framefleet.api.texts import canonical_json
 
 UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # outcomes of a clip
-FIRST = (REJECTED, UNRENDERED, UNJUDGED, PASSED)  # for clips accepted together, the first of these counts
+_FIRST = (REJECTED, UNRENDERED, UNJUDGED, PASSED)  # for clips accepted together, the first of these counts
 _FILE = "until.json"  # of an output
 _MAX_SHOWN = 20  # groups
 # Number of clips of all groups that count in the rate of one group, which is not known at first.
@@ -129,6 +129,11 @@ class GroupState:
         elif self.is_short and self.num_asked == self.at_most and not self.num_pending:
             text += ": raise until.at_most, or change until.where or the rows"
         return text
+
+
+def outcome_of(outcomes: Collection[int]) -> int:
+    """Return the outcome of clips that are accepted together."""
+    return next(outcome for outcome in _FIRST if outcome in outcomes)
 
 
 def pass_rate(groups: Iterable[Group], stated: float | None) -> float:

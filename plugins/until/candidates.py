@@ -376,15 +376,16 @@ class Candidates:
             self._next = ended + min(_MOST_PAUSE_S, (ended - began) / _READING_SHARE)
 
     def _outcome_of(self, row_ids: Sequence[bytes]) -> int:
-        outcomes = [self._outcomes.get(row_id, acceptance.UNRENDERED) for row_id in row_ids]
-        return next(outcome for outcome in acceptance.FIRST if outcome in outcomes)
+        return acceptance.outcome_of(
+            [self._outcomes.get(row_id, acceptance.UNRENDERED) for row_id in row_ids]
+        )
 
     def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
         """Yield the rows of parts of records, each with its outcome."""
         where, there = self.section.where, record_schema_of(self._store, parts)
         refused = {one: name for one in self._judged.names if (name := REFUSED.format(one)) in there.names}
         names = ["row_id", *(name for name in self._judged.names if name in there.names), *refused.values()]
-        # A value that a judge has refused for good will not come.
+        # Once a judge has refused a value, for good or in this run, it will not come.
         may_come = [
             f"{_quoted(name)} IS NULL"
             + (f" AND coalesce({_quoted(refused[name])}, '') = ''" if name in refused else "")

@@ -105,7 +105,7 @@ def build(clone: Path) -> tuple[Path, Path]:
     run(clone, str(python), "-m", "build", "--outdir", str(folder / "dist"))
     sdist, wheel = (next((folder / "dist").glob(ending)) for ending in ("*.tar.gz", "*.whl"))
     run(folder, str(python), "-m", "twine", "check", "--strict", str(sdist), str(wheel))
-    # W002, equal files: a license stands beside what it is for, and where PEP 639 wants it.
+    # W002: duplicate files. Licenses are next to the files that they cover, and in dist-info (PEP 639).
     run(folder, str(python.parent / "check-wheel-contents"), "--ignore", "W002", str(wheel))
     check_files(wheel, clone)
     return sdist, wheel
