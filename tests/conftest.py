@@ -109,6 +109,14 @@ def _own_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _own_scheduling() -> Iterator[None]:
+    """No file leaves this process real-time, as SVT-AV1 does to root's: all others would starve beside it."""
+    yield
+    if sys.platform == "linux":
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _one_library_process() -> Iterator[None]:
     """A file's plans ask one process, which takes seven seconds to start, rather than one each."""
     with LIBRARY_PROCESS.use():

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -42,25 +39,12 @@ class Watched(np.ndarray[Any, Any]):
         return np.asarray(self)[index]
 
 
-def policies_with(media: Media) -> tuple[set[int], set[int]]:
-    """Return the policies of all threads of this process while a clip is written, and afterwards."""
+@pytest.mark.parametrize("media", ENCODED, ids=said)
+def test_all_threads_are_scheduled_as_before(media: Media) -> None:
     frames = np.zeros((9, 80, 80, 3), np.uint8).view(Watched)
     frames.seen = set()
     encode_av(frames, None, media=media, rate=Fraction(8), tags={})
-    return frames.seen, policies()
-
-
-@pytest.fixture(scope="module")
-def other_process() -> Iterator[ProcessPoolExecutor]:
-    """Yield one without threads of other tests."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        yield pool
-
-
-@pytest.mark.parametrize("media", ENCODED, ids=said)
-def test_all_threads_are_scheduled_as_before(media: Media, other_process: ProcessPoolExecutor) -> None:
-    seen, afterwards = other_process.submit(policies_with, media).result()
-    assert seen == afterwards == {os.SCHED_OTHER}
+    assert frames.seen == policies() == {os.SCHED_OTHER}
 
 
 def test_who_has_another_policy_keeps_it() -> None:

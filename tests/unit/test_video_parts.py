@@ -16,7 +16,7 @@ import pytest
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.media.av_file import SCALING
+from framefleet.pipeline.outputs.media.av_file import SCALING, scheduling_restored
 from framefleet.pipeline.rows.identity import deciding
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
@@ -52,6 +52,8 @@ def shared(name: str, num_frames: int = 50, rate: Fraction = Fraction(RATE)) -> 
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = 1 / rate
+        with scheduling_restored():
+            stream.codec_context.open()
         shown = 0
         for number in range(num_frames):
             pixels = np.asarray(picture(seed=number).resize((64, 48))) // 2

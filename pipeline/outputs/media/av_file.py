@@ -167,7 +167,7 @@ class _Video:
                 setattr(stream.codec_context, name.removeprefix("dst_"), value)
         if codec == "libx265" and media.format == "mp4":
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
-        with _scheduling_restored():
+        with scheduling_restored():
             stream.codec_context.open()
         self._stream = stream
 
@@ -186,7 +186,7 @@ class _Video:
 
 
 @contextmanager
-def _scheduling_restored() -> Iterator[None]:
+def scheduling_restored() -> Iterator[None]:
     """Give this thread's policy back to every thread that the block makes real-time.
 
     If root opens SVT-AV1, it gives the calling thread, and its own, the policy FIFO with the highest
