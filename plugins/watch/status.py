@@ -154,6 +154,7 @@ class Status(Overview):
     num_failed: int
     num_invalid: int
     num_left: int | None
+    num_added: int  # of these, rows that no run has read yet: it leaves out those that the table has
     rows_per_s: float | None  # of the newest run
     eta_s: float | None  # None if no driver is at work, or if it would be a guess
     driver: DriverSeen
@@ -172,7 +173,7 @@ class Status(Overview):
 
     def overview(self) -> Mapping[str, object]:
         of = "" if self.num_rows is None else f" of {self.num_rows:,}"
-        left = "" if self.num_left is None else f", {self.num_left:,} left"
+        left = "" if self.num_left is None else f", {self.num_left:,} {self.left_text}"
         left += f"; {self.num_former:,} more are no longer in the table" if self.num_former else ""
         return {
             "output": self.output,
@@ -188,6 +189,14 @@ class Status(Overview):
             "error": self.driver.error or None,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
+
+    @property
+    def left_text(self) -> str:
+        """What rows left are, after their number."""
+        about = {"of them half-done": self.num_half_done}
+        about |= {"added, and not yet compared with the table": self.num_added}
+        known = ", ".join(f"{count:,} {what}" for what, count in about.items() if count)
+        return f"left ({known})" if known else "left"
 
     @property
     def is_moving(self) -> bool:
@@ -264,8 +273,9 @@ class StatusReader:
         paused_since = report.paused_since if report and is_at_work else ""
         if paused_since or not is_at_work:
             num_begun = sum(1 for _ in half_done_in(self._output.store))
+        num_added = 0 if num_rows is None else self._num_added()
         if num_rows is not None:
-            num_rows += self._num_added()
+            num_rows += num_added
         gone = None if is_at_work else self._look_for_clips(done + num_former)
         num_left = None if num_rows is None else max(0, num_rows - done - failed)
         return Status(
@@ -275,6 +285,7 @@ class StatusReader:
             num_failed=failed,
             num_invalid=self._num_invalid.value(),
             num_left=num_left,
+            num_added=min(num_added, num_left or 0),
             rows_per_s=report.rows_per_s if report else None,
             eta_s=report.eta_s if report and is_at_work else None,
             driver=driver,

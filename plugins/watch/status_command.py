@@ -97,11 +97,10 @@ def _counts_of(status: Status) -> str:
     of = "" if status.num_rows is None else f"{status.num_done:,}/"
     rows = count_text(status.num_done if status.num_rows is None else status.num_rows, "row")
     parts = [f"{of}{rows} done"]
-    left = f"left ({status.num_half_done:,} of them half-done)" if status.num_half_done else "left"
     for count, what in (
         (status.num_failed, "failed"),
         (status.num_invalid, "invalid"),
-        (status.num_left or 0, left),
+        (status.num_left or 0, status.left_text),
         (status.num_former, "done but no longer in the table"),
     ):
         if count:

@@ -119,6 +119,18 @@ def test_before_the_first_run_status_says_that_added_rows_wait(values: dict[str,
     assert listed.exit_code == 2 and "has no run yet, only 2 added rows" in listed.stderr, listed.output
 
 
+def test_status_says_that_added_rows_may_be_in_the_table_already(values: dict[str, Any]) -> None:
+    run({**values, "table": str(write_table(Path(values["table"]), ROWS[:7]))})
+    assert framefleet.add(values, LATER).num_rows == 3
+    waiting = framefleet.status(values["output"])
+    assert (waiting.num_rows, waiting.num_left, waiting.num_added) == (10, 3, 3)
+    shown = command("status", values["output"]).stdout
+    assert "3 left (3 added, and not yet compared with the table)" in shown, shown
+    run(values)
+    ended = framefleet.status(values["output"])
+    assert (ended.num_rows, ended.num_left, ended.num_added) == (len(ROWS), 0, 0)
+
+
 def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any]) -> None:
     with stored_rows(values, ROWS[:7]) as job:
         run(values | {"table": job.table})
