@@ -17,7 +17,8 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.av_file import SCALING, scheduling_restored
-from framefleet.pipeline.rows.identity import deciding
+from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.rows.identity import Identity, deciding
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 from framefleet.pipeline.rows.inputs.pictures import Described, describe_parts, open_video
@@ -26,6 +27,7 @@ from framefleet.pipeline.rows.inputs.video_parts import VideoPart, as_text, spli
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, TableRows
 from tests.configs import WAN, write_model
 from tests.media_files import picture
 
@@ -168,6 +170,7 @@ def test_two_hundred_episodes_of_one_file_read_it_twice(
         ({"file": "a.mp4"}, "a.mp4"),
         ({"file": "a#b.mp4", "from_s": 100}, "a#b.mp4#t=100"),
         ({"file": "a.mp4", "from_s": "1.50", "to_s": "3"}, "a.mp4#t=1.5,3"),
+        ({"file": "a.mp4", "from_s": -0.0, "to_s": 3}, "a.mp4#t=0,3"),
     ],
 )
 def test_mappings_are_texts(cell: Any, text: str) -> None:
@@ -240,4 +243,24 @@ def test_a_part_that_is_not_there_is_refused(cells: dict[str, Any], reason: str,
     spec = inspect_model(write_model(tmp_path / "model", "WanVideoToVideoPipeline", WAN))
     (row,) = plan_rows(table.schema, spec, finder=index).rows(0, table.to_batches()[0])
     assert isinstance(row, InvalidRow) and reason in row.messages()[0][0] and row.messages()[0][1]
+    index.close()
+
+
+def test_rows_of_tables_name_parts_in_all_ways(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(shared("h264 with B-frames"))
+    index = InputIndex(Inputs([str(tmp_path)], base=str(tmp_path)))
+    spec = inspect_model(write_model(tmp_path / "model", "WanVideoToVideoPipeline", WAN))
+    identity, count = Identity(model_digest="ab", numerics={}, recipes=BUILT_IN), 3
+    row_ids = []
+    for cells in (
+        {"video": ["a.mp4#t=0.4,0.6"]},
+        {"video": ["a.mp4"], "video_from_s": [0.4], "video_to_s": [0.6]},
+        {"video": [{"file": "a.mp4", "from": 0.4, "to": 0.6}]},
+    ):
+        values = {name: cell * count for name, cell in cells.items()}
+        (batch,) = pa.table({"prompt": ["pick", "place", "pick"], **values}).to_batches()
+        rows = [*TableRows(plan_rows(batch.schema, spec, finder=index), identity).read(range(count), batch)]
+        row_ids.append([row.row_id for row in rows if isinstance(row, IdentifiedRow)])
+    assert row_ids[0] == row_ids[1] == row_ids[2]
+    assert len(row_ids[0]) == count and len({*row_ids[0]}) == 2
     index.close()

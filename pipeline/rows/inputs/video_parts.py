@@ -117,7 +117,7 @@ def as_text(cell: Any) -> Any:
         if bounds[is_end]:  # by another of its names
             return cell
         units.add(unit)
-        bounds[is_end] = f"{round(Decimal(str(value)), 0 if unit == 'frames' else 12).normalize():f}"
+        bounds[is_end] = f"{round(abs(Decimal(str(value))), 0 if unit == 'frames' else 12).normalize():f}"
     if not isinstance(place, str) or len(units) > 1:
         return cell
     return f"{place}#{units.pop()}={','.join(bounds).rstrip(',')}" if units else place

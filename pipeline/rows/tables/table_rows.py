@@ -103,7 +103,8 @@ class TableRows:
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
         seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
         others = (columns[at] for at in self._shared)
-        shared = [[_key(cell) if isinstance(cell, list) else cell for cell in column] for column in others]
+        nested = (list, dict)
+        shared = [[_key(cell) if isinstance(cell, nested) else cell for cell in column] for column in others]
         types = [list(map(type, column)) for column in (*texts, *seeds)]
         # For each row: its cells; its kind, which rows of one template share; its texts; its seed.
         rows = zip(
@@ -179,7 +180,7 @@ def _checked(reader: Reader, column: list[Any]) -> list[Any]:
 
 
 def _key(value: Any) -> Any:
-    """Return a list, which may contain mappings, as tuples."""
+    """Return a list or a mapping, which may contain others, as tuples."""
     if isinstance(value, dict):
         value = [*value.items()]
     return tuple(map(_key, value)) if isinstance(value, list | tuple) else value
