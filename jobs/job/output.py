@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fsspec.core import has_magic
@@ -53,7 +54,8 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
         if own == _plain(job.table):
             are_apart = not (f"{own}/".startswith(f"{root}/") or root.startswith(f"{own}/"))
         else:  # one file, or those that a pattern finds
-            are_apart = own != root or not has_magic(job.table)
+            has_pattern = has_magic(job.table)
+            are_apart = not (has_pattern and (own == root or _looks_below(root, _plain(job.table))))
         if not are_apart:
             raise JobError(
                 f"the output {public_url(place)} and the table {public_url(job.table)} are inside each "
@@ -61,6 +63,17 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
                 "give the output a folder of its own",
             )
     return store
+
+
+def _looks_below(output: str, pattern: str) -> bool:
+    """Return whether a pattern of tables may find files in an output's folders."""
+    parts, wanted = output.split("/"), pattern.split("/")
+    for part, pattern_part in zip(parts, wanted, strict=False):
+        if "**" in pattern_part:
+            return True
+        if not fnmatchcase(part, pattern_part):
+            return False
+    return len(wanted) > len(parts) + 1
 
 
 def base_of(job: Job) -> str:

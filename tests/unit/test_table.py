@@ -255,6 +255,12 @@ INSIDE, FILE = "are inside each other", r"cannot be a folder: .*t\.csv is a file
         ("data", "data/out", INSIDE),
         ("data/*.csv", "data", INSIDE),
         ("data/*.csv", "data/out", None),
+        ("data/**/*.csv", "data/out", INSIDE),
+        ("data/**", "data/deep/out", INSIDE),
+        ("data/*/*.csv", "data/out", None),  # an output has no tables beside its folders
+        ("data/*/*/*.csv", "data/out", INSIDE),
+        ("data/day-*/*/*.csv", "data/out", None),
+        ("data/*/*/*.csv", "out", None),
         ("data", "data-out", None),
         ("data/t.csv", "data", None),  # as the demo has it
         ("data/t.csv", "data/out", None),
