@@ -32,9 +32,10 @@ _WRITTEN = {"{": "{...}", "[": "[...]"}  # what follows may be a secret
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
-# Without the numbers of YAML 1.1 that nobody means (12:30 is 750), and with those that it lacks (1e-3).
+# Without the numbers of YAML 1.1 that nobody means (12:30 is 750, 010 is 8), and with those that it lacks
+# (1e-3).
 _NUMBERS = {
-    "int": r"[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$",
+    "int": r"[-+]?(0b[01_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$",
     "float": r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
     r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
 }

@@ -153,6 +153,9 @@ def test_a_set_value_is_yaml_and_wins_over_the_file(tmp_path: Path) -> None:
     assert job.model == ModelSection(path="folder", dtype={"vae": "bf16"})
     assert job.defaults == {"guidance_scale": 10.0}
     assert job.columns == {"prompt": "caption"}
+    numbered = load_job(path, ["sweep.seed=[007, 010, 0x10]", "columns.prompt=007"])
+    assert numbered.sweep and numbered.sweep.model_dump()["seed"] == ["007", "010", 16]
+    assert numbered.columns == {"prompt": "007"}
     dtype = {"default": "bf16", "vae": "fp32"}
     assert load_job(path, ["model.dtype={default: bf16, vae: fp32}"]).model.dtype == dtype
     path = write(tmp_path, "table: t\noutput: o\nmodel: {path: old, dtype: fp16}\n")
