@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Self
@@ -27,6 +27,7 @@ from framefleet.pipeline.rows.identity import LaneKey, lane_of, work_in
 from framefleet.pipeline.rows.inputs.fit import Fitted
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.record_columns import public_cells
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -265,22 +266,23 @@ def write_invalid(
             places = index.left_out_in(first, batch.num_rows)
             for row in resolved.rows.read(first, batch, only=places) if places else ():
                 if isinstance(row, InvalidRow):
-                    yield LeftOut.of(row, batch.slice(row.index - first, 1))
+                    yield LeftOut.of(row, batch.slice(row.index - first, 1), resolved.rows.carried.places)
 
     write_left_out(resolved, left_out(), run=run, replaces=not start)
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A row that cannot be rendered. cells: as the table has them."""
+    """A row that cannot be rendered. cells: as the table has them, without secrets of URLs."""
 
     cells: pa.RecordBatch
     reasons: Mapping[str, object]
 
     @classmethod
-    def of(cls, row: InvalidRow, cells: pa.RecordBatch) -> Self:
+    def of(cls, row: InvalidRow, cells: pa.RecordBatch, places: Collection[str]) -> Self:
+        """places: columns that name files."""
         # A copy: a slice keeps its whole batch in memory.
-        return cls(pa.concat_batches([repaired_row(cells)]), reasons(row))
+        return cls(pa.concat_batches([public_cells(repaired_row(cells), places)]), reasons(row))
 
 
 def write_left_out(resolved: ResolvedJob, rows: Iterable[LeftOut], *, run: str, replaces: bool) -> None:

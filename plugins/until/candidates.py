@@ -200,7 +200,9 @@ class Candidates:
                     if stratum is not None:
                         refused[stratum, number].add(part)
                     if self._job.on_invalid == "skip":
-                        self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
+                        slice_of_row = batch.slice(row.index - first, 1)
+                        places = resolved.rows.carried.places
+                        self._left_out.append(LeftOut.of(row, slice_of_row, places))
                     continue
                 values = self._stratum(row, cells)
                 bare = self._row_id(replace(request, seed=0))

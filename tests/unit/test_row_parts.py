@@ -14,10 +14,11 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import row_parts as module
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
-from framefleet.jobs.render.survey import survey_rows
+from framefleet.jobs.render.survey import survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, write_table
+from tests.media_files import picture
 
 SAME = {"prompt": "a cat", "seed": 1, "tag": "first"}
 
@@ -100,6 +101,20 @@ def test_who_loses_the_output_doubles_no_line_and_the_next_completes(tmp_path: P
 def test_rows_that_cannot_be_rendered_are_not_among_them(tmp_path: Path) -> None:
     table = [*rows("a", "b"), SAME | {"prompt": " ", "tag": "blank"}, SAME | {"tag": "d"}]
     assert lines(keep(tmp_path, table, on_invalid="skip"), "tag") == [(0, "a"), (1, "b"), (3, "d")]
+
+
+def test_rows_that_are_left_out_are_kept_without_secrets_of_urls(tmp_path: Path) -> None:
+    secret = "https://ann:hunter2@127.0.0.1:9/a.png"
+    table = [SAME, SAME | {"image": secret}, SAME | {"image": f'["{secret}"]'}]
+    table = [{"image": "a.png"} | row for row in table]
+    picture().save(tmp_path / "a.png")
+    values = job_values(write_table(tmp_path / "t.parquet", table), tmp_path / "out", model="wan_i2v")
+    job = load_job(values | {"on_invalid": "skip"})
+    with closing(resolve_job(job, Callback())) as resolved, closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        write_invalid(resolved, index, run="1", heed=lambda: None)
+    places = pq.read_table(tmp_path / "out" / "invalid")["image"].to_pylist()
+    assert places == ["https://127.0.0.1:9/a.png", '["https://127.0.0.1:9/a.png"]']
 
 
 def test_notes_that_nobody_can_read_are_written_anew(tmp_path: Path) -> None:

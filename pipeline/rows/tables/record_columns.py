@@ -49,15 +49,11 @@ class Carried:
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the carried columns of some rows, with secrets removed from URLs."""
-        cells = [
-            pa.array([public_cell(cell) for cell in column.to_pylist()], column.type)
-            if name in self.places
-            else column
-            for name, column in ((name, batch.column(name)) for name in self.names)
-        ]
-        if not cells:
-            return batch.select([])
-        return pa.RecordBatch.from_arrays(cells, schema=self.schema(batch.schema))
+        carried = batch.select([*self.names])
+        if not self.names:
+            return carried
+        columns = public_cells(carried, self.places).columns
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema))
 
 
 def carried_columns(
@@ -85,6 +81,15 @@ def carried_columns(
         own.add(plain_name(name))
     places = frozenset(column for target, column in read.items() if kinds[target] in PLACES)
     return Carried(names=names, places=places)
+
+
+def public_cells(batch: pa.RecordBatch, places: Collection[str]) -> pa.RecordBatch:
+    """Return rows with secrets removed from URLs in these columns, which name files."""
+    for at, field in enumerate(batch.schema):
+        if field.name in places:
+            cells = [public_cell(cell) for cell in batch.column(at).to_pylist()]
+            batch = batch.set_column(at, field, pa.array(cells, field.type))
+    return batch
 
 
 def public_cell(cell: Any) -> Any:
