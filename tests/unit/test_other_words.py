@@ -139,6 +139,20 @@ def test_what_defaults_cannot_be_is_refused_once(
     assert refused.value.problem == said
 
 
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [({"size": "64x32"}, "height"), ({"size": "64x32"}, "width"), ({"seconds": 1}, "num_frames")],
+)
+@pytest.mark.parametrize(
+    "defaults", [{}, {"height": None, "width": None, "num_frames": None}], ids=["", "null"]
+)
+def test_one_cell_that_is_refused_is_one_problem(
+    word: dict[str, Any], name: str, defaults: dict[str, Any], models: dict[str, PipelineSpec]
+) -> None:
+    row = row_of(models["wan"], {**word, name: "abc"}, defaults=defaults)
+    assert isinstance(row, InvalidRow) and [problem.column for problem in row.problems] == [name], row
+
+
 def test_an_image_has_no_seconds(models: dict[str, PipelineSpec]) -> None:
     row = row_of(models["sd"], {"seconds": 4, "size": "64x32"})
     assert isinstance(row, CheckedRow) and row.request.arguments["width"] == 64

@@ -296,6 +296,7 @@ class RowPlan:
         """Return the row at `index` of the table. cells: one for each reader."""
         arguments = dict(self.base)
         special: dict[str, Any] = {}
+        own = {*self.overridden}
         problems: list[Problem] = []
         for reader, cell in zip(self.readers, cells, strict=True):
             if cell is None:
@@ -304,12 +305,12 @@ class RowPlan:
             if type(value) is Refused:
                 shown = public_cell(cell) if reader.kind in PLACES else cell
                 problems.append(Problem(reader.column, shown, value))
-            elif reader.is_argument:
+                continue
+            own.add(reader.target)
+            if reader.is_argument:
                 arguments[reader.target] = value
             else:
                 special[reader.target] = value
-        filled = (reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None)
-        own = {*self.overridden, *filled}
         if self.seconds is not None or SIZE_WORD in special or SECONDS in special:
             problems += self._take_words(arguments, special, own)
         if self.rules and not problems:
