@@ -38,8 +38,9 @@ NO_FRAMES = Bucket(num_frames=0, height=0, width=0)  # of rows of a task that ne
 class TrainingRow:
     """A row that passed its checks.
 
-    index: in the table. video: path or URL, None where the task needs none; sha256: of its bytes.
-    arguments: of the pipeline's `__call__`: the prompt, and what else of it the row gives (fps, ...).
+    index: in the table. video: path or URL, None where the task needs none; sha256: of its bytes;
+    first_frame: where the row's part of it begins. arguments: of the pipeline's `__call__`: the prompt, and
+    what else of it the row gives (fps, ...).
     repeats: how often an epoch has it.
     """
 
@@ -49,12 +50,14 @@ class TrainingRow:
     arguments: Mapping[str, Any]
     bucket: Bucket
     repeats: int = 1
+    first_frame: int = 0
 
     @property
     def seed(self) -> int:
         """Of what its pipeline draws for it: by its content, so that rows before it may come and go."""
-        content = canonical_json([self.sha256, dict(self.arguments)]).encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
+        content = [self.sha256, dict(self.arguments), *([self.first_frame] if self.first_frame else [])]
+        encoded = canonical_json(content).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") >> 1
 
 
 class TrainingTask(Protocol):

@@ -136,6 +136,26 @@ def test_rows_of_an_object_store_are_read_from_local_copies_that_leave_nothing_b
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+def test_parts_of_one_file_read_it_once_more_than_its_start(tmp_path: Path) -> None:
+    frames = np.repeat(np.arange(12, dtype=np.uint8), 16 * 16 * 3).reshape(12, 16, 16, 3)
+    path = tmp_path / "shared.mkv"
+    path.write_bytes(content := encode(frames, media=Media(format="mkv"), fps=8, metadata={}))
+    file: dict[str, Any] = {"video": str(path), "sha256": sha256(content), "arguments": {}, "bucket": BUCKET}
+    rows = TrainingRows(TrainingRow(index=i, first_frame=3 * i, **file) for i in range(4))
+    read: list[str] = []
+
+    def counted(uri: str) -> bytes:
+        read.append(uri)
+        return Inputs([str(tmp_path)]).read(uri)
+
+    prepared = PreparedRows(
+        rows, MeanColour(keeps_prepared=True), counted, store=Store(str(tmp_path / "out")), identity={}
+    )
+    prepared.prepare()
+    assert [prepared[i]["mean"].item() for i in range(4)] == [1.0, 4.0, 7.0, 10.0]
+    assert read.count(str(path)) == 3  # of them one for how many rows fit into a shard
+
+
 def test_a_changed_video_is_refused_by_row(open_rows: Callable[..., PreparedRows], tmp_path: Path) -> None:
     (tmp_path / "3.mkv").write_bytes((tmp_path / "4.mkv").read_bytes())
     with pytest.raises(TableError, match=r"row 3: video is '.*3\.mkv', but the file has changed since"):

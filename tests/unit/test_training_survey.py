@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,27 @@ from PIL import Image
 
 from framefleet import Inputs, JobError, Store, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.media.media import encode
+from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.train.dataset.batches import TrainingRows, buckets_of, choose_bucket
 from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
-from framefleet.plugins.train.dataset.prepared_cache import fitted_frames
+from framefleet.plugins.train.dataset.prepared_cache import fitted_frames, read_frames
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket
 from tests.configs import SD, write_model
+from tests.lerobot_dataset import CAMERAS, LENGTHS, dataset
 from tests.media_files import image_file, sha256
 from tests.rows import RECORD
+from tests.web_server import WebServer, web
 
+__all__ = ["web"]  # a fixture
 SIZES = [[5, 32, 32], [9, 32, 48]]
 TEXTS = {"prompt": "a ball", "paraphrase": "球", "contrast": "a star"}
+PROMPT = {"prompt": "a ball"}
 
 
 def clip(path: Path, num_frames: int = 9, height: int = 32, width: int = 48) -> bytes:
@@ -58,11 +62,17 @@ class Surveyor:
         self.opened: list[str] = []
 
     def __call__(
-        self, location: str, part: TrainedPart = "denoiser", *, sizes: list[list[int]] = SIZES, **job: Any
+        self,
+        location: str,
+        part: TrainedPart = "denoiser",
+        *,
+        sizes: list[list[int]] = SIZES,
+        roots: Sequence[str] = (),
+        **job: Any,
     ) -> TrainingRows:
         table = open_table(location, arguments=column_kinds(self.spec, job.get("columns", {})))
         columns = plan_columns(table, self.spec, part, **job)
-        inputs = Watched([table_folder(location, table.schema)], opened=self.opened)
+        inputs = Watched([table_folder(location, table.schema), *roots], opened=self.opened)
         buckets = buckets_of(sizes, self.spec)
 
         def refuse(row: InvalidRow, cells: pa.RecordBatch) -> None:
@@ -107,6 +117,76 @@ def test_rows_carry_their_video_its_digest_their_arguments_and_the_bucket_it_fil
     assert second.arguments == {"prompt": "一个球", "max_sequence_length": 32}
     assert second.bucket == Bucket(num_frames=5, height=32, width=32)
     assert surveyor.checked == [2] and not surveyor.refused
+
+
+PART = {"file": "a.mkv", "from": 0.25, "to": 0.875}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"video": "a.mkv#frames=2,7"},
+        {"video": " a.mkv#t=0.25,0.875 "},
+        {"video": PART},
+        {"video": "a.mkv", "video_from_s": 0.25, "video_to_s": 0.875},
+        {"video": "a.mkv", "video_from_frame": 2, "video_to_frame": 7},
+    ],
+)
+def test_a_row_trains_on_the_part_of_a_video_that_it_names(
+    cells: dict[str, Any], surveyor: Surveyor, tmp_path: Path
+) -> None:
+    frames = decode(clip(tmp_path / "a.mkv"))
+    pq.write_table(pa.Table.from_pylist([cells | PROMPT]), tmp_path / "t.parquet")
+    (row,) = surveyor(str(tmp_path / "t.parquet"))
+    assert (row.video, row.first_frame, row.bucket.num_frames) == (str(tmp_path / "a.mkv"), 2, 5)
+    right = fitted_frames(map(Image.fromarray, frames[2:7]), row.bucket)
+    assert np.array_equal(read_frames(row, lambda path: Path(path).read_bytes()), right)
+    surveyor.opened.clear()
+    assert [*surveyor(str(tmp_path / "t.parquet"))] == [row] and not surveyor.opened
+
+
+def test_a_part_of_a_video_on_the_web_is_read(surveyor: Surveyor, tmp_path: Path, web: WebServer) -> None:
+    web.answers["/a.mkv"] = clip(tmp_path / "a.mkv")
+    table = write_table(tmp_path / "t.csv", [{"video": f'"{web.url}/a.mkv?sig=s#frames=2,7"', "prompt": "x"}])
+    (row,) = surveyor(table, roots=[web.url])
+    assert (row.video, row.first_frame) == (f"{web.url}/a.mkv?sig=s", 2)
+
+
+def test_parts_of_one_video_are_other_content(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    rows = [
+        {"video": f'"a.mkv{part}"', "prompt": "x"}
+        for part in ("", "#frames=0,9", "#frames=0,5", "#frames=2,7")
+    ]
+    tables = [surveyor(write_table(tmp_path / "t.csv", [row])) for row in rows]
+    whole, same, start, middle = (table.digest() for table in tables)
+    assert whole == same and len({whole, start, middle}) == 3
+    seeds = [table[0].seed for table in tables]
+    assert seeds[0] == seeds[2] != seeds[3]
+
+
+def test_parts_that_cannot_be_read_are_refused(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    videos = [PART | {"to": 9.0}, PART | {"from": -1.0}]
+    pq.write_table(
+        pa.Table.from_pylist([{"video": video} | PROMPT for video in videos]), tmp_path / "t.parquet"
+    )
+    assert not surveyor(str(tmp_path / "t.parquet"))
+    beyond, negative = surveyor.told()
+    assert "it has 9 frames, the last at 1 s, and the part ends later" in beyond
+    assert "it must be the path or URL of a video; write {file: a.mp4, from: 1.5, to: 3}" in negative
+    table = write_table(tmp_path / "t.csv", [{"clip": "a.mkv", "video_from_s": 0.5, "prompt": "x"}])
+    with pytest.raises(
+        TableError, match=r"'video_from_s' is about a column 'video'(.|\n)*call it 'clip_from_s'"
+    ):
+        surveyor(table, columns={"video": "clip"})
+
+
+def test_episodes_of_a_lerobot_dataset_are_rows(surveyor: Surveyor, tmp_path: Path) -> None:
+    rows = surveyor(f"lerobot://{dataset(tmp_path / 'robot')}")
+    firsts = [sum(LENGTHS[:number]) for number in range(len(LENGTHS))]
+    assert [row.first_frame for row in rows] == [first for first in firsts for _ in CAMERAS]
+    assert [row.bucket.num_frames for row in rows] == [9, 9, 5, 5, 9, 9]
 
 
 def test_rows_that_cannot_share_a_forward_are_of_two_buckets(surveyor: Surveyor, tmp_path: Path) -> None:
@@ -233,9 +313,6 @@ def write_records(output: Path, path: str, *changes: dict[str, Any]) -> str:
     rows = [record | {"uri": f"/somewhere/else/{path}", "path": path} | changed for changed in changes]
     pq.write_table(pa.Table.from_pylist(rows), output / "records/part-1.parquet")
     return str(output / "records")
-
-
-PROMPT, LENGTH = {"prompt": "a ball"}, {"max_sequence_length": 512}
 
 
 @pytest.mark.parametrize(

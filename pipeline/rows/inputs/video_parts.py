@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, get_args
@@ -94,11 +94,20 @@ def input_cell(value: Mapping[str, Any]) -> str:
     return f"{value['uri']}{part_text(value)}"
 
 
-def bounded(cell: Any, bound: str, value: Any) -> Any:
-    """Return a cell with one more bound, from another column."""
-    if cell is None or value is None:
-        return cell
-    return {**(cell if isinstance(cell, Mapping) else {"file": cell}), bound: value}
+def bounding_columns(column: str, names: Collection[str]) -> tuple[str, ...]:
+    """Return those of a table's columns that say which part of the videos in `column` is meant."""
+    return tuple(name for name in (f"{column}{end}" for end in COLUMN_ENDS) if name in names)
+
+
+def bounded(cells: Sequence[Any], column: str, bound: str, values: Sequence[Any]) -> list[Any]:
+    """Return the cells of `column` with one more bound each: the values of the column `bound`."""
+    key = bound.removeprefix(f"{column}_")
+    return [
+        cell
+        if cell is None or value is None
+        else {**(cell if isinstance(cell, Mapping) else {"file": cell}), key: value}
+        for cell, value in zip(cells, values, strict=True)
+    ]
 
 
 def as_text(cell: Any) -> Any:

@@ -32,7 +32,7 @@ from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.inputs.fit import SIZES, fitting_names
-from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS
+from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS, bounding_columns
 from framefleet.pipeline.rows.tables import column_checks, other_words, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
@@ -168,8 +168,7 @@ def plan_rows(
     for target, column in read.items():
         kind, is_argument = targets[target], target not in special
         check = _exactly(checks[target], kind, schema.field(column).type)
-        ends = COLUMN_ENDS if kind == "video" else ()
-        bounds = tuple(name for name in (f"{column}{end}" for end in ends) if name in schema.names)
+        bounds = bounding_columns(column, schema.names) if kind == "video" else ()
         readers.append(
             Reader(
                 column=column, target=target, kind=kind, is_argument=is_argument, check=check, bounds=bounds

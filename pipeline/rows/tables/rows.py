@@ -66,10 +66,7 @@ def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[st
     """Return {"uri", "sha256", SIZE}, for a video also "num_frames"; or why the input cannot be used."""
     cell = as_text(cell) if kind == "video" else cell
     if not isinstance(cell, str) or not cell.strip():
-        fix = "write one, or leave the cell empty"
-        if isinstance(cell, Mapping) and kind == "video":
-            fix = "write {file: a.mp4, from: 1.5, to: 3}, in seconds, or from_frame and to_frame"
-        return Refused(reason=f"it must be the path or URL of {signature.WITH_ARTICLE[kind]}", fix=fix)
+        return no_place(cell, kind)
     described = finder.find(cell.strip(), kind)
     if isinstance(described, Refused):
         return described
@@ -80,6 +77,14 @@ def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[st
     file = cell.strip() if described.first_frame is None else split_part(cell.strip())[0]
     size = (described.height, described.width)
     return {"uri": finder.locate(file), "sha256": described.sha256, **frames, SIZE: size}
+
+
+def no_place(cell: Any, kind: signature.MediaKind) -> Refused:
+    """Return why a cell that is not text, or is blank, names no file."""
+    fix = "write one, or leave the cell empty"
+    if isinstance(cell, Mapping) and kind == "video":
+        fix = "write {file: a.mp4, from: 1.5, to: 3}, in seconds, or from_frame and to_frame"
+    return Refused(reason=f"it must be the path or URL of {signature.WITH_ARTICLE[kind]}", fix=fix)
 
 
 def check_images(
@@ -283,10 +288,7 @@ class RowPlan:
         readable_rows = readable(batch, names)
         columns = [_values(column) for column in readable_rows.cells.columns]
         for at, name in reversed(bounds):
-            key = name.removeprefix(f"{self.readers[at].column}_")
-            columns[at] = [
-                bounded(cell, key, bound) for cell, bound in zip(columns[at], columns.pop(), strict=True)
-            ]
+            columns[at] = bounded(columns[at], self.readers[at].column, name, columns.pop())
         placed = [at for at, reader in enumerate(self.readers) if reader.kind in PLACES]
         cells = ((self.readers[at].kind, cell) for at in placed for cell in columns[at])
         self.finder.prefetch(file for kind, cell in cells for file in files_in(cell, kind))

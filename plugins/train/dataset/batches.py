@@ -30,6 +30,7 @@ _SCHEMA = pa.schema(
         ("index", pa.int64()),
         ("video", pa.string()),
         ("sha256", pa.string()),
+        ("first_frame", pa.int32()),
         ("arguments", pa.string()),  # canonical JSON
         ("num_frames", pa.int32()),  # of the bucket, as height and width
         ("height", pa.int32()),
@@ -37,6 +38,7 @@ _SCHEMA = pa.schema(
         ("repeats", pa.int32()),
     ]
 )
+_OF_ROW = ("index", "video", "sha256", "first_frame", "repeats")
 _SIZE = ("num_frames", "height", "width")
 # Arguments that decide how long embeddings are, or are one number for all rows of a forward (LTX).
 ALIKE = ("max_sequence_length", "frame_rate")
@@ -52,7 +54,7 @@ class TrainingRows:
         waiting: list[dict[str, Any]] = []
         for row in rows:
             waiting.append(
-                {name: getattr(row, name) for name in ("index", "video", "sha256", "repeats")}
+                {name: getattr(row, name) for name in _OF_ROW}
                 | {name: getattr(row.bucket, name) for name in _SIZE}
                 | {"arguments": canonical_json(dict(row.arguments))}
             )
@@ -96,7 +98,10 @@ class TrainingRows:
 
         Not over where the videos lie, nor over the columns to leave out.
         """
-        names = [name for name in _SCHEMA.names if name not in ("index", "video", *leave_out)]
+        left_out = {"index", "video", *leave_out}
+        if not any(self._table["first_frame"].to_pylist()):  # trainings that were begun without it continue
+            left_out.add("first_frame")
+        names = [name for name in _SCHEMA.names if name not in left_out]
         digest = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
             digest.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))

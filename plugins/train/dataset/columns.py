@@ -20,7 +20,8 @@ from framefleet.api.texts import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
 from framefleet.pipeline.model.specs.signature import InputKind, ScalarKind
 from framefleet.pipeline.outputs.parts.records import are_records
-from framefleet.pipeline.rows.tables.column_checks import CLIP, check_type, is_picks
+from framefleet.pipeline.rows.inputs.video_parts import COLUMN_ENDS, bounded, bounding_columns
+from framefleet.pipeline.rows.tables.column_checks import CLIP, check_ends, check_type, is_picks
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.pipeline.rows.tables.table import Table, folder_of
 from framefleet.plugins.train.job import TrainedPart
@@ -55,22 +56,32 @@ class Columns:
         more = [_ARGUMENTS] if self.is_rendered else []
         if self.video is not None:
             clips = [name for name in (_URI, CLIP) if name in self.table.schema.names]
-            more += clips if self._is_of_clips else [self.video]
+            more += clips if self._is_of_clips else [self.video, *self._bounds]
         return list(dict.fromkeys([*self.read.values(), *more]))
 
     @property
     def _is_of_clips(self) -> bool:
         return self.is_rendered and self.video == _URI
 
+    @property
+    def _bounds(self) -> tuple[str, ...]:
+        """The columns that say which part of a video is meant."""
+        if self.video is None or self.kind != "video":
+            return ()
+        return bounding_columns(self.video, self.table.schema.names)
+
     def videos(self, batch: pa.RecordBatch) -> list[Any]:
-        """Return the cells that name videos; null for every row where none is needed."""
+        """Return the cells that name videos, or parts of them; null for every row where none is needed."""
         if self.video is None:
             return [None] * batch.num_rows
         if self._is_of_clips:
             # Where the clips of records lie in their output, which may have been moved since.
             is_there = _is_in_output(folder_of(self.table.location), self.table.schema)
             return list(batch.column(CLIP if is_there else _URI).to_pylist())
-        return list(batch.column(self.video).to_pylist())
+        cells: list[Any] = batch.column(self.video).to_pylist()
+        for bound in self._bounds:
+            cells = bounded(cells, self.video, bound, batch.column(bound).to_pylist())
+        return cells
 
     def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
         """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
@@ -178,6 +189,8 @@ def plan_columns(
         check_type(schema.field(_ARGUMENTS), _ARGUMENTS, "str")
     if video is not None:
         check_type(schema.field(video), kind or spec.kind, kind or spec.kind)
+        if kind == "video" and not (is_rendered or clip):  # whose clips may have been made from such parts
+            check_ends(schema.names, {kind: video}, ends=COLUMN_ENDS)
     return Columns(
         table=table,
         video=video,

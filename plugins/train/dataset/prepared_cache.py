@@ -27,7 +27,7 @@ from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from framefleet.api.clips import Frames
+from framefleet.api.clips import Frames, ReadAhead
 from framefleet.api.engines import file_kind, frames_of, open_image
 from framefleet.api.errors import InputError, JobError, TableError
 from framefleet.api.outputs import Store, read_json
@@ -76,7 +76,7 @@ class PreparedRows:
         identity: Mapping[str, Any],
     ) -> None:
         """read: gives the bytes at a path or URL, as `Inputs.read`. store: where what is prepared is kept."""
-        self._rows, self._task, self._read = rows, task, read
+        self._rows, self._task, self._files = rows, task, ReadAhead(read)
         self._store = store
         content = canonical_json({**identity, "rows": rows.digest(leave_out=["repeats"])})
         self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
@@ -157,7 +157,9 @@ class PreparedRows:
 
     def _row(self, position: int) -> tuple[TrainingRow, Frames | None]:
         row = self._rows[position]
-        return row, read_frames(row, self._read)
+        if row.video and row.first_frame:  # other rows have other parts of the file
+            self._files.start(row.video)
+        return row, read_frames(row, self._files.read)
 
     @torch.no_grad()
     def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
@@ -178,8 +180,8 @@ def read_ahead(load: Callable[[int], T], places: Iterable[int], *, count: int) -
             yield first.result()
 
 
-# The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture
-# is resized, with antialiasing, until it covers the bucket, and its middle is cut out.
+# The first frames of the file or part are taken, as they are stored: a model learns motion at the rate of the
+# files. Each picture is resized, with antialiasing, until it covers the bucket, and its middle is cut out.
 def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None:
     """Return uint8 RGB (T, H, W, 3) of the row's bucket; None where it has no video.
 
@@ -198,7 +200,7 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
             kind = file_kind(content)
             if kind is not None and kind.kind == "image" and kind.name != "gif":
                 return fitted_frames([open_image(content)], row.bucket)
-            with closing(frames_of(content)) as pictures:
+            with closing(frames_of(content, first=row.first_frame)) as pictures:
                 return fitted_frames(pictures, row.bucket)
     except InputError as error:
         raise TableError(f"row {row.index}: {error.problem}", error.fix) from error

@@ -18,12 +18,13 @@ import pyarrow as pa
 from framefleet.api.clips import Inputs
 from framefleet.api.errors import InputError, Problem, Refused
 from framefleet.api.outputs import Output, Store
-from framefleet.api.texts import public_url
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.inputs.video_parts import as_text, split_part
+from framefleet.pipeline.rows.tables.record_columns import public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
-from framefleet.pipeline.rows.tables.rows import InvalidRow
+from framefleet.pipeline.rows.tables.rows import InvalidRow, no_place
 from framefleet.plugins.train.dataset.batches import choose_bucket
 from framefleet.plugins.train.dataset.columns import REPEATS, Columns
 from framefleet.plugins.train.task import NO_FRAMES, Bucket, TrainingRow
@@ -39,10 +40,12 @@ _SCHEMA = pa.schema(
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),
         pa.field("num_frames", pa.int64(), nullable=False),
+        pa.field("first_frame", pa.int64()),  # of a part of a video
     ]
 )
-_Located = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
-_NO_VIDEO: _Located = (None, None, NO_FRAMES)
+# Where a video lies, its SHA-256, the first frame of the part that is meant, and the bucket that it fills.
+_Located = tuple[str | None, str | None, int, Bucket]
+_NO_VIDEO: _Located = (None, None, 0, NO_FRAMES)
 _A = {"video": "a video", "image": "an image"}
 
 
@@ -71,14 +74,12 @@ def survey(
                 offset = readable_rows.offsets[place]
                 video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
                 if isinstance(video, Refused):
-                    cell = cells[place]
-                    shown = public_url(cell) if isinstance(cell, str) else cell
-                    problems = [Problem(columns.video or "", shown, video), *problems]
+                    problems = [Problem(columns.video or "", public_cell(cells[place]), video), *problems]
                 if isinstance(video, Refused) or problems:
                     row = InvalidRow(index=first + offset, problems=tuple(problems))
                     refused(row, batch.slice(offset, 1))
                 else:
-                    uri, sha256, bucket = video
+                    uri, sha256, first_frame, bucket = video
                     repeats = arguments.pop(REPEATS, 1)
                     yield TrainingRow(
                         index=first + offset,
@@ -87,6 +88,7 @@ def survey(
                         arguments=arguments,
                         bucket=bucket,
                         repeats=repeats,
+                        first_frame=first_frame,
                     )
             checked(first + batch.num_rows)
 
@@ -124,7 +126,7 @@ class _Videos:
             self._flush()
 
     def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Located | Refused:
-        """Return where the video lies, its SHA-256, and the bucket that it fills; or what is wrong."""
+        """Return what a row is to know of its video, or what is wrong with it."""
         if cell is None:
             return Refused(reason=f"every row needs {_A[self._kind]}", fix="write its path or URL")
         uri = self._locate(cell)
@@ -134,7 +136,10 @@ class _Videos:
         if isinstance(described, Refused):
             return described
         bucket = choose_bucket(buckets, described)
-        return bucket if isinstance(bucket, Refused) else (uri, described.sha256, bucket)
+        if isinstance(bucket, Refused):
+            return bucket
+        is_part = described.first_frame is not None
+        return split_part(uri)[0] if is_part else uri, described.sha256, described.first_frame or 0, bucket
 
     def close(self) -> None:
         self._flush()
@@ -145,8 +150,14 @@ class _Videos:
         self._written = time.monotonic()
 
     def _locate(self, cell: Any) -> str | Refused:
+        """Return where a video lies, with the part of it that is meant."""
+        cell = as_text(cell) if self._kind == "video" else cell
+        if not isinstance(cell, str):
+            return no_place(cell, self._kind)
+        place = cell.strip()
+        file = split_part(place)[0] if self._kind == "video" else place
         try:
-            return self._inputs.locate(str(cell).strip())
+            return self._inputs.locate(file) + place.removeprefix(file)
         except InputError as error:
             return Refused(reason=error.problem, fix=error.fix)
 
