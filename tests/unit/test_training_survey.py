@@ -119,6 +119,13 @@ def test_rows_carry_their_video_its_digest_their_arguments_and_the_bucket_it_fil
     assert surveyor.checked == [2] and not surveyor.refused
 
 
+def test_a_default_of_null_leaves_the_argument_out(surveyor: Surveyor, tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv")
+    table = write_table(tmp_path / "t.csv", [{"video": "a.mkv", **PROMPT}])
+    (row,) = surveyor(table, defaults={"max_sequence_length": None})
+    assert row.arguments == PROMPT
+
+
 PART = {"file": "a.mkv", "from": 0.25, "to": 0.875}
 
 

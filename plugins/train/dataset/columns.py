@@ -219,6 +219,8 @@ def _base(
     for name, value in defaults.items():
         if name not in call_kinds:
             raise JobError(f"defaults.{name}: training has no such argument", did_you_mean(name, call_kinds))
+        if value is None:
+            continue
         checked = _check(name, value, call_kinds[name], spec)
         if isinstance(checked, Refused):
             raise JobError(f"defaults.{name} is {shown(value)}, but {checked.reason}", checked.fix)
