@@ -304,11 +304,12 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
     ours = _description(resolved, workers) | {"rows": {"count": len(rows), "digest": rows.digest()}}
     _check_same(resolved, ours)
     settings, store = resolved.job.train, resolved.store
-    last = Checkpoints(store, keep=settings.keep_checkpoints).last()
-    if last is not None and last.step > settings.steps:
+    last, finished = Checkpoints(store, keep=settings.keep_checkpoints).last(), read_finished(store)
+    done = max(last.step if last else 0, finished.steps if finished else 0)
+    if done > settings.steps:
         raise JobError(
-            f"train.steps is {settings.steps:,}, but {store.url_of('')} is already trained for {last.step:,}",
-            f"raise it to {last.step} or more, or choose another output",
+            f"train.steps is {settings.steps:,}, but {store.url_of('')} is already trained for {done:,}",
+            f"raise it to {done} or more, or choose another output",
         )
     resolved.store.write(_CLAIM, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 

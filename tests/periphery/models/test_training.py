@@ -151,11 +151,17 @@ def test_trainings_of_the_same_videos_share_what_was_prepared(
     assert not (folder / "first/prepared").exists() and not (folder / "second/prepared").exists()
 
 
-def test_fewer_steps_than_were_trained_are_refused(folder: Path, undisturbed: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("missing", ["finished.json", "checkpoints"])
+def test_fewer_steps_than_were_trained_are_refused(
+    missing: str, folder: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    output = folder / f"without-{missing}"
+    shutil.copytree(folder / "undisturbed", output, ignore=shutil.ignore_patterns(missing))
     with pytest.raises(
         JobError, match=r"train.steps is 3, but .* is already trained for 6\nhint: raise it to 6"
     ):
-        run(folder, "undisturbed", steps=3)
+        run(folder, output.name, steps=3)
+    assert equal(trained_weights(output), undisturbed)
 
 
 def test_bad_rows_are_listed_before_anything_is_trained_or_left_out(folder: Path, tmp_path: Path) -> None:
