@@ -42,13 +42,14 @@ class TrainSettings(Strict):
     steps: int = Field(ge=1, description="Number of optimizer steps.")
     batch_size: int = Field(default=1, ge=1, description="Rows in one forward pass of one worker.")
     accumulation: int = Field(default=1, ge=1, description="Forward passes of each worker per step.")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Learning rate after the warm-up.")
+    # At most what fp32 holds also where AdamW divides it by a small 1 - beta.
+    learning_rate: float = Field(default=1e-4, gt=0, le=1000, description="Learning rate after the warm-up.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant",
         description="Learning-rate schedule after the warm-up; linear and cosine end at 0.",
     )
     warmup_steps: int = Field(default=0, ge=0, description="Steps in which the learning rate rises from 0.")
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
         default=[0.9, 0.999], description="Both betas of AdamW."
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")

@@ -189,6 +189,8 @@ def test_cells_of_a_csv_are_text_and_refused_row_by_row(folder: Path) -> None:
     ("values", "problem"),
     [
         ({"precision": "bf17"}, r"`train.precision` is 'bf17'"),
+        ({"betas": [0.9, 1.0]}, r"`train.betas` is 1.0\nhint: it must be a number below 1"),
+        ({"learning_rate": 1e38}, r"`train.learning_rate` is 1e\+38"),
         ({"stps": 3}, r"unknown key `train.stps`\nhint: did you mean `train.steps`"),
         ({"sample_every": 3}, r"there are no train.samples"),
         ({"samples": [{"seed": 1}]}, r"number 1 has no prompt\nhint: write {prompt: ..., seed: ...}"),
