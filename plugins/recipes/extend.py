@@ -137,6 +137,8 @@ def _kind(audio: Audio | None) -> tuple[int, int]:
     return (audio.num_channels, audio.sample_rate) if audio else (0, 0)
 
 
+# What a row says of how its clip begins and ends. It has no meaning for clips that begin or end elsewhere.
+ENDS = ("video", "last_image", "condition_type", "frame_index")
 MAX_OVERLAP = 8  # half a second at 16 fps, unless the row says otherwise
 
 
@@ -174,7 +176,8 @@ def extend(
         if following is None:
             return rendered(pipe, request.arguments)
         if is_from_image:
-            inputs = siblings.accepted(able, {**request.arguments, "image": Image.fromarray(last[-1])})
+            rest = {name: value for name, value in request.arguments.items() if name not in ENDS}
+            inputs = siblings.accepted(able, {**rest, "image": Image.fromarray(last[-1])})
             after = rendered(able, second_model.fitted_arguments(able, inputs))
             return after.from_second(fps)  # the first is the image
         frames = [*last[len(last) - overlap :], *[last[-1]] * (size - overlap)]
@@ -204,8 +207,11 @@ def join_segment(film: Frames, length: int, segment: Frames, *, overlap: int) ->
 
 
 def check_extendable(class_name: str, configs: Configs) -> str:
-    """Return the class itself. Raises RecipeError when it renders no video."""
+    """Return the class itself. Raises RecipeError when it renders no video, or only between two images."""
     parameters = second_model.call_parameters(class_name)
+    if "last_image" in parameters and configs.get("transformer", {}).get("pos_embed_seq_len"):
+        problem = f"{class_name} of this model needs a last image, which later segments do not have"
+        raise RecipeError(problem, "use the recipe keyframes")
     if not any(name in parameters for name in (*FRAME_PARAMETERS, "video")):
         raise RecipeError(f"{class_name} renders images, which cannot be extended", "use a video model")
     return class_name

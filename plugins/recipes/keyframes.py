@@ -18,13 +18,17 @@ from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes import second_model
 from framefleet.plugins.recipes import siblings
-from framefleet.plugins.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
+from framefleet.plugins.recipes.extend import (
+    ENDS,
+    MAX_FILM_FRAMES,
+    check_duration,
+    num_frames_of,
+    silent_frames,
+)
 
 if TYPE_CHECKING:
     import torch
 
-# What tells a pipeline of the row's own images, and has no meaning between key frames.
-_OF_THE_ROW = ("video", "condition_type")
 Interpolate = Callable[[Frames, Frames], Frames]  # two frames to a clip that leads from one to the other
 
 
@@ -100,7 +104,7 @@ def refined(
 
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
-        rest = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
+        rest = {name: value for name, value in request.arguments.items() if name not in ENDS}
         arguments = second_model.fitted_arguments(pipe, {**rest, **ends})
         return silent_frames(pipe(**arguments, generator=generator, output_type="np"), pipe)
 

@@ -68,6 +68,49 @@ def test_a_film_of_segments_that_start_anew_is_cross_faded_over_half_of_them_at_
     assert _extended(duration_s=3.0)[:, 0, 0, 0].tolist() == [0, 0, 0, 2, 5, 8, 12, 15, 18, 20, 20, 20]
 
 
+class Continued(MochiPipeline):
+    """A pipeline that takes images, and notes what each call is given beside `num_frames`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[dict[str, Any]] = []
+
+    def __call__(
+        self,
+        *,
+        num_frames: int,
+        generator: Any,
+        output_type: str,
+        image: Any = None,
+        last_image: Any = None,
+        video: Any = None,
+        condition_type: str | None = None,
+    ) -> Frames:
+        inputs = {"image": image, "last_image": last_image, "video": video, "condition_type": condition_type}
+        self.inputs.append({name: value for name, value in inputs.items() if value is not None})
+        return super().__call__(num_frames=num_frames, generator=generator, output_type=output_type)
+
+
+Continued.__name__ = "OpenSoraPipeline"  # what follows a pipeline is found by the name of its class
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *({}, {"video": "v"}, {"video": "v", "condition_type": "v2v_head"}),
+        *({"image": "a", "condition_type": "i2v_tail"}, {"image": "a", "last_image": "b"}),
+    ],
+    ids=str,
+)
+def test_later_segments_start_from_the_last_frame_and_from_nothing_else(own: dict[str, Any]) -> None:
+    pipe = Continued()
+    extend(pipe, Request(arguments={"num_frames": 5, **own}, fps=4.0), duration_s=3.0)
+    first, *later = pipe.inputs
+    assert first == own
+    assert [list(inputs) for inputs in later] == [["image"]] * 2
+    assert [np.asarray(inputs["image"]).max() for inputs in later] == [0, 10]
+
+
 @given(st.floats(1, 20), st.floats(1, 30), st.integers(0, 5))
 def test_a_film_is_as_long_as_asked_to_the_frame(duration_s: float, fps: float, overlap: int) -> None:
     film = _extended(fps, duration_s=duration_s, overlap=overlap)
@@ -180,6 +223,13 @@ def test_a_model_that_takes_one_image_cannot_render_between_two() -> None:
     for name, configs in {"WanPipeline": {}, "WanImageToVideoPipeline": {"image_dim": 1280}}.items():
         with pytest.raises(RecipeError, match="no `image` and `last_image`"):
             BUILT_IN["keyframes"].pipeline(name, {"transformer": configs})
+
+
+def test_a_model_that_needs_two_images_cannot_continue_from_one() -> None:
+    configs = {"transformer": {"image_dim": 1280, "pos_embed_seq_len": 514}}
+    with pytest.raises(RecipeError, match="needs a last image"):
+        BUILT_IN["extend"].pipeline("WanImageToVideoPipeline", configs)
+    assert BUILT_IN["keyframes"].pipeline("WanImageToVideoPipeline", configs) == "WanImageToVideoPipeline"
 
 
 RATE = 100  # of samples, at 10 frames in a second: ten for each frame
