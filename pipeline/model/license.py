@@ -14,9 +14,10 @@ from framefleet.pipeline.model.sources.folder_source import Source
 log = logging.getLogger(__name__)
 
 _CARD, _CARD_BYTES, _MAX_NAME = "README.md", 1 << 16, 80
-_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
+# Possessive: a line of blanks is read once.
 _ENTRY = re.compile(
-    r"^(license|license_name|license_link):[ \t]*[\"']?([^\"'\n]+?)[\"']?[ \t]*$", re.MULTILINE
+    r"^(license|license_name|license_link):[ \t]*+[\"']?([^\"'\n]++)[\"']?[ \t]*+$", re.MULTILINE
 )
 _SEE_CARD = ("see its card", "the adapter's and the base model's")  # in presets that name no license
 _UNKNOWN = "unknown"
@@ -50,7 +51,7 @@ def _on_card(source: Source) -> str | None:
         log.info("the card of %s cannot be read: %s", source.name, error)
         return None
     head = _FRONT_MATTER.match(card)
-    entries = dict(_ENTRY.findall(head[1])) if head else {}
+    entries = {key: value.strip() for key, value in _ENTRY.findall(head[1])} if head else {}
     name = entries.get("license_name") if entries.get("license") in (None, "other") else entries["license"]
     shown = " ".join((name or "").split())[:_MAX_NAME]
     return shown if shown.isprintable() and shown else None

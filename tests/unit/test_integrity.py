@@ -206,7 +206,8 @@ def _tensor(**changes: object) -> dict[str, object]:
             {"a": _tensor(data_offsets=offsets)}
             for offsets in ([0, -16], [16, 0], [8, 24], ["0", "16"], [0, 2**70], [0, 16.0])
         ),
-        *({"a": _tensor(shape=shape)} for shape in ([2**62, 2**62], [-4], "4", [[4]])),
+        *({"a": _tensor(shape=shape)} for shape in ([2**62, 2**62], [-4], "4", [[4]], [4] + 8 * [1])),
+        {"a": _tensor(), "b": _tensor(shape=[0, 2**63], data_offsets=[16, 16])},
         *({"a": _tensor(dtype=dtype)} for dtype in ({}, None)),
     ],
     ids=repr,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,21 @@ def test_what_nobody_says_is_unknown(card: str | None, tmp_path: Path) -> None:
     assert (usual.name, usual.source) == ("unknown", "unknown"), "what is usual is not recorded"
     published = "weights published for its class are licensed under minimax-h3: not for use, outputs"
     assert published in license_line(usual)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "---" + "\n" * 65_000,
+        f'---\nlicense:{" " * 65_000}""\n---\n',
+        f"---\nlicense: a{' ' * 65_000}''\n---\n",
+    ],
+    ids=["no end", "quotes behind blanks", "blanks behind a name"],
+)
+def test_a_card_of_blanks_is_read_at_once(card: str, tmp_path: Path) -> None:
+    started = time.thread_time()
+    assert license_of(model(tmp_path, card), None, None).source == "unknown"
+    assert time.thread_time() - started < 5, "a card in which each blank is looked at again takes hours"
 
 
 def test_a_hostile_card_gives_one_short_line(tmp_path: Path) -> None:

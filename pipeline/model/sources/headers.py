@@ -27,6 +27,8 @@ _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
+# More than any tensor has. A product of millions of numbers takes minutes.
+_MAX_DIMENSIONS, _MAX_NUMBER = 8, 2**63 - 1
 HEAD_BYTES = 512  # enough to recognise all files in `foreign`
 _AHEAD = 1 << 17  # the header of a thousand tensors
 _AGAIN = "fetch it again"
@@ -103,11 +105,10 @@ def read_first(path: Path, count: int | None) -> bytes:
 
 
 def _tensor(name: str, entry: Any, start: int) -> Tensor:
-    begin, end = entry["data_offsets"]
-    numbers = [*entry["shape"], begin, end]
-    if not all(type(number) is int and number >= 0 for number in numbers) or type(entry["dtype"]) is not str:
-        raise ValueError(entry)
-    shape = tuple(entry["shape"])
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    are_counts = all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in (*shape, begin, end))
+    if not are_counts or len(shape) > _MAX_DIMENSIONS or type(entry["dtype"]) is not str:
+        raise ValueError(name)
     return Tensor(name=name, dtype=entry["dtype"], shape=shape, begin=start + begin, end=start + end)
 
 
@@ -129,7 +130,6 @@ def foreign(head: bytes) -> tuple[str, str] | None:
 MAX_GGUF_HEADER_BYTES, MAX_ENTRIES, MAX_TENSORS = 32 * 2**20, 600_000, 50_000
 _FIRST_BYTES = 2**18
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
-_MAX_DIMENSIONS = 8
 _ALIGNMENT = "general.alignment"
 _OWN_KEYS = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")  # the package's names of the first numbers
 GGUF_PLAIN = ("F32", "F16")  # plain types; others are packed
