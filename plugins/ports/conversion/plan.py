@@ -14,10 +14,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from framefleet.api.errors import ModelError, count_text
+from framefleet.api.errors import ModelError, count_text, shown
 from framefleet.api.texts import did_you_mean
 from framefleet.pipeline.errors import setting
 from framefleet.pipeline.model.sources.leftovers import check_scales, listed
+from framefleet.pipeline.model.sources.verified_folder import bounded_modules
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 
 TensorShapes = Mapping[str, Tensor]  # tensors without values
@@ -148,22 +149,30 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
 Config = dict[str, Any]
 # What no tensor's shape shows. None if the sizes match no released model: the user has to give it.
 UNTOLD = ("num_attention_heads", "attention_head_dim", "norm_num_groups")
+_MAX_NUMBERED = 10_000  # the largest models have some hundred layers
 
 
 def size_of(shapes: TensorShapes, name: str, dims: int) -> tuple[int, ...]:
-    """Return the shape of a tensor. Raises KeyError, and ValueError for another number of dimensions."""
+    """Return the shape of a tensor. Raises KeyError, and ValueError for other dimensions or no values."""
     shape = tuple(shapes[name].shape)
     if len(shape) != dims:
         raise ValueError(f"{name} has shape {shape}, not one of {count_text(dims, 'dimension')}")
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {shape}, and so no values")
     return shape
 
 
 def count_below(shapes: TensorShapes, stem: str) -> int:
-    """Return how many numbered parts there are, "layers." for layers.0.weight. Raises KeyError for none."""
+    """Return how many numbered parts there are, "layers." for layers.0.weight.
+
+    Raises KeyError for none, and ValueError for more than any network has.
+    """
     numbers = {name[len(stem) :].split(".")[0] for name in shapes if name.startswith(stem)}
     last = max((int(number) for number in numbers if number.isdecimal()), default=None)
     if last is None:
         raise KeyError(f"{stem}0")
+    if last >= _MAX_NUMBERED:
+        raise ValueError(f"{stem}{shown(last)} is there, and no network has {_MAX_NUMBERED:,} such parts")
     return last + 1
 
 
@@ -204,14 +213,21 @@ class NetworkPart:
     def network(self, component: str, config: Config, checkpoint: Checkpoint) -> Network:
         """Return the network on the meta device, and where its tensors come from."""
         try:
-            with torch.device("meta"):
+            with bounded_modules(checkpoint.path), torch.device("meta"):
                 module = self.make(**config)
-        except (TypeError, ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+            origins = self.origins(list(module.state_dict()), checkpoint.below(self.prefix))
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            RuntimeError,
+            ArithmeticError,
+            StrictDataclassError,
+        ) as error:
             raise ModelError(
                 f"{checkpoint.path}: no {component} can have the sizes of its tensors: {error}",
                 f"check what `--set {component}...` says, or fetch the file again",
             ) from error
-        origins = self.origins(list(module.state_dict()), checkpoint.below(self.prefix))
         return Network(
             module=module, origins={name: origin.behind(self.prefix) for name, origin in origins.items()}
         )

@@ -145,7 +145,9 @@ def _original(name: str, stems: Mapping[str, str]) -> str:
     """Replace our name's longest known beginning, then the names inside attention."""
     pieces = name.split(".")
     beginnings = (".".join(pieces[:count]) for count in range(len(pieces), 0, -1))
-    stem = next(beginning for beginning in beginnings if beginning in stems)
+    stem = next((beginning for beginning in beginnings if beginning in stems), None)
+    if stem is None:
+        raise KeyError(name)
     name = stems[stem] + name[len(stem) :]
     for ours, theirs in _INNER.items():
         name = name.replace(ours, theirs)

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 from framefleet.api.errors import ModelError
 from framefleet.api.texts import parse_object
 from framefleet.pipeline.model.sources.config_checks import check_configs
+from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 from framefleet.plugins.ports.opensora import keys
@@ -66,8 +67,8 @@ def _part(
     ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
     tensors = {name: f"{file}:{name}" for file in ordered for name in own[file]}
     check_configs(path / folder, [file.name for file in (path / folder).glob("*.json")])
-    with torch.device("meta"):
-        module = model(model.config_class.from_pretrained(str(path / folder), local_files_only=True))
+    with sealed(path / folder, ["config.json"]) as place, torch.device("meta"):
+        module = model(model.config_class.from_pretrained(str(place), local_files_only=True))
     origins = {}
     for name in module.state_dict():
         stored = _stored(name, tensors)

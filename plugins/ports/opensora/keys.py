@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefleet.api.errors import count_text
 from framefleet.plugins.ports.conversion import plan
 
 Change = Callable[[Tensor], Tensor]
@@ -43,6 +44,7 @@ _STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of
         *("norm_added_q", "norm_added_k", "ff_context"),
     ),
 }
+_HEAD_SCALE = "double_blocks.0.img_attn.norm.query_norm.scale"  # as many values as a head has
 _NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
 
 
@@ -82,7 +84,9 @@ def transformer_config(shapes: plan.TensorShapes) -> dict[str, Any]:
 
 def axes_of(head: int) -> list[int]:
     """Return how a head is shared among frames, rows and columns: about 1 : 3.5 : 3.5, in even numbers."""
-    frames = next(size for size in range(2 * -(-head // 16), head, 2) if (head - size) % 4 == 0)
+    frames = next((size for size in range(2 * -(-head // 16), head, 2) if (head - size) % 4 == 0), None)
+    if frames is None:
+        raise ValueError(f"{_HEAD_SCALE} has {count_text(head, 'value')}, which three axes cannot share")
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
@@ -150,7 +154,7 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
 
 
 def _head(shapes: plan.TensorShapes) -> int:
-    return plan.size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
+    return plan.size_of(shapes, _HEAD_SCALE, 1)[0]
 
 
 def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:

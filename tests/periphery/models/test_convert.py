@@ -191,6 +191,8 @@ def test_what_no_tensor_tells_is_asked_for(original: dict[str, Tensor]) -> None:
     assert refused.value.fix == "say it with --set text_encoder.num_attention_heads=..."
     with pytest.raises(ModelError, match="no text_encoder can have the sizes"):
         plan_conversion(in_memory(narrow), given={"text_encoder.num_attention_heads": 5})
+    with pytest.raises(ModelError, match="no unet can have the sizes"):
+        plan_conversion(in_memory(original), given={"unet.layers_per_block": 5})
     with pytest.raises(ModelError, match="has no such setting") as refused:
         plan_conversion(in_memory(original), given={"vae.norm_groups": 8})
     assert refused.value.fix == "did you mean 'vae.norm_num_groups'?"

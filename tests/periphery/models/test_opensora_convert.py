@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPModel, T5ForConditionalGeneration
 
 from framefleet import Clip, ModelError, Renderer, Request, convert_model, load_model
+from framefleet.pipeline.model.sources import verified_folder
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
 from tests.opensora import (
@@ -161,7 +162,23 @@ def test_what_is_missing_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [({"num_layers": 10**8}, "more than 2,000 modules"), ({"d_model": "wide"}, "cannot be loaded")],
+)
+def test_a_text_encoder_that_cannot_be_built_is_refused(
+    changes: dict[str, Any], problem: str, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified_folder, "MAX_MODULES", 2000)  # soon reached
+    config = "google/t5-v1_1-xxl/config.json"
+    folder = without(tmp_path / "in", original, config)
+    (folder / config).write_text(json.dumps(json.loads((original / config).read_text()) | changes))
+    with pytest.raises(ModelError, match=f"t5-v1_1-xxl.* {problem}"):
+        convert_model(folder, tmp_path / "out")
+
+
 SHAPES = transformer_shapes(SMALL)
+HEAD_SCALE = "double_blocks.0.img_attn.norm.query_norm.scale"
 
 
 @pytest.mark.parametrize(
@@ -183,12 +200,28 @@ SHAPES = transformer_shapes(SMALL)
             SHAPES | {"final_layer.linear.bias": (5,)},
             "final_layer.linear.bias has shape (5,), but proj_out.bias, which is made of it, is (16,)",
         ),
+        *(
+            (SHAPES | {HEAD_SCALE: (head,)}, f"transformer: changed.safetensors:{HEAD_SCALE} has {problem}")
+            for head, problem in (
+                *((0, "shape (0,), and so no values"), (4, "4 values, which three axes cannot share")),
+                (15, "15 values, which three axes cannot share"),
+            )
+        ),
+        (
+            SHAPES | {"double_blocks.99999999.x": (1,)},
+            "transformer: changed.safetensors:double_blocks.99999999 is there, and no network has 10,000",
+        ),
+        (SHAPES | {"double_blocks.9999.x": (1,)}, "networks with more than 2,000 modules"),
     ],
-    ids=["missing", "without norms", "extra", "misshapen"],
+    ids=[
+        *("missing", "without norms", "extra", "misshapen", "a head of nothing", "small", "odd"),
+        *("a number without end", "too many modules"),
+    ],
 )
 def test_tensors_that_do_not_fit_are_named(
-    shapes: Shapes, problem: str, original: Path, tmp_path: Path
+    shapes: Shapes, problem: str, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(verified_folder, "MAX_MODULES", 2000)  # soon reached
     folder = without(tmp_path / "in", original, "Open_Sora", changed=weights_of(shapes))
     with pytest.raises(ModelError, match=re.escape(problem)):
         convert_model(folder, tmp_path / "out")
