@@ -173,7 +173,7 @@ def _chosen(name: str, source: Source, file: str | None) -> str:
     pickles = [path for path in there if path.endswith(PICKLES)]
     candidates = [path for path in there if path.endswith(SAFETENSORS)] or pickles
     if not candidates:
-        raise ModelError(f"{where} has no {SAFETENSORS} file", "check the path")
+        raise source.missing(f"{where} has no {SAFETENSORS} file", "check the path")
     if len(candidates) > 1:
         raise ModelError(f"{where} has {len(candidates)} files that may be meant", _listing(candidates))
     return candidates[0]

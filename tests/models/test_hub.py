@@ -13,6 +13,7 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.errors import ModelError, ServiceError
+from framefleet.pipeline.model.lora import Lora, fetch_lora
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import fetched_files, open_weights
 from tests.commands import command
@@ -111,7 +112,8 @@ def test_offline_a_model_is_taken_from_the_cache_where_it_is_whole(
     for is_offline in (True, False, True):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_offline)
         repo.requests.clear()
-        with nullcontext() if models or not is_offline else pytest.raises(ModelError, match="needs weights"):
+        problem = "is not complete in the cache, and HF_HUB_OFFLINE is set"
+        with nullcontext() if models or not is_offline else pytest.raises(ServiceError, match=problem):
             models.append(framefleet.load_model(REPO))
     online, offline = models
     assert (offline.digest, offline.settings) == (online.digest, online.settings)
@@ -123,6 +125,20 @@ def test_a_hub_that_cannot_be_reached_ends_with_3(repo: HubServer, monkeypatch: 
     with pytest.raises(ServiceError, match=r"the hub does not answer: (?!Got)") as caught:
         open_source(REPO, revision="v2")
     assert caught.value.fix.endswith(f"hf download {REPO} --revision v2")
+
+
+def test_what_the_cache_lacks_while_the_hub_cannot_be_reached_is_not_the_models_fault(
+    repo: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(REPO)
+    open_weights(source).configs()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    problem = "is not complete in the cache, and the hub does not answer"
+    for again in (open_source(REPO), open_source(REPO, revision=source.revision)):
+        with pytest.raises(ServiceError, match=problem):
+            open_weights(again)
+    with pytest.raises(ServiceError, match=problem):
+        fetch_lora("style", Lora(path=REPO, revision=source.revision))
 
 
 @pytest.mark.parametrize("file", ["vae/diffusion_pytorch_model.safetensors", "vae/config.json"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.model.sources.headers import Notes, Tensor, read_first, read_header
 from framefleet.pipeline.model.sources.integrity import named_sha256
 from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
@@ -43,6 +44,10 @@ class Source(ABC):
     def header(self, file: str) -> tuple[list[Tensor], Notes]:
         """Return the header of a safetensors file, see `read_header`."""
         return read_header(partial(self.read, file), f"{self.name}/{file}", self.files[file].size)
+
+    def missing(self, problem: str, fix: str) -> FramefleetError:
+        """Return the error for a file that is not listed."""
+        return ModelError(problem, fix)
 
     @abstractmethod
     def fetch(self, files: Collection[str]) -> Path:

@@ -25,7 +25,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-from framefleet.pipeline.errors import ModelError, ServiceError, quoted
+from framefleet.pipeline.errors import FramefleetError, ModelError, ServiceError, quoted
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import one_fetcher
 from framefleet.pipeline.model.sources.folder_source import Listed, Source, list_folder
@@ -39,6 +39,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 class HubSource(Source):
     """One commit of a hub model."""
+
+    _outage: Exception | None = None  # why only the files in the cache are listed
 
     def __init__(self, repo: str, commit: str, *, only: str | None = None) -> None:
         """only: the single file that is wanted; if it is in the cache, the hub is not asked."""
@@ -57,6 +59,7 @@ class HubSource(Source):
             folder = _cached_folder(self.path, self.revision)
             if folder is None or self._only:
                 _refuse(self.path, self.revision, error)
+            self._outage = error
             log.info("%s: %s; using the files in the cache", self.name, type(error).__name__)
             paths = [path for path in folder.rglob("*") if path.is_file()]
             return list_folder(folder, sorted(path.relative_to(folder).as_posix() for path in paths))
@@ -64,6 +67,11 @@ class HubSource(Source):
             file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
             for file in facts.siblings or []
         }
+
+    def missing(self, problem: str, fix: str) -> FramefleetError:
+        if self._outage:
+            _refuse(self.path, self.revision, self._outage)
+        return super().missing(problem, fix)
 
     def read(self, file: str, count: int | None = None) -> bytes:
         cached = try_to_load_from_cache(self.path, file, revision=self.revision)
@@ -161,7 +169,8 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
     if isinstance(error, errors.HFValidationError):
         problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
         raise ModelError(problem, "check the path") from None
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
+    # HTTPError is that of the client's HTTP library.
+    if isinstance(error, errors.HTTPError | OSError):  # type: ignore[attr-defined]
         why, check = f"the hub does not answer: {message}", "the connection and HF_ENDPOINT"
         if is_offline_mode():
             why, check = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.specs.model_index import index_file
+from framefleet.pipeline.model.specs.model_index import Missing, index_file
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.components import Component, Loader
@@ -57,12 +57,14 @@ def select(
     where: str,
     allow_pickle: bool = False,
     without: Collection[str] = (),
+    missing: Missing = ModelError,
 ) -> list[str]:
     """Return the files that loading reads, sorted.
 
     names: of all files, relative to the model. read: returns a small file's bytes. where: the model's folder,
-    for messages. without: components whose weights come from elsewhere; their weights are ignored. Raises
-    ModelError for pickles, missing weights and shards, and weights besides the chosen ones.
+    for messages. without: components whose weights come from elsewhere; their weights are ignored. missing:
+    makes the error for weights and shards that are not among `names`. Raises ModelError for pickles, and
+    weights besides the chosen ones.
     """
     names = set(names)
     inside: dict[str, set[str]] = {}  # by component
@@ -76,10 +78,12 @@ def select(
         files, place = inside.get(folder, set()), f"{where}/{folder}"
         weights = []
         if folder not in without:
-            weights = chosen_weights(component.loader, files, read, folder, place, allow_pickle=allow_pickle)
+            weights = chosen_weights(
+                component.loader, files, read, folder, place, allow_pickle=allow_pickle, missing=missing
+            )
             _refuse_others(files, weights, place)
             if component.has_weights and not any(map(is_weights, weights)):
-                raise ModelError(
+                raise missing(
                     f"{place} cannot be loaded: a {component.class_name} needs weights, but there is no "
                     "model.safetensors or diffusion_pytorch_model.safetensors, and there are no shards",
                     "fetch the model again; if it has only other variants, e.g. fp16, rename their files",
@@ -111,15 +115,16 @@ def chosen_weights(
     place: str,
     *,
     allow_pickle: bool = False,
+    missing: Missing = ModelError,
 ) -> list[str]:
-    """Return the weights of one component and their index, if any. read, folder: as in `select`."""
+    """Return the weights of one component and their index, if any. read, folder, missing: as in `select`."""
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
     if name := next((name for name in suffixes if name in names), None):
         is_index = name.endswith(".json")
         weight_map = weight_map_of(read(f"{folder}/{name}"), f"{place}/{name}") if is_index else {}
         shards = sorted({*weight_map.values()})
-        if missing := [shard for shard in shards if shard not in names]:
-            raise ModelError(f"{place}/{missing[0]} is missing, although {name} names it", "fetch it again")
+        if absent := [shard for shard in shards if shard not in names]:
+            raise missing(f"{place}/{absent[0]} is missing, although {name} names it", "fetch it again")
         return [name, *shards]
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles and allow_pickle:

@@ -100,7 +100,7 @@ def open_weights(
     if file not in source.files:
         for first in sorted(name for name in source.files if name.endswith(selection.SAFETENSORS))[:1]:
             check_no_adapter(f"{where}/{first}", (tensor.name for tensor in source.header(first)[0]))
-        raise ModelError(f"{where}/{file} does not exist", model_index.whole_pipeline(where))
+        raise source.missing(f"{where}/{file} does not exist", model_index.whole_pipeline(where))
 
     def read(file: str) -> bytes:
         if source.is_local:
@@ -113,11 +113,17 @@ def open_weights(
 
     index = model_index.parse_index(read(file), f"{where}/{file}")
     if model_index.is_modular(index.class_name):
-        model_index.check_whole(index.components, source.files, index.where)
+        model_index.check_whole(index.components, source.files, index.where, missing=source.missing)
     components = components_of(index, {name.partition("/")[0] for name in source.files})
     without = by_component(parts, components)
     files = selection.select(
-        source.files, components, read=read, where=where, allow_pickle=allow_pickle, without=without
+        source.files,
+        components,
+        read=read,
+        where=where,
+        allow_pickle=allow_pickle,
+        without=without,
+        missing=source.missing,
     )
     if source.is_local:
         integrity.check_links(Path(source.path), files)

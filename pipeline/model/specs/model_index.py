@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import folder_meant
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 
+Missing = Callable[[str, str], FramefleetError]  # from problem and fix to the error, see `Source.missing`
 Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
 MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # if a folder has both, the first counts
@@ -141,14 +142,16 @@ def network_folders(name: str, folders: Collection[str]) -> list[str]:
     return networks
 
 
-def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: str) -> None:
-    """Raise ModelError for a model's own blocks, and for a component whose folder is missing."""
+def check_whole(
+    components: Mapping[str, Any], files: Mapping[str, Any], where: str, *, missing: Missing
+) -> None:
+    """Raise ModelError for a model's own blocks, and what `missing` makes if a component has no folder."""
     if _OWN_BLOCKS in files:
         problem = f"{where} has its own blocks: {_OWN_BLOCKS} names their code, which may not run"
         raise ModelError(problem, "use a model with blocks that diffusers has")
     for name in components:
         if not any(file.startswith(f"{name}/") for file in files):
-            raise ModelError(f"{where}: {name} is in another place, which may not be downloaded", _WHOLE)
+            raise missing(f"{where}: {name} is in another place, which may not be downloaded", _WHOLE)
 
 
 def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
