@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.demo.prepare import MODEL
 from framefleet.plugins.pages.gallery import gallery as gallery_file
-from framefleet.plugins.pages.gallery.blocks import BLOCK_ROWS, MAX_CELL, TableBlocks, in_blocks
+from framefleet.plugins.pages.gallery.blocks import (
+    BLOCK_ROWS,
+    MAX_CELL,
+    TableBlocks,
+    in_blocks,
+    is_script,
+    script,
+)
 from framefleet.plugins.pages.gallery.gallery import make_stills, refreshed_gallery, write_gallery
 from framefleet.plugins.train.dataset.columns import plan_columns
 from tests.commands import command
@@ -71,6 +79,17 @@ def column_of(store: Store, name: str, table: str = "records") -> list[Any]:
         values, codes = json.loads(text)
         cells += values if codes is None else [values[code] for code in codes]
     return cells
+
+
+@pytest.mark.parametrize("texts", [["a fox" * 20_000], ["\\'" * 20_000], ["a\\n" * 20_000], [""] * 20_000])
+def test_a_large_script_is_recognized_without_taking_more_memory(texts: list[str]) -> None:
+    content = script("block", *texts)
+    tracemalloc.start()
+    try:
+        assert is_script(content) and not is_script(content[:-4])
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(content)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_gallery_shows_every_record_with_its_arguments_as_columns(tmp_path: Path) -> None:

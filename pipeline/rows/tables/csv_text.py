@@ -110,7 +110,7 @@ class _QuoteCheck:
         self._separator, self._num_columns = text.separator.encode("latin-1"), len(text.header)
         ends = re.escape(self._separator) + _LINE_ENDS
         self._quoted = re.compile(rb'(?:\A|(?<=[%b]))"((?:[^"]++|"")*+)("?)' % ends)
-        self._spaced = re.compile(rb'(?:\A|(?<=[%b])) +"(?:[^"\r\n]|"")*" *(?=[%b]|\Z)' % (ends, ends))
+        self._spaced = re.compile(rb'(?:\A|(?<=[%b])) +"(?:[^"\r\n]++|"")*+" *(?=[%b]|\Z)' % (ends, ends))
         self._ends = self._separator + _LINE_ENDS
         self._may_be_next = np.isin(np.arange(256), [*self._ends, ord('"')])  # by byte: may be next to a mark
         self._rest, self._line = b"", 1 + text.num_hidden  # an unfinished row, and its first line

@@ -215,8 +215,9 @@ def script(function: str, *texts: str) -> bytes:
     return f"framefleet.{function}({quoted});\n".encode("ascii")
 
 
-_TEXT = rb"'(?:[ -&(-\[\]-~]|\\[ -~])*'"
-_SCRIPT = re.compile(rb"framefleet\.[a-z]+\(%b(?:,%b)*\);\n" % (_TEXT, _TEXT))
+# Possessive: otherwise `re` takes a hundred bytes of memory for each byte of a text, to be able to go back.
+_TEXT = rb"'(?:[ -&(-\[\]-~]++|\\[ -~])*+'"
+_SCRIPT = re.compile(rb"framefleet\.[a-z]+\(%b(?:,%b)*+\);\n" % (_TEXT, _TEXT))
 
 
 def is_script(content: bytes) -> bool:
