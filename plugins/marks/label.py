@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from framefleet.api.texts import parse_json
+from framefleet.api.texts import parse_object
 from framefleet.plugins.marks.settings import Provider
 
 # IPTC's term for media made by a trained model.
@@ -28,6 +28,7 @@ _FIELDS = ("Label", "ContentProducer", "ProduceID")  # required; otherwise it is
 _SOURCE = re.compile(rb"digitalsourcetype/([A-Za-z]{1,64})")
 # Places to look at in an untrusted file, and bytes around each.
 _MOST, _REACH = 64, 1 << 12
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,28 +88,44 @@ def label_in(content: bytes) -> FoundLabel | None:
     Anybody can write or remove it. XMP can be found in any file. It is not parsed as XML, which could be a
     bomb. The first of several labels counts.
     """
-    packets = _pieces(content, b"Iptc4xmpExt:DigitalSourceType", b"", b"DigitalSourceType")
+    packets = _pieces(content, b"Iptc4xmpExt:DigitalSourceType", b"DigitalSourceType")
     source = next((match[1].decode() for piece in packets if (match := _SOURCE.search(piece))), None)
     aigc: tuple[tuple[str, str], ...] = ()
-    for piece in _pieces(content, b"ContentProducer", b"{", b"}"):
-        try:
-            fields = parse_json(html.unescape(piece.decode()))
-        except ValueError:
-            continue
-        if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _FIELDS):
+    for at in _places(content, b"ContentProducer"):
+        begin = content.rfind(b"{", max(0, at - _REACH), at)
+        fields = parse_object(_json_at(content, begin)) if begin >= 0 else {}
+        if all(isinstance(fields.get(name), str) for name in _FIELDS):
             aigc = tuple((name, text) for name, text in fields.items() if isinstance(text, str))
             break
     return FoundLabel(source_type=source, aigc=aigc) if source or aigc else None
 
 
-def _pieces(content: bytes, word: bytes, first: bytes, last: bytes) -> Iterator[bytes]:
-    """Yield the bytes around a word, from `first`, if there is one, to `last`."""
+def _places(content: bytes, word: bytes) -> Iterator[int]:
     at = -1
     for _ in range(_MOST):
         at = content.find(word, at + 1)
         if at < 0:
             return
-        begin = content.rfind(first, max(0, at - _REACH), at) if first else at
+        yield at
+
+
+def _pieces(content: bytes, word: bytes, last: bytes) -> Iterator[bytes]:
+    """Yield the bytes from a word to `last`."""
+    for at in _places(content, word):
         end = content.find(last, at + len(word), at + _REACH)
-        if begin >= 0 and end >= 0:
-            yield content[begin : end + len(last)]
+        if end >= 0:
+            yield content[at : end + len(last)]
+
+
+def _json_at(content: bytes, begin: int) -> str:
+    """Return the JSON that begins there, in a file or in XML; "" without one."""
+    piece = content[begin : begin + 2 * _REACH]
+    before = content[max(0, begin - _REACH) : begin].rstrip()[-1:]
+    try:
+        if before in (b">", b'"', b"'"):  # the text of an element or an attribute, whose end is not in it
+            return html.unescape(piece.partition(b"<" if before == b">" else before)[0].decode())
+        # What follows need not be text: with Latin-1, its length is the number of bytes.
+        _, length = _DECODER.raw_decode(piece.decode("latin-1"))
+        return piece[:length].decode()
+    except (ValueError, RecursionError):
+        return ""

@@ -33,11 +33,11 @@ STILL = replace(CLIP, pixels=to_pixels(FRAMES[:1]))
 SOUND = replace(CLIP, pixels=None, audio=Audio(samples=np.zeros((1, 801), np.float32), sample_rate=8000))
 
 
-def labelled(format: str) -> bytes:
+def labelled(format: str, step: MarkStep = STEP) -> bytes:
     clip = SOUND if format in SOUNDS else STILL
     media = Media(format=format)  # type: ignore[arg-type]
-    content = encode_clip(clip, media, [STEP]).content
-    assert content == encode_clip(clip, media, [STEP]).content
+    content = encode_clip(clip, media, [step]).content
+    assert content == encode_clip(clip, media, [step]).content
     return content
 
 
@@ -56,6 +56,14 @@ def test_a_file_says_once_that_it_was_generated_and_by_whom(format: str) -> None
     else:
         decode(content)
     assert read_metadata(content)["row_id"] == CLIP.row_id
+
+
+@pytest.mark.parametrize("code", ["Acme}", "{Acme}{", "x&lt", "A&quot;B", "A'<B>&amp;"])
+@pytest.mark.parametrize("format", ["mp4", "png", "wav"])
+def test_any_code_of_a_provider_is_read_back(format: str, code: str) -> None:
+    marks = ClipMarks(provider=Provider(name="Example Ltd", code=code), label=True)
+    found = label_in(labelled(format, MarkStep(marks=marks)))
+    assert found is not None and dict(found.aigc)["ContentProducer"] == code
 
 
 def test_labels_lie_where_the_guides_have_them() -> None:
@@ -108,7 +116,9 @@ def test_labels_of_others_are_read_and_nothing_is_made_of_noise() -> None:
     ours = xmp_packet(PROVIDER, CLIP.row_id)
     bare = aigc_label(PROVIDER, CLIP.row_id).encode()
     wrapped = b'\xff\xe1Exif{"AIGC":' + bare + b"}"
-    for content in (b"\0" * 99 + ours, bare, wrapped, ours.replace(b"&quot;", b"&#34;")):
+    attribute = b'<rdf:Description TC260:AIGC="' + bare.replace(b'"', b"&quot;") + b'" a="&quot;}"/>'
+    in_xml = [ours.replace(b"&quot;", b"&#34;"), ours.replace(b"&quot;", b'"'), attribute]
+    for content in (b"\0" * 99 + ours, bare, bare + b"\xff}", wrapped, *in_xml):
         found = label_in(content)
         assert found is not None
         assert dict(found.aigc)["Label"] == "1"
@@ -117,6 +127,8 @@ def test_labels_of_others_are_read_and_nothing_is_made_of_noise() -> None:
         b"ContentProducer",
         b'{"ContentProducer": 1}',
         b"{" * 9000 + b"ContentProducer}",
+        b'{"ContentProducer":' + b"[" * 9000,
+        b'>{"ContentProducer":"\xff"}<',
         ours[:300],
     )
     for content in noise:
