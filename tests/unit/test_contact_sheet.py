@@ -248,6 +248,36 @@ def test_a_grid_plays_all_clips_in_step(output: Path, tmp_path: Path, name: str)
         assert len(decode((tmp_path / name).read_bytes())) == 9
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 pictures, each 32 times as wide as high."""
+    look = {"shape": "ball", "color": "red", "background": "blue", "motion": "left", "language": "en"}
+    size = {"num_frames": 1, "height": 16, "width": 512}
+    folder = output_of(tmp_path_factory.mktemp("wide"), [{**look, **size, "prompt": "a"} for _ in range(32)])
+    Store(str(folder)).write("job.json", json.dumps({"job": {}}).encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "other"),
+    [
+        ("sheet.webp", 8, ".png"),
+        ("sheet.jpg", 32, ".png"),
+        ("grid.webp", 8, ".mkv"),
+        ("grid.mp4", 8, ".mkv"),
+        ("grid.gif", 32, ".mkv"),
+    ],
+)
+def test_a_picture_that_its_format_cannot_hold_is_refused(
+    wide: Path, tmp_path: Path, name: str, limit: int, other: str
+) -> None:
+    draw = framefleet.sheet if name.startswith("sheet") else framefleet.grid
+    with pytest.raises(JobError, match=r"would have [\d,]+ x [\d,]+ pixels, but a side of") as refused:
+        draw(str(wide), tmp_path / name, columns="row_id", limit=limit, tile=2048)
+    assert "--limit" in refused.value.fix and refused.value.fix.endswith(f"use {other}")
+    draw(str(wide), (tmp_path / name).with_suffix(other), columns="row_id", limit=limit, tile=2048)
+
+
 def test_a_clip_that_is_gone_leaves_its_place(
     output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

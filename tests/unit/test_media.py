@@ -359,6 +359,7 @@ def test_floats_beyond_one_come_back_to_the_bit(shape: tuple[int, ...]) -> None:
         ("webp", gradient(2), True, "webp holds none"),
         ("mp4", None, True, "mp4 holds frames"),
         ("flac", gradient(1), True, "flac only holds sound"),
+        ("webp", gradient(2, 1, 16_384), False, "2 frames of 16384x1 could not be written as webp"),
     ],
 )
 def test_what_a_format_lacks_is_refused(

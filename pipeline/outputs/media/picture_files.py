@@ -192,7 +192,7 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     try:
         options |= {"append_images": images[1:], "duration": durations, "loop": 0}
         images[0].save(buffer, media.format, save_all=True, **options)
-    except (OSError, ValueError) as error:  # sizes beyond 16,383 pixels
+    except (OSError, ValueError, RuntimeError) as error:  # sizes beyond 16,383 pixels
         size = f"{frames.shape[2]}x{frames.shape[1]}"
         raise RenderError(
             f"{count_text(len(frames), 'frame')} of {size} could not be written as {media.format}: {error}",

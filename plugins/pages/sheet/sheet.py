@@ -23,6 +23,8 @@ from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, w
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
+# The most pixels of a side. png and mkv hold whatever fits into memory.
+_MAX_SIDES = {".webp": 16_383, ".mp4": 16_384, ".jpg": 65_500, ".jpeg": 65_500, ".gif": 65_535}
 STRIP_TILE, GRID_TILE = 480, 192  # pixels: three frames; one of a grid, which plays or stands
 _WEBP_QUALITY = 85
 _SHEET_COLUMNS = 3  # cards side by side, as wide as a page
@@ -81,6 +83,7 @@ def sheet(
         tiles = _tiles(store, chosen, wanted, tile, on_progress, shown_of)
         cards = ((one.frames, one.caption) for one in tiles)
         image = contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    _check_size(path, image.size, or_use=".png")
     return _drawn(path, chosen, lambda to: image.save(to, quality=_WEBP_QUALITY))
 
 
@@ -107,6 +110,7 @@ def grid(
     tiles = _tiles(store, chosen, wanted, tile, on_progress, range)
     picture = _picture(chosen, tiles, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
+    _check_size(path, picture.size, or_use=".mkv")
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} x {height} x {width}", size_bytes)
     media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
@@ -124,6 +128,16 @@ def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> P
     if tile is not None and not 16 <= tile <= 2048:
         raise JobError(f"tile is {tile}", "use 16 to 2048 pixels")
     return path.with_suffix(path.suffix.lower())
+
+
+def _check_size(path: Path, size: tuple[int, int], *, or_use: str) -> None:
+    """Raise JobError for a picture that the file's format cannot hold. size: width and height."""
+    most = _MAX_SIDES.get(path.suffix)
+    if most and max(size) > most:
+        pixels = f"{size[0]:,} x {size[1]:,} pixels"
+        problem = f"{path} would have {pixels}, but a side of {path.suffix} has at most {most:,}"
+        fix = "choose fewer clips (--limit, --where) or smaller ones (--tile), or use"
+        raise JobError(problem, f"{fix} {or_use}")
 
 
 def _tiles(
