@@ -13,6 +13,7 @@ from framefleet.api.texts import canonical_json, parse_json
 Cell = str | int | float | bool | None
 _MAX_TEXT = 65_536  # bytes of a prompt, as for a cell
 _MAX_FIELDS = 100  # per file
+_MAX_OTHER_SEED = 2**64 - 1  # of ComfyUI
 # Whole numbers and their ranges.
 _BOUNDS = {
     "seed": (0, 2**63 - 1),
@@ -40,7 +41,8 @@ class Told:
 
 def told(program: str, values: Mapping[str, object], others: Mapping[str, Any] | None = None) -> Told:
     """Return checked cells, without None. Raises Unreadable for an invalid value."""
-    cells = {name: _cell(name, value) for name, value in values.items() if value is not None}
+    checked = ((name, _cell(name, value)) for name, value in values.items() if value is not None)
+    cells = {name: cell for name, cell in checked if cell is not None}
     if "prompt" not in cells:
         raise Unreadable(f"its {program} metadata has no prompt")
     others = others or {}
@@ -56,12 +58,15 @@ def told(program: str, values: Mapping[str, object], others: Mapping[str, Any] |
 
 
 def _cell(name: str, value: object) -> Cell:
+    """Return the value of a cell; None for a seed of other programs that no row can have."""
     if name in _BOUNDS:
         low, high = _BOUNDS[name]
         if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
             value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
+        if name == "seed" and type(value) is int and high < value <= _MAX_OTHER_SEED:
+            return None
         if type(value) is not int or not low <= value <= high:
             raise Unreadable(f"its {name} is {shown(value)}")
     elif name == "guidance_scale" and not (isinstance(value, str) and value.endswith(")")):  # a schedule

@@ -85,7 +85,9 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
         line = f"the sweep's values replace those of the files: {', '.join(names)}"
         watch.say(f"note: read_metadata: {line}")
     for name in (name for name in USUAL if name not in replaced):
-        if lacking := [path for path, told in rows if not (name in told.cells or told.program == FIELD)]:
+        # framefleet's own files always have a seed, and lack what a model has no argument for.
+        may_lack = [row for row in rows if row[1].program != FIELD or name == "seed"]
+        if lacking := [path for path, told in may_lack if name not in told.cells]:
             line = f"{count_text(len(lacking), 'file')} without {name} that can be told, e.g. {lacking[0]}"
             watch.say(f"note: read_metadata: {line}")
     if inputs := [path for path, told in rows if told.others.get("inputs")]:

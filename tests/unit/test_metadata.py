@@ -189,6 +189,7 @@ READ: dict[str, tuple[bytes, dict[str, Any]]] = {
     "a ControlNet": (comfy(_1=("KSampler", CONTROLLED), _7=PASS_BOTH), FOX),
     "a distilled model": (comfy(**FLUX), without("guidance_scale")),
     "a computed seed": (comfy(_1=("KSampler", SAMPLER | {"seed": ["8", 0]}), _8=MATH), without("seed")),
+    "a seed that no row has": (comfy(_1=("KSampler", SAMPLER | {"seed": 2**64 - 1})), without("seed")),
     "A1111 in a gif": (gif(TEXT.encode()), CAT),
 }
 
@@ -215,7 +216,7 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     "another comment": (gif(b"made with a program"), "no line of settings"),
     "an id alone": (png(parameters=json.dumps({"row_id": "ab" * 16})), "`framefleet trace`"),
     "a text": (png(parameters="just a description"), "no line of settings"),
-    "a huge seed": (png(parameters=TEXT.replace("42", "9" * 19)), "seed is 9999"),
+    "a huge seed": (png(parameters=TEXT.replace("42", "9" * 20)), "seed is 9999"),
     "a negative seed": (png(parameters=TEXT.replace("42", "-1")), "seed is -1"),
     "many steps": (png(parameters=TEXT.replace("20", "99999999")), "num_inference_steps"),
     "a huge size": (png(parameters=TEXT.replace("512", "100000")), "width"),
