@@ -18,9 +18,15 @@ from framefleet.plugins.metadata.cells import Told, Unreadable, told
 _FIELD_OF_LINE = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])++"|[^,]*+)(?:,|$)')
 _LEAST_FIELDS = 3  # a line with fewer belongs to a prompt
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
-_PROMPT = re.compile(r"(negative_)?prompt(_[0-9])?")  # arguments of pipelines that are texts for encoders
+# Texts for models. Other texts may name files, e.g. `fonts` of FIBO 2.
+_TEXT = re.compile(
+    r"(\w+_)?(prompt(_[0-9]|_ref)?|instruction)|lyrics|vocal_language|keyscale|timesignature|track_name"
+    r"|task_type|transcription|mode|action|condition_type|resolution|aspect_ratio|keyframe_times"
+    r"|sampling_method|resample_method_(in|out)put"
+)
 _SCHEDULE = re.compile(r"[a-z]{1,20}\([-+.,e0-9 ]{1,100}\)")  # of guidance
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+OMITTED = "omitted"  # carried along: the names of arguments that are not taken
 _CARRIED = ("row_id", "recipe", "inputs")  # from framefleet's JSON, as text
 
 
@@ -36,7 +42,9 @@ def read_text(text: str) -> Told:
         if not isinstance(row.get("arguments"), dict):
             raise Unreadable("its framefleet metadata is damaged")
         others |= {name: row[name] for name in _CARRIED if name in row}
-        return told(FIELD, prompts | _arguments(row), others)
+        arguments, omitted = _arguments(row)
+        others |= {OMITTED: omitted} if omitted else {}
+        return told(FIELD, prompts | arguments, others)
     size = _SIZE.fullmatch(by_name.get("size", ""))
     values: dict[str, object] = {
         "seed": by_name.get("seed"),
@@ -78,19 +86,28 @@ def _unquoted(value: str) -> str:
     return value.strip()
 
 
-def _arguments(row: Mapping[str, Any]) -> dict[str, object]:
-    """Return what a row says in prompts and numbers; no other text, which could be a path, and no code."""
+def _arguments(row: Mapping[str, Any]) -> tuple[dict[str, object], list[str]]:
+    """Return what a row says in texts for models and numbers, and the names of its other arguments.
+
+    Those could be paths or code.
+    """
+    omitted = []
     values: dict[str, object] = {name: row.get(name) for name in ("seed", "fps")}
     for name, value in row["arguments"].items():
         if name == "lora" and isinstance(value, dict):
             values[name] = "+".join(f"{lora}:{weight}" for lora, weight in value.items())
-        elif _NAME.fullmatch(name) and (_PROMPT.fullmatch(name) or _is_of_numbers(value)):
+        elif _NAME.fullmatch(name) and (_TEXT.fullmatch(name) or _is_of_numbers(value)):
             values[name] = json.dumps(value) if isinstance(value, list) else value
+        elif _NAME.fullmatch(name) and value is not None:
+            omitted.append(name)
     if isinstance(scheduler := row.get("scheduler"), str):
         values["scheduler"] = scheduler
-    if isinstance(recipe := row.get("recipe"), str) and ":" not in recipe:  # not of a module
-        values["recipe"] = recipe
-    return values
+    if isinstance(recipe := row.get("recipe"), str):
+        if ":" in recipe:  # of a module
+            omitted.append("recipe")
+        else:
+            values["recipe"] = recipe
+    return values, omitted
 
 
 def _is_of_numbers(value: object) -> bool:

@@ -29,6 +29,7 @@ from framefleet.pipeline.rows.tables.table import (
     media_column,
     visible,
 )
+from framefleet.plugins.metadata.a1111 import OMITTED
 from framefleet.plugins.metadata.cells import USUAL, Cell, Told, Unreadable
 from framefleet.plugins.metadata.reading import MetadataReader
 from framefleet.plugins.metadata.section import FOLDER
@@ -93,6 +94,9 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
     if inputs := [path for path, told in rows if told.others.get("inputs")]:
         line = f"{count_text(len(inputs), 'file')} made from inputs that it does not have, e.g. {inputs[0]}"
         watch.say(f"note: read_metadata: {line}")
+    if omitted := {name: path for path, told in rows for name in told.others.get(OMITTED, ())}:
+        line = ", ".join(f"{name} of {path}" for name, path in [*omitted.items()][:_SHOWN])
+        watch.say(f"note: read_metadata: left out, since they could name files or code: {line}")
     pq.write_table(_table(rows, replaced), file := Path(folder, "rows.parquet"))
     return str(file)
 

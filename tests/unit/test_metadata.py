@@ -250,6 +250,7 @@ def test_nothing_that_a_file_says_names_a_file_or_code() -> None:
     own = {"prompt": "a cat", "seed": 3, "eta": 0.5, "prompt_2": "ball", "lora": "ink:0.5+wash:1"}
     assert told.cells == own  # what its text says besides is not of the call
     assert told.others["recipe"] == "os:system"  # carried along, as text
+    assert told.others["omitted"] == ["image", "video", "recipe"]
 
 
 def table_of(folder: Path, **values: Any) -> tuple[list[dict[str, Any]], list[str]]:
@@ -325,6 +326,20 @@ def test_values_of_a_sweep_replace_those_of_the_files(
     (row,), lines = table_of(tmp_path / "old", sweep=sweep)
     assert [name for name in CAT if name not in row] == replaced
     assert lines == [f"note: read_metadata: the sweep's values replace those of the files: {replaced[0]}"]
+
+
+def test_texts_of_our_files_are_cells_and_what_could_name_files_is_reported(tmp_path: Path) -> None:
+    texts = {name: f"{name} / text" for name in ("lyrics", "system_prompt", "mode", "transcription")}
+    texts |= {"complex_human_instruction": '["a", "b"]'}
+    (tmp_path / "old").mkdir()
+    instruction = {"complex_human_instruction": ["a", "b"]}
+    (tmp_path / "old/a.png").write_bytes(ours(arguments=texts | instruction, recipe="extend"))
+    (tmp_path / "old/b.png").write_bytes(ours(arguments={"fonts": ["a.ttf"]}, recipe="mine:render"))
+    rows, lines = table_of(tmp_path / "old")
+    assert {name: rows[0][name] for name in texts} == texts
+    assert "omitted" not in json.loads(rows[0]["metadata"])
+    omitted = "left out, since they could name files or code: fonts of b.png, recipe of b.png"
+    assert lines == [f"note: read_metadata: {omitted}"]
 
 
 def test_values_of_any_kind_are_a_column(tmp_path: Path) -> None:
