@@ -173,7 +173,7 @@ def whole_range(first: int, last: int, step: int, place: str) -> range:
     """Return the whole numbers from `first` to `last`, upwards or downwards."""
     if step < 1:
         raise JobError(f"{place}.step is {step}", "use 1 or more")
-    if first not in _INT64 or last not in _INT64:
+    if any(number not in _INT64 for number in (first, last, step)):
         raise JobError(f"{place} goes beyond 64 bits", "use smaller numbers")
     return range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
 
