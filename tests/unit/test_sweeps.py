@@ -222,6 +222,16 @@ def test_what_cannot_be_swept_is_told_with_its_fix(sweep: Mapping[str, Any], pro
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize("prompt", [["x", "y"], "{caption}!"])
+def test_a_placeholder_named_like_the_column_of_an_argument_is_refused(prompt: Any) -> None:
+    sweep = {"prompt": prompt, "caption": ["a", "b"], "negative_prompt": "{caption}"}
+    with pytest.raises(
+        JobError, match=r"sweep\.prompt and sweep\.caption are both values of the column"
+    ) as caught:
+        swept(sweep, prompt="caption")
+    assert caught.value.fix.startswith("use another name")
+
+
 def test_a_table_that_gives_the_same_or_makes_too_many_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt,seed\na,1\n")
     with pytest.raises(JobError, match=r"sweep\.seed: the table also has a column"):

@@ -46,9 +46,14 @@ def open_sweep(
     the pipeline's call. columns: the job's `columns:`, from arguments to the columns that have them.
     """
     factors: tuple[Factor, ...] = ()
+    keys: dict[str, str] = {}  # of the sweep, by column
     for factor in factors_of(sweep, kinds, storage_options):
         renamed = tuple(replace(each, name=columns.get(each.name, each.name)) for each in factor.columns)
         factors += (replace(factor, columns=renamed),)
+        for key, column in ((each.name, columns.get(each.name, each.name)) for each in factor.columns):
+            if (other := keys.setdefault(column, key)) != key:
+                problem = f"sweep.{other} and sweep.{key} are both values of the column {column!r}"
+                raise JobError(problem, "use another name for one of them, in the sweep or in `columns`")
     varied = [column for factor in factors for column in factor.columns]
     arguments = {column: argument for argument, column in columns.items()}
     names = [*table.schema.names] if table else []
