@@ -220,6 +220,9 @@ def test_a_row_comes_as_often_as_it_says_with_following_seeds(num: int, tmp_path
         ("prompt,n\na,2\n", {"overrides": {"seed": 3}}, "overrides.seed gives all rows the same seed"),
         (None, {"sweep": {"prompt": "a", "n": 4}}, "for several seeds, write `seed: 0-3`"),
         (None, {"n": 2, "sweep": {"prompt": "a", "seed": "0-3"}}, "defaults.n and sweep.seed"),
+        ("prompt\na\n", {"n": 2, "sweep": {"seed": "0-3"}}, "defaults.n and sweep.seed both say which seeds"),
+        ("prompt,n\na,2\n", {"sweep": {"seed": "0-3"}}, "column 'n' and sweep.seed both say which seeds"),
+        ("prompt,n,seed\na,2,\n", {"sweep": {"seed": "0-3"}}, "the table also has a column 'seed'"),
     ],
 )
 def test_n_clips_are_rows_of_every_source_unless_the_word_means_something_else(

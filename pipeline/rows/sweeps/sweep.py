@@ -22,6 +22,7 @@ from framefleet.pipeline.rows.sweeps.factors import FILLED_KINDS, TEXT_KINDS, Co
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
+from framefleet.pipeline.rows.tables.repeated_table import RepeatedTable
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
@@ -69,6 +70,10 @@ def open_sweep(
             raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
         if name in names and name not in templates.get(name, ()):
             argument = arguments.get(name, name)
+            if isinstance(table, RepeatedTable) and name in {table.seed} - {*table.own.schema.names}:
+                place = f"column {table.n!r}" if table.n in table.own.schema.names else "defaults.n"
+                problem = f"{place} and sweep.{argument} both say which seeds there are"
+                raise JobError(problem, "leave one out")
             fix = "leave one of them out"
             if kind is None:
                 fix += ", or rename it in the sweep and its texts"
