@@ -63,6 +63,10 @@ class Sandbox:
             raise Ended(self._last_words()) from None
         raise Ended(f"it takes more than {self._max_silence_s:.0f} s")
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def end(self) -> None:
         self._connection.close()
         self._process.kill()
@@ -89,10 +93,7 @@ class Sandboxes:
     @contextlib.contextmanager
     def one(self) -> Iterator[Sandbox]:
         """Yield a sandbox; it is kept unless the block raises, also GeneratorExit."""
-        try:
-            box = self._idle.pop()
-        except IndexError:
-            box = self._open()
+        box = self._idle_one() or self._open()
         try:
             yield box
         except BaseException:
@@ -101,9 +102,16 @@ class Sandboxes:
         self._idle.append(box)
 
     def close(self) -> None:
-        with contextlib.suppress(IndexError):  # the list is empty; other threads may close it too
-            while True:
-                self._idle.pop().end()
+        while box := self._idle_one():
+            box.end()
+
+    def _idle_one(self) -> Sandbox | None:
+        """Take an idle sandbox. Those that were killed while idle are removed: no file is to blame."""
+        with contextlib.suppress(IndexError):  # the list is empty; other threads may take from it too
+            while (box := self._idle.pop()).has_ended:
+                box.end()
+            return box
+        return None
 
 
 def ending(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import struct
 import threading
 import time
@@ -172,6 +173,13 @@ def test_a_crash_and_a_want_of_memory_end_the_sandbox_alone(
     with pytest.raises(Ended, match=f"the process that read it crashed .{why}"):
         said(boxes, message)
     assert said(boxes, b"hello").split()[0] != pid
+
+
+def test_a_sandbox_that_was_killed_while_idle_is_not_used_again(boxes: Sandboxes) -> None:
+    pid = int(said(boxes, b"hello").split()[0])
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert said(boxes, b"hello").split()[0] != str(pid)
 
 
 def test_what_is_silent_for_too_long_is_ended() -> None:
