@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_a_row_comes_as_often_as_it_says_with_following_seeds(num: int, tmp_path
             position += batch.num_rows
     places = table.places({0, 1, 8, len(expected) - 1})
     assert places == {at: f"line {expected[at][0]}" for at in (0, 1, 8, len(expected) - 1)}
+
+
+def test_the_clips_of_a_batch_are_never_all_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,n\n" + "a,10000\n" * 1024)
+    table = repeated(open_table(str(tmp_path / "t.csv")), n="n", seed="seed", num=1, first_seed=0)
+    tracemalloc.start()
+    try:
+        next(table.batches())
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

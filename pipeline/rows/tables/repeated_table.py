@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import Refused, TableError
@@ -40,16 +39,13 @@ class RepeatedTable(Table):
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         first = 0
         for _, batch in self.own.batches(batch_rows):
-            rows = self._rows_in(batch)
-            places = np.repeat(np.arange(len(rows)), [len(pairs) for pairs in rows])
-            pairs = [*chain.from_iterable(rows)]
-            # A large row is repeated for each clip.
+            rows = ((place, pair) for place, pairs in enumerate(self._rows_in(batch)) for pair in pairs)
+            # Some at a time: a large row is repeated for each clip, and a batch may become ten million rows.
             num_each = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
-            for offset in range(0, len(pairs), num_each):
-                some = pairs[offset : offset + num_each]
+            while some := [*islice(rows, num_each)]:
                 if first + len(some) > start:
-                    part = batch.take(pa.array(places[offset : offset + num_each]))
-                    yield first, self._with(part, some)
+                    part = batch.take(pa.array([place for place, _ in some]))
+                    yield first, self._with(part, [pair for _, pair in some])
                 first += len(some)
                 self._check_length(first)
         for offset, batch in self.added.batches(batch_rows) if self.added else ():
@@ -72,9 +68,9 @@ class RepeatedTable(Table):
         known = {row: places[own] for row, own in of_own.items() if own in places}
         return known | {first + row: place for row, place in of_added.items()}
 
-    def _rows_in(self, batch: pa.RecordBatch) -> list[list[tuple[Any, Any]]]:
-        """Return for each row (n, seed) of the rows it becomes; its own values if one will be refused."""
-        return [*map(self._rows_of, _cells(batch, self.n), _cells(batch, self.seed))]
+    def _rows_in(self, batch: pa.RecordBatch) -> Iterator[list[tuple[Any, Any]]]:
+        """Yield for each row (n, seed) of the rows it becomes; its own values if one will be refused."""
+        return map(self._rows_of, _cells(batch, self.n), _cells(batch, self.seed))
 
     def _rows_of(self, n: Any, seed: Any) -> list[tuple[Any, Any]]:
         num = self.num if n is None else check_n(n)
