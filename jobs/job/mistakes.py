@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -216,7 +217,9 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     if word.partition(".")[0] in siblings and "." in word:
         return f"write `{_nested((*key[:-1], *word.split('.')))}`"
     value = error["input"]
-    line = yaml_of(public_value(value)) if _is_plain(key, value, job) else "..."
+    line = "..."
+    with suppress(TypeError):  # Python may give a job values that YAML does not have, e.g. bytes
+        line = yaml_of(public_value(value)) if _is_plain(key, value, job) else line
     if isinstance(value, str) and re.fullmatch(r"[-:\d\s]+(,[-:\d\s]+)+", value):
         line = f"[{value}]"
     argument = common_argument(word) if len(key) == 1 else None

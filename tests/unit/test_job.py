@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -324,6 +324,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         JobError, match=r"no `table`, and no `sweep`\n.*write `table: \.\.\.`, or pass `table=`"
     ):
         framefleet.plan({"output": "o", "model": "m"})
+
+
+@pytest.mark.parametrize("value", [b"a", [{"b": {1}}], object()])
+def test_an_unknown_key_of_python_may_have_any_value(value: Any) -> None:
+    for key, fix in (("prompt", "prompt: ..."), ("stepz", "schema"), ("seed", "seed: ...")):
+        with pytest.raises(JobError, match=f"unknown key `{key}`") as caught:
+            load_job({"output": "o", "model": "m", "table": "t", key: value})
+        assert fix in caught.value.fix
 
 
 def test_secrets_are_neither_shown_nor_repeated_in_errors(tmp_path: Path) -> None:
