@@ -213,6 +213,7 @@ EXOTIC = {
     "list of dictionary": pa.array([["a"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
     "fixed": pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
 }
+TENSORS = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3), np.float32))
 
 
 @pytest.mark.parametrize("name", EXOTIC)
@@ -228,6 +229,12 @@ def test_columns_of_rare_types_are_carried_or_their_rows_refused(
         assert planned(path, wan)
     except TableError as error:
         assert "column 'num_frames' holds" in error.problem
+
+
+def test_a_column_of_tensors_is_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], "latents": TENSORS})
+    problem = refusal(tmp_path / "t.parquet").problem
+    assert "the column 'latents' has the type extension<arrow.fixed_shape_tensor" in problem
 
 
 def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path, wan: PipelineSpec) -> None:

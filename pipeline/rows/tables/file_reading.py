@@ -200,7 +200,7 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
                     pa.scalar(0, field.type).as_py()  # fails for an unknown time zone
             if columns is schema:
                 return
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        except (pa.ArrowException, OSError, ValueError, KeyError, NotImplementedError) as error:
             if columns is schema:
                 problem = str(error)
                 continue
