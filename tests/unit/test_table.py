@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +24,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from framefleet.pipeline.rows.tables.column_checks import of_others
+from framefleet.pipeline.rows.tables.csv_text import MAX_ROW
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
@@ -354,6 +357,31 @@ def test_arguments_of_other_models_and_second_names_are_told_when_they_are_carri
     ],
 )
 def test_another_kind_of_file_is_named(
+    name: str, content: bytes, said: str, tmp_path: Path, wan: PipelineSpec
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert said in str(refused(tmp_path / name, wan))
+
+
+TOO_LONG = b"x" * 3 * MAX_ROW + b"\n"
+CUT = slice(-9)
+NUMBERS = b"\n".join(b"%d" % number for number in range(10**5))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"prompt\n" + TOO_LONG, "a row is longer than 1,048,576 bytes"),
+        ("t.tsv", b"prompt\n" + b"a\n" * MAX_ROW + TOO_LONG + b"a\n", "a row is longer than 1,048,576 bytes"),
+        ("t.csv.gz", gzip.compress(b"prompt\na\n", mtime=0)[CUT], "it may be cut short"),
+        ("t.csv.gz", gzip.compress(b"prompt\n" + NUMBERS, mtime=0)[CUT], "it may be cut short"),
+        ("t.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 10**5, mtime=0)[CUT], "it may be cut short"),
+        ("t.tsv.bz2", bz2.compress(b"prompt\n" + NUMBERS)[CUT], "it may be cut short"),
+        ("t.csv.xz", lzma.compress(b"prompt\n" + NUMBERS)[CUT], "it may be cut short"),
+        ("t.csv.xz", lzma.compress(b"prompt\n" + NUMBERS)[:99] + bytes(99), "it may be cut short"),
+    ],
+)
+def test_a_row_that_is_too_long_and_a_packed_file_that_is_cut_off_are_told_as_that(
     name: str, content: bytes, said: str, tmp_path: Path, wan: PipelineSpec
 ) -> None:
     (tmp_path / name).write_bytes(content)

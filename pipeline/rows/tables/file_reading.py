@@ -19,6 +19,7 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.plugin import files_of_plugins
 from framefleet.pipeline.rows.tables import formats, row_cells
+from framefleet.pipeline.rows.tables.csv_text import MAX_ROW
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, with_odd_cells
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
@@ -30,7 +31,10 @@ MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
 _HEAD_BYTES = 256
-_BROKEN = (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
+_UNPACK_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error)
+_BROKEN = (*_UNPACK_ERRORS, pa.ArrowException, ValueError, OverflowError)
+_CUT_FIX = "write the file again; it may be cut short"
+_BEYOND_A_BLOCK = "straddles two block boundaries"  # Arrow's words
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # few functions of Arrow take views
 _OF_RUN = re.compile(r"[0-9a-f]{16}\.parquet")  # the table of one run
 
@@ -243,13 +247,18 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
             "write it with smaller row groups and pages, and without huge cells",
         ) from None
     except _BROKEN as error:
-        message = _numbered(str(error), file, first_row)
-        fix = "write that column as another type" if isinstance(error, NotImplementedError) else _fix(file)
+        message, fix = _numbered(str(error), file, first_row), _fix(file, error)
+        if _BEYOND_A_BLOCK in message:
+            message, fix = f"a row is longer than {MAX_ROW:,} bytes", "shorten it, or save the table as JSONL"
         raise TableError(f"{file.name} cannot be read{where}: {message}", fix) from error
 
 
-def _fix(file: FileToRead) -> str:
+def _fix(file: FileToRead, error: Exception) -> str:
     """Return the fix for a file that cannot be read; its first bytes may show that it is another format."""
+    if isinstance(error, NotImplementedError):
+        return "write that column as another type"
+    if file.format != "parquet" and isinstance(error, _UNPACK_ERRORS):
+        return _CUT_FIX
     if file.format == "jsonl":
         return "write one JSON object in each line, or one array of objects"
     if file.format != "parquet":
@@ -257,7 +266,7 @@ def _fix(file: FileToRead) -> str:
     head = _beginning(file).strip()
     if head and head.decode("utf-8", "replace").split("\n")[0].isprintable():
         return "it is text: rename it to end in its real format, e.g. .csv or .jsonl"
-    return "write the file again; it may be cut short"
+    return _CUT_FIX
 
 
 def _beginning(file: FileToRead) -> bytes:
