@@ -110,10 +110,10 @@ class ResolvedJob(Rendering):
         self.finder.close()
 
 
-def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
+def resolve_job(job: Job, watch: Watch, table: str | None = None, *, is_made: bool = True) -> ResolvedJob:
     """Open what `job` names. Raises UserError if something must change in it, in the table or in the model.
 
-    table: read its rows instead of the job's table and sweep.
+    table: read its rows instead of the job's table and sweep. is_made: framefleet wrote it from such rows.
     """
     steps, plugin_columns = open_steps(job), open_columns(job)
     inputs = job_inputs(job)
@@ -148,7 +148,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             steps=steps,
             plugin_columns=plugin_columns,
             added=added if table is None else (),
-            are_made=table is not None,
+            are_made=is_made and table is not None,
         )
         check_model_column(of_rows, source)
         columns = joined_columns(list(plans.values()))
@@ -377,8 +377,8 @@ def table_of_job(
 ) -> RowSource:
     """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
 
-    called: the pipelines that the recipe calls, one for each model. are_made: the rows may be those of the
-    sweep already.
+    called: the pipelines that the recipe calls, one for each model. are_made: framefleet wrote the table;
+    its rows may be those of the sweep already.
     """
     table = None
     of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
@@ -386,7 +386,8 @@ def table_of_job(
         options = job.storage_options if "://" in place else {}
         own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
         arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
-        table = open_table(place, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+        outage_s = job.retries.store_outage_s
+        table = open_table(place, options, arguments=arguments, outage_s=outage_s, is_made=are_made)
         if (kind := table.media) and kind not in arguments:
             classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
             raise TableError(

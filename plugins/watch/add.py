@@ -150,7 +150,7 @@ def _resolved(job: Job, watch: Watch, rows: str) -> ResolvedJob:
             if argument in names and column not in names:
                 problem = f"{table.location} has a column {argument!r}, but the job's table has {column!r}"
                 raise TableError(problem, f"rename the column {argument!r} of {table.location} to {column!r}")
-    return resolve_job(job, watch, rows)
+    return resolve_job(job, watch, rows, is_made=False)
 
 
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:

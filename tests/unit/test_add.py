@@ -30,6 +30,7 @@ from framefleet.jobs.render.row_parts import Additions, recall_survey, write_row
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.seals import epoch_path
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
 from tests.driving import begun, drive, hello_of, left_of
@@ -276,6 +277,7 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
         ([ROWS[8], {**ROWS[8], "tag": "x", "seed": 1.5}], {}, "row 1: seed"),
         ([{"prompt": "s3://user:secret@bucket"}], {}, "with a user or a password"),
         ([{"seed": 8}], {}, "prompt"),
+        ([{**ROWS[8], ODD_CELLS: '[["prompt", "x", "reason", "fix"]]'}], {}, "has a column '.x00odd'"),
         ([{"prompt": "b"}], {"columns": {"prompt": "caption"}}, "rename the column 'prompt' of"),
         (ROWS[8:], {"sweep": {"seed": [1]}}, "the job has a sweep"),
         (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has `draft`"),

@@ -44,13 +44,14 @@ class FileToRead:
     """One file of a table.
 
     name: for messages; its extension says how the file is compressed. arguments: columns whose cells are
-    checked later, with the kind that they should have.
+    checked later, with the kind that they should have. is_made: framefleet wrote it, maybe with `ODD_CELLS`.
     """
 
     content: io.RawIOBase
     name: str
     format: formats.TableFormat
     arguments: Mapping[str, ArgumentKind]
+    is_made: bool = False
 
 
 def may_lack_columns(path: str, schema: pa.Schema) -> bool:
@@ -71,7 +72,8 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
             _check_meanings(parquet, file)
-            schema = pa.schema([field for field in schema if field.name != ODD_CELLS])  # from a made table
+            if file.is_made:
+                schema = pa.schema([field for field in schema if field.name != ODD_CELLS])
         else:
             schema, num_rows = _text_reader(file, None).schema, None
         if len(schema) > MAX_COLUMNS:
@@ -142,7 +144,7 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             skip -= length
             del groups[0]
         for batch in parquet.iter_batches(STEP_ROWS, row_groups=groups, use_threads=False):
-            names = [name for name in batch.schema.names if name != ODD_CELLS]
+            names = [name for name in batch.schema.names if not (file.is_made and name == ODD_CELLS)]
             is_part = may_lack_columns(file.name, schema) and {*names} <= {*schema.names}
             if names != schema.names and not is_part:
                 raise TableError(f"{file.name} has just changed", "run the same command again")

@@ -24,7 +24,7 @@ from framefleet.pipeline.rows.tables.formats import TO_UTF_8, likely_encoding, r
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.
 MAX_TEXT = 1 << 16
 _SHOWN = 100  # bytes of such a cell in a message
-ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a text file with a column of that name
+ODD_CELLS = "\0odd"  # nobody types it, and `file_reading` refuses a file of others that has such a column
 ODD_FIELD = pa.field(ODD_CELLS, pa.string())
 MAX_TOLD = 8  # problems of one row: those of ten thousand columns may be larger than the row
 _MAX_VALUE = 256  # characters of a name or of a cell's JSON; messages show fewer
@@ -56,17 +56,24 @@ def without_empty(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def odd_cells(batch: pa.RecordBatch) -> OddCells:
-    """Return the odd cells that `with_odd_cells` has added."""
+    """Return the odd cells that `with_odd_cells` has added. Raises ValueError if it did not write them."""
     if ODD_CELLS not in batch.schema.names:
         return {}
-    return {
-        offset: [
-            Problem(str(column), value, Refused(reason=str(reason), fix=str(fix)))  # files may have anything
-            for column, value, reason, fix in json.loads(problems)
+    cells = enumerate(batch.column(ODD_CELLS).to_pylist())
+    return {offset: _reported(cell) for offset, cell in cells if cell is not None}
+
+
+def _reported(cell: Any) -> list[Problem]:
+    try:
+        problems = [
+            Problem(str(column), value, Refused(reason=str(reason), fix=str(fix)))
+            for column, value, reason, fix in json.loads(cell)
         ]
-        for offset, problems in enumerate(batch.column(ODD_CELLS).to_pylist())
-        if problems is not None
-    }
+    except (TypeError, RecursionError):
+        problems = []
+    if not problems:
+        raise ValueError(f"the column {ODD_CELLS!r} was changed")
+    return problems
 
 
 def another_type(kind: pa.DataType) -> Refused:

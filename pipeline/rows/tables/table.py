@@ -292,6 +292,7 @@ def open_table(
     arguments: Mapping[str, ArgumentKind] | None = None,
     outage_s: float = OUTAGE_S,
     has_answered: bool = False,
+    is_made: bool = False,
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
@@ -301,7 +302,7 @@ def open_table(
     are text, so that one odd cell means one refused row and not a refused file. Other columns in these
     formats get the type that fits the first megabyte; a later cell that does not fit is an error that names
     the row. outage_s: how long its store may be unreachable while it is read. has_answered: the store
-    answered before, so it may be unreachable at the start too.
+    answered before, so it may be unreachable at the start too. is_made: as in `FileToRead`.
     """
     shown, place, options = public_url(location), location, dict(storage_options or {})
     source, location = table_source(location)
@@ -335,7 +336,7 @@ def open_table(
             )
             paths, root = [f"{folder.rstrip('/')}/files.parquet"], folder
         kinds = _TEXT_COLUMNS | dict(arguments or {})
-        same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
+        same = {"filesystem": filesystem, "arguments": kinds, "patience": patience, "is_made": is_made}
         files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
         sources = table_files.with_partitions(files, root)
         schema, lengths = _one_schema(sources)
@@ -349,7 +350,12 @@ def open_table(
         of_store = error.__cause__ if is_ours and error.__cause__ else error
         if (plain := without_checksums(location, options, of_store)) is not None:
             table = open_table(
-                place, plain, arguments=arguments, outage_s=outage_s, has_answered=has_answered
+                place,
+                plain,
+                arguments=arguments,
+                outage_s=outage_s,
+                has_answered=has_answered,
+                is_made=is_made,
             )
             log.warning(CHECKSUMS_REFUSED, shown)
             return table

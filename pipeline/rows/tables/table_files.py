@@ -52,7 +52,8 @@ UNKNOWN = -1  # the number of rows of a text file
 class TableFile:
     """One file of a table. arguments: columns whose cells are checked later, with their kind.
 
-    patience: with its store. partition: values for all its rows, from its folders' names.
+    patience: with its store. partition: values for all its rows, from its folders' names. is_made: as in
+    `FileToRead`.
     """
 
     filesystem: Any  # fsspec has no types
@@ -62,6 +63,7 @@ class TableFile:
     patience: Patience
     partition: Mapping[str, pa.Scalar] = field(default_factory=dict)
     own_columns: frozenset[str] = frozenset()  # columns of the partition that are not in the file itself
+    is_made: bool = False
 
 
 def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
@@ -102,6 +104,7 @@ def _answers(
         "name": source.path,
         "format": source.format,
         "arguments": dict(source.arguments),
+        "is_made": source.is_made,
         "size": None,
         **(which or {}),
     }
