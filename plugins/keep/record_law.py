@@ -6,7 +6,7 @@ carried columns cannot be checked this way; a certificate's seal covers them (`p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
@@ -46,13 +46,15 @@ LAW_COLUMNS = (
 _ARGUMENT_TYPES = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
 _TOLERANCE = 1e-3  # of a rate: 23.976 and 24000/1001 are one
 # Rates that a row may have given a still: its record has none. The row_id tells which it was.
-_ROUND = (
-    *(round(rate / 1.001, 3) for rate in range(1, 241)),
+_USUAL = (
+    *map(float, range(1, 1001)),
+    *(rate * 1000 / 1001 for rate in range(1, 1001)),
+    *(rate / 1.001 for rate in range(1, 1001)),  # often another float
+    *(round(rate / 1.001, 3) for rate in range(1, 1001)),
     *(thirds / 3 for thirds in range(1, 361)),
     *(hundredths / 100 for hundredths in range(10, 10_000)),
+    *(tenths / 10 for tenths in range(1000, 10_000)),
 )
-_NARROW = np.array(_ROUND, "float32").tolist()  # of a column of float32
-_RATES = tuple(dict.fromkeys([*map(float, range(1, 1001)), *_ROUND, *_NARROW]))
 
 
 class RecordLaw:
@@ -153,8 +155,9 @@ class RecordLaw:
                 yield text
 
         texts = (
-            f'{before.replace("{}", text, 1)}"fps":{canonical_json(fps)}{after}'
+            f'{start}"fps":{fps}{after}'
             for text in spelled()
+            for start in [before.replace("{}", text, 1)]
             for fps in _rates_of_row(record)
         )
         return any(row_id_of(text) == record["row_id"] for text in texts)
@@ -190,12 +193,24 @@ class RecordLaw:
             yield "model_name is not a model of its job"
 
 
-def _rates_of_row(record: Mapping[str, Any]) -> Sequence[float | None]:
-    """Return the rates that the row may have set; its record has the clip's rate."""
+def _rates_of_row(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the rates that the row may have set, as JSON; its record has the clip's rate."""
     fps, source = record["fps"], record.get("fps_source")
+    if source != "row" or fps is None:
+        yield canonical_json(None)
     if fps is None:
-        return (None, *_RATES)
-    return (fps,) if source == "row" else (None,) if source else (None, fps)
+        yield from _spelled(are_usual=True)
+        yield from _spelled(are_usual=False)
+    elif source in (None, "row"):
+        yield canonical_json(fps)
+
+
+@cache
+def _spelled(*, are_usual: bool) -> tuple[str, ...]:
+    """Return rates as JSON, also as they are in a column of float32."""
+    rates = _USUAL if are_usual else [thousandths / 1000 for thousandths in range(100, 100_000)]
+    narrow = np.array(rates, "float32").tolist()
+    return tuple(dict.fromkeys(map(canonical_json, (*rates, *narrow))))
 
 
 def against_clip(record: Mapping[str, Any], content: bytes) -> Iterator[str]:

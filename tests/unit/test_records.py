@@ -303,7 +303,8 @@ def write_part(folder: Path, row: dict[str, Any], *, times: int = 1) -> None:
 
 SOUND = Audio(samples=np.zeros((2, 8000), np.float32), sample_rate=8000)
 RATES = (0.1, 0.5, 7.5, 12.5, 23.976, 23.98, 24.0, 29.97, 59.94, 99.5, 240.0, 300.0, 1000.0)
-RATES += (8 / 3, 14.985, float(np.float32(29.97)))
+RATES += (8 / 3, 14.985, float(np.float32(29.97)), 24_000 / 1001, 30 / 1.001, 125.5, 12.345)
+RATES += (float(np.float32(24_000 / 1001)), float(np.float32(12.345)))
 STILL: tuple[MediaFormat, ...] = ("png", "png.zip")  # webp and gif are slower
 
 
