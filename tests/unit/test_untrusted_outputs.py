@@ -19,6 +19,7 @@ from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.plugins.keep.replay.command import given_of
 from framefleet.plugins.keep.replay.recorded_row import find_recorded, recipe_of, steps_again
 from tests.commands import command
 from tests.outputs import write_part
@@ -74,7 +75,12 @@ def shape_of(script: str) -> str:
 
 def test_a_module_is_imported_only_for_a_caller_who_names_it(tmp_path: Path, folder: Path) -> None:
     recorded = find_recorded(output_with(tmp_path, recipe="runs:f"), ROW_ID)
-    for given in (Given(), Given(recipe="generate"), Given(recipe="runs:g"), Given(recipe="runs")):
+    for given in (
+        Given(),
+        Given(recipe="generate"),
+        Given(recipe="runs:g"),
+        Given(recipe=["runs:g", "runs"]),
+    ):
         with pytest.raises(JobError, match=r"recipe (is )?'runs:f'"):
             recipe_of(recorded, given)
     ended = command("replay", tmp_path, ROW_ID)
@@ -85,6 +91,7 @@ def test_a_module_is_imported_only_for_a_caller_who_names_it(tmp_path: Path, fol
     assert f"{ROW_ID}: not rendered, its recipe is 'runs:f', and code is not run just" in verified.stdout
     assert "rendered by" not in verified.stdout
     assert recipe_of(recorded, Given(recipe="runs:f")).name == "runs:f"
+    assert recipe_of(recorded, given_of(recipes=["runs:g", "runs:f"])).name == "runs:f"
     (folder / "ran").unlink()
     assert recipe_of(find_recorded(output_with(tmp_path / "b"), ROW_ID), Given()) is BUILT_IN["generate"]
 

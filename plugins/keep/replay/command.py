@@ -60,8 +60,9 @@ _MovedSecondModels = Annotated[
         help="Path or URL of a second model, if it has moved; repeatable.",
     ),
 ]
-_OwnRecipe = Annotated[
-    str | None, Option("--recipe", help="Your recipe as module:function, if the row uses one.")
+_OwnRecipes = Annotated[
+    list[str] | None,
+    Option("--recipe", help="Your recipe as module:function, if the row uses one; repeatable."),
 ]
 _HubKernel = Annotated[
     str | None,
@@ -92,7 +93,7 @@ def given_of(
     loras: _MovedLoras = None,
     ip_adapter: _MovedIpAdapter = None,
     second_models: _MovedSecondModels = None,
-    recipe: _OwnRecipe = None,
+    recipes: _OwnRecipes = None,
     attention: _HubKernel = None,
     allow_pickle: AllowPickle = False,
     audit: _Audit = None,
@@ -113,7 +114,7 @@ def given_of(
         loras=places(loras or [], "--lora"),
         ip_adapter=ip_adapter,
         second_models=places(second_models or [], "--second-model"),
-        recipe=recipe,
+        recipe=recipes or None,
         attention=attention,
         allow_pickle=allow_pickle,
         audit=audit,

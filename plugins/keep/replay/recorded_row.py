@@ -332,10 +332,11 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
     name = recorded.request.recipe
     if name in BUILT_IN:
         return BUILT_IN[name]
-    if given.recipe == name:
+    if name in given.recipes:
         return find_recipe(name)
-    if given.recipe is not None:
-        problem = f"its record names the recipe {name!r}, not {given.recipe!r}"
+    if given.recipes:
+        others = " or ".join(map(repr, given.recipes))
+        problem = f"its record names the recipe {name!r}, not {others}"
         raise JobError(problem, "give that one, if it is yours")
     raise JobError(
         f"its recipe is {name!r}, and code is not run just because a record names it",

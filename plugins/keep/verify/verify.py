@@ -270,7 +270,7 @@ def verified_rows(
     for record in records:
         try:
             # Rows of a user's recipe get a process each; others are rendered in this one.
-            if record.recipe in (given.recipe, *BUILT_IN) and is_of_user(record.recipe):
+            if record.recipe in (*given.recipes, *BUILT_IN) and is_of_user(record.recipe):
                 replayed = replay_alone(output, record, given)
             else:
                 replayed = replayer.replay(recorded_of(opened, claim, record, given))
