@@ -44,12 +44,16 @@ class StepInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeastFrames:
-    """Rows have to render at least two frames. key, value: in the job, which asks for the step."""
+    """Rows have to render at least two frames. key, value: in the job, which asks for the step.
+
+    times: by which a second file multiplies their rate.
+    """
 
     key: str
     value: object
     side: int  # pixels of the shorter side, at least; 0: any
     fix: str
+    times: int = 1
 
 
 class FileStep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,6 +44,14 @@ class PostStep(FileStep):
                 f"post makes {', '.join(formats)}, but media.format is {media.format}",
                 "leave post out, or set media.format to one of these",
             )
+        too_fast = media.refusal(media.fps, times=self._times) if media.fps else None
+        if too_fast:
+            problem = f"post.interpolate multiplies media.fps by {self._times}"
+            raise JobError(f"{problem}: {too_fast.reason}", too_fast.fix)
+
+    @property
+    def _times(self) -> int:
+        return prod(one.times for one in self.operations if isinstance(one, Interpolation))
 
     @property
     def least_frames(self) -> LeastFrames | None:
@@ -51,7 +60,7 @@ class PostStep(FileStep):
             return None
         side = 0 if self.operations[0] is not first else MIN_SIDE  # it is upscaled before
         fix = f"render at least 2 frames of {MIN_SIDE}x{MIN_SIDE} pixels, or leave post.interpolate out"
-        return LeastFrames(key="post.interpolate", value=first.times, side=side, fix=fix)
+        return LeastFrames(key="post.interpolate", value=first.times, side=side, fix=fix, times=self._times)
 
     def written(self, section: Any) -> Any:
         digests = [{"digest": one.digest} if isinstance(one, Upscaling) else {} for one in self.operations]

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import tempfile
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -282,9 +283,18 @@ def test_exports_choose_the_file(encoded: EncodedClip, tmp_path: Path) -> None:
 # -- Of a job --
 
 
-def refused(*post: dict[str, Any], format: str = "mp4") -> str:
+# Format, frames per second, how many times as many there are to be, and the fastest rate for that.
+FASTEST = [
+    ("gif", 16, (4,), 12.5),
+    ("webp", 24, (8,), 12.5),
+    ("mp4", 240, (8,), 125),
+    ("mkv", 24, (8, 8), 15.625),
+]
+
+
+def refused(*post: dict[str, Any], format: str = "mp4", fps: float | None = None) -> str:
     with pytest.raises(FramefleetError) as error:
-        check_steps(open_steps(job_of(*post)), [], Media(format=format))  # type: ignore[arg-type]
+        check_steps(open_steps(job_of(*post)), [], Media(format=format, fps=fps))  # type: ignore[arg-type]
     return f"{error.value.problem}; {error.value.fix}"
 
 
@@ -292,6 +302,10 @@ def test_what_a_job_cannot_have_is_refused(weights: Path) -> None:
     assert "post" in refused({"interpolate": 1}) and "2" in refused({"interpolate": 1})
     assert "png" in refused({"interpolate": 2}, format="png")
     assert "media.format is exr.zip" in refused({"interpolate": 2}, format="exr.zip")
+    for format, fps, times, most in FASTEST:
+        what = f"{format} at {fps * prod(times):g} fps: "
+        told = refused(*({"interpolate": one} for one in times), format=format, fps=fps)
+        assert what in told and f"use {most:g} fps or less" in told
     if importlib.util.find_spec("spandrel") is None:
         assert "pip install 'framefleet[post]'" in refused({"upscale": str(weights)})
     else:
@@ -320,6 +334,19 @@ def test_rows_without_frames_to_interpolate_are_refused_before_they_are_rendered
     assert "a side of 16 pixels" in refusals({"height": 16}, twice)
     own = replace(BUILT_IN["generate"], name="mine:clip", digest="0" * 64)
     assert refusals({"num_frames": 1}, twice, recipe=own) == ""  # which may render any number
+
+
+def test_rows_that_are_too_fast_once_interpolated_are_refused_before_they_are_rendered() -> None:
+    for format, fps, times, most in FASTEST:
+        post = [{"interpolate": one} for one in times]
+        media = Media(format=format)  # type: ignore[arg-type]
+        refusal = refusals({"fps": fps}, *post, media=media)
+        assert f"post.interpolate is {times[0]}, but {format} at {fps * prod(times):g} fps" in refusal
+        assert f"use {most:g} fps or less" in refusal
+        assert refusals({"fps": float(most)}, *post, media=media) == ""
+        assert refusals({"fps": fps}, media=media) == ""
+    gif = Media(format="gif")
+    assert "gif at 64 fps" in refusals({}, {"interpolate": 4}, media=gif)  # the model's own rate is 16
 
 
 @needs_spandrel

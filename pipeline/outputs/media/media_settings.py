@@ -96,10 +96,13 @@ class Media:
             problem = f"media.audio is false, but {self.format} only holds sound"
             raise JobError(problem, "leave it at true")
 
-    def refusal(self, fps: float, native_fps: float | None) -> Refused | None:
-        """Return why a clip cannot have this rate. native_fps: for which its sound is made, if it has one."""
+    def refusal(self, fps: float, native_fps: float | None = None, *, times: int = 1) -> Refused | None:
+        """Return why a clip cannot have this rate. native_fps: for which its sound is made, if it has one.
+
+        times: by which a second file multiplies the rate.
+        """
         try:
-            check_pace(fps, self.format, RenderError)
+            check_pace(fps, self.format, RenderError, times=times)
             if native_fps and abs(fps - native_fps) > native_fps / SAME_RATE:
                 raise out_of_step(fps, native_fps)
         except RenderError as error:
@@ -154,14 +157,15 @@ def exact_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
 
 
-def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError]) -> None:
-    """Raise `error` for a rate that browsers do not show."""
-    most = _MOST_FPS.get(format)
-    if most is not None and fps > most:
-        raise error(
-            f"{format} at {fps:g} fps: browsers show no more than {most}",
-            f"set media.fps to {most} or less, or media.format to webm or mp4",
-        )
+def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError], *, times: int = 1) -> None:
+    """Raise `error` for a rate that browsers do not show, or files do not hold. times: see `refusal`."""
+    most = _MOST_FPS.get(format, MAX_FPS)
+    if fps * times > most:
+        what, instead = "files hold", ""
+        if format in _MOST_FPS:
+            what, instead = "browsers show", ", or set media.format to webm or mp4"
+        problem = f"{format} at {fps * times:g} fps: {what} no more than {most:g}"
+        raise error(problem, f"use {most / times:g} fps or less{instead}")
 
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:

@@ -154,7 +154,9 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
             yield name, Refused(reason=reason, fix=f"use a list of {count} images")
 
 
-def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) -> Problem | None:
+def frames_problem(
+    least: LeastFrames, kind: str, arguments: Mapping[str, Any], too_fast: Refused | None
+) -> Problem | None:
     """Return why a file step cannot process a row's clip. kind: what its model renders."""
     lengths = [1] if kind == "image" else [arguments.get(name) for name in FRAME_PARAMETERS]
     sides = [arguments.get(name) for name in ("height", "width")]
@@ -163,7 +165,7 @@ def frames_problem(least: LeastFrames, kind: str, arguments: Mapping[str, Any]) 
     elif small := [side for side in sides if isinstance(side, int) and side < least.side]:
         reason = f"the row renders frames with a side of {small[0]} pixels"
     else:
-        return None
+        return Problem(least.key, least.value, too_fast) if too_fast else None
     return Problem(least.key, least.value, Refused(reason=reason, fix=least.fix))
 
 

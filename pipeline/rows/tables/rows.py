@@ -352,9 +352,11 @@ class RowPlan:
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
             if not recipe.is_own:
-                least = (step.least_frames for step in self.file_steps)
-                of_steps = (frames_problem(bound, self.spec.kind, arguments) for bound in least if bound)
-                problems += filter(None, of_steps)
+                rate = clip_fps(fps, self.fps, self.spec.fps_of(arguments))
+                for least in filter(None, (step.least_frames for step in self.file_steps)):
+                    too_fast = self.media.refusal(rate, times=least.times) if self.media else None
+                    of_step = frames_problem(least, self.spec.kind, arguments, too_fast)
+                    problems += [of_step] if of_step else []
         if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
             problems.append(Problem(self._column("scheduler"), choice.canonical, why))
         if problems:
