@@ -6,14 +6,11 @@ extras/ is opened. Previews are not checked, as they can be made again.
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, islice
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -35,7 +32,7 @@ from framefleet.pipeline.outputs.parts.records import fields_named
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
-_AT_ONCE_BYTES = 64 << 20  # larger files are copied to disk first, since several are read at once
+_AT_ONCE_BYTES = 64 << 20  # larger files are never held whole, since several are read at once
 _AHEAD = 64  # folders listed ahead
 _OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_sha256", "derived_path", "derived_bytes")
 _FIELDS = fields_named(RECORD_FIELDS, *dict.fromkeys((*FRAMES_OF, *_OTHERS, *LAW_COLUMNS)))
@@ -132,17 +129,12 @@ def _small_content(store: Store, file: RecordedFile) -> bytes | Unsound | None:
     """
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
         return sound_content(store, file)
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
-        copy = Path(folder, "file")
-        try:
-            if file.size not in (None, store.stat(file.path).size):
-                return "size"
-            store.download(file.path, copy)
-        except (FileNotFoundError, StoreError) as error:
-            return why_unsound(store, error)
-        with open(copy, "rb") as opened:
-            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    return None if is_same else "bytes"
+    try:
+        if file.size not in (None, store.stat(file.path).size):
+            return "size"
+        return None if store.sha256(file.path) == file.sha256 else "bytes"
+    except (FileNotFoundError, StoreError) as error:
+        return why_unsound(store, error)
 
 
 def look_at_row(output: Output, row_id: str) -> list[Damage]:

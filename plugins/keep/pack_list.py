@@ -15,7 +15,7 @@ _MAX_BYTES = 1 << 26
 
 def write_list(store: Store, paths: list[str]) -> str:
     """Write the list of these files; return its digest."""
-    lines = (f"{_sha256(store.read(path))}  {path}\n" for path in sorted(paths))
+    lines = (f"{store.sha256(path)}  {path}\n" for path in sorted(paths))
     store.write(PACK_LIST, content := "".join(lines).encode())
     return _sha256(content)
 
@@ -37,7 +37,7 @@ def damages_of_pack(store: Store) -> Iterator[Damage]:
     digests = {path: digest for digest, _, path in (line.partition("  ") for line in text.splitlines())}
     for path, digest in digests.items():
         try:
-            is_same = _sha256(store.read(path)) == digest
+            is_same = store.sha256(path) == digest
         except FileNotFoundError:
             yield Damage(kind="missing", path=path, reason=f"gone, but {PACK_LIST} names it")
         except StoreError as error:

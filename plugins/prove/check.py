@@ -17,7 +17,15 @@ import pyarrow as pa
 from framefleet.api.clips import inputs_in
 from framefleet.api.commands import Callback, Overview, Watch
 from framefleet.api.errors import FramefleetError, not_ours
-from framefleet.api.outputs import CLAIM, RECORD_FIELDS, RECORDS, Output, Store, told_arguments
+from framefleet.api.outputs import (
+    CLAIM,
+    MAX_CLIP_BYTES,
+    RECORD_FIELDS,
+    RECORDS,
+    Output,
+    Store,
+    told_arguments,
+)
 from framefleet.jobs.show.watch import share_text
 from framefleet.pipeline.outputs.parts.records import record_of
 from framefleet.plugins.keep.portable import copy_files, input_path
@@ -157,7 +165,7 @@ def _as_output(store: Store, certificate: Certificate) -> Iterator[str]:
             record = record_of({name: row[name] for name in RECORD_FIELDS.names}, store.url_of(CERTIFICATE))
             for path in map(input_path, chain.from_iterable(map(inputs_in, arguments_of(record).values()))):
                 with suppress(FileNotFoundError):  # reported for its row
-                    place.write(path, store.read(path))
+                    place.write(path, store.read(path, MAX_CLIP_BYTES))  # inputs are smaller
             copy_files(Output(store), row, place)
             writer.add(None, row)
         writer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import stat
@@ -32,11 +33,14 @@ def test_what_is_written_or_uploaded_is_read_back_replaced_and_deleted(store: St
         store.upload("model/unet/model.bin", tmp_path / "model.bin")
         store.write("clips/ab/one.mp4", content)
     assert store.read("model/unet/model.bin") == store.read("clips/ab/one.mp4") == b"new"
+    assert store.sha256("clips/ab/one.mp4") == hashlib.sha256(b"new").hexdigest()
     for _ in range(2):
         store.delete("clips/ab/one.mp4")
     assert not store.exists("clips/ab/one.mp4")
     with pytest.raises(FileNotFoundError, match=r"clips/ab/one\.mp4"):
         store.read("clips/ab/one.mp4")
+    with pytest.raises(FileNotFoundError, match=r"clips/ab/one\.mp4"):
+        store.sha256("clips/ab/one.mp4")
 
 
 def test_a_file_is_moved_over_what_was_there(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import math
 import os
 import shutil
@@ -57,6 +58,10 @@ class Folder:
             if not stat.S_ISREG(os.fstat(place).st_mode):
                 raise _absent(path)
             return os.pread(place, count, first)
+
+    def sha256(self, path: str) -> str:
+        with self._regular(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def download(self, path: str, target: Path) -> None:
         shutil.copyfile(self._regular(path), target)

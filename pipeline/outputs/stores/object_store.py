@@ -233,6 +233,11 @@ class ObjectStore:
             return b""  # an empty object has no first byte
         return content
 
+    def sha256(self, path: str) -> str:
+        files, place = self._at(path)
+        with files.open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def download(self, path: str, target: Path) -> None:
         files, place = self._at(path)
         files.get_file(place, str(target))

@@ -114,6 +114,10 @@ class Store:
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of a file of any size, without holding it. Raises as `read` does."""
+        return self._ask("read", path, lambda at: self._backend.sha256(at), may_be_absent=True)
+
     def download(self, path: str, target: Path) -> None:
         """Copy `path` to a local file, which may be left half written if that fails."""
         self._ask("read", path, lambda at: self._backend.download(at, target))
