@@ -40,6 +40,7 @@ USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?
 URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
 _SECRETS = {"api_key", "apikey", "x_api_key", "authorization", "access_token", "password", "secret"}
 _OF_OBJECTS = ("s3://", "s3a://", "gs://", "gcs://", "memory://", "file://", "local://")
+_PART = re.compile(r" \+ (?=\w+=)")  # before a part in the name of a model: BASE + vae=FILE
 MIN_LENGTH = 6  # shorter secrets would be removed from ordinary words too
 
 _secrets: set[str] = set()
@@ -57,8 +58,12 @@ def without_query(url: str) -> str:
 
 
 def without_folder(place: str) -> str:
-    """Return a URL unchanged, and only the last name of a local path."""
-    return place.rstrip("/").rpartition("/")[2] if place.startswith(("/", "~", ".", "file:")) else place
+    """Return a URL unchanged, and only the last name of a local path; so too for each part of a model."""
+    place, *parts = _PART.split(place)
+    if place.startswith(("/", "~", ".", "file:")):
+        place = place.rstrip("/").rpartition("/")[2]
+    names = (part.partition("=") for part in parts)
+    return place + "".join(f" + {name}={without_folder(file)}" for name, _, file in names)
 
 
 def check_url(url: str) -> None:

@@ -100,7 +100,7 @@ def test_a_model_in_object_storage_is_fetched_by_every_machine(
     assert replay(str(tmp_path / "out"), record["row_id"]).is_equal
 
 
-def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) -> None:
+def test_a_job_with_files_in_place_of_weights(hub: HubServer, tmp_path: Path, ray_cluster: str) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny("wan"), base)
     (base / "transformer" / WEIGHTS).unlink()
@@ -124,6 +124,17 @@ def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) 
     script = command("replay", out, row["row_id"], "--script").stdout
     assert "from_single_file" in script
     assert row["frames_sha256"] in run_script(script)
+    hub.repos[REPO] = tmp_path / "repo"
+    (tmp_path / "repo" / "gguf").mkdir(parents=True)
+    shutil.copy(tmp_path / "wan-Q8_0.gguf", tmp_path / "repo" / "gguf" / "q8.gguf")
+    (tmp_path / "repo" / "README.md").write_text("weights")
+    given = framefleet.Given(parts={"transformer": f"{REPO}/gguf/q8.gguf"})
+    script = replay_script(out, row["row_id"], given)
+    assert f"https://huggingface.co/{REPO}/blob/main/gguf/q8.gguf', revision='{hub.commit(REPO)}'" in script
+    assert str(tmp_path / "hf") not in script and row["frames_sha256"] in run_script(script)
+    fsspec.filesystem("memory").put_file(str(tmp_path / "wan-Q8_0.gguf"), place := "memory://parts/q8.gguf")
+    with pytest.raises(JobError, match=r"its transformer is from the file .* diffusers opens no URLs"):
+        replay_script(out, row["row_id"], framefleet.Given(parts={"transformer": place}))
     moved = tmp_path / "elsewhere.gguf"
     shutil.move(tmp_path / "wan-Q8_0.gguf", moved)
     assert "does not exist" in command("replay", out, row["row_id"]).stderr

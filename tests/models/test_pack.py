@@ -28,9 +28,10 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     shutil.copytree(tiny("wan"), own / "model")
     values = job_values(write_table(own / "t.parquet", prompt_rows(5)), own / "out")
     render_driven(values | {"model": str(own / "model")})
-    packed = command("pack", own / "out", theirs / "pack", "--rows", "3")
+    shutil.move(own / "model", own / "moved")
+    packed = command("pack", own / "out", theirs / "pack", "--rows", "3", "--model", own / "moved")
     assert packed.exit_code == 0 and "3 rows" in packed.stdout, packed.output
-    shutil.move(own / "model", theirs / "weights")
+    shutil.move(own / "moved", theirs / "weights")
     shutil.rmtree(own)
     for file in (theirs / "pack").rglob("*"):  # nothing says where its author keeps files
         content = file.read_bytes() if file.is_file() else b""
@@ -49,7 +50,7 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     assert f"framefleet=={framefleet.__version__}\n" in (pack / "requirements.txt").read_text()
     assert "torch==" in (pack / "requirements.txt").read_text()
     script = (pack / "scripts" / f"{records[0]['row_id']}.py").read_text()
-    script = script.replace("MODEL = 'model'", f"MODEL = {str(weights)!r}")
+    script = script.replace("MODEL = 'moved'", f"MODEL = {str(weights)!r}")
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     assert ended.stdout.startswith("the same frames: ")
 

@@ -212,3 +212,6 @@ def test_a_card_says_how_large_a_dataset_is_in_the_words_of_the_hub(num_rows: in
 def test_a_card_names_a_local_model_without_its_folder(model: str) -> None:
     assert without_folder(model) == "wan"
     assert without_folder("org/wan@main") == "org/wan@main"
+    assert without_folder(f"{model} + vae=/home/me/x.gguf") == "wan + vae=x.gguf"
+    parts = " + transformer=org/gguf/a.gguf@main + vae="
+    assert without_folder(f"org/wan@main{parts}/srv/x.gguf") == f"org/wan@main{parts}x.gguf"

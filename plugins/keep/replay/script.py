@@ -140,6 +140,9 @@ def replay_script(output: str | Path | Output, row_id: str, given: Given = NOTHI
     check_options(recorded.model, spec, folder=configs, components=components, parts=parts)
     for component in components:
         part = by_component(parts, components).get(component.name)
+        if part and "://" in part.part.path:
+            problem = f"its {component.name} is from the file {part.where}, and diffusers opens no URLs"
+            raise JobError(problem, f"copy it to a file, and add {quoted('--part', part.name + '=FILE')}")
         if part and not (_is_plain_file(part, component, configs) and not is_modular(spec.class_name)):
             problem = f"its {component.name} is from the file {part.where}, which a script cannot load"
             raise JobError(problem, "use `framefleet replay` without --script")
@@ -227,11 +230,15 @@ def _parts(recorded: Recorded, components: Collection[Component]) -> tuple[dict[
     dtypes = for_diffusers(recorded.environment["dtype"])
     lines, names = {}, set()
     for name, file in by_name.items():
+        place, revision = file.part.path, ""
+        if file.part.revision:  # of the hub, from which diffusers takes a file by its page
+            place = f"https://huggingface.co/{file.source.path}/blob/main/{file.file}"
+            revision = f", revision={file.part.revision!r}"
         dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
         packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf
         names |= {classes[name].class_name, *([GGUF_CONFIG] * file.is_gguf)}
         lines[name] = (
-            f"{name} = {classes[name].class_name}.from_single_file({str(file.fetched())!r}, config=MODEL, "
+            f"{name} = {classes[name].class_name}.from_single_file({place!r}{revision}, config=MODEL, "
             f"subfolder={name!r}, torch_dtype={dtype!r}{packing})\n"
         )
     return lines, names
