@@ -85,6 +85,10 @@ class MarkStep(FileStep):
         if self.marks.sign and media.format not in settings.SIGNED:
             problem = f"marks.sign signs {', '.join(settings.SIGNED)}, but media.format is {media.format}"
             raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
+        of_frames = [one.name for one in self.marks.watermarks if one.name in settings.OF_FRAMES]
+        if of_frames and media.format == "exr.zip":
+            problem = f"marks.watermark: {of_frames[0]} marks 8-bit frames, but media.format is exr.zip"
+            raise JobError(problem, "leave marks.watermark out, or choose another media.format")
 
     def note_of_size(self, height: int, width: int) -> str | None:
         if height * width >= RELIABLE_PIXELS or "spread" not in [one.name for one in self.marks.watermarks]:

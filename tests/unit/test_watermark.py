@@ -107,6 +107,13 @@ def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> No
     assert MarkStep(marks=ClipMarks(watermarks=SPREAD)).note_of_size(192, 256) is None
 
 
+def test_floats_beyond_the_range_of_marks_are_refused_before_rendering() -> None:
+    media = Media(format="exr.zip")
+    with pytest.raises(JobError, match="spread marks 8-bit frames, but media.format is exr.zip"):
+        MarkStep(marks=ClipMarks(watermarks=SPREAD)).check(media)
+    MarkStep(marks=ClipMarks(watermarks=(Watermark(name="audioseal", weights="a.pth"),))).check(media)
+
+
 def test_a_row_is_found_through_what_is_done_to_files() -> None:
     half = through_x264(resized(MARKED, 0.5), 20)
     cropped = MARKED[:, 13:-13, 22:-22]
