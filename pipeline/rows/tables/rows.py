@@ -352,8 +352,8 @@ class RowPlan:
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
             if not recipe.is_own:
-                rate = clip_fps(fps, self.fps, self.spec.fps_of(arguments))
                 for least in filter(None, (step.least_frames for step in self.file_steps)):
+                    rate = clip_fps(fps, self.fps, self.spec.fps_of(arguments))
                     too_fast = self.media.refusal(rate, times=least.times) if self.media else None
                     of_step = frames_problem(least, self.spec.kind, arguments, too_fast)
                     problems += [of_step] if of_step else []
