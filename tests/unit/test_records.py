@@ -222,8 +222,9 @@ def test_a_record_is_found_by_the_first_digits_and_by_the_name_of_its_clip(store
     row_id = rendered(store, 4)[0]["row_id"]
     for name in (row_id, row_id[:4], f"{row_id}.mp4", f"clips/{row_id[:2]}/{row_id}-0123abcd.mp4"):
         assert find_record(store, name).row_id == row_id
-    with pytest.raises(JobError, match="too short for a row_id"):
-        find_record(store, row_id[:3])
+    for short in (row_id[:3], f"{row_id[:3]}.mp4", f"./{row_id[:3]}", f"{row_id[:3]}-0123abcd", "/", ""):
+        with pytest.raises(JobError, match=f"'{short}' is too short for a row_id"):
+            find_record(store, short)
     writer = records(store, run=new_run(2))
     writer.add(None, values_of(record(0)) | {"row_id": row_id[:8] + "0" * 24})
     writer.flush()

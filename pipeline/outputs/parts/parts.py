@@ -180,7 +180,7 @@ def whole_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str:
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
     if len(first) >= _ROW_ID_DIGITS:
         return first
-    if first == row_id and len(first) < _LEAST_DIGITS:
+    if len(first) < _LEAST_DIGITS:
         raise JobError(f"{row_id!r} is too short for a row_id", f"give at least {_LEAST_DIGITS} digits of it")
     matches: set[str] = set()
     for table in read_parts(store, [part.path for part in parts], _ROW_ID):
