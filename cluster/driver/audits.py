@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 from framefleet.cluster.driver.commit import Committer, HalfDoneRows
@@ -46,7 +46,8 @@ class Audits:
         self._num_differing = 0  # kinds, found in this run
         self._num_unaudited = 0  # with a record; neither plain calls nor compared
         self._num_unknown = 0  # of these, rows that no schedule counts
-        self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
+        # By kind, the workers that were given rows of it to batch; kinds beyond `MAX_KINDS` share one set.
+        self._workers: defaultdict[str, set[str]] = defaultdict(set)
         self._adoption = run.adoption
         self.is_apart = self._adoption.is_apart  # rows of these kinds are rendered by plain calls
         self._committer, self._checkpoints = committer, checkpoints
@@ -118,10 +119,10 @@ class Audits:
             self._schedule.owe(kind)
 
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
-        """Note the kinds of rows that a worker batches; beyond `MAX_KINDS`, any worker may."""
+        """Note the kinds of rows that a worker batches."""
         for kind in kinds:
-            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < schedule.MAX_KINDS):
-                self._workers.setdefault(kind, set()).add(worker)
+            if not self.is_apart(kind):
+                self._workers[self._counted(kind)].add(worker)
 
     def left(self, worker: str) -> None:
         """The worker's process has ended."""
@@ -136,7 +137,12 @@ class Audits:
         """
         if audited.verdict != "differs":
             return set()
-        return {worker, *self._workers.pop(audited.kind, ())}
+        return {worker, *self._workers[self._counted(audited.kind)]}
+
+    def _counted(self, kind: str) -> str:
+        """Return what stands for a kind in `_workers`."""
+        is_counted = kind in self._workers or len(self._workers) < schedule.MAX_KINDS
+        return kind if is_counted else schedule.OTHER_KINDS
 
     def follow(self, worker: str, audited: Audited) -> int:
         """Act on the result of an audit; return how many rows must be rendered again."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet import Audit, Batching
@@ -14,6 +15,7 @@ from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.earlier_runs import Adoption, TakenBack
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.render.audit.schedule import (
+    MAX_KINDS,
     SHARE,
     AuditedKinds,
     ComputeTime,
@@ -180,3 +182,13 @@ def test_a_kind_is_compared_again_once_its_forwards_are_larger() -> None:
     ]
     assert not kinds.saw("b", 8.0), "never compared: its first audit is to come"
     assert kinds.outcomes() == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize("number", [0, MAX_KINDS - 1, MAX_KINDS, MAX_KINDS + 1])
+def test_after_a_difference_all_workers_that_may_have_batched_such_rows_are_replaced(number: int) -> None:
+    audits = Job(["a kind"], Audit()).audits
+    for other in range(MAX_KINDS + 2):
+        audits.leased(f"worker-{other}", [f"kind {other}"])
+    audited = Audited(kind=f"kind {number}", row_id=RECORD.row_id, verdict="differs", seconds=1.0)
+    suspects = range(MAX_KINDS, MAX_KINDS + 2) if number >= MAX_KINDS else [number]
+    assert audits.spoiled("judge", audited) == {"judge", *(f"worker-{suspect}" for suspect in suspects)}

@@ -30,7 +30,7 @@ _TINY = 1e-9  # of arithmetic: what should be 3 may be 2.9999999999
 # Kinds with a count of their own; all others share one. Otherwise a table whose rows all have different
 # shapes would double the work.
 MAX_KINDS = 64
-_OTHERS = ""
+OTHER_KINDS = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,7 @@ class AuditSchedule:
 
     def _counted(self, kind: str) -> str:
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
-            return _OTHERS
+            return OTHER_KINDS
         self._kinds.add(kind)
         return kind
 
