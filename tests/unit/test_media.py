@@ -296,6 +296,20 @@ def test_frames_that_stand_still_come_back_as_often_as_they_were(kind: MediaForm
     assert np.array_equal(shown[1:4], shown[[1, 1, 1]]) and np.array_equal(shown[5:], shown[[5] * 7])
 
 
+@pytest.mark.parametrize(("kind", "depth"), [("gif", 3), ("webp", 3), ("webp", 4)])
+def test_a_clip_in_which_nothing_moves_has_all_its_frames(kind: MediaFormat, depth: int) -> None:
+    frames = noise(1, 2, 2, depth).repeat(8, axis=0) // 2 + 127
+    shown = decode(encode(frames, media=Media(format=kind, crf=0), fps=16, metadata={}))
+    assert shown.shape == frames.shape
+    assert kind == "gif" or np.array_equal(shown, frames)
+
+
+def test_a_gif_that_stands_still_for_longer_than_a_gif_can_is_refused() -> None:
+    with pytest.raises(RenderError, match=r"200 frames of 8x8 .* more than 655 seconds") as caught:
+        encode(gradient(1, 8, 8).repeat(200, axis=0), media=Media(format="gif"), fps=0.1, metadata={})
+    assert "raise media.fps" in caught.value.fix
+
+
 def test_h265_has_the_same_bytes_each_time() -> None:  # of which x265 reads times that it never wrote
     media = Media(encoder="libx265")
     for num_frames in (1, 2, 3):

@@ -192,11 +192,14 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     try:
         options |= {"append_images": images[1:], "duration": durations, "loop": 0}
         images[0].save(buffer, media.format, save_all=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:  # sizes beyond 16,383 pixels
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
+        why, change = str(error), "use a smaller size"  # sizes beyond 16,383 pixels, times beyond 655 s
+        if isinstance(error, OverflowError):  # equal frames of a gif are one
+            why, change = "a picture would be shown for more than 655 seconds", "raise media.fps"
         size = f"{frames.shape[2]}x{frames.shape[1]}"
         raise RenderError(
-            f"{count_text(len(frames), 'frame')} of {size} could not be written as {media.format}: {error}",
-            "use a smaller size, or another media.format",
+            f"{count_text(len(frames), 'frame')} of {size} could not be written as {media.format}: {why}",
+            f"{change}, or use another media.format",
         ) from error
     return buffer.getvalue()
 
@@ -211,11 +214,11 @@ def decode_pillow(media_bytes: bytes) -> Frames:
         check_pixels(image.width, image.height, max(count, getattr(image, "n_frames", 1)))
         mode = "RGBA" if image.mode == "RGBA" and image.format == "WEBP" else "RGB"
         shown = [
-            (np.asarray(frame.convert(mode)), frame.info.get("duration", 0))
+            (np.asarray(frame.convert(mode)), frame.info.get("duration") or 1)  # 0 for a single picture
             for frame in ImageSequence.Iterator(image)
         ]
     # Equal frames in a row are one that is shown longer.
-    length = sum(duration for _, duration in shown) or 1
+    length = sum(duration for _, duration in shown)
     repeats = [max(1, round(duration * count / length)) for _, duration in shown]
     if sum(repeats) != count:
         raise ValueError(f"it shows {count_text(sum(repeats), 'frame')} of {count}")
