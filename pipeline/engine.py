@@ -67,7 +67,8 @@ class EngineRow:
     read: Callable[[str], bytes]  # the content of an input that the row names, by its `uri`
     wait: Callable[[float], None]  # seconds; raises Left if this run must stop
     say: Callable[[str], None]  # logs a line about the row, also in the output's logs/
-    make_room: Callable[[], None] = lambda: None  # to call before decoding: waits for a place in memory
+    # To call before decoding: waits for a place in memory. Raises Left if the row is no longer wanted.
+    make_room: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

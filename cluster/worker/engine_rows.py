@@ -49,6 +49,7 @@ class _Work:
     since: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     is_left: threading.Event = field(default_factory=threading.Event)
+    is_dropped: bool = False  # nobody wants its clip any more, even if that is paid
     is_decoded: bool = False  # it has one of the places for clips in memory
 
 
@@ -128,7 +129,7 @@ class EngineRows:
         self._rows: dict[str, _Work] = {}
         self._ended: list[Outcome | LeftRow] = []
         self._halt: Halted | None = None
-        self._places = threading.Semaphore(_MOST_DECODED)
+        self._num_places = _MOST_DECODED  # that are free
 
     @property
     def num_active(self) -> int:
@@ -174,7 +175,9 @@ class EngineRows:
 
     def _end(self, row_id: str) -> None:
         if self._rows.pop(row_id).is_decoded:
-            self._places.release()
+            with self._news:
+                self._num_places += 1
+                self._news.notify_all()
 
     def drain(self) -> Iterator[Outcome | LeftRow]:
         """Stop all rows as soon as they can be left, and yield each when it has ended."""
@@ -186,8 +189,11 @@ class EngineRows:
 
     def drop(self, row_id: str) -> None:
         """Stop a row, and report nothing more about it."""
-        self._rows[row_id].is_left.set()
+        work = self._rows[row_id]
+        work.is_left.set()
         with self._news:
+            work.is_dropped = True
+            self._news.notify_all()
             self._news.wait_for(lambda: any(outcome.row_id == row_id for outcome in self._ended))
             self._ended = [outcome for outcome in self._ended if outcome.row_id != row_id]
         self._end(row_id)
@@ -223,8 +229,14 @@ class EngineRows:
             self._news.notify_all()
 
     def _make_room(self, work: _Work) -> None:
-        if not work.is_decoded:
-            self._places.acquire()
+        """Wait for a place. Raises Left if the row is dropped: nobody frees places while `drop` waits."""
+        with self._news:
+            if work.is_decoded:
+                return
+            self._news.wait_for(lambda: work.is_dropped or self._num_places)
+            if work.is_dropped:
+                raise Left
+            self._num_places -= 1
             work.is_decoded = True
 
     def _clip(self, row_id: str, work: _Work, made: EngineClip) -> Clip:

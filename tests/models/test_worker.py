@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from framefleet import Audit, Batching, Inputs, Request, Store, StoreError
+from framefleet import Audit, Batching, Clip, Inputs, Request, Store, StoreError
+from framefleet.cluster.worker.engine_rows import EngineRows
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.engine import Engine, EngineSession
+from framefleet.pipeline.engine import Engine, EngineClip, EngineRow, EngineSession
 from framefleet.pipeline.metrics import LOAD, STORE_BYTES, WORKER_SECONDS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -232,21 +233,49 @@ class CountedEngine(Engine):
 
 
 class CountedSession(EngineSession):
+    def render(self, row: EngineRow) -> EngineClip:
+        row.make_room()
+        return EngineClip(frames=np.zeros((1, 2, 2, 3), np.uint8))
+
     def close(self) -> None:
         CountedEngine.open_sessions -= 1
 
 
-def test_a_worker_that_serves_another_output_ends_what_its_engine_had_started(tmp_path: Path) -> None:
-    def setup(name: str) -> WorkerSetup:
-        engine = CountedEngine(type="counted", model="none")
-        return replace(
-            worker_setup("wan", Store(str(tmp_path / name)), Inputs([])),
-            model=ModelSettings(path=engine.name, device="cpu", engine=engine),
-        )
+def engine_setup(output: Path) -> WorkerSetup:
+    engine = CountedEngine(type="counted", model="none")
+    return replace(
+        worker_setup("wan", Store(str(output)), Inputs([])),
+        model=ModelSettings(path=engine.name, device="cpu", engine=engine),
+    )
 
-    worker = started_worker(setup("drafts"))
+
+@pytest.mark.parametrize("is_dropped", [True, False])
+def test_a_row_that_waits_for_room_in_memory_ends_when_it_is_dropped_and_is_finished_when_all_must_stop(
+    is_dropped: bool, tmp_path: Path
+) -> None:
+    rows, ends = EngineRows(engine_setup(tmp_path), lambda *_: None), []
+    row_ids = [f"{number:032x}" for number in range(9)]  # one more than have room
+    for row_id in row_ids[:-1]:
+        rows.submit(assigned(row_id).request, row_id, is_audited=False)
+    wait_until(lambda: len(rows._ended) == 8)
+    rows.submit(assigned(row_ids[-1]).request, row_ids[-1], is_audited=False)
+
+    def end() -> None:
+        if is_dropped:
+            rows.drop(row_ids[-1])
+        ends.extend(rows.drain())
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(WITHIN_S)
+    assert all(isinstance(outcome, Clip) for outcome in ends)
+    assert sorted(outcome.row_id for outcome in ends) == row_ids[: 8 if is_dropped else 9]
+
+
+def test_a_worker_that_serves_another_output_ends_what_its_engine_had_started(tmp_path: Path) -> None:
+    worker = started_worker(engine_setup(tmp_path / "drafts"))
     assert CountedEngine.open_sessions == 1
-    worker.renew(setup("full"))
+    worker.renew(engine_setup(tmp_path / "full"))
     wait_until(lambda: isinstance(worker.start(), Hello))
     assert CountedEngine.open_sessions == 1
     worker.exchange([], drain=True)
