@@ -1,7 +1,7 @@
 """What text encoders returned, kept in the output: `embeddings/ab/<sha256>.safetensors`, named by the call.
 
-An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
-written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
+An entry is written once, in the background, and replaced only where it turns out to be wrong. One that cannot
+be written or read, or not in time, costs an encode and nothing else.
 
 Classes go by name, and only those of libraries that are imported: files must not choose what runs. Bytes that
 are not whole, or not of the call that is asked for, are refused.
@@ -44,6 +44,8 @@ _DECISIVE = (
 )
 # Entries of earlier versions may come from encoders that a recipe had changed for its call.
 _ENTRIES = "of untouched encoders"
+# Of an entry. The largest have all states of a language model: 49 of 1,024 tokens take 0.4 GB.
+_MAX_BYTES = 1 << 30
 # Of outputs that wait to be written: those of a slow store must not fill the GPU.
 MAX_WAITING_BYTES = 256 * 2**20
 
@@ -80,7 +82,7 @@ class Embeddings:
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        """Return the output of a call, on the model's device; None if it is not kept, damaged, or late."""
+        """Return the output of a call, on the model's device; None if it is not kept, unusable, or late."""
         entry = self._soon.ask(partial(self._read, self._key(call)))
         if entry is None:
             return None
@@ -88,7 +90,7 @@ class Embeddings:
         return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """Write an output soon, maybe in place of a wrong one. Raises StoreError if an earlier one failed."""
+        """Write an output soon, maybe in place of a wrong one."""
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()[0].result()
         if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:
@@ -99,7 +101,7 @@ class Embeddings:
     def _write(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool) -> None:
         key = self._key(call)
         content = embedding_bytes(key, output)
-        if content is None:
+        if content is None or len(content) > _MAX_BYTES:
             return
         try:
             if is_instead:
@@ -108,17 +110,20 @@ class Embeddings:
             with contextlib.suppress(StoreConflict):  # another worker was first, with an entry as good
                 self._store.create(_path(key), content)
         except StoreError as error:
-            log.warning("not kept: %s", error.problem)  # there may be no later `keep` to raise it
-            raise
+            log.warning("not kept: %s", error.problem)
 
     def _read(self, key: str) -> Encoded | None:
         try:
-            return from_bytes(key, self._store.read(_path(key)))
+            return from_bytes(key, self._store.read(_path(key), _MAX_BYTES))
         except FileNotFoundError:
+            return None
+        except StoreError as error:
+            log.warning("encoded again: %s", error.problem)
             return None
         except ValueError as error:
             log.warning("%s is encoded again: %s", self._store.url_of(_path(key)), error)
-            self._store.delete(_path(key))
+            with contextlib.suppress(StoreError):  # it can be read, but not removed
+                self._store.delete(_path(key))
             return None
 
     def _key(self, call: tuple[Hashable, ...]) -> str:

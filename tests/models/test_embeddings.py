@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Clip, Failure, Model, Request, Store, StoreError
+from framefleet import Clip, Model, Request, Store
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.render import embeddings
 from framefleet.pipeline.render.embeddings import MAX_WAITING_BYTES, Embeddings
 from tests.tiny import SMALLEST
 from tests.unaudited import calls_of, loaded, unaudited
@@ -156,23 +158,67 @@ def test_a_lost_race_is_no_error(wan: Model, tmp_path: Path) -> None:
     assert store.read(_entries(store, 1)[0]) == before
 
 
-def test_a_store_that_cannot_be_read_fails_the_row_as_the_stores_error(wan: Model, tmp_path: Path) -> None:
-    (tmp_path / "embeddings").write_text("a file where the folder should be")
-    outcomes = list(unaudited(wan, embeddings=Store(str(tmp_path))).render(_requests("wan")[:1]))
-    assert isinstance(outcomes[0], Failure) and isinstance(outcomes[0].error, StoreError)
-    assert "embeddings" in outcomes[0].error.problem
+def _folder_as_entry(entry: Path) -> None:
+    entry.unlink()
+    entry.mkdir()
 
 
-def test_a_store_that_cannot_be_written_is_told_in_the_log_and_by_the_next_call(
-    wan: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def _file_as_folder(entry: Path) -> None:
+    entry.parents[1].rename(entry.parents[2] / "before")
+    entry.parents[1].touch()
+
+
+def _damaged_behind_a_link(entry: Path) -> None:
+    entry.write_bytes(b"damaged")
+    elsewhere = entry.parents[1].rename(entry.parents[3] / "elsewhere")
+    entry.parents[1].symlink_to(elsewhere)
+
+
+def _link_to_nowhere(entry: Path) -> None:
+    entry.parents[1].rename(entry.parents[2] / "before")
+    entry.parents[1].symlink_to(entry.parents[2] / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_folder_as_entry, "encoded again: .* is not a file"),
+        (_file_as_folder, "encoded again: .* is not a file"),
+        (_damaged_behind_a_link, "is encoded again: it is not an entry"),
+        (_link_to_nowhere, "not kept: could not create"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_or_written_is_encoded_again_and_a_line_in_the_log(
+    spoil: Callable[[Path], None],
+    message: str,
+    wan: Model,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    (tmp_path / "embeddings").symlink_to(tmp_path / "nowhere")
-    kept = Embeddings(Store(str(tmp_path)), wan, {})
+    store = Store(str(tmp_path / "out"))
+    kept = Embeddings(store, wan, {})
+    kept.keep(CALL, OUTPUT)
+    (entry,) = _entries(store, 1)
+    spoil(tmp_path / "out" / entry)
+    for _ in range(2):  # the second call learns what became of the first
+        assert kept.find(CALL) is None
+        kept.keep(CALL, OUTPUT)
+        kept._writer.submit(int).result()
+    assert re.search(message, caplog.text)
+
+
+def test_an_entry_larger_than_any_is_neither_written_nor_used(
+    wan: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    kept = Embeddings(store, wan, {})
+    kept.keep(CALL, OUTPUT)
+    (entry,) = _entries(store, 1)
+    monkeypatch.setattr(embeddings, "_MAX_BYTES", len(store.read(entry)) - 1)
+    assert kept.find(CALL) is None
     kept.keep(CALL, OUTPUT)
     kept._writer.submit(int).result()
-    with pytest.raises(StoreError, match="could not create"):
-        kept.keep(CALL, OUTPUT)
-    assert "not kept: could not create" in caplog.text
+    assert not store.list("embeddings")
 
 
 class SlowStore(Store):
