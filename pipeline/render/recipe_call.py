@@ -205,8 +205,8 @@ class RecipeCall:
     def _with_steps(self, rendered: result.Rendered, trace: StepTrace) -> result.Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
         extras = result.to_extras(trace.fields())
-        values = {**rendered.extras.values, result.KEPT: self._keep.values()}
-        arrays = {**rendered.extras.arrays, **extras.arrays}
+        values = result.unite_outputs(rendered.extras.values, {result.KEPT: self._keep.values()})
+        arrays = result.unite_outputs(rendered.extras.arrays, extras.arrays)
         return replace(rendered, extras=result.Extras(arrays=arrays, values=values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -30,6 +31,7 @@ from framefleet import (
     KeptSteps,
     Model,
     Renderer,
+    RenderError,
     Request,
     UserError,
     load_model,
@@ -44,6 +46,8 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.frames.fields import VIDEO_FIELDS
 from framefleet.pipeline.outputs.frames.result import kept_in
+from framefleet.pipeline.recipes.catalog import generate
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.keep.replay.replay import replay
 from tests.here import render_here
@@ -179,6 +183,29 @@ def test_what_cannot_be_kept_fails_the_row_with_the_fix(
     (failure,) = Renderer(loaded, keep=keep).render([request])
     assert isinstance(failure, Failure)
     with pytest.raises(type(failure.error), match=said):
+        raise failure.error
+
+
+def returns_steps(pipe: Any, request: Request) -> dict[str, Any]:
+    return {**generate(pipe, request), "timesteps": torch.ones(2)}
+
+
+def returns_kept(pipe: Any, request: Request) -> dict[str, Any]:
+    return {**generate(pipe, request), "kept": "all of it"}
+
+
+@pytest.mark.parametrize(("function", "name"), [(returns_steps, "timesteps"), (returns_kept, "kept")])
+def test_what_a_recipe_returns_is_not_replaced_by_what_is_kept(
+    function: Callable[..., Any], name: str
+) -> None:
+    recipe = Recipe(name="own", function=function)
+    request = Request(arguments=SMALLEST["sd"] | {"prompt": "a fox"}, recipe="own")
+    renderer = Renderer(
+        load_model(tiny("sd"), dtype="fp32"), keep=KeptSteps(latents=(0,)), recipes={"own": recipe}
+    )
+    (failure,) = renderer.render([request])
+    assert isinstance(failure, Failure)
+    with pytest.raises(RenderError, match=f"have the same name: '{name}'"):
         raise failure.error
 
 

@@ -456,6 +456,7 @@ def test_sound_may_come_in_many_wrappings(
     assert np.array_equal(audio.samples, samples)
     assert (audio.num_channels, audio.duration_s) == (num_channels, 500 / 8000)
     assert to_audio(FLOATS[0], 8000).num_channels == 1
+    assert type(to_audio(FLOATS, np.int64(8000)).sample_rate) is int  # JSON has no others
 
 
 @pytest.mark.parametrize(

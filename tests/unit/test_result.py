@@ -148,6 +148,28 @@ def test_arrays_are_kept_as_they_are_whatever_they_lie_in() -> None:
     assert json.loads(extras.json() or "") == {"said": "一只猫", "scores": {"a": [1, 2.5, True, None]}}
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"a": {"b": torch.ones(1)}, "a.b": torch.zeros(1)},
+        {"a.0": torch.ones(1), "a": [torch.zeros(1)]},
+        {"a": {1: torch.ones(1), "1": torch.zeros(1)}},
+    ],
+    ids=str,
+)
+def test_two_arrays_with_one_name_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RenderError, match=r"two outputs .* the same name: 'a\.[b01]'"):
+        to_extras(fields)
+
+
+def test_half_a_character_in_a_text_or_a_name_is_kept() -> None:
+    values = {"said": "half \ud83d", "\udfff": ["猫"]}
+    extras = to_extras({**values, "map \ud800": torch.ones(1)})
+    text = extras.json() or ""
+    assert "猫" in text and json.loads(text.encode()) == values
+    assert list(load(extras.file() or b"")) == [r"map \ud800"]
+
+
 def test_equal_arrays_are_equal_files() -> None:
     files = [Extras(arrays={"b": torch.ones(2), "a": torch.zeros(3)[:2]}).file() for _ in range(2)]
     assert files[0] == files[1]

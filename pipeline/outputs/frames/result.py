@@ -6,8 +6,10 @@ Sound has samples, a rate and a digest.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.errors import RenderError, names_text
 from framefleet.pipeline.guards.json_text import canonical_json, parse_object
 from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SOUND
 from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, to_pixels
@@ -64,8 +66,10 @@ def to_audio(value: Any, sample_rate: Any) -> Audio:
         )
     if not np.isfinite(samples).all():
         raise RenderError("the sound contains NaN or infinity", "use dtype bf16 or fp32: fp16 overflows")
+    if isinstance(sample_rate, np.integer):
+        sample_rate = int(sample_rate)
     if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
-        fix = f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, if no component has one"
+        fix = f"return `sample_rate` with it, a whole number of Hz up to {_MAX_RATE}, if no component has one"
         raise RenderError(f"the recipe returned sound with a rate of {sample_rate!r}", fix)
     return Audio(samples=np.ascontiguousarray(samples, dtype=np.float32), sample_rate=sample_rate)
 
@@ -130,7 +134,7 @@ class Extras:
 
     def json(self) -> str | None:
         """Return the values as canonical JSON; None if there are none."""
-        return canonical_json(dict(self.values)) if self.values else None
+        return _escaped(canonical_json(dict(self.values))) if self.values else None
 
     def file(self) -> bytes | None:
         """Return the arrays as a safetensors file, equal for equal arrays; None if there are none."""
@@ -138,7 +142,12 @@ class Extras:
             return None
         from safetensors.torch import save
 
-        return save(dict(self.arrays))
+        return save({_escaped(name): array for name, array in self.arrays.items()})
+
+
+def _escaped(text: str) -> str:
+    """Return text with its lone surrogates spelled out as in JSON, e.g. `\\ud800`: UTF-8 has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def kept_in(extra_outputs: str | None) -> KeptSteps:
@@ -153,7 +162,7 @@ def to_extras(fields: Mapping[str, Any]) -> Extras:
     """Sort the fields of an output into arrays and JSON values; None is left out.
 
     Tensors, arrays and images are arrays; in lists and mappings, they are called field.0, field.key. Raises
-    RenderError for anything else that is not a JSON value.
+    RenderError for anything else that is not a JSON value, and for two arrays with one name.
     """
     arrays: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -163,14 +172,23 @@ def to_extras(fields: Mapping[str, Any]) -> Extras:
         if _is_plain(value):
             values[name] = value
         else:
-            arrays |= _named_arrays(name, value)
+            arrays = unite_outputs(arrays, _named_arrays(name, value))
     extras = Extras(arrays=arrays, values=values)
-    if len((extras.json() or "").encode("utf-8", "replace")) > _MAX_JSON_BYTES:
+    if len((extras.json() or "").encode()) > _MAX_JSON_BYTES:
         raise RenderError(
             f"the other outputs of this row, {', '.join(values)}, have more than {_MAX_JSON_BYTES:,} bytes",
             "return numbers as an array or a tensor, which goes into a file",
         )
     return extras
+
+
+def unite_outputs(*outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of these outputs. Raises RenderError if two have the same name."""
+    counts = Counter(chain.from_iterable(outputs))
+    if doubles := [name for name, count in counts.items() if count > 1]:
+        problem = f"two outputs of this row have the same name: {names_text(doubles)}"
+        raise RenderError(problem, "have the recipe return them under other names")
+    return dict(chain.from_iterable(named.items() for named in outputs))
 
 
 def _is_plain(value: Any) -> bool:
@@ -189,8 +207,7 @@ def _named_arrays(name: str, value: Any) -> dict[str, Any]:
 
     if isinstance(value, Mapping | list | tuple):
         parts = value.items() if isinstance(value, Mapping) else enumerate(value)
-        arrays = (_named_arrays(f"{name}.{key}", part) for key, part in parts)
-        return {inner: array for named in arrays for inner, array in named.items()}
+        return unite_outputs(*(_named_arrays(f"{name}.{key}", part) for key, part in parts))
 
     if isinstance(value, Image.Image):
         value = np.asarray(value)
