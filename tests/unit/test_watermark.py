@@ -109,7 +109,7 @@ def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> No
 
 def test_floats_beyond_the_range_of_marks_are_refused_before_rendering() -> None:
     media = Media(format="exr.zip")
-    with pytest.raises(JobError, match="spread marks 8-bit frames, but media.format is exr.zip"):
+    with pytest.raises(JobError, match=r"spread marks 8-bit frames, but media\.format is exr\.zip"):
         MarkStep(marks=ClipMarks(watermarks=SPREAD)).check(media)
     MarkStep(marks=ClipMarks(watermarks=(Watermark(name="audioseal", weights="a.pth"),))).check(media)
 
