@@ -25,6 +25,7 @@ from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import DRIVERS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import inner_outputs
+from framefleet.pipeline.rows.tables.file_reading import plain_field
 
 log = logging.getLogger(__name__)
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
@@ -174,7 +175,7 @@ def arrow_of(rows: object) -> pa.Table:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Return a table whose categories are plain texts: Arrow cannot cast or select polars' views."""
+    """Return a table with plain categories and nested texts: Arrow cannot cast or select views of polars."""
     for number, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
             parts = [
@@ -183,6 +184,13 @@ def _without_views(table: pa.Table) -> pa.Table:
             ]
             kind = pa.dictionary(field.type.index_type, pa.large_string())
             table = table.set_column(number, field.name, pa.chunked_array(parts, kind))
+        elif pa.types.is_nested(field.type):
+            try:
+                cells = table.column(number).cast(plain_field(field).type)
+            except pa.ArrowException as error:  # of categories in a list
+                problem = f"table=: the column {field.name!r} cannot be converted: {error}"
+                raise TableError(problem, "write it as text") from None
+            table = table.set_column(number, field.name, cells)
     return table
 
 

@@ -96,6 +96,7 @@ def test_rows_of_all_kinds_are_one_table(given: object) -> None:
         ({"prompt": pd.DataFrame({"prompt": ["fox"]})}, "prompt is a table of type DataFrame"),
         ({"prompt": pd.Series(["a"]), "seed": pd.Series([1], index=[1])}, "Series with different indexes"),
         (pl.DataFrame({"prompt": ["a"], "x": pl.Series([object()], dtype=pl.Object)}), "objects of Python"),
+        (pl.DataFrame({"x": [["a"]]}, schema={"x": pl.List(pl.Categorical)}), "'x' cannot be converted"),
         (io.StringIO("fox\n"), "an open file"),
         (csv.DictReader(["prompt,seed", "a,1", "b,2,3"]), "row 1 has more cells"),
     ],
@@ -128,6 +129,8 @@ def test_prompts_are_a_column_and_missing_keys_null(tmp_path: Path) -> None:
     for kind in (pl.Categorical, pl.Enum(["x"])):  # of which a table holds texts
         categories = pl.DataFrame(ROWS).with_columns(pl.lit("x").cast(kind).alias("kind"))
         assert claimed_rows(with_rows(values(tmp_path), categories)) == len(ROWS)
+    shots = pl.DataFrame(ROWS).with_columns(shots=pl.Series([[{"view": "left"}], None]))
+    assert claimed_rows(with_rows(values(tmp_path), shots)) == len(ROWS)
 
 
 def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None:

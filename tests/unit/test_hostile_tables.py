@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet import Store, TableError
+from framefleet import Output, Store, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import record_schema
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.outputs import records_in
-from tests.rows import RECORD
+from tests.rows import RECORD, record
 
 LATIN = "ein café".encode("latin-1")
 
@@ -212,6 +212,13 @@ EXOTIC = {
     "list of nulls": pa.array([[], [None]]),
     "list of dictionary": pa.array([["a"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
     "fixed": pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
+    "list of views": pa.array([["a", None], []], pa.list_(pa.string_view())),
+    "large list of views": pa.array([[b"a", None], []], pa.large_list(pa.binary_view())),
+    "fixed list of views": pa.array([["a", None], None], pa.list_(pa.string_view(), 2)),
+    "map of views": pa.array([[("k", "a")], None], pa.map_(pa.string(), pa.string_view())),
+    "struct of views": pa.array([{"y": ["a"]}, None], pa.struct([("y", pa.list_(pa.string_view()))])),
+    "list view": pa.array([["a"], None], pa.list_view(pa.string())),
+    "large list view": pa.array([["a"], None], pa.large_list_view(pa.string_view())),
 }
 TENSORS = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3), np.float32))
 
@@ -235,6 +242,18 @@ def test_a_column_of_tensors_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "t.parquet", {"prompt": ["a", "b"], "latents": TENSORS})
     problem = refusal(tmp_path / "t.parquet").problem
     assert "the column 'latents' has the type extension<arrow.fixed_shape_tensor" in problem
+
+
+@pytest.mark.parametrize("name", EXOTIC)
+def test_columns_of_rare_types_come_back_from_records(name: str, tmp_path: Path) -> None:
+    table = open_table(str(write_parquet(tmp_path / "t.parquet", {"x": EXOTIC[name]})))
+    ((_, batch),) = table.batches()
+    writer = PartWriter(Store(str(tmp_path)), "records", record_schema(table.schema), run="1")
+    for number in range(len(batch)):
+        writer.add(batch.slice(number, 1), values_of(record(number)))
+    writer.flush()
+    (records,) = Output(Store(str(tmp_path))).records(["x"])
+    assert records["x"].combine_chunks().equals(batch["x"])
 
 
 def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path, wan: PipelineSpec) -> None:

@@ -218,15 +218,31 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
 
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
     """Return the field with a type that fits later cells too, and added files without the column."""
-    field = field.remove_metadata().with_nullable(True)
-    if pa.types.is_dictionary(field.type):
-        field = field.with_type(field.type.value_type)
-    if field.type in _VIEWS:
-        field = field.with_type(_VIEWS[field.type])
+    field = plain_field(field.remove_metadata().with_nullable(True))
     if file.format == "parquet":
         return field
     is_argument = field.name in file.arguments
     return field.with_type(pa.string()) if is_argument or pa.types.is_null(field.type) else field
+
+
+def plain_field(field: pa.Field) -> pa.Field:
+    """Return the field without dictionaries and views, also in its lists, structs and maps."""
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        return plain_field(field.with_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return field.with_type(pa.struct(map(plain_field, kind)))
+    if pa.types.is_map(kind):
+        return field.with_type(
+            pa.map_(plain_field(kind.key_field), plain_field(kind.item_field), kind.keys_sorted)
+        )
+    if pa.types.is_fixed_size_list(kind):
+        return field.with_type(pa.list_(plain_field(kind.value_field), kind.list_size))
+    if pa.types.is_list(kind):
+        return field.with_type(pa.list_(plain_field(kind.value_field)))
+    if pa.types.is_large_list(kind):
+        return field.with_type(pa.large_list(plain_field(kind.value_field)))
+    return field.with_type(_VIEWS.get(kind, kind))
 
 
 @contextmanager
