@@ -198,6 +198,8 @@ def test_a_cell_of_pages_is_cut_and_rows_are_counted_into_blocks() -> None:
 def test_an_argument_may_be_a_number_in_some_rows_and_text_in_others() -> None:
     mixed = [pa.table({"odd": values}) for values in ([1], ["a"], [True], [2.5])]
     assert [block["odd"].to_pylist() for block in in_blocks(iter(mixed))] == [["1", "a", "true", "2.5"]]
+    large = [pa.table({"odd": values}) for values in ([2**53 + 1], [0.5])]
+    assert [block["odd"].to_pylist() for block in in_blocks(iter(large))] == [[str(2**53 + 1), "0.5"]]
     column = columns_of(*mixed, role="argument")["odd"]
     assert (column["kind"], column["blocks"][1]) == ("json", {"all": "a"})
 

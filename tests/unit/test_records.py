@@ -30,7 +30,12 @@ from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, replace_part
-from framefleet.pipeline.outputs.parts.record_tables import ScoreIndex, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.record_tables import (
+    ScoreIndex,
+    record_schema_of,
+    record_tables,
+    taken_columns,
+)
 from framefleet.pipeline.outputs.parts.records import (
     FIRST_FIELDS,
     RECORD_FIELDS,
@@ -423,6 +428,9 @@ def test_a_part_in_place_of_another_has_columns_of_its_own(tmp_path: Path) -> No
     assert rows(tmp_path, "tag") == [(None,), ("a",)]
 
 
+YEAR_6325, NANOSECOND = "6325-04-08 15:04:32.000", "1970-01-01 00:00:00.000000001"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "read"),
     [
@@ -432,12 +440,35 @@ def test_a_part_in_place_of_another_has_columns_of_its_own(tmp_path: Path) -> No
         ([{"a": "é"}], [[1]], ['{"a": "é"}', "[1]"]),
         (pa.array(["a"]).dictionary_encode(), ["b"], ["a", "b"]),
         ([None], ["b"], [None, "b"]),
+        ([2**53 + 1], [0.5], ["9007199254740993", "0.5"]),
+        ([[2**53 + 1]], [[0.5]], ["[9007199254740993]", "[0.5]"]),
+        (pa.array([2**63], pa.uint64()), [-1], ["9223372036854775808", "-1"]),
+        (pa.array([1], pa.int32()), pa.array([1], pa.decimal32(5, 2)), ["1", "1.00"]),
+        (pa.array([0.5], pa.float16()), pa.array([1], pa.decimal128(5, 2)), ["0.5", "1.00"]),
+        (pa.array([2**37], pa.timestamp("s")), pa.array([1], pa.timestamp("ns")), [YEAR_6325, NANOSECOND]),
+        ([b"\xff\xe9"], [1], ["\\xff\\xe9", "1"]),
+        (pa.array([b"\xff"]).dictionary_encode(), [1], ["\\xff", "1"]),
+        (pa.array([b"\xff" * 16], pa.uuid()), [True], ["ffffffff-ffff-ffff-ffff-ffffffffffff", "true"]),
+        ([b"\xff"], ["b"], [b"\xff", b"b"]),
+        (pa.array(["a"], pa.large_string()), ["b"], ["a", "b"]),
     ],
 )
 def test_types_that_changed_become_one_type(tmp_path: Path, one: Any, other: Any, read: list[Any]) -> None:
     write_records(tmp_path, "r1", [1], pa.table({"x": one}))
     write_records(tmp_path, "r2", [2], pa.table({"x": other}))
     assert [x for (x,) in rows(tmp_path, "x")] == read
+
+
+def test_a_type_is_that_of_the_cells_in_every_part(tmp_path: Path) -> None:
+    """Of a run, only the first part is asked which columns it has."""
+    for number, cell in enumerate((1, 2**53 + 1)):
+        write_records(tmp_path, f"r1-{number}", [number], pa.table({"x": [cell], "y": [cell]}))
+    write_records(tmp_path, "r2", [2], pa.table({"x": [0.5], "y": [7]}))
+    assert rows(tmp_path, "x", "y") == [("1", 1), (str(2**53 + 1), 2**53 + 1), ("0.5", 7)]
+    assert record_schema_of(Store(str(tmp_path))).field("x").type == pa.string()
+    write_scores(tmp_path, "r1", [0], z=[2**53 + 1])
+    write_scores(tmp_path, "r2", [1], z=[0.5])
+    assert rows(tmp_path, "z") == [(str(2**53 + 1),), ("0.5",), (None,)]
 
 
 def test_scores_stand_in_their_rows_and_the_newest_counts(tmp_path: Path) -> None:

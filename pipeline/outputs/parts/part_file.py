@@ -20,6 +20,12 @@ from framefleet.pipeline.outputs.stores.store import Store
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it
 TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+_BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
 # Metadata: job.json; the parts that this one replaces, one per line.
 JOB, REPLACES = "framefleet.job", "framefleet.replaces"
 
@@ -75,8 +81,9 @@ def _footer(store: Store, path: str) -> Any:
 def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
     """Return columns of a part, with the types in `fields`. Raises JobError if the part is not ours.
 
-    fields: None: all columns, as they are. Lists and structs become JSON if their field is text. A missing
-    column is null, if it may be null and is not one that every part has.
+    fields: None: all columns, as they are. If their field is text, lists and structs become JSON, and bytes
+    that are not UTF-8 are escaped. A missing column is null, if it may be null and is not one that every part
+    has.
     """
     content = part_content(store, path)
     try:
@@ -163,12 +170,20 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
 
 
 def _as_text(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    """Return a column as it is, or lists and structs as JSON if `field` is text."""
-    if not (pa.types.is_nested(column.type) and field.type == pa.string()):
+    """Return a column as it is, or what Arrow does not cast to text as such if `field` is text."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_odd = pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)
+    if field.type != pa.string() or not (is_odd or any(is_bytes(kind) for is_bytes in _BYTES)):
         return column
-    cells = (json.dumps(cell, default=str, ensure_ascii=False) for cell in column.drop_null().to_pylist())
+    cells = map(_text, column.drop_null().to_pylist())
     texts = [next(cells) if is_there else None for is_there in column.is_valid().to_pylist()]
     return pa.chunked_array([texts], pa.string())
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "backslashreplace")
+    return json.dumps(cell, default=str, ensure_ascii=False) if isinstance(cell, list | dict) else str(cell)
 
 
 def _check_bytes(size_bytes: int) -> None:

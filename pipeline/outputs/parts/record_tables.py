@@ -7,7 +7,7 @@ that people wrote does not have that, to any clip of the row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -38,6 +38,7 @@ _BYTES_AT_ONCE = 64 << 20  # where rows carry megabytes
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 OF_CLIP = pa.schema([("media_sha256", pa.string())])
 _ANY = ""  # in place of a media_sha256
+_TEXTS = {pa.string(), pa.large_string()}
 _MAX_SCORES = 500  # columns; SQLite's tables have at most 2,000
 
 
@@ -49,12 +50,12 @@ def record_schema_of(
     If parts differ in a type, it is one that holds both, if need be text. parts: None: all that count.
     columns: only these. Raises JobError for a column that nothing here has.
     """
-    return _Columns.of(store, live_parts(store) if parts is None else parts).schema(store, columns)
+    return _Columns.of(store, live_parts(store) if parts is None else parts, columns).schema(store, columns)
 
 
 def taken_columns(store: Store) -> frozenset[str]:
     """Return the columns that scores cannot have: those of records that are not scores, e.g. carried ones."""
-    return _Columns.of(store, live_parts(store)).taken
+    return _Columns.of(store, live_parts(store), ()).taken
 
 
 def record_tables(
@@ -68,7 +69,7 @@ def record_tables(
     record. parts: as in `record_schema_of`.
     """
     parts = live_parts(store) if parts is None else parts
-    all_columns = _Columns.of(store, parts)
+    all_columns = _Columns.of(store, parts, columns)
     schema = all_columns.schema(store, columns)
     later = pa.schema([field for field in schema if field.name in all_columns.later.names])
     names = {*schema.names, "row_id", *(OF_CLIP.names if later.names else ())}
@@ -91,8 +92,13 @@ class _Columns:
     taken: frozenset[str]  # those that scores/ cannot have
 
     @classmethod
-    def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:
-        there = _schemas_of(store, parts)
+    def of(cls, store: Store, parts: Sequence[Part], wanted: Collection[str] | None) -> _Columns:
+        """wanted: columns that will be read; None: all."""
+
+        def unfit(fields: list[pa.Field], parts: Sequence[Part]) -> set[str]:
+            return _unfit(store, [f for f in fields if wanted is None or f.name in wanted], parts)
+
+        there, of_scores = _schemas_of(store, parts), column_parts(store)
         columns = (column for plugin in plugins().values() for column in plugin.record_columns.items())
         added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns])
         names = (field.name for schema in there for field in schema if not may_come_later(field))
@@ -105,7 +111,7 @@ class _Columns:
         }
         later = [
             pa.field(field.name, kind)
-            for field in _united(_schemas_of(store, column_parts(store)))
+            for field in _united(_schemas_of(store, of_scores), lambda fields: unfit(fields, of_scores))
             for is_of, kind in kinds.items()
             if field.name not in taken and is_of(field.type)
         ]
@@ -114,7 +120,9 @@ class _Columns:
             raise JobError(problem, "move the parts that framefleet did not write out of the output")
         ours = {field.name: field for field in RECORD_FIELDS}
         # Also columns that no part has, but each must: reading one then says which part lacks it.
-        united = _united([*(there or [RECORD_FIELDS]), added, FIRST_FIELDS])
+        united = _united(
+            [*(there or [RECORD_FIELDS]), added, FIRST_FIELDS], lambda fields: unfit(fields, parts)
+        )
         records = [ours.get(field.name, field) for field in united]
         return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)
 
@@ -160,24 +168,47 @@ def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     return schemas
 
 
-def _united(schemas: list[pa.Schema]) -> pa.Schema:
-    """Return one schema with the columns of all, in the order in which they are met."""
+def _unfit(store: Store, fields: list[pa.Field], parts: Sequence[Part]) -> set[str]:
+    """Return the columns of parts with a cell that their type does not hold, e.g. float64 not 2**53 + 1."""
+    try:
+        for _ in read_parts(store, _paths(parts) if fields else (), pa.schema(fields)):
+            pass
+    except JobError:  # also of a damaged part, which is reported when its text is read
+        middle = len(fields) // 2
+        halves = (fields[:middle], fields[middle:])
+        return set().union(*(_unfit(store, half, parts) for half in halves)) if middle else {fields[0].name}
+    return set()
+
+
+def _united(
+    schemas: list[pa.Schema], unfit: Callable[[list[pa.Field]], Collection[str]] = lambda fields: ()
+) -> pa.Schema:
+    """Return one schema with the columns of all, in the order in which they are met.
+
+    unfit: returns which of some columns, whose types differ, must be text.
+    """
     fields: dict[str, pa.Field] = {}
+    mixed: dict[str, None] = {}
     for field in (field for schema in schemas for field in schema):
         # Not as a writer chose to store it.
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        both = [pa.schema([fields.get(field.name, (field.name, kind))]), pa.schema([(field.name, kind)])]
+        before = fields.get(field.name, pa.field(field.name, kind))
+        both = [pa.schema([before]), pa.schema([(field.name, kind)])]
         try:
             (fields[field.name],) = pa.unify_schemas(both, promote_options="permissive")
         except pa.ArrowException:
             fields[field.name] = pa.field(field.name, pa.string())
+        if not any({before.type, kind} <= same for same in ({fields[field.name].type, pa.null()}, _TEXTS)):
+            mixed[field.name] = None
+    for name in unfit([fields[name] for name in mixed if fields[name].type != pa.string()]):
+        fields[name] = pa.field(name, pa.string())
     return pa.schema(fields.values())
 
 
 def _counting_records(store: Store, paths: list[str], fields: list[pa.Field]) -> Iterator[pa.Table]:
     """Yield these columns of the records that count, as `record_tables` does, without scores."""
     schema = pa.schema(fields)
-    counts = _which_count(store, paths)
+    counts = which_count(store, paths)
     waiting: list[pa.Table] = []
     num_rows = num_bytes = 0  # of these: counting all of them for each part takes longer than reading it
     for path, table, is_last in zip(paths, read_parts(store, paths, schema), counts, strict=True):
@@ -200,7 +231,7 @@ def _in_pieces(tables: list[pa.Table]) -> Iterator[pa.Table]:
         yield table.slice(start, _ROWS_AT_ONCE)
 
 
-def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
+def which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
     """Return, part by part, which of its records is the last of its row."""
     # row_ids are 32 hex digits each: two numbers.
     numbers = [

@@ -244,7 +244,7 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
     """Return one table. Arguments without a column of their own may be numbers in one and text in another."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowTypeError:
+    except (pa.ArrowTypeError, pa.ArrowInvalid):  # or float64 does not hold a whole number
         kinds = [{field.name: field.type for field in table.schema} for table in tables]
         names = {name for one in kinds for name in one}
         mixed = {name for name in names if len({one[name] for one in kinds if name in one}) > 1}
