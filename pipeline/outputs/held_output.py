@@ -15,7 +15,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DAMAGED, RECORDS
 from framefleet.pipeline.outputs.output_files import OutputFiles
-from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
+from framefleet.pipeline.outputs.parts.part_file import JOB, is_readable, metadata_of, to_parquet
 from framefleet.pipeline.outputs.parts.parts import replace_part
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, new_run, numbered_run, part_path
@@ -31,6 +31,7 @@ class HeldOutput(OutputFiles):
     _run: str = field(default="", init=False)  # of parts in place of others
     _num_replaced: int = field(default=0, init=False)
     _merged: tuple[str, pa.Schema, int] | None = field(default=None, init=False)  # run, columns, parts
+    _num_merging_runs: int = field(default=0, init=False)
 
     def delete(self, paths: Sequence[str]) -> None:
         self.hold.check()
@@ -62,23 +63,29 @@ class HeldOutput(OutputFiles):
         self._num_replaced += 1
         replace_part(self.store, path, row_ids, run=self._run, number=self._num_replaced, hold=self.hold)
 
-    def merge(self, parts: Sequence[Part], table: pa.Table) -> None:
-        """Store the rows of parts as one part, make it count instead of them by one write; delete them."""
+    def merge(self, parts: Sequence[Part], table: pa.Table) -> bool:
+        """Store the rows of parts as one part, make it count instead of them by one write; delete them.
+
+        Returns whether it did: not if the one part would unpack to more than a part may.
+        """
+        job = self.job()  # of the newest part, as the one part may become the newest
+        content = to_parquet(table, {JOB: job} if job else {})
+        if not is_readable(content):
+            return False
         run, schema, number = self._merged or ("", None, 0)
         if schema is None or not table.schema.equals(schema):  # all parts of a run have the same columns
-            # Its name sorts before all others of its epoch, as its rows are from earlier parts.
-            run, schema, number = numbered_run(self.hold.epoch, 0), table.schema, 0
+            # Its name sorts after those merged before, and before all others of its epoch, as its rows are
+            # from earlier parts.
+            self._num_merging_runs += 1
+            run, schema, number = numbered_run(self.hold.epoch, self._num_merging_runs), table.schema, 0
             self.hold.merged((), run=run, count=0)
         number += 1
         self._merged = run, schema, number
-        # All parts of a run repeat the same job.json, and the one of the newest run counts.
-        first_of_run = {part.run: part for part in reversed(parts)}
-        job = next(filter(None, map(self.job_of, first_of_run.values())), None)
-        content = to_parquet(table, {JOB: job} if job else {})
         self.hold.check()
         self.store.create(part_path(RECORDS, run, number, content), content)
         self.hold.merged(parts, run=run, count=number)
         self.delete([part.path for part in parts])
+        return True
 
     def set_aside(self, path: str) -> None:
         """Move a file into damaged/."""

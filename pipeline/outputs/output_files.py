@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from framefleet.pipeline.outputs.parts import parts as of_parts, seals
 from framefleet.pipeline.outputs.parts.part_file import columns_of, read_part
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in
+from framefleet.pipeline.outputs.parts.record_tables import which_count
 from framefleet.pipeline.outputs.parts.seals import Part as Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -36,6 +37,10 @@ class OutputFiles:
     def read(self, parts: Iterable[Part]) -> Iterator[pa.Table]:
         """Yield the content of parts as it was written."""
         return read_parts(self.store, [part.path for part in parts], None)
+
+    def which_count(self, parts: Sequence[Part]) -> Iterator[pa.Array]:
+        """Yield for each part which of its records is, in all of these parts, the last of its row."""
+        return map(pa.array, which_count(self.store, [part.path for part in parts]))
 
     def table(self, part: Part) -> pa.Table:
         """Return the content of a part, with plain texts."""

@@ -75,10 +75,9 @@ def merge_small_parts(held: HeldOutput, on_rows: Callable[[int], None] = lambda 
     sizes = {path: stored.size for path, stored in held.store.details(RECORDS).items()}
     small = [part for part in parts if part.epoch and sizes.get(part.path, 0) < LARGE_BYTES // 2]
     num_after, num_rows = len(parts), 0
-    for group in _groups(held, small, sizes):
-        if len(group.parts) == 1:
+    for group in _groups(held, small, sizes, parts):
+        if len(group.parts) == 1 or not held.merge(group.parts, _merged(group.tables)):
             continue
-        held.merge(group.parts, _merged(group.tables))
         num_after -= len(group.parts) - 1
         num_rows += group.num_rows
         on_rows(num_rows)
@@ -86,10 +85,19 @@ def merge_small_parts(held: HeldOutput, on_rows: Callable[[int], None] = lambda 
     return Compacted(num_before=len(parts), num_after=num_after, num_rows_merged=num_rows)
 
 
-def _groups(held: HeldOutput, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:
-    """Yield groups of neighbouring parts with equal columns that make a large part, or a single large one."""
+def _groups(
+    held: HeldOutput, parts: Sequence[Part], sizes: Mapping[str, int], others: Sequence[Part]
+) -> Iterator[_Group]:
+    """Yield groups of neighbouring parts with equal columns that make a large part, or a single large one.
+
+    Of rows with two records, only those records that count: a merged part is newer than others.
+    """
     group = _Group()
+    later = [part for part in others if parts and part >= parts[0]]
+    counts = dict(zip(later, held.which_count(later), strict=True))
     for part, table in zip(parts, held.read(parts), strict=True):
+        if not pc.all(counts[part]).as_py():
+            table = table.filter(counts[part])
         alone = _Group()
         alone.takes(part, table, sizes[part.path])
         if alone.is_large:

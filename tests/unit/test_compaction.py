@@ -13,6 +13,7 @@ import framefleet
 from framefleet import JobError, Output, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_parts
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, new_run
@@ -87,6 +88,47 @@ def test_parts_of_other_columns_are_put_together_by_themselves(store: Store) -> 
     before = records_in(store)
     assert framefleet.compact(store.url_of("")).num_after == 2
     assert records_in(store) == before and sum(row["tag"] is None for row in before) == 2
+
+
+# Parts by their carried column and the places in the table of their rows, by number; a job repeats the number
+# of its part.
+_FEW, _MANY = {0: 0, 1: 1}, dict.fromkeys(range(1000), 0)
+DOUBLES: dict[str, list[tuple[str, dict[int, int]]]] = {
+    "in parts of other columns": [("a", _FEW), ("a", _FEW), ("b", _FEW), ("b", _FEW)] * 4,
+    "at another place in the table": [("a", {0: 5}), ("a", {0: 2})],
+    "in a part that is large already": [("a", _FEW), ("a", _FEW), ("a", _MANY)],
+    "in all rows of earlier parts": [("a", _FEW), ("a", _FEW), ("b", _FEW)],
+}
+
+
+@pytest.mark.parametrize("parts", DOUBLES.values(), ids=DOUBLES)
+def test_the_same_record_of_a_row_counts_afterwards(
+    parts: list[tuple[str, dict[int, int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    store.write("job.json", JOB.encode())
+    for number, (column, places) in enumerate(parts):
+        schema = pa.schema([(column, pa.string())])
+        run = f"000001-20260102T120000-{number:08x}"
+        writer = PartWriter(store, RECORDS, record_schema(schema), run=run, job=str(number))
+        for row, place in places.items():
+            cell = pa.RecordBatch.from_pydict({column: ["x"]}, schema)
+            writer.add(cell, values_of(record(row, row_indices=(place,), worker=str(number))))
+        (path,) = writer.flush()
+    if parts[-1][1] is _MANY:
+        monkeypatch.setattr(compaction, "LARGE_BYTES", 2 * store.details(RECORDS)[path].size)
+    before, job = records_in(store), job_in_parts(store)
+    assert framefleet.compact(store.url_of("")).num_after < len(parts)
+    assert records_in(store) == before
+    assert job_in_parts(store) == job == str(len(parts) - 1)
+
+
+def test_parts_that_could_not_be_read_as_one_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = records_in(store)
+    monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 16)
+    found = framefleet.compact(store.url_of(""))
+    assert (found.num_before, found.num_after, found.num_rows_merged) == (50, 50, 0)
+    assert records_in(store) == before
 
 
 def test_who_had_listed_parts_is_told_that_they_were_merged(store: Store) -> None:

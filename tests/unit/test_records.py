@@ -287,6 +287,15 @@ def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
                     part_file.read_part(Store(str(tmp_path)), "x.parquet", fields)
 
 
+def test_one_long_text_counts_once_and_not_for_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 20)
+    table = pa.table({"text": ["a" * 10_000, "b", None] + ["c"] * 1000})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert part_file.read_part(Store(str(tmp_path)), "x.parquet", None).equals(table)
+
+
 def test_a_small_part_of_long_lists_is_refused_before_they_are_unpacked(store: Store, tmp_path: Path) -> None:
     zeros = pa.nulls(20_000_000, pa.int64()).fill_null(0)
     lists = pa.ListArray.from_arrays([0, len(zeros)], zeros)

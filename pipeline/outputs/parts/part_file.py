@@ -50,6 +50,15 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def is_readable(content: bytes) -> bool:
+    """Return whether `read_part` would return all columns of a part."""
+    try:
+        _parsed(content, None)
+    except (pa.ArrowException, ValueError):
+        return False
+    return True
+
+
 def metadata_of(store: Store, path: str) -> dict[str, str]:
     """Return what a part says about itself: `JOB`, `REPLACES`. Raises JobError as `read_part`."""
     return columns_of(store, path)[1]
@@ -192,11 +201,11 @@ def _check_bytes(size_bytes: int) -> None:
 
 
 def _unpacked_bytes(column: pa.ChunkedArray) -> int:
-    """Return the most that the cells of a column take, each by itself."""
+    """Return what the cells of a column take, each by itself."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
-    longest = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
-    return sum(length * len(chunk) for length, chunk in zip(longest, column.chunks, strict=True))
+    lengths = (pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks)
+    return sum(pc.sum(of_chunk).as_py() or 0 for of_chunk in lengths)
 
 
 def is_unreadable(store: Store, error: StoreError) -> bool:

@@ -66,7 +66,7 @@ def new_run(epoch: int) -> str:
 def numbered_run(epoch: int, number: int) -> str:
     """Return a new name that sorts by its number, and not by time, among those of its epoch.
 
-    number: 0 sorts before the names of `new_run`.
+    number: those below 20,000,000 sort before the names of `new_run`.
     """
     return f"{epoch:06d}-{number:08d}T000000-{uuid.uuid4().hex[:8]}"
 
