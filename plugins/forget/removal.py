@@ -18,12 +18,11 @@ from framefleet.api.outputs import DriverLock, HeldOutput, Part, Store, read_jso
 from framefleet.api.texts import canonical_json, parse_json, parse_object
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.plugin import files_of_plugins
-from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
+from framefleet.plugins.forget.texts import RowTexts, is_text
 from framefleet.plugins.picks import PICK_FILES, PICKS
 
 # Deleted as a whole, even if only some rows are quoted, since they are computed again or only for people.
 _DERIVED = ("damaged", "embeddings")
-_STATE = "until.json"  # has values of groups; written again by the next run
 _ANSWERS, _ANSWERED = (
     "answers",
     "original_prompt",
@@ -98,12 +97,8 @@ class Removal:
         self.num_rewritten += 1
 
     def delete_quotes(self) -> None:
-        """Delete pages, picks, errors of earlier runs, and quotes in job.json and until.json."""
+        """Delete pages, picks, errors of earlier runs, and quotes in job.json."""
         self._empty_job()
-        if self.store.exists(_STATE):
-            values = _texts_of(self.store.read(_STATE))
-            if values is None or not self.texts.rows_by_text.keys().isdisjoint(values):
-                self._delete([_STATE])
         derived = (*_DERIVED, *(path for path, kind in files_of_plugins().items() if kind == "derived"))
         self.pages.update(path for path in derived if self.store.list(path) or self.store.exists(path))
         self._delete(path for folder in derived for path in self.store.list(folder))
@@ -218,11 +213,3 @@ class Removal:
             return value
         texts = self.texts.rows_by_text
         return [self._without_texts(one) for one in value if not (isinstance(one, str) and one in texts)]
-
-
-def _texts_of(content: bytes) -> set[str] | None:
-    """Return the texts in JSON; None if it is invalid, which its readers report or repair."""
-    try:
-        return {*nested_texts(parse_json(content))}
-    except ValueError:
-        return None

@@ -37,6 +37,6 @@ PLUGIN = Plugin(
     columns_of_sections={UNTIL: "framefleet.plugins.until.marks:open_marks"},
     runners=["framefleet.plugins.until.runner:UntilRunner"],
     section_columns={UNTIL: (ACCEPTED, SURPLUS)},
-    files={"chosen": "rows", "until.json": "kept"},
+    files={"chosen": "rows", "until.json": "derived"},
     listeners=["framefleet.plugins.until.plugin:UntilListener"],
 )

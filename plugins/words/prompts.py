@@ -147,14 +147,16 @@ def write_prompts(
             problem = f"{where} has a column {ORIGINAL!r}, but this one would be added"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
-        keys, is_sound = set[str](), True
+        keys, is_sound, forgotten = set[str](), True, Survey()
         for row in _questions(resolved):
             keys |= {row.key} - {""}
             is_sound &= not row.problems
+            forgotten.num_forgotten += answers.get(row.key) == ""  # emptied by `framefleet forget`
         left: dict[str, int] = {}
-        later = {key for key in keys if answers.get(key) == ""}  # emptied by `framefleet forget`
+        later = {key for key in keys if answers.get(key) == ""}
         if keys and later == keys:
             raise TableError(f"{where}: all its prompts were forgotten", "add other rows")
+        forgotten.say_forgotten(watch)
         if keys - answers.keys() or not is_sound:
             if not scratch:
                 check_claim(resolved)

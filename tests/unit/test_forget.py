@@ -279,6 +279,15 @@ def test_nothing_is_forgotten_while_a_judge_answers(out: Path) -> None:
         framefleet.forget(str(out), where=f"email = '{EMAIL}'")
 
 
+class Listening(Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [{"prompt": "Alice"}, {"prompt": "rain"}])
     rewrite = {"url": "http://127.0.0.1:9", "model": "pen", "question": "Write: {prompt}"}  # nobody is there
@@ -291,8 +300,10 @@ def test_a_prompt_that_was_rewritten_is_not_rewritten_again(tmp_path: Path) -> N
     commit_rows(job, write_prompts(job, Callback()).place)
     framefleet.forget(job.output, where="original_prompt = 'Alice'")
     assert words_in(tmp_path / "out", ("Alice",)) == []
-    written = write_prompts(job, Callback())
+    watch = Listening()
+    written = write_prompts(job, watch)
     assert written.place and pq.read_table(written.place)["prompt"].to_pylist() == ["rain in gold"]
+    assert [line for line in watch.said if "so not rendered: 1 row" in line]
     assert framefleet.prompts(job) == {"rain": "rain in gold"}
 
 
@@ -325,12 +336,6 @@ def test_until_asks_for_no_more_clips_of_a_row_that_was_forgotten(tmp_path: Path
 
 
 def test_until_makes_good_for_one_of_several_clips_that_was_forgotten(tmp_path: Path) -> None:
-    said = list[str]()
-
-    class Listening(Callback):
-        def say(self, text: str) -> None:
-            said.append(text)
-
     job, watch = job_with(tmp_path), Listening()
     with closing(Candidates(job, watch)) as candidates:
         rows = candidates.extend(0, 2)
@@ -344,7 +349,7 @@ def test_until_makes_good_for_one_of_several_clips_that_was_forgotten(tmp_path: 
     Store(job.output).write("forgotten.json", json.dumps([own, later]).encode())
     with closing(Candidates(job, watch)) as candidates:
         assert [group.values["prompt"] for group in candidates.groups] == ["b", "c"]
-    assert [line for line in said if "so not rendered: 1 row" in line]
+    assert [line for line in watch.said if "so not rendered: 1 row" in line]
 
 
 def test_an_output_that_a_job_writes_to_is_left_alone(out: Path) -> None:
