@@ -240,9 +240,8 @@ def report_command(
     write_report(store, made)
     if made.cost:
         unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
-        parts = [f"{name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items()]
-        if price is not None:
-            parts = [f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}", *parts]
+        hours = f"{unit} hours: {rounded(cost.gpu_hours)}{cost.inner_text}{',' if cost.inner_text else ''}"
+        parts = [] if price is None else [f"{hours} x {price:g}"]
         parts += [f"paid to servers: {cost.paid:,.2f}"] * bool(cost.paid)
         stdout.say(f"cost: {cost.total:,.2f} ({', '.join(parts)})")
     if made.clip_yield:

@@ -317,12 +317,15 @@ def test_what_is_printed_names_the_share_and_the_price_of_each(output: Path) -> 
     clips = "11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
     rest = "drafts 33%, failed or repeated 13%, loading 4%, waiting 4%"
     line = f"yield: of the workers' time, networks computed for 73%; {clips}{rest}"
-    assert shown[:2] == ["cost: 9.00 (worker hours: 0.25 x 36, drafts: 0.0833)", line]
+    assert shown[:2] == ["cost: 9.00 (worker hours: 0.25, of which drafts 0.0833, x 36)", line]
     values = json.loads((output / "report.json").read_text())
     assert values["clip_yield"]["accepted_share"] == pytest.approx(1 / 9)
     assert values["spent"]["worker_seconds/denoise"] == 400
     page = (output / "report.html").read_text()
     assert "What became of the time" in page and "stars &gt;= 3" in page and "Where the time goes" in page
+    assert "<b>0.25</b><span>worker hours, of which drafts 0.0833<" in page
+    overview = framefleet.report(str(output), price=36.0, write=False).overview()
+    assert overview["time"] == "0.25 worker hours, of which drafts 0.0833"
 
 
 def test_what_no_driver_counted_is_not_said(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _headline(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield f"cost{at}{with_others}{paid}", f"{cost.total:,.2f}", False
         if cost.per_clip is not None:
             yield "cost per clip", rounded(cost.per_clip, 4), False
-    yield report.unit, rounded(report.gpu_hours), False
+    yield report.unit + (cost.inner_text if cost else ""), rounded(report.all_gpu_hours), False
     if seconds := report.throughput.wall_s:
         yield "from first to last row", duration(seconds), False
 

@@ -113,6 +113,12 @@ class Cost:
     total: float
     per_clip: float | None
 
+    @property
+    def inner_text(self) -> str:
+        """What of `gpu_hours` inner outputs took, e.g. ", of which drafts 0.0522"; or ""."""
+        each = ", ".join(f"{name} {rounded(hours)}" for name, hours in self.inner_gpu_hours.items())
+        return f", of which {each}" if each else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsedEnvironment:
@@ -180,13 +186,18 @@ class Report(Overview):
         """Of `gpu_hours`."""
         return "GPU hours" if self.gpus_per_worker else "worker hours"
 
+    @property
+    def all_gpu_hours(self) -> float:
+        """All that the cost is for; without a cost, `gpu_hours`."""
+        return self.cost.gpu_hours if self.cost else self.gpu_hours
+
     def overview(self) -> Mapping[str, object]:
         rows, cost = self.rows, self.cost
         of = "" if rows.total is None else f" of {rows.total:,}"
         return {
             "output": self.output,
             "rows": f"{rows.done:,}{of} done, {rows.failed:,} failed, {rows.invalid:,} invalid",
-            "time": f"{rounded(self.gpu_hours, 4)} {self.unit}",
+            "time": f"{rounded(self.all_gpu_hours, 4)} {self.unit}{cost.inner_text if cost else ''}",
             "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
             "cost": None if cost is None else rounded(cost.total, 4),
             "paid to servers": f"{cost.paid:,.2f}" if cost and cost.paid else None,
