@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from framefleet.pipeline.errors import JobError, ModelError, UserError, shown
+from framefleet.pipeline.errors import JobError, ModelError, UserError, quoted, shown
 
 _MODEL = "model"  # the place of the model in a job that has only one
 _AGAIN = "correct these, then run the same command again"
@@ -99,6 +99,14 @@ def folder_meant(folder: str, files: Collection[str]) -> str | None:
 def either(fix: str, other: str) -> str:
     """Return one text for two alternative fixes."""
     return f"{fix} Or {other}" if fix.endswith("?") else f"{fix}; or {other}"
+
+
+def no_program(place: str, program: str, file: str) -> JobError:
+    """Return the error for a job key whose program this machine cannot run. file: where it was looked for."""
+    if "/" in program and os.path.isfile(file):
+        return JobError(f"{place}: {program} is not executable", f"run {quoted('chmod', '+x', file)}")
+    problem = f"{place}: {program} is not a program on this machine"
+    return JobError(problem, "correct its path, which is relative to the job file's folder")
 
 
 @contextmanager

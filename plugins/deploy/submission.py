@@ -39,6 +39,7 @@ from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.show.console import SUBMITTED
+from framefleet.pipeline.guards.mistakes import no_program
 from framefleet.pipeline.outputs.stores.retries import Soon
 
 _FILE = "job.json"
@@ -116,14 +117,14 @@ def _under_way(output: str, submission_id: str, address: str) -> OutputInUse:
 def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
     """Copy the program of `on_end`, if its path is relative to the job file's folder.
 
-    Raises JobError if it does not exist.
+    Raises JobError if it cannot be run.
     """
     program = program_at_end(values)
     if "/" not in program or program.startswith("/"):
         return
-    if not (file := shutil.which(os.path.join(job.folder or "", program))):
-        problem = f"on_end.command: {program} is not a program on this machine"
-        raise JobError(problem, "correct its path, which is relative to the job file's folder")
+    in_folder = os.path.join(job.folder or "", program)
+    if not (file := shutil.which(in_folder)):
+        raise no_program("on_end.command", program, in_folder)
     (folder / _PROGRAMS).mkdir()
     shutil.copy(file, folder / _PROGRAMS)
     values["on_end"]["command"][0] = f"{_PROGRAMS}/{Path(file).name}"

@@ -23,7 +23,7 @@ from framefleet.api.errors import FramefleetError, JobError, OutputInUse, count_
 from framefleet.api.jobs import Job, Summary, store_of_job
 from framefleet.api.texts import keep_secrets, public_text
 from framefleet.pipeline.errors import exit_code_of
-from framefleet.pipeline.guards.mistakes import Mistakes
+from framefleet.pipeline.guards.mistakes import Mistakes, no_program
 from framefleet.plugins.notify.section import OnEndSection
 
 # A server is usually back ten seconds after a restart. An interrupted run has no time for a second attempt.
@@ -51,8 +51,7 @@ def checked_end(job: Job) -> OnEndSection:
             if "/" in program and shutil.which(in_folder):
                 wanted = wanted.model_copy(update={"command": [in_folder, *arguments]})
             elif not shutil.which(program):
-                problem = f"{_SECTION}.command: {program} is not a program on this machine"
-                raise JobError(problem, "correct its path, which is relative to the job file's folder")
+                raise no_program(f"{_SECTION}.command", program, in_folder)
     mistakes.report()
     return wanted
 

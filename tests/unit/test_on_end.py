@@ -259,6 +259,13 @@ def test_a_command_that_is_not_there_is_refused_before_the_run(tmp_path: Path, p
     assert f"on_end.command: {program} is not a program" in problem and "hunter2" not in problem
 
 
+def test_a_command_that_is_not_executable_is_refused_with_how_to_make_it_so(tmp_path: Path) -> None:
+    (tmp_path / "notify.sh").write_text("#!/bin/sh\n")
+    program = str(tmp_path / "notify.sh")
+    problem = refusal(job(tmp_path, command=[program]))
+    assert problem == f"on_end.command: {program} is not executable\nhint: run chmod +x {program}"
+
+
 def test_urls_of_variables_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (url, sent):
         monkeypatch.setenv("ALL_OF_IT", f"{url}/check-of-variable")

@@ -85,7 +85,8 @@ def test_the_program_of_the_end_goes_with_the_job(program: str, tmp_path: Path, 
     file.write_text("#!/bin/sh")
     job = write_job(tmp_path / "job/job.yaml", values(tmp_path, on_end={"command": [program, "--team"]}))
     refused = command("submit", job)
-    assert (refused.exit_code, f"on_end.command: {program} is not a program" in refused.stderr) == (2, True)
+    assert (refused.exit_code, f"on_end.command: {program} is not executable" in refused.stderr) == (2, True)
+    assert f"hint: run chmod +x {tmp_path}/job/{program}" in refused.stderr
     file.chmod(0o755)
     assert command("submit", job).exit_code == 0
     on_end = load_job(tmp_path / "there/job.json").on_end  # type: ignore[attr-defined]
