@@ -109,7 +109,8 @@ def _source_of(output: Output, options: Mapping[str, Any]) -> tuple[Dataset, Sto
     table = claim_of(output.store).job.table or ""
     scheme, _, place = table.partition("://")
     if scheme != _SCHEME:
-        problem = f"the job of {output.url} has the table {table}, which is not a LeRobot dataset"
+        has = f"the table {table}, which is not a LeRobot dataset" if table else "no table"
+        problem = f"the job of {output.url} has {has}"
         raise JobError(problem, "render a job with `table: lerobot://...`")
     store = Store(Episodes().folder(place), options)
     return Dataset(public_url(table), read=store.read, paths_below=store.list), store

@@ -221,6 +221,7 @@ def test_looks_whose_cameras_are_not_rendered_yet_are_not_those_of_fewer_cameras
         ({"seeds": range(12)}, "no look has all cameras"),
         ({"guidance_scale": [1.0] * 12}, "are in the same look of episode 0"),
         ({"table": "prompts.csv"}, "which is not a LeRobot dataset"),
+        ({"table": None}, "has no table"),
         ({"table": "lerobot:///nowhere"}, "it has no meta/info.json"),
     ],
 )
