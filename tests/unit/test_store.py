@@ -173,6 +173,13 @@ def test_what_is_no_file_is_refused_and_not_waited_for(make: Callable[[Path], No
         Store(str(tmp_path)).read("job.json")
 
 
+@pytest.mark.parametrize("place", ["job.yaml", "job.yaml/below"])
+def test_a_file_in_the_place_of_the_folder_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("model: m")
+    with pytest.raises(NoFile, match=r"/job\.yaml is a file\nhint: choose a folder"):
+        Store(str(tmp_path / place)).write("clips/one.mp4", b"1")
+
+
 def test_behind_a_link_that_leads_out_nothing_is_changed(tmp_path: Path) -> None:
     home, run = tmp_path / "home", tmp_path / "run"
     (home / "data").mkdir(parents=True)

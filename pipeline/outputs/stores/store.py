@@ -230,6 +230,10 @@ class Store:
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
                 trouble = "missing"  # the place to write to
+            if isinstance(error, NotADirectoryError | FileExistsError):
+                root = Path(self.url_of(""))
+                if file := next(filter(Path.is_file, (root, *root.parents)), None):
+                    raise errors.NoFile(f"{file} is a file", "choose a folder") from None
             if isinstance(error, OSError) and error.errno in errors.NO_FILE_ERRNOS:
                 raise errors.NoFile(
                     f"{self.url_of(path)} is not a file: {error.strerror}",
