@@ -73,7 +73,7 @@ def test_a_drawn_row_without_a_record_counts_against_it(rendered: Path, tmp_path
     proven = framefleet.prove(out, tmp_path / "made", rows=4, coin="1")
     assert (proven.num_rows, proven.num_missing) == (4, 1)
     elsewhere = command("check", tmp_path / "made")
-    assert elsewhere.exit_code == 2 and "if it has moved, add --model PLACE" in elsewhere.output
+    assert elsewhere.exit_code == 2 and "\nhint: add --model PLACE\n" in elsewhere.stderr, elsewhere.stderr
     checked = command("check", tmp_path / "made", "--model", tiny("wan"))
     assert checked.exit_code == 1 and "3 of 4 equal" in checked.stdout, checked.output
     assert f"{table['row_id'][0]}: it has no record" in checked.stdout

@@ -95,6 +95,9 @@ class Replayer:
             except ModelError as error:
                 if self._given.model or self._given.models:
                     raise
+                if "/" not in (name := recorded.model.path) and not Path(name).exists():
+                    problem = f"its record has the name of its model, {name!r}, without the folder it is in"
+                    raise ModelError(problem, "add --model PLACE") from None
                 fix = f"if it has moved, add --model PLACE; else {error.fix}"
                 raise ModelError(error.problem, fix) from None
         model = self._model
