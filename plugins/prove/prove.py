@@ -72,12 +72,15 @@ def prove(
     folder: for the certificate, new or empty; None is NAME-certificate in the current folder. coin: a public
     value that nobody could know or choose when the seal was published, such as a lottery number; None: only
     return the seal. given: where the rows' inputs may be read. Raises JobError if there are no records, or
-    the folder is not empty.
+    the folder is not empty, or for rows or a folder without a coin.
     """
     if coin is not None and not 0 < len(coin) <= MAX_COIN:
         raise JobError(f"the coin has {len(coin):,} characters", f"use 1 to {MAX_COIN:,}")
     if coin is not None and not coin.isprintable():
         raise JobError(f"the coin is {coin!r}", "use one line of text")
+    if coin is None and (folder is not None or rows != NUM_ROWS):
+        used = "FOLDER" if folder is not None else "--rows"
+        raise JobError(f"{used} is for drawn rows, and none are drawn without --coin", f"leave {used} out")
     if rows > MAX_DRAWN:
         raise JobError(f"rows is {rows:,}", f"draw at most {MAX_DRAWN:,}")
     opened = Output.open_rendered(str(output), given.storage_options).now()

@@ -148,6 +148,14 @@ def test_what_is_no_coin_is_refused(coin: str, rendered: Path) -> None:
         framefleet.prove(rendered, coin=coin)
 
 
+@pytest.mark.parametrize(("option", "unused"), [(["--rows", "4"], "--rows"), (["made"], "FOLDER")])
+def test_without_a_coin_what_is_for_drawn_rows_is_refused(
+    option: list[str], unused: str, rendered: Path
+) -> None:
+    refused = command("prove", rendered, *option)
+    assert refused.exit_code == 2 and f"hint: leave {unused} out" in refused.stderr, refused.output
+
+
 @pytest.mark.parametrize(
     "change", [{"bytes": None}, {"arguments": 5}, {"row_indices": None}, {"started_at": 1}]
 )
