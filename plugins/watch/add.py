@@ -39,8 +39,8 @@ _DIGITS = 12  # of a file's digest, in its name
 # unknown: a job is running, but has not answered.
 RenderedBy = Literal["running", "next", "unknown"]
 _OUTLOOKS: Mapping[RenderedBy, str] = {
-    "running": "the running job will render these rows",
-    "next": "the next run with the output {output} will render these rows",
+    "running": "the running job will render {rows}",
+    "next": "the next run with the output {output} will render {rows}",
     "unknown": "the running job has not answered; if it ends without these rows, run it again",
 }
 
@@ -58,7 +58,8 @@ class Addition(Overview):
     @property
     def outlook(self) -> str:
         """Who renders the rows, as text."""
-        return _OUTLOOKS[self.rendered_by].format(output=self.url.rpartition(f"/{TABLES}/")[0])
+        rows = "these rows" if self.is_new else "those of these rows that are left"
+        return _OUTLOOKS[self.rendered_by].format(output=self.url.rpartition(f"/{TABLES}/")[0], rows=rows)
 
     def overview(self) -> Mapping[str, object]:
         return {

@@ -252,6 +252,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     summary = run(values)
     assert summary and summary.done == 2
     check_whole(values, ROWS)
+    assert "will render those of these rows that are left" in command("add", job, more).stderr
 
 
 def test_a_damaged_file_of_added_rows_does_not_end_a_run(
