@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from framefleet.api.commands import Callback, Overview, Watch, wait_for
 from framefleet.api.errors import JobError, TableError, shown
 from framefleet.api.jobs import Job, load_job, runners_of
+from framefleet.api.outputs import Output
 from framefleet.api.texts import did_you_mean
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
@@ -93,10 +94,11 @@ def add_rows(
     watch: Watch,
     sets: Sequence[str] = (),
     *,
+    output: str | None = None,
     wait_s: float = ANSWER_S,
 ) -> Addition:
-    """Add rows, as `add` does, and report to `watch`."""
-    job = load_job(job, sets)
+    """Add rows, as `add` does, and report to `watch`. output: replaces the job's."""
+    job = load_job(job, sets, output=output)
     runners = runners_of(job)
     if job.sweep or job.table is None:
         way = "add values to it" if job.sweep else "change the job file"
@@ -113,11 +115,14 @@ def add_rows(
             for runner in runners:
                 runner.check_added(job, watch, str(file))
         digest = sha256_of(file)[:_DIGITS]
-        there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
-        earlier = next(there, None)  # e.g. by an earlier run of this command that was killed
+        same = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
+        earlier = next(same, None)  # e.g. by an earlier run of this command that was killed
         path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
         if earlier is None:
             resolved.store.upload(path, file)
+        opened = Output(resolved.store)
+        if not (opened.is_begun or opened.inner):
+            watch.say(f"note: {opened.url} has no run yet")
         rendered_by: RenderedBy = "next"
         if driver_of(resolved.store).is_at_work:
             wait_for(watch, "waiting for the job's answer")

@@ -9,6 +9,7 @@ from typing import Annotated
 from typer import Argument
 
 from framefleet.api.commands import (
+    OutputPlace,
     OutputToRead,
     Sets,
     StorageSets,
@@ -74,6 +75,7 @@ def add_command(
     job: GivenJob,
     table: _Rows,
     sets: Sets = None,
+    output: OutputPlace = None,
     as_json: SummaryAsJson = False,
 ) -> None:
     """Add rows to a job, whether it is running or not. They are checked here, and copied into the output.
@@ -85,7 +87,7 @@ def add_command(
     from framefleet.plugins.watch.add import add_rows
 
     with watch_on(stderr) as watch:
-        added = add_rows(job, table, watch, sets or [])
+        added = add_rows(job, table, watch, sets or [], output=output)
     for line in added.left_out:
         stderr.say(f"left out: {line}")
     if as_json:

@@ -113,9 +113,11 @@ def test_rows_are_added_to_an_output_of_scores_and_a_judge_without_asking_it(val
     assert framefleet.add(values, ROWS[7:]).num_rows == len(ROWS[7:])
 
 
-def test_before_the_first_run_status_says_that_added_rows_wait(values: dict[str, Any]) -> None:
+def test_before_the_first_run_it_is_said_that_added_rows_wait(values: dict[str, Any], tmp_path: Path) -> None:
     dated = f"{values['output']}-{{date}}"
-    framefleet.add(values | {"output": dated}, ROWS[7:])
+    more = write_table(tmp_path / "more.parquet", ROWS[7:])
+    added = command("add", write_job(tmp_path / "job.yaml", values), more, "--output", dated)
+    assert added.exit_code == 0 and " has no run yet\n" in added.stderr, added.stderr
     listed = command("status", dated, "--check")
     assert listed.exit_code == 2 and "has no run yet, only 2 added rows" in listed.stderr, listed.output
 
