@@ -220,12 +220,12 @@ class Driver:
         limit_s = self._run.retries.drain_s
         began = reported = time.monotonic()
         if left := self._lanes.in_hand():
-            again = "again" if self._stop.is_asked else "twice"
+            again = "" if STOP in self._run.lock.asked else " again" if self._stop.is_asked else " twice"
             log.warning(
                 "stopping: workers hand back %s, at most %.0f s%s",
                 count_text(sum(left.values()), "row"),
                 limit_s,
-                f"; press Ctrl-C {again} to stop at once" if self._stop.can_be_urgent else "",
+                f"; press Ctrl-C{again} to stop at once" if self._stop.can_be_urgent else "",
             )
         while left and not self._stop.is_urgent and (now := time.monotonic()) - began < limit_s:
             if now - reported >= _REPORT_EVERY_S:

@@ -50,6 +50,7 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     assert found.exit_code == 0 and found.stdout.startswith("asked the driver on "), found.output
     printed = jobs.finish(process, exits=130, timeout_s=400)
     assert "asked to end by `framefleet stop`" in printed and "to continue: framefleet render" in printed
+    assert "Ctrl-C again" not in printed, "nobody has pressed it"
     assert len(jobs.records_of(out)) < len(rows)
     jobs.check_whole(out)
     refused = command("stop", out)
