@@ -167,9 +167,15 @@ def _add(loaded: _Loaded, name: str, plugin: Plugin) -> None:
         for key in getattr(plugin, door).keys() & there:
             problem = f"plugin {name}: another plugin has {key!r} in its `{door}`"
             raise PluginError(problem, "rename it, or uninstall one of them")
-    for door, names in (("runner", ran), ("file step", plugin.file_steps)):
+    of_sections = [plugin.columns_of_sections, plugin.late_columns_of_sections, plugin.section_columns]
+    for things, names in (
+        ("a runner", ran),
+        ("a file step", plugin.file_steps),
+        ("columns", chain(*of_sections)),
+        ("an inner output", plugin.inner_outputs.values()),
+    ):
         if unknown := [section for section in names if section not in known]:
-            problem = f"plugin {name}: it has a {door} for the section {unknown[0]!r}, which no plugin adds"
+            problem = f"plugin {name}: it has {things} for the section {unknown[0]!r}, which no plugin adds"
             raise PluginError(problem, "name the section in `sections` of its Plugin")
     for section in sections.keys() - ran:  # jobs without it get its defaults
         _made(name, plugin.sections[section], "sections")
