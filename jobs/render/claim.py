@@ -227,8 +227,15 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
     """Return a line for each difference that makes these two different jobs; [] if they are the same."""
     names = {*sections_with_steps(theirs["job"]), *sections_with_steps(ours["job"])}
     gone = [name for name in theirs.get("file_steps", ()) if name not in file_steps()]
-    lines = [f"  {name}: {theirs['job'].get(name)} there, of a plugin that is not here" for name in gone]
-    theirs, ours = _decisive(theirs, names), _decisive(ours, names)
+    of_both = [name for name in gone if name in ours.get("file_steps", ())]
+    lines = [
+        f"  {name}: {theirs['job'].get(name)} there, of a plugin that is not here; install it"
+        for name in gone
+        if name not in of_both
+    ]
+    theirs, ours = (
+        _decisive(side, names) | {name: side["job"].get(name) for name in of_both} for side in (theirs, ours)
+    )
     for key in sorted({*theirs, *ours}):
         # A null removes a default, which a missing key does not.
         null = "null" if theirs.get(key) is None and ours.get(key) is None else "unset"

@@ -38,7 +38,7 @@ from framefleet.plugins.keep.damage import look_at
 from framefleet.plugins.keep.pack_list import damages_of_pack, write_list
 from framefleet.plugins.keep.repair.repair import Repairs, mend, put_back
 from framefleet.plugins.keep.replay.compare import Again, compare
-from framefleet.plugins.keep.verify.verify import damages_of
+from framefleet.plugins.keep.verify.verify import damages_of, job_damage
 from tests.commands import command
 from tests.driving import hello_of
 from tests.jobs import job_values, prompt_rows, write_table
@@ -371,8 +371,13 @@ def test_an_output_whose_files_a_plugin_has_changed_does_not_go_on_without_it(re
     resolved.store.write(CLAIM, json.dumps(claimed).encode())
     check_claim(resolved)  # no clip is there yet
     render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
-    with pytest.raises(JobError, match=r"tint: {'red': 40} there, of a plugin that is not here"):
+    with pytest.raises(JobError, match=r"tint: {'red': 40} there, of a plugin that is not here; install it"):
         check_claim(resolved)
+    assert job_damage(resolved.store) is None
+    claimed["job"]["tint"]["red"] = 50
+    resolved.store.write(CLAIM, json.dumps(claimed).encode())
+    damage = job_damage(resolved.store)
+    assert damage and "tint: {'red': 40} there, {'red': 50} here" in damage.reason
 
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
