@@ -7,7 +7,7 @@ from typing import Any
 
 from framefleet.jobs.doors import file_steps
 from framefleet.jobs.job.schema import Job, has_changed
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, PluginError
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -21,11 +21,14 @@ def kinds_of(job: Job) -> dict[str, type[FileStep]]:
 
 def open_steps(job: Job) -> dict[str, FileStep]:
     """Return the job's steps by section, in their order. Raises UserError for what cannot be used."""
-    opened = {
-        name: step
-        for name, kind in kinds_of(job).items()
-        if (step := kind.open(getattr(job, name), folder=job.folder)) is not None
-    }
+    opened: dict[str, FileStep] = {}
+    for name, kind in kinds_of(job).items():
+        step = kind.open(getattr(job, name), folder=job.folder)
+        if isinstance(step, FileStep):
+            opened[name] = step
+        elif step is not None:
+            problem = f"{name}: `open` of {kind.__module__}:{kind.__name__} returned {type(step).__name__}"
+            raise PluginError(problem, "have it return the step, or None")
     return dict(sorted(opened.items(), key=lambda named: named[1].order))
 
 

@@ -156,7 +156,7 @@ def encode_file(
     }
     content = encode(frames, media=of.media, fps=fps, metadata={**tags, **added}, audio=sound)
     for step in steps:
-        content = step.returned("file", step.file(content, of), bytes)
+        content = step.changed_file(content, of)
     return content
 
 

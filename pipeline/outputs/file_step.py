@@ -161,6 +161,12 @@ class FileStep:
             raise RenderError(problem, f"have it return what it got: {frames.dtype} of {frames.shape}")
         return made
 
+    def changed_file(self, content: bytes, of: StepInput) -> bytes:
+        """Return the result of `file`. Raises RenderError if it is no bytes, or empty."""
+        if made := self.returned("file", self.file(content, of), bytes):
+            return made
+        raise RenderError("`file` returned 0 bytes", "have it return the file that is stored")
+
 
 def added_columns(steps: Mapping[str, FileStep], columns: Iterable[ClipColumn]) -> pa.Schema:
     """Return the columns that plugins add to records."""

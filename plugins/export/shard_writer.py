@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from framefleet.api.errors import JobError
 from framefleet.api.outputs import Store
+from framefleet.pipeline.errors import PluginError
 
 if TYPE_CHECKING:
     from framefleet.api.commands import Watch
@@ -37,7 +38,10 @@ class Target:
 
 
 class ShardWriter(ABC):
-    """One shard. Readers of the dataset see nothing of it until it is finished."""
+    """One shard. Readers of the dataset see nothing of it until it is finished.
+
+    A subclass sets `self.writer` to what writes the file at the path `self.file`; `finish` closes it.
+    """
 
     read_by: ClassVar[str] = ""  # how to read it; printed by `framefleet export`
 
@@ -78,6 +82,9 @@ class ShardWriter(ABC):
 
     def finish(self) -> None:
         """Finish the shard, and make it visible to readers."""
+        if self.writer is None:
+            problem = f"`add` of {type(self).__module__}:{type(self).__name__} has set no `self.writer`"
+            raise PluginError(problem, "have it set what writes `self.file`, or override `finish`")
         self.writer.close()
         self.target.place.upload(self.path_of(self.name), self.file)
         self.file.unlink()

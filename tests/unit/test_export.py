@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 
 import framefleet
 from framefleet import JobError, Store
+from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.plugins.export.shard_writer import ShardWriter, Target
 from tests.commands import command
 from tests.outputs import write_part
 from tests.rows import own_row_id
@@ -215,6 +219,23 @@ def test_a_damaged_clip_is_left_out_and_told_until_it_is_back(
     assert command(*arguments).exit_code == 0
     with tarfile.open(tmp_path / "to" / "shard-000001.tar") as tar:
         assert len(tar.getnames()) == 9
+
+
+def test_a_format_without_a_writer_is_named(tmp_path: Path) -> None:
+    class Lines(ShardWriter):
+        @staticmethod
+        def path_of(name: str) -> str:
+            return f"{name}.txt"
+
+        def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
+            self.file.write_bytes(b"".join(clips))
+
+    place = Store(str(tmp_path))
+    with ThreadPoolExecutor() as copiers, pytest.raises(PluginError, match="Lines has set no"):
+        target = Target(
+            place=place, columns=(), added=frozenset(), feature="clip", scratch=tmp_path, copiers=copiers
+        )
+        Lines(target, "shard-000000").finish()
 
 
 def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: list[dict[str, Any]]) -> None:

@@ -124,6 +124,7 @@ def test_a_row_that_a_step_fails_names_its_section(tmp_path: Path, method: str) 
         ("tags", {"comment": 3}, "`tags` returned int"),
         ("tags", [], "`tags` returned list"),
         ("file", None, "`file` returned NoneType"),
+        ("file", b"", "`file` returned 0 bytes"),
         ("second_file", b"", "`second_file` returned bytes"),
     ],
 )
