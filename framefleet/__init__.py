@@ -14,7 +14,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from framefleet.lazy_names import homes, lazy_names
+from framefleet.lazy_names import lazy_names
 
 if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is public
     from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
@@ -114,8 +114,7 @@ if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is publi
 
 __version__ = "0.2.0"
 
-_find = lazy_names(__name__)
-__all__ = sorted(homes(__name__))
+_find, __dir__, __all__ = lazy_names(__name__)
 
 
 def __getattr__(name: str) -> object:
@@ -125,7 +124,3 @@ def __getattr__(name: str) -> object:
     from framefleet.pipeline.guards.arguments import check_arguments_once
 
     return check_arguments_once(value)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

@@ -9,8 +9,8 @@ from functools import cache
 from importlib import import_module
 
 
-def lazy_names(module: str) -> Callable[[str], object]:
-    """Return a `__getattr__` for a module, for the names that it imports below `if TYPE_CHECKING:`."""
+def lazy_names(module: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` for what a module imports below `if TYPE_CHECKING:`."""
     home_of = homes(module)
 
     def find(name: str) -> object:
@@ -18,7 +18,8 @@ def lazy_names(module: str) -> Callable[[str], object]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         return getattr(import_module(home_of[name]), name)
 
-    return find
+    names = sorted(home_of)
+    return find, lambda: sorted({*vars(sys.modules[module]), *names}), names
 
 
 @cache

@@ -36,4 +36,4 @@ if TYPE_CHECKING:
     )
     from framefleet.pipeline.rows.inputs.video_parts import input_cell as input_cell
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

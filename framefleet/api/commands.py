@@ -40,4 +40,4 @@ if TYPE_CHECKING:
     )
     from framefleet.pipeline.overview import Overview as Overview
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -31,4 +31,4 @@ if TYPE_CHECKING:
         frames_of as frames_of,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -33,4 +33,4 @@ if TYPE_CHECKING:
         shown as shown,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
         own_columns as own_columns,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

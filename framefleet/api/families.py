@@ -12,4 +12,4 @@ if TYPE_CHECKING:
         TrainingInput as TrainingInput,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -26,4 +26,4 @@ if TYPE_CHECKING:
     from framefleet.jobs.show.progress import watch_on as watch_on
     from framefleet.pipeline.plugin import sections as sections
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

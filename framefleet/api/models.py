@@ -32,4 +32,4 @@ if TYPE_CHECKING:
     from framefleet.pipeline.recipes.recipe import Recipe as Recipe
     from framefleet.pipeline.render.renderer import Renderer as Renderer
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -48,4 +48,4 @@ if TYPE_CHECKING:
         read_json as read_json,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

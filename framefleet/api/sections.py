@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from framefleet.pipeline.guards.arguments import AtLeastOne as AtLeastOne
     from framefleet.pipeline.guards.strict_model import MustBe as MustBe, Strict as Strict
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
         table_source as table_source,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -25,4 +25,4 @@ if TYPE_CHECKING:
         without_folder as without_folder,
     )
 else:
-    __getattr__ = lazy_names(__name__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__)
