@@ -30,7 +30,7 @@ from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, Record, fields
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
-from framefleet.pipeline.plugin import inner_outputs
+from framefleet.pipeline.plugin import clip_suffixes, inner_outputs
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,9 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     try:
         return decode(content)
     except StoreError as error:
+        if (suffix := f".{file.path.partition('.')[2]}") in clip_suffixes():
+            problem = f"{where} cannot be decoded: {suffix} is the format of a plugin"
+            raise JobError(problem, "leave it out with a condition") from error
         raise JobError(f"{where}: {error.problem}", error.fix) from error
 
 

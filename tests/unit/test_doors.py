@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 
-from framefleet import JobError, PluginError, Store, read_records
+from framefleet import JobError, Output, PluginError, Store, read_records
 from framefleet.jobs.cli import command_line
 from framefleet.jobs.doors import notes
 from framefleet.jobs.job.columns import step_columns
@@ -221,6 +222,17 @@ def test_a_score_that_framefleet_has_too_is_refused(install: Install) -> None:
     assert [score.name for score in open_scores(ScoresSection(["crisp"]))] == ["crisp"]
     with pytest.raises(JobError, match="'sharpness' is a score of framefleet, and of an installed plugin"):
         open_scores(ScoresSection(["sharpness"]))
+
+
+def test_a_clip_in_the_format_of_a_plugin_is_not_called_changed(install: Install, tmp_path: Path) -> None:
+    install("arrays", source("", "suffixes=['.npy']", "arrays"), value="arrays_package:PLUGIN")
+    (record,) = rendered(Store(str(tmp_path / "out")), 1)
+    clip = tmp_path / "out" / record["path"]
+    clip.with_suffix(".npy").write_bytes(b"array")
+    path = record["path"].replace(".mp4", ".npy")
+    theirs = {"path": path, "bytes": 5, "media_sha256": hashlib.sha256(b"array").hexdigest()}
+    with pytest.raises(JobError, match=r"cannot be decoded: \.npy is the format of a plugin"):
+        Output.open(str(tmp_path / "out")).frames(record | theirs)
 
 
 def test_a_listener_that_raises_hides_no_line_of_others(install: Install, tmp_path: Path) -> None:
