@@ -186,7 +186,9 @@ def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
     assert said.startswith(f"ok: {tmp_path}: write ")
     assert "MB/s" in said and not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    assert found("store", store=str(tmp_path / "file"))["store"].startswith("error: could not write")
+    assert found("store", store=str(tmp_path / "file"))["store"].startswith(
+        f"error: {tmp_path / 'file'} is a file"
+    )
 
 
 def test_software_is_well_where_tests_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
