@@ -137,7 +137,7 @@ class Audits:
         """
         if audited.verdict != "differs":
             return set()
-        return {worker, *self._workers[self._counted(audited.kind)]}
+        return {worker, *self._workers.get(self._counted(audited.kind), ())}
 
     def _counted(self, kind: str) -> str:
         """Return what stands for a kind in `_workers`."""

@@ -154,7 +154,7 @@ class Driver:
                 self._take_added(fleet)
 
     def _listen(self, fleet: Fleet, wait_s: float) -> Progress:
-        """Follow what happens, give workers rows that wait, and return the progress that is told."""
+        """Follow what happens, give workers rows that wait, and return the progress."""
         arrived = fleet.wait(wait_s)
         self._run.lock.check_seen()
         self._heed_requests(fleet)

@@ -218,8 +218,9 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
         return f"write `{_nested((*key[:-1], *word.split('.')))}`"
     value = error["input"]
     line = "..."
-    with suppress(TypeError):  # Python may give a job values that YAML does not have, e.g. bytes
-        line = yaml_of(public_value(value)) if _is_plain(key, value, job) else line
+    if _is_plain(key, value, job):
+        with suppress(TypeError):  # Python may give a job values that YAML does not have, e.g. bytes
+            line = yaml_of(public_value(value))
     if isinstance(value, str) and re.fullmatch(r"[-:\d\s]+(,[-:\d\s]+)+", value):
         line = f"[{value}]"
     argument = common_argument(word) if len(key) == 1 else None

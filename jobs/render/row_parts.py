@@ -36,7 +36,7 @@ from framefleet.jobs.doors import More
 from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.lanes import plan_lanes
 from framefleet.jobs.render.resolve import ResolvedJob, with_added
-from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
+from framefleet.jobs.render.survey import Survey, say_forgotten, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError, TableError, UserError, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -218,7 +218,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         reason = f"the table has {count_text(survey.num_rows, 'row')}"
         raise not_ours(store.url_of(ROWS), reason, _WRITE_AGAIN)
     index.leave_out(range(end, survey.num_rows))
-    survey.say_forgotten(watch)
+    say_forgotten(survey.num_forgotten, watch)
     return survey
 
 

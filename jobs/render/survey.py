@@ -114,13 +114,6 @@ class Survey:
         rows = [(self.shapes[shape], work_in(row)) for shape, row in examples]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
 
-    def say_forgotten(self, watch: Watch) -> None:
-        if self.num_forgotten:
-            rows = count_text(self.num_forgotten, "row")
-            watch.say(
-                f"note: forgotten (`framefleet forget`), so not rendered: {rows}; delete them from the table"
-            )
-
     def find_places(self, table: RowSource) -> None:
         """Find where the rows of `invalid` stand."""
         self.places = table.places({row.index for row in self.invalid})
@@ -138,6 +131,15 @@ def _num_pixels(row: Request) -> int:
     frames = max((count for count in counts if isinstance(count, int)), default=1)
     sides = (row.arguments.get(name) for name in ("height", "width"))
     return max(1, frames) * prod(side if isinstance(side, int) and side > 0 else _SIDE for side in sides)
+
+
+def say_forgotten(num_rows: int, watch: Watch) -> None:
+    """Say how many rows of the table `framefleet forget` has taken out of the output, if any."""
+    if num_rows:
+        rows = count_text(num_rows, "row")
+        watch.say(
+            f"note: forgotten (`framefleet forget`), so not rendered: {rows}; delete them from the table"
+        )
 
 
 def survey_rows(
@@ -195,7 +197,7 @@ def survey_rows(
             when_sound(lane_of(next(iter(survey.examples.values()))))
     resolved.finder.prefetch(())  # frees the files that it kept for the next rows
     survey.find_places(resolved.table)
-    survey.say_forgotten(watch)
+    say_forgotten(survey.num_forgotten, watch)
     if remarked:
         watch.say(f"note: unusual: {count_text(num_remarks, 'row')}, e.g. {remarked}")
     if note := wildcards.note():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from framefleet.api.outputs import CLAIM, HOW, RECORDS, Output, Store, rows_of
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import parse_json, without_folder
 from framefleet.jobs.job.job_json import ClaimedModel
-from framefleet.jobs.job.paths import without_scheme
+from framefleet.jobs.job.paths import absolute_path, without_scheme
 from framefleet.pipeline.model.environment import PACKAGES, device_name
 from framefleet.plugins.keep.new_folder import UNFINISHED, new_folder
 from framefleet.plugins.keep.pack_list import write_list
@@ -175,7 +174,7 @@ def _write(
     names = copies | take_out_folders(claim_job := parse_json(opened.store.read(CLAIM)))
     names |= {record["model"]: without_folder(record["model"]) for record in records}
     for place in filter(None, [given.model, *given.models.values()]):
-        full = os.path.abspath(os.path.expanduser(without_scheme(place)))
+        full = absolute_path(without_scheme(place), may_be_of_hub=True)
         names[full] = without_folder(full)
     records = [portable_record(record, law) for record in records]
     job = json.dumps(claim_job, indent=2, ensure_ascii=False) + "\n"

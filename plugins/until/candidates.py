@@ -29,7 +29,7 @@ from framefleet.api.outputs import FAILURES, ROWS, check_where, columns_in, rows
 from framefleet.api.tables import table_source
 from framefleet.api.texts import parse_json
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_left_out
+from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, say_forgotten, write_left_out
 from framefleet.pipeline.outputs.columns import REFUSED
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.parts.record_tables import (
@@ -219,7 +219,7 @@ class Candidates:
             batches.append(batch.select(resolved.table.schema.names))
         resolved.finder.prefetch(())  # frees the files that it kept for the next rows
         self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
-        survey.say_forgotten(self._watch)
+        say_forgotten(survey.num_forgotten, self._watch)
         survey.find_places(resolved.table)
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
         if not by_stratum:

@@ -26,7 +26,7 @@ from framefleet.api.texts import canonical_json, did_you_mean, either, parse_jso
 from framefleet.cluster.driver.lock import STOP, check_not_stopped
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, survey_rows
+from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, say_forgotten, survey_rows
 from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
@@ -147,16 +147,16 @@ def write_prompts(
             problem = f"{where} has a column {ORIGINAL!r}, but this one would be added"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
-        keys, is_sound, forgotten = set[str](), True, Survey()
+        keys, is_sound, num_forgotten = set[str](), True, 0
         for row in _questions(resolved):
             keys |= {row.key} - {""}
             is_sound &= not row.problems
-            forgotten.num_forgotten += answers.get(row.key) == ""  # emptied by `framefleet forget`
+            num_forgotten += answers.get(row.key) == ""  # emptied by `framefleet forget`
         left: dict[str, int] = {}
         later = {key for key in keys if answers.get(key) == ""}
         if keys and later == keys:
             raise TableError(f"{where}: all its prompts were forgotten", "add other rows")
-        forgotten.say_forgotten(watch)
+        say_forgotten(num_forgotten, watch)
         if keys - answers.keys() or not is_sound:
             if not scratch:
                 check_claim(resolved)

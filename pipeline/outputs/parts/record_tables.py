@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -94,10 +95,6 @@ class _Columns:
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part], wanted: Collection[str] | None) -> _Columns:
         """wanted: columns that will be read; None: all."""
-
-        def unfit(fields: list[pa.Field], parts: Sequence[Part]) -> set[str]:
-            return _unfit(store, [f for f in fields if wanted is None or f.name in wanted], parts)
-
         there, of_scores = _schemas_of(store, parts), column_parts(store)
         columns = (column for plugin in plugins().values() for column in plugin.record_columns.items())
         added = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns])
@@ -111,7 +108,7 @@ class _Columns:
         }
         later = [
             pa.field(field.name, kind)
-            for field in _united(_schemas_of(store, of_scores), lambda fields: unfit(fields, of_scores))
+            for field in _united(_schemas_of(store, of_scores), partial(_unfit, store, of_scores, wanted))
             for is_of, kind in kinds.items()
             if field.name not in taken and is_of(field.type)
         ]
@@ -121,7 +118,7 @@ class _Columns:
         ours = {field.name: field for field in RECORD_FIELDS}
         # Also columns that no part has, but each must: reading one then says which part lacks it.
         united = _united(
-            [*(there or [RECORD_FIELDS]), added, FIRST_FIELDS], lambda fields: unfit(fields, parts)
+            [*(there or [RECORD_FIELDS]), added, FIRST_FIELDS], partial(_unfit, store, parts, wanted)
         )
         records = [ours.get(field.name, field) for field in united]
         return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)
@@ -168,15 +165,22 @@ def _schemas_of(store: Store, parts: Sequence[Part]) -> list[pa.Schema]:
     return schemas
 
 
-def _unfit(store: Store, fields: list[pa.Field], parts: Sequence[Part]) -> set[str]:
+def _unfit(
+    store: Store, parts: Sequence[Part], wanted: Collection[str] | None, fields: list[pa.Field]
+) -> set[str]:
     """Return the columns of parts with a cell that their type does not hold, e.g. float64 not 2**53 + 1."""
+    fields = [field for field in fields if wanted is None or field.name in wanted]
+    if not fields:
+        return set()
     try:
-        for _ in read_parts(store, _paths(parts) if fields else (), pa.schema(fields)):
+        for _ in read_parts(store, _paths(parts), pa.schema(fields)):
             pass
     except JobError:  # also of a damaged part, which is reported when its text is read
+        if len(fields) == 1:
+            return {fields[0].name}
         middle = len(fields) // 2
         halves = (fields[:middle], fields[middle:])
-        return set().union(*(_unfit(store, half, parts) for half in halves)) if middle else {fields[0].name}
+        return set().union(*(_unfit(store, parts, wanted, half) for half in halves))
     return set()
 
 

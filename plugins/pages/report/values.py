@@ -115,7 +115,7 @@ class Cost:
 
     @property
     def inner_text(self) -> str:
-        """What of `gpu_hours` inner outputs took, e.g. ", of which drafts 0.0522"; or ""."""
+        """The part of `gpu_hours` that inner outputs took, e.g. ", of which drafts 0.0522"; or ""."""
         each = ", ".join(f"{name} {rounded(hours)}" for name, hours in self.inner_gpu_hours.items())
         return f", of which {each}" if each else ""
 
