@@ -1,10 +1,10 @@
 """Break the core at random, one small change at a time, and print which tests notice.
 
-For each mutant it runs `make test` and, where that passes, the whole suite (`make test-all`). To be quick it
-asks the nearest files first (`make test-changed`): what fails there and belongs to `make test` counts for it.
-A failing test counts if it also fails alone, and passes without the mutant. Not mutated: annotations,
-f-strings, flags of `@dataclass`, calls of loggers, lines that are not ASCII, and conditions and operators
-over several lines.
+For each mutant it runs the nearest files of tests (`make test-changed`), and then the whole suite
+(`make test-all`) once for all mutants that nothing there noticed. A failing test notices a mutant if it also
+fails alone with only that one, and passes without any. `make test` notices what a test does that it runs
+after a change of that file. Not mutated: annotations, f-strings, flags of `@dataclass`, calls of loggers,
+lines that are not ASCII, and conditions and operators over several lines.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from random import Random
 from types import CodeType
@@ -32,12 +32,14 @@ from tests.durations import last_full_run
 from tests.tiers import ROOMS_S, rooms_to_run
 
 ROOT = Path(__file__).resolve().parents[1]
-TIME_LIMIT_S = 3600
+TIME_LIMIT_S = 2 * 3600
+MOST_FAILURES = 60  # of a run with several mutants: one that breaks everything hides the others
 EXCERPT = 60  # characters of a line in the table
 OPERATORS = {"+": "-", "-": "+", "*": "/", "/": "*", "//": "*", "%": "*", "**": "*"}
 OPERATORS |= {f"{symbol}=": f"{new}=" for symbol, new in OPERATORS.items()}
 OPERATORS |= {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 OPERATORS |= {"is": "is not", "is not": "is", "in": "not in", "not in": "in"}
+COMMITTER = ("-c", "user.name=mutants", "-c", "user.email=@")
 MAKE = ("make", "--old-file", ".venv/.installed")  # do not install again
 # Prints where Python finds the modules, in this process and in a Ray worker.
 ORIGINS = """import ray, sys
@@ -165,29 +167,55 @@ def install(clone: Path, modules: list[str], targets: list[str]) -> None:
         sys.exit(f"the clone does not run its own code:\n{output}")
 
 
-def first_failure(clone: Path, target: str, unreliable: list[str]) -> str:
-    """Return the test that catches the mutant, or how else it was caught; "no" if the tests pass."""
-    ci = {"CI": "1"} if target == "test-all" else {}
+def failures(clone: Path, target: str, *addopts: str, unreliable: Collection[str]) -> list[str]:
+    """Return the tests that fail with what is checked out."""
+    without = (f"--deselect={test}" for test in unreliable)
+    status, output = run(clone, *MAKE, target, PYTEST_ADDOPTS=shlex.join([*addopts, *without]))
+    failing = re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", output, re.MULTILINE)
+    if status != 0 and not failing:
+        return ["timed out" if status is None else f"no test: {output.rstrip()[-EXCERPT:]}"]
+    return list(dict.fromkeys(failing))
+
+
+def fails(clone: Path, test: str, commit: str) -> bool:
+    """Whether a test fails alone."""
+    git(clone, "checkout", "-qf", commit)
+    pytest = (".venv/bin/python", "-m", "pytest", "-q", "-m", "long or not long", test)
+    return run(clone, *pytest, CI="1")[0] != 0
+
+
+def nearest_failure(clone: Path, mutant: str, unreliable: list[str]) -> str:
+    """Return which of the nearest tests notices the mutant, or how else they do; "" if they pass."""
     while True:
-        addopts = shlex.join(["-x", *(f"--deselect={test}" for test in unreliable)])
-        status, output = run(clone, *MAKE, target, PYTEST_ADDOPTS=addopts, **ci)
-        failure = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", output, re.MULTILINE)
-        if status in (0, None) or failure is None:
-            return {0: "no", None: "timed out"}.get(status) or f"no test: {output.rstrip()[-EXCERPT:]}"
-        pytest = (".venv/bin/python", "-m", "pytest", "-q", "-m", "long or not long", failure[1])
-        fails = run(clone, *pytest, **ci)[0] != 0
-        git(clone, "checkout", "-qf", "origin/main")
-        passes = run(clone, *pytest, **ci)[0] == 0
-        git(clone, "checkout", "-qf", "mutant")
-        if (fails and passes) or failure[1] in unreliable:  # deselecting does not reach broken files
-            return failure[1]
-        unreliable.append(failure[1])
+        git(clone, "checkout", "-qf", mutant)
+        test = next(iter(failures(clone, "test-changed", "-x", unreliable=unreliable)), "")
+        if not test.startswith("tests/") or test in unreliable:  # deselecting does not reach broken files
+            return test
+        if fails(clone, test, mutant) and not fails(clone, test, "origin/main"):
+            return test
+        unreliable.append(test)
+
+
+def noticed_together(clone: Path, mutants: Collection[str], unreliable: list[str]) -> dict[str, str]:
+    """Return the test that notices each of several mutants, from one run of the whole suite with all."""
+    git(clone, "checkout", "-qf", "origin/main")
+    git(clone, *COMMITTER, "cherry-pick", *mutants)
+    noticed: dict[str, str] = {}
+    for test in failures(clone, "test-all", f"--maxfail={MOST_FAILURES}", unreliable=unreliable):
+        if test.startswith("tests/") and fails(clone, test, "origin/main"):
+            unreliable.append(test)
+            continue
+        for mutant in mutants:
+            if mutant not in noticed and fails(clone, test, mutant):
+                noticed[mutant] = test
+    return noticed
 
 
 def belongs_to_make_test(test: str, path: str) -> bool:
-    """Whether `make test` runs a test after a change of one file."""
+    """Whether `make test` runs a test after a change of one file. What is no test fails there as well."""
     rooms = rooms_to_run(nearest_tests({path}), last_full_run(), *ROOMS_S)
-    return last_full_run().seconds(test) is None or test.partition("::")[0] in rooms
+    is_slow = test.startswith("tests/") and last_full_run().seconds(test) is not None
+    return not is_slow or test.partition("::")[0] in rooms
 
 
 def run(clone: Path, *command: str, **variables: str) -> tuple[int | None, str]:
@@ -224,12 +252,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="number of mutants")
     parser.add_argument("--base", default="HEAD", help="commit to mutate")
     parser.add_argument("--out", type=Path, default=Path(os.devnull), help="file to append the table to")
-    parser.add_argument("--only", choices=["make-test"], help="do not run the whole suite")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    targets = [] if options.list else ["test"] if options.only else ["test", "test-all"]
-    rows, unreliable = list[list[str]](), list[str]()
+    unreliable = list[str]()
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -244,30 +270,31 @@ def main() -> None:
         paths = [path for core in ("pipeline", "cluster", "jobs") for path in clone.glob(f"{core}/**/*.py")]
         texts = {path.relative_to(clone).as_posix(): path.read_text("utf-8") for path in paths}
         mutants = choose(texts, seed=options.seed, count=options.count)
-        if targets:
-            install(clone, sorted({module_of(mutant.path) for mutant in mutants}), targets)
-        columns = ["mutant", "kind", "before -> after", *(f"make {target}" for target in targets)]
+        columns = ["mutant", "kind", "before -> after"]
+        if not options.list:
+            modules = sorted({module_of(mutant.path) for mutant in mutants})
+            install(clone, modules, ["test-changed", "test-all"])
+            columns += ["noticed by", "make test"]
         say(f"Seed {options.seed}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-        try:
-            for mutant in mutants:
-                git(clone, "checkout", "-qf", "origin/main")
-                git(clone, "clean", "-fdxq", "-e", ".venv")  # also bytecode, and what Hypothesis keeps
-                (clone / mutant.path).write_text(mutant.apply(texts[mutant.path]), "utf-8")
-                git(clone, "-c", "user.name=mutants", "-c", "user.email=@", "commit", "-qam", mutant.kind)
-                git(clone, "tag", "-f", "mutant")
-                near = first_failure(clone, "test-changed", unreliable) if targets else ""
-                is_of_test = near.startswith("tests/") and belongs_to_make_test(near, mutant.path)
-                verdicts = [near] if is_of_test else list[str]()
-                for target in targets[len(verdicts) :]:
-                    # `make test-all` runs what `make test` does.
-                    is_caught = verdicts and verdicts[0] != "no"
-                    verdicts.append("yes" if is_caught else first_failure(clone, target, unreliable))
-                rows.append(verdicts)
-                say(mutant.row(*verdicts))
-        finally:
-            for column, target in enumerate(targets):
-                num_caught = sum(verdicts[column] != "no" for verdicts in rows)
-                say(f"\nmake {target} catches {num_caught} of {len(rows)} mutants of seed {options.seed}")
+        noticed: dict[str, str] = {}
+        for number, mutant in enumerate([] if options.list else mutants):
+            git(clone, "checkout", "-qf", "origin/main")
+            git(clone, "clean", "-fdxq", "-e", ".venv")  # also bytecode, and what Hypothesis keeps
+            (clone / mutant.path).write_text(mutant.apply(texts[mutant.path]), "utf-8")
+            git(clone, *COMMITTER, "commit", "-qam", mutant.kind)
+            git(clone, "tag", name := f"mutant-{number}")
+            noticed[name] = nearest_failure(clone, name, unreliable)
+            print(mutant.row(noticed[name]), flush=True)
+        if others := [name for name, test in noticed.items() if not test]:
+            noticed |= noticed_together(clone, others, unreliable)
+        num_by_test = 0
+        for mutant, test in zip_longest(mutants, noticed.values(), fillvalue=""):
+            is_by_test = bool(test) and belongs_to_make_test(test, mutant.path)
+            num_by_test += is_by_test
+            say(mutant.row(*([] if options.list else [test or "no", "yes" if is_by_test else "no"])))
+        if not options.list:
+            num_by_all = sum(map(bool, noticed.values()))
+            say(f"\nmake test-all notices {num_by_all} of {len(mutants)} mutants, make test {num_by_test}")
 
 
 if __name__ == "__main__":
