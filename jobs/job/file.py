@@ -191,8 +191,10 @@ def check_job_place(place: str, *, of: str = "") -> None:
     """Raise JobError for an output or a table where a job file belongs. of: the command's name."""
     from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
 
-    if of == "add" and Path(place).suffix not in JOB_FILES and file_format(place):
-        fix = f"the job file comes first: {command('add', 'JOB.YAML', place)}"
+    if of and Path(place).suffix not in JOB_FILES and file_format(place):
+        fix = f"give the job file that has it as `table`: {command(of, 'JOB.YAML')}"
+        if of == "add":
+            fix = f"the job file comes first: {command('add', 'JOB.YAML', place)}"
         raise JobError(f"{place} is a table, not a job file", fix)
     if "://" in place or os.path.isdir(place):
         fix = "give the job file that has it as `output`"

@@ -224,8 +224,9 @@ def test_an_output_in_place_of_a_job_file_is_refused_and_the_fix_is_named(name: 
         assert f"framefleet {name} JOB.YAML" in refused.stderr.replace("\n", " ")
         with pytest.raises(JobError, match="a job file belongs here"):
             getattr(framefleet, name)(str(output), *more)
-    swapped = command("add", tmp_path / "t.csv", tmp_path / "job.yaml")
-    assert "the job file comes first: framefleet add JOB.YAML" in swapped.stderr.replace("\n", " ")
+    table = command(name, tmp_path / "t.csv", *(["job.yaml"] if more else []))
+    fix = "the job file comes first" if more else "give the job file that has it as `table`"
+    assert f"hint: {fix}: framefleet {name} JOB.YAML" in table.stderr.replace("\n", " ")
 
 
 def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
