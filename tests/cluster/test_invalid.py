@@ -54,7 +54,7 @@ def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path,
     assert not framefleet.status(tmp_path / "out").num_invalid
 
 
-@pytest.mark.promise("The job then stops")
+@pytest.mark.promise("The job then stops", "exit code 2")
 def test_a_bad_last_row_ends_the_worker_that_started_and_leaves_nothing(
     tmp_path: Path, ray_cluster: str
 ) -> None:

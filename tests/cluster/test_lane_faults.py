@@ -23,7 +23,7 @@ FAULTS = {
     "kills": ("killer", "WorkerDied", "its worker died "),
     "hangs": ("hang", "WorkerDied", "it hung"),
     "fills_disk": ("full", "OSError", "No space left on device"),
-    "never_fits": ("huge", "OutOfMemory", "a row that never fits"),
+    "never_fits": ("huge", "OutOfMemory", "render smaller"),
     "raises": ("poison", "ValueError", "this row is poison"),
     "refuses": ("unwanted", "RowError", "this row is refused"),
 }

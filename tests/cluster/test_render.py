@@ -32,11 +32,17 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     values = jobs.job_values(jobs.write_table(folder / "prompts.parquet", ROWS), folder / "out")
     printed = jobs.finish(jobs.start_render(jobs.write_job(folder / "job.yaml", values)))
+    (folder / "printed.txt").write_text(printed)
+    return folder
+
+
+@pytest.mark.promise("A run prints how long the models were idle", "exit code 0")
+def test_a_run_prints_its_rows_and_how_long_its_models_worked(rendered: Path) -> None:
+    printed = (rendered / "printed.txt").read_text()
     assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
     assert "9 rows rendered in" in printed
     assert re.search(r"once loaded, the models worked \d+\.\d% of the time, and waited for ", printed)
-    assert f"records: {folder / 'out' / 'records'}" in printed
-    return folder
+    assert f"records: {rendered / 'out' / 'records'}" in printed
 
 
 @pytest.mark.promise("Every distinct row ends up with exactly one record")

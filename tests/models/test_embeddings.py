@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,12 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from framefleet import Clip, Model, Request, Store
+from framefleet import Model, Request, Store
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render import embeddings
 from framefleet.pipeline.render.embeddings import MAX_WAITING_BYTES, Embeddings
+from tests.driven import render_driven
+from tests.jobs import job_values, prompt_rows, wait_until, write_table
 from tests.tiny import SMALLEST
-from tests.unaudited import calls_of, loaded, unaudited
+from tests.unaudited import calls_of, clips_in_order, loaded, unaudited
 
 PROMPTS = ("a red ball", "一只猫在海边奔跑", "a red ball")  # and an empty negative one
 CALL = (("text_encoder",), None, (b"ids",))
@@ -37,28 +38,18 @@ def _requests(name: str) -> list[Request]:
     return [Request(arguments=given, seed=seed) for seed, given in enumerate(arguments)]
 
 
-def _render(model: Model, store: Store | None, name: str = "wan") -> dict[int, str]:
-    """Frames by seed."""
-    digests = {}
-    renderer = unaudited(model, embeddings=store)
-    for outcome in renderer.render(_requests(name)):
-        assert isinstance(outcome, Clip), outcome.traceback
-        digests[outcome.request.seed] = outcome.frames_sha256
-    return digests
+def _render(model: Model, store: Store | None, name: str = "wan") -> list[str | None]:
+    """Return the digests of frames, row by row."""
+    clips = clips_in_order(unaudited(model, embeddings=store), _requests(name))
+    return [clip.frames_sha256 for clip in clips]
 
 
 def _entries(store: Store, count: int) -> list[str]:
     """The paths of all entries, once the thread that writes them is done."""
-    _until(lambda: len(store.list("embeddings")) >= count)
+    wait_until(lambda: len(store.list("embeddings")) >= count)
     entries = store.list("embeddings")
     assert len(entries) == count
     return entries
-
-
-def _until(is_so: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not is_so() and time.monotonic() < ends:
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", ["wan", "flux"])
@@ -76,6 +67,29 @@ def test_frames_are_equal_off_cold_and_warm_and_a_warm_store_calls_each_encoder_
     assert len(cold_calls) == (4 if name == "flux" else 3)  # two encoders, no negative prompt
     assert len(warm_calls) == len(set(warm_calls)) == (2 if name == "flux" else 1)
     assert all(entry.startswith("embeddings/") and entry.endswith(".safetensors") for entry in entries)
+
+
+def test_a_job_keeps_them_and_its_next_run_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    are_found, find = list[bool](), Embeddings.find
+
+    def noted(self: Embeddings, call: Any) -> Any:
+        output = find(self, call)
+        are_found.append(output is not None)
+        return output
+
+    monkeypatch.setattr(Embeddings, "find", noted)
+    rows = prompt_rows(2, guidance_scale=3.0)
+    table = write_table(tmp_path / "t.parquet", rows)
+    values = job_values(table, tmp_path / "out", keep_embeddings=True)
+    render_driven(values)
+    _entries(Store(str(tmp_path / "out")), 3)
+    assert are_found and not any(are_found)
+    are_found.clear()
+    write_table(table, rows + [row | {"seed": 9} for row in rows])
+    assert render_driven(values).done == 2
+    assert are_found and all(are_found)
 
 
 def test_models_that_share_an_encoder_share_entries(wan: Model, tmp_path: Path) -> None:
@@ -134,7 +148,7 @@ def test_entries_that_are_whole_and_wrong_are_found_at_their_first_use_and_repla
     wrong = [store.read(entry) for entry in entries]
     with caplog.at_level(logging.WARNING), calls_of(wan.text_encoders()) as calls:
         assert _render(wan, store) == right
-        _until(lambda: _are_replaced(store, entries, wrong))
+        wait_until(lambda: _are_replaced(store, entries, wrong))
     assert len(calls) == 3 and caplog.text.count("differs from a new encoding; replaced") == 3
     assert _entries(store, 3) == entries
     assert _are_replaced(store, entries, wrong)

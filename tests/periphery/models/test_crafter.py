@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from framefleet import Batching, Clip, Inputs, Model, Request, TableError, load_model
+from framefleet import Batching, Inputs, Model, Request, TableError, load_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.plugins.recipes.keyframes import keyframes, refined
 from tests.crafter import (
@@ -28,7 +28,7 @@ from tests.crafter import (
     picture,
     plain_digest,
 )
-from tests.unaudited import unaudited
+from tests.unaudited import clips_in_order, unaudited
 
 
 @cache
@@ -49,11 +49,11 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
     ).frames
 
 
-# And MOTION on a fleet, by tests/periphery/cluster/test_crafter.py.
 @pytest.mark.parametrize(
     ("variant", "dtype"),
     [
         (POSITIONS, "fp32"),
+        (MOTION, "fp32"),
         pytest.param(GATE, "bf16", marks=pytest.mark.long),
         pytest.param(TEXT, "fp32", marks=pytest.mark.long),
         pytest.param(IMAGE, "fp32", marks=pytest.mark.long),
@@ -62,13 +62,10 @@ def latents(variant: str, seed: int | list[int] = 0, **arguments: Any) -> torch.
 def test_rows_in_company_have_the_frames_of_plain_calls(variant: str, dtype: str, tmp_path: Path) -> None:
     loaded, rows = model(variant, dtype), mixed_rows(variant, tmp_path)
     renderer = unaudited(loaded, Batching(max_rows=4, min_gain=0), inputs=Inputs([str(tmp_path)]))
-    found = {}
-    for clip in renderer.render(rows):
-        assert isinstance(clip, Clip), clip
-        found[clip.request.seed] = clip
-    assert mean(clip.batch_size for clip in found.values()) > 1.3
-    for row in rows:
-        assert found[row.seed].frames_sha256 == plain_digest(loaded.pipe, row, tmp_path)
+    clips = clips_in_order(renderer, rows)
+    assert mean(clip.batch_size for clip in clips) > 1.3
+    for row, clip in zip(rows, clips, strict=True):
+        assert clip.frames_sha256 == plain_digest(loaded.pipe, row, tmp_path)
 
 
 def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Path) -> None:
@@ -84,14 +81,12 @@ def test_key_frames_and_what_lies_between_come_in_company_as_alone(tmp_path: Pat
         for seed in (1, 2)
     ]
     renderer = unaudited(loaded, inputs=Inputs([str(tmp_path)]))
-    clips = {clip.request.seed: clip for clip in renderer.render(rows)}
-    assert all(isinstance(clip, Clip) for clip in clips.values()), clips
-    for row in rows:
+    for row, clip in zip(rows, clips_in_order(renderer, rows), strict=True):
         arguments = {k: v for k, v in row.arguments.items() if k not in own} | {"image": picture(1)}
         alone = Request(arguments=arguments, seed=row.seed, fps=8)
         frames = keyframes(loaded.pipe, alone, duration_s=1.0, keyframe_times="0.4")
         assert frames.shape == (8, 64, 64, 3)
-        assert clips[row.seed].frames_sha256 == frames_sha256(frames)
+        assert clip.frames_sha256 == frames_sha256(frames)
 
 
 def test_key_frames_may_come_from_another_model() -> None:
@@ -102,16 +97,14 @@ def test_key_frames_may_come_from_another_model() -> None:
     given = {**SMALLEST, "prompt": "a cat"}
     rows = [Request(arguments=given | own, seed=seed, recipe="text_to_keyframes_to_video") for seed in (1, 2)]
     renderer = unaudited(loaded, second_models={"first": crafter(TEXT)})
-    clips = {clip.request.seed: clip for clip in renderer.render(rows)}
-    assert all(isinstance(clip, Clip) for clip in clips.values()), clips
-    for row in rows:
+    for row, clip in zip(rows, clips_in_order(renderer, rows), strict=True):
         generator = row.generator()
         arguments = first.spec.defaults() | small | {"num_frames": 5, "prompt": "a cat"}
         coarse = to_frames(first.pipe(**arguments, generator=generator, output_type="np"))
         alone = Request(arguments=given, fps=8)
         film = refined(coarse, loaded.pipe, alone, generator, 1.0, 3, None)
         assert np.array_equal(film[0], coarse[0])
-        assert clips[row.seed].frames_sha256 == frames_sha256(film)
+        assert clip.frames_sha256 == frames_sha256(film)
 
 
 def test_key_frames_come_from_a_model_that_starts_from_text() -> None:
