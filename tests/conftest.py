@@ -30,11 +30,9 @@ from tests.tiers import (
     pytest_testnodedown,
     pytest_unconfigure,
 )
-from tests.two_workers import both_work
 from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
-    "both_work",
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_configure",

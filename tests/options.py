@@ -12,7 +12,7 @@ import torch
 from framefleet import Batching, Clip, Model, Request
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.unaudited import clips_in_order, unaudited
 
 GROWING = Batching(max_rows=3, min_gain=0)
 
@@ -46,9 +46,7 @@ def requests(model: str = "wan", **more: Any) -> list[Request]:
 
 
 def rendered(model: Model, rows: list[Request], batching: Batching = GROWING) -> list[Clip]:
-    clips = list(unaudited(model, batching).render(rows))
-    assert all(isinstance(clip, Clip) for clip in clips), clips
-    return sorted(clips, key=lambda clip: clip.request.seed)  # type: ignore[arg-type]
+    return clips_in_order(unaudited(model, batching), rows)
 
 
 def by_hand(case: Case, rows: list[Request]) -> Iterator[str]:

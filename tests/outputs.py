@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from framefleet import Output, Progress, Store
 from framefleet.cluster.driver.lock import Holder
@@ -119,6 +120,19 @@ def write_driver(
     driver = replace(Holder.here("me"), progress=progress, **changed)
     store.write(f"drivers/{epoch:06d}.json", driver.to_bytes())
     return driver
+
+
+def change_records(output: Path, change: Callable[[pa.Table], Mapping[str, list[Any]]]) -> pa.Table:
+    """Replace columns of an output's only part, under a new name; return the table."""
+    (part,) = (output / "records").iterdir()
+    table = pq.read_table(part)
+    for name, cells in change(table).items():
+        place = table.column_names.index(name)
+        field = table.schema.field(place)
+        table = table.set_column(place, field, pa.array(cells, field.type))
+    part.unlink()
+    pq.write_table(table, part.with_name("part-x.parquet"))
+    return table
 
 
 NO_COLUMNS = pa.table({})

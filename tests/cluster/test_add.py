@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +14,16 @@ from framefleet import Store
 from framefleet.plugins.watch.add import Addition
 from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
-from tests.jobs import finish, job_values, prompt_rows, records_of, start_render, write_job, write_table
+from tests.jobs import (
+    finish,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    wait_until,
+    write_job,
+    write_table,
+)
 
 # From when the last clip of the table is there: until the job ends, and while it does.
 MOMENTS_S = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 1.8)
@@ -26,13 +32,6 @@ NUM_ROWS = 3  # of the table; the first of them is rendered before, so that ther
 
 def tags_of(output: Path) -> list[str]:
     return sorted(record["tag"] for record in records_of(output))
-
-
-def wait_until(what: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_that_they_are_not(
@@ -66,9 +65,9 @@ def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_tha
         for _ in gates:
             assert is_at_gate.acquire(timeout=120)
         process = start_render(job)
-        wait_until(lambda: driver_of(store).is_at_work, process)
+        wait_until(lambda: process.poll() is not None or driver_of(store).is_at_work)
         gates[0].set()
-        wait_until(lambda: len(store.list("clips")) >= NUM_ROWS, process)
+        wait_until(lambda: process.poll() is not None or len(store.list("clips")) >= NUM_ROWS)
         began = time.monotonic()
         for gate, moment_s in zip(gates[1:], MOMENTS_S, strict=False):
             time.sleep(max(0.0, began + moment_s - time.monotonic()))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import framefleet
+from framefleet.cluster.driver.driver import Driver
 from framefleet.pipeline import metrics
 from tests import jobs
 from tests.commands import command
@@ -85,12 +86,28 @@ def _job(folder: Path, rows: list[dict[str, object]], address: str | None = None
 
 def _wait_for_clips(output: Path, count: int, process: subprocess.Popen[str]) -> None:
     """Wait until the driver has claimed the output, and so many clips are there."""
-    deadline = time.monotonic() + 120
-    while not (output / "job.json").exists() or jobs.num_clips(output) < count:
-        assert time.monotonic() < deadline, f"no {count} clips in time"
-        if process.poll() is not None:
-            return  # a resumed job may have nothing left to do
-        time.sleep(0.05)
+
+    def is_there() -> bool:
+        is_over = process.poll() is not None  # a resumed job may have nothing left to do
+        return is_over or ((output / "job.json").exists() and jobs.num_clips(output) >= count)
+
+    jobs.wait_until(is_there)
+
+
+@pytest.fixture
+def both_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give rows once both workers are ready, and more once both have some: a fast one may leave none."""
+    assignments, have = Driver._assignments, set[str]()
+
+    def in_turn(driver: Driver, worker: str) -> list[Any]:
+        num_there = driver._lanes.of(worker).dispatcher.num_workers
+        if len(have) < 2 and (num_there < 2 or worker in have):
+            return []
+        if given := assignments(driver, worker):
+            have.add(worker)
+        return given
+
+    monkeypatch.setattr(Driver, "_assignments", in_turn)
 
 
 @pytest.mark.promise("Its frames equal those of", "It does not matter which rows shared a batch")

@@ -29,7 +29,7 @@ from tests import hidden_state
 from tests.driven import WorkersHere, render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import all_outcomes, loaded
+from tests.unaudited import all_outcomes, clips_in_order, loaded
 from tools.benchmarks.audits_simulated import simulate
 
 RECIPES: dict[str, Callable[..., Any]] = {
@@ -51,14 +51,6 @@ def _requests(recipe: str, steps: list[int]) -> list[Request]:
         Request(arguments=sizes | {"num_inference_steps": count}, seed=seed, recipe=recipe)
         for seed, count in enumerate(steps)
     ]
-
-
-def _clips(renderer: Renderer, rows: list[Request]) -> dict[int, Clip]:
-    clips = {}
-    for outcome in renderer.render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        clips[outcome.request.seed] = outcome
-    return clips
 
 
 def _stepped(renderer: Renderer, rows: list[Request], audited: tuple[int, ...] = ()) -> list[Clip]:
@@ -83,14 +75,14 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     rows, unaudited = _requests("remembers", [4, 3, 4, 5, 4]), _renderer(loaded("wan"), every=0)
-    assert not all(_is_plain(clip, rows[seed]) for seed, clip in _clips(unaudited, rows[:4]).items())
+    assert not all(map(_is_plain, clips_in_order(unaudited, rows[:4]), rows))
     renderer = _renderer(loaded("wan"), every=1000)
     with caplog.at_level(logging.WARNING, "framefleet"):
-        clips = _clips(renderer, rows)
+        clips = clips_in_order(renderer, rows)
     assert all(_is_plain(clips[row.seed], row) for row in rows)
     assert _verdicts(renderer) == ["differs"]
-    assert not any(clip.was_batched for clip in clips.values())
-    assert all(clip.environment["audit"].startswith(PLAINLY) for clip in clips.values())
+    assert not any(clip.was_batched for clip in clips)
+    assert all(clip.environment["audit"].startswith(PLAINLY) for clip in clips)
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.startswith(
         "rows of remembers 5 x 16 x 16, 16 tokens differ if they are not rendered by plain calls, as row "
@@ -99,12 +91,10 @@ def test_rows_that_a_hidden_state_makes_differ_in_company_become_plain_calls(
 
 def test_a_pipeline_that_does_not_repeat_its_plain_calls_is_named_as_such() -> None:
     renderer, rows = _renderer(loaded("wan"), every=1000), _requests("wanders", [2, 3, 2, 3])
-    clips = _clips(renderer, rows)
+    clips = clips_in_order(renderer, rows)
     assert _verdicts(renderer) == ["unrepeatable"]
-    assert all(clip.was_batched for clip in clips.values())
-    assert {clip.environment["audit"] for clip in clips.values()} == {
-        "two plain calls of such a row differed"
-    }
+    assert all(clip.was_batched for clip in clips)
+    assert {clip.environment["audit"] for clip in clips} == {"two plain calls of such a row differed"}
 
 
 def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
@@ -134,7 +124,7 @@ def test_an_audit_is_made_between_rows_and_none_begins_again(cache: dict[str, An
 
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
     renderer = _renderer(loaded("wan"), every=1)
-    (clip,) = _clips(renderer, _requests("generate", [2])).values()
+    (clip,) = clips_in_order(renderer, _requests("generate", [2]))
     assert _verdicts(renderer) == ["equal"] and clip.environment["audit"] == EQUAL
 
 
@@ -154,7 +144,7 @@ def test_what_a_network_kept_from_an_earlier_row_is_found_on_a_pipeline_as_it_wa
     model = load_model(tiny("wan"), dtype="fp32")
     model.pipe.transformer.__class__ = Latched
     renderer, rows = _renderer(model, every=1), _requests("generate", [2, 2, 2])
-    clips = _clips(renderer, rows)
+    clips = clips_in_order(renderer, rows)
     assert "differs" in _verdicts(renderer)
     for row in rows[1:]:
         vars(model.pipe.transformer).pop("first", None)
@@ -167,11 +157,11 @@ def test_an_audit_leaves_the_process_and_rows_under_way_as_they_were() -> None:
     for every in (1, 0):
         torch.manual_seed(5)
         renderer = _renderer(loaded("wan"), every=every)
-        clips = _clips(renderer, rows)
+        clips = clips_in_order(renderer, rows)
         states.append(torch.get_rng_state())
         frames.append([clips[row.seed].frames_sha256 for row in rows])
         assert _verdicts(renderer) == ["equal"] * 3 * every
-        assert {clip.environment.get("audit") for clip in clips.values()} == {EQUAL if every else None}
+        assert {clip.environment.get("audit") for clip in clips} == {EQUAL if every else None}
     assert torch.equal(*states) and frames[0] == frames[1]
 
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.model_files import model_files
 from tests.tiny import tiny
 
 ENCODER, SCHEDULER = "text_encoder/config.json", "scheduler/scheduler_config.json"
-TOKENIZER = "tokenizer/tokenizer_config.json"
+TOKENIZER, INDEX = "tokenizer/tokenizer_config.json", "modular_model_index.json"
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 Change = Callable[[Path], Any]
 ENDLESS = "layers without end"  # takes ten seconds: its process goes to the limit of a large model
@@ -53,15 +54,15 @@ def folder(tmp_path: Path) -> Path:
     return shutil.copytree(tiny("wan"), tmp_path / "wan")
 
 
-def index(**entries: Any) -> Change:
-    return config("model_index.json", **entries)
-
-
 def config(file: str, **entries: Any) -> Change:
     def change(folder: Path) -> None:
         (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | entries))
 
     return change
+
+
+index = partial(config, "model_index.json")
+modular_index = partial(config, INDEX)
 
 
 def text(file: str, content: str | bytes) -> Change:
@@ -111,7 +112,11 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "a number": (index(_class_name=7), "names no pipeline class"),
     "a custom pipeline": (index(custom_pipeline="lpw"), "names a custom pipeline"),
     # components
-    "a module": (index(vae=["os", "system"]), "not installed here"),
+    "a module": (
+        index(vae=["os", "system"]),
+        r"not installed here(.|\n)*pipelines with their own code are not loaded",
+    ),
+    "a class that diffusers lacks": (index(transformer=["diffusers", "Mine"]), "with their own code are not"),
     "a function": (index(vae=["diffusers", "is_torch_available"]), "not a component of pipelines"),
     "a library within": (index(vae=["pipeline_utils", "importlib"]), "not installed here|not a component of"),
     "a class that asks the config": (index(vae=["diffusers", "AutoModel"]), "not a component of pipelines"),
@@ -182,6 +187,8 @@ HARMFUL: dict[str, tuple[Change, str]] = {
         "but must be a whole number",
     ),
     "tables without end": (config(SCHEDULER, num_train_timesteps=2**62), "but must be a whole number from 1"),
+    "orders without end": (config(SCHEDULER, solver_order=10**9), "solver_order of scheduler is 1000000000"),
+    "a number as a switch": (config(SCHEDULER, lower_order_final=10**9), "lower_order_final of scheduler is"),
     "a schedule without end": (config(SCHEDULER, trained_betas=[0.1] * 3_000_000), "lists more than 10,000"),
     ENDLESS: (config("transformer/config.json", num_layers=10**12), "modules"),
     "thousands of layers": (config("transformer/config.json", num_layers=4_000), "modules"),
@@ -339,7 +346,6 @@ def test_a_lock_without_end_or_that_is_a_pipe_is_not_read(folder: Path, tmp_path
         assert ended.exit_code == 2 and problem in ended.stderr
 
 
-INDEX = "modular_model_index.json"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 VAE = ["diffusers", "AutoencoderKLWan"]
 ORG = {"pretrained_model_name_or_path": "org/name"}
@@ -353,13 +359,6 @@ def modular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (copied / f"{name}.py").write_text("raise SystemExit('the code of a model ran')")
     monkeypatch.syspath_prepend(str(copied))
     return copied
-
-
-def modular_index(**entries: Any) -> Change:
-    def change(folder: Path) -> None:
-        (folder / INDEX).write_text(json.dumps(json.loads((folder / INDEX).read_text()) | entries))
-
-    return change
 
 
 def vae(*, loaded: Any = VAE, **said: Any) -> Change:

@@ -20,7 +20,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import framefleet
-from framefleet import Batching, Clip, JobError, Model, ModelError, Renderer, Request, load_model
+from framefleet import (
+    Batching,
+    Clip,
+    Given,
+    JobError,
+    Model,
+    ModelError,
+    Renderer,
+    Request,
+    load_model,
+    replay,
+    replay_script,
+)
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.model import open_models
@@ -31,12 +43,15 @@ from framefleet.pipeline.errors import ServiceError
 from framefleet.pipeline.model.lora import Lora, fetch_lora
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
+from tests.commands import command
+from tests.driven import render_driven
+from tests.here import run_script
 from tests.hub_server import HubServer
-from tests.jobs import job_values, prompt_rows, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.loras import DIALECTS, clips_and_expected, lora_rows, plain_digest, plain_pipe, save_lora
 from tests.tiny import SMALLEST, tiny
 from tests.two_models import two_model_rows, two_models
-from tests.unaudited import calls_of, unaudited
+from tests.unaudited import calls_of, clips_in_order, unaudited
 
 Files = Callable[[str], dict[str, Path]]
 
@@ -270,9 +285,8 @@ def test_rows_of_different_loras_share_forwards_and_are_those_of_a_row_alone(
     def rendered(max_rows: int) -> dict[str, tuple[str, float]]:
         model = framefleet.load_model(tiny("wan"), loras={"style": lora}, **OPTIONS[name])
         batching = framefleet.Batching(max_rows=max_rows, min_gain=0)
-        clips = list(unaudited(model, batching).render(rows))
-        assert all(isinstance(clip, framefleet.Clip) for clip in clips), clips
-        return {clip.row_id: (clip.frames_sha256, clip.batch_size) for clip in clips}  # type: ignore[union-attr]
+        clips = clips_in_order(unaudited(model, batching), rows)
+        return {clip.row_id: (clip.frames_sha256, clip.batch_size) for clip in clips}
 
     together, alone = rendered(4), rendered(1)
     assert {row: digest for row, (digest, _) in together.items()} == {
@@ -283,9 +297,8 @@ def test_rows_of_different_loras_share_forwards_and_are_those_of_a_row_alone(
 
 
 @pytest.fixture(scope="module")
-def job_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("loras")
-    return {name: str(save_lora("wan", name, folder / name)) for name in ("style", "detail")}
+def job_files(files: Files) -> dict[str, str]:
+    return {name: str(file) for name, file in files("wan").items()}
 
 
 def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str, Any]:
@@ -295,6 +308,29 @@ def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str
 
 def resolved(folder: Path, loras: dict[str, Any]) -> ResolvedJob:
     return resolve_job(load_job(values_of(folder, loras, None)), Callback())
+
+
+def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
+    tmp_path: Path, job_files: dict[str, str]
+) -> None:
+    # By cell, what its row has: that of the first is the job's default.
+    cells = {None: "style:0.5", "none": "none", "style": "style:1.0"}
+    cells |= {"style:0.8+detail:-1": "detail:-1.0+style:0.8"}
+    rows = [row | {"lora": cell} for row, cell in zip(prompt_rows(len(cells)), cells, strict=True)]
+    values = job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out") | {"loras": job_files}
+    values["defaults"] |= {"lora": "style:0.5"}
+    render_driven(values)
+    *_, record = records = sorted(records_of(tmp_path / "out"), key=lambda record: record["row_indices"])
+    assert [record["lora"] for record in records] == [*cells.values()]
+    claimed = json.loads((tmp_path / "out" / "job.json").read_text())["job"]["loras"]
+    assert claimed["style"]["sha256"] == json.loads(record["arguments"])["lora"]["style"]["sha256"]
+    output, row_id = str(tmp_path / "out"), record["row_id"]
+    assert replay(output, row_id).is_equal
+    assert run_script(replay_script(output, row_id)).startswith("the same frames: ")
+    moved = shutil.copy(job_files["style"], tmp_path / "moved.safetensors")
+    command("replay", output, row_id, "--lora", f"style={moved}", exits=0)
+    with pytest.raises(ModelError, match=r"loras\.style: .* is not the expected file"):
+        replay(output, row_id, Given(loras={"style": job_files["detail"]}))
 
 
 def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(
@@ -362,8 +398,8 @@ REPO = "studio/style-lora"
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_lora("wan", "style", tmp_path_factory.mktemp("lora"))
+def file(files: Files) -> Path:
+    return files("wan")["style"]
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, SkipLayerGuidance
 
-import framefleet
-from framefleet import Clip, ModelError, Request, load_model, replay, replay_script
+from framefleet import ModelError, Request, load_model, replay, replay_script
 from framefleet.pipeline.model.modular import fields_given
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.signature import parameters_of
@@ -31,7 +30,7 @@ from tests.loras import save_lora
 from tests.modular import plain, plain_frames
 from tests.pictures import write_starts
 from tests.tiny import SMALLEST, tiny
-from tests.unaudited import unaudited
+from tests.unaudited import clips_in_order, unaudited
 
 PROMPTS = ("a red ball", "一只绿色的猫在雨中奔跑", "a dog runs", "海")
 STEPS, SCALES = (2, 4, 3, 2), (2.0, 3.0, 5.5, 4.0)
@@ -43,14 +42,6 @@ def rows_of(name: str, **more: Any) -> list[Request]:
     names = ("prompt", "num_inference_steps", "guidance_scale")
     cells = (dict(zip(names, values, strict=True)) for values in zip(PROMPTS, STEPS, SCALES, strict=True))
     return [Request(arguments={**SMALLEST[name], **row, **more}, seed=seed) for seed, row in enumerate(cells)]
-
-
-def rendered(model: framefleet.Model, rows: list[Request]) -> dict[int, Clip]:
-    clips = {}
-    for outcome in unaudited(model).render(rows):
-        assert isinstance(outcome, Clip), outcome.traceback
-        clips[outcome.request.seed] = outcome
-    return clips
 
 
 @pytest.mark.parametrize(
@@ -65,11 +56,11 @@ def rendered(model: framefleet.Model, rows: list[Request]) -> dict[int, Clip]:
 )
 def test_rows_in_company_are_those_of_plain_modular_calls(name: str, more: dict[str, Any]) -> None:
     model, rows = load_model(tiny(name), dtype="fp32"), rows_of(name, **more)
-    clips, pipe = rendered(model, rows), plain(tiny(name))
+    clips, pipe = clips_in_order(unaudited(model), rows), plain(tiny(name))
     for row in rows:
         assert np.array_equal(clips[row.seed].frames, plain_frames(pipe, row))
-    assert np.mean([clip.batch_size for clip in clips.values()]) > 1
-    assert len({clip.frames_sha256 for clip in clips.values()}) == len(rows)
+    assert np.mean([clip.batch_size for clip in clips]) > 1
+    assert len({clip.frames_sha256 for clip in clips}) == len(rows)
 
 
 def test_a_scale_is_of_its_row_and_the_models_own_guiders_stay() -> None:
@@ -77,7 +68,7 @@ def test_a_scale_is_of_its_row_and_the_models_own_guiders_stay() -> None:
     row = rows_of("wan_moe_modular")[0]
     digests = set()
     for scales in ({}, {"guidance_scale": 6.0}, {"guidance_scale_2": 6.0}):
-        (clip,) = rendered(model, [Request(arguments=row.arguments | scales, seed=0)]).values()
+        (clip,) = clips_in_order(unaudited(model), [Request(arguments=row.arguments | scales, seed=0)])
         digests.add(clip.frames_sha256)
     assert len(digests) == 3
     assert (model.pipe.guider.guidance_scale, model.pipe.guider_2.guidance_scale) == (5.0, 3.0)
@@ -172,7 +163,7 @@ def test_a_guider_of_the_models_own_sets_the_defaults(tmp_path: Path) -> None:
     folder = with_guider(tmp_path, ClassifierFreeGuidance(guidance_scale=2.5, start=0.3))
     assert inspect_model(folder).defaults()["guidance_scale"] == 2.5
     row = Request(arguments={"prompt": "a cat", **SMALLEST["wan_modular"]}, seed=1)
-    (clip,) = rendered(load_model(folder, dtype="fp32"), [row]).values()
+    (clip,) = clips_in_order(unaudited(load_model(folder, dtype="fp32")), [row])
     assert np.array_equal(clip.frames, plain_frames(plain(folder), row))
 
 
@@ -199,7 +190,7 @@ def test_loras_and_options_work_as_with_other_pipelines(tmp_path: Path) -> None:
         tiny("wan_modular"), dtype="bf16", loras={"style": file}, vae_tiling=True, attention="native"
     )
     rows = rows_of("wan_modular", lora="style:0.5")
-    clips = rendered(model, rows)
+    clips = clips_in_order(unaudited(model), rows)
     pipe = plain(tiny("wan_modular"), dtype=torch.bfloat16)
     pipe.vae.enable_tiling()
     pipe.load_lora_weights(str(tmp_path), weight_name=file.name, adapter_name="style")

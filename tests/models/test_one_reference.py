@@ -9,7 +9,6 @@ import pytest
 from framefleet import (
     Audit,
     Batching,
-    Clip,
     Given,
     Model,
     Renderer,
@@ -26,6 +25,7 @@ from tests.jobs import job_values, write_table
 from tests.long import long_but
 from tests.odd_recipes import ALONE
 from tests.tiny import OPTIONS, SMALLEST, tiny
+from tests.unaudited import clips_in_order
 
 PIPELINES = (
     *("wan", "wan_moe", "skyreels", "cogvideox", "mochi", "latte", "ltx", "hunyuan", "kandinsky", "lcm"),
@@ -40,11 +40,8 @@ Digests = dict[int, tuple[str, str | None]]  # of frames and sound, by the row's
 def _rendered(model: Model, recipe: str, requests: list[Request], max_rows: int) -> tuple[Renderer, Digests]:
     own = {} if recipe in BUILT_IN else {recipe: find_recipe(recipe)}
     renderer = Renderer(model, Batching(max_rows=max_rows, min_gain=0), recipes=own, audit=Audit(every=1))
-    found: Digests = {}
-    for outcome in renderer.render(requests, progress=False):
-        assert isinstance(outcome, Clip), outcome.traceback
-        found[outcome.request.seed] = (outcome.frames_sha256, outcome.audio_sha256)
-    return renderer, found
+    clips = clips_in_order(renderer, requests)
+    return renderer, {clip.request.seed: (clip.frames_sha256, clip.audio_sha256) for clip in clips}
 
 
 def _check(name: str, recipe: str, folder: Path) -> None:

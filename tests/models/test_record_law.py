@@ -17,6 +17,7 @@ import framefleet
 from framefleet import JobError, Output
 from framefleet.plugins.keep.record_law import LAW_COLUMNS, RecordLaw
 from tests.commands import command
+from tests.outputs import change_records
 
 # What was measured or carried along, and where the output was: the seal of a certificate alone covers it.
 SEALED_ALONE = {
@@ -45,15 +46,12 @@ def altered(cell: Any, kind: pa.DataType) -> Any:
 
 def alter(out: Path, column: str, change: Callable[[Any, pa.DataType], Any] = altered) -> str:
     """Change one cell of the first record, in a part that is sealed again; return the row_id."""
-    (part,) = (out / "records").iterdir()
-    table = pq.read_table(part)
-    place, cells = table.column_names.index(column), table[column].to_pylist()
-    field = table.schema.field(place)
-    cells[0] = change(cells[0], field.type)
-    part.unlink()
-    table = table.set_column(place, field, pa.array(cells, field.type))
-    pq.write_table(table, out / "records" / "part-altered.parquet")
-    return table["row_id"][0].as_py()
+
+    def changed(table: pa.Table) -> dict[str, list[Any]]:
+        first, *others = table[column].to_pylist()
+        return {column: [change(first, table.schema.field(column).type), *others]}
+
+    return change_records(out, changed)["row_id"][0].as_py()
 
 
 def is_noticed(out: Path, **asked: Any) -> bool:

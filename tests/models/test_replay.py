@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
 from framefleet import Given, JobError, ModelError, Store, TableError, replay, replay_script
@@ -17,6 +17,7 @@ from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.recipes.recipe import Recipe
 from tests.here import KINDS, rendered, run_script
+from tests.outputs import change_records
 from tests.tiny import tiny
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -111,12 +112,11 @@ def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(
 
 
 def test_a_record_that_asks_for_all_memory_is_refused(wan: tuple[Path, str]) -> None:
-    (part,) = (wan[0] / "records").iterdir()
-    table = pq.read_table(part)
-    cells = [text.replace('"height":16', '"height":1099511627776') for text in table["arguments"].to_pylist()]
-    part.unlink()
-    other = part.with_name("part-x.parquet")  # a name that says nothing of its bytes
-    pq.write_table(table.set_column(table.column_names.index("arguments"), "arguments", [cells]), other)
+    def larger(table: pa.Table) -> dict[str, list[str]]:
+        cells = table["arguments"].to_pylist()
+        return {"arguments": [cell.replace('"height":16', '"height":1099511627776') for cell in cells]}
+
+    change_records(wan[0], larger)
     with pytest.raises(TableError, match="the record's height is 1099511627776"):
         replay(*wan)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save
@@ -34,6 +33,7 @@ from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.model_files import flip_a_byte
+from tests.outputs import change_records
 from tests.rows import record
 
 Output = tuple[Path, list[str]]
@@ -88,17 +88,17 @@ def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
 
 
 def change_record(out: Path, row_id: str, **changed: Any) -> None:
-    """Let the record of a row say something else, in a part of a name that says nothing of its bytes."""
-    (part,) = (out / "records").iterdir()
-    table = pq.read_table(part)
-    place = table["row_id"].to_pylist().index(row_id)
-    for name, value in changed.items():
-        values = table[name].to_pylist()
-        values[place] = value
-        column = pa.array(values, table.schema.field(name).type)
-        table = table.set_column(table.column_names.index(name), table.schema.field(name), column)
-    part.unlink()
-    pq.write_table(table, out / "records" / "part-x.parquet")
+    """Let the record of a row say something else."""
+
+    def change(table: pa.Table) -> dict[str, list[Any]]:
+        row_ids = table["row_id"].to_pylist()
+        columns = {name: zip(row_ids, table[name].to_pylist(), strict=True) for name in changed}
+        return {
+            name: [changed[name] if of == row_id else cell for of, cell in cells]
+            for name, cells in columns.items()
+        }
+
+    change_records(out, change)
 
 
 def clip_of(out: Path, row_id: str) -> Path:

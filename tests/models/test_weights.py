@@ -124,15 +124,6 @@ def test_a_network_without_weights_is_refused(folder: Path, name: str) -> None:
         model_files(folder)
 
 
-@pytest.mark.parametrize("entry", [["my_transformer", "MyTransformer"], ["diffusers", "MyTransformer"]])
-def test_code_of_the_models_own_is_refused(folder: Path, entry: list[str]) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"transformer": entry}))
-    with pytest.raises(ModelError) as caught:
-        framefleet.load_model(folder)
-    assert "pipelines with their own code are not loaded" in caught.value.fix
-
-
 def test_pickles_are_refused_unless_they_are_allowed(folder: Path) -> None:
     to_pickles(folder)
     with pytest.raises(ModelError, match="is a pickle") as caught:

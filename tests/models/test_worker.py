@@ -84,44 +84,32 @@ class LateInputs(Inputs):
         return super().read(uri)
 
 
-class LateStore(Store):
-    """Does not answer for what spares work."""
-
-    outage: threading.Event
-    waiting: list[str]
-
-    def read(self, path: str, count: int | None = None) -> bytes:
-        if path.startswith(("embeddings/", ".probes/")):
-            self.waiting.append(path)
-            self.outage.wait(2 * WITHIN_S)
-        return super().read(path, count)
-
-
 class HeldStore(Store):
-    """Takes clips and keeps them waiting."""
+    """Does not answer for paths that begin so."""
 
-    outage: threading.Event
-    waiting: list[str]
+    def __init__(self, folder: Path, outage: threading.Event, *held: str) -> None:
+        super().__init__(str(folder))
+        self.held, self.outage, self.waiting = held, outage, list[str]()
 
-    def create(self, path: str, content: bytes) -> None:
-        if path.startswith("clips/"):
+    def _hold(self, path: str) -> None:
+        if path.startswith(self.held):
             self.waiting.append(path)
             assert self.outage.wait(2 * WITHIN_S)
+
+    def read(self, path: str, count: int | None = None) -> bytes:
+        self._hold(path)
+        return super().read(path, count)
+
+    def create(self, path: str, content: bytes) -> None:
+        self._hold(path)
         super().create(path, content)
 
 
 class SlowStore(Store):
-    """Takes its time to store clips, or all that a test wants."""
-
-    is_storing: threading.Event | None = None
-    may_store: threading.Event
+    """Takes its time to store clips."""
 
     def create(self, path: str, content: bytes) -> None:
-        if self.is_storing:
-            self.is_storing.set()
-            assert self.may_store.wait(WITHIN_S)
-        else:
-            time.sleep(0.4)
+        time.sleep(0.4)
         super().create(path, content)
 
 
@@ -167,8 +155,7 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
 def test_a_row_is_rendered_while_the_clip_of_another_is_uploaded(
     tmp_path: Path, outage: threading.Event
 ) -> None:
-    store = HeldStore(str(tmp_path))
-    store.outage, store.waiting = outage, []
+    store = HeldStore(tmp_path, outage, "clips/")
     worker = started_worker(worker_setup("wan", store, Inputs([])))
     for count, name in enumerate(("fox", "owl"), start=1):
         worker.exchange([assigned(name)])
@@ -182,8 +169,7 @@ def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
     tmp_path: Path, outage: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "WITHIN_S", 0.1)
-    store = LateStore(str(tmp_path))
-    store.outage, store.waiting = outage, []
+    store = HeldStore(tmp_path, outage, "embeddings/", ".probes/")
     rows = [assigned(row_id, "wan") for row_id in (LATE, THERE)]
     worker = started_worker(worker_setup("wan", store, Inputs([str(tmp_path)]), keep_embeddings=True))
     assert {stored.record.row_id for stored in stored_by(worker, 2, rows)} == {LATE, THERE}
@@ -282,16 +268,17 @@ def test_a_worker_that_serves_another_output_ends_what_its_engine_had_started(tm
     wait_until(lambda: not CountedEngine.open_sessions)
 
 
-def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(tmp_path: Path) -> None:
-    store, fox, owl = SlowStore(str(tmp_path)), assigned("fox"), assigned("owl")
-    store.is_storing, store.may_store = threading.Event(), threading.Event()
+def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(
+    tmp_path: Path, outage: threading.Event
+) -> None:
+    store, fox, owl = HeldStore(tmp_path, outage, "clips/"), assigned("fox"), assigned("owl")
     worker = started_worker(worker_setup("wan", store, Inputs([])))
     worker.exchange([fox])
-    assert store.is_storing.wait(WITHIN_S)
+    wait_until(lambda: store.waiting)
     worker.renew(None)
     assert isinstance(worker.start(), Hello)
     assert not worker.exchange([fox, owl]).rendered
-    store.may_store.set()
+    outage.set()
     assert sorted(row.record.row_id for row in stored_by(worker, 2)) == ["fox", "owl"]
     assert not worker.exchange([]).rendered
     worker.exchange([], drain=True)
