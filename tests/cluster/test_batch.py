@@ -50,18 +50,8 @@ def test_a_hundred_requests_of_which_seven_are_wrong(tmp_path: Path, ray_cluster
     for number, (changed, _) in wrong.items():
         bodies[number] = changed
     file, results = write_lines(tmp_path / "in.jsonl", "/v1/videos", bodies), tmp_path / "out.jsonl"
-    words = (
-        "batch",
-        file,
-        "-o",
-        results,
-        "--model",
-        tiny("wan"),
-        *CPU,
-        "--set",
-        f"fleet.address={ray_cluster}",
-    )
-    command(*words, exits=1)
+    options = ("--model", tiny("wan"), *CPU, "--set", f"fleet.address={ray_cluster}")
+    command("batch", file, "-o", results, *options, exits=1)
     answers, refused = read(results), read(tmp_path / "out.errors.jsonl")
     numbers = [number for number in range(100) if number not in wrong]
     assert [one["custom_id"] for one in answers] == [f"line {number}" for number in numbers]
@@ -83,7 +73,7 @@ def test_a_hundred_requests_of_which_seven_are_wrong(tmp_path: Path, ray_cluster
     ]
     assert {one["response"]["status_code"] for one in refused} == {400}
     before = results.read_bytes()
-    again = command(*words)
+    again = command("batch", file, "-o", results, *options)
     assert "nothing to do" in again.stderr and results.read_bytes() == before
 
 

@@ -64,20 +64,6 @@ def test_drafts_are_chosen_once_all_are_judged(tmp_path: Path, ray_cluster: str,
         assert not file.is_file() or KEY.encode() not in file.read_bytes()
 
 
-def test_a_draft_that_is_refused_an_answer_comes_last_and_delays_no_other(
-    tmp_path: Path, ray_cluster: str, chat: Chat
-) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(3))
-    values = job_values(table, tmp_path / "out", address=ray_cluster, judge=[question(chat)])
-    values |= {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "quality"}}}
-    chat.will({"for": PROMPTS[1], "status": 400})
-    ended = command("render", write_job(tmp_path / "job.yaml", values), exits=0)
-    assert "drafts without quality, which decides the choice: 1, e.g." in ended.stderr
-    drafts = column(tmp_path / "out/drafts", "quality")
-    assert drafts.count(None) == 1
-    assert column(tmp_path / "out", "draft_quality") == [max(filter(None, drafts))]
-
-
 def test_rows_that_the_last_answers_ask_for_are_rendered_by_workers_that_live(
     tmp_path: Path, ray_cluster: str, chat: Chat
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet.pipeline.render.audit.verdict import EQUAL_HERE, EQUALS
+from framefleet.pipeline.render.audit.verdict import EQUALS
 from framefleet.plugins.keep.replay.given import Given
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 
@@ -101,15 +101,3 @@ def test_rows_that_spoil_later_rows_of_their_recipe_are_not_called_equal_and_ver
     )
     verdicts = Counter(row.compared.verdict for row in verified.rows)
     assert verdicts == {"bit-exact": 1, "different": 2}
-
-
-def test_a_declared_recipe_is_audited_in_its_own_process(tmp_path: Path, ray_cluster: str) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(4))
-    fleet = FLEET | {"address": ray_cluster}
-    values = job_values(
-        table, tmp_path / "out", recipe=f"{OWN}:harmless", fleet=fleet, audit={"at_most": 0.5}
-    )
-    summary = framefleet.render(values)
-    assert (summary.done, summary.failed) == (4, 0) and summary.audits and summary.audits.num_equal
-    remarks = [json.loads(record["environment"])["audit"] for record in records_of(tmp_path / "out")]
-    assert EQUAL_HERE in remarks

@@ -122,12 +122,6 @@ def test_an_audit_is_made_between_rows_and_none_begins_again(cache: dict[str, An
     assert charged_s == pytest.approx(renderer.clock.busy_s, rel=0.02)
 
 
-def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:
-    renderer = _renderer(loaded("wan"), every=1)
-    (clip,) = clips_in_order(renderer, _requests("generate", [2]))
-    assert _verdicts(renderer) == ["equal"] and clip.environment["audit"] == EQUAL
-
-
 class Latched(WanTransformer3DModel):
     """Goes by the first latents that it ever saw, as if each row had begun with these."""
 

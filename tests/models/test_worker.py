@@ -85,23 +85,23 @@ class LateInputs(Inputs):
 
 
 class HeldStore(Store):
-    """Does not answer for paths that begin so."""
+    """Takes clips and keeps them waiting, or does not answer for what spares work."""
 
     def __init__(self, folder: Path, outage: threading.Event, *held: str) -> None:
         super().__init__(str(folder))
         self.held, self.outage, self.waiting = held, outage, list[str]()
 
-    def _hold(self, path: str) -> None:
-        if path.startswith(self.held):
-            self.waiting.append(path)
+    def _hold(self, call: str) -> None:
+        if call.startswith(self.held):
+            self.waiting.append(call)
             assert self.outage.wait(2 * WITHIN_S)
 
     def read(self, path: str, count: int | None = None) -> bytes:
-        self._hold(path)
+        self._hold(f"read {path}")
         return super().read(path, count)
 
     def create(self, path: str, content: bytes) -> None:
-        self._hold(path)
+        self._hold(f"create {path}")
         super().create(path, content)
 
 
@@ -155,7 +155,7 @@ def test_a_row_whose_image_does_not_come_holds_up_no_other(tmp_path: Path, outag
 def test_a_row_is_rendered_while_the_clip_of_another_is_uploaded(
     tmp_path: Path, outage: threading.Event
 ) -> None:
-    store = HeldStore(tmp_path, outage, "clips/")
+    store = HeldStore(tmp_path, outage, "create clips/")
     worker = started_worker(worker_setup("wan", store, Inputs([])))
     for count, name in enumerate(("fox", "owl"), start=1):
         worker.exchange([assigned(name)])
@@ -169,11 +169,11 @@ def test_kept_embeddings_and_batch_sizes_that_do_not_come_are_done_without(
     tmp_path: Path, outage: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "WITHIN_S", 0.1)
-    store = HeldStore(tmp_path, outage, "embeddings/", ".probes/")
+    store = HeldStore(tmp_path, outage, "read embeddings/", "read .probes/")
     rows = [assigned(row_id, "wan") for row_id in (LATE, THERE)]
     worker = started_worker(worker_setup("wan", store, Inputs([str(tmp_path)]), keep_embeddings=True))
     assert {stored.record.row_id for stored in stored_by(worker, 2, rows)} == {LATE, THERE}
-    asked = [path for path in store.waiting if path.startswith("embeddings/")]
+    asked = [call for call in store.waiting if "embeddings/" in call]
     assert len(asked) == 1  # of four prompts: while it does not answer it is asked no more
     worker.exchange([], drain=True)
 
@@ -271,7 +271,7 @@ def test_a_worker_that_serves_another_output_ends_what_its_engine_had_started(tm
 def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(
     tmp_path: Path, outage: threading.Event
 ) -> None:
-    store, fox, owl = HeldStore(tmp_path, outage, "clips/"), assigned("fox"), assigned("owl")
+    store, fox, owl = HeldStore(tmp_path, outage, "create clips/"), assigned("fox"), assigned("owl")
     worker = started_worker(worker_setup("wan", store, Inputs([])))
     worker.exchange([fox])
     wait_until(lambda: store.waiting)

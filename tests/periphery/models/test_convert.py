@@ -253,17 +253,6 @@ def test_the_command_converts_and_the_result_can_be_locked_and_verified(
     assert "VideoCrafterUNet3DModel" in command("model", "info", out).stdout
 
 
-def test_a_component_of_a_module_that_is_not_ours_is_not_imported(
-    original: dict[str, Tensor], tmp_path: Path
-) -> None:
-    convert_model(saved(original, tmp_path), tmp_path / "out")
-    index = tmp_path / "out" / "model_index.json"
-    content = json.loads(index.read_text()) | {"unet": ["framefleet.pipeline.errors", "ModelError"]}
-    index.write_text(json.dumps(content))
-    refused = command("model", "info", str(tmp_path / "out"))
-    assert "which is not installed here" in refused.stderr
-
-
 def test_weights_of_numbers_that_no_model_has_are_refused(
     original: dict[str, Tensor], tmp_path: Path
 ) -> None:
