@@ -95,6 +95,7 @@ def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values]
     assert "hidden-word" not in described
 
 
+@pytest.mark.promise("Bad input is refused before a model is loaded")
 def test_a_row_whose_recipe_calls_another_pipeline_than_the_job(tmp_path: Path) -> None:
     write_starts(tmp_path, num_frames=1)
     rows = prompt_rows(2, image="picture-0.png", recipe=None)
