@@ -396,13 +396,12 @@ def test_each_button_that_is_a_symbol_has_a_title(shown: Shown) -> None:
     assert page.evaluate(f"{symbols}.map(button => button.outerHTML)") == []
 
 
-def test_a_phone_shows_which_page_of_the_grid_it_is(opened: Browser, output: Path) -> None:
-    page = opened.new_page(viewport=PHONE)  # type: ignore[arg-type]
-    Shown(page, output).go("#view=grid")
+def test_a_phone_shows_which_page_of_the_grid_it_is(shown: Shown) -> None:
+    shown.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page = shown.go("#view=grid")
     for button in ("page-before", "page", "page-after"):
         box = page.locator(f"#{button}").bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
-    page.close()
 
 
 def test_all_is_done_with_keys(shown: Shown) -> None:
@@ -482,11 +481,9 @@ def test_a_table_has_means_by_a_column_and_a_chart_that_opens_clips(shown: Shown
     page.click(".chart circle >> nth=0")
     until(page, "document.getElementById('details').open")
     shown.press("Escape")
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
     page.click(".chart circle >> nth=0")
     shown.press("ArrowRight", "Escape", "End", "PageDown", "ArrowLeft", "Space")
-    assert not complaints
+    assert not shown.complaints
     page.click(".summary tbody button >> nth=1")
     until(page, "app.state.view === 'clips'")
     assert shown.status == "12 of 24 clips"
@@ -550,10 +547,8 @@ def test_a_prompt_with_html_or_script_in_it_does_nothing(show: Show) -> None:
     assert page.locator("img[src='x']").count() == page.locator("body script").count() == 0
 
 
-def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Browser, output: Path) -> None:
-    page = opened.new_page()
-    shown = Shown(page, output)
-    shown.go()
+def test_inline_code_and_other_places_are_refused_by_the_page_itself(shown: Shown) -> None:
+    page = shown.go()
     refused = """() => {
         const image = document.createElement('img');
         image.src = 'http://127.0.0.1:9/x.png';
@@ -567,7 +562,7 @@ def test_inline_code_and_other_places_are_refused_by_the_page_itself(opened: Bro
     }"""
     assert page.evaluate(refused) not in ("ran", "1")
     assert len(shown.complaints) == 3 and all("Content Security Policy" in told for told in shown.complaints)
-    page.close()
+    shown.complaints.clear()
 
 
 @pytest.mark.parametrize("kind", ["mkv", "png.zip"])
@@ -590,22 +585,19 @@ def still(clip: Clip) -> Clip:
 )
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_clip_that_is_gone_or_damaged_says_what_mends_it(
-    kind: Any, tag: str, change: str | None, damage: str, opened: Browser, tmp_path: Path
+    kind: Any, tag: str, change: str | None, damage: str, show: Show
 ) -> None:
-    folder = tmp_path / "an output"
     changed = {"change": globals()[change]} if change else {}
-    gallery(write_output(folder, ROWS[:1], media=Media(format=kind), **changed).url_of(""))
-    (clip,) = folder.glob("clips/*/*")
+    shown = show(ROWS[:1], media=Media(format=kind), **changed)
+    (clip,) = shown.folder.glob("clips/*/*")
     clip.unlink() if damage == "gone" else clip.write_bytes(clip.read_bytes()[:40])
-    page = opened.new_page()
-    shown = Shown(page, folder)
-    shown.go()
+    page = shown.go()
     page.wait_for_selector(".tile[aria-label]")
     shown.press("Enter")
     page.wait_for_selector("#details .unplayed code")
-    assert f"framefleet repair '{folder}'" in page.inner_text("#details .unplayed")
+    assert f"framefleet repair '{shown.folder}'" in page.inner_text("#details .unplayed")
     assert page.query_selector(f"#details .stage {tag}") is None
-    page.close()
+    shown.complaints.clear()  # of the clip
 
 
 def sound(clip: Clip) -> Clip:
@@ -642,8 +634,7 @@ def test_a_page_that_is_open_offers_a_newer_gallery(show: Show) -> None:
 
 
 @pytest.mark.parametrize("view", ["clips", "grid", "failures"])
-def test_a_phone_shows_no_more_than_its_width(view: str, opened: Browser, output: Path) -> None:
-    page = opened.new_page(viewport=PHONE)  # type: ignore[arg-type]
-    Shown(page, output).go(f"#view={view}")
+def test_a_phone_shows_no_more_than_its_width(view: str, shown: Shown) -> None:
+    shown.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page = shown.go(f"#view={view}")
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    page.close()
