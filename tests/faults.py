@@ -192,23 +192,16 @@ def slow(pipe: Any, request: Request, *, forwards: str = "", pause_s: float = 0.
 
 @framefleet.recipe(batched=True)
 def late(
-    pipe: Any,
-    request: Request,
-    *,
-    forwards: str = "",
-    first_s: float = 0.0,
-    then_s: float = 0.0,
-    until_copied: bool = False,
+    pipe: Any, request: Request, *, forwards: str = "", first_s: float = 0.0, then_s: float = 0.0
 ) -> Any:
     """Pause before each forward of a row whose prompt says late: first_s in the first process that has it,
-    then_s in others. `forwards` is as for `slow`, of these rows. until_copied: the first pauses no more once
-    another has the row.
+    then_s in others. `forwards` is as for `slow`, of these rows.
     """
     _faults.clear()
     if "late" in request.arguments["prompt"]:
         try:
             open(f"{forwards}.first", "x").close()
-            pause_s, _faults["until_copied"] = first_s, until_copied
+            pause_s = first_s
         except FileExistsError:
             pause_s = then_s
         _faults.update(forwards=forwards, pause_s=pause_s)
@@ -222,8 +215,6 @@ def _pause() -> None:
     """Pause before a forward, unless tests have said that they need no more time."""
     file, ends_at = Path(_faults["forwards"]), time.monotonic() + _faults["pause_s"]
     while (left_s := ends_at - time.monotonic()) > 0 and not file.with_name("hurry").exists():
-        if _faults.get("until_copied") and len(set(file.read_text().split())) > 1:
-            break
         time.sleep(min(left_s, 0.05))
 
 

@@ -38,11 +38,9 @@ RECIPES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _renderer(model: Model, every: int, mode: Any = "exact") -> Renderer:
+def _renderer(model: Model, every: int) -> Renderer:
     known = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
-    return Renderer(
-        model, Batching(max_rows=3, min_gain=0, mode=mode), recipes=known, audit=Audit(every=every)
-    )
+    return Renderer(model, Batching(max_rows=3, min_gain=0), recipes=known, audit=Audit(every=every))
 
 
 def _requests(recipe: str, steps: list[int]) -> list[Request]:
