@@ -30,7 +30,7 @@ from framefleet.pipeline.rows.tables.json_lines import JsonLines
 from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
-from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow, files_in
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.configs import FLOW, SD, WAN, WAN_FLOW, write_model
 from tests.pictures import write_starts
@@ -471,3 +471,12 @@ def test_columns_of_one_type_have_the_one_that_arrow_gives_them(cells: list[Any]
     content = "\n".join(json.dumps({"n": 1, "a": cell}) for cell in cells).encode()
     table = JsonLines(io.BufferedReader(io.BytesIO(content)), None, {})
     assert table.schema.field("a").type == pa.array(cells).type
+
+
+@pytest.mark.parametrize("entry", [{"video": " b.mp4"}, {"image": None, "video": "b.mp4", "audio": None}])
+def test_the_files_of_references_are_read_as_what_they_are_and_a_video_for_its_sound_too(
+    entry: dict[str, str | None],
+) -> None:
+    cell = json.dumps([{"image": "a.png"}, entry, {"audio": "c.wav"}, {"image": ""}, {"film": "d.mp4"}])
+    files = [("a.png", "image"), ("b.mp4", "video"), ("b.mp4", "audio"), ("c.wav", "audio")]
+    assert [*files_in(cell, "references")] == files
