@@ -39,6 +39,28 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Pa
     assert len(jobs.records_of(tmp_path / "out")) == len(rows)
 
 
+def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
+    rows, out = jobs.prompt_rows(100), tmp_path / "out"
+    values = jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
+    process = jobs.start_render(
+        jobs.write_job(tmp_path / "job.yaml", values | {"recipe": "tests.faults:lingers"})
+    )
+    jobs.wait_until(lambda: list(out.glob("drivers/*.json")), process)  # their folder is there before
+    found = command("stop", out)
+    assert found.exit_code == 0 and found.stdout.startswith("asked the driver on "), found.output
+    printed = jobs.finish(process, exits=130, timeout_s=400)
+    assert "asked to end by `framefleet stop`" in printed and "to continue: framefleet render" in printed
+    assert "Ctrl-C again" not in printed, "nobody has pressed it"
+    assert len(jobs.records_of(out)) < len(rows)
+    jobs.check_whole(out)
+    refused = command("stop", out)
+    assert refused.exit_code == 2 and "no job writes to" in refused.stderr
+    for _ in range(2):
+        limited = command("render", tmp_path / "job.yaml", "--limit", "2")
+        assert limited.exit_code == 0
+    assert "nothing to do: each of the first 2 rows has a record" in limited.stderr
+
+
 def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
     rows, out = jobs.prompt_rows(100), tmp_path / "out"
     values = jobs.job_values(jobs.write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
