@@ -54,7 +54,8 @@ KINDS = {
 class Fault:
     """What goes wrong with a share of the requests of some methods, at most so many times; 0: no end of them.
 
-    seconds: after which it is over; 0: never. keys: access keys that are known.
+    seconds: after which it is over; 0: never. keys: access keys that are known. is_bare: answers with errors,
+    also those of the real server, have no body, as those of some proxies.
     """
 
     kind: str = "none"
@@ -63,6 +64,7 @@ class Fault:
     count: int = 0
     seconds: float = 0.0
     keys: frozenset[str] = frozenset()
+    is_bare: bool = False
 
 
 class FaultyS3:
@@ -123,6 +125,9 @@ class FaultyS3:
             self._num_left -= 1
             self.num_faults += fault.kind != "none"
             return fault.kind
+
+    def is_bare(self) -> bool:
+        return self._fault.is_bare
 
     def hangs(self) -> bool:
         return self._fault.kind == "hang"
@@ -219,6 +224,7 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
                 self._answer(answer.status, dict(answer.getheaders()), content)
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            content = b"" if status >= 400 and proxy.is_bare() else content
             self.send_response_only(status)
             is_counted = self.command != "HEAD"  # Ceph's answers come in chunks, and are joined here
             left_out = {"connection", "transfer-encoding"} | ({"content-length"} if is_counted else set())

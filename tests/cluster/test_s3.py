@@ -67,8 +67,13 @@ def test_of_many_creates_at_once_one_wins(store: Store) -> None:
     assert int(store.read("driver.lock")) not in conflicts
 
 
-def test_a_server_without_conditional_writes_still_refuses_what_it_sees(s3_server: S3Server) -> None:
-    with faulty_s3(s3_server.endpoint, kind="unconditional") as proxy:
+@pytest.mark.parametrize(
+    ("kind", "is_bare"), [("unconditional", False), ("unconditional", True), ("none", True)]
+)
+def test_a_second_object_is_refused_without_conditional_writes_and_without_a_reason(
+    kind: str, is_bare: bool, s3_server: S3Server
+) -> None:
+    with faulty_s3(s3_server.endpoint, kind=kind, is_bare=is_bare) as proxy:
         store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": proxy.endpoint})
         store.create("driver.lock", b"mine")
         with pytest.raises(StoreConflict):

@@ -293,3 +293,22 @@ def test_what_arrives_damaged_is_not_there_and_is_sent_again(monkeypatch: pytest
     files.num_damaged = 1
     Patience("gs://bucket/run", 60).ride_out(lambda: store.create("job.json", b"every byte"))
     assert files.objects == {"bucket/run/job.json": b"every byte"}
+
+
+def test_requests_that_learn_together_that_checksums_are_refused_are_all_repeated() -> None:
+    asked = threading.Barrier(2, timeout=60)
+
+    def refuse_once() -> str:
+        if "config_kwargs" in store.options:
+            return "stored"
+        asked.wait()
+        raise said("InvalidArgument", 400)
+
+    store = ObjectStore("s3://bucket/run-7", {})
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(store.ask, repeat(refuse_once, 2))) == ["stored", "stored"]
+
+
+def test_the_fix_for_a_clock_that_is_wrong_is_to_set_it() -> None:
+    error = said("RequestTimeTooSkewed", 403)
+    assert "clock" in str(retries.better_fix(error)) and trouble_of(error) == "refused"

@@ -200,7 +200,10 @@ class ObjectStore:
         try:
             return request()
         except Exception as error:  # botocore's, below s3fs's
-            options = without_checksums(self.url, self.options, error)
+            if may_refuse_checksums(error) and self.options.get("config_kwargs", {}) != config:
+                options = self.options  # another thread has learned it meanwhile
+            else:
+                options = without_checksums(self.url, self.options, error)
             if options is None:
                 raise
         self.options.update(options)  # `Store` hands them on to other processes
@@ -396,9 +399,14 @@ def stamp_of(details: Mapping[str, Any]) -> str:
     return next((str(details[key]) for key in keys + times if details.get(key)), "")
 
 
+# Where a proxy answers in the place of the store, the status is all there is.
+_CODES = {412: "PreconditionFailed", 416: "InvalidRange", 501: "NotImplemented"}
+
+
 def _code(error: BaseException) -> str:
     """Return the server's name for an error, which s3fs only keeps in the cause."""
-    return said_by_server(error)[0] or said_by_server(error.__cause__)[0]
+    code, status = next(filter(any, map(said_by_server, (error, error.__cause__))), ("", 0))
+    return _CODES.get(status, code)
 
 
 def _raise_if_missing(error: FileNotFoundError) -> None:

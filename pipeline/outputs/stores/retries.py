@@ -157,6 +157,8 @@ def better_fix(error: BaseException) -> str | None:
         return NO_CREDENTIALS
     if may_refuse_checksums(error) and trouble_of(error) != "refused":
         return _CHECKSUM_FIX
+    if any(said_by_server(source)[0] == "RequestTimeTooSkewed" for source in (error, error.__cause__)):
+        return "set the clock of this machine, e.g. by NTP, then run the same command again"
     return _HUB_FIXES.get(said_by_server(reason_of(error))[0])
 
 
