@@ -216,7 +216,7 @@ class Dispatcher:
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
         num_errors = len(entry.errors)
-        if num_errors >= self._faults.attempts:
+        if num_errors >= self._faults.attempts and not self._copies.has(row_id):
             if entry.need == "new" or not may_be_spoilt:
                 return self._give_up(entry, f"it failed {count_text(num_errors, 'time')}")
             self._put_back(entry, need="new")
@@ -312,7 +312,8 @@ class Dispatcher:
             if row_id in struck:
                 entry.struck_on += (worker,)
                 entry.was_alone, entry.why = is_alone, why
-            if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
+            is_killer = self._faults.quarantines(entry.deaths, is_alone=entry.was_alone)
+            if row_id in blamed and is_killer and not self._copies.has(row_id):
                 given_up.append(self._quarantine(entry))
             else:
                 is_doubtful = row_id not in struck and self._is_in_doubt(entry, places[0])
@@ -420,9 +421,9 @@ class Dispatcher:
     def _quarantine(self, entry: Entry) -> GivenUp:
         last = f"; the last time: {entry.why}" if entry.why else ""
         times = count_text(entry.deaths, "time")
-        return self._give_up(entry, f"its worker died {times} while rendering it{last}")
+        return self._give_up(entry, f"its worker died {times} while rendering it{last}", is_killer=True)
 
-    def _give_up(self, entry: Entry, reason: str) -> GivenUp:
+    def _give_up(self, entry: Entry, reason: str, *, is_killer: bool = False) -> GivenUp:
         self._end(entry)
         return GivenUp(
             row=entry.row,
@@ -430,4 +431,5 @@ class Dispatcher:
             errors=entry.errors,
             reason=reason,
             struck_on=entry.struck_on if entry.deaths else (),
+            is_killer=is_killer,
         )

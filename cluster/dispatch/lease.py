@@ -49,6 +49,7 @@ class GivenUp:
     errors: tuple[tuple[str, object], ...]  # (worker, error), oldest first
     reason: str
     struck_on: tuple[str, ...] = ()  # workers that died with it, once one of these deaths counts
+    is_killer: bool = False  # these deaths are why, and not an error
 
 
 # What a worker must have to render a row in doubt alone: a machine that has done a row, as much memory as

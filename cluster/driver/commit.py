@@ -160,7 +160,7 @@ class Committer:
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return its record of the failure."""
         request, row_id = pending.request, row.row.row_id
-        last = row.errors[-1][1] if row.errors else None
+        last = row.errors[-1][1] if row.errors and not row.is_killer else None
         failure = FailureRecord(
             row_id=row_id,
             row_indices=tuple(self._index.positions(row_id, pending.position)),

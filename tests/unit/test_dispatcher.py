@@ -98,6 +98,23 @@ def test_a_row_is_given_up_after_three_errors() -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["error", "death"])
+def test_a_row_of_which_another_worker_has_a_copy_is_not_given_up(end: str) -> None:
+    dispatcher = Dispatcher(FaultPolicy(attempts=1, worker_deaths=1), proven={"A", "B"})
+    for worker in "AB":
+        join(dispatcher, worker)
+    for row_id in "01":
+        dispatcher.add(Row(row_id=row_id, shape="x"))
+    dispatcher.close()
+    assert [ids(lease(dispatcher, worker)) for worker in "AB"] == ["0", "1"]
+    dispatcher.done("B", "1", 10.0)
+    assert ids(lease(dispatcher, "B", 100.0)) == "0", "a copy"
+    ended = (lambda worker: dispatcher.failed(worker, "0", "bad")) if end == "error" else dispatcher.lost
+    assert not ended("A")
+    assert (dispatcher.rows_of("B"), dispatcher.take_dropped("B")) == (("0",), [])
+    assert ended("B")
+
+
 def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_process() -> None:
     dispatcher = dispatcher_with("xx", min_rows=1)
     for _ in range(3):
@@ -304,7 +321,7 @@ def test_a_row_is_quarantined_after_three_deaths_and_its_neighbour_finishes() ->
     lease(dispatcher, "C")
     (given_up,) = dispatcher.lost("C")
     assert (given_up.row.row_id, given_up.attempts, given_up.struck_on) == ("0", 3, ("A", "B", "C"))
-    assert given_up.reason == "its worker died 3 times while rendering it"
+    assert given_up.reason == "its worker died 3 times while rendering it" and given_up.is_killer
     join(dispatcher, "D")
     assert ids(lease(dispatcher, "D")) == "1"
     assert dispatcher.done("D", "1", 1.0)
