@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import StoreConflict, StoreError, UserError
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError, UserError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.stores.store import Store
@@ -222,6 +222,9 @@ class EpochLock(Generic[_Holder]):
     def _wait_until_abandoned(self, epoch: int) -> None:
         """Return when the holder of an epoch is surely gone, if there was one; or raise JobError."""
         path = seals.epoch_path(epoch, self._ours.folder)
+        if epoch >= seals.LAST_EPOCH:  # names have no room for a later one
+            problem = f"a file in {self._store.url_of('')} has the epoch {epoch}, and there is none after it"
+            raise JobError(problem, f"remove what has {epoch} in its name, e.g. {self._store.url_of(path)}")
         current = self._read(path)
         if current is None:
             return

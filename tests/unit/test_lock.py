@@ -169,6 +169,17 @@ def test_a_silent_driver_elsewhere_is_replaced(content: bytes, store: Store) -> 
     assert store.read(FIRST) == content, "nobody writes another's file"
 
 
+@pytest.mark.parametrize(
+    "path", ["drivers/999999999.json", "records/part-999999999-20260102T130000-89abcdef-000001.parquet"]
+)
+def test_a_file_that_leaves_no_later_epoch_is_named(path: str, store: Store) -> None:
+    store.write(path, b"{}")
+    for _ in range(2):
+        with pytest.raises(JobError, match="epoch 999999999, and there is none after it"):
+            lock(store).__enter__()
+    assert store.list("") == [path]
+
+
 def test_a_driver_that_lost_the_lock_knows_it_and_leaves_the_other_alone(store: Store) -> None:
     other = elsewhere("other").to_bytes()
     with lock(store, beat_s=60) as ours:

@@ -107,9 +107,10 @@ def parts_in(store: Store, folder: str) -> list[Part]:
 
 
 _EPOCH = re.compile(r"(\d{6,9})\.json", re.ASCII)
-MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
+LAST_EPOCH = 999_999_999
+MAX_DRIVER_BYTES = 1 << 25  # of a driver's file: a seal has some 50 bytes for each run that left parts
 MAX_GONE = 100_000  # names in memory; 100 million rows make 16,000 parts
-_MAX_RUN, _MAX_NUMBER = 255, 999_999_999  # in names of files
+_MAX_RUN, _MAX_NUMBER = 255, LAST_EPOCH  # in names of files
 
 # By run, the first and the last of each stretch of its parts' numbers.
 Sealed = Mapping[str, list[tuple[int, int]]]
