@@ -172,9 +172,16 @@ def chosen_records(
         yield table.filter(pc.is_in(table["row_id"], row_ids))
 
 
-def with_labels(schema: pa.Schema) -> pa.Schema:
-    """Return the columns for a condition on picks: those of records, and missing ones of `LABELS`."""
-    return pa.schema([*schema, *(field for field in LABELS if field.name not in schema.names)])
+def with_labels(schema: pa.Schema, picks: Mapping[str, Pick]) -> pa.Schema:
+    """Return the columns for a condition on picks: those of records, and of `LABELS`.
+
+    A label that records carry as well, e.g. of the picks that their table was made of, is the picks' own if
+    these have any.
+    """
+    given = {field.name for field in LABELS if any(getattr(pick, field.name) for pick in picks.values())}
+    labels = [field for field in LABELS if field.name in given or field.name not in schema.names]
+    names = {field.name for field in labels}
+    return pa.schema([*(field for field in schema if field.name not in names), *labels])
 
 
 def labelled_records(
@@ -185,23 +192,31 @@ def labelled_records(
     *,
     place: str = "where",
 ) -> Iterator[pa.Table]:
-    """Yield these columns of records and those of a condition, which may use `LABELS` that records lack."""
+    """Yield these columns of records and those of a condition, which may be about `with_labels`."""
     columns = [*dict.fromkeys(names)]
     if where is None:
         return output.records(columns)
     schema = output.schema()
-    labels = [field for field in LABELS if field.name not in schema.names]
+    conditioned = with_labels(schema, picks)
+    labels = [field for field in LABELS if conditioned.field(field.name) == field]
     wanted = dict.fromkeys([*columns, "row_id", *columns_in(where, schema, place=place)])
+    carried = {field.name: f"{field.name} of the record" for field in labels if field.name in wanted}
 
     def labelled(table: pa.Table) -> pa.Table:
         of_rows = [picks.get(row_id, Pick()) for row_id in table["row_id"].to_pylist()]
+        table = table.rename_columns([carried.get(name, name) for name in table.column_names])
         for field in labels:
             cells = [getattr(pick, field.name) for pick in of_rows]
             table = table.append_column(field, pa.array(cells, field.type))
         return table
 
+    def as_recorded(table: pa.Table) -> pa.Table:
+        names = {of_record: name for name, of_record in carried.items()}
+        table = table.drop_columns([*carried])
+        return table.rename_columns([names.get(name, name) for name in table.column_names])
+
     tables = map(labelled, output.records([*wanted]))
-    return rows_where(tables, where, with_labels(schema).names, place=place)
+    return map(as_recorded, rows_where(tables, where, conditioned.names, place=place))
 
 
 class PickKeeper:

@@ -127,7 +127,7 @@ class Selection:
             raise output.no_records()
         self._conditioned: Sequence[str] = ()  # columns in the condition
         if choice.where is not None:
-            labelled = with_labels(record_schema)
+            labelled = with_labels(record_schema, choice.picks or {})
             check_where(labelled, choice.where)
             self._conditioned = columns_in(choice.where, record_schema)
             labels = {*columns_in(choice.where, labelled)} - {*record_schema.names}
@@ -255,7 +255,8 @@ class Selection:
                 rows = rows.filter(pc.is_in(rows["row_id"], self._only))
             if extras:
                 files = zip(*(rows[name].to_pylist() for name in ("extra_outputs", _EXTRAS[-1])), strict=True)
-                rows = rows.filter([bool(sha256 and kept_in(text).latents) for text, sha256 in files])
+                are_kept = [bool(sha256 and kept_in(text).latents) for text, sha256 in files]
+                rows = rows.filter(pa.array(are_kept, pa.bool_()))
             if self._in_table is not None:
                 ids = _bytes_of(rows)
                 places = np.searchsorted(self._in_table, ids)
@@ -264,7 +265,8 @@ class Selection:
                 # Rows without a prompt are split one by one.
                 texts_of = rows.select(["row_id", *self._texts]).to_pylist()
                 prompts = [prompt_of(row) or row["row_id"] for row in texts_of]
-                rows = rows.filter([split_of(one, self._choice.validation) == split for one in prompts])
+                are_of_split = [split_of(one, self._choice.validation) == split for one in prompts]
+                rows = rows.filter(pa.array(are_of_split, pa.bool_()))
             if is_whole:
                 self._contradictions |= self._law.contradictions(rows)
             if others:

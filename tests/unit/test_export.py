@@ -172,6 +172,26 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
     assert "--picks" in caught.value.fix
 
 
+def test_a_condition_on_notes_is_about_those_of_the_picks_and_not_of_the_records(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    picks = tmp_path / "picks.jsonl"
+    lines = ({"row_id": records[number]["row_id"], "note": note} for number, note in enumerate(("good", "x")))
+    picks.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    folder = exported(tmp_path, "parquet", where="note = 'good'", picks=picks, columns="all")
+    (row,) = pq.read_table(folder).to_pylist()
+    assert (row["row_id"], row["note"], row["note_of_row"]) == (records[0]["row_id"], "good", "x")
+    assert pq.read_table(exported(tmp_path, "parquet", "of records", where="note = 'x'")).num_rows == 7
+
+
+@pytest.mark.parametrize(("format", "asked"), [("hf", {"validation": 0.5}), ("trajectories", {})])
+def test_a_choice_of_no_rows_is_refused_in_every_format(
+    format: Any, asked: dict[str, Any], tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(JobError, match="no rows are chosen"):
+        exported(tmp_path, format, where="seed < 0", **asked)
+
+
 def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     out = Store(str(tmp_path / "out"))
     with pytest.raises(JobError, match="the table was not recorded"):
