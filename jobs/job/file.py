@@ -274,11 +274,12 @@ def _check_text(text: str, option: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise JobError(f"{option} has bytes that are not UTF-8", "rename the file that it names") from None
+        problem = f"{option} has bytes that are not UTF-8"
+        raise JobError(problem, "write it in UTF-8, or rename the file that it names") from None
 
 
 def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
-    _check_text(text, "--set")
+    _check_text(text, f"--set {text.partition('=')[0]}" if "=" in text else "--set")
     name, equals, value = text.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):

@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import plain_name
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, plain_name
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import command_adding, section_adding
@@ -52,9 +52,9 @@ def records_where(
     names: columns to read, if the output has them; those of the condition follow. parts: as in
     `record_schema_of`.
     """
-    schema = record_schema_of(store, parts)
+    schema, ours = record_schema_of(store, parts), {field.name for field in RECORD_FIELDS}
     needed = columns_in(condition, schema) if condition is not None else []
-    columns = [name for name in dict.fromkeys([*names, *needed]) if name in schema.names]
+    columns = [name for name in dict.fromkeys([*names, *needed]) if name in schema.names or name in ours]
     tables = record_tables(store, columns, parts)
     return tables if condition is None else rows_where(tables, condition, schema.names)
 

@@ -111,7 +111,11 @@ def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: 
 def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
     """Raise JobError for rows that the model cannot render, since in the table they would stop all rows."""
     for prompt in words:
-        if (length := len(prompt.encode())) >= MAX_TOKENS:
+        try:
+            length = len(prompt.encode())
+        except UnicodeEncodeError:  # a terminal passes on whatever was typed
+            raise JobError(f"{prompt!a} has bytes that are not UTF-8", "write it in UTF-8") from None
+        if length >= MAX_TOKENS:
             raise JobError(
                 f"{prompt!r} has {count_text(length, 'byte')}, but the model reads {MAX_TOKENS - 1}",
                 "use fewer words",

@@ -133,4 +133,7 @@ def readable_type(kind: pa.DataType) -> pa.DataType:
         return pa.list_(readable_type(kind.value_type), kind.list_size)
     if pa.types.is_large_list(kind):
         return pa.large_list(readable_type(kind.value_type))
-    return pa.list_(readable_type(kind.value_type)) if pa.types.is_list(kind) else kind
+    if pa.types.is_list(kind):
+        return pa.list_(readable_type(kind.value_type))
+    is_short = pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind)
+    return pa.decimal128(kind.precision, kind.scale) if is_short else kind

@@ -54,6 +54,7 @@ def test_titles_that_no_font_here_draws_are_told_with_what_to_install(
         (("--size", "257x64x64", "a red ball"), "num_frames is 257"),
         (("--size", "9x64x144", "a red ball"), "width is 144"),
         (("--size", "9x64x64"), "is for your own prompts"),
+        (("a \udcff ball",), r"'a \udcff ball' has bytes that are not UTF-8"),
         (("球" * 22,), "has 66 bytes, but the model reads 63"),
         ((__file__,), "is a file, and the demo renders prompts"),
         (("a", "red", "ball"), "put each prompt in quotes: framefleet demo 'a red ball'"),

@@ -410,6 +410,8 @@ ENTRIES = [{"key": "a", "value": 1}]
         (pa.array([Decimal("1.5")]), Decimal("1.5")),
         (pa.array(["x"]).dictionary_encode(), "x"),
         (pa.array([7], pa.uint64()), 7),
+        (pa.array([Decimal("1.5")], pa.decimal32(3, 1)), Decimal("1.5")),
+        (pa.array([Decimal("1.5")], pa.decimal64(12, 1)), Decimal("1.5")),
     ],
 )
 def test_datasets_opens_carried_columns_of_any_type(

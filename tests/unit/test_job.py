@@ -237,7 +237,7 @@ def test_a_key_in_the_wrong_place_is_refused_with_its_line_and_the_right_one(
         *((text, "not key=value", "") for text in ("workers", "=2", "a..b=2", "a.=2")),
         *((text, "", "") for text in ("a" + ".a" * 5000 + "=1", "loras..x=1", "x=" + "[" * 5000)),
         *((text, "", "") for text in ("fleet={1: 2}", "loras=2024-13-45")),
-        ("output=out-\udcff", "--set has bytes that are not UTF-8", ""),
+        ("output=out-\udcff", "--set output has bytes that are not UTF-8", ""),
     ],
 )
 def test_a_mistake_in_set_names_the_option(option: str, problem: str, fix: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -45,6 +46,7 @@ from framefleet.pipeline.outputs.media.media_settings import (
     Media,
     MediaFormat,
 )
+from framefleet.plugins.keep.replay.compare import difference, one_level
 from tests.warm.process import start
 
 KINDS = get_args(MediaFormat)
@@ -124,6 +126,22 @@ def test_frames_of_a_zip_keep_their_order_beyond_ten_thousand() -> None:
     frames[:, 0, 0, 0], frames[:, 0, 0, 1] = np.divmod(np.arange(10_002), 256)
     found = decode(encode(frames, media=Media(format="png.zip"), fps=16, metadata={}))
     assert np.array_equal(found, frames)
+
+
+def test_a_sound_of_some_samples_may_be_lost_and_is_none_then() -> None:
+    sound = Audio(samples=np.full((1, 10), 0.5, np.float32), sample_rate=48_000)
+    clip = encode(noise(4, 32, 32, 3), media=Media(format="mp4"), fps=16, metadata={}, audio=sound)
+    pcm, rate = decode_audio(clip) or (None, 0)
+    assert pcm is not None and pcm.shape == (0, 1) and rate == 48_000
+
+
+def test_an_alpha_that_is_opaque_is_compared_with_one_that_is_not_stored() -> None:
+    frames = np.concatenate([noise(2, 32, 32, 3), np.full((2, 32, 32, 1), 255, np.uint8)], axis=-1)
+    webp = partial(encode, media=Media(format="webp"), fps=16, metadata={})
+    stored = decode(webp(frames))
+    assert stored.shape == (2, 32, 32, 3)
+    assert difference(frames, stored).max_levels == difference(frames[..., :3], stored).max_levels
+    assert one_level(frames, webp).max_levels > 0
 
 
 @pytest.mark.parametrize("kind", SOUNDS)

@@ -268,7 +268,9 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
             if num_samples > MOST_SAMPLES:
                 raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
             parts += resampler.resample(frame)
-        samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
+        decoded = [part.to_ndarray().reshape(-1, stream.channels) for part in parts]
+        # AAC has no frame of some samples alone.
+        samples = np.concatenate(decoded) if decoded else np.empty((0, stream.channels))
         return samples.astype("<i2", copy=False), stream.rate
 
 

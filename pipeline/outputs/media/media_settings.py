@@ -157,15 +157,23 @@ def exact_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)  # 1001: the denominator of the NTSC rates
 
 
-def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError], *, times: int = 1) -> None:
-    """Raise `error` for a rate that browsers do not show, or files do not hold. times: see `refusal`."""
+def check_pace(
+    fps: float,
+    format: MediaFormat,
+    error: type[FramefleetError],
+    *,
+    times: int = 1,
+    instead: str = "set media.format to webm or mp4",
+) -> None:
+    """Raise `error` for a rate that browsers do not show, or files do not hold.
+
+    times: see `refusal`. instead: for formats that others outpace.
+    """
     most = _MOST_FPS.get(format, MAX_FPS)
     if fps * times > most:
-        what, instead = "files hold", ""
-        if format in _MOST_FPS:
-            what, instead = "browsers show", ", or set media.format to webm or mp4"
-        problem = f"{format} at {fps * times:g} fps: {what} no more than {most:g}"
-        raise error(problem, f"use {most / times:g} fps or less{instead}")
+        what = "browsers show" if format in _MOST_FPS else "files hold"
+        fix = f"use {most / times:g} fps or less" + f", or {instead}" * (format in _MOST_FPS)
+        raise error(f"{format} at {fps * times:g} fps: {what} no more than {most:g}", fix)
 
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:

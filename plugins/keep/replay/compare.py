@@ -332,7 +332,12 @@ class Difference:
 
 
 def difference(one: Pictures, other: Pictures) -> Difference:
-    """Return by how much frames of the same shape differ. Floats are scaled to 255 levels."""
+    """Return by how much frames of the same shape differ. Floats are scaled to 255 levels.
+
+    Frames without alpha are opaque, next to some with it: WebP does not store an alpha that is opaque.
+    """
+    if one.shape[-1] != other.shape[-1]:
+        one, other = opaque(one), opaque(other)
     unit = 1.0 if one.dtype == np.uint8 else _LEVELS
     num_pixels, max_levels, squares, worst = 0, 0.0, 0.0, 0.0
     for here, there in zip(one, other, strict=True):  # by frame: differences take more memory than pixels
@@ -351,6 +356,12 @@ def difference(one: Pictures, other: Pictures) -> Difference:
         psnr_db=_psnr(squares / math.prod(one.shape[:3]), _LEVELS),
         worst_block=math.sqrt(worst) / _BLOCK,
     )
+
+
+def opaque(frames: Pictures) -> Pictures:
+    """Return frames with alpha."""
+    most = 255 if frames.dtype == np.uint8 else 1.0
+    return np.insert(frames, 3, most, axis=-1) if frames.shape[-1] == 3 else frames
 
 
 def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:

@@ -18,6 +18,7 @@ from framefleet.api.errors import FramefleetError, JobError, Refused, count_text
 from framefleet.api.outputs import Output, Store, told_arguments
 from framefleet.api.sections import AtLeastOne
 from framefleet.pipeline.model.specs.check import check_fps
+from framefleet.pipeline.outputs.media.media_settings import check_pace
 from framefleet.plugins.pages.sheet import choice
 from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
@@ -114,6 +115,7 @@ def grid(
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} x {height} x {width}", size_bytes)
     media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+    check_pace(picture.fps, media.format, JobError, instead="write an .mp4 file")
     content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
     return _drawn(path, chosen, lambda to: to.write_bytes(content))
 
