@@ -200,10 +200,9 @@ class ObjectStore:
         try:
             return request()
         except Exception as error:  # botocore's, below s3fs's
-            if may_refuse_checksums(error) and self.options.get("config_kwargs", {}) != config:
-                options = self.options  # another thread has learned it meanwhile
-            else:
-                options = without_checksums(self.url, self.options, error)
+            # Another thread may have learned it meanwhile.
+            is_known = may_refuse_checksums(error) and self.options.get("config_kwargs", {}) != config
+            options = self.options if is_known else without_checksums(self.url, self.options, error)
             if options is None:
                 raise
         self.options.update(options)  # `Store` hands them on to other processes
