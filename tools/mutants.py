@@ -202,7 +202,9 @@ def noticed_together(clone: Path, mutants: Collection[str], unreliable: list[str
     git(clone, *COMMITTER, "cherry-pick", *mutants)
     noticed: dict[str, str] = {}
     for test in failures(clone, "test-all", f"--maxfail={MOST_FAILURES}", unreliable=unreliable):
-        if test.startswith("tests/") and fails(clone, test, "origin/main"):
+        if not test.startswith("tests/"):
+            sys.exit(f"the whole suite with {len(mutants)} mutants: {test}")
+        if fails(clone, test, "origin/main"):
             unreliable.append(test)
             continue
         for mutant in mutants:

@@ -269,7 +269,7 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
                 raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
             parts += resampler.resample(frame)
         decoded = [part.to_ndarray().reshape(-1, stream.channels) for part in parts]
-        # AAC has no frame of some samples alone.
+        # In AAC, a few samples alone make no frame.
         samples = np.concatenate(decoded) if decoded else np.empty((0, stream.channels))
         return samples.astype("<i2", copy=False), stream.rate
 
