@@ -54,7 +54,7 @@ def main() -> None:
 
 def _render(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Hand the rows out one by one, whoever is free: they take unlike times."""
-    ray.init(num_cpus=options.workers + 1, include_dashboard=False, log_to_driver=True)
+    ray.init("local", num_cpus=options.workers + 1, include_dashboard=False, log_to_driver=True)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     # As text: Ray Data would make columns of unlike cells alike.

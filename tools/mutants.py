@@ -45,7 +45,7 @@ MAKE = ("make", "--old-file", ".venv/.installed")  # do not install again
 ORIGINS = """import ray, sys
 from importlib.util import find_spec
 def origins(names): return [sys.prefix, *(find_spec(name).origin for name in names)]
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 print(*origins(sys.argv[1:]), *ray.get(ray.remote(origins).remote(sys.argv[1:])), sep="\\n")"""
 
 

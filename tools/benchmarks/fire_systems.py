@@ -127,7 +127,7 @@ def ray_data(folder: Path, bucket: str) -> None:
     from ray.data.checkpoint import CheckpointConfig
 
     # One CPU for what reads, one for what filters by the checkpoint: with none left, all wait for ever.
-    ray.init(num_cpus=WORKERS + 2, include_dashboard=False)
+    ray.init("local", num_cpus=WORKERS + 2, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.checkpoint_config = CheckpointConfig(
@@ -161,7 +161,7 @@ def daft(folder: Path, bucket: str) -> None:
     )
     io_config = daft.io.IOConfig(s3=s3)
     # One for what filters keys, one for what runs the plan: with none left, all wait for ever.
-    ray.init(num_cpus=WORKERS + 2, include_dashboard=False)
+    ray.init("local", num_cpus=WORKERS + 2, include_dashboard=False)
     daft.set_runner_ray()
     store = daft.CheckpointStore(f"s3://{bucket}/{CHECKPOINTS}", io_config)
     settings = daft.KeyFilteringSettings(num_workers=1, cpus_per_worker=1.0)

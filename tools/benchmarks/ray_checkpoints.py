@@ -76,7 +76,7 @@ def _go_on(folder: Path, workers: int) -> None:
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
 
-    ray.init(num_cpus=workers + 2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=workers + 2, include_dashboard=False, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.checkpoint_config = CheckpointConfig("id", str(folder / "checkpoint"))

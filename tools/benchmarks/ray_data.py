@@ -34,7 +34,13 @@ def render_ray_data(
 ) -> None:
     """Render with a pool of actors; records go to output/records."""
     # One CPU more than the actors take: with none left the reading task waits for ever.
-    ray.init(num_cpus=workers + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        "local",
+        num_cpus=workers + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         context = ray.data.DataContext.get_current()
