@@ -118,8 +118,7 @@ def test_before_the_first_run_it_is_said_that_added_rows_wait(values: dict[str, 
     more = write_table(tmp_path / "more.parquet", ROWS[7:])
     added = command("add", write_job(tmp_path / "job.yaml", values), more, "--output", dated)
     assert added.exit_code == 0 and " has no run yet\n" in added.stderr, added.stderr
-    listed = command("status", dated, "--check")
-    assert listed.exit_code == 2 and "has no run yet, only 2 added rows" in listed.stderr, listed.output
+    assert "has no run yet, only 2 added rows" in command("status", dated, "--check", exits=2).stderr
 
 
 def test_status_says_that_added_rows_may_be_in_the_table_already(values: dict[str, Any]) -> None:
@@ -249,8 +248,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
     assert f"the next run with the output {values['output']} will render these rows" in found.stderr
     assert command("add", job, more).stdout.startswith("2 rows added before")
-    listed = command("status", values["output"], "--check")
-    assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
+    assert "7/9 rows done, 2 left" in command("status", values["output"], "--check", exits=1).output
     summary = run(values)
     assert summary and summary.done == 2
     check_whole(values, ROWS)

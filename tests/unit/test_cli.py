@@ -140,8 +140,7 @@ def test_the_date_in_an_output_is_todays_for_every_command(name: str, tmp_path: 
 def test_the_date_in_options_and_destinations_is_todays_too(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").touch()
     night = f"{tmp_path}/night-{{date}}"
-    traced = command("trace", tmp_path / "clip.mp4", "--output", night)
-    assert f"{tmp_path}/night-20" in traced.stderr, traced.output
+    assert f"{tmp_path}/night-20" in command("trace", tmp_path / "clip.mp4", "--output", night).stderr
     rendered(Store(str(tmp_path / "out")), 1)
     exported = command("export", tmp_path / "out", night, "--format", "webdataset")
     assert f"{tmp_path}/night-20" in exported.stdout, exported.output
@@ -183,8 +182,7 @@ def test_a_shell_completes_commands_and_options() -> None:
     ],
 )
 def test_an_unknown_command_or_option_ends_with_2_and_what_to_use(words: str, said: str) -> None:
-    refused = command(*words.split())
-    assert refused.exit_code == 2 and said in refused.stderr, refused.stderr
+    assert said in command(*words.split(), exits=2).stderr
     assert "--set" not in command("status", "out", "--guidance", "3").stderr
 
 

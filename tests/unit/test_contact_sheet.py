@@ -297,5 +297,4 @@ def test_a_clip_that_is_gone_leaves_its_place(
 def test_what_cannot_be_written_is_told_before_anything_is_read(
     output: Path, tmp_path: Path, to: str, problem: str
 ) -> None:
-    ended = command("sheet", output, "-o", tmp_path / to, exits=2)
-    assert problem in ended.stderr
+    assert problem in command("sheet", output, "-o", tmp_path / to, exits=2).stderr

@@ -128,8 +128,7 @@ def test_a_condition_and_a_folder_that_a_hint_names_are_taken(tmp_path: Path) ->
     assert framefleet.read_records(str(folder), where="style = 'ink'").num_rows == 1
     assert "write --where 'style = ink'" in command("sheet", folder, *["--where", "style", "=", "ink"]).stderr
     for place in (tmp_path, tmp_path / "runs", folder / "clips"):
-        ended = command("status", place)
-        assert ended.exit_code == 2 and f"did you mean '{folder}'?" in ended.stderr, ended.stderr
+        assert f"did you mean '{folder}'?" in command("status", place, exits=2).stderr
 
 
 def test_the_model_below_a_folder_or_a_url_is_named(tmp_path: Path) -> None:
@@ -187,8 +186,7 @@ def test_prompts_come_from_a_file_by_its_name(tmp_path: Path) -> None:
         (("--prompt", f"@{prompts}", "--prompt", "a"), f"@{prompts}, and no other values"),
         (("--sweep", f"style={prompts}"), f"@{prompts}, and no other values"),
     ):
-        planned = command("plan", *of_job, *words)
-        assert planned.exit_code == 2 and problem in " ".join(planned.stderr.split()), planned.stderr
+        assert problem in " ".join(command("plan", *of_job, *words, exits=2).stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,7 @@ def test_a_trial_pays_for_its_own_rows_and_later_runs_for_the_rest(tmp_path: Pat
     table = [{"height": None} | row for row in [*ROWS, *more]]
     file = job_file(tmp_path, chat, table)
     job = load_job(file)
-    planned = command("plan", file, "--limit", 2)
-    assert "prompts: 1 of 5 to be written first" in planned.stdout, planned.stderr
+    assert "prompts: 1 of 5 to be written first" in command("plan", file, "--limit", 2).stdout
     for _ in range(2):
         originals = [row["original_prompt"] for row in rows_rendered(job, limit=2)]
         assert originals == ["a red ball", "a red ball", "a wall"] and len(chat.log) == 1
@@ -242,25 +241,21 @@ def test_a_job_is_planned_with_its_prompts(more: dict[str, Any], tmp_path: Path,
 
 def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_path: Path, chat: Chat) -> None:
     job = job_file(tmp_path, chat)
-    planned = command("plan", job)
-    assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
+    assert "prompts: 3 of 3 to be written first, by pen" in command("plan", job).stdout
     assert chat.log == [] and not (tmp_path / "out").exists()
-    shown = command("prompts", job)
-    assert "rain\n    In golden light: Write: rain" in shown.stdout, shown.stderr
+    assert "rain\n    In golden light: Write: rain" in command("prompts", job).stdout
     lines = command("prompts", job, "--json").stdout.splitlines()
     texts = [json.loads(line) for line in lines]
     assert len(texts) == 3
     texts[1]["prompt"] = "rain on a tin roof"
     edited = tmp_path / "edited.jsonl"
     edited.write_text("\ufeff" + "\r\n".join(json.dumps(text) for text in texts), "utf-8")  # as Notepad
-    corrected = command("prompts", job, "--from", edited)
-    assert "1 prompt replaced" in corrected.stderr, corrected.stderr
+    assert "1 prompt replaced" in command("prompts", job, "--from", edited).stderr
     assert [row["prompt"] for row in rows_rendered(load_job(job))][2] == "rain on a tin roof"
     assert len(chat.log) == 3
     assert "written first" not in command("plan", job).stdout
     edited.write_text('{"original_prompt": "nobody", "prompt": "x"}')
-    unknown = command("prompts", job, "--from", edited)
-    assert (unknown.exit_code, "has no text for the prompt 'nobody'" in unknown.stderr) == (2, True)
+    assert "has no text for the prompt 'nobody'" in command("prompts", job, "--from", edited, exits=2).stderr
 
 
 def test_an_endpoint_that_does_not_answer_leaves_nothing_in_the_output(tmp_path: Path, chat: Chat) -> None:

@@ -179,8 +179,7 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     job = write_job(tmp_path / "job.yaml", values)
     with pytest.raises(JobError, match=said):
         check_gpu(load_job(values))
-    ended = command("render", job)
-    assert ended.exit_code == 2 and re.search(rf"job\.yaml line \d+: {said}", " ".join(ended.stderr.split()))
+    assert re.search(rf"job\.yaml line \d+: {said}", " ".join(command("render", job, exits=2).stderr.split()))
     assert not (tmp_path / "out").exists()
     assert load_job(job), "elsewhere there may be one"
     for elsewhere in ([], ["--set", "fleet.address=10.0.0.1:6379"]):
