@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import yaml
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import Holder, last_reports
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.python_table import stored_rows
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import LOAD, WORKER_SECONDS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epochs_of
@@ -68,6 +72,11 @@ def job_values(
 def write_job(path: Path, values: Mapping[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(dict(values), allow_unicode=True), encoding="utf-8")
     return path
+
+
+def resolved_from(values: Mapping[str, Any] | Path) -> closing[ResolvedJob]:
+    """Return the job of these values or of this file, as a run opens it, to be closed by a context."""
+    return closing(resolve_job(load_job(values), Callback()))
 
 
 def with_rows(job: Any, rows: object) -> Job:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,7 @@ import pyarrow.parquet as pq
 from framefleet import Output, Progress, Store
 from framefleet.cluster.driver.lock import Holder
 from framefleet.cluster.driver.progress import WorkerState
-from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, LOGS, RECORDS, ROWS, SCORES, clip_path
 from framefleet.pipeline.outputs.media.media import encode
@@ -43,7 +39,7 @@ from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from tests.jobs import job_values, prompt_rows, write_job, write_table
+from tests.jobs import job_values, prompt_rows, resolved_from, write_job, write_table
 from tests.rows import NOON, record
 
 RUN = "000001-20260102T120000-89abcdef"
@@ -192,7 +188,7 @@ def committed(folder: Path, num_rows: int = 6, **more: Any) -> Path:
     job = write_job(
         folder / "job.yaml", job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
     )
-    with closing(resolve_job(load_job(job), Callback())) as resolved:
+    with resolved_from(job) as resolved:
         claim(resolved)
         store, text = resolved.store, resolved.store.read("job.json").decode()
         writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(1), job=text)

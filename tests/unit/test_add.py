@@ -34,7 +34,7 @@ from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.plugins.watch.status import driver_of
 from tests.commands import command
 from tests.driving import begun, drive, hello_of, left_of
-from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
+from tests.jobs import job_values, prompt_rows, records_of, resolved_from, write_job, write_table
 from tests.unit.test_drain import Workers
 
 ROWS = prompt_rows(9, num_inference_steps=2)
@@ -86,7 +86,7 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     summary = run(values, at={turn: partial(framefleet.add, values, LATER, wait_s=0)})
     assert summary and (summary.done, summary.failed) == (9, 0)
     check_whole(values, [*ROWS[:7], *LATER])
-    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with resolved_from(values) as resolved, closing(RowIndex()) as index:
         recalled = recall_survey(resolved, index, Callback())
         assert recalled and recalled.num_rows == 10, "the next run need not check the table again"
     again = run(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,11 +17,9 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.command import ending_lines
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, bytes_text, read_bytes, rounded
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tests.jobs import job_values, prompt_rows, write_table
+from tests.jobs import job_values, prompt_rows, resolved_from, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, record
 
@@ -147,7 +144,7 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     looked = []
     monkeypatch.setattr(earlier_runs, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
-    with closing(resolve_job(load_job(values | {"budget": {"hours": 2}}), Callback())) as resolved:
+    with resolved_from(values | {"budget": {"hours": 2}}) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
         assert render.run_of(resolved, RowIndex(), None, run_id="r1").over_budget(Spent(), now=NOON)  # type: ignore[arg-type]
         assert not looked

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ import pytest
 
 from framefleet import JobError, Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs.held_output import HeldOutput
@@ -41,7 +39,7 @@ from framefleet.plugins.keep.replay.compare import Again, compare
 from framefleet.plugins.keep.verify.verify import damages_of, job_damage
 from tests.commands import command
 from tests.driving import hello_of
-from tests.jobs import job_values, prompt_rows, write_table
+from tests.jobs import job_values, prompt_rows, resolved_from, write_table
 from tests.made_up_workers import Workers, render_by
 from tests.outputs import committed, committed_row_ids, write_part
 from tests.rows import record
@@ -357,7 +355,7 @@ LOSSES: dict[str, Callable[[Store], None]] = {
 @pytest.fixture
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), tmp_path / "out")
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         claim(resolved)
         yield resolved
 

@@ -38,7 +38,7 @@ from framefleet.plugins.keep.damage import Damage
 from framefleet.plugins.keep.repair import repair
 from framefleet.plugins.watch.control import ask_driver
 from tests.commands import command
-from tests.jobs import job_values, with_rows, write_job, write_table
+from tests.jobs import job_values, resolved_from, with_rows, write_job, write_table
 from tests.outputs import write_driver, write_part
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
@@ -110,7 +110,7 @@ def test_a_folder_drafts_of_somebodys_own_has_no_part_in_tables_beside_it(tmp_pa
     for name in ("a", "b"):
         table = write_table(tmp_path / f"tables/{name}.parquet", [{"prompt": name}])
         values = job_values(table, tmp_path / "drafts")
-        with closing(resolve_job(load_job(write_job(tmp_path / "j.yaml", values)), Callback())) as resolved:
+        with resolved_from(write_job(tmp_path / "j.yaml", values)) as resolved:
             if name == "b":
                 with pytest.raises(JobError, match="clips of another job"):
                     claim(resolved)

@@ -11,7 +11,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,12 @@ from framefleet.cluster.worker.messages import (
     StoredRow,
     WorkerReport,
 )
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.plugins.engines.settings import VideosApi
 from tests.driving import StandIns, begun, drive, hello_of, left_of
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import job_values, prompt_rows, records_of, resolved_from, write_table
 from tests.rows import RECORD
 
 NUM_ROWS = 12
@@ -140,7 +137,7 @@ class Workers(StandIns):
 def resolved(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ResolvedJob]:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS, num_inference_steps=2))
     values = job_values(table, tmp_path / "out", retries={"drain_s": getattr(request, "param", 120.0)})
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         yield resolved
 
 

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,7 @@ from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, Sha
 from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.command import idle_lines
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import ROW_OUTCOMES, WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
@@ -40,7 +38,7 @@ from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.plugins.train.job import TrainJob
 from tests.driving import begun, drive, hello_of, left_of
-from tests.jobs import ROOT, job_values, prompt_rows, records_of, write_table
+from tests.jobs import ROOT, job_values, prompt_rows, records_of, resolved_from, write_table
 from tests.rows import RECORD
 from tests.unit.test_drain import Workers
 
@@ -330,7 +328,7 @@ class Mixed(Workers):
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
     values["fleet"]["same_gpu"] = True
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         yield resolved
 
 

@@ -19,10 +19,9 @@ from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.render import run_of
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
@@ -31,7 +30,7 @@ from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.driving import StandIns, drive, hello_of
-from tests.jobs import job_values, prompt_rows, write_table
+from tests.jobs import job_values, prompt_rows, resolved_from, write_table
 from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP
 
@@ -104,7 +103,7 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
     folder = tmp_path_factory.mktemp("job")
     table = write_table(folder / "t.parquet", prompt_rows(NUM_ROWS))
     values = job_values(table, folder / "out", retries={"stall_s": 30})
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         yield resolved
 
 

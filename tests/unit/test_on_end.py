@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from select import select
@@ -23,7 +23,6 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
@@ -33,7 +32,7 @@ from framefleet.plugins.notify.on_end import report_end
 from framefleet.plugins.notify.plugin import HeartbeatListener
 from framefleet.plugins.notify.section import HeartbeatSection
 from tests.answering import Answering, answered_by
-from tests.jobs import job_values, prompt_rows, write_table
+from tests.jobs import job_values, prompt_rows, resolved_from, write_table
 
 SUMMARY = Summary(done=3, failed=1, elapsed_s=9.0, mean_batch=2.0, store=Store("/out"))
 
@@ -339,7 +338,7 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
 def test_job_json_does_not_have_it(tmp_path: Path) -> None:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     values["on_end"] = {"webhook": "https://chat.example/secret", "command": ["notify"]}
-    with closing(resolve_job(load_job(values), Callback())) as resolved, DriverLock(resolved.store):
+    with resolved_from(values) as resolved, DriverLock(resolved.store):
         claim(resolved)
         written = resolved.store.read("job.json").decode()
     assert "on_end" not in written and "secret" not in written and "notify" not in written

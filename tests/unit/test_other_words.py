@@ -28,7 +28,7 @@ from framefleet.pipeline.rows.tables.rows import CheckedRow, Finder, InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from tests.configs import SD, WAN, write_model
-from tests.jobs import job_values
+from tests.jobs import job_values, resolved_from
 
 NAMES = ("width", "height", "num_frames")
 
@@ -246,7 +246,7 @@ def test_n_clips_are_rows_of_every_source_unless_the_word_means_something_else(
     values = job_values(tmp_path / "t.csv", tmp_path / "out") | {"defaults": defaults} | others
     values |= {"table": None} if text is None else {}
     try:
-        with closing(resolve_job(load_job(values), Callback())) as resolved:
+        with resolved_from(values) as resolved:
             batches = list(resolved.table.batches())
             read = [row for first, batch in batches for row in resolved.rows.read(first, batch)]
     except UserError as error:

@@ -13,8 +13,6 @@ import pytest
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
@@ -28,7 +26,7 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.until.marks import MARKS
 from tests import made_up_workers
 from tests.driving import hello_of
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import job_values, prompt_rows, records_of, resolved_from, write_table
 from tests.made_up_workers import Workers, render_by
 
 PAGE = (Path(__file__).parents[2] / "docs/output.md").read_text("utf-8")
@@ -52,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     values = job_values(write_table(folder / "t.parquet", TABLE), folder / "run-7", columns={"seed": "seed"})
     told = {"compute_s": 1.5, "idle_s": 0.5, "num_prompt_tokens": 600, "is_prompt_cut": True}
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(made_up_workers, "RECORD", replace(made_up_workers.RECORD, **told))
             render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)

@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import row_parts
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.row_parts import recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import Survey, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tests.jobs import job_values, write_table
+from tests.jobs import job_values, resolved_from, write_table
 from tests.outputs import Held
 
 ROWS = [
@@ -33,7 +32,7 @@ ROWS = [
 
 @contextmanager
 def opened(values: dict[str, Any]) -> Iterator[tuple[ResolvedJob, RowIndex]]:
-    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with resolved_from(values) as resolved, closing(RowIndex()) as index:
         yield resolved, index
 
 

@@ -17,7 +17,7 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tests.jobs import job_values, write_table
+from tests.jobs import job_values, resolved_from, write_table
 from tests.media_files import picture
 
 SAME = {"prompt": "a cat", "seed": 1, "tag": "first"}
@@ -42,7 +42,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep(folder: Path, rows: list[dict[str, Any]], hold: Held | None = None, **more: Any) -> Path:
     values = job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
-    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with resolved_from(values) as resolved, closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
         write_rows(resolved, index, hold or Held())
     return folder / "out"

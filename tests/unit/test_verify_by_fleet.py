@@ -11,16 +11,15 @@ import pytest
 import framefleet
 from framefleet import JobError, Store
 from framefleet.jobs.doors import Scope
-from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.keep.verify import verify as verify_module
-from tests.jobs import prompt_rows, write_table
+from tests.jobs import prompt_rows, resolved_from, write_table
 from tests.outputs import committed, write_part
 from tests.rows import record
 
@@ -55,7 +54,7 @@ def test_rows_that_were_added_are_in_its_table(runs: list[Run], tmp_path: Path) 
     job, out = committed(tmp_path, 2), tmp_path / "out"
     more = [{name: row[name] for name in ("prompt", "seed")} for row in prompt_rows(3)[2:]]
     framefleet.add(job, write_table(tmp_path / "more.parquet", more))
-    with closing(resolve_job(load_job(job), Callback())) as resolved:
+    with resolved_from(job) as resolved:
         *_, added = row_ids_of(resolved)
     commit(out, added)
     framefleet.verify(out, fleet_job=job, row_ids=[added])

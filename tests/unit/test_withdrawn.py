@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +18,7 @@ from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.cluster.fleet.events import Event
 from framefleet.cluster.worker.messages import Assignment
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
@@ -34,7 +31,7 @@ from framefleet.pipeline.render.audit.verdict import (
     remark_of,
 )
 from tests.driving import hello_of
-from tests.jobs import all_columns, job_values, prompt_rows, write_table
+from tests.jobs import all_columns, job_values, prompt_rows, resolved_from, write_table
 from tests.long import long_but
 from tests.made_up_workers import RIGHT, WRONG, Workers, render_by
 
@@ -46,7 +43,7 @@ Run = Callable[[int, dict[int, Verdict]], Summary]
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
     values = job_values(table, tmp_path / "out")
-    with closing(resolve_job(load_job(values), Callback())) as resolved:
+    with resolved_from(values) as resolved:
         yield resolved
 
 
@@ -107,7 +104,7 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
 
     def run(first: int, last: int, verdicts: dict[int, Verdict]) -> Summary:
         write_table(tmp_path / "t.parquet", prompt_rows(last)[first:])
-        with closing(resolve_job(load_job(values), Callback())) as resolved:
+        with resolved_from(values) as resolved:
             workers = Workers(resolved.store, hello_of(resolved), 3, verdicts)
             return render_by(workers, resolved)
 
