@@ -212,6 +212,11 @@ class EpochLock(Generic[_Holder]):
 
     def _create(self, epoch: int) -> bool:
         """Try to take this epoch; return whether it worked."""
+        if epoch > seals.LAST_EPOCH:  # names have no room for it
+            path = seals.epoch_path(seals.LAST_EPOCH, self._ours.folder)
+            problem = f"a file in {self._store.url_of('')} has the epoch {seals.LAST_EPOCH}"
+            fix = f"remove what has {seals.LAST_EPOCH} in its name, e.g. {self._store.url_of(path)}"
+            raise JobError(f"{problem}, and there is none after it", fix)
         self.epoch = epoch
         try:
             self._store.create(self._path, self._ours.to_bytes())
@@ -222,9 +227,6 @@ class EpochLock(Generic[_Holder]):
     def _wait_until_abandoned(self, epoch: int) -> None:
         """Return when the holder of an epoch is surely gone, if there was one; or raise JobError."""
         path = seals.epoch_path(epoch, self._ours.folder)
-        if epoch >= seals.LAST_EPOCH:  # names have no room for a later one
-            problem = f"a file in {self._store.url_of('')} has the epoch {epoch}, and there is none after it"
-            raise JobError(problem, f"remove what has {epoch} in its name, e.g. {self._store.url_of(path)}")
         current = self._read(path)
         if current is None:
             return

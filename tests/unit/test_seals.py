@@ -286,6 +286,17 @@ def test_a_writer_of_other_columns_goes_on_when_one_is_replaced(store: Store) ->
         assert [row["looks"] for row in rows] == [5.0, None]
 
 
+@pytest.mark.parametrize(
+    "path", ["columns/999999999.json", "scores/part-999999999-20260102T130000-89abcdef-000001.parquet"]
+)
+def test_a_file_that_leaves_no_later_epoch_of_columns_is_named(path: str, store: Store) -> None:
+    store.write(path, b"{}")
+    for _ in range(2):
+        with pytest.raises(JobError, match="epoch 999999999, and there is none after it"):
+            lock(store).__enter__()
+    assert store.list("") == [path]
+
+
 def test_a_file_that_nobody_can_read_is_taken_over_as_one_of_a_writer_that_stands_still(store: Store) -> None:
     rendered(store, 1)
     with lock(store) as ours:
