@@ -22,6 +22,7 @@ from framefleet.plugins.pictures import lettering
 from framefleet.plugins.pictures.contact_sheet import MARGIN, contact_sheet
 from framefleet.plugins.pictures.lettering import NO_CHARACTER, draw_line, is_within_sign, length_of, runs_of
 from tests.commands import command
+from tests.outputs import change_records
 from tests.shapes_output import output_of
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
@@ -246,6 +247,17 @@ def test_a_grid_plays_all_clips_in_step(output: Path, tmp_path: Path, name: str)
             assert image.n_frames == 9
     else:
         assert len(decode((tmp_path / name).read_bytes())) == 9
+
+
+def test_a_grid_that_is_too_fast_for_its_format_is_refused_before_clips_are_read(
+    output: Path, tmp_path: Path
+) -> None:
+    fast = shutil.copytree(output, tmp_path / "fast")
+    change_records(fast, lambda table: {"fps": [60.0] * len(table)})
+    read: list[object] = []
+    with pytest.raises(JobError, match="gif at 60 fps") as refused:
+        framefleet.grid(str(fast), tmp_path / "grid.gif", on_progress=read.append)
+    assert "write an .mp4 file" in refused.value.fix and not read
 
 
 @pytest.fixture(scope="module")

@@ -108,14 +108,15 @@ def grid(
     wanted = choice.ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, MOVING, tile), Output.open_rendered(output, storage_options).store
     chosen = choice.chosen_of(store, wanted)
+    media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+    fps = max(_fps_of(place.record) for place in chosen.clips)
+    check_pace(fps, media.format, JobError, instead="write an .mp4 file")
     tiles = _tiles(store, chosen, wanted, tile, on_progress, range)
     picture = _picture(chosen, tiles, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
     _check_size(path, picture.size, or_use=".mkv")
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} x {height} x {width}", size_bytes)
-    media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
-    check_pace(picture.fps, media.format, JobError, instead="write an .mp4 file")
     content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
     return _drawn(path, chosen, lambda to: to.write_bytes(content))
 
@@ -203,8 +204,12 @@ def _shown(
     if (size_bytes := np.asarray(within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a clip of {count_text(len(frames), 'frame')}", size_bytes)
     small = [np.asarray(within(frames[number], width)) for number in chosen]
+    return np.stack(small), _fps_of(record)
+
+
+def _fps_of(record: Mapping[str, Any]) -> float:
     fps = check_fps(record["fps"])  # images have none
-    return np.stack(small), clip_fps(None if isinstance(fps, Refused) else fps)
+    return clip_fps(None if isinstance(fps, Refused) else fps)
 
 
 def more_than_shown(what: str, size_bytes: int) -> JobError:
