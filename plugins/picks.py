@@ -172,16 +172,19 @@ def chosen_records(
         yield table.filter(pc.is_in(table["row_id"], row_ids))
 
 
-def with_labels(schema: pa.Schema, picks: Mapping[str, Pick]) -> pa.Schema:
-    """Return the columns for a condition on picks: those of records, and of `LABELS`.
+def _labels(schema: pa.Schema, picks: Mapping[str, Pick]) -> pa.Schema:
+    """Return those of `LABELS` that picks have, and those that records lack.
 
-    A label that records carry as well, e.g. of the picks that their table was made of, is the picks' own if
-    these have any.
+    Records carry others, e.g. those of the picks that their table was made of.
     """
     given = {field.name for field in LABELS if any(getattr(pick, field.name) for pick in picks.values())}
-    labels = [field for field in LABELS if field.name in given or field.name not in schema.names]
-    names = {field.name for field in labels}
-    return pa.schema([*(field for field in schema if field.name not in names), *labels])
+    return pa.schema([field for field in LABELS if field.name in given or field.name not in schema.names])
+
+
+def with_labels(schema: pa.Schema, picks: Mapping[str, Pick]) -> pa.Schema:
+    """Return the columns for a condition on picks: labels, and those of records with other names."""
+    labels = _labels(schema, picks)
+    return pa.schema([*(field for field in schema if field.name not in labels.names), *labels])
 
 
 def labelled_records(
@@ -197,10 +200,9 @@ def labelled_records(
     if where is None:
         return output.records(columns)
     schema = output.schema()
-    conditioned = with_labels(schema, picks)
-    labels = [field for field in LABELS if conditioned.field(field.name) == field]
+    labels = _labels(schema, picks)
     wanted = dict.fromkeys([*columns, "row_id", *columns_in(where, schema, place=place)])
-    carried = {field.name: f"{field.name} of the record" for field in labels if field.name in wanted}
+    carried = {name: f"{name} of the record" for name in labels.names if name in wanted}
 
     def labelled(table: pa.Table) -> pa.Table:
         of_rows = [picks.get(row_id, Pick()) for row_id in table["row_id"].to_pylist()]
@@ -216,7 +218,7 @@ def labelled_records(
         return table.rename_columns([names.get(name, name) for name in table.column_names])
 
     tables = map(labelled, output.records([*wanted]))
-    return map(as_recorded, rows_where(tables, where, conditioned.names, place=place))
+    return map(as_recorded, rows_where(tables, where, with_labels(schema, picks).names, place=place))
 
 
 class PickKeeper:

@@ -182,6 +182,9 @@ def test_a_condition_on_notes_is_about_those_of_the_picks_and_not_of_the_records
     (row,) = pq.read_table(folder).to_pylist()
     assert (row["row_id"], row["note"], row["note_of_row"]) == (records[0]["row_id"], "good", "x")
     assert pq.read_table(exported(tmp_path, "parquet", "of records", where="note = 'x'")).num_rows == 7
+    picks.write_text(json.dumps({"row_id": records[0]["row_id"], "stars": 3}))
+    noted = exported(tmp_path, "parquet", "without notes", where="note = 'x' AND stars = 3", picks=picks)
+    assert pq.read_table(noted)["row_id"].to_pylist() == [records[0]["row_id"]]
 
 
 @pytest.mark.parametrize(("format", "asked"), [("hf", {"validation": 0.5}), ("trajectories", {})])
