@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from types import CodeType
@@ -273,13 +273,15 @@ def main() -> None:
         texts = {path.relative_to(clone).as_posix(): path.read_text("utf-8") for path in paths}
         mutants = choose(texts, seed=options.seed, count=options.count)
         columns = ["mutant", "kind", "before -> after"]
-        if not options.list:
-            modules = sorted({module_of(mutant.path) for mutant in mutants})
-            install(clone, modules, ["test-changed", "test-all"])
-            columns += ["noticed by", "make test"]
-        say(f"Seed {options.seed}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+        columns += [] if options.list else ["noticed by", "make test"]
+        head = f"Seed {options.seed}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+        if options.list:
+            say("\n".join([head, *(mutant.row() for mutant in mutants)]))
+            return
+        modules = sorted({module_of(mutant.path) for mutant in mutants})
+        install(clone, modules, ["test-changed", "test-all"])
         noticed: dict[str, str] = {}
-        for number, mutant in enumerate([] if options.list else mutants):
+        for number, mutant in enumerate(mutants):
             git(clone, "checkout", "-qf", "origin/main")
             git(clone, "clean", "-fdxq", "-e", ".venv")  # also bytecode, and what Hypothesis keeps
             (clone / mutant.path).write_text(mutant.apply(texts[mutant.path]), "utf-8")
@@ -289,14 +291,13 @@ def main() -> None:
             print(mutant.row(noticed[name]), flush=True)
         if others := [name for name, test in noticed.items() if not test]:
             noticed |= noticed_together(clone, others, unreliable)
-        num_by_test = 0
-        for mutant, test in zip_longest(mutants, noticed.values(), fillvalue=""):
+        num_by_all = num_by_test = 0
+        say(head)
+        for mutant, test in zip(mutants, noticed.values(), strict=True):
             is_by_test = bool(test) and belongs_to_make_test(test, mutant.path)
-            num_by_test += is_by_test
-            say(mutant.row(*([] if options.list else [test or "no", "yes" if is_by_test else "no"])))
-        if not options.list:
-            num_by_all = sum(map(bool, noticed.values()))
-            say(f"\nmake test-all notices {num_by_all} of {len(mutants)} mutants, make test {num_by_test}")
+            num_by_all, num_by_test = num_by_all + bool(test), num_by_test + is_by_test
+            say(mutant.row(test or "no", "yes" if is_by_test else "no"))
+        say(f"\nmake test-all notices {num_by_all} of {len(mutants)} mutants, make test {num_by_test}")
 
 
 if __name__ == "__main__":

@@ -279,8 +279,8 @@ def _check_text(text: str, option: str) -> None:
 
 
 def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
-    _check_text(text, f"--set {text.partition('=')[0]}" if "=" in text else "--set")
     name, equals, value = text.partition("=")
+    _check_text(text, f"--set {name}" if equals else "--set")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
         shown = re.match(r"[\w.]*", text)  # what follows may be a secret

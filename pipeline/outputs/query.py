@@ -52,9 +52,10 @@ def records_where(
     names: columns to read, if the output has them; those of the condition follow. parts: as in
     `record_schema_of`.
     """
-    schema, ours = record_schema_of(store, parts), {field.name for field in RECORD_FIELDS}
+    schema = record_schema_of(store, parts)
     needed = columns_in(condition, schema) if condition is not None else []
-    columns = [name for name in dict.fromkeys([*names, *needed]) if name in schema.names or name in ours]
+    known = {*schema.names, *RECORD_FIELDS.names}
+    columns = [name for name in dict.fromkeys([*names, *needed]) if name in known]
     tables = record_tables(store, columns, parts)
     return tables if condition is None else rows_where(tables, condition, schema.names)
 

@@ -36,8 +36,8 @@ from framefleet.pipeline.outputs.stores.retries import (
     OUTAGE_S,
     DamagedUpload,
     Reply,
+    answers_of,
     may_refuse_checksums,
-    said_by_server,
     trouble_of,
 )
 
@@ -399,13 +399,13 @@ def stamp_of(details: Mapping[str, Any]) -> str:
 
 
 # Where a proxy answers in the place of the store, the status is all there is.
-_CODES = {412: "PreconditionFailed", 416: "InvalidRange", 501: "NotImplemented"}
+_BY_STATUS = {412: "PreconditionFailed", 416: "InvalidRange", 501: "NotImplemented"}
 
 
 def _code(error: BaseException) -> str:
-    """Return the server's name for an error, which s3fs only keeps in the cause."""
-    code, status = next(filter(any, map(said_by_server, (error, error.__cause__))), ("", 0))
-    return _CODES.get(status, code)
+    """Return the server's name for an error; "" if there is none."""
+    code, status = next(filter(any, answers_of(error)), ("", 0))
+    return _BY_STATUS.get(status, code)
 
 
 def _raise_if_missing(error: FileNotFoundError) -> None:

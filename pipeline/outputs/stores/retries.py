@@ -117,8 +117,7 @@ class DamagedUpload(ConnectionError):
 
 def trouble_of(error: BaseException) -> StoreTrouble:
     """Return what an error is about; for FileNotFoundError, only if more than one object is missing."""
-    for source in (error, error.__cause__):  # s3fs keeps the server's answer in the cause
-        code, status = said_by_server(source)
+    for code, status in answers_of(error):
         if trouble := _CODES.get(code) or _STATUSES.get(status):
             return trouble
     if _NO_TLS in str(error):
@@ -157,7 +156,7 @@ def better_fix(error: BaseException) -> str | None:
         return NO_CREDENTIALS
     if may_refuse_checksums(error) and trouble_of(error) != "refused":
         return _CHECKSUM_FIX
-    if any(said_by_server(source)[0] == "RequestTimeTooSkewed" for source in (error, error.__cause__)):
+    if any(code == "RequestTimeTooSkewed" for code, _ in answers_of(error)):
         return "set the clock of this machine, e.g. by NTP, then run the same command again"
     return _HUB_FIXES.get(said_by_server(reason_of(error))[0])
 
@@ -195,6 +194,11 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
     headers = getattr(response, "headers", None) or {}  # of the hub's client
     code = getattr(error, "error_code", None) or headers.get("X-Error-Code") or ""
     return str(getattr(code, "value", code)), status  # azure's are enumerated
+
+
+def answers_of(error: BaseException) -> Iterator[tuple[str, int]]:
+    """Yield what `said_by_server` returns for an error and for its cause, where s3fs keeps the answer."""
+    return map(said_by_server, (error, error.__cause__))
 
 
 OUTAGE_S = 600.0  # servers and networks are restarted in minutes; a fleet that ends loads its models again
