@@ -32,8 +32,8 @@ from framefleet.jobs.doors import job_kind, job_kinds, runners
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.strict_model import NonEmpty
-from framefleet.pipeline.model.device_placement import Placement, by_type
+from framefleet.pipeline.guards.strict_model import NonEmpty, by_type
+from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options

@@ -27,3 +27,8 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def by_type(value: object) -> object:
+    """Return a mapping that has a type alone as it is written in full, e.g. for a `BeforeValidator`."""
+    return {"type": value} if isinstance(value, str) else value

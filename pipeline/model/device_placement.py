@@ -11,7 +11,7 @@ from pydantic import Field
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.guards.strict_model import Strict, by_type
 from framefleet.pipeline.plugin import by_name
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ class Placement(Strict):
         default=None,
         description="With ulysses+components: number of GPUs that compute the denoisers. Default: all.",
     )
-
-
-def by_type(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
 
 
 def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement | None:

@@ -21,8 +21,7 @@ from pydantic import (
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
-from framefleet.pipeline.guards.strict_model import Strict
-from framefleet.pipeline.model.device_placement import by_type
+from framefleet.pipeline.guards.strict_model import Strict, by_type
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
