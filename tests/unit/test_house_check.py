@@ -16,7 +16,7 @@ import pytest
 import framefleet
 from framefleet.lazy_names import homes
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
-from tools.house.cycles import import_cycles
+from tools.house.cycles import MAX_FILES, import_cycles, wide_circles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import arrows_between_siblings, figures
 from tools.house.help_texts import help_problem, help_texts, poor_help
@@ -203,6 +203,17 @@ def test_a_cycle_of_files_is_found_and_one_for_type_checkers_is_not() -> None:
     assert len(found) == 1 and "a cycle of imports: " in found[0]
     typed = "if TYPE_CHECKING:\n    from framefleet.jobs.b import C\n"
     assert not [*import_cycles(House({"jobs/a.py": typed, "jobs/b.py": second}))]
+
+
+def test_circles_of_many_files_are_refused_with_imports_for_types() -> None:
+    def circle(num_files: int) -> House:
+        names = [f"jobs/f{index}.py" for index in range(num_files)]
+        text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from framefleet.jobs import f{}\n"
+        return House({name: text.format((index + 1) % num_files) for index, name in enumerate(names)})
+
+    assert not [*wide_circles(circle(MAX_FILES))]
+    (finding,) = wide_circles(circle(MAX_FILES + 1))
+    assert "6 files import each other: jobs/f0.py, jobs/f1.py" in str(finding)
     code = (
         "from framefleet.pipeline.rows import x\nif TYPE_CHECKING:\n    import framefleet.pipeline.errors\n"
     )

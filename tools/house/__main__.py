@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tools.house.commands import unknown_commands, unknown_modules, unknown_targets, unread_variables
-from tools.house.cycles import import_cycles
+from tools.house.cycles import import_cycles, wide_circles
 from tools.house.dotted import lost_imports, lost_members, lost_modules
 from tools.house.figures import figures
 from tools.house.help_texts import poor_help
@@ -40,6 +40,7 @@ CHECKS = (
     unknown_keys,
     doubled_names,
     import_cycles,
+    wide_circles,
     stray_measurements,
     poor_rooms,
     poor_records,

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from tools.house.house import PACKAGES, Finding, House
+from tools.house.shape import circles, imports
+
+MAX_FILES = 5  # that import each other, types counted: none of them can be read without all others
 
 
 def import_cycles(house: House) -> Iterator[Finding]:
@@ -15,6 +18,14 @@ def import_cycles(house: House) -> Iterator[Finding]:
     while cycle := _cycle(graph):
         first, line = cycle[0], graph[cycle[0]].pop(cycle[1])
         yield Finding(first, line, f"a cycle of imports: {' -> '.join(cycle)}")
+
+
+def wide_circles(house: House) -> Iterator[Finding]:
+    """Yield circles of many files, counting imports for type checkers and those within functions."""
+    graph = {path: imports(house, path) for path in house.trees if path.startswith(PACKAGES)}
+    for circle in map(sorted, circles(graph)):
+        if len(circle) > MAX_FILES:
+            yield Finding(circle[0], 1, f"{len(circle)} files import each other: {', '.join(circle)}")
 
 
 def _cycle(graph: Mapping[str, Mapping[str, int]]) -> list[str]:
