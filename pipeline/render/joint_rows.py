@@ -62,17 +62,17 @@ class JointRows:
         key = (look, bool(unlike))
         is_due = self.num_rows >= _BETWEEN * len(self._lengths)
         if is_due and key not in self._lengths and len(rows) >= ENOUGH:
-            self._lengths[key] = self._tried([row, (unlike or rows[1:])[0]])
+            self._lengths[key] = self._tried([row, (unlike or rows[1:])[0]], are_unlike=bool(unlike))
         if lengths := self._lengths.get(key):
-            joint = JointCall([one.request for one in rows], lambda: lengths)
+            joint = JointCall([one.request for one in rows], lambda: lengths, are_unlike=bool(unlike))
             for one in rows:
                 one.joint = joint
             return rows
         return self.group(row, alike, room) if unlike else [row]
 
     def refuse(self, row: RenderRow, why: str) -> None:
-        """Render such rows by calls of their own from now on."""
-        keys = _keys(_look(row))
+        """Render such rows by calls of their own from now on; those of one length too, if these were."""
+        keys = _keys(_look(row))[: 1 if row.joint and row.joint.are_unlike else 2]
         if any(self._lengths.get(key) for key in keys):
             log.info("rows of %s are not rendered together by one call: %s", row.kind, why)
         self._lengths |= dict.fromkeys(keys)
@@ -83,13 +83,17 @@ class JointRows:
         prompt = texts.pop(PROMPT, None)
         return reading.num_tokens if reading else prompt, texts
 
-    def _tried(self, rows: Sequence[RenderRow]) -> Lengths | None:
+    def _tried(self, rows: Sequence[RenderRow], *, are_unlike: bool) -> Lengths | None:
         """Return how calls of such rows look, if each gets by one call what it gets alone; else None."""
         steps = {"num_inference_steps": _STEPS} if "num_inference_steps" in rows[0].request.arguments else {}
         requests = [replace(row.request, arguments={**row.request.arguments, **steps}) for row in rows]
         alone, together = ([RenderRow("trial", request) for request in requests] for _ in range(2))
         tasks: list[RowTask] = []
-        joint = JointCall(requests, lambda: lengths_in(_calls(tasks[: len(rows)])))
+
+        def lengths() -> Lengths:
+            return lengths_in(_calls(tasks[: len(rows)]), by_shape=are_unlike)
+
+        joint = JointCall(requests, lengths, are_unlike=are_unlike)
         for row in together:
             row.joint = joint
         self._trial([*alone, *together], tasks)

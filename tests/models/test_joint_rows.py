@@ -82,6 +82,25 @@ def test_rows_of_one_call_are_those_of_calls_of_their_own(name: str, are_mixed: 
     assert all(clip.seconds[part] > 0 for clip in clips for part in ("encode_s", "denoise_s", "decode_s"))
 
 
+def test_prompts_that_are_padded_to_other_lengths_than_in_the_trial_are_calls_of_their_own() -> None:
+    """CogView4 pads to sixteen tokens, and on: two prompts of one such length say nothing of those of two."""
+    model, near, far = loaded("cogview4"), ("a fox", "a fox walks"), ("a fox", "a fox walks " * 9)
+    with mock.patch.object(model.pipe.tokenizer, "padding_side", "left"):  # as the real one
+        renderer = unaudited(model, FAST)
+        for prompts in (PROMPTS[:1], near):
+            for _ in range(10):  # until both kinds have been tried
+                clips_in_order(renderer, _rows("cogview4", prompts))
+        for prompts, num_calls in (
+            (near, 1),
+            (far, 3),
+            (far, 2),
+            (near, 2),
+        ):  # the first of the three is refused
+            with _counted(model) as counts:
+                clips = clips_in_order(renderer, _rows("cogview4", prompts))
+            assert counts["__call__"] == num_calls and _are_as_alone(model, clips)
+
+
 @pytest.mark.parametrize(
     ("mode", "max_rows", "more"),
     [("exact", 4, {}), ("fast", 3, {}), ("fast", 4, {"guidance_scale": "linear(7, 3)"})],
@@ -212,7 +231,7 @@ def test_calls_of_several_rows_are_taken_apart_by_what_calls_of_one_have() -> No
     table, generators = torch.arange(6.0).reshape(6, 1), [torch.Generator() for _ in range(3)]
     latents, noise = torch.arange(12.0).reshape(6, 2), torch.arange(3.0).reshape(3, 1)
     _, structure = flatten(((latents, noise, table), {"generator": generators[0]}))
-    joint = JointCall([Request()] * 3, lambda: {("unet", structure, 2): (2, 1, 6, 0)})
+    joint = JointCall([Request()] * 3, lambda: {("unet", structure, 2, None): (2, 1, 6, 0)})
     calls = joint.calls("unet", (latents, noise, table), {"generator": generators})
     for row, ((own, own_noise, own_table), named) in enumerate(calls):
         assert own.tolist() == latents[row::3].tolist() and own_noise.tolist() == [[float(row)]]

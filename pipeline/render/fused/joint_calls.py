@@ -25,9 +25,8 @@ from framefleet.pipeline.rows.prompt_lengths import texts_of
 if TYPE_CHECKING:
     from framefleet.pipeline.render.fused.batcher import RowTask
 
-# The lengths of the first dimensions of leaves, or 0; by module, structure and first such length of a call of
-# one row.
-Lengths = Mapping[tuple[str, Hashable, int], Sequence[int]]
+# The lengths of the first dimensions of leaves, or 0; by what `_key` returns of a call of one row.
+Lengths = Mapping[Hashable, Sequence[int]]
 
 
 class JointError(Exception):
@@ -40,6 +39,7 @@ class JointCall:
 
     requests: Sequence[Request]  # alike in all but texts and seed
     lengths: Callable[[], Lengths]  # of calls of such rows alone
+    are_unlike: bool = False  # whether prompts differ in length
     tasks: list[RowTask] = field(default_factory=list)  # of its rows, in their order
     place: int = 0  # of the row whose text is encoded
     _outputs: list[Any] | None = None
@@ -79,7 +79,7 @@ class JointCall:
         leaves, structure = flatten((args, kwargs), is_leaf=self._are_generators, holders=holders)
         sizes = _lengths_of(leaves)
         size, rest = divmod(_first(sizes), num_rows)
-        lengths = self.lengths().get((name, structure, size))
+        lengths = self.lengths().get(_key(name, structure, size, leaves, by_shape=self.are_unlike))
         if is_text:
             if rest or not size:
                 return []
@@ -134,9 +134,21 @@ def joint_at_work() -> JointCall | None:
     return _at_work.get()
 
 
-def lengths_in(calls: Iterable[Call]) -> Lengths:
-    pairs = ((call, _lengths_of(call.leaves)) for call in calls)
-    return {(call.module, call.structure, _first(lengths)): lengths for call, lengths in pairs}
+def lengths_in(calls: Iterable[Call], *, by_shape: bool) -> Lengths:
+    found: dict[Hashable, Sequence[int]] = {}
+    for call in calls:
+        lengths = _lengths_of(call.leaves)
+        found[_key(call.module, call.structure, _first(lengths), call.leaves, by_shape=by_shape)] = lengths
+    return found
+
+
+def _key(name: str, structure: Hashable, size: int, leaves: Sequence[Any], *, by_shape: bool) -> Hashable:
+    """Return what is equal for calls that are alike. size: their first length, for one row.
+
+    by_shape: some pipelines pad prompts in steps: two that are alike within one step are not in another.
+    """
+    shapes = (leaf.shape[1:] if isinstance(leaf, Tensor) else None for leaf in leaves)
+    return name, structure, size, tuple(shapes) if by_shape else None
 
 
 def _lengths_of(leaves: Sequence[Any]) -> list[int]:
