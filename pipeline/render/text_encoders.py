@@ -44,6 +44,7 @@ Pairs = list[tuple[Tensor, Tensor]]  # each weight of a module on the device, an
 _PIPELINES = ("diffusers.pipelines.", "diffusers.modular_pipelines.")
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
 _MAX_BYTES = 256 * 2**20
+_CACHES = {"past_key_values", "cache"}  # the second since transformers 5.24
 
 
 class Encoders:
@@ -208,10 +209,11 @@ class Memo:
             self._remember(key, *entry)
         elif key not in self._known:
             output = forward(*args, **kwargs)
-            encoding, has_cache = output, isinstance(output, ModelOutput) and "past_key_values" in output
+            encoding = output
             # Language models collect keys and values for a next token by default, and there is none.
-            if has_cache and not kwargs.get("use_cache"):
-                encoding = type(output)(**{**output, "past_key_values": None})
+            held = _CACHES & {*output} if isinstance(output, ModelOutput) else None
+            if held and not kwargs.get("use_cache"):
+                encoding = type(output)(**{**output, **dict.fromkeys(held)})
             leaves, structure = flatten(encoding, holders=[] if self._copies_objects else None)
             if not _are_values(leaves):
                 return output
