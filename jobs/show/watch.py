@@ -175,7 +175,7 @@ def server_lines(figures: Mapping[str, float], elapsed_s: float) -> list[str]:
         idle_s, down_s = SERVER_IDLE_SECONDS.of(figures, name), SERVER_DOWN_SECONDS.of(figures, name)
         line = f"server {name}: {count_text(num, 'row')}"
         line += f", idle {idle_s / elapsed_s:.0%} of the time" if elapsed_s else ""
-        lines.append(line + (f", out of reach for {down_s:.0f} s" if down_s >= 1 else ""))
+        lines.append(line + (f", no usable answer for {down_s:.0f} s" if down_s >= 1 else ""))
     paid = ENGINE_MONEY.total(figures)
     return [*lines, f"paid in this run: {paid:,.2f}"] if paid else lines
 

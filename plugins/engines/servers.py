@@ -18,7 +18,7 @@ _LOAD_S = 5.0  # pause for a busy server that does not say how long
 @dataclass(slots=True, eq=False)
 class Server:
     """down_since: when it last answered, if it does not answer now. busy_since: since when it accepts no
-    rows. next_at: when to ask it again.
+    rows. next_at: when it may be given another. poll_at: when to ask it again about those that it has.
     """
 
     url: str
@@ -27,6 +27,7 @@ class Server:
     down_since: float | None = None
     busy_since: float | None = None
     next_at: float = 0.0
+    poll_at: float = 0.0
     pause_s: float = 0.0  # the last one
     num_failed: int = 0  # of its clips in a row came to nothing
     why: str = ""  # it did not answer last
@@ -130,6 +131,11 @@ class Servers:
             now = time.monotonic()
             server.next_at = now + server.pause_s
             server.busy_since = now if server.busy_since is None else server.busy_since
+
+    def crowded(self, server: Server, pause_s: float | None) -> None:
+        """Note that it is too busy even to say what became of its rows."""
+        self.busy(server, pause_s)
+        server.poll_at = server.next_at
 
     def taken(self, server: Server) -> None:
         """Note that it has accepted a row."""

@@ -332,7 +332,7 @@ class Session(EngineSession):
                 self._failed(row, made)
                 problem = f"{made.server.name} has not made it in {self._engine.timeout_s:g} s"
                 raise EndpointError(problem, "raise engine.timeout_s, or look at the server")
-            row.wait(min(max(self._engine.poll_s, made.server.next_at - now), until - now))
+            row.wait(min(max(self._engine.poll_s, made.server.poll_at - now), until - now))
         made.file = str(said["url"]) if isinstance(said.get("url"), str) else None
 
     def _state(self, made: _Made) -> Mapping[str, Any]:
@@ -347,7 +347,7 @@ class Session(EngineSession):
             self._check_key(server, answer)
             if answer.status == 429:
                 self._servers.answered(server)
-                self._servers.busy(server, retry_after_s(answer.headers))
+                self._servers.crowded(server, retry_after_s(answer.headers))
                 return {}
             if answer.status not in _ABSENT:
                 said = answer.json()  # whatever else it is: that of a clip that failed may be 500

@@ -250,6 +250,19 @@ def test_an_id_is_polled_by_the_next_attempt_and_not_created_again(vllm: VideosS
     assert rows.num_posts() == 1
 
 
+def test_a_server_that_gets_no_more_rows_is_still_asked_about_those_it_has(
+    vllm: VideosServer, tmp_path: Path
+) -> None:
+    vllm.set_faults(slow_s=0.5)
+    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+        under_way = threads.submit(rows.render)
+        while not rows.kept:
+            assert not under_way.done(), under_way.result()
+        (server,) = rows.session._servers
+        rows.session._servers.busy(server, 60.0)
+        assert under_way.result(timeout=20).frames.shape == _SHAPE  # long before its own timeout
+
+
 @pytest.mark.parametrize("fault", ["forget", "expire"])
 def test_a_forgotten_id_is_created_once_more_and_that_is_said(
     vllm: VideosServer, rows: Rows, fault: str
