@@ -172,12 +172,11 @@ def export_command(
         to_options = options.get("to_options") or theirs
         exported = export_chosen(opened, to, to_options, choice, watch)
         url = hub.push(exported.place, watch) if hub else None
-    has_all = not format.startswith(("preferences", "trajectories", "lerobot"))
-    is_each_picked = where is None and not in_table and file == "clip" and has_all
-    if choice.picks is not None and is_each_picked:
-        num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
-        if num_unknown := len(choice.picks) - num_picked:
-            stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
+    if choice.picks:
+        tables = opened.records(["row_id"])
+        unknown = set(choice.picks).difference(*(table.column("row_id").to_pylist() for table in tables))
+        if unknown:
+            stderr.say(f"{count_text(len(unknown), 'pick')} without a record in this output")
     if near_duplicates is not None:
         stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
     _show(exported, format)

@@ -302,6 +302,14 @@ def test_what_libraries_raise_names_the_users_folder(folder: Path) -> None:
         assert problem in caught.value.problem and caught.value.fix == "fetch the model again"
 
 
+def test_what_a_library_says_of_any_error_comes_with_that_error(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"unable to load \(ValueError: of this\)"), sealed(folder, []):
+        try:
+            raise ValueError("of this")
+        except ValueError:
+            raise OSError("unable to load")  # noqa: B904
+
+
 def test_memory_that_is_not_there_is_said_to_be_so(folder: Path) -> None:
     with pytest.raises(ModelError) as caught, sealed(folder, []):
         torch.empty(2**60)

@@ -214,8 +214,9 @@ def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[
 def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     picks = tmp_path / "picks.jsonl"
     picks.write_text("".join(json.dumps({"row_id": row}) + "\n" for row in (records[0]["row_id"], "0" * 32)))
-    result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--picks", picks)
-    assert (result.exit_code, "1 pick without a record in this output" in result.stderr) == (0, True)
+    for options in (["--format=hf"], ["--format=parquet", "--where", "seed >= 0"]):
+        result = command("export", tmp_path / "out", tmp_path / options[0], *options, "--picks", picks)
+        assert (result.exit_code, "1 pick without a record in this output" in result.stderr) == (0, True)
     for line, said in [("{", "line 2 is not JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
         picks.write_text("\n" + line)
         result = command("export", tmp_path / "out", tmp_path / "to2", "--format=hf", "--picks", picks)

@@ -53,10 +53,20 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
                 raise
             message = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
+            if (first := _first_of(error)) is not error:  # diffusers says "unable to load weights" of any error
+                problem = f"{type(first).__name__}: {first}".replace(name, str(folder))[:_MAX_SHOWN]
+                message = f"{message} ({problem})"
             fix = "fetch the model again"
             if isinstance(error, MemoryError) or "alloc" in str(error):
                 fix = "it takes more memory than there is; if it should not, its configs are damaged: " + fix
             raise ModelError(f"{folder} cannot be loaded: {message}", fix) from error
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return the error in whose handling this one was raised, and so on."""
+    while before := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = before
+    return error
 
 
 @contextmanager
