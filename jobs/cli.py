@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from framefleet import __version__
 from framefleet.jobs.cut_option import cut_option
 from framefleet.jobs.doors import Command, commands
 from framefleet.jobs.job.command import schema_command
@@ -184,8 +185,6 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from framefleet import __version__
-
         print(f"framefleet {__version__}")
         raise typer.Exit
 

@@ -29,15 +29,15 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.av_file import check_encoder
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.engine_rows import EngineRows, LeftRow
-    from framefleet.pipeline.model.model import Model
-    from framefleet.pipeline.outputs.stores.store import Store
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 

@@ -24,6 +24,7 @@ from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.dtypes import without_torch
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.plugin import broken_plugins
 
 if TYPE_CHECKING:
@@ -204,7 +205,6 @@ def check_job_place(place: str, *, of: str = "") -> None:
 
 def check_output_place(place: str) -> None:
     """Raise JobError for a file where an output belongs."""
-    from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
     from framefleet.pipeline.rows.tables.formats import file_format
 
     if Path(place).suffix not in JOB_FILES and file_format(place):

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from typer import Exit
 
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs import options
 from framefleet.jobs.show.console import stderr, stdout
-from framefleet.jobs.show.watch import audit_line, gone_line, server_lines
+from framefleet.jobs.show.watch import audit_line, duration, gone_line, server_lines
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.plugin import inner_outputs
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.pipeline.outputs.stores.store import Store
 
@@ -118,8 +119,6 @@ def show_ending(summary: Summary, limit: int | None = None) -> int:
 def ending_lines(summary: Summary, store: Store, limit: int | None = None) -> list[str]:
     """Return the lines to print when a job has ended. limit: of its rows."""
     from framefleet.jobs.doors import lines_at_end, notes
-    from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.plugin import inner_outputs
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
@@ -199,7 +198,6 @@ def retry_command(
 
     Exit codes are those of `render`.
     """
-    from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.file import load_job
     from framefleet.jobs.render.render import rows_to_retry
     from framefleet.pipeline.outputs.stores.store import Store

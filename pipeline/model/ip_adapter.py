@@ -19,6 +19,7 @@ from framefleet.pipeline.guards.mistakes import either, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
@@ -142,7 +143,6 @@ def image_encoder_of(adapter: IpAdapter) -> Component:
 
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
     """Load the adapter as a plain call does. Raises ModelError for weights left over on either side."""
-    from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 

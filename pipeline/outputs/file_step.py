@@ -17,12 +17,12 @@ import pyarrow as pa
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.columns import CellValue, ClipColumn, cell_of
+from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.media.media_settings import Media
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
-    from framefleet.pipeline.outputs.frames.frames import Pictures
     from framefleet.pipeline.outputs.frames.result import Audio
-    from framefleet.pipeline.outputs.media.media_settings import Media
 
 OfMethod = TypeVar("OfMethod")
 

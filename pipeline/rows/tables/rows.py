@@ -21,6 +21,8 @@ from framefleet.pipeline.model.specs.check import MAX_IMAGES, check_frames, is_l
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.file_step import FileStep
+from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
@@ -39,8 +41,6 @@ from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.outputs.file_step import FileStep
-    from framefleet.pipeline.outputs.media.media_settings import Media
     from framefleet.pipeline.rows.inputs.pictures import Described
 
 
