@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.api.errors import JobError, TableError
-from framefleet.api.jobs import below, load_job, store_of_job
+from framefleet.api.jobs import Job, Progress, below, load_job, open_models, store_of_job
+from framefleet.api.models import PipelineSpec
+from framefleet.api.outputs import Store
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
@@ -32,11 +34,6 @@ from framefleet.plugins.batch.results import (
     write_results,
 )
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal, row_of
-
-if TYPE_CHECKING:
-    from framefleet.api.jobs import Job, Progress
-    from framefleet.api.models import PipelineSpec
-    from framefleet.api.outputs import Store
 
 _DATA = re.compile(r"data:image/(png|jpeg|webp);base64,(.*)", re.DOTALL)
 
@@ -111,8 +108,6 @@ def open_batch(
     }
     job = load_job(values, sets, is_run=True)
     with LIBRARY_PROCESS.use():
-        from framefleet.api.jobs import open_models
-
         (spec,) = [opened.spec for opened in open_models(job).values()]
     store, rows = store_of_job(job), list[dict[str, Any]]()
     for at, line in enumerate(lines):

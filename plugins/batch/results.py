@@ -8,20 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.api.commands import Callback, Overview
 from framefleet.api.errors import JobError, StoreError, TableError, count_text
-from framefleet.api.jobs import store_of_job
+from framefleet.api.jobs import Job, store_of_job
 from framefleet.api.outputs import Output, Store, rows_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import reasons
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.batch.lines import Line, error_line, result_line
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal
-
-if TYPE_CHECKING:
-    from framefleet.api.jobs import Job
 
 CUSTOM_ID = "custom_id"  # column of the table
 _COLUMNS = (

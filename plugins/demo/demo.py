@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import framefleet
 from framefleet.api.outputs import Output, Store
 from framefleet.api.sections import AtLeastOne
 
@@ -43,8 +44,6 @@ def demo(
 
 def draw_pictures(folder: Path) -> dict[str, Path]:
     """Draw the clips of a local output, in table order; return the pictures' paths, or {} without clips."""
-    import framefleet
-
     tables = Output(Store(str(folder))).records(["row_indices"])
     rows = sorted(places[0] for table in tables for places in table["row_indices"].to_pylist())
     if not rows:

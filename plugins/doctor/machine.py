@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 from framefleet.api.errors import FleetError, FramefleetError, count_text
 from framefleet.api.texts import public_text, python
 from framefleet.pipeline.model.class_cache import cache_folder
-from framefleet.pipeline.model.environment import source_fingerprint, version_of
+from framefleet.pipeline.model.environment import MAX_CPU_ISA, source_fingerprint, version_of
 
 LIMIT_S = 10.0  # for each check; a hung disk, driver or server is also a result
 
@@ -225,7 +225,6 @@ def _memory_of(gpu: Gpu, users: list[list[str]]) -> CheckResult:
 
 def inspect_processor() -> Iterator[CheckResult]:
     """Yield whether a child process survives computing in the dtypes of models; see `prove`."""
-    from framefleet.pipeline.model.environment import MAX_CPU_ISA
     from framefleet.pipeline.model.place_trial import needed_isa, try_out
 
     if isa := needed_isa("cpu", ["bf16", "fp16"]):

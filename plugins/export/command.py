@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from framefleet.api.commands import OutputToRead, StorageSets, Where, resumable, stderr, stdout
-from framefleet.api.errors import FramefleetError, count_text
+from framefleet.api.errors import FramefleetError, JobError, count_text
 from framefleet.pipeline.plugin import by_name
-from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice
 
 if TYPE_CHECKING:
     from framefleet.plugins.export.export import Exported
@@ -135,10 +135,8 @@ def export_command(
     same command again after an interruption. --set storage_options.KEY=VALUE sets an option of the stores
     of OUTPUT and DEST, --set to_options.KEY=VALUE of DEST only.
     """
-    from framefleet.api.errors import JobError
     from framefleet.api.jobs import options_alone, watch_on
     from framefleet.api.outputs import Output
-    from framefleet.plugins.export.choice import ExportChoice
     from framefleet.plugins.export.export import export_chosen
     from framefleet.plugins.export.push import Hub
     from framefleet.plugins.picks import picked

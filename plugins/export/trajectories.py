@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from safetensors import SafetensorError
 
 from framefleet.api.commands import Watch
 from framefleet.api.errors import JobError, count_text, not_ours
@@ -58,7 +59,6 @@ def arrays_of(content: bytes, row_id: str) -> dict[str, npt.NDArray[Any]]:
     latents: (steps, ...), without a batch dimension. text_embeddings.CALL.PLACE: the value at this place of
     what a call of `encode_prompt` returned. Raises JobError for a file that `keep` did not write.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load  # imports torch; the NumPy version has no bfloat16
 
     try:

@@ -14,8 +14,10 @@ from typer import Option
 
 from framefleet.api.commands import quiet_libraries, stderr, stdout
 from framefleet.api.errors import JobError, TableError, bytes_text, count_text
+from framefleet.cluster.driver.stop import Spent
 from framefleet.jobs import options
-from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
+from framefleet.jobs.show.watch import VAGUE, bound_text, gone_line, share_text
+from framefleet.pipeline.errors import SHAPE_ORDER
 
 if TYPE_CHECKING:
     from framefleet.api.jobs import Job
@@ -149,7 +151,6 @@ def _spent_lines(job: Job) -> Iterator[str]:
     from framefleet.api.jobs import store_of_job
     from framefleet.api.outputs import Output
     from framefleet.cluster.driver.earlier_runs import spent_before
-    from framefleet.cluster.driver.stop import Spent
 
     store, gpus = store_of_job(job), job.fleet.paid_gpus
     if job.budget.per == "run" or not job.budget.limits():
@@ -173,9 +174,6 @@ def _print(prediction: Prediction | None) -> None:
 
 def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     """Print a plan. shown: an earlier one, whose arguments are not repeated."""
-    from framefleet.jobs.show.watch import gone_line
-    from framefleet.pipeline.errors import SHAPE_ORDER
-
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {count_text(plan.num_rows, 'row')}"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")

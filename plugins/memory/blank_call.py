@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from framefleet.api.clips import Request
+from framefleet.api.clips import Request, each_input
 from framefleet.api.errors import FramefleetError, bytes_text
 from framefleet.api.texts import canonical_json, public_text
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
@@ -247,7 +247,6 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
 
 def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
     """Return a row's arguments with its pictures replaced by grey ones of the row's size."""
-    from framefleet.api.clips import each_input
     from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
     from framefleet.pipeline.model.lora import without_loras
     from framefleet.pipeline.model.specs.signature import references_of

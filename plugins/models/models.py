@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from framefleet.api.commands import Overview
 from framefleet.api.errors import JobError, ModelError, command
-from framefleet.api.models import model_digest
+from framefleet.api.models import SAFETENSORS, model_digest
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, is_named
 
@@ -207,8 +207,6 @@ def _sizes(weights: Weights) -> dict[str, int]:
 
 def _components(weights: Weights) -> Iterator[ComponentInfo]:
     """Yield the components, in the order of model_index.json. Reads only headers."""
-    from framefleet.api.models import SAFETENSORS
-
     source = weights.source
     for component in weights.components:
         files = [file for file in weights.files if file.partition("/")[0] in component.folders]

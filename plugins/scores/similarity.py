@@ -17,7 +17,8 @@ from typing import Any
 from framefleet.api.clips import Frames
 from framefleet.api.errors import JobError, ModelError
 from framefleet.api.models import model_digest
-from framefleet.pipeline.model.sources.config_checks import check_configs
+from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests
 from framefleet.pipeline.model.sources.selection import PICKLES, chosen_weights, is_weights
@@ -144,8 +145,6 @@ def loaded_network(folder: Path, files: dict[str, str], class_name: str) -> Iter
     import torch
     import transformers
 
-    from framefleet.pipeline.model.sources.components import Component
-    from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import LoadedNetwork, check_loaded
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 

@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict
 
 from framefleet.api import JobKind
-from framefleet.api.commands import quiet_libraries, stderr, stdout
-from framefleet.api.errors import count_text, rounded
+from framefleet.api.commands import duration, quiet_libraries, stderr, stdout
+from framefleet.api.errors import bytes_text, count_text, rounded
 from framefleet.jobs import options
+from framefleet.pipeline.errors import SHAPE_ORDER
 from framefleet.plugins.forecast.command import counted
 from framefleet.plugins.train.job import TrainJob
 
@@ -29,7 +30,6 @@ def train_command(
     Exit codes: 0 trained; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet;
     129, 130 or 143 interrupted.
     """
-    from framefleet.api.commands import duration
     from framefleet.api.jobs import load_job, watch_on
 
     loaded = load_job(
@@ -55,10 +55,7 @@ def train_command(
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    from framefleet.api.commands import duration
-    from framefleet.api.errors import bytes_text
     from framefleet.api.jobs import watch_on
-    from framefleet.pipeline.errors import SHAPE_ORDER
     from framefleet.plugins.train.plan import plan_train_job
 
     quiet_libraries()

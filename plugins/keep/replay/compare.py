@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from safetensors import SafetensorError
 
 from framefleet.api.clips import Frames, Media, Pictures, decode, decode_audio, encode
 from framefleet.api.errors import JobError, NoFile, StoreError, count_text, rounded
@@ -214,8 +215,6 @@ def compare(
 
 def _first_step(store: Store, then: Record, again: Again) -> int | None:
     """Return the first stored step whose latents differ, or None."""
-    from safetensors import SafetensorError
-
     is_equal = then.extra_outputs_sha256 == again.record.extra_outputs_sha256
     if is_equal or not kept_in(then.extra_outputs).latents:
         return None
