@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Context, Option
 
+from framefleet.jobs.show.console import reporting
 from framefleet.pipeline.errors import JobError, quoted
 from framefleet.pipeline.guards.redaction import public_text, public_url
 from framefleet.pipeline.outputs.layout import dated
@@ -56,7 +57,6 @@ def resumable(command: Callable[..., None]) -> Callable[..., None]:
 def output_place(context: Context, place: str) -> str:
     if os.path.isfile(place) and not context.resilient_parsing:  # else a shell completes what is typed
         from framefleet.jobs.job.file import check_output_place
-        from framefleet.jobs.show.console import reporting
 
         with reporting(verbose=False):
             check_output_place(place)
@@ -66,7 +66,6 @@ def output_place(context: Context, place: str) -> str:
 def _job_file(context: Context, place: str) -> str:
     if not context.resilient_parsing:
         from framefleet.jobs.job.file import check_job_place
-        from framefleet.jobs.show.console import reporting
 
         with reporting(verbose=False):
             check_job_place(place, of=context.info_name or "")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,7 @@ from torch import nn
 
 from framefleet.pipeline.errors import ModelError, RenderError, message_of
 from framefleet.pipeline.memory import is_out_of_memory
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 log = logging.getLogger(__name__)
 

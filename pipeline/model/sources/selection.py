@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.components import Component, Loader
 from framefleet.pipeline.model.specs.model_index import Missing, index_file
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.components import Component, Loader
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 # Weights of other frameworks, and in formats that are only used on request.
