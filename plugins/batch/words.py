@@ -7,14 +7,11 @@ argument of the model's pipeline, as servers of open models accept them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.api.errors import shown
-from framefleet.api.models import FRAME_PARAMETERS
+from framefleet.api.models import FRAME_PARAMETERS, PipelineSpec
 from framefleet.api.texts import did_you_mean
-
-if TYPE_CHECKING:
-    from framefleet.api.models import PipelineSpec
 
 VIDEOS_URL, IMAGES_URL, EDITS_URL = "/v1/videos", "/v1/images/generations", "/v1/images/edits"
 URLS = (VIDEOS_URL, IMAGES_URL, EDITS_URL)

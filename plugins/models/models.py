@@ -8,17 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from framefleet.api.commands import Overview
 from framefleet.api.errors import JobError, ModelError, command
-from framefleet.api.models import SAFETENSORS, model_digest
+from framefleet.api.models import SAFETENSORS, PipelineSpec, model_digest
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, is_named
-
-if TYPE_CHECKING:
-    from framefleet.api.models import PipelineSpec
-    from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.sources.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

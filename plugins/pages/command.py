@@ -18,6 +18,7 @@ from framefleet.api.commands import (
     Where,
     stderr,
     stdout,
+    wait_for,
 )
 from framefleet.api.errors import JobError, command, count_text, rounded
 
@@ -52,7 +53,6 @@ def gallery_command(
     Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
     outputs.
     """
-    from framefleet.api.commands import wait_for
     from framefleet.api.jobs import storage_options, watch_on
     from framefleet.api.outputs import Output
     from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
@@ -161,7 +161,6 @@ def grid_command(
 
 def _show(draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: StorageSets) -> None:
     """Draw; print the path of the picture, and how many clips are missing in it."""
-    from framefleet.api.commands import wait_for
     from framefleet.api.jobs import storage_options, watch_on
 
     options_of_store = storage_options(sets)
@@ -225,7 +224,6 @@ def report_command(
         with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
             _serve(server)
         return
-    from framefleet.api.commands import wait_for
     from framefleet.api.jobs import watch_on
     from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
 

@@ -9,19 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framefleet.api.errors import ModelError
-from framefleet.api.models import is_denoiser, model_digest
+from framefleet.api.models import Model, ModelSettings, is_denoiser, model_digest
+from framefleet.api.outputs import Store
 from framefleet.api.texts import canonical_json
+from framefleet.jobs.job.model import OpenedModel
 from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import WEIGHTS
-
-if TYPE_CHECKING:
-    from framefleet.api.models import Model, ModelSettings
-    from framefleet.api.outputs import Store
-    from framefleet.jobs.job.model import OpenedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from framefleet.api.commands import OutputToRead, StorageSets, Where, resumable, stderr
+from framefleet.api.commands import OutputToRead, StorageSets, Where, duration, resumable, stderr, wait_for
 from framefleet.api.errors import count_text
 from framefleet.pipeline.outputs.layout import SCORES
 
@@ -33,7 +33,6 @@ def score_command(
 
     Needs no cluster. Failed scores are tried again. Exit code 1: a clip is damaged, or a score failed.
     """
-    from framefleet.api.commands import duration, wait_for
     from framefleet.api.jobs import storage_options, watch_on
     from framefleet.api.outputs import Store
     from framefleet.jobs.job.yaml_text import parse_yaml

@@ -18,6 +18,7 @@ from framefleet.api.commands import (
     AsJson,
     OutputToRead,
     Sets,
+    Watch,
     quiet_libraries,
     stderr,
     stdout,
@@ -28,7 +29,6 @@ from framefleet.plugins.keep.replay import command as replay
 from framefleet.plugins.keep.replay.given import Given
 
 if TYPE_CHECKING:
-    from framefleet.api.commands import Watch
     from framefleet.plugins.keep.damage import Damage, DamageKind
     from framefleet.plugins.keep.verify.verify import VerifiedRow
 
