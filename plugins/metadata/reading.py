@@ -19,9 +19,8 @@ from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, s
 from framefleet.pipeline.outputs.embedded_text import row_id_in
 from framefleet.pipeline.outputs.media.media_settings import COMMENT
 from framefleet.plugins.metadata.a1111 import read_text
-from framefleet.plugins.metadata.cells import Told, Unreadable
+from framefleet.plugins.metadata.cells import Told, Unreadable, told
 from framefleet.plugins.metadata.comfyui import read_graph
-from framefleet.plugins.metadata.invokeai import read_invokeai
 
 _MAX_TEXT = 1 << 22  # characters of one text; only graphs with embedded pictures are larger
 _MAX_READING_S = 60.0  # only malicious files take longer
@@ -34,6 +33,16 @@ _WITHOUT_TEXTS = (
     b"MM\0*",
 )  # bmp, old gif and tiff: no program writes settings there
 _NOTHING = "it has no known metadata"
+_INVOKEAI_NAMES = {
+    "prompt": "positive_prompt",
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "height": "height",
+    "width": "width",
+}
+_INVOKEAI_CARRIED = ("scheduler", "app_version", "generation_mode")
 
 
 def told_by(content: bytes) -> Told:
@@ -62,12 +71,22 @@ def _readings(texts: Mapping[str, str]) -> Iterator[Callable[[], Told]]:
     if comment and values is None:
         yield partial(read_text, comment)
     if (invoke := texts.get("invokeai_metadata")) is not None:
-        yield partial(read_invokeai, _json_of(invoke))
+        yield partial(_read_invokeai, _json_of(invoke))
     graphs = [texts.get(name, "").removeprefix("prompt:") for name in _SOURCES]
     for graph in [*map(_json_of, graphs), values.get("prompt") if isinstance(values, dict) else None]:
         value = _json_of(graph) if isinstance(graph, str) else graph
         if isinstance(value, dict):
             yield partial(read_graph, value)
+
+
+def _read_invokeai(values: Any) -> Told:
+    """Return the settings in InvokeAI's JSON. Raises Unreadable for other JSON."""
+    if not isinstance(values, dict):
+        raise Unreadable("its InvokeAI metadata is not a JSON object")
+    others = {name: values[name] for name in _INVOKEAI_CARRIED if isinstance(values.get(name), str)}
+    if isinstance(model := values.get("model"), dict) and isinstance(model.get("name"), str):
+        others["model"] = model["name"]
+    return told("InvokeAI", {name: values.get(theirs) for name, theirs in _INVOKEAI_NAMES.items()}, others)
 
 
 def _json_of(text: str) -> Any:
