@@ -24,8 +24,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.render.audit.schedule import Odds
-from framefleet.plugins.audit.comparison import ComparedPair
-from framefleet.plugins.audit.distance import NO_DISTANCE, Distance, distance_of
+from framefleet.plugins.audit.comparison import NO_DISTANCE, ComparedPair, Distance, distance_of
 from framefleet.plugins.audit.lots import Lots
 from framefleet.plugins.audit.report import DistanceTally, KindDistances
 from tests.commands import command
