@@ -60,10 +60,6 @@ class ExportChoice:
                 raise JobError(f"{name} is set, but format is {self.format}", fix)
         if self.margin is not None and not 0 <= self.margin < math.inf:
             raise JobError(f"margin is {self.margin}", "use a number of at least 0")
-        for name in ("shard_rows", "shard_mb", "max_pairs"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise JobError(f"{name} is {number}", "use a whole number of at least 1")
-
         if self.validation is not None and not 0 < self.validation < 1:
             raise JobError(f"validation is {self.validation}", "use a share between 0 and 1, e.g. 0.05")
         if self.near_duplicates is not None and not 0 <= self.near_duplicates <= _MAX_DISTANCE:
