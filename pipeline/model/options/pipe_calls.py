@@ -30,7 +30,7 @@ class New:
 
     def __repr__(self) -> str:
         prefix = "" if self.module == DIFFUSERS else f"{self.module}."
-        return f"{prefix}{self.name}({_text(self.arguments)})"
+        return f"{prefix}{self.name}({keywords(self.arguments)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class PipeCall:
 
     def __str__(self) -> str:
         target = f"pipe.{self.component}" if self.component else "pipe"
-        text = _text(self.arguments)
+        text = keywords(self.arguments)
         if self.module:
             return f"{self.module}.{self.method}({', '.join(filter(None, (target, text)))})"
         return f"{target}.{self.method}({text})"
@@ -63,5 +63,5 @@ def _made(value: Any) -> Any:
     return {name: _made(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
-def _text(arguments: Mapping[str, Any]) -> str:
+def keywords(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -34,6 +34,7 @@ from framefleet.pipeline.model.lora import (
     without_loras,
 )
 from framefleet.pipeline.model.numerics import numerics_of
+from framefleet.pipeline.model.options.pipe_calls import keywords
 from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import check_options
 from framefleet.pipeline.model.registry import module_of
@@ -207,7 +208,7 @@ def _call_of(
     pipe = blank(spec.class_name, spec.configs)
     output = next(name for name, seen in SEEN.items() if seen == pictures)
     guiders = [
-        f"pipe.update_components({name}=pipe.{name}.new({_keywords(changes)}))\n"
+        f"pipe.update_components({name}=pipe.{name}.new({keywords(changes)}))\n"
         for name, changes in guiding(pipe, arguments).items()
     ]
     return _Call(
@@ -242,10 +243,6 @@ def _parts(recorded: Recorded, components: Collection[Component]) -> tuple[dict[
             f"subfolder={name!r}, torch_dtype={dtype!r}{packing})\n"
         )
     return lines, names
-
-
-def _keywords(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def _filled(
@@ -342,7 +339,7 @@ def _loras(recorded: Recorded) -> str:
             options["revision"] = lora.revision
         if lora.component == "transformer_2":
             options["load_into_transformer_2"] = True
-        call = f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})"
+        call = f"pipe.load_lora_weights({lora.path!r}, {keywords(options)})"
         lines.append(f"{call}  # SHA-256 {lora.sha256}")
     names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
     lines += [
