@@ -131,7 +131,7 @@ def result_line(line: Line, records: Sequence[Mapping[str, Any]]) -> str:
     else:
         as_text = line.body.get("response_format") == "b64_json"
         body = {
-            "created": _seconds(records[-1]["finished_at"]),
+            "created": int(records[-1]["finished_at"].timestamp()),
             "data": [_image(record, as_text=as_text) for record in records],
         }
     return _answer(line, 200, body, None)
@@ -142,8 +142,8 @@ def _video(body: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]
     return {
         "id": f"video_{record['row_id']}",
         "object": "video",
-        "created_at": _seconds(record["started_at"]),
-        "completed_at": _seconds(record["finished_at"]),
+        "created_at": int(record["started_at"].timestamp()),
+        "completed_at": int(record["finished_at"].timestamp()),
         "expires_at": None,
         "status": "completed",
         "progress": 100,
@@ -167,10 +167,6 @@ def _image(record: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
 def _framefleet(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return values that have no field in the API."""
     return {name: record[name] for name in ("row_id", "seed", "num_frames", "fps", "media_sha256")}
-
-
-def _seconds(at: Any) -> int:
-    return int(at.timestamp())
 
 
 def _answer(line: Line, status_code: int, body: Any, error: Any) -> str:
