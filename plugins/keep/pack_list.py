@@ -17,13 +17,13 @@ def write_list(store: Store, paths: list[str]) -> str:
     """Write the list of these files; return its digest."""
     lines = (f"{store.sha256(path)}  {path}\n" for path in sorted(paths))
     store.write(PACK_LIST, content := "".join(lines).encode())
-    return _sha256(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def digest_of_list(store: Store) -> str | None:
     """Return the digest of a pack; None for an output that is not a pack."""
     try:
-        return _sha256(store.read(PACK_LIST, _MAX_BYTES))
+        return hashlib.sha256(store.read(PACK_LIST, _MAX_BYTES)).hexdigest()
     except FileNotFoundError:
         return None
 
@@ -50,7 +50,3 @@ def damages_of_pack(store: Store) -> Iterator[Damage]:
     for path in store.list(RECORDS):
         if path not in digests:  # its rows would be taken for rows of the pack
             yield Damage(kind="part", path=path, reason=f"{PACK_LIST} does not name it")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
