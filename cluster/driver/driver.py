@@ -317,7 +317,7 @@ class Driver:
         own = self._lanes.of(worker)
         is_going = self._is_ending or self._tally.is_paused or worker in self._leaving
         assignments = [] if is_going else self._assignments(worker)
-        has_rows = self._has_rows(worker)
+        has_rows = bool({*own.dispatcher.rows_of(worker)} - self._handed_back.get(worker, set()))
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
@@ -342,10 +342,6 @@ class Driver:
             self._tally.left(worker, "drained")
             self._audits.left(worker)
             fleet.retire(worker, lane)
-
-    def _has_rows(self, worker: str) -> bool:
-        rows = {*self._lanes.of(worker).dispatcher.rows_of(worker)}
-        return bool(rows - self._handed_back.get(worker, set()))
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Return whether a new process should take an idle worker's place, as rows wait for one."""
