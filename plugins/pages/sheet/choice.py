@@ -63,7 +63,12 @@ def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
     """Return the clips to show. Raises JobError for an unknown column, and if there is no clip."""
     if not 1 <= choice.limit <= MAX_CLIPS:
         raise JobError(f"limit is {choice.limit}", f"use 1 to {MAX_CLIPS:,}")
-    _check_names(store, choice)
+    columns = list(Output(store).schema().names)
+    first = next(_records(store, choice), None)
+    columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
+    for name in choice.names if first else ():
+        if name not in columns:
+            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix_of_missing(name, columns))
     chosen = _by_axes(store, choice) if choice.rows or choice.columns else _in_order(store, choice)
     if not chosen.clips:
         which = f" where {choice.where}" if choice.where else ""
@@ -81,16 +86,6 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     return str(value)[:_MAX_VALUE]
-
-
-def _check_names(store: Store, choice: ClipChoice) -> None:
-    """Raise JobError for a column that neither the records nor the first row's arguments have."""
-    columns = list(Output(store).schema().names)
-    first = next(_records(store, choice), None)
-    columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
-    for name in choice.names if first else ():
-        if name not in columns:
-            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix_of_missing(name, columns))
 
 
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
