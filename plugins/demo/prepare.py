@@ -66,7 +66,11 @@ def prepare_demo(
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
     content = yaml.safe_dump(job, sort_keys=False)
-    _check_own(folder, file, content)
+    if file.exists():
+        if file.read_bytes() != content.encode():
+            raise JobError(f"{file} is not the demo's job file", "choose another --output")
+    elif folder.is_dir() and Output(Store(str(folder))).is_begun:
+        raise JobError(f"{folder} holds clips of another job", "choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,15 +81,6 @@ def prepare_demo(
         shutil.copyfile(PROMPTS, table)
     file.write_text(content, encoding="utf-8")
     return load_job(file)
-
-
-def _check_own(folder: Path, file: Path, content: str) -> None:
-    """Raise JobError for a folder of another job. content: of the job file that the demo writes."""
-    if file.exists():
-        if file.read_bytes() != content.encode():
-            raise JobError(f"{file} is not the demo's job file", "choose another --output")
-    elif folder.is_dir() and Output(Store(str(folder))).is_begun:
-        raise JobError(f"{folder} holds clips of another job", "choose another --output")
 
 
 def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: int) -> None:
