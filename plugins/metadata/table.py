@@ -81,7 +81,10 @@ def write_table(job: Job, watch: Watch, folder: str) -> str:
         raise TableError(f"{count} have no usable metadata: {reasons}", fix)
     if unread:
         watch.say(f"read_metadata: left out: {count}: {reasons}")
-    replaced = _replaced(job)
+    # Arguments that have values of the job's sweep alone.
+    factors = job.sweep.factors | (job.sweep.sample.over if job.sweep.sample else {})
+    plain = [name for name, factor in factors.items() if factor.file is None]
+    replaced = [name for name in plain if f"{{{name}}}" not in factors[name].model_dump_json()]
     if names := [name for name in replaced if any(name in told.cells for _, told in rows)]:
         line = f"the sweep's values replace those of the files: {', '.join(names)}"
         watch.say(f"note: read_metadata: {line}")
@@ -130,13 +133,6 @@ def _read(inputs: Inputs, reader: MetadataReader, path: str) -> Told | str:
         return error.problem
     except Unreadable as error:
         return str(error)
-
-
-def _replaced(job: Job) -> list[str]:
-    """Return the arguments that have values of the job's sweep alone."""
-    factors = job.sweep.factors | (job.sweep.sample.over if job.sweep.sample else {})
-    plain = (name for name, factor in factors.items() if factor.file is None)
-    return [name for name in plain if f"{{{name}}}" not in factors[name].model_dump_json()]
 
 
 def _table(rows: Sequence[tuple[str, Told]], replaced: Collection[str]) -> pa.Table:
