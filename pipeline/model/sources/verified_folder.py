@@ -53,7 +53,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's
                 raise
             message = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
-            if (first := _first_of(error)) is not error:  # diffusers says "unable to load weights" of any error
+            if (first := _first_of(error)) is not error:  # diffusers raises one text for all
                 problem = f"{type(first).__name__}: {first}".replace(name, str(folder))[:_MAX_SHOWN]
                 message = f"{message} ({problem})"
             fix = "fetch the model again"
