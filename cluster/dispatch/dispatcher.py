@@ -256,7 +256,8 @@ class Dispatcher:
             # Other rows of this shape need no new process: the next failure of each is the last.
             for other in self._waiting.alone["new"].remove(lambda other: other.row.shape == shape):
                 self._put_back(other, need="room")
-        if has_most and self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= self._largest:
+        is_too_large = self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= self._largest
+        if has_most and is_too_large and not self._copies.has(row_id):
             return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
         self._put_back(entry, need="new" if has_most else "room")
         return None

@@ -176,6 +176,26 @@ def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> N
     assert dispatcher.finished
 
 
+def test_a_row_that_ran_out_is_not_given_up_while_another_worker_renders_a_copy_of_it() -> None:
+    dispatcher = Dispatcher(size=LeaseSize(min_rows=1))
+    for row_id in "012":
+        dispatcher.add(Row(row_id=row_id, shape="large"))
+    dispatcher.close()
+    for worker in "ABC":
+        dispatcher.join(worker, room=80 * GB)
+        lease(dispatcher, worker)
+    dispatcher.done("B", "1", 10.0)
+    assert dispatcher.ran_out("C", "2", "full", room=80 * GB) is None
+    dispatcher.lost("C")
+    dispatcher.join("D", room=80 * GB)
+    lease(dispatcher, "D", 10.0)
+    assert dispatcher.ran_out("D", "2", "full", room=80 * GB), "the shape is known to be too large"
+    assert [leased.row.row_id for leased in lease(dispatcher, "B", 100.0).rows] == ["0"], "a copy"
+    assert dispatcher.ran_out("A", "0", "full", room=80 * GB) is None
+    assert (dispatcher.rows_of("B"), dispatcher.take_dropped("B")) == (("0",), [])
+    assert dispatcher.ran_out("B", "0", "full", room=80 * GB) is not None
+
+
 def test_a_row_that_ran_out_wants_a_new_process_where_one_has_had_rows_of_an_earlier_run() -> None:
     dispatcher = Dispatcher(size=LeaseSize(min_rows=1))
     dispatcher.add(Row(row_id="0", shape="x"))
