@@ -309,6 +309,62 @@ def test_requests_that_learn_together_that_checksums_are_refused_are_all_repeate
         assert list(threads.map(store.ask, repeat(refuse_once, 2))) == ["stored", "stored"]
 
 
+def test_a_request_that_is_refused_while_another_one_tries_without_checksums_is_repeated() -> None:
+    tried, refused = threading.Event(), threading.Event()
+
+    def find_out() -> str:  # its first retry fails for another reason, so checksums are sent again
+        if "config_kwargs" in store.options:
+            tried.set()
+            assert refused.wait(60)
+            raise said("SlowDown", 503)
+        raise said("InvalidArgument", 400)
+
+    def refuse_at_first() -> str:
+        if not tried.is_set() or refused.is_set():
+            return "stored"
+        refused.set()
+        raise said("InvalidArgument", 400)
+
+    def come_later() -> str:
+        assert tried.wait(60)
+        return store.ask(refuse_at_first)
+
+    store = ObjectStore("s3://bucket/run-7", {})
+    with ThreadPoolExecutor(2) as threads:
+        failed, later = threads.submit(store.ask, find_out), threads.submit(come_later)
+        assert later.result() == "stored" and "SlowDown" in repr(failed.exception().__cause__)
+    assert not store.options["config_kwargs"]
+
+
+def test_files_opened_before_checksums_are_refused_are_not_used_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, learned = threading.Event(), threading.Event()
+
+    def open_late(url: str, options: dict[str, object], outage_s: float) -> tuple[object, str]:
+        config = options.get("config_kwargs")
+        if not config:
+            begun.set()
+            assert learned.wait(60)
+        return config, "bucket"
+
+    monkeypatch.setattr(object_store, "_open", open_late)
+    store = ObjectStore("s3://bucket/run-7", {})
+
+    def refuse() -> str:
+        if "config_kwargs" not in store.options:
+            assert begun.wait(60)
+            raise said("InvalidArgument", 400)
+        learned.set()
+        late.result()
+        assert store._at("x")[0], "opened with the new options"
+        return "stored"
+
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(store._at, "x")
+        assert store.ask(refuse) == "stored"
+
+
 def test_the_fix_for_a_clock_that_is_wrong_is_to_set_it() -> None:
     error = said("RequestTimeTooSkewed", 403)
     assert "clock" in str(retries.better_fix(error)) and trouble_of(error) == "refused"

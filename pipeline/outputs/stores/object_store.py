@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -189,36 +190,46 @@ class ObjectStore:
     def __init__(self, url: str, options: dict[str, Any], outage_s: float = OUTAGE_S) -> None:
         self.url, self.options, self._outage_s = url, options, outage_s
         self._checks = CHECKS if is_azure(url) else {}
-        self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
+        self._opened: tuple[object, int, Any, str] | None = None  # for which options, process id, files, root
+        self._chosen = object()  # another one after each change of the options or the credentials
+        self._learning = threading.Lock()  # held while it is not known whether checksums are refused
 
     def ask(self, request: Callable[[], Reply]) -> Reply:
         """Return the answer to a request. A store that refuses S3's newer checksums gets none from then on.
 
         Parts of large files have no other check, so other stores get them.
         """
-        config = self.options.get("config_kwargs", {})
+        chosen = self._chosen
         try:
             return request()
         except Exception as error:  # botocore's, below s3fs's
-            # Another thread may have learned it meanwhile.
-            is_known = may_refuse_checksums(error) and self.options.get("config_kwargs", {}) != config
-            options = self.options if is_known else without_checksums(self.url, self.options, error)
-            if options is None:
+            if without_checksums(self.url, {}, error) is None:
                 raise
-        self.options.update(options)  # `Store` hands them on to other processes
-        self.reopen()
-        try:
-            answer = request()
-        except Exception:  # so it was not that
-            self.options["config_kwargs"] = config
+            refusal = error
+        with self._learning:  # what one thread tries, no other one may take for what is known
+            if self._chosen is not chosen:  # another thread tried it meanwhile
+                try:
+                    return request()
+                except Exception as error:
+                    refusal = error
+            options = without_checksums(self.url, self.options, refusal)
+            if options is None:
+                raise refusal
+            config = self.options.get("config_kwargs", {})
+            self.options.update(options)  # `Store` hands them on to other processes
             self.reopen()
-            raise
+            try:
+                answer = request()
+            except Exception:  # so it was not that
+                self.options["config_kwargs"] = config
+                self.reopen()
+                raise
         log.warning(CHECKSUMS_REFUSED, public_url(self.url))
         return answer
 
     def reopen(self) -> None:
         """Read credentials again with the next request: their files are read when a store is opened."""
-        self._opened = None
+        self._chosen = object()
 
     def read(self, path: str, count: int | None = None) -> bytes:
         return self.read_own(path, 0, count)
@@ -348,11 +359,11 @@ class ObjectStore:
 
     def _at(self, path: str) -> tuple[Any, str]:
         """Return file system and path, opened once per process: s3fs's loop does not survive a fork."""
-        opened = self._opened  # another thread may reopen
-        if opened is None or opened[0] != os.getpid():
+        opened, chosen = self._opened, self._chosen  # another thread may reopen
+        if opened is None or opened[:2] != (chosen, os.getpid()):
             files, root = _open(self.url, self.options, self._outage_s)
-            opened = self._opened = (os.getpid(), files, root.rstrip("/"))
-        _, files, root = opened
+            opened = self._opened = (chosen, os.getpid(), files, root.rstrip("/"))
+        *_, files, root = opened
         return files, f"{root}/{path}" if path else root
 
 
