@@ -130,9 +130,10 @@ class DriverLock(EpochLock[Holder]):
         self.num_tables = 0  # in tables/, where rows are added
 
     def _begin(self) -> None:
-        finish_replacing(self._store, self, self._unfinished())
         self.seal()  # before the first beat: a late beat must not take the seal back
-        super()._begin()  # before late parts are deleted, which may take longer than EXPIRY_S
+        super()._begin()  # before anything is deleted, which may take longer than EXPIRY_S
+        if finish_replacing(self._store, self, self._unfinished()):
+            self.seal()  # these parts are gone, but that is not damage
         seals.sweep_late(self._store, self)
         self._store.delete_all(WEIGHTS)
         sweep_in_background(self._store)

@@ -16,7 +16,6 @@ import pytest
 
 from framefleet import JobError, Output, Store, StoreError
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, requests_to
-from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.watch.control import RESUME, ask_driver
@@ -93,15 +92,16 @@ with DriverLock(Store(sys.argv[1])):
 
 
 @pytest.mark.parametrize("error", [None, StoreError("no", "wait"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["seals.sweep_late", "finish_replacing"])
 def test_a_driver_that_deletes_what_others_left_beats_until_it_fails(
-    error: BaseException | None, store: Store, monkeypatch: pytest.MonkeyPatch
+    step: str, error: BaseException | None, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sweep_slowly(store: Store, hold: DriverLock) -> None:
-        wait_until(lambda: held(store).beat > 1)
+    def delete_slowly(store: Store, *_: object) -> None:
+        wait_until(lambda: held(store).beat > 1, timeout_s=20)
         if error:
             raise error
 
-    monkeypatch.setattr(seals, "sweep_late", sweep_slowly)
+    monkeypatch.setattr(f"framefleet.cluster.driver.lock.{step}", delete_slowly)
     before = {*threading.enumerate()}
     with nullcontext() if error is None else pytest.raises(type(error)), lock(store, beat_s=0.3):
         assert error is None

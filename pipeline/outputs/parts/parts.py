@@ -240,13 +240,14 @@ def replace_part(
     store.delete(path)
 
 
-def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
+def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> list[str]:
     """Delete the parts that drivers of these epochs had replaced, but not deleted, when they were killed.
 
-    Until then, their rows have two records, and rows that were taken out still count as done.
+    Until then, their rows have two records, and rows that were taken out still count as done. Returns the
+    paths of these parts.
     """
     if not epochs:
-        return
+        return []
     live = live_parts(store)
     theirs = [part for part in live if part.epoch in epochs]
     of_runs = [[part.path for part in of_run] for _, of_run in groupby(theirs, lambda part: part.run)]
@@ -263,10 +264,11 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
         others = [paths[1:] for paths, first in firsts_of if REPLACES in first or not first]
         metadata = [*firsts, *readers.map(read, chain.from_iterable(others))]
     replaced = {path for values in metadata for path in values.get(REPLACES, "").splitlines()}
-    for part in live:
-        if part.path in replaced:
-            hold.check()
-            store.delete(part.path)
+    left = [part.path for part in live if part.path in replaced]
+    for path in left:
+        hold.check()
+        store.delete(path)
+    return left
 
 
 def withdraw(
