@@ -14,10 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from framefleet.api.commands import Overview
 from framefleet.api.errors import FramefleetError, JobError, quoted
 from framefleet.api.jobs import Claim, claim_of
-from framefleet.api.outputs import CLAIM, HOW, RECORDS, Output, Store, rows_of
+from framefleet.api.outputs import CLAIM, HOW, RECORD_FIELDS, RECORDS, Output, Store, rows_of
 from framefleet.api.sections import AtLeastOne
 from framefleet.api.texts import parse_json, without_folder
 from framefleet.jobs.job.job_json import ClaimedModel
@@ -156,12 +159,19 @@ def _write(
     folder: Path, opened: Output, claim: Claim, row_ids: Sequence[str], given: Given
 ) -> dict[str, str]:
     """Write the pack for these rows; return why some have no script."""
-    holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), {*row_ids}
-    rows = (row for table in holding.records() for row in rows_of(table, holding.url))
-    by_id = {row["row_id"]: row for row in rows if row["row_id"] in wanted}
-    records = [by_id[row_id] for row_id in row_ids]
+    holding, pack_store, wanted = opened.holding(row_ids), Store(str(folder)), pa.array(row_ids, pa.string())
     schema = holding.schema()
     law, copies = RecordLaw.of(opened.store, schema), dict[str, str]()
+    # Columns that stay as they are in Arrow: Python's times have no nanoseconds.
+    ours = {*RECORD_FIELDS.names, *law.own_columns}
+    others = [name for name in schema.names if name not in ours]
+    by_id, others_by_id = dict[str, dict[str, Any]](), dict[str, pa.RecordBatch]()
+    for table in holding.records():
+        table = table.filter(pc.is_in(table["row_id"], wanted)).combine_chunks()
+        for batch in table.to_batches(max_chunksize=1):
+            (row,) = rows_of(pa.Table.from_batches([batch]).drop_columns(others), holding.url)
+            by_id[row["row_id"]], others_by_id[row["row_id"]] = row, batch.select(others)
+    records = [by_id[row_id] for row_id in row_ids]
     for record in records:
         for path, content in opened.files(record):
             if not isinstance(content, bytes):
@@ -181,7 +191,7 @@ def _write(
     pack_store.write(CLAIM, job.encode())
     writer = Output(pack_store).writer(RECORDS, schema, job=job)
     for record in records:
-        writer.add(None, record)
+        writer.add(others_by_id[record["row_id"]], record)
     writer.flush()
     without_script = {}
     for record in records:

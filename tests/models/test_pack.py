@@ -142,6 +142,22 @@ def test_each_file_of_a_pack_is_under_its_digest(rendered: Path, tmp_path: Path)
     assert {one.path for one in framefleet.verify(packed.folder, files=True).damages} == {"pack.sha256"}
 
 
+def test_times_of_the_table_are_packed_with_their_nanoseconds(out: Path, tmp_path: Path) -> None:
+    (part,) = (out / "records").iterdir()
+    table = pq.read_table(part)
+    numbers = pa.array(range(12_345_678_901, 12_345_678_901 + len(table)))
+    times = {kind: numbers.cast(kind) for kind in (pa.time64("ns"), pa.timestamp("ns"), pa.duration("ns"))}
+    for kind, cells in times.items():
+        table = table.add_column(0, str(kind), cells)
+    part.unlink()
+    pq.write_table(table, part.with_name("part-x.parquet"))
+    packed = framefleet.pack(out, tmp_path / "pack")
+    columns = ["row_id", *map(str, times)]
+    stored = pq.read_table(tmp_path / "pack" / "records").select(columns).cast(table.select(columns).schema)
+    assert stored.sort_by("row_id").equals(table.select(columns).sort_by("row_id"))
+    assert set(packed.row_ids) == set(table["row_id"].to_pylist())
+
+
 def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     with pytest.raises(JobError, match="has no record of row " + "0" * 32):
