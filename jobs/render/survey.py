@@ -302,8 +302,10 @@ def write_left_out(resolved: ResolvedJob, rows: Iterable[LeftOut], *, run: str, 
 
 def reasons(row: InvalidRow) -> dict[str, object]:
     problems = "; ".join(str(problem) for problem in row.problems)
-    fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
-    return {"row_index": row.index, "reason": problems, "fix": fixes}
+    fixes = dict.fromkeys(problem.why.fix for problem in row.problems)
+    if len(fixes) > 1:  # each says which problem it is for
+        fixes = dict.fromkeys(f"{problem.column}: {problem.why.fix}" for problem in row.problems)
+    return {"row_index": row.index, "reason": problems, "fix": "; ".join(fixes)}
 
 
 def mark_done(

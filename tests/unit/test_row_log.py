@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.jobs.render.survey import reasons
 from framefleet.jobs.show.console import complain, reporting, stderr
+from framefleet.pipeline.errors import Problem, Refused
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.commands import command
 from tests.outputs import write_log, write_output, write_row_ids
 from tests.rows import NOON, failure, record
@@ -125,6 +128,19 @@ def test_the_prompt_of_a_row_is_shown(tmp_path: Path) -> None:
     assert "    a fox\\nin the snow\n" in command("failures", tmp_path).stdout
     write_output(tmp_path / "bad", failed=[failure(arguments="[1]")])
     assert command("failures", tmp_path / "bad").exit_code == 0
+
+
+def test_each_fix_of_a_row_that_was_left_out_says_which_value_it_is_for() -> None:
+    height, frames, width = (
+        Problem(name, value, Refused(reason="it is odd", fix=fix))
+        for name, value, fix in [("height", 7, "use 8"), ("num_frames", 80, "use 81"), ("width", 7, "use 8")]
+    )
+    assert reasons(InvalidRow(index=3, problems=(height, width)))["fix"] == "use 8"
+    assert reasons(InvalidRow(index=3, problems=(height, frames))) == {
+        "row_index": 3,
+        "reason": "height is 7, but it is odd; num_frames is 80, but it is odd",
+        "fix": "height: use 8; num_frames: use 81",
+    }
 
 
 def test_types_can_be_chosen_and_tracebacks_shown(tmp_path: Path) -> None:
