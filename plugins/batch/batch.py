@@ -8,7 +8,6 @@ The table has a row per line, and is the same for the same lines, so that anothe
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -166,7 +165,7 @@ def _row(line: Line, spec: PipelineSpec, job: Job, store: Store, *, same_model: 
 def _stored_image(store: Store, kind: str, text: str) -> str:
     try:
         content = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # so too for a character that is not ASCII
         raise Refusal(code="invalid_value", message="image is not valid base64", name="image") from None
     path = f"{TABLES}/{sha256(content).hexdigest()[:32]}.{kind}"
     if not store.exists(path):

@@ -7,7 +7,6 @@ then waits for this clip instead of creating another.
 from __future__ import annotations
 
 import base64
-import binascii
 import threading
 import time
 from collections.abc import Mapping
@@ -238,10 +237,7 @@ class Session(EngineSession):
             one = said["data"][0]
             if not one.get("b64_json"):
                 return _Made(server, "", number, file=str(one["url"]))
-            try:
-                content = base64.b64decode(one["b64_json"], validate=True)
-            except binascii.Error as error:
-                raise ValueError(str(error)) from None
+            content = base64.b64decode(one["b64_json"], validate=True)
             return _Made(server, "", number, content=content)
         if not isinstance(said["id"], str) or not said["id"] or "/" in said["id"]:
             raise ValueError("it has no id")

@@ -129,11 +129,23 @@ def test_files_that_would_be_lost_are_refused_before_anything_is_rendered(
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-@pytest.mark.parametrize("body", ["a fox", {"prompt": "a fox", "cfg": 7}, {"prompt": "a fox", "height": 33}])
-def test_lines_that_are_all_refused_are_listed_in_the_file_of_errors(body: Any, tmp_path: Path) -> None:
-    line = {"custom_id": "a", "method": "POST", "url": VIDEOS_URL, "body": body}
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ("a fox", "wan"),
+        ({"prompt": "a fox", "cfg": 7}, "wan"),
+        ({"prompt": "a fox", "height": 33}, "wan"),
+        ({"prompt": "a fox", "image": "data:image/png;base64,é"}, "amused_img2img"),
+        ({"prompt": "a fox", "image": "data:image/png;base64,!"}, "amused_img2img"),
+    ],
+)
+def test_lines_that_are_all_refused_are_listed_in_the_file_of_errors(
+    body: Any, model: str, tmp_path: Path
+) -> None:
+    url = VIDEOS_URL if model == "wan" else EDITS_URL
+    line = {"custom_id": "a", "method": "POST", "url": url, "body": body}
     (tmp_path / "in.jsonl").write_text(json.dumps(line))
-    words = ["-o", str(tmp_path / "out.jsonl"), "--model", str(tiny("wan"))]
+    words = ["-o", str(tmp_path / "out.jsonl"), "--model", str(tiny(model))]
     ended = command("batch", tmp_path / "in.jsonl", *words, "--set", "model.device=cpu")
     (refused,) = (tmp_path / "out.errors.jsonl").read_text().splitlines()
     assert ended.exit_code == 2 and json.loads(refused)["response"]["status_code"] == 400, ended.stderr
