@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind, retry_after_s
 from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
@@ -25,7 +25,7 @@ from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.received import clip_received
 from framefleet.plugins.engines.servers import Server, Servers
-from framefleet.plugins.engines.web import HttpAnswer, OutOfReach, Silent, Web
+from framefleet.plugins.engines.web import BadLink, HttpAnswer, OutOfReach, Silent, Web
 from framefleet.plugins.engines.words import fields_of, file_word
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _DONE = ("completed", "complete", "succeeded")
 _FAILED = ("failed", "cancelled", "canceled", "expired", "error")
 _UNDER_WAY = ("queued", "in_progress", "processing", "pending", "running", "starting", "created")
 _REFUSED = (400, 413, 415, 422)
+_OF_LINK = (400, 401, 403, 404, 410)  # what another host answers, e.g. once a signature has expired
 _OF_CONTENT = ("moderation", "content_policy", "safety")  # in codes of clips that no server makes
 _ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: not about the clip
 _TURN_S = 0.05  # between two looks at whether the first row was taken
@@ -375,8 +376,11 @@ class Session(EngineSession):
             raise _Forgotten(f"it has not answered for {silent_s:.0f} s")
 
     def _clip(self, row: EngineRow, made: _Made) -> EngineClip:
-        """Return what a server has made. A file that is none is fetched again: it may be still under way."""
-        since, num_bad = time.monotonic(), 0
+        """Return what a server has made. A file that is none is fetched again: it may be still under way.
+
+        A link that does not work is asked for again: it may have expired.
+        """
+        since, num_bad, num_refused = time.monotonic(), 0, 0
         while True:
             try:
                 content = self._fetched(made) if made.content is None else made.content
@@ -386,6 +390,14 @@ class Session(EngineSession):
                 clip = clip_received(content, row.request.arguments, self._engine.kind)
                 where = {"server": made.server.name, **({"server_id": made.id} if made.id else {})}
                 return replace(clip, environment=where)
+            except BadLink as error:
+                num_refused += 1
+                if num_refused == _ABSENCES:
+                    raise _Forgotten(f"its clip cannot be fetched: {error.problem}") from None
+                row.wait(self._engine.poll_s)
+                if made.id:
+                    self._wait_for(row, made)
+                continue
             except Silent as error:  # the clip is paid, and waits there
                 self._silent(made.server)
                 if time.monotonic() - since > self._engine.patience_s:
@@ -398,13 +410,16 @@ class Session(EngineSession):
             row.wait(self._engine.poll_s)
 
     def _fetched(self, made: _Made) -> bytes:
-        """Return the file of an id. Raises _Forgotten, Silent."""
+        """Return the file of an id. Raises _Forgotten, Halted, Silent."""
         url = f"{made.server.url}/videos/{made.id}/content"
         places = [url] * bool(made.id) + ([urljoin(url, made.file)] if made.file else [])
         for place in places:
             answer = self._web.get(place, timeout_s=self._engine.timeout_s, is_file=True)
             if answer.status not in (401, 403, 404, 405):
                 break
+        if answer.status in _OF_LINK and not self._web.is_own(answer.url):
+            host = urlsplit(answer.url).netloc.rpartition("@")[2]
+            raise BadLink(f"{host} answered {answer.status}: {answer.text()}", _LATER)
         self._check_key(made.server, answer)
         if answer.status in (404, 410):
             self._absent(made)

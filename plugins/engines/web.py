@@ -36,17 +36,22 @@ class Silent(EndpointError):
     """A server does not answer, or not as the API requires."""
 
 
+class BadLink(Silent):
+    """A clip cannot be fetched from where its server says that it is; a new link may work."""
+
+
 class OutOfReach(Silent):
     """There was no connection, so the server did not get the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """headers: with names in lower case."""
+    """headers: with names in lower case. url: which answered, after redirects."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
+    url: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -153,6 +158,10 @@ class Web:
         except (LookupError, TypeError, AttributeError):
             return None, None
 
+    def is_own(self, url: str) -> bool:
+        """Return whether an address is at one of the servers, which know the key."""
+        return _host(url) in self._hosts
+
     def has_key(self, content: bytes) -> bool:
         return bool(self._key) and str(self._key).encode() in content
 
@@ -163,7 +172,7 @@ class Web:
     def _session_for(self, url: str, proxy: str | None) -> ClientSession:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 
-        is_free = bool(proxy) or _host(url) in self._hosts or self._are_near
+        is_free = bool(proxy) or self.is_own(url) or self._are_near
         if is_free not in self._sessions:  # without compression, as some kilobytes could become gigabytes
             connector = TCPConnector(limit=0, socket_factory=None if is_free else public_sockets([]))
             self._sessions[is_free] = ClientSession(
@@ -185,7 +194,7 @@ class Web:
 
         proxy = proxy_of(url)
         sent = {"Accept-Encoding": "identity", **(headers or {})}
-        if self._key and _host(url) in self._hosts:
+        if self._key and self.is_own(url):
             sent["Authorization"] = f"Bearer {self._key}"
         options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
         options |= {"headers": sent, "proxy": proxy, **body}
@@ -197,7 +206,7 @@ class Web:
                     if len(content) > most:
                         raise Silent(f"{_host(url)} sent more than {most:,} bytes", "check the server")
                 told = {name.lower(): value for name, value in response.headers.items()}
-                return HttpAnswer(status=response.status, headers=told, content=bytes(content))
+                return HttpAnswer(status=response.status, headers=told, content=bytes(content), url=url)
         except TimeoutError:
             problem = f"no answer within {timeout_s:g} s"
         except ClientConnectorError as error:

@@ -48,6 +48,12 @@ def vllm() -> Iterator[VideosServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[VideosServer]:
+    with videos_server("gateway", key=_KEY) as server:
+        yield server
+
+
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDEOS_KEY", _KEY)
@@ -198,6 +204,26 @@ def test_a_key_that_is_refused_later_ends_the_run_and_the_id_is_kept(
         rows.render()
     assert rows.render().frames.shape == _SHAPE
     assert rows.num_posts() == 1
+
+
+@pytest.mark.parametrize("num_good", [0, 1])
+def test_a_link_of_another_host_that_is_refused_says_nothing_about_the_key(
+    num_good: int, gateway: VideosServer, tmp_path: Path
+) -> None:
+    """A signature may have expired: the clip's link is asked for again, and other rows are rendered."""
+    with closing(Rows(tmp_path, gateway)) as rows:
+        gateway.set_faults(status={"value": 403, "at": ["content"], "first": 2})
+        num_links = len(gateway.log("elsewhere"))
+        for number in range(num_good):
+            assert rows.render(f"{number:032}").frames.shape == _SHAPE
+            assert (rows.num_ids(), len(gateway.log("elsewhere")) - num_links) == (1, 3)
+        gateway.set_faults(status={"value": 403, "at": ["content"]})
+        with pytest.raises(EndpointError if num_good else Halted, match=r"localhost:\d+ answered 403"):
+            rows.render()
+        assert rows.num_ids() == num_good + 2
+        gateway.set_faults()
+        if num_good:
+            assert rows.render().frames.shape == _SHAPE
 
 
 def test_an_image_is_fetched_until_it_is_there(vllm: VideosServer, tmp_path: Path) -> None:
