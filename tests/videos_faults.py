@@ -18,6 +18,7 @@ changes or the server starts. The faults by step, and what their values mean (tr
               absent: 404, though it has the clip
               state: a word for how far it is
     content:  html, status, empty, half, octet (no media type), json_content (an error with status 200)
+              link: where the clip is, for gateways and with `as_url`
     clip:     slow_s: seconds before it is rendered
               never_done
               failed: the error message, which may begin with a code and ": "

@@ -250,7 +250,8 @@ class Service:
             if fields.get("response_format") == "url" or self._faults.value("as_url"):
                 name = f"{uuid.uuid4().hex}.png"
                 (self._folder / name).write_bytes(image)
-                images.append({"url": f"{self._other_host}/files/{name}"})
+                link = self._faults.value("link", words["prompt"])
+                images.append({"url": link or f"{self._other_host}/files/{name}"})
             else:
                 images.append({"b64_json": base64.b64encode(image).decode()})
         return self._answer({"created": int(time.time()), "data": images})
@@ -360,7 +361,8 @@ class Service:
         if job.state < 2 or job.error:
             raise Refused(404, "there is no video")
         if self._dialect == "gateway":
-            raise web.HTTPFound(f"{self._other_host}/files/{job.id}.mp4")
+            link = self._faults.value("link", job.prompt) or f"{self._other_host}/files/{job.id}.mp4"
+            return web.Response(status=302, headers={"Location": link})
         return await self._send(request, job)
 
     async def _send(self, request: web.Request, job: VideoJob) -> web.StreamResponse:

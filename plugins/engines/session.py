@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind, retry_after_s
 from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
@@ -25,7 +25,7 @@ from framefleet.pipeline.metrics import ENGINE_MONEY
 from framefleet.plugins.engines.paid import Paid
 from framefleet.plugins.engines.received import clip_received
 from framefleet.plugins.engines.servers import Server, Servers
-from framefleet.plugins.engines.web import BadLink, HttpAnswer, OutOfReach, Silent, Web
+from framefleet.plugins.engines.web import BadLink, HttpAnswer, OutOfReach, Silent, Web, linked
 from framefleet.plugins.engines.words import fields_of, file_word
 
 if TYPE_CHECKING:
@@ -412,9 +412,9 @@ class Session(EngineSession):
     def _fetched(self, made: _Made) -> bytes:
         """Return the file of an id. Raises _Forgotten, Halted, Silent."""
         url = f"{made.server.url}/videos/{made.id}/content"
-        places = [url] * bool(made.id) + ([urljoin(url, made.file)] if made.file else [])
+        places = [url] * bool(made.id) + ([made.file] if made.file else [])
         for place in places:
-            answer = self._web.get(place, timeout_s=self._engine.timeout_s, is_file=True)
+            answer = self._web.get(linked(url, place), timeout_s=self._engine.timeout_s, is_file=True)
             if answer.status not in (401, 403, 404, 405):
                 break
         if answer.status in _OF_LINK and not self._web.is_own(answer.url):

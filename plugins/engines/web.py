@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from framefleet.api.engines import is_public, public_sockets
-from framefleet.api.errors import EndpointError
+from framefleet.api.errors import EndpointError, shown
 from framefleet.api.outputs import MAX_CLIP_BYTES
 from framefleet.api.texts import parse_json, proxy_of, public_text
 
@@ -96,7 +96,7 @@ class Web:
             answer = self._done(self._ask("GET", url, timeout_s=timeout_s, most=most))
             if answer.status not in _REDIRECTS or not is_file:
                 return answer
-            url = urljoin(url, answer.headers.get("location", ""))
+            url = linked(url, answer.headers.get("location", ""))
         raise Silent(f"{_host(url)} redirects without end", "check the server")
 
     def post(
@@ -214,6 +214,21 @@ class Web:
         except (ClientError, OSError, ValueError) as error:
             problem = public_text(f"{type(error).__name__}: {error}")
         raise Silent(f"{_host(url)}: {problem}", "check the server")
+
+
+def linked(place: str, link: str) -> str:
+    """Return the address that an answer from a place names. Raises BadLink if it is not one."""
+    try:
+        url = urljoin(place, link)
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")  # raises ValueError, too
+        is_address = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        problem = f"{_host(place)} names {shown(public_text(link))}, which is not a web address"
+        raise BadLink(problem, "check the server")
+    return url
 
 
 def _host(url: str) -> str:

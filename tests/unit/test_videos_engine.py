@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -224,6 +225,19 @@ def test_a_link_of_another_host_that_is_refused_says_nothing_about_the_key(
         gateway.set_faults()
         if num_good:
             assert rows.render().frames.shape == _SHAPE
+
+
+@pytest.mark.parametrize(
+    "link", ["http://[::1/clip", "http://h:99999/clip", "http://a..b/clip", "file:///clip"]
+)
+@pytest.mark.parametrize("kind", ["videos", "images"])
+def test_a_link_that_is_not_a_web_address_is_named(
+    kind: str, link: str, gateway: VideosServer, tmp_path: Path
+) -> None:
+    gateway.set_faults(link=link, as_url=True)
+    says = re.escape(f"{gateway.url.removesuffix('/v1')} names {link!r}, which is not a web address")
+    with closing(Rows(tmp_path, gateway, type=f"{kind}_api")) as rows, pytest.raises(Halted, match=says):
+        rows.render(**({"num_frames": None, "fps": None} if kind == "images" else {}))
 
 
 def test_an_image_is_fetched_until_it_is_there(vllm: VideosServer, tmp_path: Path) -> None:
