@@ -9,6 +9,7 @@ changes or the server starts. The faults by step, and what their values mean (tr
               drop_answer: create the job, then close the connection without an answer
               redirect_create: 302 to another host
               html: a page with status 200, in place of an id
+              long_id: so many characters more in the id of the answer
               as_url: an address in place of an image's bytes
               idempotent: whether requests with the same Idempotency-Key get one id (without: gateways only)
     poll:     forget: the id is unknown from now on

@@ -237,7 +237,8 @@ class Service:
         if self._faults.value("drop_answer", job.prompt):
             assert request.transport is not None
             request.transport.close()
-        return self._answer(self._shown(job), status)
+        tail = "0" * (self._faults.value("long_id", job.prompt) or 0)
+        return self._answer(self._shown(job) | {"id": job.id + tail}, status)
 
     async def _images(self, request: web.Request) -> web.StreamResponse:
         entry, words, picture = await self._accept(request)

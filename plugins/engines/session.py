@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from framefleet.api.engines import EngineClip, EngineRow, EngineSession, Halted, file_kind, retry_after_s
-from framefleet.api.errors import EndpointError, RenderError, RowError, count_text
+from framefleet.api.errors import EndpointError, RenderError, RowError, count_text, shown
 from framefleet.api.outputs import RECORDS, Store
 from framefleet.api.texts import public_text
 from framefleet.pipeline.metrics import ENGINE_MONEY
@@ -41,6 +41,7 @@ _ABSENT = (502, 503, 504)  # a proxy's words, or those of a server that loads: n
 _TURN_S = 0.05  # between two looks at whether the first row was taken
 _LOOK_S = 1.0  # between two looks at a silent server
 _RESTART_S = 60.0  # of a server that answers all rows with faults: meanwhile, these are not about the row
+_MAX_ID = 1024  # characters: it is stored for the row, and part of addresses
 _TRIES = 3  # to fetch a file that is none, and to create at servers that answer with faults
 _ABSENCES = 8  # answers that it has no such clip, in a row: of several servers at one address, others have it
 _LATER = "run the same command again when it answers"
@@ -242,6 +243,9 @@ class Session(EngineSession):
             return _Made(server, "", number, content=content)
         if not isinstance(said["id"], str) or not said["id"] or "/" in said["id"]:
             raise ValueError("it has no id")
+        if len(said["id"]) > _MAX_ID:
+            size = count_text(len(said["id"]), "character")
+            raise ValueError(f"its id has {size}, but at most {_MAX_ID:,} are allowed")
         return _Made(server, said["id"], number)
 
     def _not_created(
@@ -324,7 +328,7 @@ class Session(EngineSession):
                 raise EndpointError(problem, "look at the server's log, or run the same command again")
             if said and state not in (*_UNDER_WAY, self._unknown):
                 self._unknown = state
-                row.say(f"row {row.row_id}: {made.server.name} says {state!r}; waiting")
+                row.say(f"row {row.row_id}: {made.server.name} says {shown(state)}; waiting")
             if (now := time.monotonic()) > until:
                 self._failed(row, made)
                 problem = f"{made.server.name} has not made it in {self._engine.timeout_s:g} s"

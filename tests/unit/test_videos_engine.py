@@ -368,14 +368,21 @@ def test_a_word_that_is_refused_ends_the_run_before_the_second_row_is_created(
 
 
 @pytest.mark.parametrize("num_good", [0, 1])
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"html": {"at": ["create"]}}, "502 Bad Gateway"),
+        ({"long_id": 70_000}, "its id has 70,038 characters, but at most 1,024 are allowed"),
+    ],
+)
 def test_an_answer_without_an_id_ends_the_run_before_a_second_row_is_paid(
-    num_good: int, vllm: VideosServer, rows: Rows
+    num_good: int, faults: Any, says: str, vllm: VideosServer, rows: Rows
 ) -> None:
     """A server that has taken rows may say nonsense once, for one row."""
     for number in range(num_good):
         rows.render(f"{number:032}")
-    vllm.set_faults(html={"at": ["create"]})
-    with pytest.raises(EndpointError if num_good else Halted, match="502 Bad Gateway"):
+    vllm.set_faults(**faults)
+    with pytest.raises(EndpointError if num_good else Halted, match=says):
         rows.render()
     assert rows.num_posts() == num_good + 1
 
