@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.api.errors import JobError, TableError
-from framefleet.api.jobs import Job, Progress, below, load_job, open_models, store_of_job
+from framefleet.api.jobs import Job, Progress, below, load_job, store_of_job
 from framefleet.api.models import PipelineSpec
-from framefleet.api.outputs import Store
+from framefleet.api.outputs import OutputFiles, Store
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.plugins.batch.lines import Line, read_lines
@@ -28,12 +28,18 @@ from framefleet.plugins.batch.results import (
     CUSTOM_ID,
     Batch,
     BatchSummary,
+    lines_left,
     listing_refusals,
     write_refusals,
     write_results,
 )
 from framefleet.plugins.batch.words import VIDEOS_URL, Refusal, row_of
 
+_GONE = Refusal(
+    code="forgotten",
+    message="its row was deleted by `framefleet forget`; delete the line, too",
+    status_code=410,
+)
 _DATA = re.compile(r"data:image/(png|jpeg|webp);base64,(.*)", re.DOTALL)
 
 
@@ -122,6 +128,13 @@ def open_batch(
         store.write(table, text)
     inputs = job.inputs.model_copy(update={"base": job.inputs.base or str(file.absolute().parent)})
     job = job.model_copy(update={"table": below(job, table), "inputs": inputs})
+    if forgotten := OutputFiles(store).forgotten():
+        left = lines_left(job, forgotten) if store.read(table) else ()
+        lines = [
+            one if one.refusal or one.custom_id in left else replace(one, refusal=_GONE) for one in lines
+        ]
+        if all(line.refusal for line in lines):
+            raise _nothing_in(file, lines, errors)
     return Batch(job=job, lines=lines, results=results, errors=errors)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,17 @@ def listing_refusals(opened: Batch) -> Iterator[None]:
                         refusals[custom_id] = _invalid(str(cells["reason"]), str(cells["fix"]))
         write_refusals(opened.lines, opened.errors, refusals)
         raise
+
+
+def lines_left(job: Job, forgotten: Collection[str]) -> Collection[str]:
+    """Return the custom_ids in a batch's table, except those of forgotten rows, which it may still have."""
+    left = set[str]()
+    with closing(resolve_job(job, Callback())) as resolved:
+        for first, batch in resolved.table.batches():
+            for row in resolved.rows.read(first, batch):
+                if isinstance(row, InvalidRow) or row.row_id not in forgotten:
+                    left.add(batch.column(CUSTOM_ID)[row.index - first].as_py())
+    return left
 
 
 def _invalid(reason: str, fix: str) -> Refusal:

@@ -107,8 +107,22 @@ def test_servers_render_a_batch(tmp_path: Path) -> None:
     with videos_server("sglang") as server:
         options = ["--engine", server.url, "--set", "engine.poll_s=0.05", "-o", tmp_path / "out.jsonl"]
         ended = command("batch", file, *options)
-    assert ended.exit_code == 1, ended.output
-    assert [one["response"]["body"]["num_frames"] for one in read(tmp_path / "out.jsonl")] == [4] * 4
-    assert len(records_of(tmp_path / "out")) == 3, "two lines ask for the same clip"
-    (error,) = read(tmp_path / "out.errors.jsonl")
-    assert error["error"]["code"] == "unknown_parameter"
+        assert ended.exit_code == 1, ended.output
+        assert [one["response"]["body"]["num_frames"] for one in read(tmp_path / "out.jsonl")] == [4] * 4
+        assert len(records_of(tmp_path / "out")) == 3, "two lines ask for the same clip"
+        (error,) = read(tmp_path / "out.errors.jsonl")
+        assert error["error"]["code"] == "unknown_parameter"
+        for where, num_lines, left in (
+            ("prompt = 'a fox 0'", 5, [1, 2, 3]),
+            ("", 6, [1, 2, 3, 5]),
+            ("true", 6, []),
+        ):
+            if where:
+                framefleet.forget(str(tmp_path / "out"), where=where)
+            write_lines(file, "/v1/videos", [*bodies, {"prompt": "a fox", "cfg": 3}, bodies[3]][:num_lines])
+            again = command("batch", file, *options, exits=1 if left else 2)
+            assert "left; run it again" not in again.stderr
+            codes = {one["custom_id"]: one["error"]["code"] for one in read(tmp_path / "out.errors.jsonl")}
+            gone = {f"line {number}": "forgotten" for number in range(num_lines) if number not in left}
+            assert codes == gone | {"line 4": "unknown_parameter"}
+        assert len(server.ids()) == 3
