@@ -228,6 +228,12 @@ class Candidates:
             )
         left_out = refused if is_known or self._job.on_invalid != "skip" else None
         sets = {values: self._sets(values, by_number, left_out) for values, by_number in by_stratum.items()}
+        if not any(sets.values()):
+            raise TableError(
+                f"until.together: every group of table {resolved.table.location} lacks a row by its "
+                f"{' and '.join(self._together)}, as rows are left out",
+                "correct these rows, add others, or leave out `together`",
+            )
         return {values: of_stratum for values, of_stratum in sets.items() if of_stratum}
 
     def _stratum(self, row: IdentifiedRow | InvalidRow, cells: Mapping[str, Any]) -> tuple[str, ...]:

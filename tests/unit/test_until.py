@@ -215,6 +215,11 @@ def test_a_camera_that_is_refused_leaves_out_the_others_of_its_episode(tmp_path:
     job = job_with(tmp_path, rows, per=["episode"], together=["camera"], accepted=1)
     with closing(Candidates(job.model_copy(update={"on_invalid": "skip"}), Callback())) as candidates:
         assert [group.values for group in candidates.groups] == [{"episode": "1"}]
+    job = job_with(tmp_path, rows[:2], per=["episode"], together=["camera"], accepted=1)
+    with pytest.raises(
+        TableError, match=r"until\.together: every group of table .*t\.parquet lacks a row by"
+    ):
+        render_job(job.model_copy(update={"on_invalid": "skip"}), Callback())
 
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
