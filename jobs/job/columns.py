@@ -11,9 +11,9 @@ import pyarrow as pa
 from framefleet.jobs.job.output import job_inputs
 from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.columns import REFUSED, ClipColumn, late_columns
+from framefleet.pipeline.outputs.columns import REFUSED, ClipColumn, late_columns, refusals_of
 from framefleet.pipeline.outputs.parts.record_tables import taken_columns
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, plain_name
 from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.plugin import columns_of_sections, sections
@@ -35,14 +35,17 @@ def open_columns(job: Job, *, late_alone: bool = False) -> list[ClipColumn]:
         else column
         for column in opened
     ]
-    names = [*RECORD_FIELDS.names, *FAILURE_FIELDS.names]
+    notes = dict.fromkeys(map(plain_name, (*RECORD_FIELDS.names, *FAILURE_FIELDS.names)), "")
     for column in columns:
-        if column.name in names:
-            raise JobError(
-                f"{column.section}: there would be two columns {column.name!r}",
-                "give it another name, or leave one out",
-            )
-        names.append(column.name)
+        why = f", of which one says why a clip has no {column.name!r}"
+        own = {column.name: "", **dict.fromkeys(refusals_of([column]), why)}
+        for name, note in own.items():
+            if (note_there := notes.get(plain_name(name))) is not None:
+                raise JobError(
+                    f"{column.section}: there would be two columns {name!r}{note or note_there}",
+                    "give it another name, or leave one out",
+                )
+            notes[plain_name(name)] = note
     return columns
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from framefleet.jobs.doors import file_steps
 from framefleet.jobs.job.schema import Job, has_changed
 from framefleet.pipeline.errors import JobError, PluginError
-from framefleet.pipeline.outputs.columns import ClipColumn
+from framefleet.pipeline.outputs.columns import ClipColumn, refusals_of
 from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.plugin import sections
 
 
@@ -34,11 +35,11 @@ def open_steps(job: Job) -> dict[str, FileStep]:
 
 def check_steps(steps: Mapping[str, FileStep], columns: Sequence[ClipColumn], media: Media) -> None:
     """Raise JobError for steps that do not work with the format, or with other columns."""
-    names = added_columns(steps, columns).names
+    names = [*map(plain_name, (*added_columns(steps, columns).names, *refusals_of(columns)))]
     for section, step in steps.items():
         step.check(media)
         for name in step.columns.names:
-            if names.count(name) > 1:
+            if names.count(plain_name(name)) > 1:
                 raise JobError(f"{section}: there would be two columns {name!r}", "leave one of them out")
 
 

@@ -30,7 +30,7 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.check import check_seed
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.columns import ClipColumn, late_columns
+from framefleet.pipeline.outputs.columns import ClipColumn, late_columns, refusals_of
 from framefleet.pipeline.outputs.file_step import FileStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -273,7 +273,7 @@ def open_rows(
             check_free(steps, plugin_columns, meanings(called[name], own), called[name].class_name)
     table = table_of_job(job, called.values(), own, added, are_made=are_made)
     ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names}
-    ours |= {*added_columns(steps, plugin_columns).names}
+    ours |= {*added_columns(steps, plugin_columns).names, *refusals_of(plugin_columns)}
     columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
     plans: dict[str, RowPlan] = {}
     mistakes = Mistakes()

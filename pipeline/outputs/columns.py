@@ -149,6 +149,11 @@ def late_columns(columns: Iterable[ClipColumn]) -> list[ClipColumn]:
     return [column for column in columns if column.is_late and column.function]
 
 
+def refusals_of(columns: Iterable[ClipColumn]) -> list[str]:
+    """Return the names of the columns that say why clips have no value in late ones of these."""
+    return [REFUSED.format(column.name) for column in late_columns(columns)]
+
+
 def refusal_fields(columns: Iterable[ClipColumn]) -> Iterator[pa.Field]:
     """Yield the columns that say why clips will never have a value in one of these."""
     for column in columns:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from framefleet import JobError, Output, Store, StoreError
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.job.columns import open_columns
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Awaited, Callback
 from framefleet.pipeline.outputs.columns import ClipColumn
 from framefleet.pipeline.outputs.layout import SCORES
@@ -157,6 +159,41 @@ def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None
     taken = command("judge", job_file(store, judge=[question(chat, name="bytes")]))
     assert (taken.exit_code, "two columns 'bytes'" in taken.stderr) == (2, True)
     assert "has no questions" in command("judge", job_file(store), exits=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "captions", "says"),
+    [
+        (
+            ["good", "good_refused"],
+            [],
+            "two columns 'good_refused', of which one says why a clip has no 'good'",
+        ),
+        (
+            ["good_refused", "Good"],
+            [],
+            "two columns 'Good_refused', of which one says why a clip has no 'Good'",
+        ),
+        (["caption_refused"], [{}], "two columns 'caption_refused', of which one says why a clip has no"),
+        (["good", "Good"], [], "two columns 'Good'"),
+        (["Sharpness"], [], "two columns 'Sharpness'"),
+    ],
+)
+def test_a_column_cannot_have_the_name_of_another_that_a_section_adds(
+    names: list[str], captions: list[Any], says: str, store: Store, chat: Chat
+) -> None:
+    judge, caption = [question(chat, name=name) for name in names], {"url": chat.url, "model": "eye"}
+    job = job_file(store, scores=["sharpness"], judge=judge, captions=[caption | one for one in captions])
+    with pytest.raises(JobError, match=f"there would be {says}"):
+        open_columns(load_job(job))
+
+
+def test_a_column_of_the_table_leaves_its_name_to_the_reasons_of_refusals(store: Store, chat: Chat) -> None:
+    folder = Path(store.url_of("")).parent
+    table = write_table(folder / "t.parquet", [{"prompt": "a ball", "quality_refused": "no"}])
+    values = job_values(table, folder / "out", judge=[question(chat)])
+    with closing(resolve_job(load_job(write_job(folder / "job.yaml", values)), Callback())) as resolved:
+        assert resolved.rows.carried.names == {"quality_refused": "source_quality_refused"}
 
 
 @pytest.mark.parametrize(
