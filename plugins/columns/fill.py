@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -98,7 +98,7 @@ class Filling:
         """
         store.below(SCORES).sweep()  # unfinished files of a killed run
         self._store, self._where, self._again = store, where, again
-        self._columns = {column.name: column for column in columns}
+        self._columns = {column.name: column for column in _in_turn(columns)}
         self._num_threads = num_threads or max(column.num_parallel for column in columns)
         self._fields = pa.schema([column.field for column in columns])
         self._lock = ColumnLock(store, self._fields, [*refusal_fields(columns)])
@@ -106,6 +106,8 @@ class Filling:
         self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no value in this run
         self._troubles: dict[str, Exception] = {}  # in this pass, by column
         self._num_faults: Counter[str] = Counter()  # consecutive ones, by column
+        self._taken = frozenset[str]()  # columns of records that nothing fills later
+        self._awaited: dict[str, str] = {}  # in this pass, by column: what it waits for, as text
         self.num_answers = self.num_done = self.num_damaged = 0
         self.damage: str | None = None  # of the first damaged clip
         self.lacking: dict[str, LackingColumn] = {}  # columns whose function failed
@@ -141,6 +143,7 @@ class Filling:
         """Why columns are null, as text; "" if nothing is left."""
         reasons = [why_missing(error) for error in self._troubles.values()]
         reasons += [f"row {row_id}: {message}" for (row_id, _), message in self._refused.items()]
+        reasons += self._awaited.values()
         left = ", ".join(
             f"{count_text(num, 'clip')} without {name}" for name, num in self.num_left.items() if num
         )
@@ -180,6 +183,8 @@ class Filling:
         self._lock.flush()  # values that an earlier pass could not write
         self._troubles.clear()
         self._num_faults.clear()
+        self._awaited.clear()
+        self._taken = taken_columns(self._store)
         nulls = {} if self._again else self._null_values()
         total = sum(1 for _ in self._left(parts, nulls, is_count=True)) if watch else 0
         pace = ClipsPace(verb, total=total, watch=watch) if watch and total else None
@@ -266,6 +271,12 @@ class Filling:
                 outcome.later.append(name)
             else:
                 asked.append(self._columns[name])
+        known, later = (
+            with_arguments(record | outcome.values),
+            (self._columns.keys() | record.keys()) - self._taken,
+        )
+        soon = {column.name for column in asked}
+        asked = [column for column in asked if not self._waits(column, known, outcome, later - soon)]
         if not asked:
             return outcome
         try:
@@ -279,16 +290,31 @@ class Filling:
             self._troubles |= {column.name: error for column in asked}
             outcome.later.extend(column.name for column in asked)
             return outcome
-        known = with_arguments(record)
         answered: dict[str | None, CellValue] = {}  # by digest
         for column in asked:
             if column.digest in answered and column.is_late:
                 outcome.values[column.name] = answered[column.digest]
                 continue
+            refused = ((name, why) for name, why in outcome.refused.items() if name in self._answered)
+            known |= outcome.values | {REFUSED.format(name): why for name, why in refused}
+            if self._waits(column, known, outcome, later):
+                continue
             self._ask(column, frames[column.name], known, outcome)
             if column.digest and column.name in outcome.values:
                 answered[column.digest] = outcome.values[column.name]
         return outcome
+
+    def _waits(
+        self, column: ClipColumn, record: Mapping[str, Any], outcome: _Outcome, later: Collection[str]
+    ) -> bool:
+        """Whether a question needs a value that a clip may still get. later: columns of such values."""
+        for name in column.placeholders if record["frames_sha256"] else ():
+            is_refused = is_for_good(record.get(REFUSED.format(name)))
+            if record.get(name) is None and name in later and not is_refused:
+                self._awaited[column.name] = f"row {record['row_id']}: it has no {name!r} yet"
+                outcome.later.append(column.name)
+                return True
+        return False
 
     def _ask(
         self, column: ClipColumn, frames: Frames | None, record: Mapping[str, Any], outcome: _Outcome
@@ -380,6 +406,14 @@ class Filling:
                     clips = zip(lacking["row_id"].to_pylist(), clips_of(lacking), strict=True)
                     nulls[name].update(_key(row_id, clip) for row_id, clip in clips)
         return nulls
+
+
+def _in_turn(columns: Sequence[ClipColumn]) -> Iterator[ClipColumn]:
+    """Yield columns in their order, but after those that their questions name, as far as that is possible."""
+    left = {column.name: column for column in columns}
+    while left:
+        free = (one for one in left.values() if left.keys().isdisjoint({*one.placeholders} - {one.name}))
+        yield left.pop(next(free, next(iter(left.values()))).name)
 
 
 def clip_frames(store: Store, record: Mapping[str, Any]) -> Frames:

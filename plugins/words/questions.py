@@ -177,7 +177,8 @@ def question_text(section: EndpointSection, values: Mapping[str, Any], *, is_quo
         name = place[place.lastindex or 1]
         value = values.get(name)
         if value is None:
-            raise NoAnswer(f"the row has no {name!r}, which the question needs")
+            problem = f"the row has no {name!r}, which the question needs"
+            raise NoAnswer(problem, is_final=name in values)  # else a column that comes later
         is_text = is_quoted and (isinstance(value, str) or place[0].startswith('"'))
         return json.dumps(str(value), ensure_ascii=False) if is_text else str(value)
 

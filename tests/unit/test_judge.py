@@ -148,6 +148,25 @@ def test_an_equal_question_about_equal_bytes_is_asked_once(store: Store, chat: C
     assert all(row["quality"] == row["again"] for row in columns(store, "quality", "again"))
 
 
+def test_a_question_waits_for_a_value_that_may_still_come(store: Store, chat: Chat) -> None:
+    """E.g. a score that was not measured yet, or a caption, which the same pass asks for first."""
+    rendered(store, 2, scores={"sharpness": [0.5, None]})
+    asked = question(chat, question="Is {caption} sharp, at {sharpness}?")
+    job = job_file(store, judge=[asked], captions={"url": chat.url, "model": "eye", "question": "What?"})
+    chat.will({"status": 400, "for": "What?"})
+    said = command("judge", job, exits=1).stderr
+    assert "2 clips without caption, 2 clips without quality" in said, said
+    assert columns(store, "quality_refused") == [{"quality_refused": None}] * 2
+    chat.will()
+    said = command("judge", job, exits=1).stderr
+    assert "1 clip without quality, e.g." in said and "it has no 'sharpness' yet" in said, said
+    assert [isinstance(one, float) for one in judged(store)] == [True, False]
+    assert columns(store, "quality_refused")[1] == {"quality_refused": None}
+    framefleet.score(store.url_of(""), ["sharpness"], again=True)
+    command("judge", job, exits=0)
+    assert None not in judged(store)
+
+
 def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None:
     rendered(store, 2)
     command("judge", job_file(store, judge=[question(chat)]))
