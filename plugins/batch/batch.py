@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.api.errors import JobError, TableError
-from framefleet.api.jobs import Job, Progress, below, load_job, store_of_job
+from framefleet.api.jobs import Job, Progress, below, load_job, open_models, store_of_job
 from framefleet.api.models import PipelineSpec
 from framefleet.api.outputs import OutputFiles, Store
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
