@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from framefleet.api.errors import JobError
 from framefleet.api.jobs import Progress, notes
 from framefleet.api.outputs import FAILURES, RECORDS, ROWS, FailedRow, Output, Store
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.lock import Holder, last_reports
+from framefleet.cluster.driver.lock import PAUSE, STOP, Holder, last_reports, requests_to
 from framefleet.cluster.driver.progress import AuditFigures, WorkerState, num_rendering
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.gone_clips import Gone, look_for_clips
@@ -166,7 +166,7 @@ class Status(Overview):
     num_half_done: int = 0  # rows left that have a checkpoint, while nothing renders
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, as in `Summary`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of inner outputs, by name
-    notes: tuple[str, ...] = ()  # from plugins
+    notes: tuple[str, ...] = ()  # also from plugins
     gone: Gone | None = None  # missing clips of finished rows, from a quick check while no driver is running
     over_budget: str | None = None  # message, if the budget ended the newest run
     to_continue: str | None = None  # what to do then
@@ -297,7 +297,7 @@ class StatusReader:
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
             inner={name: reader.status() for name, reader in self._inner.items()},
-            notes=tuple(notes(self._output.store)),
+            notes=(*_awaited(self._output.store, driver), *notes(self._output.store)),
             gone=gone,
             over_budget=report.over_budget if report and not is_at_work else None,
             to_continue=report.to_continue if report and not is_at_work else None,
@@ -317,6 +317,16 @@ class StatusReader:
         if self._gone is None or self._gone[0] != parts or now - self._gone[1] > _LOOK_EVERY_S:
             self._gone = parts, now, look_for_clips(store, parts, num_records=num_records)
         return self._gone[2]
+
+
+def _awaited(store: Store, driver: DriverSeen) -> Iterator[str]:
+    """Yield what a driver at work was asked for and has not done yet."""
+    requests = requests_to(store, driver.epoch) if driver.is_at_work else frozenset()
+    is_paused = bool(driver.progress and driver.progress.paused_since)
+    if STOP in requests:
+        yield "asked to stop"
+    elif driver.is_at_work and is_paused != (PAUSE in requests):
+        yield "asked to resume" if is_paused else "asked to pause"
 
 
 def _num_rows(store: Store, path: str) -> int:

@@ -169,6 +169,18 @@ def test_while_a_job_is_paused_its_half_done_rows_are_counted(tmp_path: Path) ->
         assert framefleet.status(str(tmp_path)).num_half_done == num_half_done
 
 
+def test_what_a_driver_was_asked_for_is_shown_until_it_has_done_it(tmp_path: Path) -> None:
+    write_driver(store := write_output(tmp_path), progress=UNDER_WAY, can_pause=True)
+    framefleet.pause(str(tmp_path))
+    assert "asked to pause" in command("status", tmp_path).stdout
+    write_driver(store, progress=replace(UNDER_WAY, paused_since="2026-11-22T04:54:14+00:00"), can_pause=True)
+    assert framefleet.status(str(tmp_path)).notes == ()
+    framefleet.resume(str(tmp_path))
+    assert framefleet.status(str(tmp_path)).notes == ("asked to resume",)
+    framefleet.stop(str(tmp_path))
+    assert framefleet.status(str(tmp_path)).notes == ("asked to stop",)
+
+
 @pytest.mark.parametrize("where", [THERE, {}])
 def test_a_driver_that_was_not_heard_for_long_is_called_silent(tmp_path: Path, where: dict[str, str]) -> None:
     store = write_output(tmp_path)
