@@ -81,6 +81,11 @@ def test_size_and_seconds_are_the_arguments_that_they_mean(
     assert isinstance(as_arguments, CheckedRow) and row.request == as_arguments.request, "the same row_id"
 
 
+def test_an_override_by_the_own_size_of_each_row_is_refused(models: dict[str, PipelineSpec]) -> None:
+    with pytest.raises(JobError, match=r"overrides\.size is 'Auto', which overrides nothing"):
+        row_of(models["wan"], {"size": "64x32"}, overrides={"size": "Auto"})
+
+
 @pytest.mark.parametrize(
     ("format", "fps", "is_fine"),
     [("gif", 50, True), ("gif", 60, False), ("webp", 120, False), ("mp4", 120, True)],

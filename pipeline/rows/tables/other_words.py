@@ -97,6 +97,9 @@ def with_sides(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     size = check_size(values[SIZE_WORD])
     if isinstance(size, Refused):
         return dict(values)  # refused later, like any other value
+    if size is None and section == "overrides":  # rows keep their own, so it would do nothing
+        problem = f"overrides.{SIZE_WORD} is {shown(values[SIZE_WORD])}, which overrides nothing"
+        raise JobError(problem, "write the size of all rows, e.g. 1280x720, or leave it out")
     for name, side in zip(SIDES, size or (), strict=False):
         if others.setdefault(name, side) != side:
             of_size = f"{section}.{SIZE_WORD} is {shown(values[SIZE_WORD])}"
