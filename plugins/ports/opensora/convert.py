@@ -92,6 +92,8 @@ def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:  # files of it are missing
         raise ModelError(f"{folder} has no tokenizer: {error}", _FIX) from error
+    except Exception as error:  # a damaged tokenizer.json: KeyError, TypeError or tokenizers' bare Exception
+        raise ModelError(f"{folder} has a damaged tokenizer: {error!r}", _FIX) from error
     # Where the vocabulary is missing transformers 5 makes a tokenizer of special tokens alone.
     if len(tokenizer) < vocab_size / 2:
         raise ModelError(f"{folder} has no tokenizer for {vocab_size} tokens", _FIX)

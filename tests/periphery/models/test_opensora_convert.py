@@ -162,6 +162,15 @@ def test_what_is_missing_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("written", ["{}", "[]", '{"version": "1.0", "added_tokens": []}'])
+def test_a_damaged_tokenizer_is_refused(written: str, original: Path, tmp_path: Path) -> None:
+    place = "openai/clip-vit-large-patch14/tokenizer"
+    folder = without(tmp_path / "in", original, f"{place}.json")
+    (folder / f"{place}.json").write_text(written)
+    with pytest.raises(ModelError, match="has a damaged tokenizer"):
+        convert_model(folder, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [({"num_layers": 10**8}, "more than 2,000 modules"), ({"d_model": "wide"}, "cannot be loaded")],
