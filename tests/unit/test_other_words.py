@@ -97,6 +97,15 @@ def test_a_rate_that_no_file_can_have_is_refused_before_rendering(
     assert isinstance(row, CheckedRow) == is_fine, row
 
 
+def test_an_argument_that_is_a_rate_is_checked_like_a_rate(models: dict[str, PipelineSpec]) -> None:
+    wan = models["wan"]
+    rate = replace(next(iter(wan.parameters.values())), name="frame_rate", kind="float", required=False)
+    spec = replace(wan, parameters={**wan.parameters, "frame_rate": rate})
+    for cell, job, is_fine in ((50.0, {}, True), (60.0, {}, False), (60.0, {"fps": 8.0}, True)):
+        row = row_of(spec, {"frame_rate": cell}, media=Media(format="gif"), **job)
+        assert isinstance(row, CheckedRow) == is_fine, row
+
+
 def test_a_rate_out_of_step_with_the_sound_is_refused_before_rendering(
     models: dict[str, PipelineSpec],
 ) -> None:

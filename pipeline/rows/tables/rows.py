@@ -342,6 +342,11 @@ class RowPlan:
             native = self.spec.fps_of(arguments) if has_sound and arguments.get("num_frames") != 1 else None
             refused_rate = self.media.refusal(fps, native)
             problems += [Problem(self._column("fps"), fps, refused_rate)] if refused_rate else []
+        elif fps is None and self.fps is None and self.media and not recipe.is_own:
+            name = "frame_rate" if "frame_rate" in arguments else "fps"
+            rate = self.spec.fps_of(arguments) if name in arguments else None
+            too_fast = self.media.refusal(rate) if rate and arguments.get("num_frames") != 1 else None
+            problems += [Problem(self._column(name), rate, too_fast)] if too_fast else []
         if fps is None and "duration_s" in arguments:  # the rate decides how many frames that is
             fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         if not problems:
