@@ -59,6 +59,13 @@ def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: Pipelin
         plan_rows(table.schema, wan, overrides={"heigth": 32})
 
 
+def test_an_empty_text_is_no_scheduler_where_the_job_has_one(wan: PipelineSpec) -> None:
+    table = {"prompt": ["a"], "scheduler": [""]}
+    assert valid(wan, table).request.scheduler == valid(wan, {"prompt": ["a"]}).request.scheduler
+    ((problem, fix),) = told(wan, table, defaults={"scheduler": "flow_euler"})
+    assert "the job sets a scheduler" in problem and "leave the cell empty (null)" in fix
+
+
 def test_an_override_of_the_steps_is_refused_where_rows_list_theirs(tmp_path: Path) -> None:
     sdxl = inspect_model(write_model(tmp_path, "StableDiffusionXLPipeline", SD))
     table = {"prompt": ["a"], "timesteps": [[999, 500]], "scheduler": ["lcm"]}

@@ -164,10 +164,12 @@ def plan_rows(
         rules = ModularRows(spec)
     elif spec.family.row_rules:
         rules = partial(object_at(spec.family.row_rules), spec=spec)
-    readers = []
+    readers, own_scheduler = [], resolve_scheduler(None, spec)
     for target, column in read.items():
         kind, is_argument = targets[target], target not in special
         check = _exactly(checks[target], kind, schema.field(column).type)
+        if target == "scheduler" and others.get(target, own_scheduler) != own_scheduler:
+            check = partial(_check_not_empty, check=check, spec=spec)
         bounds = bounding_columns(column, schema.names) if kind == "video" else ()
         readers.append(
             Reader(
@@ -183,7 +185,7 @@ def plan_rows(
         required=required,
         seed=others.get("seed"),
         seconds=others.get(other_words.SECONDS),
-        scheduler=others.get("scheduler") or resolve_scheduler(None, spec),
+        scheduler=others.get("scheduler") or own_scheduler,
         loras=others.get(LORA, {}),
         recipe=recipe,
         fps=fps,
@@ -357,6 +359,14 @@ def _check_of(
             return Refused(reason=error.problem, fix=error.fix)
 
     return _remembering(checked)
+
+
+def _check_not_empty(cell: Any, check: Callable[[Any], Any], spec: PipelineSpec) -> Any:
+    """Refuse empty text, which is the model's own scheduler, where the job has another for empty cells."""
+    if cell != "":
+        return check(cell)
+    fix = f"leave the cell empty (null) for the job's scheduler, or write {spec.scheduler_class}"
+    return Refused(reason="the job sets a scheduler for rows without one", fix=fix)
 
 
 # From here on, these floats cannot represent every whole number; `coerce` checks float64.
