@@ -61,6 +61,7 @@ def load_job(
         check_job_place(str(job))
         file = Path(job) if isinstance(job, str) else expected(job, Path, "job", fix)
         values, places = _read(file)
+    _check_overrides(values, places)
     options = {"table": table, "model": model, "output": output}
     texts = {option: text for option, text in options.items() if text is not None}
     if file is not None:
@@ -93,6 +94,17 @@ def load_job(
     if is_run:
         check_gpu(loaded, places)
     return loaded
+
+
+def _check_overrides(values: Mapping[str, Any], places: Mapping[Key, str]) -> None:
+    """Raise JobError for a null among a file's overrides; by `--set`, it takes back the file's value."""
+    overrides = values.get("overrides")
+    for name, value in overrides.items() if isinstance(overrides, dict) else ():
+        if value is None:
+            where = f"{place}: " if (place := places.get(("overrides", name))) else ""
+            problem = f"{where}overrides.{name} is null, which overrides nothing"
+            fix = f"leave it out; for rows that do not set it, write `defaults: {{{name}: null}}`"
+            raise JobError(problem, fix)
 
 
 def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], folder: Path) -> None:

@@ -54,6 +54,13 @@ def test_three_keys_make_a_job(tmp_path: Path) -> None:
     assert job.fleet.workers == 2 and job.overrides == {"num_inference_steps": 4}
 
 
+def test_an_override_is_not_null_but_may_be_taken_back(tmp_path: Path) -> None:
+    refused = refusal(tmp_path, f"{LEAST}overrides: {{guidance_scale: null}}\n")
+    assert "overrides.guidance_scale is null" in refused.problem and "defaults: {guidance" in refused.fix
+    path = write(tmp_path, f"{LEAST}overrides: {{guidance_scale: 3}}\n")
+    assert load_job(path, ["overrides.guidance_scale=null"]).overrides == {}
+
+
 def test_paths_of_a_file_start_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
