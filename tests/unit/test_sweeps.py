@@ -114,6 +114,13 @@ def test_words_of_a_template_are_crossed_and_kept() -> None:
     assert found == [{"prompt": f"a {color} ring", "color": color, "shape": "ring"} for color in colors]
 
 
+@pytest.mark.parametrize("written", [[7, 8], [1.5, 2.5], ["True", "1e3"], {"from": 0, "to": 1, "step": 0.5}])
+def test_words_whose_spelling_is_certain_are_filled_in(written: Any) -> None:
+    texts = [str(value) for value in (written if isinstance(written, list) else [0.0, 0.5, 1.0])]
+    found = rows({"prompt": "a {x}", "x": written})
+    assert [row["prompt"] for row in found] == [f"a {text}" for text in texts]
+
+
 def test_places_of_several_images_are_filled_in_too() -> None:
     found = rows({"prompt": "a", "images": "p/{name}.png", "name": ["x", "y"]})
     assert [row["images"] for row in found] == ["p/x.png", "p/y.png"]
@@ -186,6 +193,11 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
         "write {seed}",
     ),
     ({"prompt": "a {color", "color": ["red"]}, "sweep.prompt has {color without", "write {color}"),
+    ({"prompt": "a {x}", "x": [True, False]}, "sweep.x has true", 'earlier versions wrote "True"'),
+    ({"prompt": "a {x}", "x": ["dim", False]}, "sweep.x has false", "yes, no, true and false in quotes"),
+    ({"prompt": "a {x}", "x": [1e3]}, "sweep.x has 1000.0", "such numbers in quotes"),
+    ({"prompt": "a {x}", "x": [2.5, 1]}, "sweep.x has 1, which", 'earlier versions wrote "1.0"'),
+    ({"prompt": "a {x}", "sample": {"num": 1, "over": {"x": [7.0]}}}, "over.x has 7.0", "in quotes"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "use fewer values"),
     ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),

@@ -416,6 +416,8 @@ class _Reading:
         listed: list[Any] = written.values or []
         if written.file is not None:
             listed = lines_of(written.file, f"{place}.file", self.storage_options)
+        if kind is None:
+            _check_words(listed, place)
         lines_of_file = partial(self._lines, place, self.wildcards) if self.wildcards else None
         weights = written.weights or ()
         if kind in ("str", None) and (texts := wildcard_texts(listed, lines_of_file, place, weights)):
@@ -435,6 +437,21 @@ class _Reading:
         file = f"{folder.rstrip('/')}/{name}.txt"
         lines = lines_of(file, f"{place}: __{name}__", self.storage_options)
         return [line for line in lines if not line.startswith("#")] or [""]
+
+
+def _check_words(values: Sequence[object], place: str) -> None:
+    """Raise JobError for a word of texts that would not stand there as it was written, e.g. 1e3 as 1000.0."""
+    has_points = any(type(value) is float for value in values)
+    for value in values:
+        is_plain = type(value) is float and not value.is_integer() and "e" not in str(value)
+        if isinstance(value, bool | float | int) and not (
+            is_plain or (type(value) is int and not has_points)
+        ):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            what = "on, off, yes, no, true and false" if isinstance(value, bool) else "such numbers"
+            text_before = f'"{value if isinstance(value, bool) else float(value)}"'
+            fix = f"put {what} in quotes, as texts shall have them; earlier versions wrote {text_before}"
+            raise JobError(f"{place} has {text}, which texts may have in another spelling", fix)
 
 
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
