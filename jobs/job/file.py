@@ -89,6 +89,8 @@ def load_job(
             problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
             fix = "`framefleet schema` prints every key and what it takes"
         raise JobError(problem, fix) from None
+    if isinstance(loaded, Job) and loaded.overrides:
+        _check_sweep(loaded)
     if file is not None:
         loaded = loaded.in_folder(str(file.parent.resolve()))
     if is_run:
@@ -105,6 +107,24 @@ def _check_overrides(values: Mapping[str, Any], places: Mapping[Key, str]) -> No
             problem = f"{where}overrides.{name} is null, which overrides nothing"
             fix = f"leave it out; for rows that do not set it, write `defaults: {{{name}: null}}`"
             raise JobError(problem, fix)
+
+
+def _check_sweep(job: Job) -> None:
+    """Raise JobError for values of the sweep that an override would replace in every row."""
+    from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+    from framefleet.pipeline.rows.tables.other_words import SECONDS, SIDES, SIZE_WORD  # imports pyarrow
+
+    frames = (SECONDS, *FRAME_PARAMETERS)
+    swept = {*job.sweep.factors, *(job.sweep.sample.over if job.sweep.sample else ())}
+    for name in sorted(swept):
+        ways: list[tuple[str, ...]] = [(name,)]  # names of overrides that together replace it
+        ways += [(SIZE_WORD,)] * (name in SIDES) + [SIDES] * (name == SIZE_WORD)
+        ways += [(each,) for each in frames] * (name in frames)
+        override = next((way[0] for way in ways if job.overrides.keys() >= {*way}), None)
+        if override and f"{{{name}}}" not in str(job.sweep):  # else the texts of rows still differ
+            problem = f"sweep.{name} would do nothing, as overrides.{override} holds for all rows"
+            also = " (--steps sets the override)" if override == "num_inference_steps" else ""
+            raise JobError(problem, f"leave one of them out{also}")
 
 
 def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], folder: Path) -> None:

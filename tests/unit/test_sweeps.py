@@ -379,6 +379,25 @@ def test_what_is_secret_is_not_written_down(section: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("name", "written", "overrides"),
+    [
+        ("num_inference_steps", [2, 3], {"num_inference_steps": 4}),
+        ("height", [64, 80], {"size": "64x64"}),
+        ("size", ["64x64", "80x80"], {"width": 64, "height": 64}),
+        ("seconds", [1, 2], {"num_frames": 5}),
+    ],
+)
+def test_a_sweep_that_overrides_would_replace_is_refused(
+    name: str, written: Any, overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    first = next(iter(overrides))
+    with pytest.raises(JobError, match=rf"sweep\.{name} would do nothing, as overrides\.{first} holds"):
+        resolved(tmp_path, sweep={**SWEEP, name: written}, overrides=overrides)
+    prompt = f"a ball {{{name}}}"  # then texts differ
+    resolved(tmp_path, sweep={"prompt": prompt, name: written}, overrides=overrides).close()
+
+
+@pytest.mark.parametrize(
     ("more", "problem", "fix"),
     [
         ({"num_inference_steps": ["a", "b"]}, "sweep.num_inference_steps has 'a'", "whole number"),
