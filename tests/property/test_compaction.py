@@ -13,10 +13,8 @@ import fsspec
 from greenlet import greenlet
 from hypothesis import given, settings, strategies as st
 
-from framefleet import Output, Store
+from framefleet.api.outputs import RECORDS, HeldOutput, Output, Store
 from framefleet.cluster.driver.lock import DriverLock, Holder
-from framefleet.pipeline.outputs.held_output import HeldOutput
-from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in

@@ -15,11 +15,9 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import framefleet
-from framefleet import Output, Store
+from framefleet.api.outputs import FAILURES, RECORDS, ROWS, HeldOutput, Output, Store
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.render import rows_to_retry
-from framefleet.pipeline.outputs.held_output import HeldOutput
-from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, replace_part, withdraw
 from framefleet.pipeline.outputs.parts.records import (
     RECORD_FIELDS,

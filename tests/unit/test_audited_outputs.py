@@ -16,10 +16,9 @@ from scipy.stats import binom
 
 import framefleet
 from framefleet import JobError, Output, Store
+from framefleet.api.clips import Media, MediaFormat, encode
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.layout import clip_path
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from framefleet import Batching
-from framefleet.pipeline.errors import TableError
+from framefleet import Batching, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.render.fused import batching
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask

@@ -11,8 +11,7 @@ import pytest
 
 import framefleet
 from framefleet import JobError, Output, Store
-from framefleet.cluster.driver.lock import DriverLock
-from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.api.outputs import RECORDS, DriverLock
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, read_parts
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of

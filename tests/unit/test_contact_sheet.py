@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw
 
 import framefleet
 from framefleet import JobError, Store
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media import decode
+from framefleet.api.clips import Frames, decode
 from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of
 from framefleet.plugins.pictures import lettering
 from framefleet.plugins.pictures.contact_sheet import MARGIN, contact_sheet

@@ -18,14 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet import JobError, Store
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.api.outputs import CLAIM, DriverLock, HeldOutput
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import SCARCE, StoreError
-from framefleet.pipeline.outputs.held_output import HeldOutput
-from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of

@@ -13,10 +13,9 @@ from textwrap import dedent
 import pytest
 
 from framefleet import JobError, Output, PluginError, Store, read_records
+from framefleet.api.jobs import load_job, notes
 from framefleet.jobs.cli import command_line
-from framefleet.jobs.doors import notes
 from framefleet.jobs.job.columns import step_columns
-from framefleet.jobs.job.file import load_job
 from framefleet.pipeline import plugin as loading
 from framefleet.pipeline.guards.own_python import python
 from framefleet.pipeline.plugin import broken_plugins, listeners, plugins, values_of_plugins

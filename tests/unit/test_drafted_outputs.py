@@ -15,10 +15,9 @@ import pytest
 
 import framefleet
 from framefleet import JobError, Store, Summary
+from framefleet.api.jobs import Job, load_job
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
 from framefleet.jobs.doors import Listener, Scope
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.command import ending_lines

@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet import JobError, Store, UserError
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.job_json import read_claim
-from framefleet.jobs.job.schema import Job
+from framefleet.api.jobs import Job, load_job, read_claim
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job

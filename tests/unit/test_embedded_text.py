@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet import Request
+from framefleet.api.clips import Request, decode, encode, read_metadata
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
-from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import COMMENT, SOUNDS, Embed, Media, MediaFormat
 from framefleet.plugins.metadata.a1111 import split_text
 from framefleet.plugins.metadata.reading import told_by

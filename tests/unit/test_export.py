@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import JobError, Store
-from framefleet.pipeline.errors import PluginError
+from framefleet import JobError, PluginError, Store
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter

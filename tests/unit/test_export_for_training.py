@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet.api.outputs import RECORD_FIELDS, Store
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.plugins.export.selection import split_of
 from tests.commands import command
 from tests.small_output import rendered

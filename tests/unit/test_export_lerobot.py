@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
-from framefleet import JobError, Output, Store
+from framefleet import JobError, Output, Store, TableError
 from framefleet.api.clips import Frames, Media, encode, open_media
-from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.rows.tables import table as table_module
 from framefleet.pipeline.rows.tables.table import folder_of, open_table

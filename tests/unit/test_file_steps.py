@@ -13,13 +13,12 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Batching, Inputs, RenderError, Store
+from framefleet.api.clips import Frames, Media
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.queues import Writers
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.columns import ClipColumn, cell_of
 from framefleet.pipeline.outputs.file_step import FileStep, StepInput, checked_values
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.unit.test_encode_clip import CLIP
 
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 import framefleet
-from framefleet import JobError, Progress
+from framefleet import FleetError, JobError, Progress
 from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.cluster.driver.tally import MIN_ROWS, Scale, Tally
@@ -31,7 +31,6 @@ from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.command import idle_lines
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import ROW_OUTCOMES, WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe

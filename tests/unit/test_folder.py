@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from framefleet import Store, StoreError
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet import JobError, ModelError, Store, StoreError
 from framefleet.pipeline.outputs.stores import folder
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import sweep_in_background

@@ -14,9 +14,8 @@ import pytest
 
 import framefleet
 from framefleet import JobError, Store
+from framefleet.api.jobs import Job, load_job
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback

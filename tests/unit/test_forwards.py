@@ -13,8 +13,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from framefleet import Batching, JobError
-from framefleet.pipeline.errors import ModelError
+from framefleet import Batching, JobError, ModelError
 from framefleet.pipeline.model.options.regions import (
     MAX_GRAPHS,
     allow_graphs,

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.job_json import read_claim
+from framefleet import JobError, Store, StoreError, TableError
+from framefleet.api.jobs import load_job, read_claim
 from framefleet.jobs.job.output import base_of
 from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim
@@ -29,8 +29,6 @@ from framefleet.jobs.render.python_table import arrow_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, StoreError, TableError
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, with_rows, write_job
 

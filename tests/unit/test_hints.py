@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 import framefleet
-from framefleet import JobError, Store, job_schema
+from framefleet import JobError, ModelError, Store, job_schema
 from framefleet.jobs.job.file import load_job
-from framefleet.pipeline.errors import ModelError
 from tests.commands import command
 from tests.small_output import rendered
 from tests.tiny import tiny

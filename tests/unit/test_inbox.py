@@ -7,10 +7,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from framefleet import Request
+from framefleet import InputError, Request
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.cluster.worker.queues import Inbox
-from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead
 
 

@@ -14,10 +14,9 @@ import pytest
 from PIL import Image
 
 from framefleet import JobError, Store
+from framefleet.api.clips import Audio, decode, decode_audio, read_metadata
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
-from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media
 from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.plugins.keep.damage import ClipIndex, damaged_records, strays

@@ -18,8 +18,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from framefleet import JobError, Store, StoreError
-from framefleet.pipeline.errors import ModelError
+from framefleet import JobError, ModelError, Store, StoreError
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.prepared_cache import read_ahead

@@ -17,16 +17,13 @@ import numpy as np
 import pytest
 
 import framefleet
-from framefleet import Batching, Inputs, Request, Store
+from framefleet import AuthorityError, Batching, Inputs, JobError, Request, Store
+from framefleet.api.clips import Audio, FileStep, StepInput, decode
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.queues import Writers
-from framefleet.pipeline.errors import AuthorityError, JobError
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
-from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import to_pixels
-from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.plugins.marks import manifest
 from framefleet.plugins.marks.manifest import (

@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
+from framefleet.api.clips import Media, encode
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.metadata.a1111 import split_text
 from framefleet.plugins.metadata.reading import Unreadable, told_by
 from framefleet.plugins.metadata.table import store_table, write_table

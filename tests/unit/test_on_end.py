@@ -19,12 +19,11 @@ import pytest
 from tenacity import wait_none
 
 from framefleet import JobError, OutputInUse, Store, StoreError, Summary, UserError, plan
+from framefleet.api.commands import Callback, reporting
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.show.console import reporting
-from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import on_end
 from framefleet.plugins.notify.heartbeat import beating

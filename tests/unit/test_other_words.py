@@ -12,15 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from framefleet import JobError, Request, TableError, UserError
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.repeated_table import repeated
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import plan_rows

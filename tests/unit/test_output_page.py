@@ -11,8 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from framefleet import Store
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.api.outputs import DriverLock, Store
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback

@@ -14,10 +14,8 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Request
+from framefleet.api.jobs import Job, load_job, open_models
 from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.model import open_models
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, ModelError, shape_text
 from framefleet.pipeline.model.device_placement import Placement

@@ -20,17 +20,14 @@ from safetensors.torch import load_file, save_file
 
 import framefleet
 from framefleet import Clip, FramefleetError, ModelError, OutOfMemory, RenderError, Request, Store
+from framefleet.api.clips import Audio, FileStep, Media, StepInput, decode, read_metadata
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, encode_input, store_clip
-from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
-from framefleet.pipeline.outputs.frames.result import Audio
-from framefleet.pipeline.outputs.media.media import decode, read_metadata
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run

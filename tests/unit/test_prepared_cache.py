@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet import Inputs, Store, TableError
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.api.clips import Frames, Media, encode
 from framefleet.plugins.train.dataset import prepared_cache as module
 from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows

@@ -13,13 +13,12 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 
+from framefleet.api.models import FRAME_PARAMETERS, PipelineSpec, inspect_model
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
 from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.specs.dtypes import NAMES
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow
 from framefleet.plugins.forecast.license_terms import license_line, terms_of

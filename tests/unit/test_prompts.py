@@ -14,17 +14,13 @@ import pytest
 import yaml
 
 import framefleet
+from framefleet import EndpointError, Output, TableError, UserError
+from framefleet.api.jobs import Job, Summary, load_job, store_of_job
 from framefleet.cluster.driver.lock import STOP, DriverLock
-from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.doors import Scope
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import store_of_job
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import EndpointError, TableError, UserError
-from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.watch.control import ask_driver

@@ -9,8 +9,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from framefleet import RecipeError, Request
-from framefleet.pipeline.errors import ModelError
+from framefleet import ModelError, RecipeError, Request
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.recipes.catalog import BUILT_IN, find_recipe, generate, recipe_of_row

@@ -20,13 +20,12 @@ import pytest
 
 import framefleet
 from framefleet import JobError, Request, Store, StoreError, TableError
+from framefleet.api.clips import FileStep, Media, MediaFormat, StepInput
 from framefleet.api.jobs import Claim
 from framefleet.pipeline.outputs.encode_clip import encode_input
-from framefleet.pipeline.outputs.file_step import FileStep, StepInput
 from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.layout import clip_path
-from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat
 from framefleet.pipeline.outputs.parts import part_file
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, job_in_parts, replace_part

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 import framefleet
-from framefleet import Output, StatusServer, Store
+from framefleet import JobError, Output, StatusServer, Store
 from framefleet.cluster.driver.epoch_lock import HELD
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import (
     CLIP_BYTES,
     JOB_ROWS,

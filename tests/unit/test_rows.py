@@ -10,11 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet import Request
-from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet import JobError, RecipeError, Request, TableError
+from framefleet.api.models import PipelineSpec, Recipe, inspect_model
 from framefleet.pipeline.recipes.catalog import BUILT_IN
-from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from framefleet.api.clips import Frames, decode
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.demo.prepare import MAX_TOKENS, MODEL, Size
 from framefleet.plugins.demo.vocabulary import COLORS, MOTIONS, SHAPES
 from framefleet.plugins.train.job import TrainJob

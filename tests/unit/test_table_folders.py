@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfFileSystem
 
-from framefleet.pipeline.errors import InputError, JobError, TableError
+from framefleet import InputError, Inputs, JobError, TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.sweeps.factors import lines_of
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.answering import Answering, answered_by

@@ -19,10 +19,9 @@ from PIL import Image
 
 import framefleet
 from framefleet import Clip, JobError, Output, Traced, open_output
+from framefleet.api.clips import Media, decode, encode
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
-from framefleet.pipeline.outputs.media.media import decode, encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest

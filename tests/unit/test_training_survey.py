@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from framefleet import Inputs, JobError, Store, TableError
+from framefleet.api.clips import Media, decode, encode
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
-from framefleet.pipeline.outputs.media.media import decode, encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table

@@ -13,8 +13,7 @@ import pytest
 
 import framefleet
 from framefleet import Store, TableError, UserError
-from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.schema import Job
+from framefleet.api.jobs import Job, load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import resolve_job

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from framefleet import Given, InputError, JobError, ModelError, Output, Store, UserError, replay_script
+from framefleet.api.clips import Media, encode
 from framefleet.pipeline.outputs.layout import clip_path
-from framefleet.pipeline.outputs.media.media import encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.plugins.keep.replay.command import given_of

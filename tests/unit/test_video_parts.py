@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from framefleet.pipeline.errors import TableError
+from framefleet import Inputs, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.media.av_file import SCALING, scheduling_restored
 from framefleet.pipeline.recipes.catalog import BUILT_IN
 from framefleet.pipeline.rows.identity import Identity, deciding
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 from framefleet.pipeline.rows.inputs.pictures import Described, describe_parts, open_video
 from framefleet.pipeline.rows.inputs.survey import InputIndex

@@ -16,11 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from framefleet import EndpointError, FramefleetError, JobError, RenderError, Request, RowError, Store
 from framefleet.api.engines import EngineClip, EngineRow, Halted, Left, engine_spec
-from framefleet.api.errors import EndpointError, FramefleetError, JobError, RenderError, RowError
-from framefleet.api.outputs import Store
 from framefleet.pipeline.engine import engine_of
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.engines import servers, session

@@ -13,13 +13,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from framefleet.api.clips import Media, StepInput, decode, decode_audio, encode
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
-from framefleet.pipeline.outputs.file_step import StepInput
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256, to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
-from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks.payload import payload_of, row_prefix
 from framefleet.plugins.marks.settings import ClipMarks, Watermark, weights_digest
 from framefleet.plugins.marks.step import MarkStep
