@@ -341,8 +341,9 @@ def test_faults_of_a_server_count_against_a_row_only_while_it_takes_others_or_la
     vllm: VideosServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_LOAD_S", 0.1)
+    monkeypatch.setattr(session, "_RESTART_S", 3600)
     vllm.set_faults(status={"value": 500, "at": ["create"], "first": 8})
-    with closing(Rows(tmp_path, vllm)) as rows, ThreadPoolExecutor() as threads:
+    with closing(Rows(tmp_path, vllm, parallel=2)) as rows, ThreadPoolExecutor() as threads:
         assert rows.render().frames.shape == (5, 16, 32, 3)
         vllm.set_faults(status={"value": 500, "at": ["create"], "prompt": "wolf"})
         failing = threads.submit(rows.render, uuid.uuid4().hex, prompt="a wolf")
