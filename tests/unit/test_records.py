@@ -187,16 +187,6 @@ def test_a_part_with_other_bytes_than_its_name_says_is_an_error_that_names_repai
         assert "framefleet repair" in caught.value.fix
 
 
-def test_a_copied_part_doubles_its_rows(store: Store) -> None:
-    writer = records(store)
-    writer.add(None, values_of(record(1)))
-    (path,) = writer.flush()
-    copy = path.replace(".parquet", " (copy).parquet")
-    store.write(copy, store.read(path))
-    assert committed_row_ids(store) == [[f"{1:032x}"]] * 2
-    assert records_in(store).num_rows == 1
-
-
 @pytest.mark.parametrize("name", [".DS_Store", "README", "_SUCCESS", "part-1.parquet.crc", ".x.parquet"])
 def test_other_files_among_parts_stay(name: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     writer = records(store)
