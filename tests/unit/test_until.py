@@ -231,18 +231,23 @@ def test_an_episode_that_lacks_a_camera_takes_none_of_another(tmp_path: Path, on
         Candidates(job.model_copy(update={"on_invalid": on_invalid}), Callback())
 
 
+def refuse(candidates: Candidates, row: SeedRow) -> None:
+    """Note that a judge refused to answer about a row's clip, and read that."""
+    (refused,) = refusal_fields([OWN_SCORES["sharpness"]])
+    with ColumnLock(candidates._store, pa.schema([OWN_SCORES["sharpness"].field]), [refused]) as lock:
+        clip = {"row_id": row.row_id.hex(), "media_sha256": record(0).media_sha256}
+        lock.put(clip, {refused.name: "a judge says nothing of it"})
+        lock.flush()
+    candidates.read()
+
+
 def test_a_refused_answer_is_no_verdict_while_another_may_come(tmp_path: Path) -> None:
     both = {"scores": ["sharpness", "motion"]}
     job = job_with(tmp_path, ROWS[:1], job=both, where="sharpness > 0.5 or motion > 0.5")
     with closing(Candidates(job, Callback())) as candidates:
         asked = candidates.extend(0, 2)
         commit(job, [(row, None) for row in asked])
-        (refused,) = refusal_fields([OWN_SCORES["sharpness"]])
-        with ColumnLock(candidates._store, pa.schema([OWN_SCORES["sharpness"].field]), [refused]) as lock:
-            clip = {"row_id": asked[0].row_id.hex(), "media_sha256": record(0).media_sha256}
-            lock.put(clip, {refused.name: "a judge says nothing of it"})
-            lock.flush()
-        candidates.read()
+        refuse(candidates, asked[0])
         (group,) = candidates.groups
         assert group.marks() == [None, None]
 
@@ -296,12 +301,7 @@ def test_a_clip_that_was_refused_an_answer_does_not_pass_and_delays_no_other(tmp
         candidates.read()
         (group,) = candidates.groups
         assert group.marks() == [(True, False), None, None]
-        (refused,) = refusal_fields([OWN_SCORES["sharpness"]])
-        with ColumnLock(candidates._store, pa.schema([OWN_SCORES["sharpness"].field]), [refused]) as lock:
-            clip = {"row_id": asked[1].row_id.hex(), "media_sha256": record(0).media_sha256}
-            lock.put(clip, {refused.name: "a judge says nothing of it"})
-            lock.flush()
-        candidates.read()
+        refuse(candidates, asked[1])
         assert group.marks() == [(True, False), (False, False), (True, False)]
 
 
