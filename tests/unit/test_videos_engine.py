@@ -19,6 +19,7 @@ import pytest
 from framefleet import EndpointError, FramefleetError, JobError, RenderError, Request, RowError, Store
 from framefleet.api.engines import EngineClip, EngineRow, Halted, Left, engine_spec
 from framefleet.pipeline.engine import engine_of
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.engines import servers, session
@@ -517,19 +518,21 @@ def test_what_a_job_says_wrongly_is_told_by_its_place(values: Mapping[Any, Any],
 
 def test_why_no_server_says_what_it_has_is_told(vllm: VideosServer, caplog: pytest.LogCaptureFixture) -> None:
     vllm.set_faults()
-    values = {"type": "videos_api", "model": "synthetic", "urls": [vllm.url]}
     with pytest.raises(JobError, match=r"/models answered 401(.|\n)*check the key in `api_key_env`"):
-        engine_of(values).spec()
+        spec_of(vllm.url, api_key_env=None)
     for url, why in ((vllm.url.removesuffix("/v1"), "answered 404"), ("http://127.0.0.1:1/v1", "connect")):
-        engine_of({**values, "urls": [url], "api_key_env": "VIDEOS_KEY"}).spec()
+        spec_of(url)
         assert why in caplog.messages[-1]
-
-
-def test_another_model_than_the_servers_is_refused(vllm: VideosServer) -> None:
-    vllm.set_faults()
-    values = {"type": "videos_api", "model": "other", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
     with pytest.raises(JobError, match="has synthetic"):
-        engine_of(values).spec()
+        spec_of(vllm.url, model="other")
+    names = spec_of(vllm.url).parameters
+    assert {"prompt", "height", "width", "num_frames"} <= names.keys()
+    assert "strength" not in names, "which the server does not name"
+
+
+def spec_of(url: str, **values: Any) -> PipelineSpec:
+    usual = {"type": "videos_api", "model": "synthetic", "urls": [url], "api_key_env": "VIDEOS_KEY"}
+    return engine_of(usual | values).spec()
 
 
 def test_an_image_goes_where_the_server_takes_one() -> None:
@@ -567,11 +570,3 @@ def test_what_no_clip_can_be_is_refused_before_it_is_paid(cells: dict[str, Any],
         assert says and says in str(row.messages())
     else:
         assert says is None and row.request.arguments["seconds"] == float(cells["seconds"])
-
-
-def test_arguments_that_the_server_does_not_name_are_none_of_rows(vllm: VideosServer) -> None:
-    vllm.set_faults()
-    values = {"type": "videos_api", "model": "synthetic", "urls": [vllm.url], "api_key_env": "VIDEOS_KEY"}
-    names = engine_of(values).spec().parameters
-    assert {"prompt", "height", "width", "num_frames"} <= names.keys()
-    assert "strength" not in names
