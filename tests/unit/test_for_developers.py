@@ -15,7 +15,7 @@ import yaml
 import framefleet
 from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline import errors
-from tests.changed import EVERYWHERE, module_of, nearest_tests
+from tests.changed import EVERYWHERE, nearest_tests
 from tests.commands import command
 from tools.benchmarks.fire_reader import Counts, counts
 from tools.benchmarks.written import TABLES, Command, write_docs
@@ -107,19 +107,6 @@ def test_rows_are_counted_once_twice_never_and_with_wrong_bytes() -> None:
     assert counts([*undisturbed], undisturbed, undisturbed) == Counts(once=5, twice=0, never=0, wrong=0)
 
 
-@pytest.mark.parametrize(
-    ("path", "module"),
-    [
-        ("cluster/dispatch/order.py", "framefleet.cluster.dispatch.order"),
-        ("cluster/dispatch/__init__.py", "framefleet.cluster.dispatch"),
-        ("plugins/pages/gallery/page/clip.js", "framefleet.plugins.pages.gallery.page"),
-        ("tests/unit/test_row_queue.py", "tests.unit.test_row_queue"),
-    ],
-)
-def test_a_file_is_of_a_module(path: str, module: str) -> None:
-    assert module_of(path) == module
-
-
 def test_the_test_of_a_file_is_the_nearest() -> None:
     near = nearest_tests(["cluster/dispatch/order.py"])
     assert {"tests/unit/test_row_queue.py", "tests/property/test_dispatcher.py"} <= set(list(near)[:9])
@@ -127,15 +114,13 @@ def test_the_test_of_a_file_is_the_nearest() -> None:
     assert near["tests/unit/test_row_queue.py"] == 1
 
 
-def test_a_changed_test_is_run_itself() -> None:
-    assert next(iter(nearest_tests(["tests/unit/test_row_queue.py"]))) == "tests/unit/test_row_queue.py"
-
-
 @pytest.mark.parametrize(
     ("path", "test", "distance"),
     [
         ("plugins/ports/crafter/unet.py", "tests/periphery/models/test_crafter.py", 3),
         ("tests/crafter.py", "tests/periphery/models/test_crafter.py", 0),
+        ("tests/unit/test_row_queue.py", "tests/unit/test_row_queue.py", 0),
+        ("cluster/dispatch/__init__.py", "tests/unit/test_doors.py", 1),
         ("plugins/pages/gallery/page/clip.js", "tests/browser/test_gallery_page.py", 1),
         ("plugins/words/command.py", "tests/cluster/test_judge.py", 1),
         ("examples/tutorial.yaml", "tests/cluster/test_tutorial.py", 1),
