@@ -8,9 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
-
-import pytest
 
 from tests.jobs import ROOT
 
@@ -72,41 +69,22 @@ def run(script: str, *words: str, env: Mapping[str, str] = os.environ) -> subpro
     return ended
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def test_a_cluster_of_ours_is_for_its_owner_and_leaves_nothing() -> None:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    ended = run(LOOK, f"--set=storage_options.secret={SECRET}", env=ours)
-    return json.loads(ended.stdout)
-
-
-def test_its_folder_and_its_token_are_for_their_owner(found: dict[str, Any]) -> None:
-    assert found["modes"] == [0o700, 0o600]
-
-
-def test_it_listens_on_loopback_alone(found: dict[str, Any]) -> None:
-    assert set(found["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert found["listening"]
-
-
-def test_who_has_no_token_is_turned_away(found: dict[str, Any]) -> None:
+    found = json.loads(run(LOOK, f"--set=storage_options.secret={SECRET}", env=ours).stdout)
+    assert found["modes"] == [0o700, 0o600], "its folder and its token are for their owner"
+    assert found["listening"] and set(found["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert found["stranger"] == "UNAUTHENTICATED"
-    assert not any(found["token"] in argument for command in found["processes"] for argument in command)
-
-
-def test_its_table_of_jobs_has_no_command_line(found: dict[str, Any]) -> None:
-    assert SECRET in str(found["typed"])
-    assert "framefleet" in found["jobs"]
-    assert SECRET not in found["jobs"]
-
-
-def test_nobody_gets_a_dashboard_or_metrics_who_did_not_ask(found: dict[str, Any]) -> None:
-    started = {argument.rpartition("/")[2] for command in found["processes"] for argument in command}
+    words = [argument for command in found["processes"] for argument in command]
+    assert not any(found["token"] in argument for argument in words)
+    assert SECRET in str(found["typed"]) and "framefleet" in found["jobs"]
+    assert SECRET not in found["jobs"], "its table of jobs has no command line"
+    started = {argument.rpartition("/")[2] for argument in words}
     assert {"raylet", "gcs_server"} <= started
-    assert not {"dashboard.py", "agent.py", "monitor.py", "log_monitor.py", "ray::DashboardAgent"} & started
-
-
-def test_it_leaves_nothing(found: dict[str, Any]) -> None:
+    unasked = {"dashboard.py", "agent.py", "monitor.py", "log_monitor.py", "ray::DashboardAgent"}
+    assert not unasked & started
     assert found["left"] == []
+    assert found["kept"] < 20_000, "what dropped some while Ray ended did not end the process"
 
 
 JOIN = """
@@ -134,7 +112,3 @@ def test_who_joins_a_ray_that_others_can_write_is_warned() -> None:
         is_open = mode == 0o755
         assert (said in ended.stderr, "mkdir -m 700" in ended.stderr) == (is_open, is_open)
         assert (said in ended.stdout, "None" in ended.stdout) == (is_open, not is_open), "as doctor sees it"
-
-
-def test_what_drops_an_object_while_ray_ends_does_not_end_the_process(found: dict[str, Any]) -> None:
-    assert found["kept"] < 20_000, "some were dropped meanwhile"
