@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 import torch
 from diffusers import FluxPipeline
@@ -27,11 +28,14 @@ from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.catalog import BUILT_IN
+from framefleet.pipeline.recipes.recipe import spec_for
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
@@ -370,6 +374,20 @@ def test_a_row_is_identified_by_the_models_files_and_not_by_its_name(tmp_path: P
 def test_a_row_without_a_usable_image_model_is_refused(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(TableError, match=problem):
         list(renderer(wan=tiny("wan")).render([request(**arguments)]))
+
+
+@pytest.mark.parametrize("cell", ["/etc", "simplecache::http://127.0.0.1:1/flux", "org/name", "", "\0"])
+def test_a_cell_is_no_place_of_a_model(cell: str) -> None:
+    plan = plan_rows(
+        pa.schema([("image_model", pa.string()), ("prompt", pa.string())]),
+        spec_for(RECIPE, inspect_model(tiny("opensora"))),
+        recipe=RECIPE,
+        defaults=SMALLEST["opensora"],
+    )
+    for row in plan.rows(0, pa.RecordBatch.from_pydict({"image_model": [cell], "prompt": ["a"]})):
+        assert isinstance(row, InvalidRow)
+        ((problem, fix),) = row.messages()
+        assert "declares no second model" in problem and "second_models: {flux: ...}" in fix
 
 
 def test_small_clips_begin_with_a_larger_image_of_their_shape() -> None:

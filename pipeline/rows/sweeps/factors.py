@@ -51,6 +51,7 @@ _FOREIGN = re.compile(
 _UNDERSCORES = re.compile(r"(?<!_)__(?!_)")
 _NOT_A_FILE = re.compile(r"[*?\[\]:#\\]|^/|(?:^|/)\.\.?(?:/|$)")  # in names between underscores
 _MAX_DEPTH = 32  # of nested wildcards; texts are made by recursion
+_PLAIN = 100  # whole floats below are written as 5.0, and larger ones also as 1e3
 _MAX_EVEN = 1 << 30  # drawn places have 30 bits: with more texts, some would never be drawn
 
 
@@ -440,18 +441,25 @@ class _Reading:
 
 
 def _check_words(values: Sequence[object], place: str) -> None:
-    """Raise JobError for a word of texts that would not stand there as it was written, e.g. 1e3 as 1000.0."""
+    """Raise JobError for a word of texts that might not stand there as it was written, e.g. 1e3 as 1000.0."""
     has_points = any(type(value) is float for value in values)
     for value in values:
-        is_plain = type(value) is float and not value.is_integer() and "e" not in str(value)
-        if isinstance(value, bool | float | int) and not (
-            is_plain or (type(value) is int and not has_points)
-        ):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            what = "on, off, yes, no, true and false" if isinstance(value, bool) else "such numbers"
-            text_before = f'"{value if isinstance(value, bool) else float(value)}"'
-            fix = f"put {what} in quotes, as texts shall have them; earlier versions wrote {text_before}"
-            raise JobError(f"{place} has {text}, which texts may have in another spelling", fix)
+        if isinstance(value, bool):
+            what, text = "on, off, yes, no, true and false", str(value).lower()
+        elif isinstance(value, int | float) and not _is_as_written(value, has_points=has_points):
+            what, text = "such numbers", str(value)
+        else:
+            continue
+        before = value if isinstance(value, bool) else float(value)
+        fix = f'put {what} in quotes, as texts shall have them; earlier versions wrote "{before}"'
+        raise JobError(f"{place} has {text}, which texts may have in another spelling", fix)
+
+
+def _is_as_written(value: float, *, has_points: bool) -> bool:
+    """has_points: whether the list also has floats, so that its whole numbers are written as 1.0."""
+    if type(value) is int:
+        return not has_points
+    return "e" not in str(value) and (not float(value).is_integer() or abs(value) < _PLAIN)
 
 
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
