@@ -48,6 +48,9 @@ def forget_command(
     else:
         files = count_text(forgotten.num_deleted, "file")
         stdout.say(f"forgotten: {rows}; {files} deleted, {forgotten.num_rewritten:,} rewritten")
+    if forgotten.num_earlier:
+        earlier = count_text(forgotten.num_earlier, "row")
+        stderr.say(f"of an earlier run that was killed before it ended: {earlier}")
     if forgotten.pages:
         stderr.say(f"deleted whole, to be made again: {names_text(forgotten.pages)}")
     for line in forgotten.left:

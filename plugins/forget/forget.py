@@ -38,8 +38,8 @@ from framefleet.api.outputs import (
 from framefleet.pipeline.outputs.layout import FORGOTTEN
 from framefleet.pipeline.plugin import inner_outputs
 from framefleet.plugins.columns.column_lock import check_idle
-from framefleet.plugins.forget.removal import Removal, table_folders
-from framefleet.plugins.forget.texts import RowTexts, nested_texts
+from framefleet.plugins.forget.removal import Removal, Search, table_folders
+from framefleet.plugins.forget.texts import RowTexts, is_text, nested_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -47,11 +47,12 @@ class Forgotten(Overview):
     """The result of `forget`."""
 
     url: str
-    num_rows: int  # found, including drafts
+    num_rows: int  # found, including drafts and `num_earlier`
     num_deleted: int  # files
     num_rewritten: int  # files from which rows were removed
     left: tuple[str, ...]  # a line for each other place with these rows
     pages: tuple[str, ...] = ()  # deleted, although they showed other rows too; they can be made again
+    num_earlier: int = 0  # named by an earlier call, which was killed before it ended
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -95,11 +96,14 @@ def forget_rows(
         wait_for(watch, "looking for the rows")
         files = [OutputFiles(store) for store in stores]
         earlier = frozenset[str]().union(*(one.forgotten() for one in files))
-        matches = _named_rows(files, row_ids, earlier)
-        columns, lacking = frozenset[str](), frozenset[str]()
+        unfinished = _rows_there(files, earlier)
+        matches = _named_rows(files, row_ids, earlier) | unfinished
+        columns, lacking, about_texts = frozenset[str](), frozenset[str](), None
         if where is not None:
-            chosen, columns, lacking = _chosen_rows(files, where)
+            chosen, fields, lacking = _chosen_rows(files, where)
             matches |= chosen
+            columns = frozenset(field.name for field in fields)
+            about_texts = where if all(is_text(field.type) for field in fields) else None
         matches |= _linked_rows(stores, matches)
         texts = RowTexts.of(stores, earlier | matches)
         claim = read_claim(output.store) if output.store.exists(CLAIM) else None
@@ -113,9 +117,10 @@ def forget_rows(
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
         if locks:
             places = {output.url: (output.store, locks[0])} | places
-        removals = [
-            Removal(HeldOutput(store, lock), lock, texts, where, columns) for store, lock in places.values()
-        ]
+        search = Search(texts=texts, where=about_texts, columns=columns)
+        for store in {one.url_of(""): one for one in (output.store, *stores)}.values():
+            search.check(OutputFiles(store))  # before anything is changed
+        removals = [Removal(HeldOutput(store, lock), lock, search) for store, lock in places.values()]
         steps = [Removal.empty_tables]
         if texts.row_ids:
             steps = [Removal.remember, *steps, Removal.delete_quotes]
@@ -132,7 +137,17 @@ def forget_rows(
             num_rewritten=sum(one.num_rewritten for one in removals),
             left=left,
             pages=tuple(sorted({page for one in removals for page in one.pages if not page.startswith(".")})),
+            num_earlier=len(unfinished),
         )
+
+
+def _rows_there(files: Sequence[OutputFiles], row_ids: Collection[str]) -> set[str]:
+    """Return which of these rows are in records, failures or rows/."""
+    if not row_ids:
+        return set()
+    wanted = pa.array(row_ids, pa.string())
+    columns = (ids for one in files for ids in one.row_ids(one.parts(RECORDS, FAILURES, ROWS)))
+    return {row_id for ids in columns for row_id in ids.filter(pc.is_in(ids, wanted)).to_pylist()}
 
 
 def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier: Collection[str]) -> set[str]:
@@ -140,26 +155,24 @@ def _named_rows(files: Sequence[OutputFiles], row_ids: Collection[str], earlier:
     if not row_ids:
         return set()
     whole = {row_id: {one.whole_row_id(row_id) for one in files} for row_id in row_ids}
-    wanted = pa.array({*chain(*whole.values())}, pa.string())
-    columns = (ids for one in files for ids in one.row_ids(one.parts(RECORDS, FAILURES, ROWS)))
-    there = {row_id for ids in columns for row_id in ids.filter(pc.is_in(ids, wanted)).to_pylist()}
+    there = _rows_there(files, {*chain(*whole.values())})
     for row_id, meant in whole.items():
         if meant.isdisjoint(there | {*earlier}):
             raise files[0].no_record(row_id)
     return there
 
 
-def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], frozenset[str], frozenset[str]]:
-    """Return the rows for which a condition is true, in records, failures or rows/, and its columns.
+def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], list[pa.Field], frozenset[str]]:
+    """Return the rows for which a condition is true, in records, failures or rows/, and its columns there.
 
     And those that some of these places lack, where no row is chosen. Raises JobError for an invalid
     condition.
     """
     sources = [source for one in files for source in _sources(one)]
-    fields = {field.name: field for schema, _ in sources for field in schema}
+    schemas = [schema for schema, _ in sources]
     if not sources:  # nothing was rendered yet
-        tables = ((one, part) for one in files for part in one.parts(*table_folders()))
-        fields = {field.name: field for one, part in tables for field in one.schema(part)}
+        schemas = [one.schema(part) for one in files for part in one.parts(*table_folders())]
+    fields = {field.name: field for schema in schemas for field in schema}
     columns = frozenset(columns_in(where, pa.schema(fields.values())))
     chosen, lacking = set[str](), frozenset[str]()
     for schema, read in sources:
@@ -167,7 +180,7 @@ def _chosen_rows(files: Sequence[OutputFiles], where: str) -> tuple[set[str], fr
         if columns <= {*schema.names}:
             for table in rows_where(iter(read([*{"row_id", *columns}])), where, [*fields]):
                 chosen.update(table["row_id"].to_pylist())
-    return chosen, columns, lacking
+    return chosen, [field for schema in schemas for field in schema if field.name in columns], lacking
 
 
 def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str]], Iterable[pa.Table]]]]:

@@ -31,7 +31,7 @@ from tests.commands import command
 from tests.jobs import job_values, write_table
 from tests.outputs import committed, write_driver, write_part
 from tests.rows import FAILURE, record
-from tests.small_output import PROMPT, rendered
+from tests.small_output import PROMPT, files, rendered
 from tests.unit.test_until import commit, job_with
 
 EMAIL = "alice@example.com"
@@ -207,6 +207,35 @@ def test_what_names_no_row_is_refused_and_nothing_is_changed(
     before = words_in(out)
     assert said in command("forget", out, *options, exits=2).stderr
     assert words_in(out) == before and not (out / "forgotten.json").exists()
+
+
+@pytest.mark.parametrize("path", ["tables/added-2.parquet", "answers/part-x.parquet", "logs/part-x.parquet"])
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_file_that_cannot_be_read_is_named_before_a_row_is_forgotten(
+    out: Path, path: str, options: tuple[str, ...]
+) -> None:
+    Store(str(out)).write(path, b"?")
+    before = files(out)
+    assert path in command("forget", out, "--where", "seed = 2", *options, exits=2).stderr
+    assert {name: text for name, text in files(out).items() if name[:7] != "drivers"} == {
+        name: text for name, text in before.items() if name[:7] != "drivers"
+    }
+
+
+def test_a_condition_means_columns_of_records_where_a_table_has_text(out: Path) -> None:
+    """A seed is text in a table that was added as CSV."""
+    write_parquet(Store(str(out)), "tables/added-2.parquet", {"seed": ["7", "8"], "email": ["x", "y"]})
+    done = command("forget", out, "--where", "seed = 2 or seed > 7 and email = 'y'", exits=0)
+    assert done.stdout.startswith("forgotten: 1 row; ")
+    assert len(pq.read_table(out / "tables/added-2.parquet")) == 2  # the job may change numbers
+
+
+def test_rows_of_an_earlier_run_that_was_killed_are_counted(out: Path) -> None:
+    (row_id, *_) = framefleet.read_records(str(out), where="seed = 2")["row_id"].to_pylist()
+    (out / "forgotten.json").write_text(json.dumps([row_id]))
+    done = command("forget", out, "--where", "seed = 5", exits=0)
+    assert done.stdout.startswith("forgotten: 2 rows; ")
+    assert "of an earlier run that was killed before it ended: 1 row" in done.stderr
 
 
 def test_texts_that_other_rows_have_too_stay_in_the_tables_of_these(out: Path) -> None:
