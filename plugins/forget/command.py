@@ -43,6 +43,10 @@ def forget_command(
         stdout.say(json.dumps(asdict(forgotten)))
         return
     rows = count_text(forgotten.num_rows, "row")
+    if len(forgotten.sharing) == 1:
+        rows += f", and row {forgotten.sharing[0]:,} of the table, which shares its clip"
+    elif forgotten.sharing:
+        rows += f", and {count_text(len(forgotten.sharing), 'row')} of the table that share their clips"
     if dry_run:
         stdout.say(f"would be forgotten: {rows}")
     else:

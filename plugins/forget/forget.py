@@ -53,11 +53,14 @@ class Forgotten(Overview):
     left: tuple[str, ...]  # a line for each other place with these rows
     pages: tuple[str, ...] = ()  # deleted, although they showed other rows too; they can be made again
     num_earlier: int = 0  # named by an earlier call, which was killed before it ended
+    # Positions in the table of other rows with the row_id of one of these: they share its clip, and go too.
+    sharing: tuple[int, ...] = ()
 
     def overview(self) -> Mapping[str, object]:
         return {
             "output": self.url,
             "rows": f"{self.num_rows:,}",
+            "sharing clips": count_text(len(self.sharing), "row") if self.sharing else None,
             "files": f"{self.num_deleted:,} deleted, {self.num_rewritten:,} rewritten",
             "left": "; ".join(self.left) or None,
         }
@@ -117,6 +120,7 @@ def forget_rows(
         places = {store.url_of(""): (store, lock) for store, lock in zip(stores, locks, strict=False)}
         if locks:
             places = {output.url: (output.store, locks[0])} | places
+        sharing = _sharing_rows(OutputFiles(output.store), matches, where, columns)
         search = Search(texts=texts, where=about_texts, columns=columns)
         for store in {one.url_of(""): one for one in (output.store, *stores)}.values():
             search.check(OutputFiles(store))  # before anything is changed
@@ -138,6 +142,7 @@ def forget_rows(
             left=left,
             pages=tuple(sorted({page for one in removals for page in one.pages if not page.startswith(".")})),
             num_earlier=len(unfinished),
+            sharing=tuple(sharing),
         )
 
 
@@ -194,6 +199,27 @@ def _sources(files: OutputFiles) -> Iterator[tuple[pa.Schema, Callable[[list[str
         yield output.schema(), output.records
     for part in files.parts(FAILURES, ROWS):
         yield files.schema(part), partial(read, part)
+
+
+def _sharing_rows(
+    files: OutputFiles, row_ids: Collection[str], where: str | None, columns: frozenset[str]
+) -> list[int]:
+    """Return the positions in the table of rows with these row_ids that nobody named.
+
+    The condition names a row if it is true for it in rows/; else the first of a row_id is meant.
+    """
+    wanted = pa.array(row_ids, pa.string())
+    places: dict[str, list[tuple[bool, int]]] = {}  # whether the condition is false, and the position
+    for part in files.parts(ROWS):
+        table, named = files.table(part), set[int]()
+        table = table.filter(pc.is_in(table["row_id"], wanted))
+        if where is not None and columns <= {*table.column_names}:
+            (chosen,) = rows_where(iter([table]), where)
+            named.update(chosen["row_index"].to_pylist())
+        for row_id, position in zip(table["row_id"].to_pylist(), table["row_index"].to_pylist(), strict=True):
+            places.setdefault(row_id, []).append((position not in named, position))
+    others = (place for of_row in places.values() for place in sorted(of_row)[1:])
+    return sorted(position for is_other, position in others if is_other)
 
 
 def _linked_rows(stores: Collection[Store], row_ids: Collection[str]) -> set[str]:

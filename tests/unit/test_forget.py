@@ -230,6 +230,23 @@ def test_a_condition_means_columns_of_records_where_a_table_has_text(out: Path) 
     assert len(pq.read_table(out / "tables/added-2.parquet")) == 2  # the job may change numbers
 
 
+@pytest.mark.parametrize(
+    ("named", "also"),
+    [
+        ("email = 'carl'", ", and row 7 of the table, which shares its clip"),
+        ("email in ('carl', 'y')", ""),
+        ("seed = 2", ", and 2 rows of the table that share their clips"),
+    ],
+)
+def test_rows_that_share_a_clip_with_a_forgotten_row_are_named(out: Path, named: str, also: str) -> None:
+    (row_id,) = framefleet.read_records(str(out), where="seed = 2")["row_id"].to_pylist()
+    rows = {"row_index": [2, 7, 8], "row_id": [row_id] * 3, "email": ["carl", "y", "carl"]}
+    write_parquet(Store(str(out)), "rows/part-000000.parquet", rows)
+    dry = command("forget", out, "--where", named, "--dry-run", exits=0)
+    assert dry.stdout == f"would be forgotten: 1 row{also}\n"
+    assert command("forget", out, "--where", named, exits=0).stdout.startswith(f"forgotten: 1 row{also}; ")
+
+
 def test_rows_of_an_earlier_run_that_was_killed_are_counted(out: Path) -> None:
     (row_id, *_) = framefleet.read_records(str(out), where="seed = 2")["row_id"].to_pylist()
     (out / "forgotten.json").write_text(json.dumps([row_id]))
