@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs import row_states
-from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, LOGS, RECORDS, ROWS, SCORES, TABLES
 from framefleet.pipeline.outputs.parts import parts as of_parts, seals
-from framefleet.pipeline.outputs.parts.part_file import columns_of, read_part
+from framefleet.pipeline.outputs.parts.part_file import columns_of, is_unreadable, read_part
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in
 from framefleet.pipeline.outputs.parts.record_tables import which_count
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    RECORD_FIELDS,
+    ROW_FIELDS,
+    fields_named,
+)
 from framefleet.pipeline.outputs.parts.seals import Part as Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.plugin import files_of_plugins
+
+# Folders of parts besides records/, with what readers need of them; None: all columns as they are.
+_OTHER_PARTS: Mapping[str, pa.Schema | None] = {
+    FAILURES: FAILURE_FIELDS,
+    INVALID: None,
+    LOGS: row_states.LOG_FIELDS,
+    ROWS: ROW_FIELDS,
+    SCORES: fields_named(RECORD_FIELDS, "row_id"),
+}
 
 
 @dataclass(slots=True)
@@ -57,6 +76,40 @@ class OutputFiles:
             if path not in live:
                 part = seals.part_of(path)
                 yield path, "foreign" if part is None else "late" if seal.is_late(part) else "merged"
+
+    def unreadable(self) -> Iterator[tuple[str, str]]:
+        """Yield the parts outside of records/, and the tables of rows, that cannot be read, and why."""
+        of_plugins = files_of_plugins()
+        kept = dict.fromkeys(path for path, kind in of_plugins.items() if kind == "kept")
+        for folder, fields in {**_OTHER_PARTS, **kept}.items():
+            for path in filter(seals.part_of, self.store.list(folder)):
+                try:
+                    read_part(self.store, path, fields)
+                except JobError as error:
+                    if self.store.exists(path):  # else a job has replaced it
+                        yield path, error.problem
+        for folder in (TABLES, *(path for path, kind in of_plugins.items() if kind == "rows")):
+            for path in filter(seals.part_of, self.store.list(folder)):
+                if reason := self._why_unreadable(path):
+                    yield path, reason
+
+    def _why_unreadable(self, path: str) -> str:
+        """Return why a table of any size cannot be read; "" if it can."""
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            file = Path(folder, "table.parquet")
+            try:
+                self.store.download(path, file)
+            except StoreError as error:
+                if not is_unreadable(self.store, error):
+                    raise
+                return error.problem if self.store.exists(path) else ""  # else a job has replaced it
+            try:
+                with pq.ParquetFile(file) as table:
+                    for _ in table.iter_batches():
+                        pass
+            except (pa.ArrowInvalid, OSError) as error:
+                return f"{self.store.url_of(path)} is not a table: {error}"
+        return ""
 
     def gone(self) -> list[str]:
         """Return the parts of records that counted and are not there any more."""

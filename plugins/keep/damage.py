@@ -164,6 +164,13 @@ def beside_parts(store: Store) -> Iterator[Damage]:
         yield Damage(kind="part", path=path, reason=reason)
 
 
+def other_parts(store: Store) -> Iterator[Damage]:
+    """Yield the parts outside of records/, and the tables of rows, that cannot be read."""
+    for path, reason in OutputFiles(store).unreadable():
+        again = "; add its rows again" if f"/{layout.ADDED}" in path else ""
+        yield Damage(kind="part", path=path, reason=f"{reason}{again}")
+
+
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
     uncommitted = OutputFiles(store).uncommitted()

@@ -27,6 +27,7 @@ from framefleet.pipeline.errors import SCARCE, StoreError
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts.seals import part_path
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.keep import damage
@@ -39,7 +40,7 @@ from tests.commands import command
 from tests.driving import hello_of
 from tests.jobs import job_values, prompt_rows, resolved_from, write_table
 from tests.made_up_workers import Workers, render_by
-from tests.outputs import committed, committed_row_ids, write_part
+from tests.outputs import RUN, committed, committed_row_ids, write_part
 from tests.rows import record
 from tests.warm.process import start
 from tools.chaos.crash_points import COMMANDS
@@ -207,6 +208,42 @@ def test_damage_is_found_told_and_taken_out(
     mended(out)
     assert kinds(out) <= {"stray", "foreign"}
     assert len(set(row_ids(out))) == len(row_ids(out)) == left
+
+
+def a_parquet(*names: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: ["a" * 32] for name in names}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+_FLIPPED = [(folder, flip) for folder in ("scores", "failures", "invalid", "logs", "rows", "answers")]
+
+
+@pytest.mark.parametrize(("folder", "spoil"), [*_FLIPPED, ("failures", break_disk)])
+def test_a_damaged_part_of_any_folder_is_found_and_moved_away(
+    out: Path, folder: str, spoil: Callable[[Path], Any]
+) -> None:
+    content = a_parquet("row_id")
+    part = out / part_path(folder, RUN, 1, content)
+    Store(str(out)).write(part.relative_to(out).as_posix(), content)
+    spoil(part)
+    found = [damage for damage in damages_of(Store(str(out)), Callback()) if not damage.is_leftover]
+    assert [(damage.kind, damage.path) for damage in found] == [("part", str(part.relative_to(out)))]
+    assert command("verify", out, "--files").exit_code == 1
+    assert command("repair", out, "--dry-run").exit_code == 1 and part.exists()
+    assert "1 damaged part moved to damaged/" in command("repair", out, exits=1).stderr
+    assert (out / "damaged" / part.relative_to(out)).is_symlink() == (spoil is break_disk)
+    assert "nothing to repair" in command("repair", out, exits=0).stdout
+
+
+@pytest.mark.parametrize("path", ["tables/added-1.parquet", "chosen/a/0.parquet"])
+def test_a_table_that_cannot_be_read_is_found_and_moved_away(out: Path, path: str) -> None:
+    Store(str(out)).write(path, a_parquet("prompt"))
+    assert kinds(out) == set()
+    halve(out / path)
+    assert kinds(out) == {"part"}
+    assert mended(out).num_set_aside == 1
+    assert kinds(out) == set() and (out / "damaged" / path).exists()
 
 
 SHORT = [*(OSError(number, "short") for number in sorted(SCARCE)), MemoryError()]

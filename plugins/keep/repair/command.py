@@ -50,10 +50,11 @@ def repair_command(
     with watch_on(stderr) as watch:
         repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
     damages.show()
-    num_lost = 0
+    num_lost = num_aside = 0
     for name, done in {"": repaired, **repaired.inner}.items():
         repairs, would = done.repairs, "would be " if dry_run else ""
-        num_lost += repairs.num_rows + repairs.num_set_aside
+        num_lost += repairs.num_rows + repairs.num_with_records
+        num_aside += repairs.num_set_aside
         files = count_text(repairs.num_swept, "file")
         parts = count_text(repairs.num_set_aside, "damaged part")
         for is_done, line in (
@@ -69,7 +70,10 @@ def repair_command(
     elif num_lost and repaired.summary is None:
         then = "would then have" if dry_run else "now have"
         stderr.say(f"rows {then} no record; to render them: {command('render', 'JOB.YAML')}")
-    code = 1 if (damages.num_damages if dry_run else num_lost) else 0
+    elif num_aside and repaired.summary is None:
+        then = "would then be" if dry_run else "now are"
+        stderr.say(f"scores or errors {then} gone; to make them again: {command('render', 'JOB.YAML')}")
+    code = 1 if (damages.num_damages if dry_run else num_aside or num_lost) else 0
     if repaired.summary is not None:
         code = show_ending(repaired.summary)
     raise Exit(code)

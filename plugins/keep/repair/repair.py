@@ -42,6 +42,7 @@ from framefleet.plugins.keep.damage import (
     beside_parts,
     damage_below,
     damaged_records,
+    other_parts,
     strays,
 )
 from framefleet.plugins.keep.verify.verify import job_damage
@@ -158,6 +159,7 @@ class Repairs:
     num_found: Mapping[DamageKind, int] = field(default_factory=dict)
     num_rows: int = 0  # that lost their record
     num_set_aside: int = 0  # damaged parts and unreadable files, moved to damaged/
+    num_with_records: int = 0  # of these, parts of records/ and their files
     num_swept: int = 0  # deleted files that no record named
 
 
@@ -185,6 +187,8 @@ def mend(
     with closing(ClipIndex()) as index:
         read = damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
         aside = [damage.path for damage in map(note, read) if damage.kind in ("part", "unreadable")]
+        num_with_records = len(aside)
+        aside += [damage.path for damage in map(note, other_parts(store))]
         late = [damage.path for damage in map(note, beside_parts(store)) if damage.kind == "late"]
         if held:
             for path in aside:
@@ -214,4 +218,10 @@ def mend(
                 held.delete(some)
         if held:
             held.sweep_later(swept_later)
-    return Repairs(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
+    return Repairs(
+        num_found=counts,
+        num_rows=num_rows,
+        num_set_aside=len(aside),
+        num_with_records=num_with_records,
+        num_swept=num_swept,
+    )

@@ -71,6 +71,7 @@ from framefleet.plugins.keep.damage import (
     damage_below,
     damaged_records,
     look_at_row,
+    other_parts,
     strays,
 )
 from framefleet.plugins.keep.pack_list import damages_of_pack
@@ -190,7 +191,8 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
         yield from damages_of_pack(one)
         wait_for(watch, f"reading the files of {one.url_of('')}")
         with closing(ClipIndex()) as index:
-            for damages in (damaged_records(one, index, checked), beside_parts(one), strays(one, index)):
+            read = damaged_records(one, index, checked), beside_parts(one), other_parts(one)
+            for damages in (*read, strays(one, index)):
                 yield from (damage_below(name, damage) for damage in damages)
 
 
