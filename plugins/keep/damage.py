@@ -175,11 +175,14 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
     uncommitted = OutputFiles(store).uncommitted()
     of_rows = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
-    names = (f"{name}/{number:02x}" for number in range(256) for name in of_rows)
-    folders = iter([*names, layout.EXTRAS])
+    places = chain(*map(store.children, of_rows), [f"{layout.EXTRAS}/"])
+
+    def below(place: str) -> list[str]:
+        return store.list(place.rstrip("/")) if place.endswith("/") else [place]
+
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        while some := list(islice(folders, _AHEAD)):
-            for path in chain.from_iterable(readers.map(store.list, some)):
+        while some := list(islice(places, _AHEAD)):
+            for path in chain.from_iterable(readers.map(below, some)):
                 row_id = layout.row_named_by(path)
                 if row_id is None:
                     yield Damage(kind="foreign", path=path)

@@ -95,6 +95,11 @@ def copied(part: Path) -> None:
     shutil.copy(part, part.with_name("part-copy.parquet"))
 
 
+def strange(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+
+
 GONE, TOLD = "damaged: 1 clip with a record", "parts of its records have it"
 # What is done; what `verify --files` finds; how `render` ends and what it says; records after `repair`.
 DAMAGES: dict[str, tuple[Callable[[Path], Any], set[str], int, str, int]] = {
@@ -107,6 +112,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], set[str], int, str, int]] = {
     "a copied part": (lambda out: copied(a_part(out)), {"doubled"}, 0, "more than one record", 6),
     "a lost job.json": (lambda out: (out / "job.json").unlink(), {"job"}, 0, TOLD, 6),
     "half a job.json": (lambda out: halve(out / "job.json"), {"job"}, 0, TOLD, 6),
+    "a strange folder": (lambda out: strange(out / "clips/zz/x.mp4"), {"foreign"}, 0, "nothing", 6),
+    "a strange clip": (lambda out: strange(out / "clips/x.mp4"), {"foreign"}, 0, "nothing", 6),
     "another's file": (lambda out: (out / "records/.DS_Store").touch(), {"foreign"}, 0, "nothing", 6),
 }
 

@@ -84,7 +84,8 @@ def test_list_shows_all_below_a_folder_sorted_and_relative_to_the_root(store: St
         store.write(path, b"1")
     assert store.list("clips") == ["clips/a/x.mp4", "clips/b.mp4"]
     assert store.list("") == ["clips/a/x.mp4", "clips/b.mp4", "clips2/c.mp4", "job.json"]
-    assert store.list("records") == []
+    assert store.list("records") == store.children("records") == []
+    assert store.children("clips") == ["clips/a/", "clips/b.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,14 @@ class Folder:
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 
+    def children(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(f"{folder}/{name}" for name in names if not _is_temporary(name))
+
     def list(self, folder: str) -> list[str]:
         names = (file.relative_to(self.root).as_posix() for file in self._files(folder))
         return sorted(name for name in names if not _is_temporary(name))

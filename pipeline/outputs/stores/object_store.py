@@ -315,6 +315,21 @@ class ObjectStore:
             _raise_if_missing(error)
             return False
 
+    def children(self, folder: str) -> list[str]:
+        files, place = self._at(folder)
+        try:
+            entries = files.ls(place, detail=True)
+        except FileNotFoundError as error:
+            _raise_if_missing(error)
+            return []
+        names = {entry["name"].strip("/"): entry["type"] == "directory" for entry in entries}
+        start = len(place.strip("/"))
+        return sorted(
+            f"{folder}{name[start:]}{'/' if is_folder else ''}"
+            for name, is_folder in names.items()
+            if len(name) > start
+        )
+
     def list(self, folder: str) -> list[str]:
         return sorted(self.details(folder))
 

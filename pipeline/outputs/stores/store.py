@@ -164,6 +164,10 @@ class Store:
         """Return whether a file is at `path`."""
         return self._ask("look for", path, self._backend.exists, is_small=True)
 
+    def children(self, folder: str) -> list[str]:
+        """Return the paths of what is directly in `folder`, sorted; those of folders end with a slash."""
+        return self._ask("list", folder, self._backend.children, may_be_root=True)
+
     def list(self, folder: str) -> list[str]:
         """Return the paths of all files below `folder`, at any depth, sorted; [] if it is absent."""
         return self._ask("list", folder, self._backend.list, may_be_root=True)
