@@ -13,6 +13,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakSet
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -357,6 +358,9 @@ def outputs_in(store: Store) -> dict[str, Store]:
     return {"": store, **inner} if is_own else inner
 
 
+_WARNED = WeakSet[Store]()  # stores whose job.json is lost: one warning is enough
+
+
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
     """Return what job.json says, or what parts repeat if it is lost or damaged; None for a new output.
 
@@ -375,7 +379,9 @@ def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
         lost = error
     if (claim := claim_in_parts_as(store, kind)) is None:
         raise lost
-    log.warning("%s: %s; the parts of its records have it", store.url_of(layout.CLAIM), lost.problem)
+    if store not in _WARNED:
+        _WARNED.add(store)
+        log.warning("%s: %s; the parts of its records have it", store.url_of(layout.CLAIM), lost.problem)
     return claim
 
 

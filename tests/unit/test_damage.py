@@ -253,6 +253,15 @@ def test_a_table_that_cannot_be_read_is_found_and_moved_away(out: Path, path: st
     assert kinds(out) == set() and (out / "damaged" / path).exists()
 
 
+def test_much_damage_is_said_in_a_screenful_and_a_lost_job_json_once(out: Path) -> None:
+    for number in range(41):
+        strange(out / f"clips/zz/{number}.mp4")
+    halve(out / "job.json")
+    verified = command("verify", out, "--files", exits=1)
+    assert "and 22 more; --json lists all" in verified.stdout
+    assert verified.output.count(TOLD) == 1
+
+
 SHORT = [*(OSError(number, "short") for number in sorted(SCARCE)), MemoryError()]
 SHORT += [OSError(errno.ENOMEM, "https://user:password@example.com/")]
 

@@ -215,5 +215,7 @@ class DamageList:
             for damage in self._first:
                 table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
             stdout.print(table)
+        if more := self.num_found.total() - len(self._first):
+            stdout.say(f"and {more:,} more; --json lists all")
         for kind, count in self.num_found.items():
             stdout.say(f"{_SAID[kind]}: {count:,}")
