@@ -197,7 +197,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "a {x}", "x": ["dim", False]}, "sweep.x has false", "yes, no, true and false in quotes"),
     ({"prompt": "a {x}", "x": [1e3]}, "sweep.x has 1000.0", "such numbers in quotes"),
     ({"prompt": "a {x}", "x": [2.5, 1]}, "sweep.x has 1, which", 'earlier versions wrote "1.0"'),
-    ({"prompt": "a {x}", "sample": {"num": 1, "over": {"x": [7.0]}}}, "over.x has 7.0", "in quotes"),
+    ({"prompt": "a {x}", "sample": {"num": 1, "over": {"x": [700.0]}}}, "over.x has 700.0", "in quotes"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "use fewer values"),
     ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),
