@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Seconds of slow cases, by the last full run, with four processes on two cores: a quarter passes on a clock.
 # The first is for rooms that import what changed, the second for those that import it at some depth.
-ROOMS_S = (400, 200)
+ROOMS_S = (340, 160)
 ROOMS_IN_CI_S = (3000, 800)
 _ROOMS = pytest.StashKey[set[str] | None]()  # files whose slow cases run; None: all
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
