@@ -94,6 +94,8 @@ def pending_rows(
     """
     num_pending, num_yielded = index.num_pending(lane) if num_pending is None else num_pending, 0
     for first, batch in table.batches(start=index.first_pending(lane)):
+        if num_yielded == num_pending:
+            return  # without reading the rest of the table, which may be nearly all of it
         row_ids = dict(index.pending_in(first, batch.num_rows, lane))
         if not row_ids:
             continue

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import framefleet
@@ -116,6 +118,24 @@ def test_rows_that_are_added_before_the_first_is_read_are_not_missed(tmp_path: P
         rows = pending_rows(resolved.table, resolved.rows, index, num_pending=index.num_pending(None))
         index.add([(len(ROWS), "e" * 32), (len(ROWS) + 1, "f" * 32)])
         assert len(list(rows)) == len(ROWS)
+
+
+def test_the_table_is_not_read_on_after_its_last_pending_row(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", prompt_rows(10_000))
+    resolved, num_batches = _resolved(tmp_path), 0
+
+    def batches(*, start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        nonlocal num_batches
+        for batch in resolved.table.batches(start=start):
+            num_batches += 1
+            yield batch
+
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        index.leave_only([row_id for _, row_id in index.pending_in(1, 1)])
+        table = SimpleNamespace(batches=batches)
+        assert len(list(pending_rows(table, resolved.rows, index))) == 1  # type: ignore[arg-type]
+    assert num_batches <= 2
 
 
 def test_a_row_that_waits_does_not_hold_what_was_read_of_others(tmp_path: Path) -> None:
