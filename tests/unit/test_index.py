@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from framefleet.pipeline.errors import TableError
@@ -108,6 +110,19 @@ def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
     index.render_again([name("b")])
     index.reopen()
     assert index.first_pending() == 1
+
+
+def test_pending_rows_are_counted_without_a_number_for_each() -> None:
+    num_rows = 3 << 20
+    ids = np.arange(2 * num_rows, dtype=np.uint64).reshape(-1, 2)
+    with closing(RowIndex()) as index:
+        index.add_ids(np.arange(num_rows), ids)
+        index.counts()
+        tracemalloc.start()
+        assert index.num_pending(LaneKey()) == num_rows
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak_bytes < 8 * num_rows
 
 
 def test_rows_of_too_many_lanes_leave_nothing_behind(index: RowIndex) -> None:

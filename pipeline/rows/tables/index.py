@@ -180,7 +180,8 @@ class RowIndex:
         """Return how many rows this pass renders."""
         if lane in self._num_reopened or lane is None:
             return self._num_reopened.get(lane, self.counts().pending)
-        return len(self._pending(0, self._num_positions, lane))
+        firsts = range(0, self._num_positions, _LOOKED_AT_ONCE)
+        return sum(len(self._pending(first, _LOOKED_AT_ONCE, lane)) for first in firsts)
 
     def counts(self) -> RowCounts:
         self._sort()
