@@ -100,10 +100,10 @@ class Embeddings:
 
     def _write(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool) -> None:
         key = self._key(call)
-        content = embedding_bytes(key, output)
-        if content is None or len(content) > _MAX_BYTES:
-            return
         try:
+            content = embedding_bytes(key, output)
+            if content is None or len(content) > _MAX_BYTES:
+                return
             if is_instead:
                 log.warning("%s differs from a new encoding; replaced", self._store.url_of(_path(key)))
                 self._store.delete(_path(key))
@@ -111,6 +111,8 @@ class Embeddings:
                 self._store.create(_path(key), content)
         except StoreError as error:
             log.warning("not kept: %s", error.problem)
+        except (MemoryError, RuntimeError) as error:  # no memory for it, or a broken GPU: not the next row's
+            log.warning("not kept: %s", error)
 
     def _read(self, key: str) -> Encoded | None:
         try:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -219,6 +220,22 @@ def test_an_entry_that_cannot_be_read_or_written_is_encoded_again_and_a_line_in_
         kept.keep(CALL, OUTPUT)
         kept._writer.submit(int).result()
     assert re.search(message, caplog.text)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_an_output_for_which_there_is_no_memory_does_not_fail_the_next_row(
+    kind: type[Exception],
+    wan: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(embeddings, "tensor_file", Mock(side_effect=kind("no room")))
+    kept = Embeddings(Store(str(tmp_path)), wan, {})
+    for _ in range(2):  # the second call raises what became of the first
+        kept.keep(CALL, OUTPUT)
+        kept._writer.submit(int).result()
+    assert "not kept: no room" in caplog.text
 
 
 def test_an_entry_larger_than_any_is_neither_written_nor_used(
