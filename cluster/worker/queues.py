@@ -18,7 +18,7 @@ from queue import Full, Queue
 from typing import Any, Literal
 
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerSetup
-from framefleet.pipeline.errors import RowError
+from framefleet.pipeline.errors import RowError, message_of
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.columns import ClipColumn, ColumnValues, measure
@@ -159,7 +159,7 @@ class Writers:
             except BaseException as error:  # the row's own failure, or the store's: the driver decides
                 step, failure = self._step_raising(error), error
                 if not isinstance(failure, Exception):  # such as SystemExit, which ends a thread silently
-                    problem = f"its code raised {type(error).__name__}: {error}"
+                    problem = f"its code raised {type(error).__name__}: {message_of(error)}"
                     failure = RowError(problem, "have it raise an Exception")
                 news = Failed.of(clip.row_id, failure, traceback.format_exc(), step=step)
             self._report(news)

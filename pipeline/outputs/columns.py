@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import EndpointError, FramefleetError, StoreError, shown
+from framefleet.pipeline.errors import EndpointError, FramefleetError, StoreError, message_of, shown
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER, with_arguments
@@ -128,7 +128,7 @@ def cell_asked_for(column: ClipColumn, frames: Frames | None, record: Mapping[st
 
 def why_missing(error: BaseException) -> str:
     """Return the message for an error of a column's function."""
-    message = error.problem if isinstance(error, FramefleetError) else str(error)
+    message = error.problem if isinstance(error, FramefleetError) else message_of(error)
     if not message or not isinstance(error, FramefleetError | NoValue | OSError):
         message = f"{type(error).__name__}: {message}"
     return public_text(message)[:_MAX_MESSAGE]

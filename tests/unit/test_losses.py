@@ -17,6 +17,7 @@ from framefleet.cluster.worker.blame import culprit_of
 from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import ModelError, NoFile, OutOfMemory, RenderError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.outputs.columns import why_missing
 
 HEAD = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: Actor\n\tactor_id: ab12\n"
@@ -175,3 +176,4 @@ def test_an_error_that_cannot_be_shown_is_its_rows_own(error: Exception, why: st
     failed = Failed.of("x", error, "")
     assert (failed.blame, failed.error_type) == ("row", type(error).__name__)
     assert failed.message == f"it has no message: its __str__ raised {why}"
+    assert why_missing(error) == f"{type(error).__name__}: {failed.message}"
