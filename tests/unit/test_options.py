@@ -130,6 +130,7 @@ def test_numbers_that_json_does_not_hold_are_refused(cache: dict[str, Any]) -> N
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model: {cache: {type: ...}}`"),
         ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", f"it must be {QUANTIZATION}"),
         ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be a number"),
+        ({"offload": {"type": "group", "disk": "s3://b"}}, "`model.offload.disk` is 's3://b'", "it must"),
         ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be compiled or fastest"),
         ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
     ],

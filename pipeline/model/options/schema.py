@@ -21,7 +21,7 @@ from pydantic import (
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
-from framefleet.pipeline.guards.strict_model import Strict, by_type
+from framefleet.pipeline.guards.strict_model import MustBe, Strict, by_type
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -172,7 +172,7 @@ class GroupOffload(Strict):
     blocks: int = Field(default=1, ge=1)  # how many of the denoiser's at a time
     stream: bool = False  # copy the next ones meanwhile
     # A folder for the denoiser's weights, in place of host memory.
-    disk: str | None = Field(default=None, min_length=1)
+    disk: Annotated[str, Field(pattern="^[/~]|^[^:]+$"), MustBe("a local folder, not a URL")] | None = None
 
 
 def _quantization_class(value: object) -> str:
