@@ -135,7 +135,8 @@ def check_order(order: str, *columns: pa.Schema) -> None:
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
     numeric = [column for column, kind in types.items() if any(is_kind(kind) for is_kind in kinds)]
     if name not in types:
-        raise JobError(f"order is {order!r}, but no column is called {name!r}", did_you_mean(name, numeric))
+        problem = f"order is {order!r}, but no carried column or argument is called {name!r}"
+        raise JobError(problem, did_you_mean(name, numeric))
     if name not in numeric:
         raise JobError(f"order is {order!r}, but {name!r} holds {types[name]}", "name a column of numbers")
 

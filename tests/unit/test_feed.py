@@ -92,7 +92,7 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
 @pytest.mark.parametrize(
     ("order", "problem"),
     [
-        ("priority:urgnt", "no column is called 'urgnt'\nhint: did you mean 'urgent'"),
+        ("priority:urgnt", "no carried column or argument is called 'urgnt'\nhint: did you mean 'urgent'"),
         ("priority:prompt", "'prompt' holds string"),
         ("shortest", "`order` is 'shortest'\nhint: it must be table, longest or priority:COLUMN"),
     ],
