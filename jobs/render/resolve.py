@@ -459,5 +459,5 @@ def say_of_columns(rows: ModelRows, watch: Watch) -> None:
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
         why = "records have another column with this name (case is ignored)" if column else "it has no name"
         if column == MODEL_COLUMN:  # a job with several models would read it
-            why = "it does not choose a model, as the job has no `models`"
+            why = "it does not choose a model" + ", as the job has no `models`" * ("" in rows.by_model)
         watch.say(f"note: column {column!r} is stored as {name!r}: {why}")
