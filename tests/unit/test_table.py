@@ -314,12 +314,13 @@ def test_what_others_call_an_argument_is_told_when_it_is_carried(
 
 
 def test_arguments_of_other_models_and_second_names_are_told_when_they_are_carried() -> None:
-    names = ["init_image", "note", "strength", "first_frame", "go_fast", "duration", "caption", "prompt"]
+    names = ["init_image", "strength", "first_frame", "go_fast", "sigmas", "duration", "caption", "prompt"]
     read = {"prompt": "prompt", "seconds": "seconds"}
     assert dict(of_others(names, read, {"prompt", "num_frames", "seconds"}, "Wan")) == {
         **dict.fromkeys(("init_image", "first_frame"), "Wan takes no image"),
         "strength": "Wan takes no strength",
         "go_fast": "Wan takes no go_fast",
+        "sigmas": "Wan takes no sigmas",
         "duration": "the column 'seconds' is read instead",
     }
 

@@ -67,7 +67,7 @@ _NAMES_ELSEWHERE = {
     "": "mask true_cfg_scale eta guidance_rescale conditioning_scale audio tiling loop go_fast fast_mode "
     "controlnet_conditioning_scale ip_adapter_image pose_video face_video camera_motion camera_fixed "
     "generate_audio style_preset acceleration subseed subseed_strength image_cfg_scale "
-    "enable_safety_checker disable_safety_checker",
+    "enable_safety_checker disable_safety_checker sigmas timesteps image_model keyframe_model",
 }
 _ELSEWHERE = {
     name: tuple(arguments.split()) for arguments, names in _NAMES_ELSEWHERE.items() for name in names.split()
