@@ -180,16 +180,15 @@ def engine_of(value: Any) -> Engine:
     kind = value.get("type") or ""
     if not isinstance(kind, str):
         raise JobError(f"engine.type is {shown(kind)}", f"use {' or '.join(kinds)}")
+    if kind and kind not in kinds:
+        raise JobError(f"engine.type is {kind!r}, but there is no such engine", did_you_mean(kind, kinds))
     made: type[Engine] = kinds.get(kind, next(iter(kinds.values())))()
     if unknown := next((key for key in value if key not in made.model_fields), None):
         near = nearest(str(unknown), made.model_fields)
         fix = f"did you mean `engine.{near[0]}`?" if near else f"use {', '.join(made.model_fields)}"
         raise JobError(f"unknown key `engine.{unknown}`", fix)
-    if kind not in kinds:
-        problem = (
-            f"engine.type is {kind!r}, but there is no such engine" if kind else "engine.type is missing"
-        )
-        raise JobError(problem, did_you_mean(kind, kinds))
+    if not kind:
+        raise JobError("engine.type is missing", did_you_mean(kind, kinds))
     return settings_of(made, value, place="engine", fix="see docs/reference/job.md")
 
 

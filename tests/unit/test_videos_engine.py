@@ -506,6 +506,7 @@ def test_an_image_goes_along_and_what_cannot_be_asked_for_fails_its_row(
         ({"type": "videos"}, "did you mean 'videos_api'"),
         ({"type": ["videos_api"]}, "engine.type is"),
         ({3: "videos_api"}, "unknown key `engine.3`"),
+        ({"type": "noise", "level": 0.5}, "engine.type is 'noise', but there is no such engine"),
         ({"options": {"extra": {"API-Key": "sk"}}}, "engine.options has 'API-Key', and is stored"),
         ({"api_key_env": "NOT_SET"}, "is not set"),
     ],
