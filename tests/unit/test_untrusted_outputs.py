@@ -92,6 +92,8 @@ def test_a_module_is_imported_only_for_a_caller_who_names_it(tmp_path: Path, fol
     assert recipe_of(recorded, given_of(recipes=["runs:g", "runs:f"])).name == "runs:f"
     (folder / "ran").unlink()
     assert recipe_of(find_recorded(output_with(tmp_path / "b"), ROW_ID), Given()) is BUILT_IN["generate"]
+    with pytest.raises(JobError, match="hint: install the plugin that has this recipe"):
+        recipe_of(find_recorded(output_with(tmp_path / "d", recipe="flipped"), ROW_ID), Given())
 
 
 def test_whatever_a_record_holds_a_script_is_the_same_code(tmp_path: Path) -> None:

@@ -338,7 +338,8 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
         others = " or ".join(map(repr, given.recipes))
         problem = f"its record names the recipe {name!r}, not {others}"
         raise JobError(problem, "give that one, if it is yours")
+    fix = f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}"
     raise JobError(
         f"its recipe is {name!r}, and code is not run just because a record names it",
-        f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
+        fix if ":" in name else "install the plugin that has this recipe",
     )
